@@ -1,0 +1,93 @@
+/* What every module uses: errors, memory, files, clock, threads' small print. Link order: nothing below this. */
+#ifndef HT_BASE_H
+#define HT_BASE_H
+
+#include "hetero.h"
+
+#include <stdarg.h>
+
+#if defined(__GNUC__)
+#define HT_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#define HT_LIKELY(x) __builtin_expect(!!(x), 1)
+#define HT_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#else
+#define HT_PRINTF(text, first)
+#define HT_LIKELY(x) (x)
+#define HT_UNLIKELY(x) (x)
+#endif
+
+#define HT_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+static inline size_t ht_min_size(size_t a, size_t b) { return a < b ? a : b; }
+static inline size_t ht_max_size(size_t a, size_t b) { return a > b ? a : b; }
+static inline size_t ht_round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+/* Fills *error (if not NULL) and returns status, so that `return ht_fail(error, HT_ERROR_IO, "...", ...)` reads well. */
+ht_status ht_fail(ht_error *error, ht_status status, const char *format, ...) HT_PRINTF(3, 4);
+/* The same call, but the compiler sees which status comes back, so that it does not warn of variables that only success
+ * sets. `status` is evaluated twice. */
+static inline ht_status ht_known_status(ht_status returned, ht_status known) { return (void)returned, known; }
+#define ht_fail(error, status, ...) ht_known_status(ht_fail((error), (status), __VA_ARGS__), (status))
+/* Puts "context: " before an error's text and returns its status. */
+ht_status ht_error_prefix(ht_error *error, const char *format, ...) HT_PRINTF(2, 3);
+
+void ht_log(ht_log_level level, const char *format, ...) HT_PRINTF(2, 3);
+
+/* count*size with overflow checked; zeroed; fails with HT_ERROR_MEMORY naming `what`. */
+ht_status ht_alloc(void **out, size_t count, size_t size, const char *what, ht_error *error);
+/* Grows *array (of element size `size`) so that it holds at least `need` elements; *capacity is updated. */
+ht_status ht_grow(void **array, size_t *capacity, size_t need, size_t size, const char *what, ht_error *error);
+/* Page-aligned, zeroed, huge pages asked for when large. Freed with ht_pages_free(ptr, same bytes). Counted (below). */
+void *ht_pages_alloc(size_t bytes);
+void ht_pages_free(void *pages, size_t bytes);
+/* Allocations made through this header so far, in the whole process: what the "steady decode allocates nothing" test
+ * watches. Counts ht_alloc, ht_grow, ht_pages_alloc, arena blocks and the growth of an ht_text. */
+uint64_t ht_alloc_count(void);
+
+/* Monotonic time in seconds, and nanoseconds. */
+double ht_seconds(void);
+uint64_t ht_nanoseconds(void);
+uint64_t ht_peak_rss_bytes(void); /* of this process so far */
+
+/* A bump allocator: everything is released at once. Strings of a model's metadata live in one. */
+typedef struct ht_arena {
+    struct ht_arena_block *head;
+} ht_arena;
+void *ht_arena_alloc(ht_arena *arena, size_t bytes); /* 16-aligned, zeroed; NULL when memory is out */
+char *ht_arena_strndup(ht_arena *arena, const char *text, size_t bytes);
+void ht_arena_free(ht_arena *arena);
+
+/* A growing byte string, always NUL-terminated once it holds anything. */
+typedef struct ht_text {
+    char *data;
+    size_t bytes, capacity;
+} ht_text;
+ht_status ht_text_append(ht_text *text, const char *data, size_t bytes, ht_error *error);
+ht_status ht_text_printf(ht_text *text, ht_error *error, const char *format, ...) HT_PRINTF(3, 4);
+void ht_text_free(ht_text *text);
+
+/* A file mapped read-only. Errors name the path: missing, a directory, empty, unreadable. */
+typedef struct ht_mapping {
+    const uint8_t *data;
+    size_t bytes;
+} ht_mapping;
+ht_status ht_mapping_open(const char *path, ht_mapping *mapping, ht_error *error);
+void ht_mapping_close(ht_mapping *mapping);
+/* The pages inside [data, data+bytes) leave this process's memory (they stay in the page cache). */
+void ht_mapping_drop(const void *data, size_t bytes);
+/* Asks the kernel to read [data, data+bytes) ahead. */
+void ht_mapping_want(const void *data, size_t bytes);
+
+/* Length of the longest prefix of text that ends on a whole UTF-8 character; invalid bytes count as whole. */
+size_t ht_utf8_whole(const char *text, size_t bytes);
+/* Decodes one character at text[0..bytes), bytes > 0; *used is at least 1; an invalid byte gives -1 (used 1). */
+int32_t ht_utf8_next(const char *text, size_t bytes, size_t *used);
+
+/* fp16 and bf16 as bits. Round to nearest even; infinities and NaNs kept. */
+float ht_f16_to_f32(uint16_t h);
+uint16_t ht_f32_to_f16(float f);
+static inline float ht_bf16_to_f32(uint16_t h) {
+    union { uint32_t u; float f; } bits = {(uint32_t)h << 16};
+    return bits.f;
+}
+
+#endif

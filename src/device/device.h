@@ -1,0 +1,115 @@
+/* The seam between the executor and a processor.
+ *
+ * A device is an in-order queue with a timeline: submit returns a ticket (1, 2, 3, ...), completed tells the newest one
+ * that has finished, so a join of several devices is a comparison of numbers, whatever the way of waiting. Only the
+ * executor calls this, from one thread at a time; a device's own threads are its own business.
+ *
+ * An operator's slice is prepared once as a task (weights packed, kernel chosen or graph built) and submitted again and
+ * again. Buffers of the pool are host memory that every device sees; what moves for it (explicit transfers on a discrete
+ * GPU, a copy where strided output is impossible) is the device's business and counted in its task's cost.
+ */
+#ifndef HT_DEVICE_H
+#define HT_DEVICE_H
+
+#include "model/model.h"
+
+typedef struct ht_device ht_device;
+typedef struct ht_task ht_task;
+typedef uint64_t ht_ticket; /* 0: nothing, always complete */
+
+typedef enum ht_device_kind { HT_DEVICE_CPU, HT_DEVICE_GPU, HT_DEVICE_NPU } ht_device_kind;
+typedef enum ht_sync { HT_SYNC_FINISH, HT_SYNC_EVENT, HT_SYNC_CALLBACK, HT_SYNC_FLAG } ht_sync;
+
+/* Which part of an operator a task computes. Rows are output features of a MATMUL; the reduction range is a range of its
+ * columns (a partial sum unless it is all of them). A slice of another operator is whole: all zeros. Tokens are chosen at
+ * submit. */
+typedef struct ht_slice {
+    size_t row_begin, row_end;
+    size_t reduction_begin, reduction_end;
+} ht_slice;
+
+/* Where one slot lies for one submit: token t's values start at data + t * stride (in elements of 4 bytes). The columns of
+ * a slice lie at their own place: output row r of a MATMUL task goes to data[t * stride + r]. */
+typedef struct ht_view {
+    void *data;
+    size_t stride;
+} ht_view;
+
+/* Keys and values of one layer: [kv_head][position][head_dim] fp16 each; `positions` is the allocated length. */
+typedef struct ht_kv_layer {
+    uint16_t *keys, *values;
+    size_t positions;
+} ht_kv_layer;
+
+/* What a submitted task works on. All tokens of a submit follow each other: token t is at position `position` + t. */
+typedef struct ht_binding {
+    const ht_view *slots; /* [HT_SLOT_COUNT] */
+    const ht_kv_layer *kv; /* [layers] */
+    size_t position;
+    size_t tokens;
+} ht_binding;
+
+typedef struct ht_device_caps {
+    ht_device_kind kind;
+    char name[64], runtime[64], description[160], dtypes[96];
+    uint64_t memory_bytes;
+    bool unified_memory;
+    bool emulated;       /* numbers count, times do not */
+    bool runs_in_caller; /* submit computes before it returns: submit it last in a step */
+    const int *lengths;  /* static lengths, ascending; NULL: any length */
+    size_t n_lengths;
+    uint64_t cores;      /* bit i: occupies core i of the machine */
+} ht_device_caps;
+
+typedef struct ht_device_options {
+    const char *name;    /* "cpu", "opencl:0", "openvino:CPU": without options */
+    const char *options; /* "cpus=0-1:isa=avx2", may be "" */
+    int threads;         /* 0: one per core */
+    ht_precision precision;
+    const ht_hparams *hparams; /* of the model to run */
+    size_t max_tokens;   /* most tokens of one submit */
+    size_t max_context;
+} ht_device_options;
+
+typedef struct ht_dependency { /* a point on another device's timeline */
+    ht_device *device;
+    ht_ticket ticket;
+} ht_dependency;
+
+typedef struct ht_device_ops {
+    const char *prefix; /* "cpu", "opencl", "openvino": what DEVICE names begin with */
+    /* Appends a row for every device of this runtime, and one unusable row that says why when there is none. */
+    ht_status (*list)(ht_device_info **list, size_t *n, ht_error *error);
+    ht_status (*open)(const ht_device_options *options, ht_device **device, ht_error *error);
+    void (*close)(ht_device *device);
+    const ht_device_caps *(*caps)(const ht_device *device);
+    /* NULL: yes; else why not, for a person. */
+    const char *(*refuses)(const ht_device *device, const ht_op *op, const ht_slice *slice);
+    /* Memory that is to be a pool slot becomes visible to the device; optional (NULL: host memory needs nothing). */
+    ht_status (*import)(ht_device *device, void *host, size_t bytes, ht_error *error);
+    /* The operator outlives the task. Reads weights from op->parts, keeps its own copy of what the slice needs. */
+    ht_status (*prepare)(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **task, ht_error *error);
+    void (*release)(ht_device *device, ht_task *task);
+    size_t (*task_bytes)(const ht_task *task); /* memory its weights hold; for the account */
+    /* Starts once every dependency is complete. */
+    ht_status (*submit)(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after, size_t n_after, ht_ticket *ticket, ht_error *error);
+    ht_ticket (*completed)(ht_device *device); /* never blocks */
+    ht_status (*wait)(ht_device *device, ht_ticket ticket, ht_sync sync, ht_error *error);
+} ht_device_ops;
+
+struct ht_device { /* first member of every device's own struct */
+    const ht_device_ops *ops;
+};
+
+extern const ht_device_ops ht_device_cpu, ht_device_opencl, ht_device_openvino;
+extern const ht_device_ops *const ht_device_runtimes[]; /* all of the above, NULL-terminated (device.c) */
+
+/* Opens "name:option=value:..." (grammar of CLI.md). Fills runtime-independent defaults in *options from `spec`. */
+ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_device **device, ht_error *error);
+/* Value of `key` in "a=1:b=2"; false if absent. An option whose key is not in the NULL-terminated `known` is an error. */
+bool ht_device_option(const char *options, const char *key, char *value, size_t capacity);
+ht_status ht_device_check_options(const char *name, const char *options, const char *const *known, ht_error *error);
+/* "0-1,4" -> bits; used for cpus= */
+ht_status ht_parse_cpus(const char *name, const char *text, uint64_t *cores, ht_error *error);
+
+#endif

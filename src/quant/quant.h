@@ -1,0 +1,54 @@
+/* Block formats of GGUF files <-> the canonical group-quantised form (DESIGN.md 2).
+ *
+ * Canonical form of a quantised matrix [rows, cols]: signed codes in groups of `group` columns,
+ *     weight[r][c] = scale[r][c/group] * code[r][c] + offset[r][c/group]
+ * with float32 scale and, where the format is asymmetric, float32 offset. Codes of a 4-bit form lie in -8..7, of a 6-bit
+ * form in -32..31, of an 8-bit form in -128..127. The conversion is exact but for one float32 rounding of scale and offset.
+ * It is made when a device reads its slice, never kept: the file stays the only copy of what no device holds.
+ */
+#ifndef HT_QUANT_H
+#define HT_QUANT_H
+
+#include "gguf/gguf.h"
+
+typedef struct ht_type_traits {
+    ht_type type;
+    const char *name;      /* "Q4_0" */
+    int block, block_bytes; /* weights a block, bytes a block */
+    int bits;              /* of a canonical code: 4, 6, 8; 16 (F16, BF16) and 32 (F32) stay floating */
+    int group;             /* columns a scale covers; 0 for floats */
+    bool offset;           /* asymmetric */
+} ht_type_traits;
+
+const ht_type_traits *ht_type_get(ht_type type);            /* NULL: not known */
+const ht_type_traits *ht_type_by_name(const char *name);    /* case-insensitive; NULL: not known */
+/* Name of any ggml type number, for errors; "type 77" style names are the caller's business: NULL if not known. */
+const char *ht_type_foreign_name(uint32_t number);
+
+/* A matrix of a file (or of a shape: model): device-free, no copy. */
+typedef struct ht_matrix {
+    const char *name;
+    const ht_type_traits *type;
+    size_t rows, cols;
+    const uint8_t *data; /* rows of row_bytes; NULL: made-up weights (shape: models), reproducible by row */
+    size_t row_bytes;
+} ht_matrix;
+
+/* Codes of rows [row, row+n) : codes [n][cols], scales and offsets [n][cols/group]. offsets may be NULL where the type has
+ * none; where given and the type has none it is filled with zeros. Only for group-quantised types. */
+void ht_matrix_codes(const ht_matrix *matrix, size_t row, size_t n, int8_t *codes, float *scales, float *offsets);
+/* Rows [row, row+n) as float32 [n][cols]; every type. The reference of everything else. */
+void ht_matrix_floats(const ht_matrix *matrix, size_t row, size_t n, float *out);
+
+/* Two-level scales, as the K formats keep them: scale = d * sub, offset (to unsigned codes) = dmin * sub_min. Keeping the
+ * levels apart saves a device the bytes of float scales and their rounding. Only for Q4_K, Q5_K, Q6_K with data; rows
+ * [row, row + n): d and dmin (fp16 bits) [n][cols/256], sub [n][cols/group], sub_min [n][cols/group]. dmin and sub_min are
+ * not written for Q6_K. */
+bool ht_matrix_has_levels(const ht_matrix *matrix);
+void ht_matrix_levels(const ht_matrix *matrix, size_t row, size_t n, uint16_t *d, uint16_t *dmin, int8_t *sub, int8_t *sub_min);
+
+/* Float32 to blocks, `cols` a multiple of the block: F32, F16, BF16, Q4_0, Q4_1, Q8_0. Same rounding as ggml's reference. */
+bool ht_type_can_encode(ht_type type);
+void ht_encode_row(ht_type type, const float *in, size_t cols, uint8_t *out);
+
+#endif

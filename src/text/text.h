@@ -1,0 +1,42 @@
+/* Text to tokens and back, and chat templates. */
+#ifndef HT_TEXT_H
+#define HT_TEXT_H
+
+#include "gguf/gguf.h"
+
+typedef struct ht_tokenizer ht_tokenizer;
+
+/* From the keys tokenizer.ggml.*: models "gpt2" (byte-level BPE, pre-tokenizer by tokenizer.ggml.pre) and "llama"
+ * (SentencePiece BPE with byte fallback). Checks every array's kind and count, ids within the vocabulary, merges that
+ * name absent pieces, duplicate pieces. The file must outlive the tokenizer (strings point into it). */
+ht_status ht_tokenizer_create(const ht_gguf *file, ht_tokenizer **tokenizer, ht_error *error);
+void ht_tokenizer_destroy(ht_tokenizer *tokenizer);
+
+const char *ht_tokenizer_name(const ht_tokenizer *tokenizer); /* "gpt2/smollm" */
+int ht_tokenizer_size(const ht_tokenizer *tokenizer);         /* vocabulary */
+int ht_tokenizer_bos(const ht_tokenizer *tokenizer);          /* -1: none */
+int ht_tokenizer_eos(const ht_tokenizer *tokenizer);
+bool ht_tokenizer_adds_bos(const ht_tokenizer *tokenizer);
+/* eos, eot, eom, and the tokens whose text ends a turn in the families' templates (<|im_end|>, <|eot_id|>, ...) */
+bool ht_tokenizer_ends(const ht_tokenizer *tokenizer, int32_t id);
+
+/* As ht_tokenize in hetero.h. Works on invalid UTF-8 (bytes fall back) and on empty text. Near-linear in `bytes`. */
+ht_status ht_tokenizer_encode(const ht_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
+                              int32_t **ids, size_t *n, ht_error *error);
+/* Bytes of one token, as ht_token_text in hetero.h (raw: a leading SentencePiece space is kept). */
+const char *ht_tokenizer_text(const ht_tokenizer *tokenizer, int32_t id, bool special, size_t *bytes);
+
+/* Appends the text of many tokens, so that decode(encode(text)) is the text again: the space that SentencePiece models
+ * put before a text and after each special token is left out. HT_ERROR_ARGUMENT for an id outside the vocabulary. */
+ht_status ht_tokenizer_decode(const ht_tokenizer *tokenizer, const int32_t *ids, size_t n, bool special, ht_text *out,
+                              ht_error *error);
+
+/* The chat template of the file, recognised by fingerprint substrings; NULL name: none, or not recognised. */
+typedef struct ht_chat_template ht_chat_template;
+const ht_chat_template *ht_chat_recognise(const ht_gguf *file);
+/* "chatml", "smollm", "qwen2.5", "llama2", "llama3", "mistral-v3", "gemma", "internlm2", ...; NULL for NULL */
+const char *ht_chat_name(const ht_chat_template *chat);
+ht_status ht_chat_render(const ht_chat_template *chat, const ht_message *messages, size_t n, bool add_assistant,
+                         ht_text *out, ht_error *error);
+
+#endif
