@@ -1,0 +1,143 @@
+/* The CPU device's kernels: one skeleton (kernels_impl.h) compiled once per instruction set over a small layer of vector
+ * primitives (isa_*.c); the device picks one table at start. Packed weights have one layout for all of them.
+ *
+ * Packed matrix: strips of 32 rows; a strip is one sequential stream, cut into steps of 32 columns (a "group"):
+ *     half forms:   step  = scales f16 [32 rows], offsets f16 [32 rows] if any, codes
+ *     super forms:  every 8 steps a head: d f16 [32], dmin f16 [32] if offset; then per step: scales i8 [halves][32 rows],
+ *                   mins i8 [32] if offset, codes
+ *     float forms:  f16/bf16/f32 [32 columns][32 rows]
+ * Codes are unsigned (u = code + bias) in chunks of 64 bytes = 16 rows x 4 consecutive columns, the row's 4 bytes together,
+ * so that one lane of a dot product of 4 bytes belongs to one row:
+ *     8 bits: block b of 16 rows, column quad j (0..7): chunk b*8 + j
+ *     4 bits: chunk b*4 + i holds quad i in its low and quad i+4 in its high nibbles
+ *     6 bits: the low 4 bits as above, then chunk 8 + b*2 + h: bits 2f..2f+1 are the high bits of quad 4h + f
+ */
+#ifndef HT_CPU_KERNELS_H
+#define HT_CPU_KERNELS_H
+
+#include "base/base.h"
+#include "model/model.h"
+
+#define HT_STRIP 32 /* rows of a strip */
+#define HT_STEP 32  /* columns of a step: the group of the activations' int8 scales, too */
+
+typedef enum ht_pack_form {
+    HT_FORM_4,     /* 4 bits, f16 scale: Q4_0 */
+    HT_FORM_4O,    /* 4 bits, f16 scale and offset: Q4_1 */
+    HT_FORM_4SO,   /* 4 bits, two-level scale and offset: Q4_K */
+    HT_FORM_6,     /* 6 bits, f16 scale: Q5_0 */
+    HT_FORM_6O,    /* Q5_1 */
+    HT_FORM_6SO,   /* Q5_K */
+    HT_FORM_6S16,  /* 6 bits, two-level scale of 16 columns: Q6_K */
+    HT_FORM_8,     /* 8 bits, f16 scale: Q8_0, IQ4_NL */
+    HT_FORM_F16, HT_FORM_BF16, HT_FORM_F32,
+    HT_FORM_COUNT
+} ht_pack_form;
+
+typedef struct ht_form_traits {
+    int bits;      /* of a code; 0: float form */
+    int bias;      /* u = code + bias; w = scale * (u - bias) + ... */
+    bool offset;   /* w = scale * u + offset, bias 0 */
+    bool super;    /* two-level scales */
+    int halves;    /* scales a step: 1, or 2 (groups of 16) */
+    int step_bytes, head_bytes;
+} ht_form_traits;
+/* In the header, so that every kernel folds its row into constants. */
+__attribute__((unused)) static const ht_form_traits ht_forms[HT_FORM_COUNT] = {
+    /*                bits bias offset super halves step_bytes             head */
+    [HT_FORM_4]    = {4,   8,   false, false, 1, 64 + 512,                 0},
+    [HT_FORM_4O]   = {4,   0,   true,  false, 1, 128 + 512,                0},
+    [HT_FORM_4SO]  = {4,   0,   true,  true,  1, 64 + 512,                 128},
+    [HT_FORM_6]    = {6,   32,  false, false, 1, 64 + 768,                 0},
+    [HT_FORM_6O]   = {6,   0,   true,  false, 1, 128 + 768,                0},
+    [HT_FORM_6SO]  = {6,   0,   true,  true,  1, 64 + 768,                 128},
+    [HT_FORM_6S16] = {6,   32,  false, true,  2, 64 + 768,                 64},
+    [HT_FORM_8]    = {8,   128, false, false, 1, 64 + 1024,                0},
+    [HT_FORM_F16]  = {0,   0,   false, false, 0, 2 * HT_STRIP * HT_STEP,   0},
+    [HT_FORM_BF16] = {0,   0,   false, false, 0, 2 * HT_STRIP * HT_STEP,   0},
+    [HT_FORM_F32]  = {0,   0,   false, false, 0, 4 * HT_STRIP * HT_STEP,   0},
+};
+
+typedef struct ht_packed {
+    ht_pack_form form;
+    size_t rows, cols;   /* of this slice; cols is a multiple of 32 (padded with zero weights) */
+    size_t strips, strip_bytes;
+    uint8_t *data;
+    size_t bytes;
+    float *bias;         /* [strips * 32] or NULL */
+} ht_packed;
+
+/* Sums of a step's int8 activations times -bias, ready to start an int32 accumulator: one array for each bias in use. */
+typedef enum ht_sums { HT_SUMS_8, HT_SUMS_32, HT_SUMS_128, HT_SUMS_32H, HT_SUMS_COUNT } ht_sums;
+
+/* Activations of one matmul, in the layouts the kernels read. `tokens` is the stride of the arrays below. */
+typedef struct ht_acts {
+    size_t tokens, cols; /* cols: multiple of 32 */
+    /* int8, groups of 32 (fast): */
+    int8_t *codes;                  /* [cols/32][tokens][32] */
+    float *scales;                  /* [cols/32][tokens] */
+    float *scaled_sums;             /* [cols/32][tokens]: scale * sum of codes */
+    int32_t *sums[HT_SUMS_COUNT];   /* [cols/32][tokens]; 32H: [cols/32][2][tokens]; NULL: not wanted */
+    /* float32 (exact): tiles of `tile` tokens, zero-padded: [tokens/tile][cols][tile] */
+    float *floats;
+} ht_acts;
+
+/* Fast softmax attention state of one thread, see attention in kernels_impl.h */
+typedef struct ht_attention_job {
+    const float *queries;  /* token t, head h at queries + t * stride + h * head_dim */
+    size_t query_stride;
+    float *out;            /* token t, head h at out + t * out_stride + h * head_dim */
+    size_t out_stride;
+    const uint16_t *keys, *values; /* of one kv head: [position][head_dim] */
+    size_t head_dim, heads;        /* heads: query heads that share this kv head, following each other */
+    size_t position, tokens;       /* first token's position, and how many tokens */
+    size_t window;                 /* 0: all */
+    float scale;
+    float *scratch;                /* attention_scratch(...) floats, 64-byte aligned */
+} ht_attention_job;
+
+typedef struct ht_cpu_kernels {
+    const char *name;
+    size_t tile; /* tokens of a tile of exact activations */
+    /* Tokens [t0, t0 + n) of x (token t at x + t*stride, `cols` valid columns) into acts. */
+    void (*quantize)(const float *x, size_t stride, size_t cols, size_t t0, size_t n, const ht_acts *acts);
+    void (*pack_floats)(const float *x, size_t stride, size_t cols, size_t tokens, size_t tile_index, const ht_acts *acts);
+    /* One strip times all tokens: y[t*stride + r] for the strip's valid rows. scratch: strip_scratch(tokens) floats. */
+    void (*strip_fast)(const ht_packed *packed, size_t strip, const ht_acts *acts, float *y, size_t stride, float *scratch);
+    void (*strip_exact)(const ht_packed *packed, size_t strip, const ht_acts *acts, float *y, size_t stride, float *scratch);
+    size_t (*strip_scratch)(size_t tokens);
+    /* one token; delta, post may be NULL (HT_OP_NORM) */
+    void (*norm)(float *x, const float *delta, const float *post, const float *weight, float eps, size_t n, float *out);
+    void (*glu)(ht_activation activation, const float *gate, const float *up, size_t n, float *out);
+    void (*attention)(const ht_attention_job *job);
+    size_t (*attention_scratch)(size_t head_dim, size_t heads, size_t tokens);
+    void (*to_half)(const float *in, size_t n, uint16_t *out);
+    void (*rope)(float *head, const float *table, size_t rope_dim, bool halves); /* table [rope_dim/2][2] cos, sin */
+} ht_cpu_kernels;
+
+extern const ht_cpu_kernels ht_kernels_generic;
+#if defined(__x86_64__)
+extern const ht_cpu_kernels ht_kernels_avx2, ht_kernels_avx512;
+#endif
+
+/* pack.c */
+ht_pack_form ht_form_of(const ht_matrix *matrix);
+/* Strips [begin, end) of rows [row_begin, ...) of a matrix, columns [col_begin, col_begin + packed->cols); scratch from
+ * ht_pack_scratch. Thread-safe for disjoint strips. */
+ht_status ht_packed_create(const ht_matrix *matrix, size_t row_begin, size_t row_end, size_t col_begin, size_t col_end, const float *bias, ht_packed *packed, ht_error *error);
+size_t ht_pack_scratch(const ht_matrix *matrix); /* bytes */
+void ht_pack_strip(const ht_matrix *matrix, size_t row_begin, size_t col_begin, ht_packed *packed, size_t strip, void *scratch);
+void ht_packed_free(ht_packed *packed);
+
+/* pool.c: threads that share one parallel loop at a time. */
+typedef struct ht_pool ht_pool;
+typedef void (*ht_pool_function)(void *context, size_t item, int thread);
+/* cores: bit set to pin to, 0: not pinned. The caller is thread 0 of every loop; threads - 1 workers are made. */
+ht_status ht_pool_create(int threads, uint64_t cores, ht_pool **pool, ht_error *error);
+void ht_pool_destroy(ht_pool *pool);
+int ht_pool_threads(const ht_pool *pool);
+/* function(context, i, thread) for i in [0, items), in any order, on all threads; returns when all are done. Items are handed
+ * out `grain` at a time. */
+void ht_pool_run(ht_pool *pool, ht_pool_function function, void *context, size_t items, size_t grain);
+
+#endif

@@ -1,0 +1,384 @@
+/* Every operator on every device against a scalar reference in double precision: op x type x shape x tokens x device.
+ *
+ * usage: test_ops [DEVICE ...]   default: the CPU once for each instruction set
+ *
+ * Bounds. A float32 dot product of n terms errs by about eps * sqrt(n) * |x|.|w| when errors are independent; BOUND_EPS
+ * allows eight times that. int8 activations round each x by up to half a step of its group (max/127): standard deviation
+ * step / sqrt(12), times the weights, added in quadrature; six of these are allowed.
+ */
+#include "device/device.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EPS 0x1p-24
+
+static uint64_t random_state = 88172645463325252u;
+static double uniform(void) { /* in [-1, 1) */
+    random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
+    return (double)(random_state >> 11) * 0x1p-52 - 1;
+}
+static void fill(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] = (float)(uniform() * (i % 37 == 0 ? 8 : 1)); /* outliers, as activations have */
+}
+
+static int failures;
+static void check(double got, double want, double bound, const char *what, const char *device, size_t t, size_t r) {
+    if (fabs(got - want) <= bound) return;
+    if (failures++ < 20) fprintf(stderr, "%s on %s: token %zu, row %zu: %.9g, want %.9g, bound %.3g\n", what, device, t, r, got, want, bound);
+}
+
+/* ---- matrices of random blocks ---------------------------------------------------------------------------------------------- */
+
+static const struct { ht_type type; int halves[2]; } block_types[] = { /* where a block keeps its fp16 scales */
+    {HT_TYPE_Q4_0, {0, -1}}, {HT_TYPE_Q4_1, {0, 2}}, {HT_TYPE_Q5_0, {0, -1}}, {HT_TYPE_Q5_1, {0, 2}}, {HT_TYPE_Q8_0, {0, -1}},
+    {HT_TYPE_Q4_K, {0, 2}}, {HT_TYPE_Q5_K, {0, 2}}, {HT_TYPE_Q6_K, {208, -1}}, {HT_TYPE_IQ4_NL, {0, -1}},
+    {HT_TYPE_F16, {-1, -1}}, {HT_TYPE_BF16, {-1, -1}}, {HT_TYPE_F32, {-1, -1}}};
+
+static ht_matrix make_matrix(const char *name, size_t kind, size_t rows, size_t cols) {
+    const ht_type_traits *traits = ht_type_get(block_types[kind].type);
+    ht_matrix m = {name, traits, rows, cols, NULL, cols / (size_t)traits->block * (size_t)traits->block_bytes};
+    uint8_t *data = malloc(rows * m.row_bytes);
+    if (!traits->group) {
+        float *row = malloc(cols * sizeof *row);
+        for (size_t r = 0; r < rows; r++) {
+            for (size_t c = 0; c < cols; c++) row[c] = (float)uniform() * 0.1f;
+            ht_encode_row(traits->type, row, cols, data + r * m.row_bytes);
+        }
+        free(row);
+    } else {
+        for (size_t i = 0; i < rows * m.row_bytes; i++) data[i] = (uint8_t)(random_state >> 20), uniform();
+        for (uint8_t *block = data; block < data + rows * m.row_bytes; block += traits->block_bytes)
+            for (int h = 0; h < 2 && block_types[kind].halves[h] >= 0; h++) {
+                uint16_t half = ht_f32_to_f16((float)(0.002 + 0.001 * uniform()) * (h ? -3 : 1));
+                memcpy(block + block_types[kind].halves[h], &half, 2);
+            }
+    }
+    m.data = data;
+    return m;
+}
+
+/* ---- running one operator ------------------------------------------------------------------------------------------------------ */
+
+typedef struct bench {
+    ht_device *device;
+    const char *name;
+    bool fast;
+    ht_view slots[HT_SLOT_COUNT];
+    size_t bytes[HT_SLOT_COUNT];
+    ht_kv_layer kv;
+} bench;
+
+static float *make_slot(bench *b, ht_slot slot, size_t tokens, size_t width) {
+    const size_t stride = width + 5; /* not the width: strides must be honoured */
+    b->bytes[slot] = ht_round_up(tokens * stride * 4 + 64, 4096);
+    b->slots[slot] = (ht_view){ht_pages_alloc(b->bytes[slot]), stride};
+    ht_error error = {0};
+    if (b->device->ops->import && b->device->ops->import(b->device, b->slots[slot].data, b->bytes[slot], &error)) fail_msg("%s", error.text);
+    return b->slots[slot].data;
+}
+
+static void free_slots(bench *b) {
+    for (int s = 0; s < HT_SLOT_COUNT; s++)
+        if (b->slots[s].data) ht_pages_free(b->slots[s].data, b->bytes[s]);
+    memset(b->slots, 0, sizeof b->slots);
+}
+
+/* False: the device refuses this operator (counted by the caller as a skip). */
+static bool run_op(bench *b, const ht_op *op, const ht_slice *slice, size_t tokens, size_t position) {
+    ht_error error = {0};
+    const ht_device_ops *ops = b->device->ops;
+    if (ops->refuses && ops->refuses(b->device, op, slice)) return false;
+    ht_task *task;
+    if (ops->prepare(b->device, op, slice, &task, &error)) fail_msg("prepare %s: %s", op->name, error.text);
+    const ht_binding binding = {b->slots, &b->kv, position, tokens};
+    ht_ticket ticket;
+    if (ops->submit(b->device, task, &binding, NULL, 0, &ticket, &error)) fail_msg("submit %s: %s", op->name, error.text);
+    if (ops->wait(b->device, ticket, HT_SYNC_FINISH, &error)) fail_msg("wait %s: %s", op->name, error.text);
+    assert_true(ops->completed(b->device) >= ticket);
+    ops->release(b->device, task);
+    return true;
+}
+
+/* ---- matmul ----------------------------------------------------------------------------------------------------------------------- */
+
+static void check_matmul(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
+    const size_t cols = op->parts[0].cols, rows = ht_op_rows(op);
+    float *x = make_slot(b, HT_SLOT_NORMED, tokens, cols), *y = make_slot(b, HT_SLOT_QKV, tokens, rows);
+    const size_t xs = b->slots[HT_SLOT_NORMED].stride, ys = b->slots[HT_SLOT_QKV].stride;
+    fill(x, tokens * xs);
+    for (size_t i = 0; i < tokens * ys; i++) y[i] = 12345;
+    if (run_op(b, op, &s, tokens, 0)) {
+        float *w = malloc(cols * sizeof *w);
+        size_t base = 0;
+        for (int p = 0; p < op->n_parts; base += op->parts[p++].rows)
+            for (size_t r = 0; r < op->parts[p].rows; r++) {
+                const bool mine = base + r >= s.row_begin && base + r < s.row_end;
+                ht_matrix_floats(&op->parts[p], r, 1, w);
+                const bool coded = b->fast && op->parts[p].type->group;
+                for (size_t t = 0; t < tokens; t++) {
+                    const float *xt = x + t * xs;
+                    const float got = y[t * ys + base + r];
+                    if (!mine) {
+                        check(got, 12345, 0, "row outside the slice", b->name, t, base + r);
+                        continue;
+                    }
+                    double sum = op->bias[p] ? (double)op->bias[p][r] : 0, square = 0, rounding = 0;
+                    for (size_t g = s.reduction_begin; g < s.reduction_end; g += 32) {
+                        double most = 0;
+                        for (size_t c = g; c < g + 32 && c < s.reduction_end; c++) most = fmax(most, fabs((double)xt[c]));
+                        for (size_t c = g; c < g + 32 && c < s.reduction_end; c++) {
+                            const double product = (double)xt[c] * (double)w[c];
+                            sum += product, square += product * product;
+                            rounding += (double)w[c] * (double)w[c] * (most / 127) * (most / 127) / 12;
+                        }
+                    }
+                    /* a large bias stays in the accumulator while all terms are added: each addition rounds at its size;
+                     * fp16 rounding of an offset that the file keeps in two levels, 2^-11 relative, is inside the first term */
+                    double bound = 8 * EPS * sqrt((double)cols) * sqrt(square) + 8 * EPS * (fabs(sum) + 1) + 0x1p-20 * sqrt(square);
+                    if (op->bias[p]) bound += 2 * EPS * sqrt((double)cols) * fabs((double)op->bias[p][r]);
+                    if (coded) bound += 6 * sqrt(rounding);
+                    check((double)got, sum, bound, op->parts[p].type->name, b->name, t, base + r);
+                }
+            }
+        free(w);
+    }
+    free_slots(b);
+}
+
+static void test_matmuls(bench *b) {
+    static const size_t token_counts[] = {1, 2, 31, 33, 300};
+    static const struct { size_t rows, cols; } shapes[] = {{1, 256}, {33, 256}, {100, 768}, {64, 512}};
+    float bias[200];
+    fill(bias, HT_COUNT(bias));
+    for (size_t k = 0; k < HT_COUNT(block_types); k++)
+        for (size_t i = 0; i < HT_COUNT(shapes); i++) {
+            ht_op op = {.kind = HT_OP_MATMUL, .name = "matmul", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+            op.parts[0] = make_matrix("w", k, shapes[i].rows, shapes[i].cols);
+            if (i == 2) op.bias[0] = bias;
+            for (size_t n = 0; n < HT_COUNT(token_counts); n++) check_matmul(b, &op, (ht_slice){0, shapes[i].rows, 0, shapes[i].cols}, token_counts[n]);
+            if (i == 2) {
+                check_matmul(b, &op, (ht_slice){17, 90, 0, shapes[i].cols}, 5);
+                check_matmul(b, &op, (ht_slice){0, 100, 256, 512}, 13);
+            }
+            free((void *)(uintptr_t)op.parts[0].data);
+        }
+    /* parts of different types in one operator, cut in the middle of one; odd columns */
+    ht_op op = {.kind = HT_OP_MATMUL, .name = "fused", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 3};
+    const size_t kinds[] = {5, 0, 7};
+    for (int p = 0; p < 3; p++) op.parts[p] = make_matrix("part", kinds[p], 40 + 8 * (size_t)p, 512);
+    op.bias[1] = bias;
+    for (size_t n = 0; n < HT_COUNT(token_counts); n++) check_matmul(b, &op, (ht_slice){10, 130, 0, 512}, token_counts[n]);
+    for (int p = 0; p < 3; p++) free((void *)(uintptr_t)op.parts[p].data);
+    for (size_t k = 9; k < HT_COUNT(block_types); k++) {
+        ht_op odd = {.kind = HT_OP_MATMUL, .name = "odd", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+        odd.parts[0] = make_matrix("odd", k, 37, 50);
+        check_matmul(b, &odd, (ht_slice){0, 37, 0, 50}, 1);
+        check_matmul(b, &odd, (ht_slice){0, 37, 0, 50}, 13);
+        free((void *)(uintptr_t)odd.parts[0].data);
+    }
+}
+
+/* ---- the other operators -------------------------------------------------------------------------------------------------------- */
+
+static void test_norm(bench *b, const ht_hparams *h) {
+    const size_t n = (size_t)h->embedding;
+    float *weight = malloc(2 * n * sizeof *weight), *post = weight + n;
+    fill(weight, 2 * n);
+    for (int variant = 0; variant < 3; variant++) {
+        const size_t tokens = 33;
+        ht_op op = {.kind = HT_OP_NORM, .name = "norm", .in = HT_SLOT_X, .aux = variant ? HT_SLOT_DELTA : HT_SLOT_NONE, .out = HT_SLOT_NORMED,
+                    .weight = weight, .post_norm = variant == 2 ? post : NULL, .eps = 1e-5f};
+        float *x = make_slot(b, HT_SLOT_X, tokens, n), *d = make_slot(b, HT_SLOT_DELTA, tokens, n), *y = make_slot(b, HT_SLOT_NORMED, tokens, n);
+        const size_t stride = b->slots[HT_SLOT_X].stride;
+        fill(x, tokens * stride), fill(d, tokens * stride);
+        float *before = malloc(tokens * stride * sizeof *before);
+        memcpy(before, x, tokens * stride * sizeof *before);
+        if (run_op(b, &op, &(ht_slice){0}, tokens, 0))
+            for (size_t t = 0; t < tokens; t++) {
+                double ds = 0, xs = 0;
+                for (size_t i = 0; i < n; i++) ds += (double)d[t * stride + i] * (double)d[t * stride + i];
+                const double dscale = variant == 2 ? 1 / sqrt(ds / (double)n + 1e-5) : 1;
+                double *sum = malloc(n * sizeof *sum);
+                for (size_t i = 0; i < n; i++) {
+                    sum[i] = (double)before[t * stride + i] + (variant ? (double)d[t * stride + i] * dscale * (variant == 2 ? (double)post[i] : 1) : 0);
+                    xs += sum[i] * sum[i];
+                }
+                const double scale = 1 / sqrt(xs / (double)n + 1e-5);
+                for (size_t i = 0; i < n; i++) {
+                    check((double)x[t * stride + i], sum[i], 16 * EPS * 10, "norm's residual", b->name, t, i);
+                    check((double)y[t * stride + i], sum[i] * scale * (double)weight[i], 64 * EPS * (fabs(sum[i] * scale * (double)weight[i]) + 1), "norm", b->name, t, i);
+                }
+                free(sum);
+            }
+        free(before);
+        free_slots(b);
+    }
+    free(weight);
+}
+
+static void test_glu(bench *b, const ht_hparams *h) {
+    const size_t n = (size_t)h->feed_forward, tokens = 9;
+    for (int kind = 0; kind < 2; kind++) {
+        ht_op op = {.kind = HT_OP_GLU, .name = "glu", .in = HT_SLOT_FFN, .out = HT_SLOT_ACT, .activation = kind ? HT_ACT_GELU_TANH : HT_ACT_SILU};
+        float *in = make_slot(b, HT_SLOT_FFN, tokens, 2 * n), *out = make_slot(b, HT_SLOT_ACT, tokens, n);
+        const size_t is = b->slots[HT_SLOT_FFN].stride, os = b->slots[HT_SLOT_ACT].stride;
+        fill(in, tokens * is);
+        for (size_t i = 0; i < n; i++) in[i] = (float)i - (float)n / 2; /* far tails: -n/2 .. n/2 */
+        if (run_op(b, &op, &(ht_slice){0}, tokens, 0))
+            for (size_t t = 0; t < tokens; t++)
+                for (size_t i = 0; i < n; i++) {
+                    const double g = (double)in[t * is + i], u = (double)in[t * is + n + i];
+                    const double a = kind ? 0.5 * g * (1 + tanh(0.7978845608028654 * (g + 0.044715 * g * g * g))) : g / (1 + exp(-g));
+                    check((double)out[t * os + i], a * u, 1e-6 * (fabs(a * u) + 0.01 * fabs(u)), kind ? "gelu" : "silu", b->name, t, i);
+                }
+        free_slots(b);
+    }
+}
+
+/* Rope writes the cache, attention reads it: checked together on what the cache must hold (fp16 of the rotated keys). */
+static void test_attention(bench *b, const ht_hparams *h, int window, bool halves, bool norms, size_t position, size_t tokens) {
+    const size_t dim = (size_t)h->head_dim, heads = (size_t)h->heads, kvs = (size_t)h->kv_heads, group = heads / kvs, total = position + tokens, width = (heads + 2 * kvs) * dim;
+    const size_t rope_dim = dim, kv_bytes = ht_round_up(kvs * (total + 3) * dim * 2, 4096);
+    float *table = malloc(total * dim * sizeof *table), weight[512];
+    for (size_t p = 0; p < total; p++)
+        for (size_t i = 0; i < rope_dim / 2; i++) {
+            double angle = (double)p * pow(10000, -2.0 * (double)i / (double)rope_dim);
+            table[p * dim + 2 * i] = (float)cos(angle), table[p * dim + 2 * i + 1] = (float)sin(angle);
+        }
+    fill(weight, dim);
+    b->kv = (ht_kv_layer){ht_pages_alloc(kv_bytes), ht_pages_alloc(kv_bytes), total + 3};
+    ht_op rope = {.kind = HT_OP_ROPE, .name = "rope", .in = HT_SLOT_QKV, .out = HT_SLOT_QKV, .rope = table, .rope_dim = (int)rope_dim, .rope_halves = halves,
+                  .q_norm = norms ? weight : NULL, .k_norm = norms ? weight : NULL, .eps = 1e-6f};
+    ht_op attention = {.kind = HT_OP_ATTENTION, .name = "attention", .in = HT_SLOT_QKV, .out = HT_SLOT_ATTN, .scale = 1 / sqrtf((float)dim), .window = window};
+    float *qkv = make_slot(b, HT_SLOT_QKV, total, width), *out = make_slot(b, HT_SLOT_ATTN, total, heads * dim);
+    const size_t stride = b->slots[HT_SLOT_QKV].stride, os = b->slots[HT_SLOT_ATTN].stride;
+    fill(qkv, total * stride);
+    float *all = malloc(total * stride * sizeof *all);
+    memcpy(all, qkv, total * stride * sizeof *all);
+    bool ran = true;
+    if (position) { /* earlier tokens first, as an earlier chunk would */
+        ran = run_op(b, &rope, &(ht_slice){0}, position, 0);
+        memcpy(qkv, all + position * stride, tokens * stride * sizeof *all);
+    }
+    ran = ran && run_op(b, &rope, &(ht_slice){0}, tokens, position) && run_op(b, &attention, &(ht_slice){0}, tokens, position);
+    double *rotated = calloc(total * width, sizeof *rotated);
+    for (size_t t = 0; t < total && ran; t++)
+        for (size_t head = 0; head < heads + 2 * kvs; head++) {
+            const float *in = all + t * stride + head * dim;
+            double *to = rotated + t * width + head * dim, square = 0;
+            for (size_t i = 0; i < dim; i++) square += (double)in[i] * (double)in[i];
+            const bool value = head >= heads + kvs;
+            for (size_t i = 0; i < dim; i++) to[i] = (double)in[i] * (norms && !value ? (double)weight[i] / sqrt(square / (double)dim + 1e-6) : 1);
+            for (size_t i = 0; i < rope_dim / 2 && !value; i++) {
+                const size_t p = halves ? i : 2 * i, q = halves ? i + rope_dim / 2 : 2 * i + 1;
+                const double x = to[p], y = to[q], c = (double)table[t * dim + 2 * i], s = (double)table[t * dim + 2 * i + 1];
+                to[p] = x * c - y * s, to[q] = x * s + y * c;
+            }
+            if (head >= heads)
+                for (size_t i = 0; i < dim; i++) {
+                    const size_t at = (((head - heads) % kvs) * (total + 3) + t) * dim + i;
+                    const double kept = (double)ht_f16_to_f32((value ? b->kv.values : b->kv.keys)[at]);
+                    check(kept, to[i], fabs(to[i]) * 0x1p-10 + 1e-6, value ? "values in the cache" : "keys in the cache", b->name, t, i);
+                    to[i] = kept;
+                }
+        }
+    for (size_t t = 0; t < tokens && ran; t++)
+        for (size_t head = 0; head < heads; head++) {
+            const size_t at = position + t, first = window && at + 1 > (size_t)window ? at + 1 - (size_t)window : 0, kv = head / group;
+            double most = -1e300, sum = 0, *p = calloc(at + 1, sizeof *p);
+            for (size_t k = first; k <= at; k++) {
+                for (size_t i = 0; i < dim; i++) p[k] += rotated[at * width + head * dim + i] * rotated[k * width + (heads + kv) * dim + i];
+                p[k] *= (double)attention.scale;
+                most = fmax(most, p[k]);
+            }
+            for (size_t k = first; k <= at; k++) sum += p[k] = exp(p[k] - most);
+            for (size_t i = 0; i < dim; i++) {
+                double want = 0, size = 0;
+                for (size_t k = first; k <= at; k++) {
+                    const double term = p[k] / sum * rotated[k * width + (heads + kvs + kv) * dim + i];
+                    want += term, size += fabs(term);
+                }
+                /* an error e of a score changes its weight by e: eps * sqrt(dim) * |score| with scores up to a few hundred */
+                check((double)out[t * os + head * dim + i], want, size * (EPS * 8 * sqrt((double)dim) * (fabs(most) + 8)), "attention", b->name, t, head * dim + i);
+            }
+            free(p);
+        }
+    free(rotated), free(all), free(table);
+    ht_pages_free(b->kv.keys, kv_bytes), ht_pages_free(b->kv.values, kv_bytes);
+    free_slots(b);
+}
+
+static void test_embed(bench *b) {
+    for (size_t k = 0; k < HT_COUNT(block_types); k++) {
+        ht_op op = {.kind = HT_OP_EMBED, .name = "embed", .in = HT_SLOT_IDS, .out = HT_SLOT_X, .n_parts = 1, .scale = 2.5f};
+        op.parts[0] = make_matrix("embedding", k, 19, 512);
+        int32_t *ids = (int32_t *)(void *)make_slot(b, HT_SLOT_IDS, 3, 1);
+        b->slots[HT_SLOT_IDS].stride = 1;
+        ids[0] = 18, ids[1] = 0, ids[2] = 7;
+        float *x = make_slot(b, HT_SLOT_X, 3, 512), want[512];
+        if (run_op(b, &op, &(ht_slice){0}, 3, 0))
+            for (size_t t = 0; t < 3; t++) {
+                ht_matrix_floats(&op.parts[0], (size_t)ids[t], 1, want);
+                for (size_t i = 0; i < 512; i++)
+                    check((double)x[t * b->slots[HT_SLOT_X].stride + i], 2.5 * (double)want[i], 4 * EPS * fabs((double)want[i]), "embed", b->name, t, i);
+            }
+        free_slots(b);
+        free((void *)(uintptr_t)op.parts[0].data);
+    }
+}
+
+/* ---- devices ----------------------------------------------------------------------------------------------------------------------- */
+
+static const char *specs[16] = {"cpu:isa=scalar", "cpu:isa=avx2", "cpu:isa=avx512"};
+static size_t n_specs = 3;
+
+static void test_device(const char *spec, ht_precision precision) {
+    static const ht_hparams shapes[] = {
+        {.layers = 1, .embedding = 96, .heads = 6, .kv_heads = 2, .head_dim = 64, .feed_forward = 200, .vocabulary = 19},
+        {.layers = 1, .embedding = 577, .heads = 4, .kv_heads = 1, .head_dim = 256, .feed_forward = 64, .vocabulary = 19},
+        {.layers = 1, .embedding = 64, .heads = 2, .kv_heads = 2, .head_dim = 20, .feed_forward = 33, .vocabulary = 19}};
+    for (size_t i = 0; i < HT_COUNT(shapes); i++) {
+        bench b = {.name = spec, .fast = precision == HT_PRECISION_FAST};
+        ht_error error = {0};
+        const ht_device_options options = {.threads = 2, .precision = precision, .hparams = &shapes[i], .max_tokens = 300, .max_context = 512};
+        if (ht_device_open(spec, &options, &b.device, &error)) {
+            if (error.status != HT_ERROR_DEVICE) fail_msg("%s", error.text);
+            printf("skipped: %s\n", error.text);
+            return;
+        }
+        if (i == 0) test_matmuls(&b), test_embed(&b);
+        test_norm(&b, &shapes[i]);
+        test_glu(&b, &shapes[i]);
+        test_attention(&b, &shapes[i], 0, true, i == 1, 0, 1);
+        test_attention(&b, &shapes[i], 0, false, false, 0, 2);
+        test_attention(&b, &shapes[i], 0, true, true, 0, 33);
+        test_attention(&b, &shapes[i], 0, false, i == 0, 70, 31);
+        test_attention(&b, &shapes[i], 17, true, true, 70, 67);
+        test_attention(&b, &shapes[i], 17, false, false, 130, 1);
+        test_attention(&b, &shapes[i], 512, false, false, 130, 3);
+        b.device->ops->close(b.device);
+    }
+}
+
+static void test_exact(void **state) {
+    for (size_t i = 0; i < n_specs; i++) test_device(specs[i], HT_PRECISION_EXACT);
+    assert_int_equal(failures, 0);
+}
+static void test_fast(void **state) {
+    for (size_t i = 0; i < n_specs; i++) test_device(specs[i], HT_PRECISION_FAST);
+    assert_int_equal(failures, 0);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1) n_specs = 0;
+    for (int i = 1; i < argc && n_specs < HT_COUNT(specs); i++) specs[n_specs++] = argv[i];
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_exact), cmocka_unit_test(test_fast)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
