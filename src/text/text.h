@@ -7,8 +7,8 @@
 typedef struct ht_tokenizer ht_tokenizer;
 
 /* From the keys tokenizer.ggml.*: models "gpt2" (byte-level BPE, pre-tokenizer by tokenizer.ggml.pre) and "llama"
- * (SentencePiece BPE with byte fallback). Checks every array's kind and count, ids within the vocabulary, merges that
- * name absent pieces, duplicate pieces. The file must outlive the tokenizer (strings point into it). */
+ * (SentencePiece BPE with byte fallback). Checks every array's kind and count, ids within the vocabulary, duplicate
+ * pieces; merges that name absent pieces are ignored. The file must outlive the tokenizer (strings point into it). */
 ht_status ht_tokenizer_create(const ht_gguf *file, ht_tokenizer **tokenizer, ht_error *error);
 void ht_tokenizer_destroy(ht_tokenizer *tokenizer);
 

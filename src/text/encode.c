@@ -1,0 +1,299 @@
+/* Text to tokens.
+ *
+ * Special tokens are found first (longest match at the leftmost place, one walk down a trie); what lies between them is
+ * merged pair by pair. Both kinds of tokenizer share the merging: symbols are a linked list, the pairs that may merge
+ * wait in a heap ordered by (priority, position), and a pair that has changed meanwhile is recognised by its size and
+ * dropped. That is n log n whatever the text. Byte-level BPE (Sennrich et al. 2016; bytes: GPT-2) takes the priority
+ * from the rank of the merge, SentencePiece (Kudo and Richardson 2018) from the score of the product.
+ */
+#include "text/vocab.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct symbol {
+    uint32_t start, bytes; /* in encoder.text; bytes 0: merged into the one before */
+    int32_t prev, next;    /* -1: none */
+    int32_t id;            /* -1: no piece */
+} symbol;
+
+typedef struct candidate {
+    uint64_t key; /* priority << 32 | index of the left symbol */
+    uint32_t right, bytes;
+    int32_t id;
+} candidate;
+
+typedef struct encoder {
+    const ht_tokenizer *tokenizer;
+    int32_t *ids;
+    size_t n_ids, cap_ids;
+    const char *text; /* being merged */
+    symbol *symbols;
+    size_t cap_symbols;
+    candidate *heap;
+    size_t n_heap, cap_heap;
+    char *buffer; /* text in the vocabulary's own writing */
+    size_t cap_buffer;
+    pcre2_match_data *matches[HT_MAX_PASSES];
+} encoder;
+
+static ht_status push_id(encoder *e, int32_t id, ht_error *error) {
+    if (e->n_ids == e->cap_ids) {
+        ht_status status = ht_grow((void **)&e->ids, &e->cap_ids, e->n_ids + 1, sizeof *e->ids, "token ids", error);
+        if (status) return status;
+    }
+    e->ids[e->n_ids++] = id;
+    return HT_OK;
+}
+
+static void heap_push(encoder *e, candidate c) {
+    size_t i = e->n_heap++;
+    while (i > 0) {
+        size_t parent = (i - 1) / 2;
+        if (e->heap[parent].key <= c.key) break;
+        e->heap[i] = e->heap[parent];
+        i = parent;
+    }
+    e->heap[i] = c;
+}
+
+static candidate heap_pop(encoder *e) {
+    candidate top = e->heap[0], last = e->heap[--e->n_heap];
+    size_t i = 0;
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= e->n_heap) break;
+        if (child + 1 < e->n_heap && e->heap[child + 1].key < e->heap[child].key)
+            child++;
+        if (last.key <= e->heap[child].key) break;
+        e->heap[i] = e->heap[child];
+        i = child;
+    }
+    e->heap[i] = last;
+    return top;
+}
+
+/* Text must never become a control token by merging: that is what the scan for special tokens decides. */
+static int32_t find_mergeable(const ht_tokenizer *t, const char *text, size_t bytes) {
+    int32_t id = bytes <= t->longest ? ht_vocab_find(t, text, bytes) : -1;
+    if (id < 0) return -1;
+    uint8_t type = t->types[id];
+    return type == HT_TOKEN_NORMAL || type == HT_TOKEN_USER_DEFINED || type == HT_TOKEN_UNUSED ? id : -1;
+}
+
+static void offer_pair(encoder *e, int32_t left, int32_t right) {
+    if (left < 0 || right < 0) return;
+    const ht_tokenizer *t = e->tokenizer;
+    const symbol *l = &e->symbols[left], *r = &e->symbols[right];
+    candidate c = {0, (uint32_t)right, l->bytes + r->bytes, -1};
+    uint32_t priority;
+    if (t->sentencepiece) {
+        c.id = find_mergeable(t, e->text + l->start, c.bytes);
+        if (c.id < 0) return;
+        priority = t->order[c.id];
+    } else if (!ht_vocab_merge(t, l->id, r->id, &priority, &c.id)) {
+        return;
+    }
+    c.key = (uint64_t)priority << 32 | (uint32_t)left;
+    heap_push(e, c);
+}
+
+/* Merges symbols[0..n) as far as they go. */
+static ht_status merge(encoder *e, size_t n, ht_error *error) {
+    /* A merge takes one candidate and offers two, and there are at most n - 1: 2n is enough. */
+    ht_status status = ht_grow((void **)&e->heap, &e->cap_heap, 2 * n, sizeof *e->heap, "tokenizer", error);
+    if (status) return status;
+    e->n_heap = 0;
+    for (size_t i = 0; i < n; i++) {
+        e->symbols[i].prev = (int32_t)i - 1;
+        e->symbols[i].next = i + 1 < n ? (int32_t)i + 1 : -1;
+    }
+    for (size_t i = 1; i < n; i++)
+        offer_pair(e, (int32_t)i - 1, (int32_t)i);
+    while (e->n_heap > 0) {
+        candidate c = heap_pop(e);
+        int32_t left = (int32_t)(c.key & UINT32_MAX);
+        symbol *l = &e->symbols[left], *r = &e->symbols[c.right];
+        if (l->bytes == 0 || r->bytes == 0 || l->bytes + r->bytes != c.bytes) continue;
+        l->bytes = c.bytes;
+        l->id = c.id;
+        l->next = r->next;
+        r->bytes = 0;
+        if (l->next >= 0)
+            e->symbols[l->next].prev = left;
+        offer_pair(e, l->prev, left);
+        offer_pair(e, left, l->next);
+    }
+    return HT_OK;
+}
+
+/* ---- byte-level BPE ------------------------------------------------------------------------------------------ */
+
+/* The piece that is the whole word, written in the byte-level alphabet; -1: none. */
+static int32_t whole_word(encoder *e, const char *word, size_t bytes) {
+    char written[HT_MAX_PIECE_BYTES];
+    size_t n = 0;
+    if (bytes > e->tokenizer->longest) /* a character of the alphabet is at least one byte */
+        return -1;
+    for (size_t i = 0; i < bytes; i++) {
+        if (n + 2 > sizeof written) return -1;
+        n += ht_byte_to_char((uint8_t)word[i], written + n);
+    }
+    return find_mergeable(e->tokenizer, written, n);
+}
+
+/* A byte that has no token (small vocabularies lack those that valid UTF-8 never or hardly holds) gives none: the
+ * reference implementations drop it too, and the unknown token of such models is one that ends a text. */
+static ht_status bpe_word(void *user, const char *word, size_t bytes, ht_error *error) {
+    encoder *e = user;
+    const ht_tokenizer *t = e->tokenizer;
+    if (bytes == 1)
+        return t->byte_ids[(uint8_t)*word] < 0 ? HT_OK : push_id(e, t->byte_ids[(uint8_t)*word], error);
+    int32_t whole = t->pre->whole_words ? whole_word(e, word, bytes) : -1;
+    if (whole >= 0) return push_id(e, whole, error);
+    ht_status status =
+        ht_grow((void **)&e->symbols, &e->cap_symbols, bytes, sizeof *e->symbols, "tokenizer", error);
+    if (status) return status;
+    e->text = word;
+    for (size_t i = 0; i < bytes; i++)
+        e->symbols[i] = (symbol){(uint32_t)i, 1, -1, -1, t->byte_ids[(uint8_t)word[i]]};
+    status = merge(e, bytes, error);
+    for (int32_t i = 0; status == HT_OK && i >= 0; i = e->symbols[i].next)
+        if (e->symbols[i].id >= 0)
+            status = push_id(e, e->symbols[i].id, error);
+    return status;
+}
+
+/* ---- SentencePiece ------------------------------------------------------------------------------------------- */
+
+static ht_status sentencepiece_bytes(encoder *e, const symbol *s, ht_error *error) {
+    ht_status status = HT_OK;
+    for (uint32_t i = 0; i < s->bytes && status == HT_OK; i++) {
+        uint8_t byte = (uint8_t)e->text[s->start + i];
+        int32_t id = e->tokenizer->byte_ids[byte];
+        if (id < 0)
+            return ht_fail(error, HT_ERROR_FORMAT,
+                           "the vocabulary has no token <0x%02X> and no unknown token for a byte of the text", byte);
+        status = push_id(e, id, error);
+    }
+    return status;
+}
+
+/* Merges text in which spaces are U+2581 by now. */
+static ht_status sentencepiece_text(encoder *e, const char *text, size_t bytes, ht_error *error) {
+    ht_status status = ht_grow((void **)&e->symbols, &e->cap_symbols, bytes, sizeof *e->symbols, "tokenizer", error);
+    if (status) return status;
+    e->text = text;
+    size_t n = 0;
+    for (size_t at = 0, used; at < bytes; at += used) {
+        bool valid = ht_utf8_next(text + at, bytes - at, &used) >= 0;
+        int32_t id = valid ? find_mergeable(e->tokenizer, text + at, used) : -1;
+        e->symbols[n++] = (symbol){(uint32_t)at, (uint32_t)used, -1, -1, id};
+    }
+    if (n == 0) return HT_OK;
+    status = merge(e, n, error);
+    for (int32_t i = 0; status == HT_OK && i >= 0; i = e->symbols[i].next)
+        status = e->symbols[i].id >= 0 ? push_id(e, e->symbols[i].id, error)
+                                       : sentencepiece_bytes(e, &e->symbols[i], error);
+    return status;
+}
+
+static ht_status sentencepiece_fragment(encoder *e, const char *text, size_t bytes, ht_error *error) {
+    ht_status status = ht_grow((void **)&e->buffer, &e->cap_buffer, 3 * (bytes + 1), 1, "tokenizer", error);
+    if (status) return status;
+    size_t n = 0;
+    if (e->tokenizer->adds_space) {
+        memcpy(e->buffer, "\xe2\x96\x81", 3);
+        n = 3;
+    }
+    for (size_t i = 0; i < bytes; i++) {
+        if (text[i] == ' ') {
+            memcpy(e->buffer + n, "\xe2\x96\x81", 3);
+            n += 3;
+        } else {
+            e->buffer[n++] = text[i];
+        }
+    }
+    return sentencepiece_text(e, e->buffer, n, error);
+}
+
+/* ---- the whole text ------------------------------------------------------------------------------------------ */
+
+/* Text between two special tokens (or an end): a SentencePiece space goes before each. */
+static ht_status fragment(encoder *e, const char *text, size_t bytes, ht_error *error) {
+    const ht_tokenizer *t = e->tokenizer;
+    if (bytes == 0) return HT_OK;
+    if (t->sentencepiece)
+        return sentencepiece_fragment(e, text, bytes, error);
+    return ht_pretokenize(t->passes, e->matches, text, bytes, bpe_word, e, error);
+}
+
+/* Longest special token at the start of text, -1: none. Without `special` only user-defined tokens count. */
+static int32_t special_at(const ht_tokenizer *t, const char *text, size_t bytes, bool special, size_t *used) {
+    int32_t found = -1;
+    int32_t node = t->trie_roots[(uint8_t)text[0]];
+    for (size_t depth = 1; node >= 0; depth++) {
+        int32_t id = t->trie[node].id;
+        if (id >= 0 && (special || t->types[id] == HT_TOKEN_USER_DEFINED)) {
+            found = id;
+            *used = depth;
+        }
+        if (depth == bytes) break;
+        node = t->trie[node].child;
+        while (node >= 0 && t->trie[node].byte != (uint8_t)text[depth])
+            node = t->trie[node].sibling;
+    }
+    return found;
+}
+
+static ht_status encode(encoder *e, const char *text, size_t bytes, bool special, ht_error *error) {
+    const ht_tokenizer *t = e->tokenizer;
+    ht_status status = HT_OK;
+    if (special && t->adds_bos)
+        status = push_id(e, t->bos, error);
+    size_t begin = 0, at = 0, used = 0;
+    while (status == HT_OK && at < bytes) {
+        int32_t id = special_at(t, text + at, bytes - at, special, &used);
+        if (id < 0) {
+            at++;
+            continue;
+        }
+        status = fragment(e, text + begin, at - begin, error);
+        if (status == HT_OK)
+            status = push_id(e, id, error);
+        begin = at += used;
+    }
+    return status == HT_OK ? fragment(e, text + begin, bytes - begin, error) : status;
+}
+
+ht_status ht_tokenizer_encode(const ht_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
+                              int32_t **ids, size_t *n, ht_error *error) {
+    if (bytes == HT_STRLEN)
+        bytes = strlen(text);
+    if (bytes > INT32_MAX / 8) /* symbols and their offsets are 32 bits wide, and a space becomes three bytes */
+        return ht_fail(error, HT_ERROR_ARGUMENT, "text of %zu bytes is longer than the %d that can be tokenized", bytes,
+                       INT32_MAX / 8);
+    encoder e = {.tokenizer = tokenizer};
+    ht_status status = HT_OK;
+    for (int i = 0; i < HT_MAX_PASSES && status == HT_OK && tokenizer->passes[i]; i++) {
+        e.matches[i] = pcre2_match_data_create_from_pattern(tokenizer->passes[i], NULL);
+        if (!e.matches[i])
+            status = ht_fail(error, HT_ERROR_MEMORY, "out of memory for the tokenizer");
+    }
+    if (status == HT_OK) /* even no tokens are a pointer that can be freed */
+        status = ht_grow((void **)&e.ids, &e.cap_ids, bytes / 4 + 8, sizeof *e.ids, "token ids", error);
+    if (status == HT_OK)
+        status = encode(&e, text, bytes, special, error);
+    for (int i = 0; i < HT_MAX_PASSES; i++)
+        pcre2_match_data_free(e.matches[i]);
+    free(e.symbols);
+    free(e.heap);
+    free(e.buffer);
+    if (status) {
+        free(e.ids);
+        return status;
+    }
+    *ids = e.ids;
+    *n = e.n_ids;
+    return HT_OK;
+}

@@ -1,0 +1,469 @@
+/* The vocabulary of a file: checked, indexed, decoded. What encodes with it is in encode.c. */
+#include "text/vocab.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KEY(name) "tokenizer.ggml." name
+#define ALPHABET_END 324 /* of the byte-level alphabet's characters */
+
+/* Tokens that end the speaker's turn in the templates of the families, whatever else the file says about them. Files
+ * are known that give them as ordinary pieces: they are made control tokens. */
+static const char *const turn_ends[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>",
+                                        "<|end_of_text|>"};
+
+/* ---- hashes -------------------------------------------------------------------------------------------------- */
+
+static uint64_t mix(uint64_t a, uint64_t b) {
+    unsigned __int128 product = (unsigned __int128)(a ^ 0x9e3779b97f4a7c15u) * (b ^ 0xd6e8feb86659fd93u);
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+static uint64_t hash_bytes(uint64_t seed, const char *text, size_t bytes) {
+    uint64_t hash = seed ^ bytes, word;
+    for (; bytes >= 8; text += 8, bytes -= 8) {
+        memcpy(&word, text, 8);
+        hash = mix(hash, word);
+    }
+    word = 0;
+    memcpy(&word, text, bytes);
+    return mix(hash, word);
+}
+
+static uint64_t table_size(uint64_t entries) {
+    uint64_t size = 16;
+    while (size < entries * 2) size *= 2;
+    return size;
+}
+
+/* The slot of a piece, or the free one where it would go. */
+static ht_index_slot *index_slot(const ht_tokenizer *t, const char *text, size_t bytes, uint32_t *hash) {
+    uint64_t h = hash_bytes(t->seed, text, bytes);
+    *hash = (uint32_t)(h >> 32);
+    for (uint64_t i = h & t->index_mask;; i = (i + 1) & t->index_mask) {
+        ht_index_slot *slot = &t->index[i];
+        if (slot->id < 0) return slot;
+        const ht_string *piece = &t->pieces[slot->id];
+        if (slot->hash == *hash && piece->bytes == bytes && memcmp(piece->data, text, bytes) == 0) return slot;
+    }
+}
+
+int32_t ht_vocab_find(const ht_tokenizer *tokenizer, const char *text, size_t bytes) {
+    uint32_t hash;
+    return index_slot(tokenizer, text, bytes, &hash)->id;
+}
+
+static ht_merge_slot *merge_slot(const ht_tokenizer *t, uint64_t pair) {
+    for (uint64_t i = mix(t->seed, pair) & t->merge_mask;; i = (i + 1) & t->merge_mask)
+        if (t->merges[i].pair == pair || t->merges[i].pair == UINT64_MAX) return &t->merges[i];
+}
+
+static uint64_t pair_of(int32_t left, int32_t right) { return (uint64_t)(uint32_t)left << 32 | (uint32_t)right; }
+
+bool ht_vocab_merge(const ht_tokenizer *tokenizer, int32_t left, int32_t right, uint32_t *rank, int32_t *id) {
+    if (left < 0 || right < 0) return false;
+    const ht_merge_slot *slot = merge_slot(tokenizer, pair_of(left, right));
+    if (slot->pair == UINT64_MAX) return false;
+    *rank = slot->rank;
+    *id = slot->id;
+    return true;
+}
+
+/* ---- the byte-level alphabet (GPT-2) ------------------------------------------------------------------------- */
+
+/* Printable Latin-1 stands for itself; the other 68 bytes are U+0100 and on, in order. */
+size_t ht_byte_to_char(uint8_t byte, char out[2]) {
+    int c = byte;
+    if (byte <= 32) c = 256 + byte;
+    else if (byte >= 127 && byte <= 160) c = 256 + 33 + byte - 127;
+    else if (byte == 173) c = 256 + 33 + 34;
+    if (c < 0x80) {
+        out[0] = (char)c;
+        return 1;
+    }
+    out[0] = (char)(0xc0 | c >> 6);
+    out[1] = (char)(0x80 | (c & 0x3f));
+    return 2;
+}
+
+/* ---- loading ------------------------------------------------------------------------------------------------- */
+
+static ht_status out_of_memory(ht_error *error) {
+    return ht_fail(error, HT_ERROR_MEMORY, "out of memory for the vocabulary");
+}
+
+/* An array under `key` with at least `count` items of one of two kinds; *value NULL if absent and not required. */
+static ht_status find_array(const ht_gguf *file, const char *key, bool required, uint64_t count, ht_gguf_kind kind,
+                            ht_gguf_kind other, const ht_gguf_value **value, ht_error *error) {
+    const ht_gguf_value *found = ht_gguf_find(file, key);
+    *value = found;
+    if (!found && required)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is missing", ht_gguf_path(file), key);
+    if (!found) return HT_OK;
+    if (found->kind != HT_GGUF_ARRAY || (found->item_kind != kind && found->item_kind != other))
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is not an array of %s", ht_gguf_path(file), key,
+                       kind == HT_GGUF_STRING ? "strings" : kind == HT_GGUF_F32 ? "floats" : "integers");
+    if (found->count < count)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" has %" PRIu64 " items for a vocabulary of %" PRIu64,
+                       ht_gguf_path(file), key, found->count, count);
+    return HT_OK;
+}
+
+static ht_status load_pieces(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
+    const ht_gguf_value *tokens, *types;
+    ht_status status = find_array(file, KEY("tokens"), true, 1, HT_GGUF_STRING, HT_GGUF_STRING, &tokens, error);
+    if (status) return status;
+    if (tokens->count > INT32_MAX / 2)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"" KEY("tokens") "\" has %" PRIu64 " items",
+                       ht_gguf_path(file), tokens->count);
+    t->size = (int32_t)tokens->count;
+    t->pieces = tokens->strings;
+    status = find_array(file, KEY("token_type"), false, tokens->count, HT_GGUF_I32, HT_GGUF_U32, &types, error);
+    if (status) return status;
+    uint64_t slots = table_size(tokens->count);
+    t->index_mask = slots - 1;
+    t->types = ht_arena_alloc(&t->arena, tokens->count);
+    t->ends = ht_arena_alloc(&t->arena, tokens->count * sizeof *t->ends);
+    t->index = ht_arena_alloc(&t->arena, slots * sizeof *t->index);
+    if (!t->types || !t->ends || !t->index) return out_of_memory(error);
+    memset(t->index, 0xff, slots * sizeof *t->index);
+    for (int32_t id = 0; id < t->size; id++) {
+        const ht_string *piece = &t->pieces[id];
+        int64_t type = types ? ht_gguf_item_int(types, (uint64_t)id) : HT_TOKEN_NORMAL;
+        t->types[id] = type >= HT_TOKEN_NORMAL && type <= HT_TOKEN_BYTE ? (uint8_t)type : HT_TOKEN_UNUSED;
+        if (piece->bytes > HT_MAX_PIECE_BYTES)
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: " KEY("tokens") "[%d] is %zu bytes long (at most %d)",
+                           ht_gguf_path(file), id, piece->bytes, HT_MAX_PIECE_BYTES);
+        if (piece->bytes == 0) continue; /* padding of some files: no text can become it */
+        t->longest = ht_max_size(t->longest, piece->bytes);
+        uint32_t hash;
+        ht_index_slot *slot = index_slot(t, piece->data, piece->bytes, &hash);
+        if (slot->id >= 0)
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: " KEY("tokens") "[%d] and [%d] are the same piece",
+                           ht_gguf_path(file), slot->id, id);
+        *slot = (ht_index_slot){hash, id};
+    }
+    return HT_OK;
+}
+
+/* A token id under KEY; absent: fallback, if the vocabulary has it. 2^32 - 1 is how some files write "none". */
+static ht_status load_id(const ht_tokenizer *t, const ht_gguf *file, const char *key, int32_t fallback, int32_t *id,
+                         ht_error *error) {
+    int64_t value = fallback < t->size ? fallback : -1;
+    ht_status status = ht_gguf_int(file, key, false, -1, UINT32_MAX, &value, error);
+    if (status) return status;
+    if (value == UINT32_MAX) value = -1;
+    if (value >= t->size)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is %" PRId64 ", but the vocabulary has %d tokens",
+                       ht_gguf_path(file), key, value, t->size);
+    *id = (int32_t)value;
+    return HT_OK;
+}
+
+static ht_status load_special_ids(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
+    struct {
+        const char *key;
+        int32_t fallback, *id;
+        bool ends;
+    } rows[] = {
+        {KEY("bos_token_id"), t->sentencepiece ? 1 : -1, &t->bos, false},
+        {KEY("eos_token_id"), t->sentencepiece ? 2 : -1, &t->eos, true},
+        {KEY("unknown_token_id"), t->sentencepiece ? 0 : -1, &t->unknown, false},
+        {KEY("eot_token_id"), -1, NULL, true},
+        {KEY("eom_token_id"), -1, NULL, true},
+    };
+    for (size_t i = 0; i < HT_COUNT(rows); i++) {
+        int32_t id;
+        ht_status status = load_id(t, file, rows[i].key, rows[i].fallback, &id, error);
+        if (status) return status;
+        if (rows[i].id) *rows[i].id = id;
+        if (rows[i].ends && id >= 0) t->ends[id] = true;
+    }
+    for (size_t i = 0; i < HT_COUNT(turn_ends); i++) {
+        int32_t id = ht_vocab_find(t, turn_ends[i], strlen(turn_ends[i]));
+        if (id < 0) continue;
+        t->ends[id] = true;
+        t->types[id] = HT_TOKEN_CONTROL;
+    }
+    t->adds_bos = t->bos >= 0 && (t->sentencepiece || t->pre->adds_bos);
+    t->adds_space = t->sentencepiece;
+    ht_status status = ht_gguf_bool(file, KEY("add_bos_token"), false, &t->adds_bos, error);
+    if (status == HT_OK && t->sentencepiece)
+        status = ht_gguf_bool(file, KEY("add_space_prefix"), false, &t->adds_space, error);
+    if (status == HT_OK && t->adds_bos && t->bos < 0)
+        return ht_fail(error, HT_ERROR_FORMAT,
+                       "%s: key \"" KEY("add_bos_token") "\" is true, but no \"" KEY("bos_token_id") "\" is given",
+                       ht_gguf_path(file));
+    return status;
+}
+
+/* Merges whose parts or product are no pieces are left out: nothing could be made of them, and llama.cpp does not mind
+ * them either. Of two merges of one pair the first counts. */
+static ht_status load_merges(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
+    const ht_gguf_value *list;
+    ht_status status = find_array(file, KEY("merges"), true, 0, HT_GGUF_STRING, HT_GGUF_STRING, &list, error);
+    if (status) return status;
+    if (list->count > INT32_MAX)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"" KEY("merges") "\" has %" PRIu64 " items",
+                       ht_gguf_path(file), list->count);
+    uint64_t slots = table_size(list->count);
+    t->merge_mask = slots - 1;
+    t->merges = ht_arena_alloc(&t->arena, slots * sizeof *t->merges);
+    if (!t->merges) return out_of_memory(error);
+    memset(t->merges, 0xff, slots * sizeof *t->merges);
+    char product[HT_MAX_PIECE_BYTES];
+    for (uint64_t i = 0; i < list->count; i++) {
+        const ht_string *text = &list->strings[i];
+        /* A part is never empty, so the space that separates them is not the first character. */
+        const char *space = text->bytes > 1 ? memchr(text->data + 1, ' ', text->bytes - 1) : NULL;
+        if (!space)
+            return ht_fail(error, HT_ERROR_FORMAT,
+                           "%s: " KEY("merges") "[%" PRIu64 "] is not two pieces with a space between",
+                           ht_gguf_path(file), i);
+        size_t left_bytes = (size_t)(space - text->data), right_bytes = text->bytes - left_bytes - 1;
+        if (left_bytes + right_bytes > t->longest) continue;
+        memcpy(product, text->data, left_bytes);
+        memcpy(product + left_bytes, space + 1, right_bytes);
+        int32_t left = ht_vocab_find(t, text->data, left_bytes), right = ht_vocab_find(t, space + 1, right_bytes);
+        int32_t id = ht_vocab_find(t, product, left_bytes + right_bytes);
+        if (left < 0 || right < 0 || id < 0) continue;
+        ht_merge_slot *slot = merge_slot(t, pair_of(left, right));
+        if (slot->pair == UINT64_MAX) *slot = (ht_merge_slot){pair_of(left, right), (uint32_t)i, id};
+    }
+    return HT_OK;
+}
+
+static ht_status load_scores(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
+    const ht_gguf_value *scores;
+    ht_status status =
+        find_array(file, KEY("scores"), true, (uint64_t)t->size, HT_GGUF_F32, HT_GGUF_I32, &scores, error);
+    if (status) return status;
+    t->order = ht_arena_alloc(&t->arena, (size_t)t->size * sizeof *t->order);
+    if (!t->order) return out_of_memory(error);
+    for (int32_t id = 0; id < t->size; id++) {
+        union { float f; uint32_t u; } score = {(float)ht_gguf_item(scores, (uint64_t)id)};
+        if (isnan(score.f))
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: " KEY("scores") "[%d] is not a number", ht_gguf_path(file), id);
+        score.f += 0.0f; /* -0 and 0 are one score */
+        /* Floats as unsigned numbers of the same order, then turned round: the best score comes first. */
+        t->order[id] = ~(score.u & 0x80000000u ? ~score.u : score.u | 0x80000000u);
+    }
+    return HT_OK;
+}
+
+static void load_byte_ids(ht_tokenizer *t) {
+    for (int byte = 0; byte < 256; byte++) {
+        char text[8];
+        if (!t->sentencepiece) {
+            t->byte_ids[byte] = ht_vocab_find(t, text, ht_byte_to_char((uint8_t)byte, text));
+            continue;
+        }
+        int n = snprintf(text, sizeof text, "<0x%02X>", byte);
+        int32_t id = ht_vocab_find(t, text, (size_t)n);
+        if (id < 0) {
+            text[0] = (char)byte;
+            id = ht_vocab_find(t, text, 1);
+        }
+        t->byte_ids[byte] = id < 0 ? t->unknown : id;
+    }
+}
+
+/* ---- decoded pieces ------------------------------------------------------------------------------------------ */
+
+/* Characters outside the alphabet, which only a strange file holds, stay as they are. */
+static size_t decode_byte_level(const int16_t byte_of[ALPHABET_END], const ht_string *piece, char *out) {
+    size_t n = 0;
+    for (size_t at = 0, used; at < piece->bytes; at += used) {
+        int32_t c = ht_utf8_next(piece->data + at, piece->bytes - at, &used);
+        if (c >= 0 && c < ALPHABET_END && byte_of[c] >= 0) {
+            out[n++] = (char)byte_of[c];
+            continue;
+        }
+        memcpy(out + n, piece->data + at, used);
+        n += used;
+    }
+    return n;
+}
+
+static size_t decode_sentencepiece(const ht_string *piece, bool is_byte, char *out) {
+    char digits[3] = {0};
+    if (is_byte && piece->bytes == 6 && memcmp(piece->data, "<0x", 3) == 0 && piece->data[5] == '>') {
+        memcpy(digits, piece->data + 3, 2);
+        char *end;
+        long value = strtol(digits, &end, 16);
+        if (end == digits + 2) {
+            out[0] = (char)value;
+            return 1;
+        }
+    }
+    size_t n = 0;
+    for (size_t at = 0; at < piece->bytes;) {
+        bool space = piece->bytes - at >= 3 && memcmp(piece->data + at, "\xe2\x96\x81", 3) == 0;
+        out[n++] = space ? ' ' : piece->data[at];
+        at += space ? 3 : 1;
+    }
+    return n;
+}
+
+static ht_status decode_pieces(ht_tokenizer *t, ht_error *error) {
+    size_t total = 0, at = 0;
+    for (int32_t id = 0; id < t->size; id++) total += t->pieces[id].bytes;
+    t->texts = ht_arena_alloc(&t->arena, (size_t)t->size * sizeof *t->texts);
+    char *all = ht_arena_alloc(&t->arena, total + 1); /* decoding never makes a piece longer */
+    if (!t->texts || !all) return out_of_memory(error);
+    int16_t byte_of[ALPHABET_END]; /* character of the byte-level alphabet -> byte */
+    memset(byte_of, 0xff, sizeof byte_of);
+    for (int byte = 0; byte < 256; byte++) {
+        char c[2] = {0};
+        size_t used, n = ht_byte_to_char((uint8_t)byte, c);
+        byte_of[ht_utf8_next(c, n, &used)] = (int16_t)byte;
+    }
+    for (int32_t id = 0; id < t->size; id++) {
+        const ht_string *piece = &t->pieces[id];
+        size_t n = piece->bytes;
+        uint8_t type = t->types[id];
+        if (type == HT_TOKEN_CONTROL || type == HT_TOKEN_UNKNOWN || type == HT_TOKEN_USER_DEFINED)
+            memcpy(all + at, piece->data, n);
+        else if (t->sentencepiece)
+            n = decode_sentencepiece(piece, type == HT_TOKEN_BYTE, all + at);
+        else
+            n = decode_byte_level(byte_of, piece, all + at);
+        t->texts[id] = (ht_piece_text){all + at, (uint32_t)n};
+        at += n;
+    }
+    return HT_OK;
+}
+
+/* ---- special tokens ------------------------------------------------------------------------------------------ */
+
+static ht_status build_trie(ht_tokenizer *t, ht_error *error) {
+    size_t most = 0, n = 0;
+    for (int32_t id = 0; id < t->size; id++)
+        if (t->types[id] >= HT_TOKEN_UNKNOWN && t->types[id] <= HT_TOKEN_USER_DEFINED) most += t->pieces[id].bytes;
+    for (int i = 0; i < 256; i++) t->trie_roots[i] = -1;
+    if (most > INT32_MAX)
+        return ht_fail(error, HT_ERROR_FORMAT, "the special tokens hold %zu bytes of text", most);
+    t->trie = ht_arena_alloc(&t->arena, (most + 1) * sizeof *t->trie);
+    if (!t->trie) return out_of_memory(error);
+    for (int32_t id = 0; id < t->size; id++) {
+        const ht_string *piece = &t->pieces[id];
+        if (t->types[id] < HT_TOKEN_UNKNOWN || t->types[id] > HT_TOKEN_USER_DEFINED || piece->bytes == 0) continue;
+        int32_t *link = &t->trie_roots[(uint8_t)piece->data[0]], node = -1;
+        for (size_t i = 0; i < piece->bytes; i++) {
+            uint8_t byte = (uint8_t)piece->data[i];
+            while (*link >= 0 && t->trie[*link].byte != byte) link = &t->trie[*link].sibling;
+            if (*link < 0) {
+                t->trie[n] = (ht_trie_node){-1, -1, -1, byte};
+                *link = (int32_t)n++;
+            }
+            node = *link;
+            link = &t->trie[node].child;
+        }
+        t->trie[node].id = id;
+    }
+    return HT_OK;
+}
+
+/* ---- the interface ------------------------------------------------------------------------------------------- */
+
+static ht_status load_kind(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
+    ht_string model, pre = {"default", 7};
+    bool named = ht_gguf_find(file, KEY("pre")) != NULL;
+    ht_status status = ht_gguf_string(file, KEY("model"), true, &model, error);
+    if (status == HT_OK) status = ht_gguf_string(file, KEY("pre"), false, &pre, error);
+    if (status) return status;
+    snprintf(t->name, sizeof t->name, "%.*s/%.*s", (int)ht_min_size(model.bytes, 40), model.data,
+             (int)ht_min_size(pre.bytes, 40), pre.data);
+    for (char *c = t->name; *c; c++)
+        if (*c < ' ' || *c > '~') *c = '?'; /* shown to people, and a hostile file chose it */
+    bool byte_level = model.bytes == 4 && memcmp(model.data, "gpt2", 4) == 0;
+    t->sentencepiece = model.bytes == 5 && memcmp(model.data, "llama", 5) == 0;
+    if (!byte_level && !t->sentencepiece)
+        return ht_fail(error, HT_ERROR_UNSUPPORTED,
+                       "%s: key \"" KEY("model") "\": tokenizer \"%.*s\" is not one of gpt2, llama", ht_gguf_path(file),
+                       (int)ht_min_size(model.bytes, 40), model.data);
+    if (t->sentencepiece) return HT_OK;
+    t->pre = ht_pretokenizer_find(pre.data, pre.bytes);
+    if (!t->pre)
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: key \"" KEY("pre") "\": pre-tokenizer \"%.*s\" is not known",
+                       ht_gguf_path(file), (int)ht_min_size(pre.bytes, 40), pre.data);
+    if (!named)
+        ht_log(HT_LOG_WARN, "%s: no key \"" KEY("pre") "\": words are cut as GPT-2 does", ht_gguf_path(file));
+    return ht_pretokenizer_compile(t->pre, t->passes, error);
+}
+
+static ht_status load(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
+    ht_status status = load_kind(t, file, error);
+    if (status == HT_OK) status = load_pieces(t, file, error);
+    if (status == HT_OK) status = t->sentencepiece ? load_scores(t, file, error) : load_merges(t, file, error);
+    if (status == HT_OK) status = load_special_ids(t, file, error);
+    if (status) return status;
+    load_byte_ids(t);
+    status = decode_pieces(t, error);
+    return status ? status : build_trie(t, error);
+}
+
+ht_status ht_tokenizer_create(const ht_gguf *file, ht_tokenizer **tokenizer, ht_error *error) {
+    ht_tokenizer *t;
+    ht_status status = ht_alloc((void **)&t, 1, sizeof *t, "tokenizer", error);
+    if (status) return status;
+    t->seed = mix((uint64_t)(uintptr_t)t, ht_nanoseconds());
+    status = load(t, file, error);
+    if (status) {
+        ht_tokenizer_destroy(t);
+        return status;
+    }
+    *tokenizer = t;
+    return HT_OK;
+}
+
+void ht_tokenizer_destroy(ht_tokenizer *tokenizer) {
+    if (!tokenizer) return;
+    for (int i = 0; i < HT_MAX_PASSES; i++) pcre2_code_free(tokenizer->passes[i]);
+    ht_arena_free(&tokenizer->arena);
+    free(tokenizer);
+}
+
+const char *ht_tokenizer_name(const ht_tokenizer *tokenizer) { return tokenizer->name; }
+int ht_tokenizer_size(const ht_tokenizer *tokenizer) { return tokenizer->size; }
+int ht_tokenizer_bos(const ht_tokenizer *tokenizer) { return tokenizer->bos; }
+int ht_tokenizer_eos(const ht_tokenizer *tokenizer) { return tokenizer->eos; }
+bool ht_tokenizer_adds_bos(const ht_tokenizer *tokenizer) { return tokenizer->adds_bos; }
+
+bool ht_tokenizer_ends(const ht_tokenizer *tokenizer, int32_t id) {
+    return id >= 0 && id < tokenizer->size && tokenizer->ends[id];
+}
+
+const char *ht_tokenizer_text(const ht_tokenizer *tokenizer, int32_t id, bool special, size_t *bytes) {
+    *bytes = 0;
+    if (id < 0 || id >= tokenizer->size) return NULL;
+    uint8_t type = tokenizer->types[id];
+    if (!special && (type == HT_TOKEN_CONTROL || type == HT_TOKEN_UNKNOWN || type == HT_TOKEN_UNUSED)) return "";
+    *bytes = tokenizer->texts[id].bytes;
+    return tokenizer->texts[id].data;
+}
+
+ht_status ht_tokenizer_decode(const ht_tokenizer *tokenizer, const int32_t *ids, size_t n, bool special, ht_text *out,
+                              ht_error *error) {
+    ht_status status = ht_text_append(out, "", 0, error); /* no tokens: an empty string, not none */
+    bool own_space = tokenizer->adds_space;
+    for (size_t i = 0; i < n && status == HT_OK; i++) {
+        size_t bytes;
+        const char *text = ht_tokenizer_text(tokenizer, ids[i], special, &bytes);
+        if (!text)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "token id %d is not in 0..%d", ids[i], tokenizer->size - 1);
+        uint8_t type = tokenizer->types[ids[i]];
+        if (type == HT_TOKEN_CONTROL || type == HT_TOKEN_USER_DEFINED || type == HT_TOKEN_UNKNOWN) {
+            status = ht_text_append(out, text, bytes, error);
+            own_space = tokenizer->adds_space; /* as encode did: each stretch of text got a space in front */
+            continue;
+        }
+        bool drop = own_space && bytes > 0 && text[0] == ' ';
+        own_space = false;
+        status = ht_text_append(out, text + drop, bytes - drop, error);
+    }
+    return status;
+}
