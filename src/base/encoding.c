@@ -1,0 +1,118 @@
+/* UTF-8, and fp16 as bits. */
+#include "base/base.h"
+
+#include <string.h>
+
+/* ---- UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing past U+10FFFF) ---- */
+
+/* Bytes of the character that `lead` begins, and the range its second byte must lie in; 0: not a lead byte. */
+static size_t utf8_lead(uint8_t lead, uint8_t *low, uint8_t *high) {
+    *low = 0x80;
+    *high = 0xbf;
+    if (lead < 0x80)
+        return 1;
+    if (lead < 0xc2)
+        return 0;
+    if (lead < 0xe0)
+        return 2;
+    if (lead < 0xf0) {
+        if (lead == 0xe0)
+            *low = 0xa0;
+        if (lead == 0xed)
+            *high = 0x9f;
+        return 3;
+    }
+    if (lead > 0xf4)
+        return 0;
+    if (lead == 0xf0)
+        *low = 0x90;
+    if (lead == 0xf4)
+        *high = 0x8f;
+    return 4;
+}
+
+/* How many of the first `bytes` bytes can belong to the character that begins at text; *whole: it is all there. */
+static size_t utf8_span(const uint8_t *text, size_t bytes, bool *whole) {
+    uint8_t low, high;
+    size_t need = utf8_lead(text[0], &low, &high), have = 1;
+    while (have < need && have < bytes && text[have] >= low && text[have] <= high) {
+        have++;
+        low = 0x80;
+        high = 0xbf;
+    }
+    *whole = need && have == need;
+    return need ? have : 0;
+}
+
+size_t ht_utf8_whole(const char *text, size_t bytes) {
+    const uint8_t *data = (const uint8_t *)text;
+    /* Only the last three bytes can begin a character that is cut off, and only if nothing wrong follows its lead. */
+    for (size_t back = 1; back <= 3 && back <= bytes; back++) {
+        uint8_t byte = data[bytes - back];
+        if ((byte & 0xc0) == 0x80)
+            continue;
+        bool whole;
+        size_t span = utf8_span(data + bytes - back, back, &whole);
+        return !whole && span == back ? bytes - back : bytes;
+    }
+    return bytes;
+}
+
+int32_t ht_utf8_next(const char *text, size_t bytes, size_t *used) {
+    const uint8_t *data = (const uint8_t *)text;
+    bool whole;
+    size_t span = utf8_span(data, bytes, &whole);
+    *used = whole ? span : 1;
+    if (!whole)
+        return -1;
+    if (span == 1)
+        return data[0];
+    int32_t c = data[0] & (0x7f >> span);
+    for (size_t i = 1; i < span; i++)
+        c = c << 6 | (data[i] & 0x3f);
+    return c;
+}
+
+/* ---- fp16 ---- */
+
+static float float_of(uint32_t bits) {
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static uint32_t bits_of(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
+float ht_f16_to_f32(uint16_t h) {
+    uint32_t exponent = h & 0x7c00u, magnitude = (uint32_t)(h & 0x7fffu) << 13;
+    float f;
+    if (exponent == 0x7c00u)
+        f = float_of(magnitude + (224u << 23)); /* infinity, NaN */
+    else if (exponent)
+        f = float_of(magnitude + (112u << 23));
+    else
+        f = float_of(magnitude + (113u << 23)) - 0x1p-14f; /* subnormal: never a float32 subnormal on the way */
+    return float_of(bits_of(f) | (uint32_t)(h & 0x8000u) << 16);
+}
+
+uint16_t ht_f32_to_f16(float f) {
+    uint32_t bits = bits_of(f), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+    uint32_t half;
+    if (magnitude > 0x7f800000u) {
+        half = 0x7e00u | (magnitude >> 13 & 0x3ffu); /* NaN: made quiet, payload kept */
+    } else if (magnitude >= 0x477ff000u) {
+        half = 0x7c00u; /* 65520 and more round to infinity */
+    } else if (magnitude >= 0x38800000u) {
+        uint32_t odd = magnitude >> 13 & 1;
+        half = (magnitude - (112u << 23) + 0xfffu + odd) >> 13;
+    } else {
+        /* Subnormal: adding 2^-1 puts the unit of fp16's last place, 2^-24, at float32's last place, and the addition
+         * rounds to nearest even. */
+        half = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f);
+    }
+    return (uint16_t)(sign | half);
+}

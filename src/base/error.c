@@ -1,0 +1,106 @@
+/* Status, error text and log: everything that is said to a person passes through here. */
+#include "base/base.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#define STRING_OF(x) #x
+#define VERSION_TEXT(major, minor, patch) STRING_OF(major) "." STRING_OF(minor) "." STRING_OF(patch)
+
+const char *ht_version(void) {
+    return VERSION_TEXT(HT_VERSION_MAJOR, HT_VERSION_MINOR, HT_VERSION_PATCH);
+}
+
+const char *ht_status_name(ht_status status) {
+    static const char *const names[] = {
+        [HT_OK] = "ok",
+        [HT_ERROR_ARGUMENT] = "argument",
+        [HT_ERROR_FORMAT] = "format",
+        [HT_ERROR_UNSUPPORTED] = "unsupported",
+        [HT_ERROR_IO] = "io",
+        [HT_ERROR_MEMORY] = "memory",
+        [HT_ERROR_DEVICE] = "device",
+        [HT_ERROR_CONTEXT] = "context",
+        [HT_ERROR_CANCELLED] = "cancelled",
+    };
+    return (unsigned)status < HT_COUNT(names) ? names[status] : "unknown";
+}
+
+/* Error texts quote names out of hostile files: what would break a line, a terminal or a JSON string becomes '?'. */
+static void make_printable(char *text) {
+    size_t bytes = strlen(text);
+    bytes = ht_utf8_whole(text, bytes); /* snprintf may have cut a character in two */
+    text[bytes] = 0;
+    for (size_t at = 0, used; at < bytes; at += used) {
+        int32_t c = ht_utf8_next(text + at, bytes - at, &used);
+        if (c < 0x20 || c == 0x7f)
+            text[at] = '?';
+    }
+}
+
+ht_status(ht_fail)(ht_error *error, ht_status status, const char *format, ...) {
+    if (!error)
+        return status;
+    /* By way of a second buffer, because an argument may be error->text itself. */
+    char text[sizeof error->text];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    make_printable(text);
+    memcpy(error->text, text, sizeof text);
+    error->status = status;
+    return status;
+}
+
+ht_status ht_error_prefix(ht_error *error, const char *format, ...) {
+    if (!error)
+        return HT_ERROR_ARGUMENT;
+    char context[sizeof error->text], rest[sizeof error->text];
+    memcpy(rest, error->text, sizeof rest);
+    va_list list;
+    va_start(list, format);
+    vsnprintf(context, sizeof context, format, list);
+    va_end(list);
+    return ht_fail(error, error->status, "%s: %s", context, rest);
+}
+
+/* ---- log: the one piece of process-wide state besides the allocation counter ---- */
+
+static void print_line(ht_log_level level, const char *line, void *user) {
+    static const char *const names[] = {"error", "warning", "info", "debug"};
+    fprintf(stderr, "hetero: %s: %s\n", names[level], line);
+}
+
+static struct {
+    pthread_mutex_t lock;
+    ht_log_function function;
+    void *user;
+    ht_log_level most_detailed;
+} sink = {PTHREAD_MUTEX_INITIALIZER, print_line, NULL, HT_LOG_WARN};
+
+void ht_log_set(ht_log_function function, void *user, ht_log_level most_detailed) {
+    pthread_mutex_lock(&sink.lock);
+    sink.function = function ? function : print_line;
+    sink.user = function ? user : NULL;
+    sink.most_detailed = most_detailed;
+    pthread_mutex_unlock(&sink.lock);
+}
+
+void ht_log(ht_log_level level, const char *format, ...) {
+    pthread_mutex_lock(&sink.lock);
+    ht_log_function function = sink.function;
+    void *user = sink.user;
+    bool wanted = level <= sink.most_detailed && (unsigned)level <= HT_LOG_DEBUG;
+    pthread_mutex_unlock(&sink.lock);
+    if (!wanted)
+        return;
+    char line[1024];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(line, sizeof line, format, list);
+    va_end(list);
+    make_printable(line);
+    function(level, line, user); /* outside the lock: it may log, or set another sink */
+}

@@ -1,0 +1,270 @@
+/* Blocks of GGUF files to canonical codes and to floats.
+ *
+ * Runs over whole models at load, so each format is one plain loop over a row that the compiler vectorises. Data has no
+ * alignment: every multi-byte field is read by memcpy. Scales of a hostile file may be NaN or infinite; codes never
+ * leave their range, whatever the bits. The layouts are ggml's, as its block structs define them.
+ */
+#include "quant/quant.h"
+#include "quant/synthetic.h"
+
+#include <string.h>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "GGUF is little-endian, and this file reads its fields as they lie"
+#endif
+
+static uint16_t load16(const uint8_t *data) {
+    uint16_t value;
+    memcpy(&value, data, sizeof value);
+    return value;
+}
+
+static float load_half(const uint8_t *data) {
+    return ht_f16_to_f32(load16(data));
+}
+
+/* One row: `blocks` blocks to symmetric codes, one scale a group, and the format's own minimum a group (what it adds to
+ * scale * unsigned code; zero rows are not written for formats that have none). */
+typedef void unpack_row(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
+                        float *restrict minima);
+
+static inline void low_high_nibbles(const uint8_t *restrict q, size_t n, int bias, int8_t *restrict low,
+                                    int8_t *restrict high) {
+    for (size_t j = 0; j < n; j++)
+        low[j] = (int8_t)((q[j] & 15) - bias);
+    for (size_t j = 0; j < n; j++)
+        high[j] = (int8_t)((q[j] >> 4) - bias);
+}
+
+static void unpack_q4_0(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
+                        float *restrict minima) {
+    for (size_t b = 0; b < blocks; b++, in += 18, codes += 32) {
+        scales[b] = load_half(in);
+        low_high_nibbles(in + 2, 16, 8, codes, codes + 16);
+    }
+}
+
+static void unpack_q4_1(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
+                        float *restrict minima) {
+    for (size_t b = 0; b < blocks; b++, in += 20, codes += 32) {
+        scales[b] = load_half(in);
+        minima[b] = load_half(in + 2);
+        low_high_nibbles(in + 4, 16, 8, codes, codes + 16);
+    }
+}
+
+/* Fifth bits of 32 codes, one bit each in qh, to 0 or 16 in bytes: eight at a time in one word. */
+static inline void spread_fifth_bits(const uint8_t *restrict qh, uint8_t *restrict out) {
+    for (int i = 0; i < 4; i++) {
+        uint64_t word = qh[i] * 0x0101010101010101u & 0x8040201008040201u; /* byte k: bit k of qh[i], in place */
+        word = (word + 0x7f7f7f7f7f7f7f7fu) >> 3 & 0x1010101010101010u;    /* not zero: bit 7 set, moved to bit 4 */
+        memcpy(out + 8 * i, &word, sizeof word);
+    }
+}
+
+static inline void five_bit_codes(const uint8_t *restrict qh, const uint8_t *restrict qs, int8_t *restrict codes) {
+    uint8_t high[32];
+    spread_fifth_bits(qh, high);
+    for (int j = 0; j < 16; j++)
+        codes[j] = (int8_t)(((qs[j] & 15) | high[j]) - 16);
+    for (int j = 0; j < 16; j++)
+        codes[j + 16] = (int8_t)(((qs[j] >> 4) | high[j + 16]) - 16);
+}
+
+static void unpack_q5_0(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
+                        float *restrict minima) {
+    for (size_t b = 0; b < blocks; b++, in += 22, codes += 32) {
+        scales[b] = load_half(in);
+        five_bit_codes(in + 2, in + 6, codes);
+    }
+}
+
+static void unpack_q5_1(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
+                        float *restrict minima) {
+    for (size_t b = 0; b < blocks; b++, in += 24, codes += 32) {
+        scales[b] = load_half(in);
+        minima[b] = load_half(in + 2);
+        five_bit_codes(in + 4, in + 8, codes);
+    }
+}
+
+static void unpack_q8_0(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
+                        float *restrict minima) {
+    for (size_t b = 0; b < blocks; b++, in += 34, codes += 32) {
+        scales[b] = load_half(in);
+        memcpy(codes, in + 2, 32);
+    }
+}
+
+static void unpack_iq4_nl(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
+                          float *restrict minima) {
+    /* ggml's kvalues_iq4nl: levels closer together near zero, where weights are dense. */
+    static const int8_t levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+    for (size_t b = 0; b < blocks; b++, in += 18, codes += 32) {
+        scales[b] = load_half(in);
+        for (int j = 0; j < 16; j++) {
+            codes[j] = levels[in[2 + j] & 15];
+            codes[j + 16] = levels[in[2 + j] >> 4];
+        }
+    }
+}
+
+/* Q4_K and Q5_K: d, dmin, then eight 6-bit scales and eight 6-bit minima in 12 bytes. The first four of each lie in the
+ * low six bits of bytes 0-3 and 4-7; the last four have their low four bits in bytes 8-11 and their top two bits in the
+ * spare top bits of bytes 0-3 (scales) and 4-7 (minima). */
+static inline void k_scales(const uint8_t *in, float *scales, float *minima) {
+    float d = load_half(in), dmin = load_half(in + 2);
+    const uint8_t *q = in + 4;
+    for (int j = 0; j < 4; j++) {
+        scales[j] = d * (float)(q[j] & 63);
+        minima[j] = -dmin * (float)(q[j + 4] & 63);
+        scales[j + 4] = d * (float)((q[j + 8] & 15) | (q[j] >> 6) << 4);
+        minima[j + 4] = -dmin * (float)(q[j + 8] >> 4 | (q[j + 4] >> 6) << 4);
+    }
+}
+
+static void unpack_q4_k(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
+                        float *restrict minima) {
+    for (size_t b = 0; b < blocks; b++, in += 144, codes += 256, scales += 8, minima += 8) {
+        k_scales(in, scales, minima);
+        for (int i = 0; i < 4; i++)
+            low_high_nibbles(in + 16 + 32 * i, 32, 8, codes + 64 * i, codes + 64 * i + 32);
+    }
+}
+
+static void unpack_q5_k(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
+                        float *restrict minima) {
+    for (size_t b = 0; b < blocks; b++, in += 176, codes += 256, scales += 8, minima += 8) {
+        k_scales(in, scales, minima);
+        const uint8_t *qh = in + 16, *qs = in + 48; /* bit g of qh[l]: fifth bit of code l of group g */
+        for (int i = 0; i < 4; i++, qs += 32) {
+            int8_t *low = codes + 64 * i, *high = low + 32;
+            for (int l = 0; l < 32; l++)
+                low[l] = (int8_t)(((qs[l] & 15) | (qh[l] >> 2 * i & 1) << 4) - 16);
+            for (int l = 0; l < 32; l++)
+                high[l] = (int8_t)((qs[l] >> 4 | (qh[l] >> (2 * i + 1) & 1) << 4) - 16);
+        }
+    }
+}
+
+static void unpack_q6_k(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
+                        float *restrict minima) {
+    for (size_t b = 0; b < blocks; b++, in += 210, codes += 256, scales += 16) {
+        float d = load_half(in + 208);
+        for (int g = 0; g < 16; g++)
+            scales[g] = d * (float)(int8_t)in[192 + g];
+        for (int half = 0; half < 2; half++) {
+            const uint8_t *ql = in + 64 * half, *qh = in + 128 + 32 * half;
+            int8_t *out = codes + 128 * half;
+            for (int quarter = 0; quarter < 4; quarter++, out += 32) {
+                const uint8_t *q = ql + 32 * (quarter & 1);
+                int shift = quarter < 2 ? 0 : 4;
+                for (int l = 0; l < 32; l++) {
+                    out[l] = (int8_t)(((q[l] >> shift & 15) | (qh[l] >> 2 * quarter & 3) << 4) - 32);
+                }
+            }
+        }
+    }
+}
+
+static const struct {
+    unpack_row *unpack;
+    float bias; /* what was taken from an asymmetric format's unsigned codes: its minimum belongs to code -bias */
+} formats[] = {
+    [HT_TYPE_Q4_0] = {unpack_q4_0, 0},  [HT_TYPE_Q4_1] = {unpack_q4_1, 8}, [HT_TYPE_Q5_0] = {unpack_q5_0, 0},
+    [HT_TYPE_Q5_1] = {unpack_q5_1, 16}, [HT_TYPE_Q8_0] = {unpack_q8_0, 0}, [HT_TYPE_Q4_K] = {unpack_q4_k, 8},
+    [HT_TYPE_Q5_K] = {unpack_q5_k, 16}, [HT_TYPE_Q6_K] = {unpack_q6_k, 0}, [HT_TYPE_IQ4_NL] = {unpack_iq4_nl, 0},
+};
+
+void ht_matrix_codes(const ht_matrix *matrix, size_t row, size_t n, int8_t *codes, float *scales, float *offsets) {
+    const ht_type_traits *type = matrix->type;
+    size_t groups = matrix->cols / (size_t)type->group, blocks = matrix->cols / (size_t)type->block;
+    if (offsets && !type->offset)
+        memset(offsets, 0, n * groups * sizeof *offsets);
+    for (size_t r = 0; r < n; r++) {
+        int8_t *row_codes = codes + r * matrix->cols;
+        float *row_scales = scales + r * groups, *row_offsets = offsets ? offsets + r * groups : NULL;
+        if (!matrix->data) {
+            ht_synthetic_codes(matrix, row + r, 0, groups, row_codes, row_scales, type->offset ? row_offsets : NULL);
+            continue;
+        }
+        formats[type->type].unpack(matrix->data + (row + r) * matrix->row_bytes, blocks, row_codes, row_scales,
+                                   row_offsets);
+        float bias = formats[type->type].bias;
+        if (type->offset) {
+            for (size_t g = 0; g < groups; g++)
+                row_offsets[g] += bias * row_scales[g];
+        }
+    }
+}
+
+/* ---- floats ---- */
+
+/* As ht_f16_to_f32, without branches and inline, so that the loop over a row vectorises. */
+static inline float half_to_float(uint16_t h) {
+    uint32_t exponent = h & 0x7c00u, magnitude = (uint32_t)(h & 0x7fffu) << 13;
+    uint32_t special = -(uint32_t)(exponent == 0x7c00u), subnormal = -(uint32_t)(exponent == 0); /* all ones, or 0 */
+    uint32_t bits = magnitude + (112u << 23) + (special & 112u << 23) + (subnormal & 1u << 23);
+    uint32_t excess = subnormal & 0x38800000u; /* 2^-14, or 0 */
+    float f, less;
+    memcpy(&f, &bits, sizeof f);
+    memcpy(&less, &excess, sizeof less);
+    f -= less;
+    memcpy(&bits, &f, sizeof bits);
+    bits |= (uint32_t)(h & 0x8000u) << 16;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static void floats_of_row(ht_type type, const uint8_t *restrict in, size_t cols, float *restrict out) {
+    if (type == HT_TYPE_F32) {
+        memcpy(out, in, cols * sizeof *out);
+    } else if (type == HT_TYPE_F16) {
+        for (size_t c = 0; c < cols; c++)
+            out[c] = half_to_float(load16(in + 2 * c));
+    } else {
+        for (size_t c = 0; c < cols; c++)
+            out[c] = ht_bf16_to_f32(load16(in + 2 * c));
+    }
+}
+
+#define CHUNK \
+    512 /* columns unpacked at once: codes and floats stay in the first-level cache; a multiple of every block */
+
+static void quantised_row(const ht_matrix *matrix, size_t row, float *restrict out) {
+    const ht_type_traits *type = matrix->type;
+    const uint8_t *in = matrix->data ? matrix->data + row * matrix->row_bytes : NULL;
+    size_t group = (size_t)type->group, block = (size_t)type->block;
+    float bias = matrix->data ? formats[type->type].bias : 0;
+    int8_t codes[CHUNK];
+    float scales[CHUNK / 16], minima[CHUNK / 16] = {0};
+    for (size_t begin = 0; begin < matrix->cols; begin += CHUNK) {
+        size_t cols = ht_min_size(CHUNK, matrix->cols - begin);
+        if (in) {
+            formats[type->type].unpack(in + begin / block * (size_t)type->block_bytes, cols / block, codes, scales,
+                                       minima);
+        } else {
+            ht_synthetic_codes(matrix, row, begin / group, cols / group, codes, scales, type->offset ? minima : NULL);
+        }
+        for (size_t g = 0; g < cols / group; g++) {
+            /* scale * unsigned code + minimum, as the format defines a weight. */
+            float scale = scales[g], minimum = minima[g];
+            const int8_t *q = codes + g * group;
+            float *weights = out + begin + g * group;
+            for (size_t c = 0; c < group; c++)
+                weights[c] = scale * ((float)q[c] + bias) + minimum;
+        }
+    }
+}
+
+void ht_matrix_floats(const ht_matrix *matrix, size_t row, size_t n, float *out) {
+    const ht_type_traits *type = matrix->type;
+    for (size_t r = 0; r < n; r++, out += matrix->cols) {
+        if (type->group)
+            quantised_row(matrix, row + r, out);
+        else if (!matrix->data)
+            ht_synthetic_floats(matrix, row + r, out);
+        else
+            floats_of_row(type->type, matrix->data + (row + r) * matrix->row_bytes, matrix->cols, out);
+    }
+}
