@@ -1,0 +1,80 @@
+/* Tools of the family files. Private to src/model.
+ *
+ * A builder carries the first error with it: after one, every call does nothing and gives back zeros, so that a family
+ * lists its operators from top to bottom without a test on each line, and asks once, in ht_build_head.
+ */
+#ifndef HT_BUILD_H
+#define HT_BUILD_H
+
+#include "model/model.h"
+
+#define HT_MAX_LAYERS 1024 /* model.c lets no more through */
+
+/* A shape: model: hyperparameters of a real one, weights made up. */
+typedef struct ht_shape {
+    const char *name, *arch;
+    ht_hparams hparams;
+    float freq_base;
+    bool tied; /* no output.weight: the head is the embedding */
+} ht_shape;
+/* "shape:NAME[:TYPE]" -> row and type (Q4_0 unless said). Errors name the shapes or the type. */
+ht_status ht_shape_find(const char *spec, const ht_shape **shape, const ht_type_traits **type, ht_error *error);
+
+typedef struct ht_builder {
+    ht_model *model;
+    ht_error *error;
+    ht_status status;
+    int layer;              /* -1: outside the layers */
+    bool delta;             /* the next norm has DELTA to add to X ... */
+    const float *post_norm; /* ... normalised by this first, if not NULL */
+} ht_builder;
+
+ht_builder ht_build_begin(ht_model *model, ht_error *error);
+/* Keeps the first error. The text gets the model's path in front. */
+ht_status ht_build_fail(ht_builder *b, ht_status status, const char *format, ...) HT_PRINTF(3, 4);
+
+/* ---- keys: "<arch>.<key>" of the file; the default when it is absent (always so for shape: models) ---- */
+int64_t ht_build_int(ht_builder *b, const char *key, int64_t min, int64_t max, int64_t absent);
+float ht_build_float(ht_builder *b, const char *key, float absent);
+
+/* ---- tensors ---- */
+/* `name`.weight, [rows, cols]; of layer b->layer if that is not -1. */
+ht_matrix ht_build_matrix(ht_builder *b, const char *name, size_t rows, size_t cols);
+/* `name` (suffix included), [n] floats in the model's arena, 64-byte aligned; if it is absent: an error if required,
+ * else NULL. shape: models: `made_up` n times if required, else NULL. */
+const float *ht_build_vector(ht_builder *b, const char *name, size_t n, bool required, float made_up);
+
+/* ---- rope ---- */
+float ht_build_freq_base(ht_builder *b); /* rope.freq_base; 10000 if absent */
+/* A cos/sin table for the file's rope.dimension_count. scaled: its rope.scaling keys and rope_freqs.weight apply. */
+const float *ht_build_rope_table(ht_builder *b, float freq_base, bool scaled);
+
+/* ---- operators, in the order of a forward pass ---- */
+void ht_build_embed(ht_builder *b, float scale);
+void ht_build_layer(ht_builder *b, int layer); /* what follows belongs to it */
+void ht_build_norm(ht_builder *b, const char *name);
+/* The next norm adds DELTA to X first, after an RMS norm of DELTA's own (post_norm; NULL: none). */
+void ht_build_add(ht_builder *b, const char *post_norm);
+
+typedef enum ht_bias { HT_BIAS_OPTIONAL, HT_BIAS_REQUIRED } ht_bias;
+void ht_build_qkv(ht_builder *b, ht_bias bias);
+
+typedef struct ht_rotation {
+    const float *table;
+    bool halves;                 /* as in ht_op */
+    const char *q_norm, *k_norm; /* NULL: none */
+} ht_rotation;
+void ht_build_rope(ht_builder *b, const ht_rotation *rotation);
+void ht_build_attention(ht_builder *b, float scale, int window); /* scale 0: 1/sqrt(head_dim) */
+void ht_build_attention_output(ht_builder *b);
+void ht_build_gate_up(ht_builder *b);
+void ht_build_glu(ht_builder *b, ht_activation activation);
+void ht_build_down(ht_builder *b);
+/* Final norm and the matrix to logits (the embedding again where the file has no output.weight). Returns b->status. */
+ht_status ht_build_head(ht_builder *b);
+
+/* ---- rope.c, for build.c and model.c ---- */
+void ht_rope_destroy(struct ht_rope *rope);
+int ht_rope_dim(const ht_model *model); /* 0: no table yet */
+
+#endif

@@ -1,0 +1,60 @@
+/* Gemma 3, text part: arch "gemma3". "Gemma 3 Technical Report" (2025). Five layers of six look only at a sliding
+ * window and rotate with a base of their own; a norm stands before and after each block. The files' norm weights already have
+ * Gemma's "1 +" in them. */
+#include "model/build.h"
+
+#include <math.h>
+
+/* is_local[layer] for every layer. The pattern key is a period (its last layer is global) or a flag for each layer. */
+static void read_pattern(ht_builder *b, bool *is_local, int layers) {
+    const ht_gguf *file = b->model->file;
+    const char *key = "gemma3.attention.sliding_window_pattern";
+    const ht_gguf_value *value = file ? ht_gguf_find(file, key) : NULL;
+    if (value && value->kind == HT_GGUF_ARRAY) {
+        if (value->item_kind == HT_GGUF_STRING || value->count < (uint64_t)layers)
+            ht_build_fail(b, HT_ERROR_FORMAT, "%s must have a flag for each of the %d layers", key, layers);
+        for (int layer = 0; layer < layers && b->status == HT_OK; layer++)
+            is_local[layer] = ht_gguf_item(value, (uint64_t)layer) != 0.0;
+        return;
+    }
+    const int64_t period = ht_build_int(b, "attention.sliding_window_pattern", 0, 1024, 6);
+    for (int layer = 0; layer < layers; layer++)
+        is_local[layer] = period == 0 || layer % period < period - 1; /* 0: every layer, as llama.cpp reads it */
+}
+
+static ht_status build_gemma3(ht_model *model, ht_error *error) {
+    ht_builder b = ht_build_begin(model, error);
+    ht_hparams *h = &model->hparams;
+    bool is_local[HT_MAX_LAYERS] = {false};
+    h->sliding_window = (int)ht_build_int(&b, "attention.sliding_window", 0, INT32_MAX, h->sliding_window);
+    if (h->sliding_window > 0)
+        read_pattern(&b, is_local, h->layers);
+    if (ht_build_float(&b, "final_logit_softcapping", 0.0f) != 0.0f)
+        ht_build_fail(&b, HT_ERROR_UNSUPPORTED, "gemma3.final_logit_softcapping is not supported");
+
+    ht_rotation wide = {.halves = true, .q_norm = "attn_q_norm", .k_norm = "attn_k_norm"}, local = wide;
+    wide.table = ht_build_rope_table(&b, ht_build_freq_base(&b), true);
+    if (h->sliding_window > 0)
+        local.table = ht_build_rope_table(&b, ht_build_float(&b, "rope.freq_base_swa", 10000.0f), false);
+    /* The 27B model, known by its 62 layers, scales by the embedding's share of a head, not by the head's own width. */
+    const float scale = 1.0f / sqrtf((float)(h->layers == 62 ? h->embedding / h->heads : h->head_dim));
+
+    ht_build_embed(&b, sqrtf((float)h->embedding));
+    for (int layer = 0; layer < h->layers; layer++) {
+        ht_build_layer(&b, layer);
+        ht_build_norm(&b, "attn_norm");
+        ht_build_qkv(&b, HT_BIAS_OPTIONAL);
+        ht_build_rope(&b, is_local[layer] ? &local : &wide);
+        ht_build_attention(&b, scale, is_local[layer] ? h->sliding_window : 0);
+        ht_build_attention_output(&b);
+        ht_build_add(&b, "post_attention_norm");
+        ht_build_norm(&b, "ffn_norm");
+        ht_build_gate_up(&b);
+        ht_build_glu(&b, HT_ACT_GELU_TANH);
+        ht_build_down(&b);
+        ht_build_add(&b, "post_ffw_norm");
+    }
+    return ht_build_head(&b);
+}
+
+const ht_family ht_family_gemma3 = {"gemma3", build_gemma3};

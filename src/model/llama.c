@@ -1,0 +1,27 @@
+/* Llama 1 to 3.2, SmolLM2, Mistral: arch "llama". Touvron et al., "LLaMA" (2023); "The Llama 3 Herd of Models"
+ * (2024). */
+#include "model/build.h"
+
+static ht_status build_llama(ht_model *model, ht_error *error) {
+    ht_builder b = ht_build_begin(model, error);
+    const ht_rotation rotation = {.table = ht_build_rope_table(&b, ht_build_freq_base(&b), true)};
+
+    ht_build_embed(&b, 1.0f);
+    for (int layer = 0; layer < model->hparams.layers; layer++) {
+        ht_build_layer(&b, layer);
+        ht_build_norm(&b, "attn_norm");
+        ht_build_qkv(&b, HT_BIAS_OPTIONAL);
+        ht_build_rope(&b, &rotation);
+        ht_build_attention(&b, 0.0f, 0);
+        ht_build_attention_output(&b);
+        ht_build_add(&b, NULL);
+        ht_build_norm(&b, "ffn_norm");
+        ht_build_gate_up(&b);
+        ht_build_glu(&b, HT_ACT_SILU);
+        ht_build_down(&b);
+        ht_build_add(&b, NULL);
+    }
+    return ht_build_head(&b);
+}
+
+const ht_family ht_family_llama = {"llama", build_llama};

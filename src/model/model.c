@@ -1,0 +1,318 @@
+/* Opens a model: file, hyperparameters, tokenizer, operators, and what there is to tell about it. */
+#include "model/build.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const ht_family *const families[] = {&ht_family_llama, &ht_family_qwen2, &ht_family_qwen3, &ht_family_gemma3,
+                                            &ht_family_internlm2};
+
+size_t ht_slot_width(const ht_hparams *h, ht_slot slot) {
+    const size_t embedding = (size_t)h->embedding, head_dim = (size_t)h->head_dim;
+    switch (slot) {
+    case HT_SLOT_IDS:
+        return 1;
+    case HT_SLOT_X:
+    case HT_SLOT_NORMED:
+    case HT_SLOT_DELTA:
+        return embedding;
+    case HT_SLOT_QKV:
+        return ((size_t)h->heads + 2 * (size_t)h->kv_heads) * head_dim;
+    case HT_SLOT_ATTN:
+        return (size_t)h->heads * head_dim;
+    case HT_SLOT_FFN:
+        return 2 * (size_t)h->feed_forward;
+    case HT_SLOT_ACT:
+        return (size_t)h->feed_forward;
+    case HT_SLOT_LOGITS:
+        return (size_t)h->vocabulary;
+    default:
+        return 0;
+    }
+}
+
+size_t ht_op_rows(const ht_op *op) {
+    size_t rows = 0;
+    for (int i = 0; i < op->n_parts; i++)
+        rows += op->parts[i].rows;
+    return rows;
+}
+
+size_t ht_op_cols(const ht_op *op) {
+    return op->n_parts > 0 ? op->parts[0].cols : 0;
+}
+
+/* A string of the file as a C string in the arena; bytes below space become '?', so that it can be printed. */
+static ht_status keep_string(ht_model *model, ht_string string, const char **out, ht_error *error) {
+    char *copy = ht_arena_strndup(&model->arena, string.data ? string.data : "", string.data ? string.bytes : 0);
+    if (!copy)
+        return ht_fail(error, HT_ERROR_MEMORY, "%s: out of memory for its metadata", model->info.path);
+    for (char *c = copy; *c; c++)
+        if ((unsigned char)*c < 32 || *c == 127)
+            *c = '?';
+    *out = copy;
+    return HT_OK;
+}
+
+static ht_status find_family(ht_model *model, const ht_family **family, ht_error *error) {
+    char names[128] = "";
+    for (size_t i = 0; i < HT_COUNT(families); i++) {
+        if (strcmp(families[i]->arch, model->info.architecture) == 0) {
+            *family = families[i];
+            return HT_OK;
+        }
+        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", families[i]->arch);
+    }
+    return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: general.architecture \"%.40s\" is not supported; supported: %s",
+                   model->info.path, model->info.architecture, names);
+}
+
+/* ---- hyperparameters ---- */
+
+static ht_status read_sizes(ht_model *model, ht_error *error) {
+    ht_hparams *h = &model->hparams;
+    const struct {
+        const char *key;
+        int64_t max;
+        int *out;
+    } sizes[] = {
+        {"block_count", HT_MAX_LAYERS, &h->layers},         {"embedding_length", 1 << 18, &h->embedding},
+        {"feed_forward_length", 1 << 20, &h->feed_forward}, {"attention.head_count", 1 << 12, &h->heads},
+        {"context_length", 1 << 30, &h->context_length},
+    };
+    for (size_t i = 0; i < HT_COUNT(sizes); i++) {
+        char key[128];
+        int64_t value = 0;
+        snprintf(key, sizeof key, "%s.%s", model->info.architecture, sizes[i].key);
+        ht_status status = ht_gguf_int(model->file, key, true, 1, sizes[i].max, &value, error);
+        if (status != HT_OK)
+            return status;
+        *sizes[i].out = (int)value;
+    }
+    return HT_OK;
+}
+
+static ht_status read_hparams(ht_model *model, ht_error *error) {
+    ht_hparams *h = &model->hparams;
+    ht_status status = read_sizes(model, error);
+    if (status != HT_OK)
+        return status;
+    ht_builder b = ht_build_begin(model, error);
+    const char *arch = model->info.architecture;
+    h->kv_heads = (int)ht_build_int(&b, "attention.head_count_kv", 1, h->heads, h->heads);
+    h->head_dim = (int)ht_build_int(&b, "attention.key_length", 2, 1024, h->embedding / h->heads);
+    const int64_t value_length = ht_build_int(&b, "attention.value_length", 1, 1 << 20, h->head_dim);
+    h->eps = ht_build_float(&b, "attention.layer_norm_rms_epsilon", NAN);
+    if (ht_build_int(&b, "expert_count", 0, INT32_MAX, 0) > 0)
+        ht_build_fail(&b, HT_ERROR_UNSUPPORTED, "%s.expert_count: mixtures of experts are not supported", arch);
+    if (h->heads % h->kv_heads != 0)
+        ht_build_fail(&b, HT_ERROR_FORMAT, "%s.attention.head_count %d is no multiple of head_count_kv %d", arch,
+                      h->heads, h->kv_heads);
+    if (h->head_dim < 2 || h->head_dim > 1024 || h->head_dim % 2 != 0)
+        ht_build_fail(&b, HT_ERROR_FORMAT, "%s: heads of %d dimensions: it must be an even number up to 1024", arch,
+                      h->head_dim);
+    if (value_length != h->head_dim)
+        ht_build_fail(&b, HT_ERROR_UNSUPPORTED,
+                      "%s.attention.value_length %d differs from key_length %d: not supported", arch, (int)value_length,
+                      h->head_dim);
+    if (!(h->eps >= 0.0f && h->eps < 1.0f)) /* also when it is missing: NaN */
+        ht_build_fail(&b, HT_ERROR_FORMAT, "%s.attention.layer_norm_rms_epsilon is missing or not in 0..1", arch);
+    return b.status;
+}
+
+/* The vocabulary is as many rows as the embedding has: files pad it past the tokenizer's, never the other way. */
+static ht_status read_vocabulary(ht_model *model, ht_error *error) {
+    const ht_tensor *embedding = ht_gguf_tensor(model->file, "token_embd.weight");
+    const int tokens = ht_tokenizer_size(model->tokenizer);
+    if (!embedding)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: tensor token_embd.weight is missing", model->info.path);
+    if (embedding->dims[1] < (uint64_t)tokens || embedding->dims[1] > 1 << 24)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: tensor token_embd.weight has %llu rows, the tokenizer %d tokens",
+                       model->info.path, (unsigned long long)embedding->dims[1], tokens);
+    model->hparams.vocabulary = (int)embedding->dims[1];
+    return HT_OK;
+}
+
+/* ---- what there is to tell ---- */
+
+static int more_bytes(const void *a, const void *b) {
+    const ht_type_count *x = a, *y = b;
+    return (x->bytes < y->bytes) - (x->bytes > y->bytes);
+}
+
+static void count_tensor(ht_model_info *info, ht_type_count *types, const char *type, uint64_t parameters,
+                         uint64_t bytes) {
+    size_t i = 0;
+    while (i < info->n_types && strcmp(types[i].type, type) != 0)
+        i++;
+    info->n_types = i == info->n_types ? i + 1 : info->n_types;
+    types[i].type = type;
+    types[i].tensors++;
+    types[i].parameters += parameters;
+    types[i].bytes += bytes;
+    info->parameters += parameters;
+}
+
+enum { MAX_TYPES = 64 }; /* more than the type table has rows */
+
+static ht_status count_tensors(ht_model *model, ht_error *error) {
+    ht_model_info *info = &model->info;
+    ht_type_count *types = ht_arena_alloc(&model->arena, MAX_TYPES * sizeof *types);
+    if (!types)
+        return ht_fail(error, HT_ERROR_MEMORY, "%s: out of memory for its metadata", info->path);
+    for (size_t i = 0; model->file && i < ht_gguf_tensor_count(model->file); i++) {
+        const ht_tensor *tensor = ht_gguf_tensor_at(model->file, i);
+        const uint64_t n = tensor->dims[0] * tensor->dims[1] * tensor->dims[2] * tensor->dims[3];
+        count_tensor(info, types, ht_type_get(tensor->type)->name, n, tensor->bytes);
+    }
+    for (size_t i = 0; !model->file && i < model->n_ops; i++) { /* shape: models: matrices, a tied head not twice */
+        const ht_op *op = &model->ops[i];
+        const bool again = op->kind == HT_OP_MATMUL && strcmp(op->parts[0].name, "token_embd.weight") == 0;
+        for (int k = 0; k < op->n_parts && !again; k++) {
+            const ht_matrix *m = &op->parts[k];
+            count_tensor(info, types, m->type->name, (uint64_t)m->rows * m->cols, (uint64_t)m->rows * m->row_bytes);
+            info->file_bytes += (uint64_t)m->rows * m->row_bytes;
+        }
+    }
+    qsort(types, info->n_types, sizeof *types, more_bytes);
+    info->types = types;
+    info->quantisation = info->n_types > 0 ? types[0].type : "";
+    return HT_OK;
+}
+
+static ht_status fill_info(ht_model *model, ht_error *error) {
+    ht_model_info *info = &model->info;
+    const ht_hparams *h = &model->hparams;
+    info->layers = h->layers;
+    info->embedding = h->embedding;
+    info->heads = h->heads;
+    info->kv_heads = h->kv_heads;
+    info->head_dim = h->head_dim;
+    info->feed_forward = h->feed_forward;
+    info->vocabulary = h->vocabulary;
+    info->context_length = h->context_length;
+    info->sliding_window = h->sliding_window;
+    info->tokenizer = model->tokenizer ? ht_tokenizer_name(model->tokenizer) : "";
+    info->chat_template = model->chat ? ht_chat_name(model->chat) : NULL;
+    info->bos = model->tokenizer ? ht_tokenizer_bos(model->tokenizer) : -1;
+    info->eos = model->tokenizer ? ht_tokenizer_eos(model->tokenizer) : -1;
+    info->adds_bos = model->tokenizer && ht_tokenizer_adds_bos(model->tokenizer);
+    info->file_bytes = model->file ? ht_gguf_file_bytes(model->file) : 0;
+    info->name = model->shape ? model->shape->name : "";
+    ht_string name = {NULL, 0};
+    ht_status status = HT_OK;
+    if (model->file) {
+        status = ht_gguf_string(model->file, "general.name", false, &name, error);
+        if (status == HT_OK)
+            status = keep_string(model, name, &info->name, error);
+    }
+    return status == HT_OK ? count_tensors(model, error) : status;
+}
+
+static int by_address(const void *a, const void *b) {
+    const uintptr_t x = (uintptr_t) * (const char *const *)a, y = (uintptr_t) * (const char *const *)b;
+    return (x > y) - (x < y);
+}
+
+/* Matrices of the file that no operator reads: a family's feature that we do not know of may hide there. */
+static ht_status log_unused(const ht_model *model, ht_error *error) {
+    const char **used = NULL;
+    size_t n = 0;
+    ht_status status = ht_alloc((void **)&used, model->n_ops * HT_MAX_PARTS + 1, sizeof *used, "tensor names", error);
+    if (status != HT_OK)
+        return status;
+    for (size_t i = 0; i < model->n_ops; i++)
+        for (int k = 0; k < model->ops[i].n_parts; k++)
+            used[n++] = model->ops[i].parts[k].name;
+    qsort(used, n, sizeof *used, by_address);
+    for (size_t i = 0; i < ht_gguf_tensor_count(model->file); i++) {
+        const ht_tensor *tensor = ht_gguf_tensor_at(model->file, i);
+        if (tensor->dims[1] > 1 && !bsearch(&tensor->name, used, n, sizeof *used, by_address))
+            ht_log(HT_LOG_DEBUG, "%s: tensor %s is not used", model->info.path, tensor->name);
+    }
+    free(used);
+    return HT_OK;
+}
+
+/* ---- open and close ---- */
+
+static ht_status load_file(ht_model *model, const char *path, ht_error *error) {
+    ht_status status = ht_gguf_open(path, &model->file, error);
+    ht_string arch = {NULL, 0};
+    const ht_family *family = NULL;
+    if (status == HT_OK)
+        status = ht_gguf_string(model->file, "general.architecture", true, &arch, error);
+    if (status == HT_OK)
+        status = keep_string(model, arch, &model->info.architecture, error);
+    if (status == HT_OK)
+        status = find_family(model, &family, error);
+    if (status == HT_OK)
+        status = read_hparams(model, error);
+    if (status == HT_OK)
+        status = ht_tokenizer_create(model->file, &model->tokenizer, error);
+    if (status == HT_OK)
+        status = read_vocabulary(model, error);
+    if (status == HT_OK)
+        status = family->build(model, error);
+    if (status == HT_OK)
+        status = log_unused(model, error);
+    if (status == HT_OK)
+        model->chat = ht_chat_recognise(model->file);
+    return status;
+}
+
+static ht_status load_shape(ht_model *model, const char *spec, ht_error *error) {
+    const ht_family *family = NULL;
+    ht_status status = ht_shape_find(spec, &model->shape, &model->shape_type, error);
+    if (status == HT_OK) {
+        model->hparams = model->shape->hparams;
+        model->info.architecture = model->shape->arch;
+        status = find_family(model, &family, error);
+    }
+    return status == HT_OK ? family->build(model, error) : status;
+}
+
+ht_status ht_model_open(const char *path, ht_model **out, ht_error *error) {
+    ht_model *model = NULL;
+    if (!path || !*path)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "no model was named");
+    ht_status status = ht_alloc((void **)&model, 1, sizeof *model, "a model", error);
+    if (status != HT_OK)
+        return status;
+    model->info.architecture = model->info.name = model->info.quantisation = model->info.tokenizer = "";
+    model->info.path = ht_arena_strndup(&model->arena, path, strlen(path));
+    if (!model->info.path)
+        status = ht_fail(error, HT_ERROR_MEMORY, "%s: out of memory", path);
+    else if (strncmp(path, "shape:", 6) == 0)
+        status = load_shape(model, path, error);
+    else
+        status = load_file(model, path, error);
+    if (status == HT_OK)
+        status = fill_info(model, error);
+    if (status == HT_OK)
+        status =
+            ht_model_extend_rope(model, ht_min_size((size_t)model->hparams.context_length, HT_ROPE_POSITIONS), error);
+    if (status != HT_OK) {
+        ht_model_close(model);
+        return status;
+    }
+    *out = model;
+    return HT_OK;
+}
+
+void ht_model_close(ht_model *model) {
+    if (!model)
+        return;
+    free(model->ops);
+    ht_rope_destroy(model->rope);
+    ht_tokenizer_destroy(model->tokenizer);
+    ht_gguf_close(model->file);
+    ht_arena_free(&model->arena);
+    free(model);
+}
+
+const ht_model_info *ht_model_get_info(const ht_model *model) {
+    return &model->info;
+}

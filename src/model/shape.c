@@ -1,0 +1,40 @@
+/* shape: models: the sizes of real ones with made-up weights, for timing. Figures from the models' own config.json. */
+#include "model/build.h"
+
+#include <string.h>
+#include <strings.h>
+
+/*    layers embedding heads kv_heads head_dim feed_forward vocabulary context window eps */
+static const ht_shape shapes[] = {
+    {"llama-3-8b", "llama", {32, 4096, 32, 8, 128, 14336, 128256, 8192, 0, 1e-5f}, 500000.0f, false},
+    {"llama-2-7b", "llama", {32, 4096, 32, 32, 128, 11008, 32000, 4096, 0, 1e-5f}, 10000.0f, false},
+    {"llama-3.2-3b", "llama", {28, 3072, 24, 8, 128, 8192, 128256, 131072, 0, 1e-5f}, 500000.0f, true},
+    {"llama-3.2-1b", "llama", {16, 2048, 32, 8, 64, 8192, 128256, 131072, 0, 1e-5f}, 500000.0f, true},
+    {"internlm2-1.8b", "internlm2", {24, 2048, 16, 8, 128, 8192, 92544, 32768, 0, 1e-5f}, 1000000.0f, false},
+    {"qwen2.5-1.5b", "qwen2", {28, 1536, 12, 2, 128, 8960, 151936, 32768, 0, 1e-6f}, 1000000.0f, true},
+    {"qwen3-0.6b", "qwen3", {28, 1024, 16, 8, 128, 3072, 151936, 40960, 0, 1e-6f}, 1000000.0f, true},
+    {"gemma-3-1b", "gemma3", {26, 1152, 4, 1, 256, 6912, 262144, 32768, 512, 1e-6f}, 1000000.0f, true},
+    {"smollm2-135m", "llama", {30, 576, 9, 3, 64, 1536, 49152, 8192, 0, 1e-5f}, 100000.0f, true},
+};
+
+ht_status ht_shape_find(const char *spec, const ht_shape **shape, const ht_type_traits **type, ht_error *error) {
+    const char *name = spec + strlen("shape:");
+    const char *colon = strchr(name, ':');
+    const size_t bytes = colon ? (size_t)(colon - name) : strlen(name);
+    const ht_type_traits *found = ht_type_by_name(colon ? colon + 1 : "Q4_0");
+    if (!found)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: unknown type \"%s\"", spec, colon + 1);
+    for (size_t i = 0; i < HT_COUNT(shapes); i++) {
+        if (strlen(shapes[i].name) != bytes || strncasecmp(shapes[i].name, name, bytes) != 0)
+            continue;
+        *shape = &shapes[i];
+        *type = found;
+        return HT_OK;
+    }
+    char names[400] = "";
+    for (size_t i = 0; i < HT_COUNT(shapes); i++) {
+        strcat(names, i ? ", " : ""); /* nine names of at most 14 characters */
+        strcat(names, shapes[i].name);
+    }
+    return ht_fail(error, HT_ERROR_ARGUMENT, "%s: no such shape; there are %s", spec, names);
+}
