@@ -126,6 +126,7 @@ ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht
     engine->model = model;
     atomic_flag_clear(&engine->busy);
     status = read_options(engine, options, error);
+    if (!status) status = ht_model_extend_rope(model, (size_t)engine->info.context, error);
     if (!status) status = open_devices(engine, options, error);
     if (!status) status = create_slots(engine, error);
     if (!status) status = prepare_steps(engine, options, error);

@@ -50,7 +50,7 @@ void ht_engine_unlock(ht_engine *engine);
 ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
                             const atomic_bool *cancel, ht_error *error);
 /* Logits of tokens [first, first + count) of the newest forward, count <= HT_HEAD_TOKENS: [count][vocabulary], valid until
- * the next call on the engine. */
+ * the next call on the engine. Once for each token: the final norm adds the last block's output to the residual stream. */
 ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const float **logits, ht_error *error);
 
 /* exec/sampler.c: picks a token from logits [vocabulary] (left as they are). history: the tokens so far, newest last. */
