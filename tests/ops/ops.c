@@ -245,7 +245,7 @@ static void test_glu(bench *b, const ht_hparams *h) {
 /* Rope writes the cache, attention reads it: checked together on what the cache must hold (fp16 of the rotated keys). */
 static void test_attention(bench *b, const ht_hparams *h, int window, bool halves, bool norms, size_t position, size_t tokens) {
     const size_t dim = (size_t)h->head_dim, heads = (size_t)h->heads, kvs = (size_t)h->kv_heads, group = heads / kvs, total = position + tokens, width = (heads + 2 * kvs) * dim;
-    const size_t rope_dim = dim, kv_bytes = ht_round_up(kvs * (total + 3) * dim * 2, 4096);
+    const size_t rope_dim = norms && halves ? dim / 2 : dim, kv_bytes = ht_round_up(kvs * (total + 3) * dim * 2, 4096);
     float *table = malloc(total * dim * sizeof *table), weight[512];
     for (size_t p = 0; p < total; p++)
         for (size_t i = 0; i < rope_dim / 2; i++) {

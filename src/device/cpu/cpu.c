@@ -392,7 +392,7 @@ static void rope_item(void *context, size_t t, int thread) {
     const ht_hparams *h = &job->cpu->hparams;
     const ht_kv_layer *kv = &job->binding->kv[op->layer];
     const size_t dim = (size_t)h->head_dim, position = job->binding->position + t;
-    const float *table = op->rope + position * (size_t)op->rope_dim;
+    const float *table = op->rope + position * dim;
     float *qkv = slot_row(job->binding, op->in, t);
     for (int i = 0; i < h->heads + h->kv_heads; i++) {
         float *head = qkv + (size_t)i * dim;

@@ -1,0 +1,277 @@
+/* The table of runtimes, DEVICE names and their options, and what devices share. */
+#include "device/common.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_CORES 64 /* bits of ht_device_caps.cores */
+
+const ht_device_ops *const ht_device_runtimes[] = {&ht_device_cpu, &ht_device_opencl, &ht_device_openvino, NULL};
+
+/* ---- options: "key=value:key=value" ---------------------------------------------------------------------------- */
+
+/* The next "key=value" of *cursor, which moves past it; false at the end. A piece without '=' has value NULL. */
+static bool next_option(const char **cursor, const char **key, size_t *key_bytes, const char **value, size_t *bytes) {
+    const char *start = *cursor;
+    if (!start || !*start)
+        return false;
+    size_t length = strcspn(start, ":");
+    const char *equals = memchr(start, '=', length);
+    *key = start;
+    *key_bytes = equals ? (size_t)(equals - start) : length;
+    *value = equals ? equals + 1 : NULL;
+    *bytes = equals ? length - *key_bytes - 1 : 0;
+    *cursor = start + length + (start[length] == ':');
+    return true;
+}
+
+bool ht_device_option(const char *options, const char *key, char *value, size_t capacity) {
+    const char *cursor = options, *name, *text;
+    size_t name_bytes, bytes;
+    while (next_option(&cursor, &name, &name_bytes, &text, &bytes)) {
+        if (!text || name_bytes != strlen(key) || memcmp(name, key, name_bytes) != 0)
+            continue;
+        size_t n = capacity ? ht_min_size(bytes, capacity - 1) : 0;
+        memcpy(value, text, n);
+        if (capacity)
+            value[n] = '\0';
+        return true;
+    }
+    return false;
+}
+
+ht_status ht_device_check_options(const char *name, const char *options, const char *const *known, ht_error *error) {
+    const char *cursor = options, *key, *value;
+    size_t key_bytes, bytes;
+    while (next_option(&cursor, &key, &key_bytes, &value, &bytes)) {
+        if (!value || bytes == 0)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: option '%.*s' needs a value (KEY=VALUE)", name,
+                           (int)key_bytes, key);
+        bool found = false;
+        for (size_t i = 0; known[i] && !found; i++)
+            found = strlen(known[i]) == key_bytes && memcmp(known[i], key, key_bytes) == 0;
+        if (found)
+            continue;
+        char list[128] = "none";
+        for (size_t i = 0, at = 0; known[i] && at < sizeof list; i++)
+            at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", known[i]);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: unknown option '%.*s' (known: %s)", name, (int)key_bytes,
+                       key, list);
+    }
+    return HT_OK;
+}
+
+uint64_t ht_all_cores(void) {
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    if (n < 1)
+        n = 1;
+    return n >= MAX_CORES ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1;
+}
+
+int ht_core_count(uint64_t cores) {
+    return __builtin_popcountll(cores);
+}
+
+ht_status ht_parse_cpus(const char *name, const char *text, uint64_t *cores, ht_error *error) {
+    uint64_t bits = 0;
+    const char *p = text;
+    do {
+        char *end;
+        if (*p < '0' || *p > '9')
+            goto bad;
+        unsigned long first = strtoul(p, &end, 10), last = first;
+        if (*end == '-') {
+            p = end + 1;
+            if (*p < '0' || *p > '9')
+                goto bad;
+            last = strtoul(p, &end, 10);
+        }
+        if (first > last || last >= MAX_CORES)
+            goto bad;
+        for (unsigned long i = first; i <= last; i++)
+            bits |= UINT64_C(1) << i;
+        if (*end != ',' && *end != '\0')
+            goto bad;
+        p = *end ? end + 1 : NULL;
+    } while (p);
+    if (bits & ~ht_all_cores())
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus=%s: this machine has %d cores", name, text,
+                       ht_core_count(ht_all_cores()));
+    *cores = bits;
+    return HT_OK;
+bad:
+    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus=%s is no list of cores such as 0-1,3", name, text);
+}
+
+/* ---- listing and opening ----------------------------------------------------------------------------------------- */
+
+ht_status ht_device_list_add(ht_device_info **list, size_t *n, const ht_device_info *info, ht_error *error) {
+    ht_device_info *grown = realloc(*list, (*n + 1) * sizeof *grown);
+    if (!grown)
+        return ht_fail(error, HT_ERROR_MEMORY, "no memory for the list of devices");
+    grown[(*n)++] = *info;
+    *list = grown;
+    return HT_OK;
+}
+
+ht_status ht_devices_list(ht_device_info **list, size_t *n, ht_error *error) {
+    ht_device_info *found = NULL;
+    size_t count = 0;
+    for (size_t i = 0; ht_device_runtimes[i]; i++) {
+        ht_status status = ht_device_runtimes[i]->list(&found, &count, error);
+        if (status != HT_OK) {
+            free(found);
+            return status;
+        }
+    }
+    *list = found;
+    *n = count;
+    return HT_OK;
+}
+
+/* "gpu": the first OpenCL device of type GPU, else any OpenCL device. "npu": the first real NPU, else any device with
+ * static lengths. Other names stay. */
+static ht_status resolve_kind(char *name, size_t capacity, ht_error *error) {
+    bool gpu = strcmp(name, "gpu") == 0;
+    if (!gpu && strcmp(name, "npu") != 0)
+        return HT_OK;
+    ht_device_info *list;
+    size_t n;
+    ht_status status = ht_devices_list(&list, &n, error);
+    if (status != HT_OK)
+        return status;
+    const ht_device_info *best = NULL;
+    for (size_t i = 0; i < n; i++) {
+        if (!list[i].usable)
+            continue;
+        bool stands_in = gpu ? strncmp(list[i].name, "opencl:", 7) == 0 : list[i].static_lengths[0] != '\0';
+        bool real = strcmp(list[i].kind, name) == 0 && (stands_in || !gpu);
+        bool best_real = best && strcmp(best->kind, name) == 0;
+        if ((real && !best_real) || (stands_in && !best))
+            best = &list[i];
+    }
+    if (!best)
+        status = ht_fail(error, HT_ERROR_DEVICE, "device %s: none found ('hetero devices' says why)", name);
+    else
+        snprintf(name, capacity, "%s", best->name);
+    free(list);
+    return status;
+}
+
+ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_device **device, ht_error *error) {
+    /* The name is every piece before the first with a '=': "openvino:CPU" of "openvino:CPU:cpus=1". */
+    size_t name_bytes = strlen(spec);
+    const char *equals = strchr(spec, '=');
+    if (equals) {
+        for (name_bytes = (size_t)(equals - spec); name_bytes > 0 && spec[name_bytes] != ':';)
+            name_bytes--;
+        if (name_bytes == 0)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': a name comes before options", spec);
+    }
+    char name[sizeof((ht_device_info *)0)->name];
+    if (name_bytes == 0 || name_bytes >= sizeof name)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': no such device", spec);
+    memcpy(name, spec, name_bytes);
+    name[name_bytes] = '\0';
+    ht_status status = resolve_kind(name, sizeof name, error);
+    if (status != HT_OK)
+        return status;
+
+    ht_device_options filled = *options;
+    filled.name = name;
+    filled.options = equals ? spec + name_bytes + 1 : "";
+    size_t prefix_bytes = strcspn(name, ":");
+    for (size_t i = 0; ht_device_runtimes[i]; i++) {
+        const char *prefix = ht_device_runtimes[i]->prefix;
+        if (strlen(prefix) == prefix_bytes && memcmp(prefix, name, prefix_bytes) == 0)
+            return ht_device_runtimes[i]->open(&filled, device, error);
+    }
+    char list[128] = "";
+    for (size_t i = 0, at = 0; ht_device_runtimes[i] && at < sizeof list; i++)
+        at += (size_t)snprintf(list + at, sizeof list - at, "%s, ", ht_device_runtimes[i]->prefix);
+    return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': no such runtime (known: %sgpu, npu)", name, list);
+}
+
+ht_status ht_wait_all(const ht_device *self, const ht_dependency *after, size_t n_after, ht_error *error) {
+    for (size_t i = 0; i < n_after; i++) {
+        ht_device *other = after[i].device;
+        if (other == self || other->ops->completed(other) >= after[i].ticket)
+            continue;
+        ht_status status = other->ops->wait(other, after[i].ticket, HT_SYNC_EVENT, error);
+        if (status != HT_OK)
+            return status;
+    }
+    return HT_OK;
+}
+
+/* ---- a MATMUL's rows across its parts ---------------------------------------------------------------------------- */
+
+/* One run of rows of a slice that lie in the same part. */
+typedef struct part_rows {
+    int part;
+    size_t row, n; /* in the part */
+} part_rows;
+
+/* The next run of rows [row, end) of op's parts. */
+static part_rows rows_at(const ht_op *op, size_t row, size_t end) {
+    for (int i = 0; i < op->n_parts; i++) {
+        if (row < op->parts[i].rows)
+            return (part_rows){i, row, ht_min_size(op->parts[i].rows, end) - row};
+        row -= op->parts[i].rows;
+        end -= op->parts[i].rows;
+    }
+    return (part_rows){0, 0, 0};
+}
+
+const char *ht_slice_form(const ht_op *op, const ht_slice *slice, ht_form *form) {
+    if (op->kind != HT_OP_MATMUL)
+        return "only matrix multiplications";
+    size_t cols = op->parts[0].cols, rows = 0;
+    for (int i = 0; i < op->n_parts; i++)
+        rows += op->parts[i].rows;
+    if (slice->row_begin >= slice->row_end || slice->row_end > rows)
+        return "the slice's rows are not in the matrix";
+    if (slice->reduction_begin != 0 || slice->reduction_end != cols)
+        return "no partial reduction";
+    if (cols % HT_GROUP != 0)
+        return "columns must be a multiple of 32";
+    ht_form need = {4, false, false};
+    for (size_t row = slice->row_begin; row < slice->row_end;) {
+        part_rows run = rows_at(op, row, slice->row_end);
+        const ht_type_traits *type = op->parts[run.part].type;
+        if ((type->bits != 4 && type->bits != 8) || type->group != HT_GROUP)
+            return "only 4-bit and 8-bit weights in groups of 32";
+        if (type->bits > need.bits)
+            need.bits = type->bits;
+        need.offset |= type->offset;
+        need.bias |= op->bias[run.part] != NULL;
+        row += run.n;
+    }
+    if (form)
+        *form = need;
+    return NULL;
+}
+
+void ht_op_codes(const ht_op *op, size_t row, size_t n, int8_t *codes, float *scales, float *offsets) {
+    size_t cols = op->parts[0].cols, groups = cols / HT_GROUP;
+    for (size_t done = 0; done < n;) {
+        part_rows run = rows_at(op, row + done, row + n);
+        ht_matrix_codes(&op->parts[run.part], run.row, run.n, codes + done * cols, scales + done * groups,
+                        offsets ? offsets + done * groups : NULL);
+        done += run.n;
+    }
+}
+
+void ht_op_bias(const ht_op *op, size_t row, size_t n, float *out) {
+    for (size_t done = 0; done < n;) {
+        part_rows run = rows_at(op, row + done, row + n);
+        const float *bias = op->bias[run.part];
+        if (bias)
+            memcpy(out + done, bias + run.row, run.n * sizeof *out);
+        else
+            memset(out + done, 0, run.n * sizeof *out);
+        done += run.n;
+    }
+}
