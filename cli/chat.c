@@ -1,0 +1,197 @@
+/* hetero chat: a conversation on a terminal, or line by line from a script. */
+#include "cli.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct conversation {
+    const cli_options *options;
+    ht_model *model;
+    cli_session session;
+    ht_message *messages; /* contents from malloc; roles constant */
+    size_t n_messages;
+    uint64_t seed;           /* of the next answer */
+    ht_generate_result last; /* of the newest answer: numbers only */
+    cli_lines *lines;
+    int failed; /* exit status of the newest answer that failed */
+    bool quit;
+} conversation;
+
+/* ---- messages --------------------------------------------------------------------------------------------------- */
+
+static void pop_message(conversation *chat) {
+    free((char *)chat->messages[--chat->n_messages].content);
+}
+
+static bool push_message(conversation *chat, const char *role, const char *content) {
+    ht_message *grown = realloc(chat->messages, (chat->n_messages + 1) * sizeof *grown);
+    char *copy = strdup(content);
+    if (grown)
+        chat->messages = grown;
+    if (!grown || !copy) {
+        free(copy);
+        ht_error error = {HT_ERROR_MEMORY, "memory ran out"};
+        chat->failed = cli_fail(chat->options, &error);
+        return false;
+    }
+    chat->messages[chat->n_messages++] = (ht_message){role, copy};
+    return true;
+}
+
+static bool has_system(const conversation *chat) {
+    return chat->n_messages && !strcmp(chat->messages[0].role, "system");
+}
+
+/* The newest message is the user's; keeps it only if there is an answer to it. */
+static void answer(conversation *chat) {
+    ht_error error;
+    char *prompt = NULL;
+    int32_t *ids = NULL;
+    size_t n;
+    ht_generate_result result = {0};
+    ht_status status = ht_chat_format(chat->model, chat->messages, chat->n_messages, true, &prompt, &error);
+    if (!status)
+        status = ht_tokenize(chat->model, prompt, HT_STRLEN, true, &ids, &n, &error);
+    if (!status)
+        status = cli_generate(chat->options, chat->session.session, ids, n, chat->seed++, true, &result, &error);
+    ht_free(prompt);
+    ht_free(ids);
+    if (status) {
+        chat->failed = cli_fail(chat->options, &error);
+        if (status == HT_ERROR_CONTEXT)
+            fprintf(stderr, "The conversation no longer fits in the context: /clear starts a new one.\n");
+        pop_message(chat);
+        return;
+    }
+    if (result.stop == HT_STOP_CONTEXT)
+        fprintf(stderr, "The context is full, the answer was cut off: /clear starts a new conversation.\n");
+    if (!result.n || !push_message(chat, "assistant", result.text))
+        pop_message(chat);
+    chat->last = result;
+    chat->last.ids = NULL;
+    chat->last.text = NULL;
+    chat->last.top = NULL;
+    ht_generate_result_clear(&result);
+}
+
+/* ---- commands --------------------------------------------------------------------------------------------------- */
+
+static void do_help(conversation *chat, const char *argument);
+
+static void do_clear(conversation *chat, const char *argument) {
+    while (chat->n_messages > (has_system(chat) ? 1u : 0u))
+        pop_message(chat);
+}
+
+static void do_system(conversation *chat, const char *argument) {
+    while (chat->n_messages)
+        pop_message(chat);
+    if (*argument)
+        push_message(chat, "system", argument);
+}
+
+static void do_regenerate(conversation *chat, const char *argument) {
+    if (!chat->n_messages || strcmp(chat->messages[chat->n_messages - 1].role, "assistant")) {
+        fprintf(stderr, "There is no answer to give again.\n");
+        return;
+    }
+    pop_message(chat);
+    answer(chat);
+}
+
+static void do_stats(conversation *chat, const char *argument) {
+    const ht_engine_info *info = ht_engine_get_info(chat->session.engine);
+    const ht_generate_result *last = &chat->last;
+    size_t held;
+    ht_session_tokens(chat->session.session, &held);
+    fprintf(stderr, "context: %zu of %d tokens in use\n", held, info->context);
+    if (last->prompt_tokens)
+        fprintf(stderr, "last answer: %zu prompt tokens, %zu of them reused\n", last->prompt_tokens,
+                last->prompt_reused);
+    if (last->prompt_tokens)
+        cli_print_timings(chat->options, last, info);
+}
+
+static void do_quit(conversation *chat, const char *argument) {
+    chat->quit = true;
+}
+
+static const struct {
+    const char *name, *argument, *help;
+    void (*run)(conversation *chat, const char *argument);
+} commands[] = {
+    {"/help", "", "show this", do_help},
+    {"/clear", "", "start a new conversation; the system message stays", do_clear},
+    {"/system", " TEXT", "start a new conversation with this system message (none without TEXT)", do_system},
+    {"/regenerate", "", "give the last answer again, with another seed", do_regenerate},
+    {"/stats", "", "tokens in the context, speed of the last answer", do_stats},
+    {"/quit", "", "end (so does Ctrl-D)", do_quit},
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static void do_help(conversation *chat, const char *argument) {
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(stderr, "  %s%-*s %s\n", commands[i].name, 18 - (int)strlen(commands[i].name), commands[i].argument,
+                commands[i].help);
+    fprintf(stderr, "  Ctrl-C ends the answer that is being given.\n");
+}
+
+static void run_command(conversation *chat, const char *line) {
+    size_t length = strcspn(line, " ");
+    const char *argument = line + length + strspn(line + length, " ");
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (strlen(commands[i].name) != length || memcmp(commands[i].name, line, length))
+            continue;
+        commands[i].run(chat, argument);
+        return;
+    }
+    fprintf(stderr, "%.*s: no such command; /help lists them\n", (int)length, line);
+}
+
+/* ---- the conversation ------------------------------------------------------------------------------------------- */
+
+static void converse(conversation *chat) {
+    bool person = cli_lines_interactive(chat->lines);
+    if (person && !chat->options->quiet)
+        fprintf(stderr, "%s; /help lists the commands, Ctrl-D ends.\n", ht_model_get_info(chat->model)->path);
+    for (char *line; !chat->quit && (line = cli_lines_read(chat->lines)); free(line)) {
+        size_t bytes = strlen(line), valid = cli_utf8_valid_up_to(line, bytes);
+        if (valid < bytes)
+            chat->failed = cli_wrong(chat->options->command, "invalid UTF-8 at byte %zu of the line", valid);
+        else if (*line == '/')
+            run_command(chat, line);
+        else if (line[strspn(line, " \t")] && push_message(chat, "user", line))
+            answer(chat);
+    }
+    if (person && !chat->quit)
+        putchar('\n'); /* after Ctrl-D the shell's prompt starts a line of its own */
+}
+
+int cli_chat(const cli_options *options) {
+    conversation chat = {.options = options, .seed = cli_seed(options)};
+    int status = cli_open_model(options, &chat.model);
+    if (status != CLI_DONE)
+        return status;
+    cli_setting setting = cli_setting_of(options);
+    status = cli_open_session(options, &setting, chat.model, &chat.session);
+    const char *system = cli_last(&options->system);
+    if (status == CLI_DONE && system && !push_message(&chat, "system", system))
+        status = chat.failed;
+    if (status == CLI_DONE && !(chat.lines = cli_lines_open())) {
+        ht_error error = {HT_ERROR_MEMORY, "memory ran out"};
+        status = cli_fail(options, &error);
+    }
+    if (status == CLI_DONE) {
+        converse(&chat);
+        /* A script learns that an answer failed; a person has seen it. */
+        status = cli_lines_interactive(chat.lines) ? CLI_DONE : chat.failed;
+    }
+    cli_lines_close(chat.lines);
+    while (chat.n_messages)
+        pop_message(&chat);
+    free(chat.messages);
+    cli_close_session(&chat.session);
+    ht_model_close(chat.model);
+    return status;
+}

@@ -1,0 +1,156 @@
+/* What the commands share: options, errors, input, a model made ready, output. A command reads its options, calls the
+ * library and prints; everything else belongs in the library. */
+#ifndef HETERO_CLI_H
+#define HETERO_CLI_H
+
+#include "hetero.h"
+
+#include <jansson.h>
+
+#ifndef HETERO_COMMIT
+#define HETERO_COMMIT "unknown"
+#endif
+
+enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_WRONG = 2 }; /* exit statuses: done, failed, wrong usage or input */
+
+/* One bit a command: which options it takes. */
+enum {
+    CLI_DEVICES = 1 << 0,
+    CLI_INSPECT = 1 << 1,
+    CLI_TOKENIZE = 1 << 2,
+    CLI_RUN = 1 << 3,
+    CLI_SCORE = 1 << 4,
+    CLI_CHAT = 1 << 5,
+    CLI_PERPLEXITY = 1 << 6,
+    CLI_QUANTIZE = 1 << 7,
+    CLI_BENCH = 1 << 8,
+    CLI_ALL = (1 << 9) - 1
+};
+
+typedef struct cli_numbers {
+    int64_t *at;
+    size_t n;
+} cli_numbers;
+
+typedef struct cli_words {
+    char **at;
+    size_t n;
+} cli_words;
+
+typedef struct cli_options {
+    const struct cli_command *command;
+    const char *arguments[3]; /* MODEL, or IN OUT TYPE */
+    bool help, quiet, json, raw, no_special;
+    cli_words log_level, devices, strategy, precision, sync, openvino, onnxruntime;
+    cli_words prompt, file, system, stop, reference;
+    cli_numbers ids, bench_prompt, bench_gen, bench_threads;
+    int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions;
+    double temperature, top_p, min_p, repeat_penalty;
+} cli_options;
+
+typedef struct cli_command {
+    const char *name, *arguments, *usage, *summary;
+    unsigned bit;
+    int (*run)(const cli_options *options);
+    const char *notes; /* more for --help, or NULL */
+} cli_command;
+
+int cli_devices(const cli_options *options);
+int cli_inspect(const cli_options *options);
+int cli_tokenize(const cli_options *options);
+int cli_run(const cli_options *options);
+int cli_score(const cli_options *options);
+int cli_chat(const cli_options *options);
+int cli_perplexity(const cli_options *options);
+int cli_quantize(const cli_options *options);
+int cli_bench(const cli_options *options);
+
+/* ---- options.c ---- */
+
+/* Reads argv[1..) of `command` (argv[0] is its name) over the defaults. Returns an exit status, having said what is
+ * wrong. Release with cli_options_clear, after a failure too. */
+int cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *options);
+void cli_options_clear(cli_options *options);
+void cli_options_help(const cli_command *command);
+/* The newest value of an option, NULL if it was not given. */
+const char *cli_last(const cli_words *words);
+
+/* ---- common.c: errors and input ---- */
+
+/* Both print one line, "hetero COMMAND: text", on standard error; command may be NULL. */
+int cli_wrong(const cli_command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int cli_fail(const cli_options *options,
+             const ht_error *error); /* returns the exit status that belongs to error->status */
+
+typedef struct cli_text {
+    char *bytes; /* NUL-terminated, from malloc */
+    size_t n;
+    const char *source; /* "-p" or the file's name, for errors */
+} cli_text;
+
+/* The text of -p or -f ("-": standard input), checked to be UTF-8. `required`: an empty text is an error too. */
+int cli_read_text(const cli_options *options, bool required, cli_text *text);
+
+/* ---- common.c: a model made ready ---- */
+
+typedef struct cli_setting { /* the part of the options that bench varies */
+    const char *devices, *strategy, *precision, *sync;
+    int threads, context;
+} cli_setting;
+
+typedef struct cli_session {
+    ht_engine *engine;
+    ht_session *session;
+} cli_session;
+
+cli_setting cli_setting_of(const cli_options *options);
+int cli_open_model(const cli_options *options, ht_model **model);
+int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session);
+void cli_close_session(cli_session *session);
+
+/* While between these two, the first SIGINT cancels the session's work and the second ends the program. */
+void cli_interrupt_begin(ht_session *session);
+void cli_interrupt_end(void);
+
+uint64_t cli_seed(const cli_options *options); /* --seed, or a random one */
+/* Generates by the options' sampling; writes the text to standard output as it comes if `stream`. Clear the result with
+ * ht_generate_result_clear. */
+ht_status cli_generate(const cli_options *options, ht_session *session, const int32_t *ids, size_t n, uint64_t seed,
+                       bool stream, ht_generate_result *result, ht_error *error);
+double cli_prefill_tps(const ht_generate_result *result); /* NAN where nothing was measured */
+double cli_decode_tps(const ht_generate_result *result);
+void cli_print_timings(const cli_options *options, const ht_generate_result *result, const ht_engine_info *info);
+
+/* ---- output.c ---- */
+
+int cli_print_json(json_t *object);                    /* takes the reference; returns an exit status */
+json_t *cli_json_real(double value);                   /* null if not finite */
+json_t *cli_json_text(const char *text, size_t bytes); /* bytes that are no UTF-8 become U+FFFD */
+json_t *cli_json_ids(const int32_t *ids, size_t n);
+json_t *cli_json_list(const char *commas); /* "a,b": ["a","b"]; "": [] */
+json_t *cli_json_top(const ht_token_logprob *top, size_t rows, size_t n_top);
+json_t *cli_json_devices(const ht_engine_info *info);
+/* A token's bytes on one line: control characters and quotes escaped, in double quotes. */
+void cli_print_piece(const ht_model *model, int32_t id);
+/* First byte of `text` that does not belong to a UTF-8 character; `bytes` if all do. */
+size_t cli_utf8_valid_up_to(const char *text, size_t bytes);
+/* "12.3 GiB" for people. Returns buffer. */
+const char *cli_bytes(uint64_t bytes, char buffer[32]);
+
+/* ---- progress.c ---- */
+
+/* Draws a bar on standard error if that is a terminal. `user` is the cli_options. */
+bool cli_progress(const char *what, double done, double total, void *user);
+void cli_progress_clear(void);
+
+/* ---- lines.c ---- */
+
+typedef struct cli_lines cli_lines;
+
+cli_lines *cli_lines_open(void); /* of standard input; NULL: memory ran out */
+void cli_lines_close(cli_lines *lines);
+/* The next line without its end, from malloc; NULL at the end of input. */
+char *cli_lines_read(cli_lines *lines);
+bool cli_lines_interactive(const cli_lines *lines); /* is it a terminal? */
+
+#endif

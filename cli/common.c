@@ -1,0 +1,253 @@
+/* Errors, input and a model made ready, alike for all commands. */
+#include "cli.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+/* ---- errors ---------------------------------------------------------------------------------------------------- */
+
+/* One line, whatever a file's name or a user's text holds. */
+static void print_error(const cli_command *command, const char *text) {
+    cli_progress_clear();
+    fprintf(stderr, "hetero%s%s: ", command ? " " : "", command ? command->name : "");
+    for (; *text; text++)
+        putc((unsigned char)*text < 0x20 ? '?' : *text, stderr);
+    putc('\n', stderr);
+}
+
+int cli_wrong(const cli_command *command, const char *format, ...) {
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    print_error(command, text);
+    return CLI_WRONG;
+}
+
+int cli_fail(const cli_options *options, const ht_error *error) {
+    print_error(options->command, error->text);
+    switch (error->status) {
+    case HT_ERROR_ARGUMENT:
+    case HT_ERROR_FORMAT:
+    case HT_ERROR_UNSUPPORTED:
+    case HT_ERROR_CONTEXT:
+        return CLI_WRONG;
+    default:
+        return CLI_FAILED;
+    }
+}
+
+/* ---- input ------------------------------------------------------------------------------------------------------ */
+
+static bool read_all(FILE *file, cli_text *text) {
+    size_t space = 0;
+    for (;;) {
+        if (text->n + 1 >= space) {
+            space = space ? space * 2 : 1 << 16;
+            char *grown = realloc(text->bytes, space);
+            if (!grown)
+                return false;
+            text->bytes = grown;
+        }
+        size_t got = fread(text->bytes + text->n, 1, space - 1 - text->n, file);
+        text->n += got;
+        text->bytes[text->n] = 0;
+        if (!got)
+            return !ferror(file);
+    }
+}
+
+static int read_file(const cli_options *options, const char *path, cli_text *text) {
+    bool standard = !strcmp(path, "-");
+    text->source = standard ? "standard input" : path;
+    FILE *file = standard ? stdin : fopen(path, "rb");
+    if (!file)
+        return cli_wrong(options->command, "%s: %s", path, strerror(errno));
+    int status = CLI_DONE;
+    if (!read_all(file, text))
+        status = cli_wrong(options->command, "%s: %s", text->source, strerror(errno));
+    if (!standard)
+        fclose(file);
+    return status;
+}
+
+int cli_read_text(const cli_options *options, bool required, cli_text *text) {
+    *text = (cli_text){.source = "-p"};
+    const char *prompt = cli_last(&options->prompt), *path = cli_last(&options->file);
+    if (prompt && path)
+        return cli_wrong(options->command, "-p and -f: give one of them");
+    if (!prompt && !path)
+        return cli_wrong(options->command, "a text is missing: give %s-f FILE",
+                         options->command->bit == CLI_PERPLEXITY ? "" : "-p TEXT or ");
+    int status = CLI_DONE;
+    if (path) {
+        status = read_file(options, path, text);
+    } else {
+        text->bytes = strdup(prompt);
+        text->n = strlen(prompt);
+        if (!text->bytes)
+            status = cli_wrong(options->command, "-p: memory ran out");
+    }
+    if (status == CLI_DONE) {
+        size_t valid = cli_utf8_valid_up_to(text->bytes, text->n);
+        if (valid < text->n)
+            status = cli_wrong(options->command, "%s: invalid UTF-8 at byte %zu", text->source, valid);
+        else if (required && !text->n)
+            status = cli_wrong(options->command, "%s: the text is empty", text->source);
+    }
+    if (status != CLI_DONE) {
+        free(text->bytes);
+        text->bytes = NULL;
+    }
+    return status;
+}
+
+/* ---- a model made ready ----------------------------------------------------------------------------------------- */
+
+int cli_open_model(const cli_options *options, ht_model **model) {
+    ht_error error;
+    if (!ht_model_open(options->arguments[0], model, &error))
+        return CLI_DONE;
+    int status = cli_fail(options, &error);
+    return error.status == HT_ERROR_IO ? CLI_WRONG : status; /* a file that is not there is wrong input */
+}
+
+cli_setting cli_setting_of(const cli_options *options) {
+    return (cli_setting){cli_last(&options->devices), cli_last(&options->strategy), cli_last(&options->precision),
+                         cli_last(&options->sync),    (int)options->threads,        (int)options->context};
+}
+
+int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session) {
+    ht_error error;
+    ht_engine_options wanted = {.devices = setting->devices,
+                                .threads = setting->threads,
+                                .context = setting->context,
+                                .progress = cli_progress,
+                                .progress_user = (void *)options};
+    if (setting->precision && !strcmp(setting->precision, "exact"))
+        wanted.precision = HT_PRECISION_EXACT;
+    *session = (cli_session){0};
+    if (ht_engine_create(model, &wanted, &session->engine, &error))
+        return cli_fail(options, &error);
+    const char *strategy = setting->strategy;
+    int status = CLI_DONE;
+    if (strategy && (!strcmp(strategy, "layer") || !strcmp(strategy, "tensor"))) {
+        const ht_engine_info *info = ht_engine_get_info(session->engine);
+        status = info->n_devices < 2
+                     ? cli_wrong(options->command, "strategy %s needs at least two devices; in use: %s", strategy,
+                                 info->n_devices ? info->devices[0] : "none")
+                     : cli_wrong(options->command, "strategy %s is planned, not in this version", strategy);
+    } else if (ht_session_create(session->engine, &session->session, &error)) {
+        status = cli_fail(options, &error);
+    }
+    if (status != CLI_DONE)
+        cli_close_session(session);
+    return status;
+}
+
+void cli_close_session(cli_session *session) {
+    if (session->session)
+        ht_session_destroy(session->session);
+    if (session->engine)
+        ht_engine_destroy(session->engine);
+    *session = (cli_session){0};
+}
+
+/* ---- Ctrl-C ----------------------------------------------------------------------------------------------------- */
+
+static ht_session *volatile interrupted; /* what the signal handler may cancel */
+
+static void on_interrupt(int number) {
+    ht_session *session = interrupted;
+    if (session)
+        ht_session_cancel(session);
+}
+
+void cli_interrupt_begin(ht_session *session) {
+    interrupted = session;
+    /* The default action is back after the first signal, so that a second one always ends the program. */
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
+void cli_interrupt_end(void) {
+    signal(SIGINT, SIG_DFL);
+    interrupted = NULL;
+}
+
+/* ---- generation ------------------------------------------------------------------------------------------------- */
+
+uint64_t cli_seed(const cli_options *options) {
+    uint32_t random = 0; /* short enough to be typed again */
+    if (options->seed >= 0)
+        return (uint64_t)options->seed;
+    return getrandom(&random, sizeof random, 0) == sizeof random ? random : 0;
+}
+
+static bool stream_token(const ht_generation *step, void *user) {
+    fwrite(step->text, 1, step->text_bytes, stdout);
+    return !fflush(stdout); /* nobody reads any more: stop */
+}
+
+ht_status cli_generate(const cli_options *options, ht_session *session, const int32_t *ids, size_t n, uint64_t seed,
+                       bool stream, ht_generate_result *result, ht_error *error) {
+    ht_generate_options wanted = {
+        .max_tokens = (int)options->max_tokens,
+        .sampling = {.temperature = (float)options->temperature,
+                     .top_k = (int)options->top_k,
+                     .top_p = (float)options->top_p,
+                     .min_p = (float)options->min_p,
+                     .repeat_penalty = (float)options->repeat_penalty,
+                     .seed = seed},
+        .stop = (const char *const *)options->stop.at,
+        .n_stop = options->stop.n,
+        .top_logprobs = (int)options->logprobs,
+        .on_token = stream ? stream_token : NULL,
+    };
+    cli_interrupt_begin(session);
+    ht_status status = ht_session_generate(session, ids, n, &wanted, result, error);
+    cli_interrupt_end();
+    if (!status && stream && (!result->text_bytes || result->text[result->text_bytes - 1] != '\n')) {
+        putchar('\n');
+        fflush(stdout);
+    }
+    return status;
+}
+
+static double rate(double tokens, double ms) {
+    return tokens > 0 && ms > 0 ? 1000 * tokens / ms : NAN;
+}
+
+double cli_prefill_tps(const ht_generate_result *result) {
+    return rate((double)result->prompt_tokens - (double)result->prompt_reused, result->prefill_ms);
+}
+
+double cli_decode_tps(const ht_generate_result *result) {
+    return rate((double)result->n - 1, result->decode_ms); /* the first token is prefill's */
+}
+
+static void print_phase(const char *name, size_t tokens, double tps, double ms) {
+    fprintf(stderr, "%s %zu tokens in %.0f ms", name, tokens, ms);
+    if (isfinite(tps))
+        fprintf(stderr, " (%.1f tokens/s)", tps);
+    fputs("; ", stderr);
+}
+
+void cli_print_timings(const cli_options *options, const ht_generate_result *result, const ht_engine_info *info) {
+    if (options->quiet)
+        return;
+    print_phase("prefill", result->prompt_tokens - result->prompt_reused, cli_prefill_tps(result), result->prefill_ms);
+    print_phase("decode", result->n, cli_decode_tps(result), result->decode_ms);
+    fputs("on", stderr);
+    for (size_t i = 0; i < info->n_devices; i++)
+        fprintf(stderr, "%s %s", i ? "," : "", info->devices[i]);
+    fprintf(stderr, "; stop: %s\n", ht_stop_name(result->stop));
+}

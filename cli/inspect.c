@@ -1,0 +1,79 @@
+/* hetero inspect: what a model file says of itself. */
+#include "cli.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int print_json(const ht_model_info *info) {
+    json_t *counts = json_object(), *types = json_array();
+    for (size_t i = 0; i < info->n_types; i++) {
+        const ht_type_count *type = &info->types[i];
+        json_object_set_new(counts, type->type, json_integer((json_int_t)type->tensors));
+        json_array_append_new(types, json_pack("{s:s, s:I, s:I, s:I}", "type", type->type, "tensors",
+                                               (json_int_t)type->tensors, "parameters", (json_int_t)type->parameters,
+                                               "bytes", (json_int_t)type->bytes));
+    }
+    json_t *object = json_pack("{s:o, s:o, s:I, s:s, s:I, s:o, s:o}", "arch",
+                               cli_json_text(info->architecture, strlen(info->architecture)), "name",
+                               cli_json_text(info->name, strlen(info->name)), "parameters",
+                               (json_int_t)info->parameters, "quantisation", info->quantisation, "file_bytes",
+                               (json_int_t)info->file_bytes, "tensors_by_type", counts, "types", types);
+    const struct {
+        const char *name;
+        int value;
+    } numbers[] = {
+        {"layers", info->layers},
+        {"context_length", info->context_length},
+        {"embedding", info->embedding},
+        {"heads", info->heads},
+        {"kv_heads", info->kv_heads},
+        {"head_dim", info->head_dim},
+        {"feed_forward", info->feed_forward},
+        {"vocabulary", info->vocabulary},
+        {"sliding_window", info->sliding_window},
+        {"bos", info->bos},
+        {"eos", info->eos},
+    };
+    for (size_t i = 0; object && i < sizeof numbers / sizeof *numbers; i++)
+        json_object_set_new(object, numbers[i].name, json_integer(numbers[i].value));
+    if (object) {
+        json_object_set_new(object, "adds_bos", json_boolean(info->adds_bos));
+        json_object_set_new(object, "tokenizer", cli_json_text(info->tokenizer, strlen(info->tokenizer)));
+        json_object_set_new(object, "chat_template",
+                            info->chat_template ? json_string(info->chat_template) : json_null());
+    }
+    return cli_print_json(object);
+}
+
+static void print_text(const ht_model_info *info) {
+    char bytes[32];
+    printf("file            %s, %s\n", info->path, cli_bytes(info->file_bytes, bytes));
+    printf("name            %s\n", *info->name ? info->name : "(none)");
+    printf("architecture    %s, %.1f million parameters, mostly %s\n", info->architecture,
+           (double)info->parameters / 1e6, info->quantisation);
+    printf("layers          %d of %d features, feed-forward %d\n", info->layers, info->embedding, info->feed_forward);
+    printf("attention       %d heads of %d, %d for keys and values", info->heads, info->head_dim, info->kv_heads);
+    if (info->sliding_window)
+        printf(", sliding window %d", info->sliding_window);
+    printf("\ncontext         %d tokens\n", info->context_length);
+    printf("tokenizer       %s, %d tokens, BOS %d%s, EOS %d\n", info->tokenizer, info->vocabulary, info->bos,
+           info->adds_bos ? " (added)" : "", info->eos);
+    printf("chat template   %s\n", info->chat_template ? info->chat_template : "none that is recognised (use --raw)");
+    for (size_t i = 0; i < info->n_types; i++)
+        printf("%-15s %-6s %6llu tensors %14llu parameters %11s\n", i ? "" : "tensors", info->types[i].type,
+               (unsigned long long)info->types[i].tensors, (unsigned long long)info->types[i].parameters,
+               cli_bytes(info->types[i].bytes, bytes));
+}
+
+int cli_inspect(const cli_options *options) {
+    ht_model *model;
+    int status = cli_open_model(options, &model);
+    if (status != CLI_DONE)
+        return status;
+    if (options->json)
+        status = print_json(ht_model_get_info(model));
+    else
+        print_text(ht_model_get_info(model));
+    ht_model_close(model);
+    return status;
+}

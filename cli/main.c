@@ -1,0 +1,97 @@
+/* hetero COMMAND [arguments]: finds the command and runs it. */
+#include "cli.h"
+
+#include <errno.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const cli_command commands[] = {
+    {"devices", "", "", "list the devices found, and those not found with the reason", CLI_DEVICES, cli_devices, NULL},
+    {"inspect", "MODEL", "MODEL", "show a model's metadata, sizes, tokenizer and template", CLI_INSPECT, cli_inspect,
+     NULL},
+    {"tokenize", "MODEL", "MODEL -p TEXT | -f FILE", "show the token ids and pieces of a text", CLI_TOKENIZE,
+     cli_tokenize, NULL},
+    {"run", "MODEL", "MODEL -p TEXT | -f FILE [-n N]", "generate text", CLI_RUN, cli_run,
+     "The prompt goes through the model's chat template as one user message unless --raw is given.\n"
+     "Ctrl-C ends the generation and prints the timings; a second one ends the program at once."},
+    {"score", "MODEL", "MODEL --ids N,N,... | -p TEXT | -f FILE", "log-probabilities of given tokens", CLI_SCORE,
+     cli_score, NULL},
+    {"chat", "MODEL", "MODEL", "talk to a model", CLI_CHAT, cli_chat,
+     "Lines are edited on a terminal and read as they are otherwise. /help lists the commands of the chat.\n"
+     "Ctrl-C ends the answer that is being given; at the prompt it ends the program."},
+    {"perplexity", "MODEL", "MODEL -f FILE", "perplexity of a text", CLI_PERPLEXITY, cli_perplexity,
+     "Windows of 512 tokens, each begun with BOS where the model has one; the second half of each is counted."},
+    {"quantize", "IN OUT TYPE", "IN OUT TYPE", "write a model in another type: q4_0, q4_1, q8_0, f16", CLI_QUANTIZE,
+     cli_quantize, NULL},
+    {"bench", "MODEL", "MODEL [--prompt N,...] [--gen N,...] [-r N]", "measure the speed of prefill and decode",
+     CLI_BENCH, cli_bench,
+     "Several values of --devices (repeat it), --threads, --strategy, --precision and --sync make a row of each "
+     "combination.\n"
+     "--prompt 0 or --gen 0 leaves that phase out."},
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static void print_usage(FILE *file) {
+    fputs("Usage: hetero COMMAND [ARGUMENT...] [OPTION...]\n\n"
+          "Runs GGUF language models on the processors of this machine.\n\nCommands:\n",
+          file);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(file, "  %-11s %s\n", commands[i].name, commands[i].summary);
+    fputs("\n'hetero COMMAND --help' shows the options of a command; 'hetero --version' the version.\n"
+          "Exit status: 0 done, 1 failed, 2 wrong usage or input.\n",
+          file);
+}
+
+static const cli_command *find_command(const char *name) {
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (!strcmp(commands[i].name, name))
+            return &commands[i];
+    return NULL;
+}
+
+static int run_command(const cli_command *command, int argc, char **argv) {
+    static const char *const levels[] = {"error", "warn", "info", "debug"}; /* as ht_log_level counts */
+    cli_options options;
+    int status = cli_options_parse(command, argc, argv, &options);
+    if (status == CLI_DONE && options.help) {
+        cli_options_help(command);
+    } else if (status == CLI_DONE) {
+        const char *name = cli_last(&options.log_level);
+        ht_log_level level = options.quiet ? HT_LOG_ERROR : HT_LOG_WARN;
+        for (int i = 0; name && i < 4; i++)
+            if (!strcmp(name, levels[i]))
+                level = (ht_log_level)i;
+        ht_log_set(NULL, NULL, level);
+        status = command->run(&options);
+    }
+    cli_options_clear(&options);
+    return status;
+}
+
+int main(int argc, char **argv) {
+    /* Characters wider than a byte in line editing; numbers keep the C locale's point. */
+    if (!setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1)
+        setlocale(LC_CTYPE, "C.UTF-8");
+    if (argc < 2) {
+        print_usage(stderr);
+        return CLI_WRONG;
+    }
+    int status = CLI_DONE;
+    const cli_command *command = find_command(argv[1]);
+    if (command)
+        status = run_command(command, argc - 1, argv + 1);
+    else if (!strcmp(argv[1], "--version"))
+        printf("hetero %s (commit %s)\n", ht_version(), HETERO_COMMIT);
+    else if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
+        print_usage(stdout);
+    else
+        status = cli_wrong(NULL, "unknown %s '%s'; 'hetero --help' lists the commands",
+                           argv[1][0] == '-' ? "option" : "command", argv[1]);
+    if ((fflush(stdout) || ferror(stdout)) && status == CLI_DONE) { /* a full disk must not look like success */
+        fprintf(stderr, "hetero %s: standard output: %s\n", argv[1], strerror(errno));
+        status = CLI_FAILED;
+    }
+    return status;
+}

@@ -1,0 +1,369 @@
+/* One table of options: parsing, checking and --help all come from it. */
+#include "cli.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef enum option_kind {
+    OPTION_FLAG,    /* bool */
+    OPTION_NUMBER,  /* int64_t */
+    OPTION_NUMBERS, /* cli_numbers, separated by commas */
+    OPTION_SIZE,    /* int64_t: bytes with K, M, G */
+    OPTION_REAL,    /* double */
+    OPTION_TEXT,    /* cli_words: every one given */
+    OPTION_PATH,    /* the same, and it must exist */
+    OPTION_CHOICE,  /* the same, and it must be one of the words of "a|b|c" in `value` */
+    OPTION_CHOICES  /* the same, separated by commas */
+} option_kind;
+
+typedef struct option_row {
+    const char *name;
+    char letter;
+    option_kind kind;
+    unsigned commands;
+    size_t offset;
+    const char *value; /* placeholder in --help */
+    double min, max;   /* of numbers */
+    const char *help;
+} option_row;
+
+#define AT(field) offsetof(cli_options, field)
+enum {
+    TEXT_IN = CLI_TOKENIZE | CLI_RUN | CLI_SCORE,
+    GENERATES = CLI_RUN | CLI_CHAT,
+    COMPUTES = CLI_RUN | CLI_SCORE | CLI_CHAT | CLI_PERPLEXITY | CLI_BENCH,
+    HAS_MODEL = COMPUTES | CLI_INSPECT | CLI_TOKENIZE,
+    ONE_SETTING = HAS_MODEL & ~CLI_BENCH /* bench takes several values where the others take one */
+};
+#define MANY_MAX 2147483647.0
+
+static const option_row rows[] = {
+    /* a row without a name is a heading */
+    {NULL, 0, OPTION_FLAG, CLI_ALL & ~(CLI_DEVICES | CLI_INSPECT | CLI_QUANTIZE), 0, NULL, 0, 0, "Options:"},
+    {"prompt", 'p', OPTION_TEXT, TEXT_IN, AT(prompt), "TEXT", 0, 0, "the text"},
+    {"file", 'f', OPTION_TEXT, TEXT_IN | CLI_PERPLEXITY, AT(file), "FILE", 0, 0,
+     "read the text from FILE ('-': standard input)"},
+    {"max-tokens", 'n', OPTION_NUMBER, CLI_RUN, AT(max_tokens), "N", 0, MANY_MAX,
+     "generate at most N tokens; 0: until the end or a full context (default 256)"},
+    {"max-tokens", 'n', OPTION_NUMBER, CLI_CHAT, AT(max_tokens), "N", 0, MANY_MAX,
+     "at most N tokens an answer; 0: until its end or a full context (default 0)"},
+    {"raw", 0, OPTION_FLAG, CLI_RUN, AT(raw), NULL, 0, 0, "send the prompt without a chat template"},
+    {"system", 0, OPTION_TEXT, GENERATES, AT(system), "TEXT", 0, 0, "system message"},
+    {"no-special", 0, OPTION_FLAG, TEXT_IN, AT(no_special), NULL, 0, 0,
+     "no BOS, and text of special tokens is plain text"},
+    {"ids", 0, OPTION_NUMBERS, CLI_SCORE, AT(ids), "N,N,...", 0, MANY_MAX, "the tokens"},
+    {"top", 0, OPTION_NUMBER, CLI_SCORE, AT(top), "K", 0, 1000, "also the K most probable tokens at each position"},
+    {"chunk", 0, OPTION_NUMBER, CLI_SCORE, AT(chunk), "N", 0, MANY_MAX,
+     "compute N tokens at a time; 1: as decode does, 0: as prefill does (default 0)"},
+    {"temp", 0, OPTION_REAL, GENERATES, AT(temperature), "T", 0, 1000,
+     "temperature; 0: always the most probable token (default 0.8)"},
+    {"top-k", 0, OPTION_NUMBER, GENERATES, AT(top_k), "K", 0, MANY_MAX,
+     "sample from the K most probable; 0: off (default 40)"},
+    {"top-p", 0, OPTION_REAL, GENERATES, AT(top_p), "P", 0, 1,
+     "sample from the most probable that add up to P; 0 or 1: off (default 0.95)"},
+    {"min-p", 0, OPTION_REAL, GENERATES, AT(min_p), "P", 0, 1,
+     "leave out what is less probable than P times the best; 0: off (default 0.05)"},
+    {"repeat-penalty", 0, OPTION_REAL, GENERATES, AT(repeat_penalty), "X", 0, 1000,
+     "make the last 64 tokens less probable; 0 or 1: off (default 1)"},
+    {"seed", 0, OPTION_NUMBER, GENERATES, AT(seed), "N", 0, 9.3e18, "of the sampler (default: a random one)"},
+    {"stop", 0, OPTION_TEXT, GENERATES, AT(stop), "TEXT", 0, 0, "end where TEXT would appear; may be repeated"},
+    {"logprobs", 0, OPTION_NUMBER, CLI_RUN, AT(logprobs), "K", 0, 1000,
+     "with --json: the K most probable at each token"},
+    {"reference", 0, OPTION_CHOICE, CLI_PERPLEXITY, AT(reference), "exact", 0, 0,
+     "also the divergence from the same model at this precision"},
+    {"prompt", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_prompt), "N,N,...", 0, MANY_MAX,
+     "prompt lengths (default 64,256,1024)"},
+    {"gen", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_gen), "N,N,...", 0, MANY_MAX, "tokens to decode (default 64)"},
+    {"repetitions", 'r', OPTION_NUMBER, CLI_BENCH, AT(repetitions), "N", 1, 10000,
+     "measured runs of each row (default 5)"},
+    {"ctx", 0, OPTION_NUMBER, COMPUTES, AT(context), "N", 1, MANY_MAX,
+     "tokens of context (default: the model's own, at most 4096)"},
+
+    {NULL, 0, OPTION_FLAG, COMPUTES | CLI_DEVICES, 0, NULL, 0, 0, "Device options:"},
+    {NULL, 0, OPTION_FLAG, HAS_MODEL & ~COMPUTES, 0, NULL, 0, 0,
+     "Device options (checked, without effect on this command):"},
+    {"devices", 0, OPTION_TEXT, ONE_SETTING, AT(devices), "A,B,...", 0, 0,
+     "devices to use, 'cpu', 'cpu:cpus=0-1', ... (default: all that are found)"},
+    {"devices", 0, OPTION_TEXT, CLI_BENCH, AT(devices), "A,B,...", 0, 0, "devices to use; repeat it for several rows"},
+    {"strategy", 0, OPTION_CHOICE, ONE_SETTING, AT(strategy), "single|layer|tensor|auto", 0, 0,
+     "how devices share the work (default auto; layer and tensor are planned)"},
+    {"strategy", 0, OPTION_CHOICES, CLI_BENCH, AT(strategy), "single|layer|tensor|auto", 0, 0,
+     "how devices share the work (default auto; layer and tensor are planned)"},
+    {"precision", 0, OPTION_CHOICE, ONE_SETTING, AT(precision), "fast|exact", 0, 0,
+     "fast: activations in 8 bits where weights are quantised; exact: in float (default fast)"},
+    {"precision", 0, OPTION_CHOICES, CLI_BENCH, AT(precision), "fast|exact", 0, 0,
+     "fast: activations in 8 bits where weights are quantised; exact: in float (default fast)"},
+    {"sync", 0, OPTION_CHOICE, ONE_SETTING, AT(sync), "finish|event|callback|flag|auto", 0, 0,
+     "how to wait for devices (default auto; the others are planned)"},
+    {"sync", 0, OPTION_CHOICES, CLI_BENCH, AT(sync), "finish|event|callback|flag|auto", 0, 0,
+     "how to wait for devices (default auto; the others are planned)"},
+    {"npu-memory", 0, OPTION_SIZE, HAS_MODEL, AT(npu_memory), "SIZE", 0, 9e18,
+     "memory for NPU graphs, such as 512M (planned)"},
+    {"openvino", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES, AT(openvino), "PATH", 0, 0,
+     "where the OpenVINO runtime is (planned; default: searched)"},
+    {"onnxruntime", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES, AT(onnxruntime), "PATH", 0, 0,
+     "where the ONNX Runtime is (planned; default: searched)"},
+
+    {NULL, 0, OPTION_FLAG, CLI_ALL, 0, NULL, 0, 0, "Common options:"},
+    {"threads", 0, OPTION_NUMBER, CLI_ALL & ~CLI_BENCH, AT(threads), "N", 0, 4096,
+     "threads of the CPU device; 0: one a core (default 0)"},
+    {"threads", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_threads), "N,N,...", 0, 4096,
+     "threads of the CPU device; 0: one a core (default 0)"},
+    {"json", 0, OPTION_FLAG, CLI_ALL & ~CLI_CHAT, AT(json), NULL, 0, 0, "print one JSON object on standard output"},
+    {"quiet", 0, OPTION_FLAG, CLI_ALL, AT(quiet), NULL, 0, 0, "no progress, timings or warnings"},
+    {"log-level", 0, OPTION_CHOICE, CLI_ALL, AT(log_level), "error|warn|info|debug", 0, 0,
+     "what to log (default warn)"},
+    {"help", 'h', OPTION_FLAG, CLI_ALL, AT(help), NULL, 0, 0, "show this"},
+};
+enum { N_ROWS = sizeof rows / sizeof *rows, LONG_BASE = 256 };
+
+/* ---- values ---------------------------------------------------------------------------------------------------- */
+
+static bool push_number(cli_numbers *numbers, int64_t value) {
+    if (!(numbers->n & (numbers->n - 1))) { /* grows at powers of two */
+        int64_t *grown = realloc(numbers->at, (numbers->n ? numbers->n * 2 : 1) * sizeof *grown);
+        if (!grown)
+            return false;
+        numbers->at = grown;
+    }
+    numbers->at[numbers->n++] = value;
+    return true;
+}
+
+static bool push_word(cli_words *words, const char *text, size_t bytes) {
+    char **grown = realloc(words->at, (words->n + 1) * sizeof *grown);
+    if (!grown)
+        return false;
+    words->at = grown;
+    words->at[words->n] = strndup(text, bytes);
+    return words->at[words->n++] != NULL;
+}
+
+/* Is text[0..bytes) one of the words of "a|b|c"? */
+static bool is_choice(const char *choices, const char *text, size_t bytes) {
+    for (const char *word = choices;; word++) {
+        size_t length = strcspn(word, "|");
+        if (length == bytes && !memcmp(word, text, bytes))
+            return true;
+        word += length;
+        if (!*word)
+            return false;
+    }
+}
+
+static int bad_value(const cli_command *command, const option_row *row, const char *value) {
+    if (row->kind == OPTION_CHOICE || row->kind == OPTION_CHOICES)
+        return cli_wrong(command, "--%s: '%s' is none of %s", row->name, value, row->value);
+    if (row->kind == OPTION_PATH)
+        return cli_wrong(command, "--%s: '%s': %s", row->name, value, strerror(errno));
+    if (row->kind == OPTION_SIZE)
+        return cli_wrong(command, "--%s: '%s' is no size such as 512M or 2G", row->name, value);
+    return cli_wrong(command, "--%s: '%s' is no %s of %.15g to %.15g", row->name, value,
+                     row->kind == OPTION_REAL ? "number" : "whole number", row->min, row->max);
+}
+
+/* Reads a whole number at *text and moves past it. */
+static bool read_number(const option_row *row, const char **text, int64_t *value) {
+    char *end;
+    errno = 0;
+    long long number = strtoll(*text, &end, 10);
+    if (end == *text || errno || (double)number < row->min || (double)number > row->max)
+        return false;
+    *text = end;
+    *value = number;
+    return true;
+}
+
+static bool set_numbers(const option_row *row, const char *text, cli_numbers *numbers) {
+    for (;; text++) {
+        int64_t value;
+        if (!read_number(row, &text, &value) || !push_number(numbers, value))
+            return false;
+        if (*text != ',')
+            return !*text;
+    }
+}
+
+static bool set_size(const option_row *row, const char *text, int64_t *size) {
+    static const char units[] = "KMGT";
+    if (!read_number(row, &text, size))
+        return false;
+    const char *unit = *text ? strchr(units, *text & ~0x20) : NULL;
+    if (unit) {
+        int shift = 10 * (int)(unit - units + 1);
+        if (*size > INT64_MAX >> shift)
+            return false;
+        *size <<= shift;
+        text++;
+    }
+    return !*text;
+}
+
+static bool set_choices(const option_row *row, const char *text, cli_words *words) {
+    for (;; text++) {
+        size_t bytes = row->kind == OPTION_CHOICES ? strcspn(text, ",") : strlen(text);
+        if (!is_choice(row->value, text, bytes) || !push_word(words, text, bytes))
+            return false;
+        text += bytes;
+        if (!*text)
+            return true;
+    }
+}
+
+static bool set_value(const option_row *row, const char *text, void *field) {
+    switch (row->kind) {
+    case OPTION_FLAG:
+        *(bool *)field = true;
+        return true;
+    case OPTION_NUMBER:
+        return read_number(row, &text, field) && !*text;
+    case OPTION_NUMBERS:
+        return set_numbers(row, text, field);
+    case OPTION_SIZE:
+        return set_size(row, text, field);
+    case OPTION_REAL: {
+        char *end;
+        double value = strtod(text, &end);
+        *(double *)field = value;
+        return end != text && !*end && isfinite(value) && value >= row->min && value <= row->max;
+    }
+    case OPTION_PATH:
+        return !access(text, F_OK) && push_word(field, text, strlen(text));
+    case OPTION_TEXT:
+        return push_word(field, text, strlen(text));
+    case OPTION_CHOICE:
+    case OPTION_CHOICES:
+        return set_choices(row, text, field);
+    }
+    return false;
+}
+
+/* ---- parsing --------------------------------------------------------------------------------------------------- */
+
+static const option_row *row_of(const cli_command *command, int code) {
+    for (int i = 0; i < N_ROWS; i++)
+        if (rows[i].name && rows[i].commands & command->bit && code &&
+            (code == LONG_BASE + i || code == rows[i].letter))
+            return &rows[i];
+    return NULL;
+}
+
+/* The table as getopt_long wants it. */
+static void build_getopt(const cli_command *command, struct option *longs, char *letters) {
+    *letters++ = ':'; /* a missing value is told apart from an unknown option */
+    for (int i = 0; i < N_ROWS; i++) {
+        const option_row *row = &rows[i];
+        if (!row->name || !(row->commands & command->bit))
+            continue;
+        int takes = row->kind == OPTION_FLAG ? no_argument : required_argument;
+        *longs++ = (struct option){row->name, takes, NULL, LONG_BASE + i};
+        if (row->letter) {
+            *letters++ = row->letter;
+            if (takes == required_argument)
+                *letters++ = ':';
+        }
+    }
+    *longs = (struct option){0};
+    *letters = 0;
+}
+
+static int misuse(const cli_command *command, int code, char **argv) {
+    const option_row *row = row_of(command, optopt);
+    const char *see = command->name;
+    if (code == ':')
+        return cli_wrong(command, "--%s needs a value: %s", row->name, row->value);
+    if (row)
+        return cli_wrong(command, "--%s takes no value", row->name);
+    if (optopt)
+        return cli_wrong(command, "unknown option '-%c'; see 'hetero %s --help'", optopt, see);
+    return cli_wrong(command, "unknown or ambiguous option '%s'; see 'hetero %s --help'", argv[optind - 1], see);
+}
+
+static int take_arguments(const cli_command *command, int argc, char **argv, cli_options *options) {
+    int n = 0;
+    for (const char *name = command->arguments; *name; n++) {
+        int length = (int)strcspn(name, " ");
+        if (n >= argc)
+            return cli_wrong(command, "%.*s is missing; see 'hetero %s --help'", length, name, command->name);
+        options->arguments[n] = argv[n];
+        name += length + (name[length] == ' ');
+    }
+    if (argc > n)
+        return cli_wrong(command, "unexpected argument '%s'; see 'hetero %s --help'", argv[n], command->name);
+    return CLI_DONE;
+}
+
+int cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *options) {
+    struct option longs[N_ROWS + 1];
+    char letters[2 * N_ROWS + 2];
+    build_getopt(command, longs, letters);
+    *options = (cli_options){.command = command,
+                             .max_tokens = command->bit == CLI_RUN ? 256 : 0,
+                             .top_k = 40,
+                             .seed = -1,
+                             .repetitions = 5,
+                             .temperature = 0.8,
+                             .top_p = 0.95,
+                             .min_p = 0.05,
+                             .repeat_penalty = 1};
+    opterr = 0;
+    optind = 0; /* from the start */
+    for (int code; (code = getopt_long(argc, argv, letters, longs, NULL)) != -1;) {
+        if (code == ':' || code == '?')
+            return misuse(command, code, argv);
+        const option_row *row = row_of(command, code);
+        if (!set_value(row, optarg, (char *)options + row->offset))
+            return bad_value(command, row, optarg);
+    }
+    return options->help ? CLI_DONE : take_arguments(command, argc - optind, argv + optind, options);
+}
+
+void cli_options_clear(cli_options *options) {
+    for (int i = 0; i < N_ROWS; i++) {
+        void *field = (char *)options + rows[i].offset;
+        if (!rows[i].name)
+            continue;
+        if (rows[i].kind == OPTION_NUMBERS) {
+            free(((cli_numbers *)field)->at);
+            *(cli_numbers *)field = (cli_numbers){0};
+        } else if (rows[i].kind >= OPTION_TEXT) {
+            cli_words *words = field;
+            while (words->n)
+                free(words->at[--words->n]);
+            free(words->at);
+            words->at = NULL;
+        }
+    }
+}
+
+const char *cli_last(const cli_words *words) {
+    return words->n ? words->at[words->n - 1] : NULL;
+}
+
+void cli_options_help(const cli_command *command) {
+    enum { COLUMN = 30 };
+    printf("Usage: hetero %s %s%s[OPTION...]\n\n%c%s.\n", command->name, command->usage, *command->usage ? " " : "",
+           command->summary[0] & ~0x20, command->summary + 1);
+    if (command->notes)
+        printf("%s\n", command->notes);
+    for (int i = 0; i < N_ROWS; i++) {
+        const option_row *row = &rows[i];
+        if (!(row->commands & command->bit))
+            continue;
+        if (!row->name) {
+            printf("\n%s\n", row->help);
+            continue;
+        }
+        int width = row->letter ? printf("  -%c, --%s", row->letter, row->name) : printf("      --%s", row->name);
+        if (row->value)
+            width += printf(" %s", row->value);
+        if (width >= COLUMN)
+            width = printf("\n") - 1;
+        printf("%*s%s\n", COLUMN - width, "", row->help);
+    }
+}

@@ -1,0 +1,26 @@
+/* hetero quantize: a model in another type. */
+#include "cli.h"
+
+#include <stdio.h>
+
+int cli_quantize(const cli_options *options) {
+    ht_error error;
+    ht_model *model;
+    ht_quantize_result result;
+    char in[32], out[32];
+    /* Opening it first tells a wrong input (exit 2) from a failed output (exit 1). */
+    int status = cli_open_model(options, &model);
+    if (status != CLI_DONE)
+        return status;
+    ht_model_close(model);
+    ht_status written = ht_quantize(options->arguments[0], options->arguments[1], options->arguments[2], cli_progress,
+                                    (void *)options, &result, &error);
+    cli_progress_clear();
+    if (written)
+        return cli_fail(options, &error);
+    if (options->json)
+        return cli_print_json(json_pack("{s:I, s:I}", "in_bytes", (json_int_t)result.in_bytes, "out_bytes",
+                                        (json_int_t)result.out_bytes));
+    printf("%s -> %s (%s)\n", cli_bytes(result.in_bytes, in), cli_bytes(result.out_bytes, out), options->arguments[2]);
+    return CLI_DONE;
+}

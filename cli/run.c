@@ -1,0 +1,91 @@
+/* hetero run: one prompt, one answer. */
+#include "cli.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The prompt's tokens: *ids from the library. */
+static int prompt_ids(const cli_options *options, const ht_model *model, const cli_text *text, int32_t **ids,
+                      size_t *n) {
+    ht_error error;
+    const char *prompt = text->bytes;
+    size_t bytes = text->n;
+    char *formatted = NULL;
+    if (!options->raw) {
+        const char *system = cli_last(&options->system);
+        const ht_message messages[] = {{"system", system}, {"user", prompt}};
+        if (strlen(prompt) != bytes)
+            return cli_wrong(options->command, "%s: a zero byte at %zu: a chat message cannot hold it (use --raw)",
+                             text->source, strlen(prompt));
+        if (ht_chat_format(model, system ? messages : messages + 1, system ? 2 : 1, true, &formatted, &error))
+            return cli_fail(options, &error);
+        prompt = formatted;
+        bytes = HT_STRLEN;
+    }
+    int status = CLI_DONE;
+    if (ht_tokenize(model, prompt, bytes, !options->no_special, ids, n, &error))
+        status = cli_fail(options, &error);
+    ht_free(formatted);
+    return status;
+}
+
+static int print_json(const ht_generate_result *result, const ht_engine_info *info, const int32_t *ids, size_t n,
+                      uint64_t seed) {
+    json_t *object = json_pack(
+        "{s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:I}", "prompt_ids", cli_json_ids(ids, n), "ids",
+        cli_json_ids(result->ids, result->n), "text", cli_json_text(result->text, result->text_bytes), "stop",
+        ht_stop_name(result->stop), "prefill_ms", cli_json_real(result->prefill_ms), "decode_ms",
+        cli_json_real(result->decode_ms), "prefill_tps", cli_json_real(cli_prefill_tps(result)), "decode_tps",
+        cli_json_real(cli_decode_tps(result)), "devices_used", cli_json_devices(info), "seed", (json_int_t)seed);
+    if (object && result->top)
+        json_object_set_new(object, "top", cli_json_top(result->top, result->n, result->n_top));
+    return cli_print_json(object);
+}
+
+static int generate(const cli_options *options, ht_model *model, const int32_t *ids, size_t n) {
+    ht_error error;
+    cli_session session;
+    cli_setting setting = cli_setting_of(options);
+    int status = cli_open_session(options, &setting, model, &session);
+    if (status != CLI_DONE)
+        return status;
+    ht_generate_result result;
+    uint64_t seed = cli_seed(options);
+    if (cli_generate(options, session.session, ids, n, seed, !options->json, &result, &error)) {
+        status = cli_fail(options, &error);
+    } else {
+        const ht_engine_info *info = ht_engine_get_info(session.engine);
+        if (options->json)
+            status = print_json(&result, info, ids, n, seed);
+        cli_print_timings(options, &result, info);
+        ht_generate_result_clear(&result);
+    }
+    cli_close_session(&session);
+    return status;
+}
+
+int cli_run(const cli_options *options) {
+    cli_text text;
+    ht_model *model;
+    if (options->raw && options->system.n)
+        return cli_wrong(options->command, "--system needs the chat template: leave out --raw");
+    if (options->logprobs && !options->json)
+        return cli_wrong(options->command, "--logprobs needs --json");
+    int status = cli_read_text(options, true, &text);
+    if (status != CLI_DONE)
+        return status;
+    status = cli_open_model(options, &model);
+    if (status == CLI_DONE) {
+        int32_t *ids;
+        size_t n;
+        status = prompt_ids(options, model, &text, &ids, &n);
+        if (status == CLI_DONE) {
+            status = generate(options, model, ids, n);
+            ht_free(ids);
+        }
+        ht_model_close(model);
+    }
+    free(text.bytes);
+    return status;
+}

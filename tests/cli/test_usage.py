@@ -1,0 +1,154 @@
+"""Options, help and exit statuses: nothing here computes."""
+import pytest
+
+pytestmark = pytest.mark.check
+
+COMMANDS = ["devices", "inspect", "tokenize", "run", "score", "chat", "perplexity", "quantize", "bench"]
+WITH_MODEL = [name for name in COMMANDS if name not in ("devices", "quantize")]
+OPTIONS = {
+    "devices": ["--openvino", "--onnxruntime"],
+    "inspect": [],
+    "tokenize": ["-p, --prompt", "-f, --file", "--no-special"],
+    "run": ["-p, --prompt", "-f, --file", "-n, ", "--raw", "--temp", "--top-k", "--top-p", "--min-p", "--repeat-penalty",
+            "--seed", "--stop", "--ctx", "--logprobs", "--system"],
+    "score": ["--ids", "-p, --prompt", "--top", "--chunk", "--ctx"],
+    "chat": ["--temp", "--seed", "--ctx", "--system"],
+    "perplexity": ["-f, --file", "--reference"],
+    "quantize": [],
+    "bench": ["--prompt", "--gen", "-r, "],
+}
+COMMON = ["--threads", "--quiet", "--log-level", "--help"]
+DEVICE = ["--devices", "--strategy", "--precision", "--sync", "--npu-memory", "--openvino", "--onnxruntime"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(hetero, command):
+    done = hetero(command, "--help")
+    assert done.code == 0 and done.err == ""
+    assert done.out.startswith(f"Usage: hetero {command}")
+    expected = OPTIONS[command] + COMMON + (DEVICE if command in WITH_MODEL else [])
+    expected += [] if command == "chat" else ["--json"]
+    for option in expected:
+        assert option in done.out
+    assert max(map(len, done.out.splitlines())) <= 120
+
+
+def test_no_command(hetero):
+    done = hetero()
+    assert done.code == 2 and done.out == "" and done.err.startswith("Usage: hetero COMMAND")
+
+
+@pytest.mark.parametrize("argument", ["--help", "-h", "help"])
+def test_overview_names_every_command(hetero, argument):
+    done = hetero(argument)
+    assert done.code == 0
+    for command in COMMANDS:
+        assert f"\n  {command} " in done.out
+
+
+def test_version(hetero):
+    done = hetero("--version")
+    assert done.code == 0 and done.out.startswith("hetero 0.1.0 (commit ")
+
+
+def test_unknown_command_and_option(hetero):
+    hetero("fly").refuses("unknown command 'fly'")
+    hetero("--fly").refuses("unknown option '--fly'")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_unknown_option_is_named(hetero, command):
+    hetero(command, "x", "--bogus").refuses(f"hetero {command}: ", "'--bogus'")
+    hetero(command, "x", "-z").refuses("'-z'")
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "devices"])
+def test_missing_argument_is_named(hetero, command):
+    hetero(command).refuses("IN is missing" if command == "quantize" else "MODEL is missing")
+
+
+def test_arguments_too_many_or_few(hetero):
+    hetero("run", "a", "b", "-p", "x").refuses("unexpected argument 'b'")
+    hetero("quantize", "a", "b").refuses("TYPE is missing")
+    hetero("devices", "a").refuses("unexpected argument 'a'")
+
+
+BAD = [
+    ("run", "--threads", "two"), ("run", "--threads", "-1"), ("run", "--threads", ""), ("run", "-n", "1.5"),
+    ("run", "-n", "99999999999999999999"), ("run", "--temp", "nan"), ("run", "--temp", "-1"), ("run", "--top-p", "1.5"),
+    ("run", "--top-k", "-3"), ("run", "--seed", "x"), ("run", "--ctx", "0"), ("run", "--log-level", "loud"),
+    ("run", "--npu-memory", "5X"), ("run", "--npu-memory", "9999999999999T"), ("run", "--openvino", "/nowhere"),
+    ("run", "--onnxruntime", "/nowhere"), ("score", "--ids", "1,2,"), ("score", "--ids", "1,-2"), ("score", "--ids", ""),
+    ("score", "--chunk", "-1"), ("bench", "--prompt", "64,,1"), ("bench", "-r", "0"), ("bench", "--gen", "a"),
+    ("bench", "--strategy", "single,both"), ("perplexity", "--reference", "fast"),
+]
+
+
+@pytest.mark.parametrize("command,option,value", BAD)
+def test_bad_value_is_named(hetero, command, option, value):
+    names = {"-n": "--max-tokens", "-r": "--repetitions"}
+    hetero(command, "m.gguf", option, value).refuses(f"hetero {command}: ", names.get(option, option), f"'{value}'")
+
+
+@pytest.mark.parametrize("command", WITH_MODEL)
+@pytest.mark.parametrize("option", ["--strategy", "--precision", "--sync"])
+def test_bad_choice_lists_the_choices(hetero, command, option):
+    hetero(command, "m.gguf", option, "purple").refuses(option, "'purple'", "|")
+
+
+def test_missing_and_needless_values(hetero):
+    hetero("run", "m.gguf", "--threads").refuses("--threads", "needs a value")
+    hetero("run", "m.gguf", "--raw=1").refuses("--raw takes no value")
+
+
+@pytest.mark.parametrize("command", ["tokenize", "run", "score", "perplexity"])
+def test_missing_file_as_model(hetero, command, tmp_path):
+    text = tmp_path / "text"
+    text.write_text("hello " * 100)
+    hetero(command, "no/such.gguf", "-f", text).refuses("no/such.gguf")
+
+
+@pytest.mark.parametrize("command", ["inspect", "chat", "bench"])
+def test_missing_file_as_model_without_text(hetero, command):
+    hetero(command, "no/such.gguf").refuses("no/such.gguf")
+
+
+def test_directory_empty_and_other_file_as_model(hetero, tmp_path):
+    hetero("inspect", tmp_path).refuses(str(tmp_path))
+    empty, other = tmp_path / "empty.gguf", tmp_path / "other.gguf"
+    empty.write_bytes(b"")
+    other.write_bytes(b"PK\x03\x04" * 100)
+    for path in (empty, other):
+        hetero("inspect", path).refuses(str(path))
+        hetero("quantize", path, tmp_path / "out.gguf", "q4_0").refuses(str(path))
+
+
+def test_name_with_a_newline_stays_one_line(hetero):
+    hetero("inspect", "no\nsuch").refuses("no?such")
+
+
+@pytest.mark.parametrize("command", ["run", "score"])
+def test_prompts_that_are_none(hetero, model, command, tmp_path):
+    empty, binary = tmp_path / "empty", tmp_path / "binary"
+    empty.write_bytes(b"")
+    binary.write_bytes(b"caf\xe9")
+    hetero(command, model).refuses("-p TEXT")
+    hetero(command, model, "-p", "").refuses("-p", "empty")
+    hetero(command, model, "-f", empty).refuses(str(empty), "empty")
+    hetero(command, model, "-f", binary).refuses(str(binary), "invalid UTF-8 at byte 3")
+    hetero(command, model, "-p", "a\udcff").refuses("-p", "invalid UTF-8 at byte 1")
+    hetero(command, model, "-p", "x", "-f", empty).refuses("-p and -f")
+    hetero(command, model, "-f", tmp_path).refuses(str(tmp_path), "directory")
+    hetero(command, model, "-f", tmp_path / "absent").refuses("absent")
+
+
+@pytest.mark.parametrize("surrogate", [b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\x80"])
+def test_every_kind_of_invalid_utf8(hetero, model, surrogate):
+    hetero("tokenize", model, "-f", "-", stdin=b"ok" + surrogate).refuses("standard input", "byte 2")
+
+
+def test_options_that_exclude_each_other(hetero, model):
+    hetero("run", model, "--raw", "--system", "s", "-p", "x").refuses("--system", "--raw")
+    hetero("run", model, "--logprobs", "3", "-p", "x").refuses("--logprobs", "--json")
+    hetero("score", model, "--ids", "1,2", "-p", "x").refuses("--ids")
+    hetero("run", model, "-f", "-", stdin=b"a\0b").refuses("zero byte", "--raw")
