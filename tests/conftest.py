@@ -1,0 +1,75 @@
+"""What all tests of the command share: where it is, where models are, which instruction sets this machine has.
+
+The binary is $HETERO, or build/hetero of this checkout; models come from models/ (`make models`)."""
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+BINARY = os.environ.get("HETERO", str(ROOT / "build" / "hetero"))
+MODELS = ROOT / "models"
+
+# What the CPU device asks of the processor before it takes an instruction set, as /proc/cpuinfo spells it.
+ISAS = {"scalar": set(), "avx2": {"avx2", "fma", "f16c"},
+        "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"}}
+
+
+def processor_flags():
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    lacks = ISAS[request.param] - processor_flags()
+    if lacks:
+        pytest.skip(f"this processor has no {request.param}: it lacks {', '.join(sorted(lacks))}")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def model_file():
+    def find(name):
+        path = MODELS / name
+        if not path.exists():
+            pytest.skip(f"{path} is missing: make models")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def command_json():
+    """Runs the command with --json and returns its object."""
+    assert os.access(BINARY, os.X_OK), f"{BINARY}: not built; set HETERO to the binary"
+
+    def run(*arguments, timeout=600):
+        done = subprocess.run([BINARY, *map(str, arguments), "--json", "--quiet"], capture_output=True, timeout=timeout,
+                              check=False)
+        assert done.returncode == 0, (done.returncode, done.stderr.decode("utf-8", "replace"))
+        return json.loads(done.stdout)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def score(command_json):
+    """(logprobs, top): log-probability of each id given those before it, and the alternatives that follow each as {id: logprob}."""
+
+    def run(path, ids, precision, top=0, chunk=0, isa=None):
+        options = ["--ids", ",".join(map(str, ids)), "--precision", precision, "--chunk", chunk,
+                   "--devices", f"cpu:isa={isa}" if isa else "cpu"]
+        answer = command_json("score", path, *options, *(["--top", top] if top else []))
+        assert answer["ids"] == list(ids)
+        assert len(answer["logprobs"]) == len(ids) and answer["logprobs"][0] is None
+        rows = [{e["id"]: e["logprob"] for e in row} for row in answer.get("top", [])] if top else []
+        assert not top or [len(row) for row in rows] == [top] * len(ids)
+        return answer["logprobs"], rows
+
+    return run

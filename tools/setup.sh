@@ -1,0 +1,41 @@
+#!/bin/sh
+# usage: setup.sh build|test|ci
+# Sees to it that the Debian packages are there which building, testing or CI needs. Root gets them installed; anyone
+# else is told the one command to type. Asks the network for nothing when nothing is missing.
+set -eu
+build="gcc libc6-dev make cmake pkg-config libpcre2-dev libutf8proc-dev libjansson-dev libedit-dev opencl-headers
+       python3 python3-pip ca-certificates"
+test="$build libcmocka-dev binutils python3-venv pocl-opencl-icd ocl-icd-libopencl1 clang"
+ci="$test git clang-14 libclang-rt-14-dev llvm-14 clang-format-14 clang-tidy-14"
+case ${1-} in
+    build) wanted=$build ;;
+    test) wanted=$test ;;
+    ci) wanted=$ci ;;
+    *) sed -n '2,4s/^# //p' "$0"; exit 2 ;;
+esac
+
+if ! command -v dpkg-query >/dev/null; then
+    echo "Not a Debian system: going on with what is there. On Debian these packages are used:" $wanted >&2
+    exit 0
+fi
+missing=
+for package in $wanted; do
+    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$state" = installed ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" -ne 0 ]; then
+    echo "Some Debian packages are missing. Type this, then the same make command again:" >&2
+    echo "  sudo apt-get install -y$missing" >&2
+    exit 1
+fi
+echo "Installing Debian packages:$missing"
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# shellcheck disable=SC2086 # the list is words
+{ apt-get update -q && apt-get install -y -q --no-install-recommends $missing; } >"$log" 2>&1 || {
+    tail -n 20 "$log" >&2
+    echo "apt-get could not install:$missing" >&2
+    exit 1
+}
