@@ -117,11 +117,11 @@ ht_status ht_chat_format(const ht_model *model, const ht_message *messages, size
 /* ---- devices ----------------------------------------------------------------------------------------------------- */
 
 typedef struct ht_device_info {
-    char name[64];         /* "cpu", "opencl:0", ... */
-    char kind[8];          /* "cpu", "gpu", "npu" */
-    char runtime[64];      /* "hetero avx512-vnni", "OpenCL 3.0 PoCL", ... */
-    char description[160]; /* processor's own name */
-    char dtypes[96];       /* weight forms, comma-separated: "int4,int8,f16,f32" */
+    char name[64];           /* "cpu", "opencl:0", ... */
+    char kind[8];            /* "cpu", "gpu", "npu" */
+    char runtime[64];        /* "hetero avx512-vnni", "OpenCL 3.0 PoCL", ... */
+    char description[160];   /* processor's own name */
+    char dtypes[96];         /* weight forms, comma-separated: "int4,int8,f16,f32" */
     char static_lengths[96]; /* "" for a device that takes any length */
     uint64_t memory_bytes;
     bool unified_memory, usable;
@@ -137,11 +137,11 @@ typedef struct ht_engine ht_engine;
 typedef enum ht_precision { HT_PRECISION_FAST, HT_PRECISION_EXACT } ht_precision;
 
 typedef struct ht_engine_options { /* zero-initialise: every zero means the default */
-    const char *devices;  /* "cpu", "cpu:cpus=0-1:isa=avx2", ...; NULL: all found */
-    int threads;          /* of the CPU device; 0: one per core */
+    const char *devices;           /* "cpu", "cpu:cpus=0-1:isa=avx2", ...; NULL: all found */
+    int threads;                   /* of the CPU device; 0: one per core */
     ht_precision precision;
-    int context;          /* tokens a session can hold; 0: the model's own, at most 4096 */
-    int chunk;            /* tokens computed at once in prefill; 0: 512 */
+    int context; /* tokens a session can hold; 0: the model's own, at most 4096 */
+    int chunk;   /* tokens computed at once in prefill; 0: 512 */
     ht_progress_function progress;
     void *progress_user;
 } ht_engine_options;
@@ -179,12 +179,12 @@ ht_status ht_session_prefill(ht_session *session, const int32_t *ids, size_t n, 
 ht_status ht_session_decode(ht_session *session, int32_t id, const float **logits, ht_error *error);
 
 typedef struct ht_sampling { /* zero-initialised: greedy */
-    float temperature;    /* <= 0: greedy */
-    int top_k;            /* 0: off */
-    float top_p, min_p;   /* 0: off */
-    float repeat_penalty; /* 0 or 1: off */
-    int repeat_window;    /* last tokens the penalty looks at; 0: 64 */
-    uint64_t seed;        /* 0: a random one; any other draws the same tokens every time */
+    float temperature;       /* <= 0: greedy */
+    int top_k;               /* 0: off */
+    float top_p, min_p;      /* 0: off */
+    float repeat_penalty;    /* 0 or 1: off */
+    int repeat_window;       /* last tokens the penalty looks at; 0: 64 */
+    uint64_t seed;           /* 0: a random one; any other draws the same tokens every time */
 } ht_sampling;
 
 typedef struct ht_token_logprob {
@@ -193,16 +193,16 @@ typedef struct ht_token_logprob {
 } ht_token_logprob;
 
 typedef struct ht_generation { /* what a token callback sees */
-    int32_t id;                       /* token just sampled; -1: none, what was held back follows at the end */
-    const char *text;                 /* whole UTF-8 characters that can be shown by now, may be "" */
+    int32_t id;                /* token just sampled; -1: none, what was held back follows at the end */
+    const char *text;          /* whole UTF-8 characters that can be shown by now, may be "" */
     size_t text_bytes;
-    const ht_token_logprob *top;      /* n_top alternatives by the model's own (temperature 1) probabilities */
+    const ht_token_logprob *top; /* n_top alternatives by the model's own (temperature 1) probabilities */
     size_t n_top;
 } ht_generation;
 typedef bool (*ht_token_function)(const ht_generation *step, void *user); /* false: stop here */
 
 typedef struct ht_generate_options { /* zero-initialise */
-    int max_tokens; /* 0: until an end token or the context is full */
+    int max_tokens;                  /* 0: until an end token or the context is full */
     ht_sampling sampling;
     const char *const *stop; /* strings that end the text; not part of it */
     size_t n_stop;
@@ -211,7 +211,14 @@ typedef struct ht_generate_options { /* zero-initialise */
     void *user;
 } ht_generate_options;
 
-typedef enum ht_stop { HT_STOP_LIMIT, HT_STOP_END, HT_STOP_STRING, HT_STOP_CONTEXT, HT_STOP_CALLER, HT_STOP_CANCELLED } ht_stop;
+typedef enum ht_stop {
+    HT_STOP_LIMIT,
+    HT_STOP_END,
+    HT_STOP_STRING,
+    HT_STOP_CONTEXT,
+    HT_STOP_CALLER,
+    HT_STOP_CANCELLED
+} ht_stop;
 const char *ht_stop_name(ht_stop stop); /* "limit", "end", "string", "context", "caller", "cancelled" */
 
 typedef struct ht_generate_result {
@@ -250,8 +257,8 @@ ht_status ht_perplexity(ht_session *session, ht_session *reference, const char *
                         ht_progress_function progress, void *user, ht_perplexity_result *result, ht_error *error);
 
 typedef struct ht_bench_options { /* zero-initialise */
-    int prompt, gen;  /* exactly one is positive: prefill of `prompt` tokens, or `gen` tokens decoded after one */
-    int repetitions;  /* 0: 5; one warm-up run besides */
+    int prompt, gen; /* exactly one is positive: prefill of `prompt` tokens, or `gen` tokens decoded after one */
+    int repetitions; /* 0: 5; one warm-up run besides */
 } ht_bench_options;
 typedef struct ht_bench_result {
     double tps_median, tps_min, tps_max; /* tokens per second */

@@ -45,12 +45,17 @@ def model_file():
 
 
 @pytest.fixture(scope="session")
-def command_json():
-    """Runs the command with --json and returns its object."""
+def binary():
     assert os.access(BINARY, os.X_OK), f"{BINARY}: not built; set HETERO to the binary"
+    return BINARY
+
+
+@pytest.fixture(scope="session")
+def command_json(binary):
+    """Runs the command with --json and returns its object."""
 
     def run(*arguments, timeout=600):
-        done = subprocess.run([BINARY, *map(str, arguments), "--json", "--quiet"], capture_output=True, timeout=timeout,
+        done = subprocess.run([binary, *map(str, arguments), "--json", "--quiet"], capture_output=True, timeout=timeout,
                               check=False)
         assert done.returncode == 0, (done.returncode, done.stderr.decode("utf-8", "replace"))
         return json.loads(done.stdout)
@@ -60,7 +65,7 @@ def command_json():
 
 @pytest.fixture(scope="session")
 def score(command_json):
-    """(logprobs, top): log-probability of each id given those before it, and the alternatives that follow each as {id: logprob}."""
+    """(logprobs, top): log-probability of each id given those before it; {id: logprob} of what follows each."""
 
     def run(path, ids, precision, top=0, chunk=0, isa=None):
         options = ["--ids", ",".join(map(str, ids)), "--precision", precision, "--chunk", chunk,

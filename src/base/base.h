@@ -17,15 +17,23 @@
 #endif
 
 #define HT_COUNT(array) (sizeof(array) / sizeof((array)[0]))
-static inline size_t ht_min_size(size_t a, size_t b) { return a < b ? a : b; }
-static inline size_t ht_max_size(size_t a, size_t b) { return a > b ? a : b; }
-static inline size_t ht_round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+static inline size_t ht_min_size(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+static inline size_t ht_max_size(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+static inline size_t ht_round_up(size_t n, size_t multiple) {
+    return (n + multiple - 1) / multiple * multiple;
+}
 
 /* Fills *error (if not NULL) and returns status, so that `return ht_fail(error, HT_ERROR_IO, "...", ...)` reads well. */
 ht_status ht_fail(ht_error *error, ht_status status, const char *format, ...) HT_PRINTF(3, 4);
 /* The same call, but the compiler sees which status comes back, so that it does not warn of variables that only success
  * sets. `status` is evaluated twice. */
-static inline ht_status ht_known_status(ht_status returned, ht_status known) { return (void)returned, known; }
+static inline ht_status ht_known_status(ht_status returned, ht_status known) {
+    return (void)returned, known;
+}
 #define ht_fail(error, status, ...) ht_known_status(ht_fail((error), (status), __VA_ARGS__), (status))
 /* Puts "context: " before an error's text and returns its status. */
 ht_status ht_error_prefix(ht_error *error, const char *format, ...) HT_PRINTF(2, 3);
@@ -86,7 +94,10 @@ int32_t ht_utf8_next(const char *text, size_t bytes, size_t *used);
 float ht_f16_to_f32(uint16_t h);
 uint16_t ht_f32_to_f16(float f);
 static inline float ht_bf16_to_f32(uint16_t h) {
-    union { uint32_t u; float f; } bits = {(uint32_t)h << 16};
+    union {
+        uint32_t u;
+        float f;
+    } bits = {(uint32_t)h << 16};
     return bits.f;
 }
 

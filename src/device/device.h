@@ -43,7 +43,7 @@ typedef struct ht_kv_layer {
 
 /* What a submitted task works on. All tokens of a submit follow each other: token t is at position `position` + t. */
 typedef struct ht_binding {
-    const ht_view *slots; /* [HT_SLOT_COUNT] */
+    const ht_view *slots;  /* [HT_SLOT_COUNT] */
     const ht_kv_layer *kv; /* [layers] */
     size_t position;
     size_t tokens;
@@ -58,7 +58,7 @@ typedef struct ht_device_caps {
     bool runs_in_caller; /* submit computes before it returns: submit it last in a step */
     const int *lengths;  /* static lengths, ascending; NULL: any length */
     size_t n_lengths;
-    uint64_t cores;      /* bit i: occupies core i of the machine */
+    uint64_t cores; /* bit i: occupies core i of the machine */
 } ht_device_caps;
 
 typedef struct ht_device_options {
@@ -67,7 +67,7 @@ typedef struct ht_device_options {
     int threads;         /* 0: one per core */
     ht_precision precision;
     const ht_hparams *hparams; /* of the model to run */
-    size_t max_tokens;   /* most tokens of one submit */
+    size_t max_tokens;         /* most tokens of one submit */
     size_t max_context;
 } ht_device_options;
 
@@ -92,7 +92,8 @@ typedef struct ht_device_ops {
     void (*release)(ht_device *device, ht_task *task);
     size_t (*task_bytes)(const ht_task *task); /* memory its weights hold; for the account */
     /* Starts once every dependency is complete. */
-    ht_status (*submit)(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after, size_t n_after, ht_ticket *ticket, ht_error *error);
+    ht_status (*submit)(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
+                        size_t n_after, ht_ticket *ticket, ht_error *error);
     ht_ticket (*completed)(ht_device *device); /* never blocks */
     ht_status (*wait)(ht_device *device, ht_ticket ticket, ht_sync sync, ht_error *error);
 } ht_device_ops;

@@ -14,7 +14,8 @@
 /* ---- pool ------------------------------------------------------------------------------------------------------------ */
 
 static size_t slot_tokens(const ht_engine *engine, ht_slot slot) {
-    return slot == HT_SLOT_LOGITS ? ht_min_size(HT_HEAD_TOKENS, (size_t)engine->info.chunk) : (size_t)engine->info.chunk;
+    return slot == HT_SLOT_LOGITS ? ht_min_size(HT_HEAD_TOKENS, (size_t)engine->info.chunk)
+                                  : (size_t)engine->info.chunk;
 }
 
 static ht_status create_slots(ht_engine *engine, ht_error *error) {
@@ -24,14 +25,16 @@ static ht_status create_slots(ht_engine *engine, ht_error *error) {
         const size_t stride = slot == HT_SLOT_IDS ? 1 : ht_round_up(width, 16);
         const size_t bytes = ht_round_up(stride * slot_tokens(engine, (ht_slot)slot) * 4, 4096);
         void *pages = ht_pages_alloc(bytes);
-        if (!pages) return ht_fail(error, HT_ERROR_MEMORY, "no memory for a buffer of %zu bytes", bytes);
+        if (!pages)
+            return ht_fail(error, HT_ERROR_MEMORY, "no memory for a buffer of %zu bytes", bytes);
         engine->slots[slot] = (ht_view){pages, stride};
         engine->slot_bytes[slot] = bytes;
         engine->info.buffer_bytes += bytes;
         for (size_t d = 0; d < engine->n_devices; d++) {
             const ht_device_ops *ops = engine->devices[d]->ops;
             ht_status status = ops->import ? ops->import(engine->devices[d], pages, bytes, error) : HT_OK;
-            if (status) return status;
+            if (status)
+                return status;
         }
     }
     return HT_OK;
@@ -45,15 +48,22 @@ static ht_status open_devices(ht_engine *engine, const ht_engine_options *option
     while (*list) {
         char spec[256];
         const size_t length = strcspn(list, ",");
-        if (length == 0 || length >= sizeof spec) return ht_fail(error, HT_ERROR_ARGUMENT, "devices: an empty or overlong name in \"%s\"", options->devices);
-        if (engine->n_devices == HT_MAX_DEVICES) return ht_fail(error, HT_ERROR_ARGUMENT, "devices: more than %d", HT_MAX_DEVICES);
+        if (length == 0 || length >= sizeof spec)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "devices: an empty or overlong name in \"%s\"", options->devices);
+        if (engine->n_devices == HT_MAX_DEVICES)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "devices: more than %d", HT_MAX_DEVICES);
         memcpy(spec, list, length);
         spec[length] = 0;
-        const ht_device_options device = {.threads = options->threads, .precision = options->precision, .hparams = &engine->model->hparams,
-                                          .max_tokens = (size_t)engine->info.chunk, .max_context = (size_t)engine->info.context};
+        const ht_device_options device = {.threads = options->threads,
+                                          .precision = options->precision,
+                                          .hparams = &engine->model->hparams,
+                                          .max_tokens = (size_t)engine->info.chunk,
+                                          .max_context = (size_t)engine->info.context};
         ht_status status = ht_device_open(spec, &device, &engine->devices[engine->n_devices], error);
-        if (status) return status;
-        engine->names[engine->n_devices] = engine->devices[engine->n_devices]->ops->caps(engine->devices[engine->n_devices])->name;
+        if (status)
+            return status;
+        engine->names[engine->n_devices] =
+            engine->devices[engine->n_devices]->ops->caps(engine->devices[engine->n_devices])->name;
         engine->n_devices++;
         list += length + (list[length] == ',');
     }
@@ -69,13 +79,16 @@ static ht_status prepare_step(ht_engine *engine, ht_step *step, ht_error *error)
     for (size_t d = 0; d < engine->n_devices; d++) {
         ht_device *device = engine->devices[d];
         ht_slice whole = {0};
-        if (step->op->kind == HT_OP_MATMUL) whole = (ht_slice){0, ht_op_rows(step->op), 0, ht_op_cols(step->op)};
-        if ((why = device->ops->refuses ? device->ops->refuses(device, step->op, &whole) : NULL)) continue;
+        if (step->op->kind == HT_OP_MATMUL)
+            whole = (ht_slice){0, ht_op_rows(step->op), 0, ht_op_cols(step->op)};
+        if ((why = device->ops->refuses ? device->ops->refuses(device, step->op, &whole) : NULL))
+            continue;
         step->n_slices = 1;
         step->slices[0].device = (int)d;
         step->slices[0].slice = whole;
         ht_status status = device->ops->prepare(device, step->op, &whole, &step->slices[0].task, error);
-        if (status) return status;
+        if (status)
+            return status;
         engine->info.weight_bytes += device->ops->task_bytes ? device->ops->task_bytes(step->slices[0].task) : 0;
         return HT_OK;
     }
@@ -85,16 +98,21 @@ static ht_status prepare_step(ht_engine *engine, ht_step *step, ht_error *error)
 static ht_status prepare_steps(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const ht_model *model = engine->model;
     ht_status status = ht_alloc((void **)&engine->steps, model->n_ops, sizeof *engine->steps, "the plan", error);
-    if (status) return status;
+    if (status)
+        return status;
     engine->n_steps = model->n_ops;
     for (size_t i = 0; i < model->n_ops; i++) {
         engine->steps[i].op = &model->ops[i];
-        if ((status = prepare_step(engine, &engine->steps[i], error))) return status;
-        for (int p = 0; p < model->ops[i].n_parts && model->ops[i].kind == HT_OP_MATMUL; p++) { /* devices hold their own copies now */
+        if ((status = prepare_step(engine, &engine->steps[i], error)))
+            return status;
+        for (int p = 0; p < model->ops[i].n_parts && model->ops[i].kind == HT_OP_MATMUL;
+             p++) { /* devices hold their own copies now */
             const ht_matrix *m = &model->ops[i].parts[p];
-            if (m->data) ht_mapping_drop(m->data, m->rows * m->row_bytes);
+            if (m->data)
+                ht_mapping_drop(m->data, m->rows * m->row_bytes);
         }
-        if (options->progress && !options->progress("loading", (double)(i + 1), (double)model->n_ops, options->progress_user))
+        if (options->progress &&
+            !options->progress("loading", (double)(i + 1), (double)model->n_ops, options->progress_user))
             return ht_fail(error, HT_ERROR_CANCELLED, "loading was stopped");
     }
     return HT_OK;
@@ -105,59 +123,80 @@ static ht_status prepare_steps(ht_engine *engine, const ht_engine_options *optio
 static ht_status read_options(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const int own = engine->model->hparams.context_length;
     if (options->context < 0 || options->chunk < 0 || options->threads < 0)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "%s must not be negative", options->context < 0 ? "context" : options->chunk < 0 ? "chunk" : "threads");
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s must not be negative",
+                       options->context < 0 ? "context"
+                       : options->chunk < 0 ? "chunk"
+                                            : "threads");
     if (options->context > own)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "context: %d tokens are more than the model's own %d", options->context, own);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "context: %d tokens are more than the model's own %d",
+                       options->context, own);
     engine->info.context = options->context ? options->context : (int)ht_min_size((size_t)own, DEFAULT_CONTEXT);
     engine->info.chunk = options->chunk ? options->chunk : DEFAULT_CHUNK;
-    if (engine->info.chunk > engine->info.context) engine->info.chunk = engine->info.context;
+    if (engine->info.chunk > engine->info.context)
+        engine->info.chunk = engine->info.context;
     engine->info.precision = options->precision;
     const ht_hparams *h = &engine->model->hparams;
-    engine->info.kv_bytes_per_session = (uint64_t)h->layers * 2 * (uint64_t)h->kv_heads * (uint64_t)engine->info.context * (uint64_t)h->head_dim * 2;
+    engine->info.kv_bytes_per_session =
+        (uint64_t)h->layers * 2 * (uint64_t)h->kv_heads * (uint64_t)engine->info.context * (uint64_t)h->head_dim * 2;
     return HT_OK;
 }
 
 ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht_engine **out, ht_error *error) {
     static const ht_engine_options defaults;
-    if (!options) options = &defaults;
+    if (!options)
+        options = &defaults;
     ht_engine *engine;
     ht_status status = ht_alloc((void **)&engine, 1, sizeof *engine, "an engine", error);
-    if (status) return status;
+    if (status)
+        return status;
     engine->model = model;
     atomic_flag_clear(&engine->busy);
     status = read_options(engine, options, error);
-    if (!status) status = ht_model_extend_rope(model, (size_t)engine->info.context, error);
-    if (!status) status = open_devices(engine, options, error);
-    if (!status) status = create_slots(engine, error);
-    if (!status) status = prepare_steps(engine, options, error);
+    if (!status)
+        status = ht_model_extend_rope(model, (size_t)engine->info.context, error);
+    if (!status)
+        status = open_devices(engine, options, error);
+    if (!status)
+        status = create_slots(engine, error);
+    if (!status)
+        status = prepare_steps(engine, options, error);
     if (status) {
         ht_engine_destroy(engine);
         return status;
     }
     for (size_t d = 0; d < engine->n_devices; d++) {
         const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
-        if (caps->kind == HT_DEVICE_CPU) engine->info.threads = options->threads ? options->threads : __builtin_popcountll(caps->cores);
+        if (caps->kind == HT_DEVICE_CPU)
+            engine->info.threads = options->threads ? options->threads : __builtin_popcountll(caps->cores);
     }
     *out = engine;
     return HT_OK;
 }
 
 void ht_engine_destroy(ht_engine *engine) {
-    if (!engine) return;
+    if (!engine)
+        return;
     for (size_t i = 0; i < engine->n_steps; i++)
         for (size_t s = 0; s < engine->steps[i].n_slices; s++) {
             struct ht_step_slice *slice = &engine->steps[i].slices[s];
-            if (slice->task) engine->devices[slice->device]->ops->release(engine->devices[slice->device], slice->task);
+            if (slice->task)
+                engine->devices[slice->device]->ops->release(engine->devices[slice->device], slice->task);
         }
     free(engine->steps);
-    for (size_t d = 0; d < engine->n_devices; d++) engine->devices[d]->ops->close(engine->devices[d]);
+    for (size_t d = 0; d < engine->n_devices; d++)
+        engine->devices[d]->ops->close(engine->devices[d]);
     for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
-        if (engine->slots[slot].data) ht_pages_free(engine->slots[slot].data, engine->slot_bytes[slot]);
+        if (engine->slots[slot].data)
+            ht_pages_free(engine->slots[slot].data, engine->slot_bytes[slot]);
     free(engine);
 }
 
-const ht_engine_info *ht_engine_get_info(const ht_engine *engine) { return &engine->info; }
-ht_model *ht_engine_model(const ht_engine *engine) { return engine->model; }
+const ht_engine_info *ht_engine_get_info(const ht_engine *engine) {
+    return &engine->info;
+}
+ht_model *ht_engine_model(const ht_engine *engine) {
+    return engine->model;
+}
 
 /* ---- KV cache ------------------------------------------------------------------------------------------------------------------- */
 
@@ -170,23 +209,29 @@ ht_status ht_kv_create(const ht_engine *engine, ht_kv_layer **out, ht_error *err
     const size_t layers = (size_t)engine->model->hparams.layers, bytes = kv_layer_bytes(engine);
     ht_kv_layer *kv;
     ht_status status = ht_alloc((void **)&kv, layers, sizeof *kv, "the KV cache", error);
-    if (status) return status;
+    if (status)
+        return status;
     for (size_t i = 0; i < layers; i++) {
         kv[i] = (ht_kv_layer){ht_pages_alloc(bytes), ht_pages_alloc(bytes), (size_t)engine->info.context};
-        if (kv[i].keys && kv[i].values) continue;
+        if (kv[i].keys && kv[i].values)
+            continue;
         ht_kv_destroy(engine, kv);
-        return ht_fail(error, HT_ERROR_MEMORY, "no memory for a KV cache of %zu MiB (context %d)", 2 * layers * bytes >> 20, engine->info.context);
+        return ht_fail(error, HT_ERROR_MEMORY, "no memory for a KV cache of %zu MiB (context %d)",
+                       2 * layers * bytes >> 20, engine->info.context);
     }
     *out = kv;
     return HT_OK;
 }
 
 void ht_kv_destroy(const ht_engine *engine, ht_kv_layer *kv) {
-    if (!kv) return;
+    if (!kv)
+        return;
     const size_t bytes = kv_layer_bytes(engine);
     for (int i = 0; i < engine->model->hparams.layers; i++) {
-        if (kv[i].keys) ht_pages_free(kv[i].keys, bytes);
-        if (kv[i].values) ht_pages_free(kv[i].values, bytes);
+        if (kv[i].keys)
+            ht_pages_free(kv[i].keys, bytes);
+        if (kv[i].values)
+            ht_pages_free(kv[i].values, bytes);
     }
     free(kv);
 }
@@ -196,12 +241,16 @@ void ht_kv_destroy(const ht_engine *engine, ht_kv_layer *kv) {
 /* Sessions that share an engine take turns by the pass: milliseconds, so sleeping a little between looks costs nothing. */
 void ht_engine_lock(ht_engine *engine) {
     for (int i = 0; atomic_flag_test_and_set_explicit(&engine->busy, memory_order_acquire); i++) {
-        if (i < 100) sched_yield();
-        else nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        if (i < 100)
+            sched_yield();
+        else
+            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     }
 }
 
-void ht_engine_unlock(ht_engine *engine) { atomic_flag_clear_explicit(&engine->busy, memory_order_release); }
+void ht_engine_unlock(ht_engine *engine) {
+    atomic_flag_clear_explicit(&engine->busy, memory_order_release);
+}
 
 /* Submits every slice, the one that computes in this thread last, then joins. */
 static ht_status run_step(ht_engine *engine, const ht_step *step, const ht_binding *binding, ht_error *error) {
@@ -209,7 +258,8 @@ static ht_status run_step(ht_engine *engine, const ht_step *step, const ht_bindi
     for (int in_caller = 0; in_caller < 2; in_caller++)
         for (size_t s = 0; s < step->n_slices; s++) {
             ht_device *device = engine->devices[step->slices[s].device];
-            if (device->ops->caps(device)->runs_in_caller != (in_caller == 1)) continue;
+            if (device->ops->caps(device)->runs_in_caller != (in_caller == 1))
+                continue;
             ht_status status = device->ops->submit(device, step->slices[s].task, binding, NULL, 0, &tickets[s], error);
             if (status) {
                 ht_error_prefix(error, "%s", step->op->name);
@@ -218,9 +268,11 @@ static ht_status run_step(ht_engine *engine, const ht_step *step, const ht_bindi
         }
     for (size_t s = 0; s < step->n_slices; s++) {
         ht_device *device = engine->devices[step->slices[s].device];
-        if (device->ops->completed(device) >= tickets[s]) continue;
+        if (device->ops->completed(device) >= tickets[s])
+            continue;
         ht_status status = device->ops->wait(device, tickets[s], engine->sync, error);
-        if (status) return status;
+        if (status)
+            return status;
     }
     return HT_OK;
 }
@@ -230,9 +282,11 @@ ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int3
     const ht_binding binding = {engine->slots, kv, position, n};
     memcpy(engine->slots[HT_SLOT_IDS].data, ids, n * sizeof *ids);
     for (size_t i = 0; i + HEAD_STEPS < engine->n_steps; i++) {
-        if (cancel && atomic_load_explicit(cancel, memory_order_relaxed)) return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
+        if (cancel && atomic_load_explicit(cancel, memory_order_relaxed))
+            return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
         ht_status status = run_step(engine, &engine->steps[i], &binding, error);
-        if (status) return status;
+        if (status)
+            return status;
     }
     engine->last_tokens = n;
     return HT_OK;
@@ -240,15 +294,18 @@ ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int3
 
 ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const float **logits, ht_error *error) {
     if (count > slot_tokens(engine, HT_SLOT_LOGITS) || first + count > engine->last_tokens)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "head: tokens %zu..%zu of %zu, %zu at a time", first, first + count, engine->last_tokens, slot_tokens(engine, HT_SLOT_LOGITS));
+        return ht_fail(error, HT_ERROR_ARGUMENT, "head: tokens %zu..%zu of %zu, %zu at a time", first, first + count,
+                       engine->last_tokens, slot_tokens(engine, HT_SLOT_LOGITS));
     ht_view slots[HT_SLOT_COUNT];
     memcpy(slots, engine->slots, sizeof slots);
     for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
-        if (slot != HT_SLOT_LOGITS) slots[slot].data = (float *)slots[slot].data + first * slots[slot].stride;
+        if (slot != HT_SLOT_LOGITS)
+            slots[slot].data = (float *)slots[slot].data + first * slots[slot].stride;
     const ht_binding binding = {slots, NULL, 0, count};
     for (size_t i = engine->n_steps - HEAD_STEPS; i < engine->n_steps; i++) {
         ht_status status = run_step(engine, &engine->steps[i], &binding, error);
-        if (status) return status;
+        if (status)
+            return status;
     }
     *logits = engine->slots[HT_SLOT_LOGITS].data;
     return HT_OK;

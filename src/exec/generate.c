@@ -31,7 +31,8 @@ const char *ht_stop_name(ht_stop stop) {
 }
 
 void ht_generate_result_clear(ht_generate_result *result) {
-    if (result == NULL) return;
+    if (result == NULL)
+        return;
     free(result->ids);
     free(result->text);
     free(result->top);
@@ -57,9 +58,11 @@ static ht_status reserve(generation *gen, ht_error *error) {
     ht_status status = ht_grow((void **)&gen->ids, &gen->ids_capacity, gen->limit, sizeof *gen->ids, "tokens", error);
     if (status == HT_OK)
         status = ht_grow((void **)&gen->text.data, &gen->text.capacity, text_bytes, 1, "generated text", error);
-    if (status != HT_OK) return status;
+    if (status != HT_OK)
+        return status;
     gen->text.data[0] = '\0';
-    if (gen->n_top == 0) return HT_OK;
+    if (gen->n_top == 0)
+        return HT_OK;
     const size_t entries = ht_max_size(gen->n_top, ht_min_size(gen->limit * gen->n_top, MOST_TOP));
     return ht_grow((void **)&gen->top, &gen->top_capacity, entries, sizeof *gen->top, "top log-probabilities", error);
 }
@@ -69,8 +72,10 @@ static const char *find(const char *text, size_t bytes, const char *wanted) {
     const size_t n = strlen(wanted);
     for (const char *end = text + bytes; (size_t)(end - text) >= n; text++) {
         text = memchr(text, wanted[0], (size_t)(end - text) - n + 1);
-        if (text == NULL) return NULL;
-        if (memcmp(text, wanted, n) == 0) return text;
+        if (text == NULL)
+            return NULL;
+        if (memcmp(text, wanted, n) == 0)
+            return text;
     }
     return NULL;
 }
@@ -83,9 +88,11 @@ static bool cut_at_stop(generation *gen) {
     const char *first = NULL;
     for (size_t i = 0; i < gen->options->n_stop; i++) {
         const char *found = find(unseen, bytes, gen->options->stop[i]);
-        if (found != NULL && (first == NULL || found < first)) first = found;
+        if (found != NULL && (first == NULL || found < first))
+            first = found;
     }
-    if (first == NULL) return false;
+    if (first == NULL)
+        return false;
     gen->text.bytes = (size_t)(first - gen->text.data);
     gen->text.data[gen->text.bytes] = '\0';
     return true;
@@ -97,7 +104,8 @@ static size_t held_back(const generation *gen, const char *text, size_t bytes) {
     for (size_t i = 0; i < gen->options->n_stop; i++) {
         const char *stop = gen->options->stop[i];
         for (size_t n = ht_min_size(bytes, strlen(stop) - 1); n > held; n--)
-            if (memcmp(text + bytes - n, stop, n) == 0) held = n; /* and the loop ends */
+            if (memcmp(text + bytes - n, stop, n) == 0)
+                held = n; /* and the loop ends */
     }
     return held;
 }
@@ -106,9 +114,11 @@ static size_t held_back(const generation *gen, const char *text, size_t bytes) {
 static bool show(generation *gen, int32_t id, const ht_token_logprob *top, bool last) {
     const char *unseen = gen->text.data + gen->shown;
     size_t bytes = gen->text.bytes - gen->shown;
-    if (!last) bytes = ht_utf8_whole(unseen, bytes - held_back(gen, unseen, bytes));
+    if (!last)
+        bytes = ht_utf8_whole(unseen, bytes - held_back(gen, unseen, bytes));
     gen->shown += bytes;
-    if (gen->options->on_token == NULL) return true;
+    if (gen->options->on_token == NULL)
+        return true;
     const size_t n_top = top != NULL ? gen->n_top : 0;
     const ht_generation step = {.id = id, .text = unseen, .text_bytes = bytes, .top = top, .n_top = n_top};
     return gen->options->on_token(&step, gen->options->user);
@@ -122,7 +132,8 @@ static ht_status add_token(generation *gen, int32_t id, const float *logits, boo
     if (gen->n_top > 0) {
         status = ht_grow((void **)&gen->top, &gen->top_capacity, (gen->n + 1) * gen->n_top, sizeof *gen->top,
                          "top log-probabilities", error);
-        if (status != HT_OK) return status;
+        if (status != HT_OK)
+            return status;
         top = gen->top + gen->n * gen->n_top;
         ht_top_logprobs(logits, ht_session_vocabulary(gen->session), gen->n_top, top);
     }
@@ -131,7 +142,8 @@ static ht_status add_token(generation *gen, int32_t id, const float *logits, boo
         size_t bytes = 0;
         const char *text = ht_tokenizer_text(gen->tokenizer, id, false, &bytes);
         status = text != NULL ? ht_text_append(&gen->text, text, bytes, error) : HT_OK;
-        if (status != HT_OK) return status;
+        if (status != HT_OK)
+            return status;
     }
 
     *going = false;
@@ -166,33 +178,41 @@ static ht_status sample_and_decode(generation *gen, const float *logits, ht_stop
             break;
         }
         const double now = ht_seconds();
-        if (gen->n == 0) first_token = now;
+        if (gen->n == 0)
+            first_token = now;
         *decode_ms = (now - first_token) * 1e3;
         ht_status status = add_token(gen, id, logits, &going, stop, error);
-        if (status == HT_OK && going) status = ht_session_decode(session, id, &logits, error);
+        if (status == HT_OK && going)
+            status = ht_session_decode(session, id, &logits, error);
         if (status == HT_ERROR_CANCELLED) {
             *stop = HT_STOP_CANCELLED;
             break;
         }
-        if (status != HT_OK) return status;
+        if (status != HT_OK)
+            return status;
     }
     /* An end token or a cancellation comes after the last token was shown: what was held back follows without one. */
-    if ((*stop == HT_STOP_END || *stop == HT_STOP_CANCELLED) && gen->shown < gen->text.bytes) show(gen, -1, NULL, true);
+    if ((*stop == HT_STOP_END || *stop == HT_STOP_CANCELLED) && gen->shown < gen->text.bytes)
+        show(gen, -1, NULL, true);
     return HT_OK;
 }
 
 static ht_status generate(generation *gen, const int32_t *ids, size_t n, ht_generate_result *result, ht_error *error) {
     const size_t vocabulary = ht_session_vocabulary(gen->session);
     ht_status status = ht_sampler_create(&gen->options->sampling, vocabulary, &gen->sampler, error);
-    if (status == HT_OK) status = reserve(gen, error);
-    if (status != HT_OK) return status;
+    if (status == HT_OK)
+        status = reserve(gen, error);
+    if (status != HT_OK)
+        return status;
     const float *logits = NULL;
     const double start = ht_seconds();
     status = ht_session_prefill(gen->session, ids, n, &logits, &result->prompt_reused, error);
     result->prefill_ms = (ht_seconds() - start) * 1e3;
     result->prompt_tokens = n;
-    if (status == HT_OK) return sample_and_decode(gen, logits, &result->stop, &result->decode_ms, error);
-    if (status != HT_ERROR_CANCELLED) return status;
+    if (status == HT_OK)
+        return sample_and_decode(gen, logits, &result->stop, &result->decode_ms, error);
+    if (status != HT_ERROR_CANCELLED)
+        return status;
     result->stop = HT_STOP_CANCELLED;
     return HT_OK;
 }
@@ -203,11 +223,13 @@ ht_status ht_session_generate(ht_session *session, const int32_t *ids, size_t n,
     const size_t context = ht_session_context(session);
     generation gen = {.session = session, .options = options != NULL ? options : &defaults};
     ht_status status = check_options(session, gen.options, error);
-    if (status != HT_OK) return status;
+    if (status != HT_OK)
+        return status;
     gen.tokenizer = session->engine->model->tokenizer;
     gen.n_top = (size_t)gen.options->top_logprobs;
     gen.limit = n <= context ? context - n + 1 : 1; /* a longer prompt is refused by prefill */
-    if (gen.options->max_tokens > 0) gen.limit = ht_min_size(gen.limit, (size_t)gen.options->max_tokens);
+    if (gen.options->max_tokens > 0)
+        gen.limit = ht_min_size(gen.limit, (size_t)gen.options->max_tokens);
 
     ht_generate_result made = {0};
     status = generate(&gen, ids, n, &made, error);

@@ -34,7 +34,8 @@ static ht_status walk_chunk(const walk *w, const int32_t *ids, size_t begin, siz
             status = ht_engine_head(w->sessions[s]->engine, block - begin, count, &logits[s], error);
         for (size_t i = 0; i < count && status == HT_OK; i++) {
             w->visit(block + i, logits, w->user);
-            for (size_t s = 0; s < w->n_sessions; s++) logits[s] += ht_session_vocabulary(w->sessions[s]);
+            for (size_t s = 0; s < w->n_sessions; s++)
+                logits[s] += ht_session_vocabulary(w->sessions[s]);
         }
     }
     return status;
@@ -49,12 +50,15 @@ static ht_status walk_tokens(const walk *w, const int32_t *ids, size_t n, size_t
         engines[1] = engines[0];
         engines[0] = lower;
     }
-    for (size_t s = 0; s < w->n_sessions; s++) w->sessions[s]->n_tokens = 0;
+    for (size_t s = 0; s < w->n_sessions; s++)
+        w->sessions[s]->n_tokens = 0;
     ht_status status = HT_OK;
     for (size_t begin = 0; begin < n && status == HT_OK; begin += w->chunk) {
-        for (size_t s = 0; s < w->n_sessions; s++) ht_engine_lock(engines[s]);
+        for (size_t s = 0; s < w->n_sessions; s++)
+            ht_engine_lock(engines[s]);
         status = walk_chunk(w, ids, begin, ht_min_size(w->chunk, n - begin), first, last, error);
-        for (size_t s = w->n_sessions; s-- > 0;) ht_engine_unlock(engines[s]);
+        for (size_t s = w->n_sessions; s-- > 0;)
+            ht_engine_unlock(engines[s]);
     }
     return status;
 }
@@ -72,7 +76,8 @@ static void score_position(size_t position, const float *const *logits, void *us
         const double log_sum = ht_log_sum_exp(logits[0], s->vocabulary);
         s->logprobs[position + 1] = (float)(logits[0][s->ids[position + 1]] - log_sum);
     }
-    if (s->n_top > 0) ht_top_logprobs(logits[0], s->vocabulary, s->n_top, s->top + position * s->n_top);
+    if (s->n_top > 0)
+        ht_top_logprobs(logits[0], s->vocabulary, s->n_top, s->top + position * s->n_top);
 }
 
 ht_status ht_session_score(ht_session *session, const int32_t *ids, size_t n, int chunk, float *logprobs, size_t n_top,
@@ -83,15 +88,18 @@ ht_status ht_session_score(ht_session *session, const int32_t *ids, size_t n, in
                  .n_top = top != NULL ? n_top : 0,
                  .logprobs = logprobs,
                  .top = top};
-    if (n == 0) return ht_fail(error, HT_ERROR_ARGUMENT, "empty prompt: there is no token to score");
+    if (n == 0)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "empty prompt: there is no token to score");
     if (n > ht_session_context(session))
         return ht_fail(error, HT_ERROR_CONTEXT, "%zu tokens to score exceed the context of %zu tokens", n,
                        ht_session_context(session));
-    if (chunk < 0) return ht_fail(error, HT_ERROR_ARGUMENT, "chunk: %d is negative", chunk);
+    if (chunk < 0)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "chunk: %d is negative", chunk);
     if (s.n_top > s.vocabulary)
         return ht_fail(error, HT_ERROR_ARGUMENT, "top: %zu is more than the vocabulary of %zu", n_top, s.vocabulary);
     ht_status status = ht_session_check_ids(session, ids, n, error);
-    if (status != HT_OK) return status;
+    if (status != HT_OK)
+        return status;
     const size_t largest = (size_t)session->engine->info.chunk;
     const walk w = {.sessions = {session},
                     .n_sessions = 1,
@@ -116,7 +124,8 @@ typedef struct divergence {
 static size_t index_of_best(const float *logits, size_t n) {
     size_t best = 0;
     for (size_t i = 1; i < n; i++)
-        if (logits[i] > logits[best]) best = i;
+        if (logits[i] > logits[best])
+            best = i;
     return best;
 }
 
@@ -127,18 +136,22 @@ static void count_position(size_t position, const float *const *logits, void *us
     const double own_sum = ht_log_sum_exp(own, d->vocabulary);
     d->counted++;
     d->loss -= own[next] - own_sum;
-    if (reference == NULL) return;
+    if (reference == NULL)
+        return;
     const double reference_sum = ht_log_sum_exp(reference, d->vocabulary);
     d->reference_loss -= reference[next] - reference_sum;
     double kl = 0;
     for (size_t i = 0; i < d->vocabulary; i++) {
         const double log_p = reference[i] - reference_sum;
         const double p = exp(log_p);
-        if (p > 0) kl += p * (log_p - (own[i] - own_sum));
+        if (p > 0)
+            kl += p * (log_p - (own[i] - own_sum));
     }
-    if (kl < 0) kl = 0; /* rounding, of equal distributions */
+    if (kl < 0)
+        kl = 0; /* rounding, of equal distributions */
     d->kl_sum += kl;
-    if (!(kl <= d->kl_most)) d->kl_most = kl; /* a NaN shows */
+    if (!(kl <= d->kl_most))
+        d->kl_most = kl; /* a NaN shows */
     d->agreements += index_of_best(own, d->vocabulary) == index_of_best(reference, d->vocabulary);
 }
 
@@ -163,24 +176,29 @@ static ht_status walk_windows(const walk *w, divergence *d, const int32_t *ids, 
         if (progress != NULL && !progress("perplexity, windows", (double)i, (double)windows, user))
             return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
         const size_t tokens = skip + ht_min_size(stride, n - i * stride);
-        for (size_t j = skip; j < tokens; j++) window[j] = ids[i * stride + j - skip];
+        for (size_t j = skip; j < tokens; j++)
+            window[j] = ids[i * stride + j - skip];
         /* Token j is predicted at position j - 1. */
         ht_status status = walk_tokens(w, window, tokens, tokens / 2 - 1, tokens - 1, error);
-        if (status != HT_OK) return status;
+        if (status != HT_OK)
+            return status;
     }
-    if (progress != NULL) progress("perplexity, windows", (double)windows, (double)windows, user);
+    if (progress != NULL)
+        progress("perplexity, windows", (double)windows, (double)windows, user);
     return HT_OK;
 }
 
 ht_status ht_perplexity(ht_session *session, ht_session *reference, const char *text, size_t bytes,
                         ht_progress_function progress, void *user, ht_perplexity_result *result, ht_error *error) {
     const ht_tokenizer *tokenizer = session->engine->model->tokenizer;
-    if (tokenizer == NULL) return ht_fail(error, HT_ERROR_UNSUPPORTED, "perplexity: the model has no tokenizer");
+    if (tokenizer == NULL)
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "perplexity: the model has no tokenizer");
     size_t context = ht_session_context(session), chunk = (size_t)session->engine->info.chunk;
     ht_status status = HT_OK;
     if (reference != NULL) {
         status = check_reference(session, reference, error);
-        if (status != HT_OK) return status;
+        if (status != HT_OK)
+            return status;
         context = ht_min_size(context, ht_session_context(reference));
         chunk = ht_min_size(chunk, (size_t)reference->engine->info.chunk);
     }
@@ -190,7 +208,8 @@ ht_status ht_perplexity(ht_session *session, ht_session *reference, const char *
     int32_t *ids = NULL;
     size_t n = 0;
     status = ht_tokenizer_encode(tokenizer, text, bytes, false, &ids, &n, error);
-    if (status != HT_OK) return status;
+    if (status != HT_OK)
+        return status;
     const size_t stride = ht_min_size(context, WINDOW) - (ht_tokenizer_bos(tokenizer) >= 0);
     divergence d = {.vocabulary = ht_session_vocabulary(session)};
     const walk w = {.sessions = {session, reference},
@@ -203,14 +222,15 @@ ht_status ht_perplexity(ht_session *session, ht_session *reference, const char *
                          ht_min_size(stride, SHORTEST_TEXT));
     else
         status = ht_session_check_ids(session, ids, n, error);
-    if (status == HT_OK) status = walk_windows(&w, &d, ids, n, stride, progress, user, error);
+    if (status == HT_OK)
+        status = walk_windows(&w, &d, ids, n, stride, progress, user, error);
     ht_free(ids);
-    if (status != HT_OK) return status;
+    if (status != HT_OK)
+        return status;
 
     const double counted = (double)d.counted;
-    *result = (ht_perplexity_result){.perplexity = exp(d.loss / counted),
-                                     .tokens = d.counted,
-                                     .has_reference = reference != NULL};
+    *result = (ht_perplexity_result){
+        .perplexity = exp(d.loss / counted), .tokens = d.counted, .has_reference = reference != NULL};
     if (reference != NULL) {
         result->reference_perplexity = exp(d.reference_loss / counted);
         result->kl_mean = d.kl_sum / counted;
@@ -233,8 +253,10 @@ static void fill_ids(const ht_session *session, int32_t *ids, size_t n) {
         for (int tries = 0; tries < 16 && bytes == 0; tries++) {
             state = state * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
             ids[i] = (int32_t)((state >> 33) % vocabulary);
-            if (tokenizer == NULL) break;
-            if (ht_tokenizer_text(tokenizer, ids[i], false, &bytes) == NULL) bytes = 0;
+            if (tokenizer == NULL)
+                break;
+            if (ht_tokenizer_text(tokenizer, ids[i], false, &bytes) == NULL)
+                bytes = 0;
         }
     }
 }
@@ -246,8 +268,10 @@ static ht_status run_bench(ht_session *session, const ht_bench_options *options,
     double start = ht_seconds();
     const size_t prompt = options->gen > 0 ? 1 : (size_t)options->prompt;
     ht_status status = ht_session_prefill(session, ids, prompt, NULL, NULL, error);
-    if (options->gen > 0) start = ht_seconds();
-    for (int i = 1; i <= options->gen && status == HT_OK; i++) status = ht_session_decode(session, ids[i], NULL, error);
+    if (options->gen > 0)
+        start = ht_seconds();
+    for (int i = 1; i <= options->gen && status == HT_OK; i++)
+        status = ht_session_decode(session, ids[i], NULL, error);
     *seconds = ht_seconds() - start;
     return status;
 }
@@ -261,7 +285,8 @@ static ht_status check_bench(const ht_session *session, const ht_bench_options *
     const char *const names[] = {"prompt", "gen", "repetitions"};
     const int values[] = {options->prompt, options->gen, options->repetitions};
     for (size_t i = 0; i < HT_COUNT(names); i++)
-        if (values[i] < 0) return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %d is negative", names[i], values[i]);
+        if (values[i] < 0)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %d is negative", names[i], values[i]);
     if ((options->prompt > 0) == (options->gen > 0))
         return ht_fail(error, HT_ERROR_ARGUMENT, "prompt, gen: exactly one of them must be positive");
     const size_t tokens = options->prompt > 0 ? (size_t)options->prompt : (size_t)options->gen + 1;
@@ -273,19 +298,23 @@ static ht_status check_bench(const ht_session *session, const ht_bench_options *
 
 ht_status ht_bench(ht_session *session, const ht_bench_options *options, ht_bench_result *result, ht_error *error) {
     ht_status status = check_bench(session, options, error);
-    if (status != HT_OK) return status;
+    if (status != HT_OK)
+        return status;
     const size_t n = options->gen > 0 ? (size_t)options->gen + 1 : (size_t)options->prompt;
     const int repetitions = options->repetitions > 0 ? options->repetitions : 5;
     const double tokens = options->gen > 0 ? options->gen : options->prompt;
     int32_t *ids = NULL;
     double *speeds = NULL; /* tokens per second */
     status = ht_alloc((void **)&ids, n, sizeof *ids, "bench tokens", error);
-    if (status == HT_OK) status = ht_alloc((void **)&speeds, (size_t)repetitions, sizeof *speeds, "bench times", error);
-    if (status == HT_OK) fill_ids(session, ids, n);
+    if (status == HT_OK)
+        status = ht_alloc((void **)&speeds, (size_t)repetitions, sizeof *speeds, "bench times", error);
+    if (status == HT_OK)
+        fill_ids(session, ids, n);
     for (int i = -1; i < repetitions && status == HT_OK; i++) { /* -1: the warm-up */
         double seconds = 0;
         status = run_bench(session, options, ids, &seconds, error);
-        if (i >= 0) speeds[i] = tokens / fmax(seconds, 1e-9); /* a clock may be coarse */
+        if (i >= 0)
+            speeds[i] = tokens / fmax(seconds, 1e-9); /* a clock may be coarse */
     }
     if (status == HT_OK) {
         qsort(speeds, (size_t)repetitions, sizeof *speeds, compare_doubles);

@@ -54,8 +54,10 @@ static double next_unit(uint64_t state[4]) { /* in [0, 1), 53 bits */
 }
 
 static void seed_random(uint64_t state[4], uint64_t seed) {
-    if (seed == 0 && getentropy(&seed, sizeof seed) != 0) seed = ht_nanoseconds();
-    for (size_t i = 0; i < 4; i++) state[i] = splitmix64(&seed);
+    if (seed == 0 && getentropy(&seed, sizeof seed) != 0)
+        seed = ht_nanoseconds();
+    for (size_t i = 0; i < 4; i++)
+        state[i] = splitmix64(&seed);
 }
 
 /* ---- the best of many ------------------------------------------------------------------------------------------- */
@@ -68,8 +70,10 @@ static bool is_worse(ht_token_logprob a, ht_token_logprob b) {
 static void sift_down(ht_token_logprob *heap, size_t n, size_t i) {
     const ht_token_logprob moved = heap[i];
     for (size_t child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && is_worse(heap[child + 1], heap[child])) child++;
-        if (!is_worse(heap[child], moved)) break;
+        if (child + 1 < n && is_worse(heap[child + 1], heap[child]))
+            child++;
+        if (!is_worse(heap[child], moved))
+            break;
         heap[i] = heap[child];
     }
     heap[i] = moved;
@@ -82,11 +86,15 @@ static float usable(float logit) {
 
 /* best[0..k): the k largest of values[0..n), k <= n, largest first, equal ones by id. */
 static void select_best(const float *values, size_t n, size_t k, ht_token_logprob *best) {
-    if (k == 0) return;
-    for (size_t i = 0; i < k; i++) best[i] = (ht_token_logprob){(int32_t)i, usable(values[i])};
-    for (size_t i = k / 2; i-- > 0;) sift_down(best, k, i);
+    if (k == 0)
+        return;
+    for (size_t i = 0; i < k; i++)
+        best[i] = (ht_token_logprob){(int32_t)i, usable(values[i])};
+    for (size_t i = k / 2; i-- > 0;)
+        sift_down(best, k, i);
     for (size_t i = k; i < n; i++) {
-        if (!(values[i] > best[0].logprob)) continue; /* an equal one has the higher id: worse */
+        if (!(values[i] > best[0].logprob))
+            continue; /* an equal one has the higher id: worse */
         best[0] = (ht_token_logprob){(int32_t)i, values[i]};
         sift_down(best, k, 0);
     }
@@ -111,16 +119,19 @@ static size_t index_of_best(const float *values, size_t n) {
 
 double ht_log_sum_exp(const float *logits, size_t vocabulary) {
     const double most = logits[index_of_best(logits, vocabulary)];
-    if (!isfinite(most)) return most;
+    if (!isfinite(most))
+        return most;
     double sum = 0;
-    for (size_t i = 0; i < vocabulary; i++) sum += exp(logits[i] - most);
+    for (size_t i = 0; i < vocabulary; i++)
+        sum += exp(logits[i] - most);
     return most + log(sum);
 }
 
 void ht_top_logprobs(const float *logits, size_t vocabulary, size_t n_top, ht_token_logprob *top) {
     const double log_sum = ht_log_sum_exp(logits, vocabulary);
     select_best(logits, vocabulary, n_top, top);
-    for (size_t i = 0; i < n_top; i++) top[i].logprob = (float)(top[i].logprob - log_sum);
+    for (size_t i = 0; i < n_top; i++)
+        top[i].logprob = (float)(top[i].logprob - log_sum);
 }
 
 /* ---- creation --------------------------------------------------------------------------------------------------- */
@@ -130,12 +141,16 @@ static ht_status check_options(const ht_sampling *options, ht_error *error) {
         const char *name;
         double value, least, most;
     } rules[] = {
-        {"temperature", options->temperature, -HUGE_VAL, 1e6}, {"top_k", options->top_k, 0, INT32_MAX},
-        {"top_p", options->top_p, 0, 1},                       {"min_p", options->min_p, 0, 1},
-        {"repeat_penalty", options->repeat_penalty, 0, 1e6},   {"repeat_window", options->repeat_window, 0, INT32_MAX},
+        {"temperature", options->temperature, -HUGE_VAL, 1e6},
+        {"top_k", options->top_k, 0, INT32_MAX},
+        {"top_p", options->top_p, 0, 1},
+        {"min_p", options->min_p, 0, 1},
+        {"repeat_penalty", options->repeat_penalty, 0, 1e6},
+        {"repeat_window", options->repeat_window, 0, INT32_MAX},
     };
     for (size_t i = 0; i < HT_COUNT(rules); i++) {
-        if (rules[i].value >= rules[i].least && rules[i].value <= rules[i].most) continue; /* false for NaN */
+        if (rules[i].value >= rules[i].least && rules[i].value <= rules[i].most)
+            continue; /* false for NaN */
         if (rules[i].most == 1)
             return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %g is not between 0 and 1", rules[i].name, rules[i].value);
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %g is %s", rules[i].name, rules[i].value,
@@ -150,11 +165,14 @@ static bool limits_count(const ht_sampler *sampler) {
 
 ht_status ht_sampler_create(const ht_sampling *options, size_t vocabulary, ht_sampler **sampler, ht_error *error) {
     ht_status status = check_options(options, error);
-    if (status != HT_OK) return status;
-    if (vocabulary == 0) return ht_fail(error, HT_ERROR_ARGUMENT, "vocabulary: there is no token to choose from");
+    if (status != HT_OK)
+        return status;
+    if (vocabulary == 0)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "vocabulary: there is no token to choose from");
     ht_sampler *made = NULL;
     status = ht_alloc((void **)&made, 1, sizeof *made, "sampler", error);
-    if (status != HT_OK) return status;
+    if (status != HT_OK)
+        return status;
     made->options = *options;
     made->vocabulary = vocabulary;
     seed_random(made->state, options->seed);
@@ -174,7 +192,8 @@ ht_status ht_sampler_create(const ht_sampling *options, size_t vocabulary, ht_sa
 }
 
 void ht_sampler_destroy(ht_sampler *sampler) {
-    if (sampler == NULL) return;
+    if (sampler == NULL)
+        return;
     free(sampler->penalised);
     free(sampler->candidates);
     free(sampler);
@@ -183,12 +202,14 @@ void ht_sampler_destroy(ht_sampler *sampler) {
 /* ---- the chain -------------------------------------------------------------------------------------------------- */
 
 static const float *penalise(ht_sampler *sampler, const float *logits, const int32_t *history, size_t n_history) {
-    if (sampler->penalised == NULL) return logits;
+    if (sampler->penalised == NULL)
+        return logits;
     memcpy(sampler->penalised, logits, sampler->vocabulary * sizeof *logits);
     const float penalty = sampler->options.repeat_penalty;
     for (size_t i = n_history - ht_min_size(n_history, sampler->window); i < n_history; i++) {
         const int32_t id = history[i];
-        if (id < 0 || (size_t)id >= sampler->vocabulary) continue;
+        if (id < 0 || (size_t)id >= sampler->vocabulary)
+            continue;
         /* From the original, not in place: a token seen twice is penalised once. */
         sampler->penalised[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
     }
@@ -200,7 +221,8 @@ static size_t nucleus(const ht_token_logprob *candidates, size_t n, float most, 
     double sum = 0;
     for (size_t i = 0; i < n; i++) {
         sum += expf(candidates[i].logprob - most);
-        if (sum >= target) return i + 1;
+        if (sum >= target)
+            return i + 1;
     }
     return 0;
 }
@@ -209,13 +231,16 @@ static size_t nucleus(const ht_token_logprob *candidates, size_t n, float most, 
  * times as many, ...: sorting everything only when the distribution is that flat. */
 static size_t select_nucleus(const ht_sampler *sampler, const float *values, float most) {
     double total = 0;
-    for (size_t i = 0; i < sampler->vocabulary; i++) total += expf(usable(values[i]) - most);
+    for (size_t i = 0; i < sampler->vocabulary; i++)
+        total += expf(usable(values[i]) - most);
     for (size_t k = 64;; k *= 8) {
         k = ht_min_size(k, sampler->vocabulary);
         select_best(values, sampler->vocabulary, k, sampler->candidates);
         const size_t n = nucleus(sampler->candidates, k, most, sampler->options.top_p * total);
-        if (n > 0) return n;
-        if (k == sampler->vocabulary) return k; /* rounding left the sum just short of its target */
+        if (n > 0)
+            return n;
+        if (k == sampler->vocabulary)
+            return k; /* rounding left the sum just short of its target */
     }
 }
 
@@ -226,13 +251,16 @@ static size_t select_candidates(const ht_sampler *sampler, const float *values, 
     if (limits_count(sampler)) {
         const size_t k = (size_t)sampler->options.top_k;
         select_best(values, sampler->vocabulary, k, candidates);
-        if (!wants_nucleus) return k;
+        if (!wants_nucleus)
+            return k;
         double total = 0;
-        for (size_t i = 0; i < k; i++) total += expf(candidates[i].logprob - most);
+        for (size_t i = 0; i < k; i++)
+            total += expf(candidates[i].logprob - most);
         const size_t n = nucleus(candidates, k, most, sampler->options.top_p * total);
         return n > 0 ? n : k;
     }
-    if (wants_nucleus) return select_nucleus(sampler, values, most);
+    if (wants_nucleus)
+        return select_nucleus(sampler, values, most);
     for (size_t i = 0; i < sampler->vocabulary; i++)
         candidates[i] = (ht_token_logprob){(int32_t)i, usable(values[i])};
     return sampler->vocabulary;
@@ -240,11 +268,13 @@ static size_t select_candidates(const ht_sampler *sampler, const float *values, 
 
 /* Keeps candidates at least min_p as probable as the best one, which is therefore always kept. */
 static size_t keep_probable(const ht_sampler *sampler, size_t n, float most) {
-    if (sampler->options.min_p <= 0) return n;
+    if (sampler->options.min_p <= 0)
+        return n;
     const float least = most + logf(sampler->options.min_p);
     size_t kept = 0;
     for (size_t i = 0; i < n; i++)
-        if (sampler->candidates[i].logprob >= least) sampler->candidates[kept++] = sampler->candidates[i];
+        if (sampler->candidates[i].logprob >= least)
+            sampler->candidates[kept++] = sampler->candidates[i];
     return kept;
 }
 
@@ -258,10 +288,12 @@ static int32_t draw(ht_sampler *sampler, size_t n, float most) {
     double left = next_unit(sampler->state) * total;
     int32_t last = candidates[0].id; /* what rounding at the very end falls back to */
     for (size_t i = 0; i < n; i++) {
-        if (candidates[i].logprob <= 0) continue;
+        if (candidates[i].logprob <= 0)
+            continue;
         last = candidates[i].id;
         left -= candidates[i].logprob;
-        if (left < 0) break;
+        if (left < 0)
+            break;
     }
     return last;
 }
@@ -271,7 +303,8 @@ int32_t ht_sampler_pick(ht_sampler *sampler, const float *logits, const int32_t 
     const size_t best = index_of_best(values, sampler->vocabulary);
     const float most = values[best];
     /* Nothing can be drawn from infinities (or from NaNs only): the best there is, as if greedy. */
-    if (sampler->candidates == NULL || !isfinite(most)) return (int32_t)best;
+    if (sampler->candidates == NULL || !isfinite(most))
+        return (int32_t)best;
     size_t n = select_candidates(sampler, values, most);
     n = keep_probable(sampler, n, most);
     return draw(sampler, n, most);

@@ -20,14 +20,16 @@ size_t ht_session_context(const ht_session *session) {
 ht_status ht_session_create(ht_engine *engine, ht_session **session, ht_error *error) {
     ht_session *made = NULL;
     ht_status status = ht_alloc((void **)&made, 1, sizeof *made, "session", error);
-    if (status != HT_OK) return status;
+    if (status != HT_OK)
+        return status;
     made->engine = engine;
     atomic_init(&made->cancel, false);
     const size_t context = ht_session_context(made), vocabulary = ht_session_vocabulary(made);
     status = ht_alloc((void **)&made->tokens, context, sizeof *made->tokens, "session's tokens", error);
     if (status == HT_OK)
         status = ht_alloc((void **)&made->logits, vocabulary, sizeof *made->logits, "session's logits", error);
-    if (status == HT_OK) status = ht_kv_create(engine, &made->kv, error);
+    if (status == HT_OK)
+        status = ht_kv_create(engine, &made->kv, error);
     if (status != HT_OK) {
         ht_session_destroy(made);
         return status;
@@ -37,8 +39,10 @@ ht_status ht_session_create(ht_engine *engine, ht_session **session, ht_error *e
 }
 
 void ht_session_destroy(ht_session *session) {
-    if (session == NULL) return;
-    if (session->kv != NULL) ht_kv_destroy(session->engine, session->kv);
+    if (session == NULL)
+        return;
+    if (session->kv != NULL)
+        ht_kv_destroy(session->engine, session->kv);
     free(session->logits);
     free(session->tokens);
     free(session);
@@ -59,7 +63,8 @@ bool ht_session_take_cancel(ht_session *session) {
 }
 
 ht_status ht_session_check_cancel(ht_session *session, ht_error *error) {
-    if (ht_session_take_cancel(session)) return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
+    if (ht_session_take_cancel(session))
+        return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
     return HT_OK;
 }
 
@@ -74,8 +79,10 @@ ht_status ht_session_check_ids(const ht_session *session, const int32_t *ids, si
 
 ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, atomic_bool *cancel, ht_error *error) {
     ht_status status = ht_engine_forward(session->engine, session->kv, ids, n, session->n_tokens, cancel, error);
-    if (status == HT_ERROR_CANCELLED) atomic_store(cancel, false);
-    if (status != HT_OK) return status;
+    if (status == HT_ERROR_CANCELLED)
+        atomic_store(cancel, false);
+    if (status != HT_OK)
+        return status;
     /* ids may be the session's own array: the prompt of a repeated prefill. */
     memmove(session->tokens + session->n_tokens, ids, n * sizeof *ids);
     session->n_tokens += n;
@@ -86,11 +93,13 @@ ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, ato
  * so that sessions take turns chunk by chunk and a long prompt does not make the others' tokens wait for all of it. */
 static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, bool head, ht_error *error) {
     ht_status status = ht_session_check_cancel(session, error);
-    if (status != HT_OK) return status;
+    if (status != HT_OK)
+        return status;
     const float *logits = NULL;
     ht_engine_lock(session->engine);
     status = ht_session_feed(session, ids, n, &session->cancel, error);
-    if (status == HT_OK && head) status = ht_engine_head(session->engine, n - 1, 1, &logits, error);
+    if (status == HT_OK && head)
+        status = ht_engine_head(session->engine, n - 1, 1, &logits, error);
     if (status == HT_OK && head)
         memcpy(session->logits, logits, ht_session_vocabulary(session) * sizeof *session->logits);
     ht_engine_unlock(session->engine);
@@ -100,26 +109,33 @@ static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, boo
 ht_status ht_session_prefill(ht_session *session, const int32_t *ids, size_t n, const float **logits, size_t *reused,
                              ht_error *error) {
     const size_t context = ht_session_context(session);
-    if (n == 0) return ht_fail(error, HT_ERROR_ARGUMENT, "empty prompt: there is no token to compute");
+    if (n == 0)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "empty prompt: there is no token to compute");
     if (n > context)
         return ht_fail(error, HT_ERROR_CONTEXT, "prompt of %zu tokens exceeds the context of %zu tokens", n, context);
     ht_status status = ht_session_check_ids(session, ids, n, error);
-    if (status == HT_OK) status = ht_session_check_cancel(session, error);
-    if (status != HT_OK) return status;
+    if (status == HT_OK)
+        status = ht_session_check_cancel(session, error);
+    if (status != HT_OK)
+        return status;
 
     size_t prefix = 0;
     const size_t common = ht_min_size(n - 1, session->n_tokens); /* the last token is computed again for its logits */
-    while (prefix < common && session->tokens[prefix] == ids[prefix]) prefix++;
+    while (prefix < common && session->tokens[prefix] == ids[prefix])
+        prefix++;
     session->n_tokens = prefix;
 
     const size_t chunk = (size_t)session->engine->info.chunk;
     for (size_t begin = prefix; begin < n; begin += chunk) {
         const size_t count = ht_min_size(chunk, n - begin);
         status = run_pass(session, ids + begin, count, begin + count == n, error);
-        if (status != HT_OK) return status;
+        if (status != HT_OK)
+            return status;
     }
-    if (logits != NULL) *logits = session->logits;
-    if (reused != NULL) *reused = prefix;
+    if (logits != NULL)
+        *logits = session->logits;
+    if (reused != NULL)
+        *reused = prefix;
     return HT_OK;
 }
 
@@ -128,7 +144,9 @@ ht_status ht_session_decode(ht_session *session, int32_t id, const float **logit
     if (session->n_tokens >= context)
         return ht_fail(error, HT_ERROR_CONTEXT, "the context of %zu tokens is full", context);
     ht_status status = ht_session_check_ids(session, &id, 1, error);
-    if (status == HT_OK) status = run_pass(session, &id, 1, true, error);
-    if (status == HT_OK && logits != NULL) *logits = session->logits;
+    if (status == HT_OK)
+        status = run_pass(session, &id, 1, true, error);
+    if (status == HT_OK && logits != NULL)
+        *logits = session->logits;
     return status;
 }

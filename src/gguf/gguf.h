@@ -6,13 +6,34 @@
 
 /* ggml's type numbers, as the files carry them. Only those with a row in the type table (quant.h) are readable. */
 typedef enum ht_type {
-    HT_TYPE_F32 = 0, HT_TYPE_F16 = 1, HT_TYPE_Q4_0 = 2, HT_TYPE_Q4_1 = 3, HT_TYPE_Q5_0 = 6, HT_TYPE_Q5_1 = 7,
-    HT_TYPE_Q8_0 = 8, HT_TYPE_Q4_K = 12, HT_TYPE_Q5_K = 13, HT_TYPE_Q6_K = 14, HT_TYPE_IQ4_NL = 20, HT_TYPE_BF16 = 30
+    HT_TYPE_F32 = 0,
+    HT_TYPE_F16 = 1,
+    HT_TYPE_Q4_0 = 2,
+    HT_TYPE_Q4_1 = 3,
+    HT_TYPE_Q5_0 = 6,
+    HT_TYPE_Q5_1 = 7,
+    HT_TYPE_Q8_0 = 8,
+    HT_TYPE_Q4_K = 12,
+    HT_TYPE_Q5_K = 13,
+    HT_TYPE_Q6_K = 14,
+    HT_TYPE_IQ4_NL = 20,
+    HT_TYPE_BF16 = 30
 } ht_type;
 
 typedef enum ht_gguf_kind { /* value types as the files carry them */
-    HT_GGUF_U8, HT_GGUF_I8, HT_GGUF_U16, HT_GGUF_I16, HT_GGUF_U32, HT_GGUF_I32, HT_GGUF_F32, HT_GGUF_BOOL,
-    HT_GGUF_STRING, HT_GGUF_ARRAY, HT_GGUF_U64, HT_GGUF_I64, HT_GGUF_F64
+                            HT_GGUF_U8,
+                            HT_GGUF_I8,
+                            HT_GGUF_U16,
+                            HT_GGUF_I16,
+                            HT_GGUF_U32,
+                            HT_GGUF_I32,
+                            HT_GGUF_F32,
+                            HT_GGUF_BOOL,
+                            HT_GGUF_STRING,
+                            HT_GGUF_ARRAY,
+                            HT_GGUF_U64,
+                            HT_GGUF_I64,
+                            HT_GGUF_F64
 } ht_gguf_kind;
 
 typedef struct ht_string { /* not NUL-terminated; points into the mapping */
@@ -25,17 +46,18 @@ typedef struct ht_gguf_value {
     ht_gguf_kind kind;      /* scalar's kind, or HT_GGUF_ARRAY */
     ht_gguf_kind item_kind; /* of an array: kind of its items (never ARRAY) */
     uint64_t count;         /* of an array */
-    const uint8_t *data;    /* scalar or first item, unaligned, checked to lie inside the file; a string's length word first */
-    ht_string *strings;     /* of a string array: [count] */
+    const uint8_t
+        *data; /* scalar or first item, unaligned, checked to lie inside the file; a string's length word first */
+    ht_string *strings; /* of a string array: [count] */
 } ht_gguf_value;
 
 #define HT_GGUF_MAX_DIMS 4
 typedef struct ht_tensor {
-    const char *name;        /* NUL-terminated, owned by the file */
+    const char *name; /* NUL-terminated, owned by the file */
     ht_type type;
     int n_dims;
     uint64_t dims[HT_GGUF_MAX_DIMS]; /* innermost first, ones beyond n_dims: dims[0] columns, dims[1] rows */
-    const uint8_t *data;     /* inside the mapping, `bytes` long; only 1-byte alignment may be assumed */
+    const uint8_t *data;             /* inside the mapping, `bytes` long; only 1-byte alignment may be assumed */
     size_t bytes;
 } ht_tensor;
 
@@ -58,7 +80,8 @@ const ht_tensor *ht_gguf_tensor(const ht_gguf *file, const char *name);  /* NULL
 
 /* Typed reads; any integer kind converts if it fits. `required` makes absence an error, else *out keeps its value.
  * A key of the wrong kind or out of [min, max] is always an error that names file and key. */
-ht_status ht_gguf_int(const ht_gguf *file, const char *key, bool required, int64_t min, int64_t max, int64_t *out, ht_error *error);
+ht_status ht_gguf_int(const ht_gguf *file, const char *key, bool required, int64_t min, int64_t max, int64_t *out,
+                      ht_error *error);
 ht_status ht_gguf_float(const ht_gguf *file, const char *key, bool required, float *out, ht_error *error);
 ht_status ht_gguf_bool(const ht_gguf *file, const char *key, bool required, bool *out, ht_error *error);
 ht_status ht_gguf_string(const ht_gguf *file, const char *key, bool required, ht_string *out, ht_error *error);
@@ -72,9 +95,11 @@ typedef struct ht_gguf_writer ht_gguf_writer;
 ht_status ht_gguf_create(const char *path, ht_gguf_writer **writer, ht_error *error);
 ht_status ht_gguf_copy_value(ht_gguf_writer *writer, const ht_gguf_value *value, ht_error *error);
 ht_status ht_gguf_put_u32(ht_gguf_writer *writer, const char *key, uint32_t number, ht_error *error);
-ht_status ht_gguf_put_tensor(ht_gguf_writer *writer, const char *name, ht_type type, int n_dims, const uint64_t *dims, ht_error *error);
-ht_status ht_gguf_write_data(ht_gguf_writer *writer, const void *data, size_t bytes, ht_error *error); /* next piece of the current tensor */
+ht_status ht_gguf_put_tensor(ht_gguf_writer *writer, const char *name, ht_type type, int n_dims, const uint64_t *dims,
+                             ht_error *error);
+ht_status ht_gguf_write_data(ht_gguf_writer *writer, const void *data, size_t bytes,
+                             ht_error *error);                     /* next piece of the current tensor */
 ht_status ht_gguf_finish(ht_gguf_writer *writer, ht_error *error); /* checks that every tensor is whole */
-void ht_gguf_abandon(ht_gguf_writer *writer); /* also after finish: frees */
+void ht_gguf_abandon(ht_gguf_writer *writer);                      /* also after finish: frees */
 
 #endif

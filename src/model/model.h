@@ -76,8 +76,8 @@ struct ht_model {
     ht_model_info info;
     ht_op *ops; /* the whole forward pass in order: EMBED, layers, final NORM, lm_head MATMUL */
     size_t n_ops, cap_ops;
-    struct ht_rope *rope;          /* the tables that ROPE operators point into (rope.c) */
-    const struct ht_shape *shape;  /* of shape: models, else NULL (shape.c) */
+    struct ht_rope *rope;             /* the tables that ROPE operators point into (rope.c) */
+    const struct ht_shape *shape;     /* of shape: models, else NULL (shape.c) */
     const ht_type_traits *shape_type; /* of their matrices */
 };
 
@@ -94,7 +94,7 @@ ht_status ht_model_extend_rope(ht_model *model, size_t positions, ht_error *erro
 
 /* --- for the family files --- */
 typedef struct ht_family {
-    const char *arch; /* general.architecture */
+    const char *arch;                                     /* general.architecture */
     ht_status (*build)(ht_model *model, ht_error *error); /* hparams read -> ops appended */
 } ht_family;
 extern const ht_family ht_family_llama, ht_family_qwen2, ht_family_qwen3, ht_family_gemma3, ht_family_internlm2;

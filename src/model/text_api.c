@@ -6,7 +6,8 @@
 #include <string.h>
 
 static ht_status need_tokenizer(const ht_model *model, ht_error *error) {
-    if (model->tokenizer) return HT_OK;
+    if (model->tokenizer)
+        return HT_OK;
     return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s has no tokenizer: it takes token ids only",
                    model->info.path ? model->info.path : "this model");
 }
@@ -18,7 +19,8 @@ ht_status ht_tokenize(const ht_model *model, const char *text, size_t bytes, boo
 }
 
 const char *ht_token_text(const ht_model *model, int32_t id, bool special, size_t *bytes) {
-    if (model->tokenizer) return ht_tokenizer_text(model->tokenizer, id, special, bytes);
+    if (model->tokenizer)
+        return ht_tokenizer_text(model->tokenizer, id, special, bytes);
     *bytes = 0;
     return NULL;
 }
@@ -31,7 +33,8 @@ ht_status ht_detokenize(const ht_model *model, const int32_t *ids, size_t n, boo
                         ht_error *error) {
     ht_text out = {0};
     ht_status status = need_tokenizer(model, error);
-    if (status == HT_OK) status = ht_tokenizer_decode(model->tokenizer, ids, n, special, &out, error);
+    if (status == HT_OK)
+        status = ht_tokenizer_decode(model->tokenizer, ids, n, special, &out, error);
     if (status) {
         ht_text_free(&out);
         return status;
@@ -59,7 +62,8 @@ static ht_status no_template(const ht_model *model, ht_error *error) {
 static bool needs_bos_text(const ht_model *model) {
     static const char name[] = "bos_token";
     ht_string source = {0};
-    if (ht_tokenizer_adds_bos(model->tokenizer) || ht_tokenizer_bos(model->tokenizer) < 0 || !model->file) return false;
+    if (ht_tokenizer_adds_bos(model->tokenizer) || ht_tokenizer_bos(model->tokenizer) < 0 || !model->file)
+        return false;
     return ht_gguf_string(model->file, "tokenizer.chat_template", true, &source, NULL) == HT_OK &&
            memmem(source.data, source.bytes, name, sizeof name - 1) != NULL;
 }
@@ -68,13 +72,15 @@ ht_status ht_chat_format(const ht_model *model, const ht_message *messages, size
                          ht_error *error) {
     ht_text out = {0};
     ht_status status = need_tokenizer(model, error);
-    if (status == HT_OK && !model->chat) status = no_template(model, error);
+    if (status == HT_OK && !model->chat)
+        status = no_template(model, error);
     if (status == HT_OK && needs_bos_text(model)) {
         size_t bytes;
         const char *bos = ht_tokenizer_text(model->tokenizer, ht_tokenizer_bos(model->tokenizer), true, &bytes);
         status = ht_text_append(&out, bos, bytes, error);
     }
-    if (status == HT_OK) status = ht_chat_render(model->chat, messages, n, add_assistant, &out, error);
+    if (status == HT_OK)
+        status = ht_chat_render(model->chat, messages, n, add_assistant, &out, error);
     if (status) {
         ht_text_free(&out);
         return status;

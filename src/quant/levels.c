@@ -19,7 +19,8 @@ static void k_levels(const uint8_t *in, int8_t *sub, int8_t *sub_min) {
     }
 }
 
-void ht_matrix_levels(const ht_matrix *matrix, size_t row, size_t n, uint16_t *d, uint16_t *dmin, int8_t *sub, int8_t *sub_min) {
+void ht_matrix_levels(const ht_matrix *matrix, size_t row, size_t n, uint16_t *d, uint16_t *dmin, int8_t *sub,
+                      int8_t *sub_min) {
     const size_t blocks = matrix->cols / SUPER, bytes = (size_t)matrix->type->block_bytes;
     const bool q6 = matrix->type->type == HT_TYPE_Q6_K;
     const size_t groups = q6 ? 16 : 8;

@@ -13,15 +13,15 @@
 
 typedef struct ht_type_traits {
     ht_type type;
-    const char *name;      /* "Q4_0" */
+    const char *name;       /* "Q4_0" */
     int block, block_bytes; /* weights a block, bytes a block */
-    int bits;              /* of a canonical code: 4, 6, 8; 16 (F16, BF16) and 32 (F32) stay floating */
-    int group;             /* columns a scale covers; 0 for floats */
-    bool offset;           /* asymmetric */
+    int bits;               /* of a canonical code: 4, 6, 8; 16 (F16, BF16) and 32 (F32) stay floating */
+    int group;              /* columns a scale covers; 0 for floats */
+    bool offset;            /* asymmetric */
 } ht_type_traits;
 
-const ht_type_traits *ht_type_get(ht_type type);            /* NULL: not known */
-const ht_type_traits *ht_type_by_name(const char *name);    /* case-insensitive; NULL: not known */
+const ht_type_traits *ht_type_get(ht_type type);         /* NULL: not known */
+const ht_type_traits *ht_type_by_name(const char *name); /* case-insensitive; NULL: not known */
 /* Name of any ggml type number, for errors; "type 77" style names are the caller's business: NULL if not known. */
 const char *ht_type_foreign_name(uint32_t number);
 
@@ -45,7 +45,8 @@ void ht_matrix_floats(const ht_matrix *matrix, size_t row, size_t n, float *out)
  * [row, row + n): d and dmin (fp16 bits) [n][cols/256], sub [n][cols/group], sub_min [n][cols/group]. dmin and sub_min are
  * not written for Q6_K. */
 bool ht_matrix_has_levels(const ht_matrix *matrix);
-void ht_matrix_levels(const ht_matrix *matrix, size_t row, size_t n, uint16_t *d, uint16_t *dmin, int8_t *sub, int8_t *sub_min);
+void ht_matrix_levels(const ht_matrix *matrix, size_t row, size_t n, uint16_t *d, uint16_t *dmin, int8_t *sub,
+                      int8_t *sub_min);
 
 /* Float32 to blocks, `cols` a multiple of the block: F32, F16, BF16, Q4_0, Q4_1, Q8_0. Same rounding as ggml's reference. */
 bool ht_type_can_encode(ht_type type);

@@ -9,14 +9,14 @@
 
 #include <string.h>
 
-enum { /* flags */
-    TRIM = 1,              /* white space round each message goes */
-    TRIM_TURN = 2,         /* ... after a system message was put in front of it */
-    TRIM_REPLY = 4,        /* ... of the assistant's messages only */
-    DROP_THINKING = 8,     /* of earlier replies only what follows </think> is repeated, */
-    DROP_LINES = 16,       /* less the empty lines between */
-    SYSTEM_FIRST_USER = 32, /* a system message has no turn of its own: it goes into the first user message, */
-    SYSTEM_LAST_USER = 64   /* or into the last */
+enum {                         /* flags */
+       TRIM = 1,               /* white space round each message goes */
+       TRIM_TURN = 2,          /* ... after a system message was put in front of it */
+       TRIM_REPLY = 4,         /* ... of the assistant's messages only */
+       DROP_THINKING = 8,      /* of earlier replies only what follows </think> is repeated, */
+       DROP_LINES = 16,        /* less the empty lines between */
+       SYSTEM_FIRST_USER = 32, /* a system message has no turn of its own: it goes into the first user message, */
+       SYSTEM_LAST_USER = 64   /* or into the last */
 };
 
 enum { SYSTEM, USER, ASSISTANT, ROLES };
@@ -24,8 +24,8 @@ static const char *const roles[ROLES] = {"system", "user", "assistant"};
 
 struct ht_chat_template {
     const char *name;
-    const char *has[3], *lacks[3];  /* substrings of the source; the first row that fits is taken */
-    const char *default_system;     /* where the conversation begins without a system message; NULL: none */
+    const char *has[3], *lacks[3]; /* substrings of the source; the first row that fits is taken */
+    const char *default_system;    /* where the conversation begins without a system message; NULL: none */
     struct {
         const char *before, *after;
     } turn[ROLES];
@@ -34,55 +34,133 @@ struct ht_chat_template {
     int flags;
 };
 
-#define CHATML_TURN(role) {"<|im_start|>" role "\n", "<|im_end|>\n"}
+#define CHATML_TURN(role) \
+    { "<|im_start|>" role "\n", "<|im_end|>\n" }
 #define CHATML_TURNS {CHATML_TURN("system"), CHATML_TURN("user"), CHATML_TURN("assistant")}, NULL,
 #define CHATML CHATML_TURNS "<|im_start|>assistant\n"
 #define LLAMA3_HEADER(role) "<|start_header_id|>" role "<|end_header_id|>\n\n"
-#define LLAMA3_TURN(role, more) {LLAMA3_HEADER(role) more, "<|eot_id|>"}
+#define LLAMA3_TURN(role, more) \
+    { LLAMA3_HEADER(role) more, "<|eot_id|>" }
 /* The date is the template's own default, not today's: the same conversation is the same text every day. */
 #define LLAMA3_DATES "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
 
 static const ht_chat_template table[] = {
-    {"smollm", {"<|im_start|>", "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>"}, {0},
-     "You are a helpful AI assistant named SmolLM, trained by Hugging Face", CHATML, 0},
-    {"qwen2.5", {"<|im_start|>", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>"}, {0},
-     "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", CHATML, 0},
-    {"qwen2", {"<|im_start|>", "You are a helpful assistant.<|im_end|>"}, {0}, "You are a helpful assistant.",
-     CHATML, 0},
-    {"qwen1.5", {"<|im_start|>", "You are a helpful assistant<|im_end|>"}, {0}, "You are a helpful assistant",
-     CHATML, 0},
-    {"qwen3-thinking", {"ns.last_query_index", "</think>", "assistant\\n<think>\\n'"}, {"|trim"}, NULL,
-     CHATML_TURNS "<|im_start|>assistant\n<think>\n", DROP_THINKING | DROP_LINES},
-    {"qwen3", {"<|im_start|>", "ns.last_query_index", "split('</think>')[-1].lstrip('\\n')"},
-     {"|trim", "assistant\\n<think>\\n'"}, NULL, CHATML, DROP_THINKING | DROP_LINES},
-    {"qwen2.5-math", {"<|im_start|>", "Please reason step by step, and put your final answer within"}, {0},
-     "Please reason step by step, and put your final answer within \\boxed{}.", CHATML, 0},
+    {"smollm",
+     {"<|im_start|>", "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>"},
+     {0},
+     "You are a helpful AI assistant named SmolLM, trained by Hugging Face",
+     CHATML,
+     0},
+    {"qwen2.5",
+     {"<|im_start|>", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>"},
+     {0},
+     "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
+     CHATML,
+     0},
+    {"qwen2",
+     {"<|im_start|>", "You are a helpful assistant.<|im_end|>"},
+     {0},
+     "You are a helpful assistant.",
+     CHATML,
+     0},
+    {"qwen1.5",
+     {"<|im_start|>", "You are a helpful assistant<|im_end|>"},
+     {0},
+     "You are a helpful assistant",
+     CHATML,
+     0},
+    {"qwen3-thinking",
+     {"ns.last_query_index", "</think>", "assistant\\n<think>\\n'"},
+     {"|trim"},
+     NULL,
+     CHATML_TURNS "<|im_start|>assistant\n<think>\n",
+     DROP_THINKING | DROP_LINES},
+    {"qwen3",
+     {"<|im_start|>", "ns.last_query_index", "split('</think>')[-1].lstrip('\\n')"},
+     {"|trim", "assistant\\n<think>\\n'"},
+     NULL,
+     CHATML,
+     DROP_THINKING | DROP_LINES},
+    {"qwen2.5-math",
+     {"<|im_start|>", "Please reason step by step, and put your final answer within"},
+     {0},
+     "Please reason step by step, and put your final answer within \\boxed{}.",
+     CHATML,
+     0},
     {"internlm2", {"{{ bos_token }}{% for message in messages %}{{'<|im_start|>'"}, {0}, NULL, CHATML, 0},
     {"chatml", {"<|im_start|>", "<|im_end|>"}, {"<|im_sep|>", "</think>", "You are "}, NULL, CHATML, 0},
-    {"llama3.1", {"<|start_header_id|>", "<|eot_id|>", "\"Today Date: \" + date_string"}, {0}, "",
-     {LLAMA3_TURN("system", LLAMA3_DATES), LLAMA3_TURN("user", ""), LLAMA3_TURN("assistant", "")}, NULL,
-     LLAMA3_HEADER("assistant"), TRIM},
-    {"llama3", {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}, {"Cutting Knowledge Date", "function"}, NULL,
-     {LLAMA3_TURN("system", ""), LLAMA3_TURN("user", ""), LLAMA3_TURN("assistant", "")}, NULL,
-     LLAMA3_HEADER("assistant"), TRIM},
-    {"gemma", {"<start_of_turn>", "<end_of_turn>", "model"}, {0}, NULL,
-     {{"", "\n\n"}, {"<start_of_turn>user\n", "<end_of_turn>\n"}, {"<start_of_turn>model\n", "<end_of_turn>\n"}}, NULL,
-     "<start_of_turn>model\n", TRIM | SYSTEM_FIRST_USER},
-    {"mistral-tekken", {"\"[INST]\"", "[AVAILABLE_TOOLS]"}, {"[SYSTEM_PROMPT]"}, NULL,
-     {{"", "\n\n"}, {"[INST]", "[/INST]"}, {"", "</s>"}}, NULL, "", SYSTEM_LAST_USER},
-    {"mistral-v3", {"\"[INST] \"", "[AVAILABLE_TOOLS]"}, {"[SYSTEM_PROMPT]"}, NULL,
-     {{"", "\n\n"}, {"[INST] ", "[/INST]"}, {" ", "</s>"}}, NULL, "", SYSTEM_LAST_USER | TRIM_REPLY},
-    {"mistral-v1", {"' [INST] ' + system_message", "' [/INST]'"}, {"[SYSTEM_PROMPT]"}, NULL,
-     {{"", "\n\n"}, {" [INST] ", " [/INST]"}, {" ", "</s>"}}, NULL, "", SYSTEM_FIRST_USER},
-    {"llama2", {"bos_token + '[INST] ' + content.strip()", "<<SYS>>"}, {"[SYSTEM_PROMPT]"}, NULL,
-     {{"<<SYS>>\n", "\n<</SYS>>\n\n"}, {"[INST] ", " [/INST]"}, {" ", " </s>"}}, "<s>", "",
+    {"llama3.1",
+     {"<|start_header_id|>", "<|eot_id|>", "\"Today Date: \" + date_string"},
+     {0},
+     "",
+     {LLAMA3_TURN("system", LLAMA3_DATES), LLAMA3_TURN("user", ""), LLAMA3_TURN("assistant", "")},
+     NULL,
+     LLAMA3_HEADER("assistant"),
+     TRIM},
+    {"llama3",
+     {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"},
+     {"Cutting Knowledge Date", "function"},
+     NULL,
+     {LLAMA3_TURN("system", ""), LLAMA3_TURN("user", ""), LLAMA3_TURN("assistant", "")},
+     NULL,
+     LLAMA3_HEADER("assistant"),
+     TRIM},
+    {"gemma",
+     {"<start_of_turn>", "<end_of_turn>", "model"},
+     {0},
+     NULL,
+     {{"", "\n\n"}, {"<start_of_turn>user\n", "<end_of_turn>\n"}, {"<start_of_turn>model\n", "<end_of_turn>\n"}},
+     NULL,
+     "<start_of_turn>model\n",
+     TRIM | SYSTEM_FIRST_USER},
+    {"mistral-tekken",
+     {"\"[INST]\"", "[AVAILABLE_TOOLS]"},
+     {"[SYSTEM_PROMPT]"},
+     NULL,
+     {{"", "\n\n"}, {"[INST]", "[/INST]"}, {"", "</s>"}},
+     NULL,
+     "",
+     SYSTEM_LAST_USER},
+    {"mistral-v3",
+     {"\"[INST] \"", "[AVAILABLE_TOOLS]"},
+     {"[SYSTEM_PROMPT]"},
+     NULL,
+     {{"", "\n\n"}, {"[INST] ", "[/INST]"}, {" ", "</s>"}},
+     NULL,
+     "",
+     SYSTEM_LAST_USER | TRIM_REPLY},
+    {"mistral-v1",
+     {"' [INST] ' + system_message", "' [/INST]'"},
+     {"[SYSTEM_PROMPT]"},
+     NULL,
+     {{"", "\n\n"}, {" [INST] ", " [/INST]"}, {" ", "</s>"}},
+     NULL,
+     "",
+     SYSTEM_FIRST_USER},
+    {"llama2",
+     {"bos_token + '[INST] ' + content.strip()", "<<SYS>>"},
+     {"[SYSTEM_PROMPT]"},
+     NULL,
+     {{"<<SYS>>\n", "\n<</SYS>>\n\n"}, {"[INST] ", " [/INST]"}, {" ", " </s>"}},
+     "<s>",
+     "",
      TRIM_TURN | TRIM_REPLY | SYSTEM_FIRST_USER},
-    {"mistral", {"'[INST] ' + message['content'] + ' [/INST]'", "message['content'] + eos_token"}, {"<<SYS>>"}, NULL,
-     {{"", "\n\n"}, {"[INST] ", " [/INST]"}, {"", "</s>"}}, NULL, "", SYSTEM_FIRST_USER},
-    {"deepseek-r1", {"'<｜User｜>' + message['content']", "'<｜Assistant｜><think>\\n'"},
-     {"message['content'] + '<｜end▁of▁sentence｜>' -}}"}, NULL,
-     {{"", ""}, {"<｜User｜>", ""}, {"<｜Assistant｜>", "<｜end▁of▁sentence｜>"}}, NULL,
-     "<｜Assistant｜><think>\n", DROP_THINKING},
+    {"mistral",
+     {"'[INST] ' + message['content'] + ' [/INST]'", "message['content'] + eos_token"},
+     {"<<SYS>>"},
+     NULL,
+     {{"", "\n\n"}, {"[INST] ", " [/INST]"}, {"", "</s>"}},
+     NULL,
+     "",
+     SYSTEM_FIRST_USER},
+    {"deepseek-r1",
+     {"'<｜User｜>' + message['content']", "'<｜Assistant｜><think>\\n'"},
+     {"message['content'] + '<｜end▁of▁sentence｜>' -}}"},
+     NULL,
+     {{"", ""}, {"<｜User｜>", ""}, {"<｜Assistant｜>", "<｜end▁of▁sentence｜>"}},
+     NULL,
+     "<｜Assistant｜><think>\n",
+     DROP_THINKING},
 };
 
 /* ---- recognising --------------------------------------------------------------------------------------------- */
@@ -93,31 +171,43 @@ static bool contains(ht_string source, const char *what) {
 
 static bool fits(const ht_chat_template *row, ht_string source) {
     for (size_t i = 0; i < HT_COUNT(row->has) && row->has[i]; i++)
-        if (!contains(source, row->has[i])) return false;
+        if (!contains(source, row->has[i]))
+            return false;
     for (size_t i = 0; i < HT_COUNT(row->lacks) && row->lacks[i]; i++)
-        if (contains(source, row->lacks[i])) return false;
+        if (contains(source, row->lacks[i]))
+            return false;
     return true;
 }
 
 const ht_chat_template *ht_chat_recognise(const ht_gguf *file) {
     ht_string source = {0};
-    if (ht_gguf_string(file, "tokenizer.chat_template", true, &source, NULL) != HT_OK) return NULL;
+    if (ht_gguf_string(file, "tokenizer.chat_template", true, &source, NULL) != HT_OK)
+        return NULL;
     for (size_t row = 0; row < HT_COUNT(table); row++)
-        if (fits(&table[row], source)) return &table[row];
+        if (fits(&table[row], source))
+            return &table[row];
     return NULL;
 }
 
-const char *ht_chat_name(const ht_chat_template *chat) { return chat ? chat->name : NULL; }
+const char *ht_chat_name(const ht_chat_template *chat) {
+    return chat ? chat->name : NULL;
+}
 
 /* ---- rendering ----------------------------------------------------------------------------------------------- */
 
-static ht_string string_of(const char *text) { return (ht_string){text, strlen(text)}; }
+static ht_string string_of(const char *text) {
+    return (ht_string){text, strlen(text)};
+}
 
-static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+static bool is_space(char c) {
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
 
 static ht_string trimmed(ht_string s, bool start) {
-    while (s.bytes && is_space(s.data[s.bytes - 1])) s.bytes--;
-    while (start && s.bytes && is_space(s.data[0])) s = (ht_string){s.data + 1, s.bytes - 1};
+    while (s.bytes && is_space(s.data[s.bytes - 1]))
+        s.bytes--;
+    while (start && s.bytes && is_space(s.data[0]))
+        s = (ht_string){s.data + 1, s.bytes - 1};
     return s;
 }
 
@@ -127,7 +217,8 @@ static ht_string after_thinking(ht_string s, bool drop_lines) {
     while ((found = memmem(s.data, s.bytes, mark, sizeof mark - 1))) {
         size_t skipped = (size_t)(found - s.data) + sizeof mark - 1;
         s = (ht_string){s.data + skipped, s.bytes - skipped};
-        while (drop_lines && s.bytes && s.data[0] == '\n') s = (ht_string){s.data + 1, s.bytes - 1};
+        while (drop_lines && s.bytes && s.data[0] == '\n')
+            s = (ht_string){s.data + 1, s.bytes - 1};
     }
     return s;
 }
@@ -140,17 +231,23 @@ static ht_status append(ht_text *out, ht_string s, ht_error *error) {
 static ht_status render_turn(const ht_chat_template *chat, int role, const char *content, const char *system,
                              ht_text *out, ht_error *error) {
     ht_string text = string_of(content);
-    if (role == ASSISTANT && chat->flags & DROP_THINKING) text = after_thinking(text, chat->flags & DROP_LINES);
+    if (role == ASSISTANT && chat->flags & DROP_THINKING)
+        text = after_thinking(text, chat->flags & DROP_LINES);
     bool trim_turn = role == USER && chat->flags & TRIM_TURN;
-    if (chat->flags & TRIM || (role == ASSISTANT && chat->flags & TRIM_REPLY)) text = trimmed(text, true);
-    if (trim_turn) text = trimmed(text, !system); /* the system's marks begin the turn: nothing to trim there */
+    if (chat->flags & TRIM || (role == ASSISTANT && chat->flags & TRIM_REPLY))
+        text = trimmed(text, true);
+    if (trim_turn)
+        text = trimmed(text, !system); /* the system's marks begin the turn: nothing to trim there */
     ht_status status = append(out, string_of(chat->turn[role].before), error);
     if (status == HT_OK && system) {
         status = append(out, string_of(chat->turn[SYSTEM].before), error);
-        if (status == HT_OK) status = append(out, string_of(system), error);
-        if (status == HT_OK) status = append(out, string_of(chat->turn[SYSTEM].after), error);
+        if (status == HT_OK)
+            status = append(out, string_of(system), error);
+        if (status == HT_OK)
+            status = append(out, string_of(chat->turn[SYSTEM].after), error);
     }
-    if (status == HT_OK) status = append(out, text, error);
+    if (status == HT_OK)
+        status = append(out, text, error);
     return status ? status : append(out, string_of(chat->turn[role].after), error);
 }
 
@@ -171,7 +268,8 @@ static ht_status check(const ht_chat_template *chat, const ht_message *messages,
             return ht_fail(error, HT_ERROR_ARGUMENT,
                            "message %zu: in the chat template \"%s\" a system message can only be the first", i + 1,
                            chat->name);
-        if (user && (*host == n || chat->flags & SYSTEM_LAST_USER)) *host = i;
+        if (user && (*host == n || chat->flags & SYSTEM_LAST_USER))
+            *host = i;
     }
     if (!merges || n == 0 || strcmp(messages[0].role, "system") != 0) {
         *host = n;
@@ -193,13 +291,18 @@ ht_status ht_chat_render(const ht_chat_template *chat, const ht_message *message
     bool spoken = false; /* a user turn is in the text */
     for (size_t i = 0; i < n && status == HT_OK; i++) {
         int role = SYSTEM;
-        while (strcmp(roles[role], messages[i].role) != 0) role++;
-        if (role == SYSTEM && host < n) continue; /* comes with messages[host] */
-        if (role == USER && spoken && chat->between) status = append(out, string_of(chat->between), error);
-        if (role == USER) spoken = true;
+        while (strcmp(roles[role], messages[i].role) != 0)
+            role++;
+        if (role == SYSTEM && host < n)
+            continue; /* comes with messages[host] */
+        if (role == USER && spoken && chat->between)
+            status = append(out, string_of(chat->between), error);
+        if (role == USER)
+            spoken = true;
         if (status == HT_OK)
             status = render_turn(chat, role, messages[i].content, i == host ? messages[0].content : NULL, out, error);
     }
-    if (status == HT_OK && add_assistant) status = append(out, string_of(chat->generate), error);
+    if (status == HT_OK && add_assistant)
+        status = append(out, string_of(chat->generate), error);
     return status ? status : ht_text_append(out, "", 0, error); /* nothing to say is an empty string, not none */
 }

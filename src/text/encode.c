@@ -40,7 +40,8 @@ typedef struct encoder {
 static ht_status push_id(encoder *e, int32_t id, ht_error *error) {
     if (e->n_ids == e->cap_ids) {
         ht_status status = ht_grow((void **)&e->ids, &e->cap_ids, e->n_ids + 1, sizeof *e->ids, "token ids", error);
-        if (status) return status;
+        if (status)
+            return status;
     }
     e->ids[e->n_ids++] = id;
     return HT_OK;
@@ -50,7 +51,8 @@ static void heap_push(encoder *e, candidate c) {
     size_t i = e->n_heap++;
     while (i > 0) {
         size_t parent = (i - 1) / 2;
-        if (e->heap[parent].key <= c.key) break;
+        if (e->heap[parent].key <= c.key)
+            break;
         e->heap[i] = e->heap[parent];
         i = parent;
     }
@@ -62,10 +64,12 @@ static candidate heap_pop(encoder *e) {
     size_t i = 0;
     for (;;) {
         size_t child = 2 * i + 1;
-        if (child >= e->n_heap) break;
+        if (child >= e->n_heap)
+            break;
         if (child + 1 < e->n_heap && e->heap[child + 1].key < e->heap[child].key)
             child++;
-        if (last.key <= e->heap[child].key) break;
+        if (last.key <= e->heap[child].key)
+            break;
         e->heap[i] = e->heap[child];
         i = child;
     }
@@ -76,20 +80,23 @@ static candidate heap_pop(encoder *e) {
 /* Text must never become a control token by merging: that is what the scan for special tokens decides. */
 static int32_t find_mergeable(const ht_tokenizer *t, const char *text, size_t bytes) {
     int32_t id = bytes <= t->longest ? ht_vocab_find(t, text, bytes) : -1;
-    if (id < 0) return -1;
+    if (id < 0)
+        return -1;
     uint8_t type = t->types[id];
     return type == HT_TOKEN_NORMAL || type == HT_TOKEN_USER_DEFINED || type == HT_TOKEN_UNUSED ? id : -1;
 }
 
 static void offer_pair(encoder *e, int32_t left, int32_t right) {
-    if (left < 0 || right < 0) return;
+    if (left < 0 || right < 0)
+        return;
     const ht_tokenizer *t = e->tokenizer;
     const symbol *l = &e->symbols[left], *r = &e->symbols[right];
     candidate c = {0, (uint32_t)right, l->bytes + r->bytes, -1};
     uint32_t priority;
     if (t->sentencepiece) {
         c.id = find_mergeable(t, e->text + l->start, c.bytes);
-        if (c.id < 0) return;
+        if (c.id < 0)
+            return;
         priority = t->order[c.id];
     } else if (!ht_vocab_merge(t, l->id, r->id, &priority, &c.id)) {
         return;
@@ -102,7 +109,8 @@ static void offer_pair(encoder *e, int32_t left, int32_t right) {
 static ht_status merge(encoder *e, size_t n, ht_error *error) {
     /* A merge takes one candidate and offers two, and there are at most n - 1: 2n is enough. */
     ht_status status = ht_grow((void **)&e->heap, &e->cap_heap, 2 * n, sizeof *e->heap, "tokenizer", error);
-    if (status) return status;
+    if (status)
+        return status;
     e->n_heap = 0;
     for (size_t i = 0; i < n; i++) {
         e->symbols[i].prev = (int32_t)i - 1;
@@ -114,7 +122,8 @@ static ht_status merge(encoder *e, size_t n, ht_error *error) {
         candidate c = heap_pop(e);
         int32_t left = (int32_t)(c.key & UINT32_MAX);
         symbol *l = &e->symbols[left], *r = &e->symbols[c.right];
-        if (l->bytes == 0 || r->bytes == 0 || l->bytes + r->bytes != c.bytes) continue;
+        if (l->bytes == 0 || r->bytes == 0 || l->bytes + r->bytes != c.bytes)
+            continue;
         l->bytes = c.bytes;
         l->id = c.id;
         l->next = r->next;
@@ -136,7 +145,8 @@ static int32_t whole_word(encoder *e, const char *word, size_t bytes) {
     if (bytes > e->tokenizer->longest) /* a character of the alphabet is at least one byte */
         return -1;
     for (size_t i = 0; i < bytes; i++) {
-        if (n + 2 > sizeof written) return -1;
+        if (n + 2 > sizeof written)
+            return -1;
         n += ht_byte_to_char((uint8_t)word[i], written + n);
     }
     return find_mergeable(e->tokenizer, written, n);
@@ -150,10 +160,11 @@ static ht_status bpe_word(void *user, const char *word, size_t bytes, ht_error *
     if (bytes == 1)
         return t->byte_ids[(uint8_t)*word] < 0 ? HT_OK : push_id(e, t->byte_ids[(uint8_t)*word], error);
     int32_t whole = t->pre->whole_words ? whole_word(e, word, bytes) : -1;
-    if (whole >= 0) return push_id(e, whole, error);
-    ht_status status =
-        ht_grow((void **)&e->symbols, &e->cap_symbols, bytes, sizeof *e->symbols, "tokenizer", error);
-    if (status) return status;
+    if (whole >= 0)
+        return push_id(e, whole, error);
+    ht_status status = ht_grow((void **)&e->symbols, &e->cap_symbols, bytes, sizeof *e->symbols, "tokenizer", error);
+    if (status)
+        return status;
     e->text = word;
     for (size_t i = 0; i < bytes; i++)
         e->symbols[i] = (symbol){(uint32_t)i, 1, -1, -1, t->byte_ids[(uint8_t)word[i]]};
@@ -182,7 +193,8 @@ static ht_status sentencepiece_bytes(encoder *e, const symbol *s, ht_error *erro
 /* Merges text in which spaces are U+2581 by now. */
 static ht_status sentencepiece_text(encoder *e, const char *text, size_t bytes, ht_error *error) {
     ht_status status = ht_grow((void **)&e->symbols, &e->cap_symbols, bytes, sizeof *e->symbols, "tokenizer", error);
-    if (status) return status;
+    if (status)
+        return status;
     e->text = text;
     size_t n = 0;
     for (size_t at = 0, used; at < bytes; at += used) {
@@ -190,17 +202,19 @@ static ht_status sentencepiece_text(encoder *e, const char *text, size_t bytes, 
         int32_t id = valid ? find_mergeable(e->tokenizer, text + at, used) : -1;
         e->symbols[n++] = (symbol){(uint32_t)at, (uint32_t)used, -1, -1, id};
     }
-    if (n == 0) return HT_OK;
+    if (n == 0)
+        return HT_OK;
     status = merge(e, n, error);
     for (int32_t i = 0; status == HT_OK && i >= 0; i = e->symbols[i].next)
-        status = e->symbols[i].id >= 0 ? push_id(e, e->symbols[i].id, error)
-                                       : sentencepiece_bytes(e, &e->symbols[i], error);
+        status =
+            e->symbols[i].id >= 0 ? push_id(e, e->symbols[i].id, error) : sentencepiece_bytes(e, &e->symbols[i], error);
     return status;
 }
 
 static ht_status sentencepiece_fragment(encoder *e, const char *text, size_t bytes, ht_error *error) {
     ht_status status = ht_grow((void **)&e->buffer, &e->cap_buffer, 3 * (bytes + 1), 1, "tokenizer", error);
-    if (status) return status;
+    if (status)
+        return status;
     size_t n = 0;
     if (e->tokenizer->adds_space) {
         memcpy(e->buffer, "\xe2\x96\x81", 3);
@@ -222,7 +236,8 @@ static ht_status sentencepiece_fragment(encoder *e, const char *text, size_t byt
 /* Text between two special tokens (or an end): a SentencePiece space goes before each. */
 static ht_status fragment(encoder *e, const char *text, size_t bytes, ht_error *error) {
     const ht_tokenizer *t = e->tokenizer;
-    if (bytes == 0) return HT_OK;
+    if (bytes == 0)
+        return HT_OK;
     if (t->sentencepiece)
         return sentencepiece_fragment(e, text, bytes, error);
     return ht_pretokenize(t->passes, e->matches, text, bytes, bpe_word, e, error);
@@ -238,7 +253,8 @@ static int32_t special_at(const ht_tokenizer *t, const char *text, size_t bytes,
             found = id;
             *used = depth;
         }
-        if (depth == bytes) break;
+        if (depth == bytes)
+            break;
         node = t->trie[node].child;
         while (node >= 0 && t->trie[node].byte != (uint8_t)text[depth])
             node = t->trie[node].sibling;

@@ -21,8 +21,8 @@
 #define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+|" SIGNS "|" S "+(?!" NOT_S ")|" S "+"
 #define LLAMA3 ENDING "|" WORD "|\\p{N}{1,3}|" SIGNS "[\\r\\n]*|" BLANKS
 #define QWEN2 ENDING "|" WORD "|\\p{N}|" SIGNS "[\\r\\n]*|" BLANKS
-#define TEKKEN                                                                                                         \
-    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*|\\p{N}|" SIGNS              \
+#define TEKKEN                                                                                            \
+    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*|\\p{N}|" SIGNS \
     "[\\r\\n/]*|" BLANKS
 
 static const ht_pretokenizer table[] = {
@@ -67,7 +67,8 @@ typedef struct splitter {
 } splitter;
 
 static ht_status split(const splitter *s, int pass, const char *text, size_t bytes) {
-    if (bytes == 0) return HT_OK;
+    if (bytes == 0)
+        return HT_OK;
     if (pass == HT_MAX_PASSES || !s->passes[pass])
         return s->word(s->user, text, bytes, s->error);
     size_t at = 0;
@@ -86,7 +87,8 @@ static ht_status split(const splitter *s, int pass, const char *text, size_t byt
         ht_status status = split(s, pass + 1, text + at, begin - at);
         if (status == HT_OK)
             status = split(s, pass + 1, text + begin, end - begin);
-        if (status) return status;
+        if (status)
+            return status;
         at = end;
     }
     return HT_OK;
@@ -105,7 +107,8 @@ ht_status ht_pretokenize(pcre2_code *const passes[HT_MAX_PASSES], pcre2_match_da
         ht_status status = split(&s, 0, text + begin, at - begin);
         if (status == HT_OK)
             status = word(user, text + at, 1, error);
-        if (status) return status;
+        if (status)
+            return status;
         begin = ++at;
     }
     return split(&s, 0, text + begin, at - begin);

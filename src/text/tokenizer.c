@@ -12,8 +12,8 @@
 
 /* Tokens that end the speaker's turn in the templates of the families, whatever else the file says about them. Files
  * are known that give them as ordinary pieces: they are made control tokens. */
-static const char *const turn_ends[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>",
-                                        "<|end_of_text|>"};
+static const char *const turn_ends[] = {"<|im_end|>",    "<|eot_id|>",    "<|eom_id|>",
+                                        "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"};
 
 /* ---- hashes -------------------------------------------------------------------------------------------------- */
 
@@ -35,7 +35,8 @@ static uint64_t hash_bytes(uint64_t seed, const char *text, size_t bytes) {
 
 static uint64_t table_size(uint64_t entries) {
     uint64_t size = 16;
-    while (size < entries * 2) size *= 2;
+    while (size < entries * 2)
+        size *= 2;
     return size;
 }
 
@@ -45,9 +46,11 @@ static ht_index_slot *index_slot(const ht_tokenizer *t, const char *text, size_t
     *hash = (uint32_t)(h >> 32);
     for (uint64_t i = h & t->index_mask;; i = (i + 1) & t->index_mask) {
         ht_index_slot *slot = &t->index[i];
-        if (slot->id < 0) return slot;
+        if (slot->id < 0)
+            return slot;
         const ht_string *piece = &t->pieces[slot->id];
-        if (slot->hash == *hash && piece->bytes == bytes && memcmp(piece->data, text, bytes) == 0) return slot;
+        if (slot->hash == *hash && piece->bytes == bytes && memcmp(piece->data, text, bytes) == 0)
+            return slot;
     }
 }
 
@@ -58,15 +61,20 @@ int32_t ht_vocab_find(const ht_tokenizer *tokenizer, const char *text, size_t by
 
 static ht_merge_slot *merge_slot(const ht_tokenizer *t, uint64_t pair) {
     for (uint64_t i = mix(t->seed, pair) & t->merge_mask;; i = (i + 1) & t->merge_mask)
-        if (t->merges[i].pair == pair || t->merges[i].pair == UINT64_MAX) return &t->merges[i];
+        if (t->merges[i].pair == pair || t->merges[i].pair == UINT64_MAX)
+            return &t->merges[i];
 }
 
-static uint64_t pair_of(int32_t left, int32_t right) { return (uint64_t)(uint32_t)left << 32 | (uint32_t)right; }
+static uint64_t pair_of(int32_t left, int32_t right) {
+    return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+}
 
 bool ht_vocab_merge(const ht_tokenizer *tokenizer, int32_t left, int32_t right, uint32_t *rank, int32_t *id) {
-    if (left < 0 || right < 0) return false;
+    if (left < 0 || right < 0)
+        return false;
     const ht_merge_slot *slot = merge_slot(tokenizer, pair_of(left, right));
-    if (slot->pair == UINT64_MAX) return false;
+    if (slot->pair == UINT64_MAX)
+        return false;
     *rank = slot->rank;
     *id = slot->id;
     return true;
@@ -77,9 +85,12 @@ bool ht_vocab_merge(const ht_tokenizer *tokenizer, int32_t left, int32_t right, 
 /* Printable Latin-1 stands for itself; the other 68 bytes are U+0100 and on, in order. */
 size_t ht_byte_to_char(uint8_t byte, char out[2]) {
     int c = byte;
-    if (byte <= 32) c = 256 + byte;
-    else if (byte >= 127 && byte <= 160) c = 256 + 33 + byte - 127;
-    else if (byte == 173) c = 256 + 33 + 34;
+    if (byte <= 32)
+        c = 256 + byte;
+    else if (byte >= 127 && byte <= 160)
+        c = 256 + 33 + byte - 127;
+    else if (byte == 173)
+        c = 256 + 33 + 34;
     if (c < 0x80) {
         out[0] = (char)c;
         return 1;
@@ -102,10 +113,13 @@ static ht_status find_array(const ht_gguf *file, const char *key, bool required,
     *value = found;
     if (!found && required)
         return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is missing", ht_gguf_path(file), key);
-    if (!found) return HT_OK;
+    if (!found)
+        return HT_OK;
     if (found->kind != HT_GGUF_ARRAY || (found->item_kind != kind && found->item_kind != other))
         return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is not an array of %s", ht_gguf_path(file), key,
-                       kind == HT_GGUF_STRING ? "strings" : kind == HT_GGUF_F32 ? "floats" : "integers");
+                       kind == HT_GGUF_STRING ? "strings"
+                       : kind == HT_GGUF_F32  ? "floats"
+                                              : "integers");
     if (found->count < count)
         return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" has %" PRIu64 " items for a vocabulary of %" PRIu64,
                        ht_gguf_path(file), key, found->count, count);
@@ -115,20 +129,23 @@ static ht_status find_array(const ht_gguf *file, const char *key, bool required,
 static ht_status load_pieces(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     const ht_gguf_value *tokens, *types;
     ht_status status = find_array(file, KEY("tokens"), true, 1, HT_GGUF_STRING, HT_GGUF_STRING, &tokens, error);
-    if (status) return status;
+    if (status)
+        return status;
     if (tokens->count > INT32_MAX / 2)
         return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"" KEY("tokens") "\" has %" PRIu64 " items",
                        ht_gguf_path(file), tokens->count);
     t->size = (int32_t)tokens->count;
     t->pieces = tokens->strings;
     status = find_array(file, KEY("token_type"), false, tokens->count, HT_GGUF_I32, HT_GGUF_U32, &types, error);
-    if (status) return status;
+    if (status)
+        return status;
     uint64_t slots = table_size(tokens->count);
     t->index_mask = slots - 1;
     t->types = ht_arena_alloc(&t->arena, tokens->count);
     t->ends = ht_arena_alloc(&t->arena, tokens->count * sizeof *t->ends);
     t->index = ht_arena_alloc(&t->arena, slots * sizeof *t->index);
-    if (!t->types || !t->ends || !t->index) return out_of_memory(error);
+    if (!t->types || !t->ends || !t->index)
+        return out_of_memory(error);
     memset(t->index, 0xff, slots * sizeof *t->index);
     for (int32_t id = 0; id < t->size; id++) {
         const ht_string *piece = &t->pieces[id];
@@ -137,7 +154,8 @@ static ht_status load_pieces(ht_tokenizer *t, const ht_gguf *file, ht_error *err
         if (piece->bytes > HT_MAX_PIECE_BYTES)
             return ht_fail(error, HT_ERROR_FORMAT, "%s: " KEY("tokens") "[%d] is %zu bytes long (at most %d)",
                            ht_gguf_path(file), id, piece->bytes, HT_MAX_PIECE_BYTES);
-        if (piece->bytes == 0) continue; /* padding of some files: no text can become it */
+        if (piece->bytes == 0)
+            continue; /* padding of some files: no text can become it */
         t->longest = ht_max_size(t->longest, piece->bytes);
         uint32_t hash;
         ht_index_slot *slot = index_slot(t, piece->data, piece->bytes, &hash);
@@ -154,8 +172,10 @@ static ht_status load_id(const ht_tokenizer *t, const ht_gguf *file, const char 
                          ht_error *error) {
     int64_t value = fallback < t->size ? fallback : -1;
     ht_status status = ht_gguf_int(file, key, false, -1, UINT32_MAX, &value, error);
-    if (status) return status;
-    if (value == UINT32_MAX) value = -1;
+    if (status)
+        return status;
+    if (value == UINT32_MAX)
+        value = -1;
     if (value >= t->size)
         return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is %" PRId64 ", but the vocabulary has %d tokens",
                        ht_gguf_path(file), key, value, t->size);
@@ -178,13 +198,17 @@ static ht_status load_special_ids(ht_tokenizer *t, const ht_gguf *file, ht_error
     for (size_t i = 0; i < HT_COUNT(rows); i++) {
         int32_t id;
         ht_status status = load_id(t, file, rows[i].key, rows[i].fallback, &id, error);
-        if (status) return status;
-        if (rows[i].id) *rows[i].id = id;
-        if (rows[i].ends && id >= 0) t->ends[id] = true;
+        if (status)
+            return status;
+        if (rows[i].id)
+            *rows[i].id = id;
+        if (rows[i].ends && id >= 0)
+            t->ends[id] = true;
     }
     for (size_t i = 0; i < HT_COUNT(turn_ends); i++) {
         int32_t id = ht_vocab_find(t, turn_ends[i], strlen(turn_ends[i]));
-        if (id < 0) continue;
+        if (id < 0)
+            continue;
         t->ends[id] = true;
         t->types[id] = HT_TOKEN_CONTROL;
     }
@@ -205,14 +229,16 @@ static ht_status load_special_ids(ht_tokenizer *t, const ht_gguf *file, ht_error
 static ht_status load_merges(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     const ht_gguf_value *list;
     ht_status status = find_array(file, KEY("merges"), true, 0, HT_GGUF_STRING, HT_GGUF_STRING, &list, error);
-    if (status) return status;
+    if (status)
+        return status;
     if (list->count > INT32_MAX)
         return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"" KEY("merges") "\" has %" PRIu64 " items",
                        ht_gguf_path(file), list->count);
     uint64_t slots = table_size(list->count);
     t->merge_mask = slots - 1;
     t->merges = ht_arena_alloc(&t->arena, slots * sizeof *t->merges);
-    if (!t->merges) return out_of_memory(error);
+    if (!t->merges)
+        return out_of_memory(error);
     memset(t->merges, 0xff, slots * sizeof *t->merges);
     char product[HT_MAX_PIECE_BYTES];
     for (uint64_t i = 0; i < list->count; i++) {
@@ -224,14 +250,17 @@ static ht_status load_merges(ht_tokenizer *t, const ht_gguf *file, ht_error *err
                            "%s: " KEY("merges") "[%" PRIu64 "] is not two pieces with a space between",
                            ht_gguf_path(file), i);
         size_t left_bytes = (size_t)(space - text->data), right_bytes = text->bytes - left_bytes - 1;
-        if (left_bytes + right_bytes > t->longest) continue;
+        if (left_bytes + right_bytes > t->longest)
+            continue;
         memcpy(product, text->data, left_bytes);
         memcpy(product + left_bytes, space + 1, right_bytes);
         int32_t left = ht_vocab_find(t, text->data, left_bytes), right = ht_vocab_find(t, space + 1, right_bytes);
         int32_t id = ht_vocab_find(t, product, left_bytes + right_bytes);
-        if (left < 0 || right < 0 || id < 0) continue;
+        if (left < 0 || right < 0 || id < 0)
+            continue;
         ht_merge_slot *slot = merge_slot(t, pair_of(left, right));
-        if (slot->pair == UINT64_MAX) *slot = (ht_merge_slot){pair_of(left, right), (uint32_t)i, id};
+        if (slot->pair == UINT64_MAX)
+            *slot = (ht_merge_slot){pair_of(left, right), (uint32_t)i, id};
     }
     return HT_OK;
 }
@@ -240,11 +269,16 @@ static ht_status load_scores(ht_tokenizer *t, const ht_gguf *file, ht_error *err
     const ht_gguf_value *scores;
     ht_status status =
         find_array(file, KEY("scores"), true, (uint64_t)t->size, HT_GGUF_F32, HT_GGUF_I32, &scores, error);
-    if (status) return status;
+    if (status)
+        return status;
     t->order = ht_arena_alloc(&t->arena, (size_t)t->size * sizeof *t->order);
-    if (!t->order) return out_of_memory(error);
+    if (!t->order)
+        return out_of_memory(error);
     for (int32_t id = 0; id < t->size; id++) {
-        union { float f; uint32_t u; } score = {(float)ht_gguf_item(scores, (uint64_t)id)};
+        union {
+            float f;
+            uint32_t u;
+        } score = {(float)ht_gguf_item(scores, (uint64_t)id)};
         if (isnan(score.f))
             return ht_fail(error, HT_ERROR_FORMAT, "%s: " KEY("scores") "[%d] is not a number", ht_gguf_path(file), id);
         score.f += 0.0f; /* -0 and 0 are one score */
@@ -310,10 +344,12 @@ static size_t decode_sentencepiece(const ht_string *piece, bool is_byte, char *o
 
 static ht_status decode_pieces(ht_tokenizer *t, ht_error *error) {
     size_t total = 0, at = 0;
-    for (int32_t id = 0; id < t->size; id++) total += t->pieces[id].bytes;
+    for (int32_t id = 0; id < t->size; id++)
+        total += t->pieces[id].bytes;
     t->texts = ht_arena_alloc(&t->arena, (size_t)t->size * sizeof *t->texts);
     char *all = ht_arena_alloc(&t->arena, total + 1); /* decoding never makes a piece longer */
-    if (!t->texts || !all) return out_of_memory(error);
+    if (!t->texts || !all)
+        return out_of_memory(error);
     int16_t byte_of[ALPHABET_END]; /* character of the byte-level alphabet -> byte */
     memset(byte_of, 0xff, sizeof byte_of);
     for (int byte = 0; byte < 256; byte++) {
@@ -342,19 +378,24 @@ static ht_status decode_pieces(ht_tokenizer *t, ht_error *error) {
 static ht_status build_trie(ht_tokenizer *t, ht_error *error) {
     size_t most = 0, n = 0;
     for (int32_t id = 0; id < t->size; id++)
-        if (t->types[id] >= HT_TOKEN_UNKNOWN && t->types[id] <= HT_TOKEN_USER_DEFINED) most += t->pieces[id].bytes;
-    for (int i = 0; i < 256; i++) t->trie_roots[i] = -1;
+        if (t->types[id] >= HT_TOKEN_UNKNOWN && t->types[id] <= HT_TOKEN_USER_DEFINED)
+            most += t->pieces[id].bytes;
+    for (int i = 0; i < 256; i++)
+        t->trie_roots[i] = -1;
     if (most > INT32_MAX)
         return ht_fail(error, HT_ERROR_FORMAT, "the special tokens hold %zu bytes of text", most);
     t->trie = ht_arena_alloc(&t->arena, (most + 1) * sizeof *t->trie);
-    if (!t->trie) return out_of_memory(error);
+    if (!t->trie)
+        return out_of_memory(error);
     for (int32_t id = 0; id < t->size; id++) {
         const ht_string *piece = &t->pieces[id];
-        if (t->types[id] < HT_TOKEN_UNKNOWN || t->types[id] > HT_TOKEN_USER_DEFINED || piece->bytes == 0) continue;
+        if (t->types[id] < HT_TOKEN_UNKNOWN || t->types[id] > HT_TOKEN_USER_DEFINED || piece->bytes == 0)
+            continue;
         int32_t *link = &t->trie_roots[(uint8_t)piece->data[0]], node = -1;
         for (size_t i = 0; i < piece->bytes; i++) {
             uint8_t byte = (uint8_t)piece->data[i];
-            while (*link >= 0 && t->trie[*link].byte != byte) link = &t->trie[*link].sibling;
+            while (*link >= 0 && t->trie[*link].byte != byte)
+                link = &t->trie[*link].sibling;
             if (*link < 0) {
                 t->trie[n] = (ht_trie_node){-1, -1, -1, byte};
                 *link = (int32_t)n++;
@@ -373,19 +414,23 @@ static ht_status load_kind(ht_tokenizer *t, const ht_gguf *file, ht_error *error
     ht_string model, pre = {"default", 7};
     bool named = ht_gguf_find(file, KEY("pre")) != NULL;
     ht_status status = ht_gguf_string(file, KEY("model"), true, &model, error);
-    if (status == HT_OK) status = ht_gguf_string(file, KEY("pre"), false, &pre, error);
-    if (status) return status;
+    if (status == HT_OK)
+        status = ht_gguf_string(file, KEY("pre"), false, &pre, error);
+    if (status)
+        return status;
     snprintf(t->name, sizeof t->name, "%.*s/%.*s", (int)ht_min_size(model.bytes, 40), model.data,
              (int)ht_min_size(pre.bytes, 40), pre.data);
     for (char *c = t->name; *c; c++)
-        if (*c < ' ' || *c > '~') *c = '?'; /* shown to people, and a hostile file chose it */
+        if (*c < ' ' || *c > '~')
+            *c = '?'; /* shown to people, and a hostile file chose it */
     bool byte_level = model.bytes == 4 && memcmp(model.data, "gpt2", 4) == 0;
     t->sentencepiece = model.bytes == 5 && memcmp(model.data, "llama", 5) == 0;
     if (!byte_level && !t->sentencepiece)
         return ht_fail(error, HT_ERROR_UNSUPPORTED,
                        "%s: key \"" KEY("model") "\": tokenizer \"%.*s\" is not one of gpt2, llama", ht_gguf_path(file),
                        (int)ht_min_size(model.bytes, 40), model.data);
-    if (t->sentencepiece) return HT_OK;
+    if (t->sentencepiece)
+        return HT_OK;
     t->pre = ht_pretokenizer_find(pre.data, pre.bytes);
     if (!t->pre)
         return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: key \"" KEY("pre") "\": pre-tokenizer \"%.*s\" is not known",
@@ -397,10 +442,14 @@ static ht_status load_kind(ht_tokenizer *t, const ht_gguf *file, ht_error *error
 
 static ht_status load(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     ht_status status = load_kind(t, file, error);
-    if (status == HT_OK) status = load_pieces(t, file, error);
-    if (status == HT_OK) status = t->sentencepiece ? load_scores(t, file, error) : load_merges(t, file, error);
-    if (status == HT_OK) status = load_special_ids(t, file, error);
-    if (status) return status;
+    if (status == HT_OK)
+        status = load_pieces(t, file, error);
+    if (status == HT_OK)
+        status = t->sentencepiece ? load_scores(t, file, error) : load_merges(t, file, error);
+    if (status == HT_OK)
+        status = load_special_ids(t, file, error);
+    if (status)
+        return status;
     load_byte_ids(t);
     status = decode_pieces(t, error);
     return status ? status : build_trie(t, error);
@@ -409,7 +458,8 @@ static ht_status load(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
 ht_status ht_tokenizer_create(const ht_gguf *file, ht_tokenizer **tokenizer, ht_error *error) {
     ht_tokenizer *t;
     ht_status status = ht_alloc((void **)&t, 1, sizeof *t, "tokenizer", error);
-    if (status) return status;
+    if (status)
+        return status;
     t->seed = mix((uint64_t)(uintptr_t)t, ht_nanoseconds());
     status = load(t, file, error);
     if (status) {
@@ -421,17 +471,29 @@ ht_status ht_tokenizer_create(const ht_gguf *file, ht_tokenizer **tokenizer, ht_
 }
 
 void ht_tokenizer_destroy(ht_tokenizer *tokenizer) {
-    if (!tokenizer) return;
-    for (int i = 0; i < HT_MAX_PASSES; i++) pcre2_code_free(tokenizer->passes[i]);
+    if (!tokenizer)
+        return;
+    for (int i = 0; i < HT_MAX_PASSES; i++)
+        pcre2_code_free(tokenizer->passes[i]);
     ht_arena_free(&tokenizer->arena);
     free(tokenizer);
 }
 
-const char *ht_tokenizer_name(const ht_tokenizer *tokenizer) { return tokenizer->name; }
-int ht_tokenizer_size(const ht_tokenizer *tokenizer) { return tokenizer->size; }
-int ht_tokenizer_bos(const ht_tokenizer *tokenizer) { return tokenizer->bos; }
-int ht_tokenizer_eos(const ht_tokenizer *tokenizer) { return tokenizer->eos; }
-bool ht_tokenizer_adds_bos(const ht_tokenizer *tokenizer) { return tokenizer->adds_bos; }
+const char *ht_tokenizer_name(const ht_tokenizer *tokenizer) {
+    return tokenizer->name;
+}
+int ht_tokenizer_size(const ht_tokenizer *tokenizer) {
+    return tokenizer->size;
+}
+int ht_tokenizer_bos(const ht_tokenizer *tokenizer) {
+    return tokenizer->bos;
+}
+int ht_tokenizer_eos(const ht_tokenizer *tokenizer) {
+    return tokenizer->eos;
+}
+bool ht_tokenizer_adds_bos(const ht_tokenizer *tokenizer) {
+    return tokenizer->adds_bos;
+}
 
 bool ht_tokenizer_ends(const ht_tokenizer *tokenizer, int32_t id) {
     return id >= 0 && id < tokenizer->size && tokenizer->ends[id];
@@ -439,9 +501,11 @@ bool ht_tokenizer_ends(const ht_tokenizer *tokenizer, int32_t id) {
 
 const char *ht_tokenizer_text(const ht_tokenizer *tokenizer, int32_t id, bool special, size_t *bytes) {
     *bytes = 0;
-    if (id < 0 || id >= tokenizer->size) return NULL;
+    if (id < 0 || id >= tokenizer->size)
+        return NULL;
     uint8_t type = tokenizer->types[id];
-    if (!special && (type == HT_TOKEN_CONTROL || type == HT_TOKEN_UNKNOWN || type == HT_TOKEN_UNUSED)) return "";
+    if (!special && (type == HT_TOKEN_CONTROL || type == HT_TOKEN_UNKNOWN || type == HT_TOKEN_UNUSED))
+        return "";
     *bytes = tokenizer->texts[id].bytes;
     return tokenizer->texts[id].data;
 }

@@ -8,19 +8,19 @@
 #include <pcre2.h>
 
 enum { /* tokenizer.ggml.token_type, as SentencePiece numbers its pieces */
-    HT_TOKEN_NORMAL = 1,
-    HT_TOKEN_UNKNOWN = 2,
-    HT_TOKEN_CONTROL = 3,
-    HT_TOKEN_USER_DEFINED = 4,
-    HT_TOKEN_UNUSED = 5,
-    HT_TOKEN_BYTE = 6
+       HT_TOKEN_NORMAL = 1,
+       HT_TOKEN_UNKNOWN = 2,
+       HT_TOKEN_CONTROL = 3,
+       HT_TOKEN_USER_DEFINED = 4,
+       HT_TOKEN_UNUSED = 5,
+       HT_TOKEN_BYTE = 6
 };
 
 #define HT_MAX_PIECE_BYTES 4096 /* of one vocabulary entry: bounds every look-up that text can cause */
 #define HT_MAX_PASSES 2
 
 typedef struct ht_pretokenizer {
-    const char *names[6];               /* values of tokenizer.ggml.pre */
+    const char *names[6];                /* values of tokenizer.ggml.pre */
     const char *patterns[HT_MAX_PASSES]; /* each splits what the one before left, matches and gaps alike */
     bool whole_words;                    /* a word that is a piece is that piece, whatever the merges say */
     bool adds_bos;                       /* where the file does not say */
@@ -68,8 +68,8 @@ struct ht_tokenizer {
     int32_t trie_roots[256];
 
     bool sentencepiece;
-    bool adds_space;     /* SentencePiece: before the text and after each special token */
-    uint32_t *order;     /* SentencePiece: [size] merge priority from the score, smaller first */
+    bool adds_space;            /* SentencePiece: before the text and after each special token */
+    uint32_t *order;            /* SentencePiece: [size] merge priority from the score, smaller first */
     const ht_pretokenizer *pre; /* byte-level BPE */
     pcre2_code *passes[HT_MAX_PASSES];
     ht_merge_slot *merges;

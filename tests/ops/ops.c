@@ -25,21 +25,29 @@ static double uniform(void) { /* in [-1, 1) */
     return (double)(random_state >> 11) * 0x1p-52 - 1;
 }
 static void fill(float *x, size_t n) {
-    for (size_t i = 0; i < n; i++) x[i] = (float)(uniform() * (i % 37 == 0 ? 8 : 1)); /* outliers, as activations have */
+    for (size_t i = 0; i < n; i++)
+        x[i] = (float)(uniform() * (i % 37 == 0 ? 8 : 1)); /* outliers, as activations have */
 }
 
 static int failures;
 static void check(double got, double want, double bound, const char *what, const char *device, size_t t, size_t r) {
-    if (fabs(got - want) <= bound) return;
-    if (failures++ < 20) fprintf(stderr, "%s on %s: token %zu, row %zu: %.9g, want %.9g, bound %.3g\n", what, device, t, r, got, want, bound);
+    if (fabs(got - want) <= bound)
+        return;
+    if (failures++ < 20)
+        fprintf(stderr, "%s on %s: token %zu, row %zu: %.9g, want %.9g, bound %.3g\n", what, device, t, r, got, want,
+                bound);
 }
 
 /* ---- matrices of random blocks ---------------------------------------------------------------------------------------------- */
 
-static const struct { ht_type type; int halves[2]; } block_types[] = { /* where a block keeps its fp16 scales */
-    {HT_TYPE_Q4_0, {0, -1}}, {HT_TYPE_Q4_1, {0, 2}}, {HT_TYPE_Q5_0, {0, -1}}, {HT_TYPE_Q5_1, {0, 2}}, {HT_TYPE_Q8_0, {0, -1}},
-    {HT_TYPE_Q4_K, {0, 2}}, {HT_TYPE_Q5_K, {0, 2}}, {HT_TYPE_Q6_K, {208, -1}}, {HT_TYPE_IQ4_NL, {0, -1}},
-    {HT_TYPE_F16, {-1, -1}}, {HT_TYPE_BF16, {-1, -1}}, {HT_TYPE_F32, {-1, -1}}};
+static const struct {
+    ht_type type;
+    int halves[2];
+} block_types[] = {/* where a block keeps its fp16 scales */
+                   {HT_TYPE_Q4_0, {0, -1}}, {HT_TYPE_Q4_1, {0, 2}},    {HT_TYPE_Q5_0, {0, -1}},
+                   {HT_TYPE_Q5_1, {0, 2}},  {HT_TYPE_Q8_0, {0, -1}},   {HT_TYPE_Q4_K, {0, 2}},
+                   {HT_TYPE_Q5_K, {0, 2}},  {HT_TYPE_Q6_K, {208, -1}}, {HT_TYPE_IQ4_NL, {0, -1}},
+                   {HT_TYPE_F16, {-1, -1}}, {HT_TYPE_BF16, {-1, -1}},  {HT_TYPE_F32, {-1, -1}}};
 
 static ht_matrix make_matrix(const char *name, size_t kind, size_t rows, size_t cols) {
     const ht_type_traits *traits = ht_type_get(block_types[kind].type);
@@ -48,12 +56,14 @@ static ht_matrix make_matrix(const char *name, size_t kind, size_t rows, size_t 
     if (!traits->group) {
         float *row = malloc(cols * sizeof *row);
         for (size_t r = 0; r < rows; r++) {
-            for (size_t c = 0; c < cols; c++) row[c] = (float)uniform() * 0.1f;
+            for (size_t c = 0; c < cols; c++)
+                row[c] = (float)uniform() * 0.1f;
             ht_encode_row(traits->type, row, cols, data + r * m.row_bytes);
         }
         free(row);
     } else {
-        for (size_t i = 0; i < rows * m.row_bytes; i++) data[i] = (uint8_t)(random_state >> 20), uniform();
+        for (size_t i = 0; i < rows * m.row_bytes; i++)
+            data[i] = (uint8_t)(random_state >> 20), uniform();
         for (uint8_t *block = data; block < data + rows * m.row_bytes; block += traits->block_bytes)
             for (int h = 0; h < 2 && block_types[kind].halves[h] >= 0; h++) {
                 uint16_t half = ht_f32_to_f16((float)(0.002 + 0.001 * uniform()) * (h ? -3 : 1));
@@ -80,13 +90,15 @@ static float *make_slot(bench *b, ht_slot slot, size_t tokens, size_t width) {
     b->bytes[slot] = ht_round_up(tokens * stride * 4 + 64, 4096);
     b->slots[slot] = (ht_view){ht_pages_alloc(b->bytes[slot]), stride};
     ht_error error = {0};
-    if (b->device->ops->import && b->device->ops->import(b->device, b->slots[slot].data, b->bytes[slot], &error)) fail_msg("%s", error.text);
+    if (b->device->ops->import && b->device->ops->import(b->device, b->slots[slot].data, b->bytes[slot], &error))
+        fail_msg("%s", error.text);
     return b->slots[slot].data;
 }
 
 static void free_slots(bench *b) {
     for (int s = 0; s < HT_SLOT_COUNT; s++)
-        if (b->slots[s].data) ht_pages_free(b->slots[s].data, b->bytes[s]);
+        if (b->slots[s].data)
+            ht_pages_free(b->slots[s].data, b->bytes[s]);
     memset(b->slots, 0, sizeof b->slots);
 }
 
@@ -94,13 +106,17 @@ static void free_slots(bench *b) {
 static bool run_op(bench *b, const ht_op *op, const ht_slice *slice, size_t tokens, size_t position) {
     ht_error error = {0};
     const ht_device_ops *ops = b->device->ops;
-    if (ops->refuses && ops->refuses(b->device, op, slice)) return false;
+    if (ops->refuses && ops->refuses(b->device, op, slice))
+        return false;
     ht_task *task;
-    if (ops->prepare(b->device, op, slice, &task, &error)) fail_msg("prepare %s: %s", op->name, error.text);
+    if (ops->prepare(b->device, op, slice, &task, &error))
+        fail_msg("prepare %s: %s", op->name, error.text);
     const ht_binding binding = {b->slots, &b->kv, position, tokens};
     ht_ticket ticket;
-    if (ops->submit(b->device, task, &binding, NULL, 0, &ticket, &error)) fail_msg("submit %s: %s", op->name, error.text);
-    if (ops->wait(b->device, ticket, HT_SYNC_FINISH, &error)) fail_msg("wait %s: %s", op->name, error.text);
+    if (ops->submit(b->device, task, &binding, NULL, 0, &ticket, &error))
+        fail_msg("submit %s: %s", op->name, error.text);
+    if (ops->wait(b->device, ticket, HT_SYNC_FINISH, &error))
+        fail_msg("wait %s: %s", op->name, error.text);
     assert_true(ops->completed(b->device) >= ticket);
     ops->release(b->device, task);
     return true;
@@ -113,7 +129,8 @@ static void check_matmul(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
     float *x = make_slot(b, HT_SLOT_NORMED, tokens, cols), *y = make_slot(b, HT_SLOT_QKV, tokens, rows);
     const size_t xs = b->slots[HT_SLOT_NORMED].stride, ys = b->slots[HT_SLOT_QKV].stride;
     fill(x, tokens * xs);
-    for (size_t i = 0; i < tokens * ys; i++) y[i] = 12345;
+    for (size_t i = 0; i < tokens * ys; i++)
+        y[i] = 12345;
     if (run_op(b, op, &s, tokens, 0)) {
         float *w = malloc(cols * sizeof *w);
         size_t base = 0;
@@ -132,7 +149,8 @@ static void check_matmul(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
                     double sum = op->bias[p] ? (double)op->bias[p][r] : 0, square = 0, rounding = 0;
                     for (size_t g = s.reduction_begin; g < s.reduction_end; g += 32) {
                         double most = 0;
-                        for (size_t c = g; c < g + 32 && c < s.reduction_end; c++) most = fmax(most, fabs((double)xt[c]));
+                        for (size_t c = g; c < g + 32 && c < s.reduction_end; c++)
+                            most = fmax(most, fabs((double)xt[c]));
                         for (size_t c = g; c < g + 32 && c < s.reduction_end; c++) {
                             const double product = (double)xt[c] * (double)w[c];
                             sum += product, square += product * product;
@@ -141,9 +159,12 @@ static void check_matmul(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
                     }
                     /* a large bias stays in the accumulator while all terms are added: each addition rounds at its size;
                      * fp16 rounding of an offset that the file keeps in two levels, 2^-11 relative, is inside the first term */
-                    double bound = 8 * EPS * sqrt((double)cols) * sqrt(square) + 8 * EPS * (fabs(sum) + 1) + 0x1p-20 * sqrt(square);
-                    if (op->bias[p]) bound += 2 * EPS * sqrt((double)cols) * fabs((double)op->bias[p][r]);
-                    if (coded) bound += 6 * sqrt(rounding);
+                    double bound = 8 * EPS * sqrt((double)cols) * sqrt(square) + 8 * EPS * (fabs(sum) + 1) +
+                                   0x1p-20 * sqrt(square);
+                    if (op->bias[p])
+                        bound += 2 * EPS * sqrt((double)cols) * fabs((double)op->bias[p][r]);
+                    if (coded)
+                        bound += 6 * sqrt(rounding);
                     check((double)got, sum, bound, op->parts[p].type->name, b->name, t, base + r);
                 }
             }
@@ -161,8 +182,10 @@ static void test_matmuls(bench *b) {
         for (size_t i = 0; i < HT_COUNT(shapes); i++) {
             ht_op op = {.kind = HT_OP_MATMUL, .name = "matmul", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
             op.parts[0] = make_matrix("w", k, shapes[i].rows, shapes[i].cols);
-            if (i == 2) op.bias[0] = bias;
-            for (size_t n = 0; n < HT_COUNT(token_counts); n++) check_matmul(b, &op, (ht_slice){0, shapes[i].rows, 0, shapes[i].cols}, token_counts[n]);
+            if (i == 2)
+                op.bias[0] = bias;
+            for (size_t n = 0; n < HT_COUNT(token_counts); n++)
+                check_matmul(b, &op, (ht_slice){0, shapes[i].rows, 0, shapes[i].cols}, token_counts[n]);
             if (i == 2) {
                 check_matmul(b, &op, (ht_slice){17, 90, 0, shapes[i].cols}, 5);
                 check_matmul(b, &op, (ht_slice){0, 100, 256, 512}, 13);
@@ -172,10 +195,13 @@ static void test_matmuls(bench *b) {
     /* parts of different types in one operator, cut in the middle of one; odd columns */
     ht_op op = {.kind = HT_OP_MATMUL, .name = "fused", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 3};
     const size_t kinds[] = {5, 0, 7};
-    for (int p = 0; p < 3; p++) op.parts[p] = make_matrix("part", kinds[p], 40 + 8 * (size_t)p, 512);
+    for (int p = 0; p < 3; p++)
+        op.parts[p] = make_matrix("part", kinds[p], 40 + 8 * (size_t)p, 512);
     op.bias[1] = bias;
-    for (size_t n = 0; n < HT_COUNT(token_counts); n++) check_matmul(b, &op, (ht_slice){10, 130, 0, 512}, token_counts[n]);
-    for (int p = 0; p < 3; p++) free((void *)(uintptr_t)op.parts[p].data);
+    for (size_t n = 0; n < HT_COUNT(token_counts); n++)
+        check_matmul(b, &op, (ht_slice){10, 130, 0, 512}, token_counts[n]);
+    for (int p = 0; p < 3; p++)
+        free((void *)(uintptr_t)op.parts[p].data);
     for (size_t k = 9; k < HT_COUNT(block_types); k++) {
         ht_op odd = {.kind = HT_OP_MATMUL, .name = "odd", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
         odd.parts[0] = make_matrix("odd", k, 37, 50);
@@ -193,9 +219,16 @@ static void test_norm(bench *b, const ht_hparams *h) {
     fill(weight, 2 * n);
     for (int variant = 0; variant < 3; variant++) {
         const size_t tokens = 33;
-        ht_op op = {.kind = HT_OP_NORM, .name = "norm", .in = HT_SLOT_X, .aux = variant ? HT_SLOT_DELTA : HT_SLOT_NONE, .out = HT_SLOT_NORMED,
-                    .weight = weight, .post_norm = variant == 2 ? post : NULL, .eps = 1e-5f};
-        float *x = make_slot(b, HT_SLOT_X, tokens, n), *d = make_slot(b, HT_SLOT_DELTA, tokens, n), *y = make_slot(b, HT_SLOT_NORMED, tokens, n);
+        ht_op op = {.kind = HT_OP_NORM,
+                    .name = "norm",
+                    .in = HT_SLOT_X,
+                    .aux = variant ? HT_SLOT_DELTA : HT_SLOT_NONE,
+                    .out = HT_SLOT_NORMED,
+                    .weight = weight,
+                    .post_norm = variant == 2 ? post : NULL,
+                    .eps = 1e-5f};
+        float *x = make_slot(b, HT_SLOT_X, tokens, n), *d = make_slot(b, HT_SLOT_DELTA, tokens, n),
+              *y = make_slot(b, HT_SLOT_NORMED, tokens, n);
         const size_t stride = b->slots[HT_SLOT_X].stride;
         fill(x, tokens * stride), fill(d, tokens * stride);
         float *before = malloc(tokens * stride * sizeof *before);
@@ -203,17 +236,20 @@ static void test_norm(bench *b, const ht_hparams *h) {
         if (run_op(b, &op, &(ht_slice){0}, tokens, 0))
             for (size_t t = 0; t < tokens; t++) {
                 double ds = 0, xs = 0;
-                for (size_t i = 0; i < n; i++) ds += (double)d[t * stride + i] * (double)d[t * stride + i];
+                for (size_t i = 0; i < n; i++)
+                    ds += (double)d[t * stride + i] * (double)d[t * stride + i];
                 const double dscale = variant == 2 ? 1 / sqrt(ds / (double)n + 1e-5) : 1;
                 double *sum = malloc(n * sizeof *sum);
                 for (size_t i = 0; i < n; i++) {
-                    sum[i] = (double)before[t * stride + i] + (variant ? (double)d[t * stride + i] * dscale * (variant == 2 ? (double)post[i] : 1) : 0);
+                    sum[i] = (double)before[t * stride + i] +
+                             (variant ? (double)d[t * stride + i] * dscale * (variant == 2 ? (double)post[i] : 1) : 0);
                     xs += sum[i] * sum[i];
                 }
                 const double scale = 1 / sqrt(xs / (double)n + 1e-5);
                 for (size_t i = 0; i < n; i++) {
                     check((double)x[t * stride + i], sum[i], 16 * EPS * 10, "norm's residual", b->name, t, i);
-                    check((double)y[t * stride + i], sum[i] * scale * (double)weight[i], 64 * EPS * (fabs(sum[i] * scale * (double)weight[i]) + 1), "norm", b->name, t, i);
+                    check((double)y[t * stride + i], sum[i] * scale * (double)weight[i],
+                          64 * EPS * (fabs(sum[i] * scale * (double)weight[i]) + 1), "norm", b->name, t, i);
                 }
                 free(sum);
             }
@@ -226,25 +262,34 @@ static void test_norm(bench *b, const ht_hparams *h) {
 static void test_glu(bench *b, const ht_hparams *h) {
     const size_t n = (size_t)h->feed_forward, tokens = 9;
     for (int kind = 0; kind < 2; kind++) {
-        ht_op op = {.kind = HT_OP_GLU, .name = "glu", .in = HT_SLOT_FFN, .out = HT_SLOT_ACT, .activation = kind ? HT_ACT_GELU_TANH : HT_ACT_SILU};
+        ht_op op = {.kind = HT_OP_GLU,
+                    .name = "glu",
+                    .in = HT_SLOT_FFN,
+                    .out = HT_SLOT_ACT,
+                    .activation = kind ? HT_ACT_GELU_TANH : HT_ACT_SILU};
         float *in = make_slot(b, HT_SLOT_FFN, tokens, 2 * n), *out = make_slot(b, HT_SLOT_ACT, tokens, n);
         const size_t is = b->slots[HT_SLOT_FFN].stride, os = b->slots[HT_SLOT_ACT].stride;
         fill(in, tokens * is);
-        for (size_t i = 0; i < n; i++) in[i] = (float)i - (float)n / 2; /* far tails: -n/2 .. n/2 */
+        for (size_t i = 0; i < n; i++)
+            in[i] = (float)i - (float)n / 2; /* far tails: -n/2 .. n/2 */
         if (run_op(b, &op, &(ht_slice){0}, tokens, 0))
             for (size_t t = 0; t < tokens; t++)
                 for (size_t i = 0; i < n; i++) {
                     const double g = (double)in[t * is + i], u = (double)in[t * is + n + i];
-                    const double a = kind ? 0.5 * g * (1 + tanh(0.7978845608028654 * (g + 0.044715 * g * g * g))) : g / (1 + exp(-g));
-                    check((double)out[t * os + i], a * u, 1e-6 * (fabs(a * u) + 0.01 * fabs(u)), kind ? "gelu" : "silu", b->name, t, i);
+                    const double a = kind ? 0.5 * g * (1 + tanh(0.7978845608028654 * (g + 0.044715 * g * g * g)))
+                                          : g / (1 + exp(-g));
+                    check((double)out[t * os + i], a * u, 1e-6 * (fabs(a * u) + 0.01 * fabs(u)), kind ? "gelu" : "silu",
+                          b->name, t, i);
                 }
         free_slots(b);
     }
 }
 
 /* Rope writes the cache, attention reads it: checked together on what the cache must hold (fp16 of the rotated keys). */
-static void test_attention(bench *b, const ht_hparams *h, int window, bool halves, bool norms, size_t position, size_t tokens) {
-    const size_t dim = (size_t)h->head_dim, heads = (size_t)h->heads, kvs = (size_t)h->kv_heads, group = heads / kvs, total = position + tokens, width = (heads + 2 * kvs) * dim;
+static void test_attention(bench *b, const ht_hparams *h, int window, bool halves, bool norms, size_t position,
+                           size_t tokens) {
+    const size_t dim = (size_t)h->head_dim, heads = (size_t)h->heads, kvs = (size_t)h->kv_heads, group = heads / kvs,
+                 total = position + tokens, width = (heads + 2 * kvs) * dim;
     const size_t rope_dim = norms && halves ? dim / 2 : dim, kv_bytes = ht_round_up(kvs * (total + 3) * dim * 2, 4096);
     float *table = malloc(total * dim * sizeof *table), weight[512];
     for (size_t p = 0; p < total; p++)
@@ -254,9 +299,22 @@ static void test_attention(bench *b, const ht_hparams *h, int window, bool halve
         }
     fill(weight, dim);
     b->kv = (ht_kv_layer){ht_pages_alloc(kv_bytes), ht_pages_alloc(kv_bytes), total + 3};
-    ht_op rope = {.kind = HT_OP_ROPE, .name = "rope", .in = HT_SLOT_QKV, .out = HT_SLOT_QKV, .rope = table, .rope_dim = (int)rope_dim, .rope_halves = halves,
-                  .q_norm = norms ? weight : NULL, .k_norm = norms ? weight : NULL, .eps = 1e-6f};
-    ht_op attention = {.kind = HT_OP_ATTENTION, .name = "attention", .in = HT_SLOT_QKV, .out = HT_SLOT_ATTN, .scale = 1 / sqrtf((float)dim), .window = window};
+    ht_op rope = {.kind = HT_OP_ROPE,
+                  .name = "rope",
+                  .in = HT_SLOT_QKV,
+                  .out = HT_SLOT_QKV,
+                  .rope = table,
+                  .rope_dim = (int)rope_dim,
+                  .rope_halves = halves,
+                  .q_norm = norms ? weight : NULL,
+                  .k_norm = norms ? weight : NULL,
+                  .eps = 1e-6f};
+    ht_op attention = {.kind = HT_OP_ATTENTION,
+                       .name = "attention",
+                       .in = HT_SLOT_QKV,
+                       .out = HT_SLOT_ATTN,
+                       .scale = 1 / sqrtf((float)dim),
+                       .window = window};
     float *qkv = make_slot(b, HT_SLOT_QKV, total, width), *out = make_slot(b, HT_SLOT_ATTN, total, heads * dim);
     const size_t stride = b->slots[HT_SLOT_QKV].stride, os = b->slots[HT_SLOT_ATTN].stride;
     fill(qkv, total * stride);
@@ -267,38 +325,46 @@ static void test_attention(bench *b, const ht_hparams *h, int window, bool halve
         ran = run_op(b, &rope, &(ht_slice){0}, position, 0);
         memcpy(qkv, all + position * stride, tokens * stride * sizeof *all);
     }
-    ran = ran && run_op(b, &rope, &(ht_slice){0}, tokens, position) && run_op(b, &attention, &(ht_slice){0}, tokens, position);
+    ran = ran && run_op(b, &rope, &(ht_slice){0}, tokens, position) &&
+          run_op(b, &attention, &(ht_slice){0}, tokens, position);
     double *rotated = calloc(total * width, sizeof *rotated);
     for (size_t t = 0; t < total && ran; t++)
         for (size_t head = 0; head < heads + 2 * kvs; head++) {
             const float *in = all + t * stride + head * dim;
             double *to = rotated + t * width + head * dim, square = 0;
-            for (size_t i = 0; i < dim; i++) square += (double)in[i] * (double)in[i];
+            for (size_t i = 0; i < dim; i++)
+                square += (double)in[i] * (double)in[i];
             const bool value = head >= heads + kvs;
-            for (size_t i = 0; i < dim; i++) to[i] = (double)in[i] * (norms && !value ? (double)weight[i] / sqrt(square / (double)dim + 1e-6) : 1);
+            for (size_t i = 0; i < dim; i++)
+                to[i] = (double)in[i] * (norms && !value ? (double)weight[i] / sqrt(square / (double)dim + 1e-6) : 1);
             for (size_t i = 0; i < rope_dim / 2 && !value; i++) {
                 const size_t p = halves ? i : 2 * i, q = halves ? i + rope_dim / 2 : 2 * i + 1;
-                const double x = to[p], y = to[q], c = (double)table[t * dim + 2 * i], s = (double)table[t * dim + 2 * i + 1];
+                const double x = to[p], y = to[q], c = (double)table[t * dim + 2 * i],
+                             s = (double)table[t * dim + 2 * i + 1];
                 to[p] = x * c - y * s, to[q] = x * s + y * c;
             }
             if (head >= heads)
                 for (size_t i = 0; i < dim; i++) {
                     const size_t at = (((head - heads) % kvs) * (total + 3) + t) * dim + i;
                     const double kept = (double)ht_f16_to_f32((value ? b->kv.values : b->kv.keys)[at]);
-                    check(kept, to[i], fabs(to[i]) * 0x1p-10 + 1e-6, value ? "values in the cache" : "keys in the cache", b->name, t, i);
+                    check(kept, to[i], fabs(to[i]) * 0x1p-10 + 1e-6,
+                          value ? "values in the cache" : "keys in the cache", b->name, t, i);
                     to[i] = kept;
                 }
         }
     for (size_t t = 0; t < tokens && ran; t++)
         for (size_t head = 0; head < heads; head++) {
-            const size_t at = position + t, first = window && at + 1 > (size_t)window ? at + 1 - (size_t)window : 0, kv = head / group;
+            const size_t at = position + t, first = window && at + 1 > (size_t)window ? at + 1 - (size_t)window : 0,
+                         kv = head / group;
             double most = -1e300, sum = 0, *p = calloc(at + 1, sizeof *p);
             for (size_t k = first; k <= at; k++) {
-                for (size_t i = 0; i < dim; i++) p[k] += rotated[at * width + head * dim + i] * rotated[k * width + (heads + kv) * dim + i];
+                for (size_t i = 0; i < dim; i++)
+                    p[k] += rotated[at * width + head * dim + i] * rotated[k * width + (heads + kv) * dim + i];
                 p[k] *= (double)attention.scale;
                 most = fmax(most, p[k]);
             }
-            for (size_t k = first; k <= at; k++) sum += p[k] = exp(p[k] - most);
+            for (size_t k = first; k <= at; k++)
+                sum += p[k] = exp(p[k] - most);
             for (size_t i = 0; i < dim; i++) {
                 double want = 0, size = 0;
                 for (size_t k = first; k <= at; k++) {
@@ -306,7 +372,8 @@ static void test_attention(bench *b, const ht_hparams *h, int window, bool halve
                     want += term, size += fabs(term);
                 }
                 /* an error e of a score changes its weight by e: eps * sqrt(dim) * |score| with scores up to a few hundred */
-                check((double)out[t * os + head * dim + i], want, size * (EPS * 8 * sqrt((double)dim) * (fabs(most) + 8)), "attention", b->name, t, head * dim + i);
+                check((double)out[t * os + head * dim + i], want,
+                      size * (EPS * 8 * sqrt((double)dim) * (fabs(most) + 8)), "attention", b->name, t, head * dim + i);
             }
             free(p);
         }
@@ -317,7 +384,8 @@ static void test_attention(bench *b, const ht_hparams *h, int window, bool halve
 
 static void test_embed(bench *b) {
     for (size_t k = 0; k < HT_COUNT(block_types); k++) {
-        ht_op op = {.kind = HT_OP_EMBED, .name = "embed", .in = HT_SLOT_IDS, .out = HT_SLOT_X, .n_parts = 1, .scale = 2.5f};
+        ht_op op = {
+            .kind = HT_OP_EMBED, .name = "embed", .in = HT_SLOT_IDS, .out = HT_SLOT_X, .n_parts = 1, .scale = 2.5f};
         op.parts[0] = make_matrix("embedding", k, 19, 512);
         int32_t *ids = (int32_t *)(void *)make_slot(b, HT_SLOT_IDS, 3, 1);
         b->slots[HT_SLOT_IDS].stride = 1;
@@ -327,7 +395,8 @@ static void test_embed(bench *b) {
             for (size_t t = 0; t < 3; t++) {
                 ht_matrix_floats(&op.parts[0], (size_t)ids[t], 1, want);
                 for (size_t i = 0; i < 512; i++)
-                    check((double)x[t * b->slots[HT_SLOT_X].stride + i], 2.5 * (double)want[i], 4 * EPS * fabs((double)want[i]), "embed", b->name, t, i);
+                    check((double)x[t * b->slots[HT_SLOT_X].stride + i], 2.5 * (double)want[i],
+                          4 * EPS * fabs((double)want[i]), "embed", b->name, t, i);
             }
         free_slots(b);
         free((void *)(uintptr_t)op.parts[0].data);
@@ -340,20 +409,40 @@ static const char *specs[16] = {"cpu:isa=scalar", "cpu:isa=avx2", "cpu:isa=avx51
 static size_t n_specs = 3;
 
 static void test_device(const char *spec, ht_precision precision) {
-    static const ht_hparams shapes[] = {
-        {.layers = 1, .embedding = 96, .heads = 6, .kv_heads = 2, .head_dim = 64, .feed_forward = 200, .vocabulary = 19},
-        {.layers = 1, .embedding = 577, .heads = 4, .kv_heads = 1, .head_dim = 256, .feed_forward = 64, .vocabulary = 19},
-        {.layers = 1, .embedding = 64, .heads = 2, .kv_heads = 2, .head_dim = 20, .feed_forward = 33, .vocabulary = 19}};
+    static const ht_hparams shapes[] = {{.layers = 1,
+                                         .embedding = 96,
+                                         .heads = 6,
+                                         .kv_heads = 2,
+                                         .head_dim = 64,
+                                         .feed_forward = 200,
+                                         .vocabulary = 19},
+                                        {.layers = 1,
+                                         .embedding = 577,
+                                         .heads = 4,
+                                         .kv_heads = 1,
+                                         .head_dim = 256,
+                                         .feed_forward = 64,
+                                         .vocabulary = 19},
+                                        {.layers = 1,
+                                         .embedding = 64,
+                                         .heads = 2,
+                                         .kv_heads = 2,
+                                         .head_dim = 20,
+                                         .feed_forward = 33,
+                                         .vocabulary = 19}};
     for (size_t i = 0; i < HT_COUNT(shapes); i++) {
         bench b = {.name = spec, .fast = precision == HT_PRECISION_FAST};
         ht_error error = {0};
-        const ht_device_options options = {.threads = 2, .precision = precision, .hparams = &shapes[i], .max_tokens = 300, .max_context = 512};
+        const ht_device_options options = {
+            .threads = 2, .precision = precision, .hparams = &shapes[i], .max_tokens = 300, .max_context = 512};
         if (ht_device_open(spec, &options, &b.device, &error)) {
-            if (error.status != HT_ERROR_DEVICE) fail_msg("%s", error.text);
+            if (error.status != HT_ERROR_DEVICE)
+                fail_msg("%s", error.text);
             printf("skipped: %s\n", error.text);
             return;
         }
-        if (i == 0) test_matmuls(&b), test_embed(&b);
+        if (i == 0)
+            test_matmuls(&b), test_embed(&b);
         test_norm(&b, &shapes[i]);
         test_glu(&b, &shapes[i]);
         test_attention(&b, &shapes[i], 0, true, i == 1, 0, 1);
@@ -368,17 +457,21 @@ static void test_device(const char *spec, ht_precision precision) {
 }
 
 static void test_exact(void **state) {
-    for (size_t i = 0; i < n_specs; i++) test_device(specs[i], HT_PRECISION_EXACT);
+    for (size_t i = 0; i < n_specs; i++)
+        test_device(specs[i], HT_PRECISION_EXACT);
     assert_int_equal(failures, 0);
 }
 static void test_fast(void **state) {
-    for (size_t i = 0; i < n_specs; i++) test_device(specs[i], HT_PRECISION_FAST);
+    for (size_t i = 0; i < n_specs; i++)
+        test_device(specs[i], HT_PRECISION_FAST);
     assert_int_equal(failures, 0);
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1) n_specs = 0;
-    for (int i = 1; i < argc && n_specs < HT_COUNT(specs); i++) specs[n_specs++] = argv[i];
+    if (argc > 1)
+        n_specs = 0;
+    for (int i = 1; i < argc && n_specs < HT_COUNT(specs); i++)
+        specs[n_specs++] = argv[i];
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_exact), cmocka_unit_test(test_fast)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,17 +17,18 @@ static const ht_message talk[] = {
     {"system", " Be kind. "}, {"user", " Hi\n"}, {"assistant", " <think>x</think>\n\nYo "}, {"user", "Bye"}};
 static const ht_message *const no_system = talk + 1;
 
-#define CHATML_TAIL                                                                                                    \
-    "<|im_start|>user\n Hi\n<|im_end|>\n<|im_start|>assistant\n <think>x</think>\n\nYo <|im_end|>\n"                   \
+#define CHATML_TAIL                                                                                  \
+    "<|im_start|>user\n Hi\n<|im_end|>\n<|im_start|>assistant\n <think>x</think>\n\nYo <|im_end|>\n" \
     "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"
 #define CHATML_SYSTEM "<|im_start|>system\n Be kind. <|im_end|>\n"
-#define QWEN3_TAIL                                                                                                     \
-    "<|im_start|>user\n Hi\n<|im_end|>\n<|im_start|>assistant\nYo <|im_end|>\n<|im_start|>user\nBye<|im_end|>\n"       \
+#define QWEN3_TAIL                                                                                               \
+    "<|im_start|>user\n Hi\n<|im_end|>\n<|im_start|>assistant\nYo <|im_end|>\n<|im_start|>user\nBye<|im_end|>\n" \
     "<|im_start|>assistant\n"
 #define HEADER(role) "<|start_header_id|>" role "<|end_header_id|>\n\n"
-#define LLAMA3_TAIL                                                                                                    \
-    HEADER("user") "Hi<|eot_id|>" HEADER("assistant") "<think>x</think>\n\nYo<|eot_id|>" HEADER("user")                \
-    "Bye<|eot_id|>" HEADER("assistant")
+#define LLAMA3_TAIL                                                                                              \
+    HEADER("user")                                                                                               \
+    "Hi<|eot_id|>" HEADER("assistant") "<think>x</think>\n\nYo<|eot_id|>" HEADER("user") "Bye<|eot_id|>" HEADER( \
+        "assistant")
 #define DATES "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
 #define THINK "<think>x</think>\n\nYo"
 
@@ -42,8 +43,8 @@ static const struct {
      "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" CHATML_TAIL},
     {"qwen2.5", "'<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>'",
      CHATML_SYSTEM CHATML_TAIL,
-     "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
-     CHATML_TAIL},
+     "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful "
+     "assistant.<|im_end|>\n" CHATML_TAIL},
     {"qwen3", "'<|im_start|>' ns.last_query_index message.content.split('</think>')[-1].lstrip('\\n')",
      CHATML_SYSTEM QWEN3_TAIL, QWEN3_TAIL},
     {"llama3", "'<|start_header_id|>' + role + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>'",
@@ -75,7 +76,8 @@ static const struct {
 static ht_gguf *file_with(const char *source) {
     ht_error error;
     ht_gguf *file = vocab_open(&(vocab_file){.chat = source}, &error);
-    if (!file) fail_msg("%s", error.text);
+    if (!file)
+        fail_msg("%s", error.text);
     return file;
 }
 
@@ -83,7 +85,8 @@ static void expect_render(const ht_chat_template *chat, const ht_message *messag
                           const char *want) {
     ht_text text = {0};
     ht_error error;
-    if (ht_chat_render(chat, messages, n, add_assistant, &text, &error) != HT_OK) fail_msg("%s", error.text);
+    if (ht_chat_render(chat, messages, n, add_assistant, &text, &error) != HT_OK)
+        fail_msg("%s", error.text);
     assert_string_equal(text.data, want);
     ht_text_free(&text);
 }
@@ -117,7 +120,8 @@ static void expect_refused(const char *source, const ht_message *messages, size_
     ht_text text = {0};
     ht_error error;
     assert_int_equal(ht_chat_render(chat, messages, n, true, &text, &error), HT_ERROR_ARGUMENT);
-    if (!strstr(error.text, named)) fail_msg("\"%s\" does not name %s", error.text, named);
+    if (!strstr(error.text, named))
+        fail_msg("\"%s\" does not name %s", error.text, named);
     ht_text_free(&text);
 }
 
@@ -133,7 +137,9 @@ static void wrong_messages(void **state) {
 /* A template is refused rather than taken for one that it resembles. */
 static void unknown_templates(void **state) {
     static const char *const sources[] = {
-        "", "{{ messages }}", "<|im_start|><|im_sep|><|im_end|>",
+        "",
+        "{{ messages }}",
+        "<|im_start|><|im_sep|><|im_end|>",
         "'<|im_start|>system\nYou are MiMo.<|im_end|>\n'", /* a default system message that no row knows */
         "'[SYSTEM_PROMPT] ' [INST] [AVAILABLE_TOOLS] \"[INST]\"",
     };
@@ -153,7 +159,8 @@ static void unknown_templates(void **state) {
 static void open_text(ht_model *model, ht_gguf *file) {
     ht_error error;
     *model = (ht_model){.file = file, .chat = ht_chat_recognise(file), .info = {.path = "m.gguf"}};
-    if (ht_tokenizer_create(file, &model->tokenizer, &error) != HT_OK) fail_msg("%s", error.text);
+    if (ht_tokenizer_create(file, &model->tokenizer, &error) != HT_OK)
+        fail_msg("%s", error.text);
 }
 
 static void close_text(ht_model *model) {
@@ -164,8 +171,13 @@ static void close_text(ht_model *model) {
 static const char *spm_tokens[] = {"<unk>", "<s>", "</s>", "a", "\xe2\x96\x81"};
 static const float spm_scores[] = {0, 0, 0, -1, -2};
 static const int32_t spm_types[] = {2, 3, 3, 1, 1};
-static const vocab_file spm = {.model = "llama", .tokens = spm_tokens, .n_tokens = 5, .scores = spm_scores,
-                               .n_scores = 5, .types = spm_types, .n_types = 5};
+static const vocab_file spm = {.model = "llama",
+                               .tokens = spm_tokens,
+                               .n_tokens = 5,
+                               .scores = spm_scores,
+                               .n_scores = 5,
+                               .types = spm_types,
+                               .n_types = 5};
 
 static void says_why_not(void **state) {
     ht_model model;
@@ -217,17 +229,19 @@ static void one_bos(void **state) {
 }
 
 static bool there(const char *path) {
-    if (access(path, R_OK) == 0) return true;
+    if (access(path, R_OK) == 0)
+        return true;
     print_message("skipped: %s is not there (make models)\n", path);
     return false;
 }
 
 static void recorded(void **state) {
-    if (!there(SMOLLM)) skip();
+    if (!there(SMOLLM))
+        skip();
     json_t *golden = json_load_file(GOLDEN, 0, NULL);
     assert_non_null(golden);
-    const json_t *chat = json_object_get(
-        json_object_get(json_object_get(golden, "models"), "smollm2-135m-instruct-q4_1"), "chat");
+    const json_t *chat =
+        json_object_get(json_object_get(json_object_get(golden, "models"), "smollm2-135m-instruct-q4_1"), "chat");
     const json_t *want = json_object_get(chat, "prompt_ids"), *said = json_object_get(chat, "messages");
     ht_message messages[8];
     size_t n_messages = json_array_size(said), n, bytes;
@@ -237,17 +251,20 @@ static void recorded(void **state) {
                                    json_string_value(json_object_get(json_array_get(said, i), "content"))};
     ht_gguf *file = NULL;
     ht_error error;
-    if (ht_gguf_open(SMOLLM, &file, &error) != HT_OK) fail_msg("%s", error.text);
+    if (ht_gguf_open(SMOLLM, &file, &error) != HT_OK)
+        fail_msg("%s", error.text);
     ht_model model;
     open_text(&model, file);
     assert_string_equal(ht_chat_name(model.chat), "smollm");
     char *text, *back;
     int32_t *ids;
-    if (ht_chat_format(&model, messages, n_messages, true, &text, &error) != HT_OK) fail_msg("%s", error.text);
+    if (ht_chat_format(&model, messages, n_messages, true, &text, &error) != HT_OK)
+        fail_msg("%s", error.text);
     assert_string_equal(text, json_string_value(json_object_get(chat, "prompt")));
     assert_int_equal(ht_tokenize(&model, text, HT_STRLEN, true, &ids, &n, &error), HT_OK);
     assert_int_equal(n, json_array_size(want));
-    for (size_t i = 0; i < n; i++) assert_int_equal(ids[i], json_integer_value(json_array_get(want, i)));
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(ids[i], json_integer_value(json_array_get(want, i)));
     assert_int_equal(ht_detokenize(&model, ids, n, true, &back, &bytes, &error), HT_OK);
     assert_string_equal(back, text);
     assert_int_equal(bytes, strlen(text));
@@ -261,10 +278,12 @@ static void recorded(void **state) {
 }
 
 static void model_without_template(void **state) {
-    if (!there(GEMMA)) skip();
+    if (!there(GEMMA))
+        skip();
     ht_gguf *file = NULL;
     ht_error error;
-    if (ht_gguf_open(GEMMA, &file, &error) != HT_OK) fail_msg("%s", error.text);
+    if (ht_gguf_open(GEMMA, &file, &error) != HT_OK)
+        fail_msg("%s", error.text);
     ht_model model;
     open_text(&model, file);
     char *text;
@@ -276,14 +295,9 @@ static void model_without_template(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(renders),
-        cmocka_unit_test(without_the_assistant),
-        cmocka_unit_test(wrong_messages),
-        cmocka_unit_test(unknown_templates),
-        cmocka_unit_test(says_why_not),
-        cmocka_unit_test(one_bos),
-        cmocka_unit_test(recorded),
-        cmocka_unit_test(model_without_template),
+        cmocka_unit_test(renders),           cmocka_unit_test(without_the_assistant),  cmocka_unit_test(wrong_messages),
+        cmocka_unit_test(unknown_templates), cmocka_unit_test(says_why_not),           cmocka_unit_test(one_bos),
+        cmocka_unit_test(recorded),          cmocka_unit_test(model_without_template),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,7 +14,8 @@
 static ht_sampler *make(const ht_sampling *options, size_t vocabulary) {
     ht_sampler *sampler = NULL;
     ht_error error = {0};
-    if (ht_sampler_create(options, vocabulary, &sampler, &error) != HT_OK) fail_msg("%s", error.text);
+    if (ht_sampler_create(options, vocabulary, &sampler, &error) != HT_OK)
+        fail_msg("%s", error.text);
     return sampler;
 }
 
@@ -34,7 +35,8 @@ static void count_picks(const ht_sampling *options, const float *logits, size_t 
 static void check_shares(const int *counts, const double *shares, size_t n, int draws) {
     for (size_t i = 0; i < n; i++) {
         const double expected = shares[i] * draws, sigma = sqrt(expected * (1 - shares[i]));
-        if (shares[i] == 0) assert_int_equal(counts[i], 0);
+        if (shares[i] == 0)
+            assert_int_equal(counts[i], 0);
         if (fabs(counts[i] - expected) > 5 * sigma + 1e-9)
             fail_msg("token %zu: %d picks, %.1f expected", i, counts[i], expected);
     }
@@ -46,8 +48,10 @@ static const float FIVE[] = {0.5f, 2.0f, -1.0f, 1.0f, 0.0f}; /* by probability: 
 /* Softmax at a temperature over the tokens of `kept`. */
 static void softmax(const float *logits, size_t n, double temperature, const bool *kept, double *shares) {
     double total = 0;
-    for (size_t i = 0; i < n; i++) total += shares[i] = kept[i] ? exp(logits[i] / temperature) : 0;
-    for (size_t i = 0; i < n; i++) shares[i] /= total;
+    for (size_t i = 0; i < n; i++)
+        total += shares[i] = kept[i] ? exp(logits[i] / temperature) : 0;
+    for (size_t i = 0; i < n; i++)
+        shares[i] /= total;
 }
 
 static void test_greedy(void **state) {
@@ -145,7 +149,8 @@ static void test_seed(void **state) {
     int32_t *const out[] = {first, second, other};
     for (size_t s = 0; s < 3; s++) {
         ht_sampler *sampler = make(all[s], N);
-        for (size_t i = 0; i < N; i++) out[s][i] = ht_sampler_pick(sampler, logits, NULL, 0);
+        for (size_t i = 0; i < N; i++)
+            out[s][i] = ht_sampler_pick(sampler, logits, NULL, 0);
         ht_sampler_destroy(sampler);
     }
     assert_memory_equal(first, second, sizeof first);
@@ -153,7 +158,8 @@ static void test_seed(void **state) {
     const ht_sampling random = {.temperature = 1};
     for (size_t s = 0; s < 2; s++) {
         ht_sampler *sampler = make(&random, N);
-        for (size_t i = 0; i < N; i++) out[s][i] = ht_sampler_pick(sampler, logits, NULL, 0);
+        for (size_t i = 0; i < N; i++)
+            out[s][i] = ht_sampler_pick(sampler, logits, NULL, 0);
         ht_sampler_destroy(sampler);
     }
     assert_memory_not_equal(first, second, sizeof first);
@@ -164,19 +170,26 @@ static void test_bad_options(void **state) {
         ht_sampling options;
         const char *name;
     } rows[] = {
-        {{.temperature = NAN}, "temperature"},    {{.temperature = INFINITY}, "temperature"},
-        {{.top_k = -1}, "top_k"},                 {{.top_p = -0.1f}, "top_p"},
-        {{.top_p = 1.5f}, "top_p"},               {{.top_p = NAN}, "top_p"},
-        {{.min_p = -1}, "min_p"},                 {{.min_p = 2}, "min_p"},
-        {{.min_p = NAN}, "min_p"},                {{.repeat_penalty = -1}, "repeat_penalty"},
-        {{.repeat_penalty = NAN}, "repeat_penalty"}, {{.repeat_window = -64}, "repeat_window"},
+        {{.temperature = NAN}, "temperature"},
+        {{.temperature = INFINITY}, "temperature"},
+        {{.top_k = -1}, "top_k"},
+        {{.top_p = -0.1f}, "top_p"},
+        {{.top_p = 1.5f}, "top_p"},
+        {{.top_p = NAN}, "top_p"},
+        {{.min_p = -1}, "min_p"},
+        {{.min_p = 2}, "min_p"},
+        {{.min_p = NAN}, "min_p"},
+        {{.repeat_penalty = -1}, "repeat_penalty"},
+        {{.repeat_penalty = NAN}, "repeat_penalty"},
+        {{.repeat_window = -64}, "repeat_window"},
     };
     for (size_t i = 0; i < HT_COUNT(rows); i++) {
         ht_sampler *sampler = NULL;
         ht_error error = {0};
         assert_int_equal(ht_sampler_create(&rows[i].options, 8, &sampler, &error), HT_ERROR_ARGUMENT);
         assert_null(sampler);
-        if (strncmp(error.text, rows[i].name, strlen(rows[i].name)) != 0) fail_msg("%s: %s", rows[i].name, error.text);
+        if (strncmp(error.text, rows[i].name, strlen(rows[i].name)) != 0)
+            fail_msg("%s: %s", rows[i].name, error.text);
     }
     const ht_sampling none = {0};
     ht_sampler *sampler = NULL;
@@ -184,12 +197,15 @@ static void test_bad_options(void **state) {
     ht_sampler_destroy(NULL);
 }
 
-static uint32_t lcg(uint32_t *state) { return *state = *state * 1664525u + 1013904223u; }
+static uint32_t lcg(uint32_t *state) {
+    return *state = *state * 1664525u + 1013904223u;
+}
 
 static const float *sorted_by;
 static int by_logit(const void *a, const void *b) {
     const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
-    if (sorted_by[x] != sorted_by[y]) return sorted_by[x] > sorted_by[y] ? -1 : 1;
+    if (sorted_by[x] != sorted_by[y])
+        return sorted_by[x] > sorted_by[y] ? -1 : 1;
     return (x > y) - (x < y);
 }
 
@@ -229,12 +245,14 @@ static void test_wide_nucleus(void **state) {
     enum { N = 5000, KEPT = 4500 };
     float *logits = calloc(N, sizeof *logits);
     int *counts = calloc(N, sizeof *counts);
-    for (int i = 0; i < N; i++) logits[i] = -1e-5f * (float)i; /* ids by probability */
+    for (int i = 0; i < N; i++)
+        logits[i] = -1e-5f * (float)i; /* ids by probability */
     const ht_sampling options = {.temperature = 1, .top_p = 0.9f, .seed = 3};
     count_picks(&options, logits, N, DRAWS, counts);
     int highest = 0;
     for (int i = 0; i < N; i++)
-        if (counts[i] > 0) highest = i;
+        if (counts[i] > 0)
+            highest = i;
     assert_in_range(highest, KEPT - 200, KEPT);
     free(counts);
     free(logits);
@@ -247,7 +265,8 @@ static void test_logits_are_left(void **state) {
     const int32_t history[] = {1, 3};
     ht_sampler *sampler = make(&options, 5);
     const uint64_t allocations = ht_alloc_count();
-    for (int i = 0; i < 100; i++) ht_sampler_pick(sampler, logits, history, 2);
+    for (int i = 0; i < 100; i++)
+        ht_sampler_pick(sampler, logits, history, 2);
     assert_int_equal(ht_alloc_count(), allocations);
     assert_memory_equal(logits, FIVE, sizeof logits);
     ht_sampler_destroy(sampler);
@@ -255,10 +274,10 @@ static void test_logits_are_left(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_greedy),       cmocka_unit_test(test_filters),
+        cmocka_unit_test(test_greedy),         cmocka_unit_test(test_filters),
         cmocka_unit_test(test_repeat_penalty), cmocka_unit_test(test_seed),
-        cmocka_unit_test(test_bad_options),  cmocka_unit_test(test_top_logprobs),
-        cmocka_unit_test(test_wide_nucleus), cmocka_unit_test(test_logits_are_left),
+        cmocka_unit_test(test_bad_options),    cmocka_unit_test(test_top_logprobs),
+        cmocka_unit_test(test_wide_nucleus),   cmocka_unit_test(test_logits_are_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -30,28 +30,46 @@ struct ht_tokenizer {
 };
 
 static const char *const PIECES[VOCABULARY] = {
-    [2] = "a",    [3] = "b",    [4] = "c",    [5] = "END",  [6] = "EN", [7] = "D",
-    [8] = "\xF0\x9F", [9] = "\x98\x80", [10] = "\xC3", [11] = "x\nUs", [12] = "er:", [13] = "E",
-    [14] = "one END two STOP", [15] = "\xFF",
+    [2] = "a",
+    [3] = "b",
+    [4] = "c",
+    [5] = "END",
+    [6] = "EN",
+    [7] = "D",
+    [8] = "\xF0\x9F",
+    [9] = "\x98\x80",
+    [10] = "\xC3",
+    [11] = "x\nUs",
+    [12] = "er:",
+    [13] = "E",
+    [14] = "one END two STOP",
+    [15] = "\xFF",
 };
 
 const char *ht_tokenizer_text(const ht_tokenizer *tokenizer, int32_t id, bool special, size_t *bytes) {
     assert_non_null(tokenizer);
-    if (id < 0 || id >= VOCABULARY) return NULL;
+    if (id < 0 || id >= VOCABULARY)
+        return NULL;
     const char *text = id <= BOS || id >= CONTROL ? "" : PIECES[id] != NULL ? PIECES[id] : ".";
     *bytes = strlen(text);
     return text;
 }
-bool ht_tokenizer_ends(const ht_tokenizer *tokenizer, int32_t id) { return id == END; }
-int ht_tokenizer_bos(const ht_tokenizer *tokenizer) { return tokenizer->bos; }
+bool ht_tokenizer_ends(const ht_tokenizer *tokenizer, int32_t id) {
+    return id == END;
+}
+int ht_tokenizer_bos(const ht_tokenizer *tokenizer) {
+    return tokenizer->bos;
+}
 
 /* One token a byte. */
 ht_status ht_tokenizer_encode(const ht_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
                               int32_t **ids, size_t *n, ht_error *error) {
     assert_false(special);
     ht_status status = ht_alloc((void **)ids, bytes, sizeof **ids, "ids", error);
-    if (status != HT_OK) return status;
-    for (size_t i = 0; i < bytes; i++) (*ids)[i] = (uint8_t)text[i] % VOCABULARY;
+    if (status != HT_OK)
+        return status;
+    for (size_t i = 0; i < bytes; i++)
+        (*ids)[i] = (uint8_t)text[i] % VOCABULARY;
     *n = bytes;
     return HT_OK;
 }
@@ -62,7 +80,7 @@ typedef struct fake {
     ht_engine engine; /* first: an ht_engine * is a fake * */
     ht_model model;
     ht_tokenizer tokenizer;
-    double noise;               /* added to logits: another precision of the same model */
+    double noise;                /* added to logits: another precision of the same model */
     uint64_t states[MOST_CHUNK]; /* of the newest forward */
     float logits[HT_HEAD_TOKENS * VOCABULARY];
     bool held;
@@ -98,15 +116,18 @@ static float fake_logit(const fake *f, uint64_t state, size_t n, int32_t id) {
 /* Logits of token i of ids, by the definition: all of the history. */
 static void oracle(const fake *f, const int32_t *ids, size_t n, float *logits) {
     uint64_t state = 1;
-    for (size_t i = 0; i < n; i++) state = mix(state, (uint64_t)ids[i] + 1);
-    for (int32_t id = 0; id < VOCABULARY; id++) logits[id] = fake_logit(f, state, n, id);
+    for (size_t i = 0; i < n; i++)
+        state = mix(state, (uint64_t)ids[i] + 1);
+    for (int32_t id = 0; id < VOCABULARY; id++)
+        logits[id] = fake_logit(f, state, n, id);
 }
 
 static double oracle_logprob(const fake *f, const int32_t *ids, size_t n, int32_t next) {
     float logits[VOCABULARY];
     oracle(f, ids, n, logits);
     double sum = 0;
-    for (int i = 0; i < VOCABULARY; i++) sum += exp(logits[i]);
+    for (int i = 0; i < VOCABULARY; i++)
+        sum += exp(logits[i]);
     return logits[next] - log(sum);
 }
 
@@ -115,14 +136,16 @@ static int32_t oracle_best(const fake *f, const int32_t *ids, size_t n) {
     oracle(f, ids, n, logits);
     int32_t best = 0;
     for (int32_t i = 1; i < VOCABULARY; i++)
-        if (logits[i] > logits[best]) best = i;
+        if (logits[i] > logits[best])
+            best = i;
     return best;
 }
 
 /* One layer whose keys hold a 64-bit state a position. */
 ht_status ht_kv_create(const ht_engine *engine, ht_kv_layer **kv, ht_error *error) {
     ht_status status = ht_alloc((void **)kv, 1, sizeof **kv, "kv", error);
-    if (status != HT_OK) return status;
+    if (status != HT_OK)
+        return status;
     (*kv)->positions = (size_t)engine->info.context;
     return ht_alloc((void **)&(*kv)->keys, (*kv)->positions, sizeof(uint64_t), "kv", error);
 }
@@ -151,13 +174,17 @@ ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int3
     assert_in_range(n, 1, engine->info.chunk);
     assert_true(position + n <= (size_t)engine->info.context);
     f->forwards++;
-    if (f->fail_at > 0 && --f->fail_at == 0) return ht_fail(error, HT_ERROR_DEVICE, "made up");
-    if (f->cancel_at > 0 && --f->cancel_at == 0) ht_session_cancel(f->cancel_session);
+    if (f->fail_at > 0 && --f->fail_at == 0)
+        return ht_fail(error, HT_ERROR_DEVICE, "made up");
+    if (f->cancel_at > 0 && --f->cancel_at == 0)
+        ht_session_cancel(f->cancel_session);
     if (f->wait_for_cancel) {
         atomic_store(&f->waiting, true);
-        for (int i = 0; i < 5000 && !atomic_load(cancel); i++) usleep(1000);
+        for (int i = 0; i < 5000 && !atomic_load(cancel); i++)
+            usleep(1000);
     }
-    if (atomic_load(cancel)) return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
+    if (atomic_load(cancel))
+        return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
     uint64_t *states = (uint64_t *)(void *)kv->keys;
     for (size_t i = 0; i < n; i++) {
         assert_in_range(ids[i], 0, VOCABULARY - 1);
@@ -165,7 +192,8 @@ ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int3
         states[p] = mix(p > 0 ? states[p - 1] : 1, (uint64_t)ids[i] + 1);
         f->states[i] = states[p];
         f->positions[i] = p;
-        if (f->tokens_computed < HT_COUNT(f->fed)) f->fed[f->tokens_computed] = ids[i];
+        if (f->tokens_computed < HT_COUNT(f->fed))
+            f->fed[f->tokens_computed] = ids[i];
         f->tokens_computed++;
     }
     engine->last_tokens = n;
@@ -208,7 +236,8 @@ static int set_up(void **state) {
     fixture *x = calloc(1, sizeof *x);
     x->f = fake_create(CONTEXT, CHUNK);
     ht_error error = {0};
-    if (ht_session_create(&x->f->engine, &x->session, &error) != HT_OK) fail_msg("%s", error.text);
+    if (ht_session_create(&x->f->engine, &x->session, &error) != HT_OK)
+        fail_msg("%s", error.text);
     x->f->cancel_session = x->session;
     *state = x;
     return 0;
@@ -235,7 +264,8 @@ static void check_tokens(const ht_session *session, const int32_t *ids, size_t n
     size_t held;
     const int32_t *tokens = ht_session_tokens(session, &held);
     assert_int_equal(held, n);
-    if (n > 0) assert_memory_equal(tokens, ids, n * sizeof *ids);
+    if (n > 0)
+        assert_memory_equal(tokens, ids, n * sizeof *ids);
 }
 
 /* ---- prefill and decode ------------------------------------------------------------------------------------------ */
@@ -371,7 +401,8 @@ static void test_cancel(void **state) {
 
 static void *cancel_from_thread(void *user) {
     fixture *x = user;
-    while (!atomic_load(&x->f->waiting)) usleep(100);
+    while (!atomic_load(&x->f->waiting))
+        usleep(100);
     ht_session_cancel(x->session);
     return NULL;
 }
@@ -396,8 +427,8 @@ typedef struct listener {
     int32_t ids[32];
     size_t n, n_top;
     char text[1024];
-    size_t stop_after; /* returns false at this call; 0: never */
-    ht_session *cancel;  /* cancelled at call cancel_after */
+    size_t stop_after;  /* returns false at this call; 0: never */
+    ht_session *cancel; /* cancelled at call cancel_after */
     size_t cancel_after;
     uint64_t allocations[32];
 } listener;
@@ -412,7 +443,8 @@ static bool listen(const ht_generation *step, void *user) {
     l->allocations[l->n] = ht_alloc_count();
     l->n_top = step->n_top;
     l->n++;
-    if (l->cancel != NULL && l->n == l->cancel_after) ht_session_cancel(l->cancel);
+    if (l->cancel != NULL && l->n == l->cancel_after)
+        ht_session_cancel(l->cancel);
     return l->n != l->stop_after;
 }
 
@@ -426,11 +458,13 @@ static ht_generate_result play(fixture *x, const int32_t *script, size_t n_scrip
     x->f->script_from = 3;
     options.on_token = listen;
     options.user = l;
-    if (ht_session_generate(x->session, PROMPT, 3, &options, &result, &error) != HT_OK) fail_msg("%s", error.text);
+    if (ht_session_generate(x->session, PROMPT, 3, &options, &result, &error) != HT_OK)
+        fail_msg("%s", error.text);
     assert_int_equal(result.prompt_tokens, 3);
     assert_memory_equal(result.ids, script, ht_min_size(result.n, n_script) * sizeof *script);
     assert_int_equal(strlen(result.text), result.text_bytes);
-    if (result.stop != HT_STOP_CALLER) assert_string_equal(l->text, result.text);
+    if (result.stop != HT_STOP_CALLER)
+        assert_string_equal(l->text, result.text);
     assert_true(result.prefill_ms >= 0 && result.decode_ms >= 0);
     return result;
 }
@@ -441,7 +475,8 @@ static void test_generate_greedy(void **state) {
     int32_t ids[CONTEXT + 1];
     size_t n = 3;
     memcpy(ids, PROMPT, sizeof PROMPT);
-    while (n < 13 && (ids[n] = oracle_best(x->f, ids, n)) != END) n++;
+    while (n < 13 && (ids[n] = oracle_best(x->f, ids, n)) != END)
+        n++;
     const ht_generate_options options = {.max_tokens = 10};
     assert_int_equal(ht_session_generate(x->session, PROMPT, 3, &options, &result, NULL), HT_OK);
     assert_int_equal(result.n, n - 3);
@@ -482,12 +517,42 @@ static const stop_case STOPS[] = {
     {"the first of two", {14}, 1, {"STOP", "END"}, 6, HT_STOP_STRING, 1, "one ", {"one "}, 14},
     {"the first of two, named first", {14}, 1, {"END", "STOP"}, 6, HT_STOP_STRING, 1, "one ", {"one "}, 14},
     {"inside a token", {11, 12}, 2, {"\nUser:"}, 6, HT_STOP_STRING, 2, "x", {"x", ""}, 12},
-    {"character over two tokens", {8, 9, 2}, 3, {0}, 3, HT_STOP_LIMIT, 3, "\xF0\x9F\x98\x80" "a",
-     {"", "\xF0\x9F\x98\x80", "a"}, 2},
+    {"character over two tokens",
+     {8, 9, 2},
+     3,
+     {0},
+     3,
+     HT_STOP_LIMIT,
+     3,
+     "\xF0\x9F\x98\x80"
+     "a",
+     {"", "\xF0\x9F\x98\x80", "a"},
+     2},
     {"half a character at the end", {2, 8, END}, 3, {0}, 0, HT_STOP_END, 2, "a\xF0\x9F", {"a", "", "\xF0\x9F"}, -1},
     {"half a character at the limit", {2, 10}, 2, {0}, 2, HT_STOP_LIMIT, 2, "a\xC3", {"a", "\xC3"}, 10},
-    {"an invalid byte is not waited for", {15, 2}, 2, {0}, 2, HT_STOP_LIMIT, 2, "\xFF" "a", {"\xFF", "a"}, 2},
-    {"half a character, then another", {10, 2}, 2, {0}, 2, HT_STOP_LIMIT, 2, "\xC3" "a", {"", "\xC3" "a"}, 2},
+    {"an invalid byte is not waited for",
+     {15, 2},
+     2,
+     {0},
+     2,
+     HT_STOP_LIMIT,
+     2,
+     "\xFF"
+     "a",
+     {"\xFF", "a"},
+     2},
+    {"half a character, then another",
+     {10, 2},
+     2,
+     {0},
+     2,
+     HT_STOP_LIMIT,
+     2,
+     "\xC3"
+     "a",
+     {"", "\xC3"
+          "a"},
+     2},
 };
 
 static void test_generate_stops(void **state) {
@@ -496,19 +561,25 @@ static void test_generate_stops(void **state) {
         const stop_case *c = &STOPS[i];
         listener l = {0};
         size_t n_stop = 0, n_pieces = 0;
-        while (n_stop < HT_COUNT(c->stop) && c->stop[n_stop] != NULL) n_stop++;
-        while (n_pieces < HT_COUNT(c->pieces) && c->pieces[n_pieces] != NULL) n_pieces++;
+        while (n_stop < HT_COUNT(c->stop) && c->stop[n_stop] != NULL)
+            n_stop++;
+        while (n_pieces < HT_COUNT(c->pieces) && c->pieces[n_pieces] != NULL)
+            n_pieces++;
         const ht_generate_options options = {.max_tokens = c->max_tokens, .stop = c->stop, .n_stop = n_stop};
         ht_generate_result result = play(x, c->script, c->n_script, options, &l);
         if (result.stop != c->expected)
             fail_msg("%s: stop is %s, not %s", c->what, ht_stop_name(result.stop), ht_stop_name(c->expected));
-        if (strcmp(result.text, c->text) != 0) fail_msg("%s: \"%s\", not \"%s\"", c->what, result.text, c->text);
-        if (result.n != c->n) fail_msg("%s: %zu tokens, not %zu", c->what, result.n, c->n);
-        if (l.n != n_pieces) fail_msg("%s: %zu pieces, not %zu", c->what, l.n, n_pieces);
+        if (strcmp(result.text, c->text) != 0)
+            fail_msg("%s: \"%s\", not \"%s\"", c->what, result.text, c->text);
+        if (result.n != c->n)
+            fail_msg("%s: %zu tokens, not %zu", c->what, result.n, c->n);
+        if (l.n != n_pieces)
+            fail_msg("%s: %zu pieces, not %zu", c->what, l.n, n_pieces);
         for (size_t p = 0; p < n_pieces; p++)
             if (strcmp(l.pieces[p], c->pieces[p]) != 0)
                 fail_msg("%s: piece %zu is \"%s\", not \"%s\"", c->what, p, l.pieces[p], c->pieces[p]);
-        if (l.n > 0 && l.ids[l.n - 1] != c->last_id) fail_msg("%s: last callback has %d", c->what, l.ids[l.n - 1]);
+        if (l.n > 0 && l.ids[l.n - 1] != c->last_id)
+            fail_msg("%s: last callback has %d", c->what, l.ids[l.n - 1]);
         ht_generate_result_clear(&result);
     }
 }
@@ -516,7 +587,8 @@ static void test_generate_stops(void **state) {
 static void test_generate_to_the_context(void **state) {
     fixture *x = *state;
     int32_t script[CONTEXT];
-    for (size_t i = 0; i < CONTEXT; i++) script[i] = 2;
+    for (size_t i = 0; i < CONTEXT; i++)
+        script[i] = 2;
     x->f->script = script;
     x->f->n_script = CONTEXT;
     ht_generate_result result;
@@ -628,7 +700,8 @@ static void test_generate_seed(void **state) {
     assert_memory_equal(results[0].ids, results[1].ids, results[0].n * sizeof(int32_t));
     assert_true(results[2].n != results[0].n ||
                 memcmp(results[2].ids, results[0].ids, results[0].n * sizeof(int32_t)) != 0);
-    for (size_t i = 0; i < 3; i++) ht_generate_result_clear(&results[i]);
+    for (size_t i = 0; i < 3; i++)
+        ht_generate_result_clear(&results[i]);
 }
 
 static void test_generate_steadily(void **state) {
@@ -693,7 +766,8 @@ static void test_score(void **state) {
     int32_t ids[N];
     float logprobs[N], expected_logits[VOCABULARY];
     ht_token_logprob top[N * TOP], expected[TOP];
-    for (size_t i = 0; i < N; i++) ids[i] = (int32_t)(i * i % VOCABULARY);
+    for (size_t i = 0; i < N; i++)
+        ids[i] = (int32_t)(i * i % VOCABULARY);
     const int chunks[] = {0, 1, 3, 64, 80, 1000};
     for (size_t c = 0; c < HT_COUNT(chunks); c++) {
         memset(logprobs, 0, sizeof logprobs);
@@ -704,7 +778,8 @@ static void test_score(void **state) {
         assert_int_equal(f->forwards, (N + chunk - 1) / chunk);
         assert_true(isnan(logprobs[0]));
         for (size_t i = 0; i < N; i++) {
-            if (i > 0) assert_true(fabs(logprobs[i] - oracle_logprob(f, ids, i, ids[i])) < 1e-5);
+            if (i > 0)
+                assert_true(fabs(logprobs[i] - oracle_logprob(f, ids, i, ids[i])) < 1e-5);
             oracle(f, ids, i + 1, expected_logits);
             ht_top_logprobs(expected_logits, VOCABULARY, TOP, expected);
             assert_int_equal(top[i * TOP + 2].id, expected[2].id);
@@ -760,7 +835,8 @@ static void expected_perplexity(const fake *f, const fake *reference, const char
     for (size_t begin = 0; begin + stride <= n || begin == 0; begin += stride) {
         const size_t tokens = skip + ht_min_size(stride, n - begin);
         ids[0] = bos;
-        for (size_t i = skip; i < tokens; i++) ids[i] = (uint8_t)text[begin + i - skip] % VOCABULARY;
+        for (size_t i = skip; i < tokens; i++)
+            ids[i] = (uint8_t)text[begin + i - skip] % VOCABULARY;
         for (size_t i = tokens / 2; i < tokens; i++) {
             double kl = 0;
             loss -= oracle_logprob(f, ids, i, ids[i]);
@@ -785,7 +861,8 @@ static void expected_perplexity(const fake *f, const fake *reference, const char
 static void test_perplexity(void **state) {
     enum { TEXT = 200 };
     char text[TEXT];
-    for (size_t i = 0; i < TEXT; i++) text[i] = (char)(i * i * 7 % 251);
+    for (size_t i = 0; i < TEXT; i++)
+        text[i] = (char)(i * i * 7 % 251);
     const struct {
         int context, chunk, bos;
         size_t bytes;

@@ -22,7 +22,8 @@ static const struct {
 static ht_tokenizer *create(const ht_gguf *file) {
     ht_error error;
     ht_tokenizer *t = NULL;
-    if (!file || ht_tokenizer_create(file, &t, &error) != HT_OK) fail_msg("%s", file ? error.text : "no file");
+    if (!file || ht_tokenizer_create(file, &t, &error) != HT_OK)
+        fail_msg("%s", file ? error.text : "no file");
     return t;
 }
 
@@ -31,28 +32,31 @@ static void expect_ids(const ht_tokenizer *t, const char *text, size_t bytes, bo
     int32_t *ids = NULL;
     size_t n = 0;
     ht_error error;
-    if (ht_tokenizer_encode(t, text, bytes, special, &ids, &n, &error) != HT_OK) fail_msg("%s", error.text);
+    if (ht_tokenizer_encode(t, text, bytes, special, &ids, &n, &error) != HT_OK)
+        fail_msg("%s", error.text);
     bool same = n == n_want && (n == 0 || memcmp(ids, want, n * sizeof *ids) == 0);
     if (!same) {
         print_error("%s \"%s\" special %d:", ht_tokenizer_name(t), text, special);
-        for (size_t i = 0; i < n; i++) print_error(" %d", ids[i]);
+        for (size_t i = 0; i < n; i++)
+            print_error(" %d", ids[i]);
         print_error("\n");
     }
     free(ids);
     assert_true(same);
 }
 
-#define EXPECT(t, text, special, ...)                                                                                  \
-    do {                                                                                                               \
-        const int32_t want_[] = {__VA_ARGS__};                                                                         \
-        expect_ids(t, text, sizeof(text) - 1, special, want_, HT_COUNT(want_));                                        \
+#define EXPECT(t, text, special, ...)                                           \
+    do {                                                                        \
+        const int32_t want_[] = {__VA_ARGS__};                                  \
+        expect_ids(t, text, sizeof(text) - 1, special, want_, HT_COUNT(want_)); \
     } while (0)
 
 static void expect_text(const ht_tokenizer *t, const int32_t *ids, size_t n, bool special, const char *want,
                         size_t bytes) {
     ht_text text = {0};
     ht_error error;
-    if (ht_tokenizer_decode(t, ids, n, special, &text, &error) != HT_OK) fail_msg("%s", error.text);
+    if (ht_tokenizer_decode(t, ids, n, special, &text, &error) != HT_OK)
+        fail_msg("%s", error.text);
     if (text.bytes != bytes || memcmp(text.data, want, bytes) != 0)
         fail_msg("decoded \"%s\" and not \"%s\"", text.data, want);
     ht_text_free(&text);
@@ -63,7 +67,8 @@ static void expect_text(const ht_tokenizer *t, const int32_t *ids, size_t n, boo
 static size_t read_ids(const json_t *list, int32_t **ids) {
     size_t n = json_array_size(list);
     *ids = calloc(n + 1, sizeof **ids);
-    for (size_t i = 0; i < n; i++) (*ids)[i] = (int32_t)json_integer_value(json_array_get(list, i));
+    for (size_t i = 0; i < n; i++)
+        (*ids)[i] = (int32_t)json_integer_value(json_array_get(list, i));
     return n;
 }
 
@@ -76,7 +81,8 @@ static void check_recorded(const ht_tokenizer *t, const json_t *model) {
             int32_t *ids;
             size_t n = read_ids(json_object_get(row, special ? "special" : "plain"), &ids);
             expect_ids(t, json_string_value(text), json_string_length(text), special, ids, n);
-            if (!special) expect_text(t, ids, n, false, json_string_value(detok), json_string_length(detok));
+            if (!special)
+                expect_text(t, ids, n, false, json_string_value(detok), json_string_length(detok));
             free(ids);
             checked++;
         }
@@ -87,7 +93,8 @@ static void check_recorded(const ht_tokenizer *t, const json_t *model) {
 static void recorded(void **state) {
     json_error_t why;
     json_t *golden = json_load_file(GOLDEN, 0, &why);
-    if (!golden) fail_msg(GOLDEN ": %s", why.text);
+    if (!golden)
+        fail_msg(GOLDEN ": %s", why.text);
     size_t seen = 0;
     for (size_t i = 0; i < HT_COUNT(models); i++) {
         if (access(models[i].path, R_OK) != 0) {
@@ -96,7 +103,8 @@ static void recorded(void **state) {
         }
         ht_gguf *file = NULL;
         ht_error error;
-        if (ht_gguf_open(models[i].path, &file, &error) != HT_OK) fail_msg("%s", error.text);
+        if (ht_gguf_open(models[i].path, &file, &error) != HT_OK)
+            fail_msg("%s", error.text);
         ht_tokenizer *t = create(file);
         check_recorded(t, json_object_get(json_object_get(golden, "models"), models[i].name));
         ht_tokenizer_destroy(t);
@@ -104,7 +112,8 @@ static void recorded(void **state) {
         seen++;
     }
     json_decref(golden);
-    if (seen == 0) skip();
+    if (seen == 0)
+        skip();
 }
 
 /* ---- the cut into words -------------------------------------------------------------------------------------- */
@@ -117,7 +126,8 @@ typedef struct words {
 static ht_status add_word(void *user, const char *word, size_t bytes, ht_error *error) {
     words *w = user;
     assert_true(w->bytes + bytes + 1 < sizeof w->text);
-    if (w->bytes) w->text[w->bytes++] = '|';
+    if (w->bytes)
+        w->text[w->bytes++] = '|';
     memcpy(w->text + w->bytes, word, bytes);
     w->bytes += bytes;
     return HT_OK;
@@ -137,8 +147,11 @@ static const struct {
     {"qwen2", "we'RE 123 .x", "we|'RE| |1|2|3| .|x"},
     {"tekken", "HelloWorld HTTPServer a/b\n 12", "Hello|World| HTTPServer| a|/b|\n| |1|2"},
     {"tekken", "camelCase it's //\n", "camel|Case| it|'s| //\n"},
-    {"llama-bpe", "a\xff\xfe\xe4\xbd" "b c", "a|\xff|\xfe|\xe4|\xbd|b| c"}, /* bytes that are no UTF-8 stand alone */
-    {"gpt-2", "\xed\xa0\x80 \xc0\xaf", "\xed|\xa0|\x80| |\xc0|\xaf"},      /* a surrogate, an overlong form */
+    {"llama-bpe",
+     "a\xff\xfe\xe4\xbd"
+     "b c",
+     "a|\xff|\xfe|\xe4|\xbd|b| c"},                                   /* bytes that are no UTF-8 stand alone */
+    {"gpt-2", "\xed\xa0\x80 \xc0\xaf", "\xed|\xa0|\x80| |\xc0|\xaf"}, /* a surrogate, an overlong form */
 };
 
 static void cut_into_words(void **state) {
@@ -148,7 +161,8 @@ static void cut_into_words(void **state) {
         pcre2_code *passes[HT_MAX_PASSES] = {0};
         pcre2_match_data *matches[HT_MAX_PASSES] = {0};
         ht_error error;
-        if (ht_pretokenizer_compile(pre, passes, &error) != HT_OK) fail_msg("%s", error.text);
+        if (ht_pretokenizer_compile(pre, passes, &error) != HT_OK)
+            fail_msg("%s", error.text);
         for (int p = 0; p < HT_MAX_PASSES && passes[p]; p++)
             matches[p] = pcre2_match_data_create_from_pattern(passes[p], NULL);
         words got = {0};
@@ -175,11 +189,25 @@ typedef struct byte_level { /* ids 0..255 are the bytes, 256.. what `more` lists
     vocab_file file;
 } byte_level;
 
-static const char *byte_level_more[] = {"ab",   "bc", "abc", "\xc4\xa0" "a", "aa",   "aaaa", "aaaaaaaa", "hello",
-                                        "<s>", "<|eot_id|>", "<tag>", "<tag>>", "12", "\xc3\xa4\xc2\xbd",
-                                        "unused", "xy"};
-static const char *byte_level_merges[] = {"b c", "a b", "ab c", "\xc4\xa0 a", "a a", "aa aa", "aaaa aaaa", "1 2",
-                                          "\xc3\xa4 \xc2\xbd", "x z", "x y"};
+static const char *byte_level_more[] = {"ab",
+                                        "bc",
+                                        "abc",
+                                        "\xc4\xa0"
+                                        "a",
+                                        "aa",
+                                        "aaaa",
+                                        "aaaaaaaa",
+                                        "hello",
+                                        "<s>",
+                                        "<|eot_id|>",
+                                        "<tag>",
+                                        "<tag>>",
+                                        "12",
+                                        "\xc3\xa4\xc2\xbd",
+                                        "unused",
+                                        "xy"};
+static const char *byte_level_merges[] = {
+    "b c", "a b", "ab c", "\xc4\xa0 a", "a a", "aa aa", "aaaa aaaa", "1 2", "\xc3\xa4 \xc2\xbd", "x z", "x y"};
 enum { AB = 256, BC, ABC, SPACE_A, AA, AAAA, AAAAAAAA, HELLO, BOS, EOT, TAG, TAG2, TWELVE, HALF, UNUSED, XY };
 
 static void byte_level_init(byte_level *v, const char *pre) {
@@ -195,8 +223,13 @@ static void byte_level_init(byte_level *v, const char *pre) {
     v->types[BOS] = HT_TOKEN_CONTROL; /* <|eot_id|> is a normal piece here: its text makes it a control token */
     v->types[TAG] = v->types[TAG2] = HT_TOKEN_USER_DEFINED;
     v->types[UNUSED] = HT_TOKEN_UNUSED;
-    v->file = (vocab_file){.model = "gpt2", .pre = pre, .tokens = v->tokens, .n_tokens = HT_COUNT(v->tokens),
-                           .types = v->types, .n_types = HT_COUNT(v->types), .merges = byte_level_merges,
+    v->file = (vocab_file){.model = "gpt2",
+                           .pre = pre,
+                           .tokens = v->tokens,
+                           .n_tokens = HT_COUNT(v->tokens),
+                           .types = v->types,
+                           .n_types = HT_COUNT(v->types),
+                           .merges = byte_level_merges,
                            .n_merges = HT_COUNT(byte_level_merges),
                            .ids = {{"tokenizer.ggml.bos_token_id", BOS}}};
 }
@@ -214,13 +247,13 @@ static void byte_level_bpe(void **state) {
     assert_false(ht_tokenizer_ends(t, BOS));
     assert_false(ht_tokenizer_ends(t, -1));
     assert_false(ht_tokenizer_ends(t, 100000));
-    EXPECT(t, "abc", false, 'a', BC);           /* "b c" is merged first, and nothing joins a and bc */
-    EXPECT(t, "abab", false, AB, AB);           /* equal ranks: leftmost first */
+    EXPECT(t, "abc", false, 'a', BC); /* "b c" is merged first, and nothing joins a and bc */
+    EXPECT(t, "abab", false, AB, AB); /* equal ranks: leftmost first */
     EXPECT(t, "aaa a", false, AA, 'a', SPACE_A);
     EXPECT(t, "aaaaaaa", false, AAAA, AA, 'a');
     EXPECT(t, "hello", false, 'h', 'e', 'l', 'l', 'o'); /* a piece, but no merges lead to it */
-    EXPECT(t, "xyxz", false, XY, 'x', 'z');     /* the merge x z has no product: ignored */
-    EXPECT(t, "\xe4\xbd", false, 0xe4, 0xbd);   /* invalid UTF-8: each byte its own token, merge or not */
+    EXPECT(t, "xyxz", false, XY, 'x', 'z');             /* the merge x z has no product: ignored */
+    EXPECT(t, "\xe4\xbd", false, 0xe4, 0xbd);           /* invalid UTF-8: each byte its own token, merge or not */
     EXPECT(t, "<s>ab<|eot_id|>", true, BOS, AB, EOT);
     EXPECT(t, "<s>", false, '<', 's', '>');
     EXPECT(t, "a<tag>>b<tag>", false, 'a', TAG2, 'b', TAG); /* user-defined ones always, the longest that fits */
@@ -278,10 +311,28 @@ static void byte_without_token(void **state) {
 
 /* ---- SentencePiece on a vocabulary made here ----------------------------------------------------------------- */
 
-enum { SP_UNK, SP_BOS, SP_EOS, SP_BYTES, SP_A = SP_BYTES + 256, SP_B, SP_SPACE, SP_AB, SP_SPACE_A, SP_BA, SP_EACUTE,
-       SP_SPACES, SP_S, SP_LT, SP_GT, SP_LTS, SP_NEWLINES, SP_COUNT };
-static const char *sp_more[] = {"a", "b", SPACE, "ab", SPACE "a", "ba", "\xc3\xa9", SPACE SPACE, "s", "<", ">", "<s",
-                                "\n\n"};
+enum {
+    SP_UNK,
+    SP_BOS,
+    SP_EOS,
+    SP_BYTES,
+    SP_A = SP_BYTES + 256,
+    SP_B,
+    SP_SPACE,
+    SP_AB,
+    SP_SPACE_A,
+    SP_BA,
+    SP_EACUTE,
+    SP_SPACES,
+    SP_S,
+    SP_LT,
+    SP_GT,
+    SP_LTS,
+    SP_NEWLINES,
+    SP_COUNT
+};
+static const char *sp_more[] = {"a",         "b", SPACE, "ab", SPACE "a", "ba",  "\xc3\xa9",
+                                SPACE SPACE, "s", "<",   ">",  "<s",      "\n\n"};
 static const float sp_scores[] = {-10, -11, -9, -2, -1, -2, -12, -0.5f, -13, -13, -13, -3, -5};
 
 typedef struct pieces {
@@ -296,8 +347,10 @@ static void pieces_init(pieces *v) {
     static const char *const first[] = {"<unk>", "<s>", "</s>"};
     for (int i = 0; i < SP_COUNT; i++) {
         v->types[i] = HT_TOKEN_NORMAL;
-        if (i < SP_BYTES) v->tokens[i] = first[i];
-        if (i >= SP_A) v->tokens[i] = sp_more[i - SP_A];
+        if (i < SP_BYTES)
+            v->tokens[i] = first[i];
+        if (i >= SP_A)
+            v->tokens[i] = sp_more[i - SP_A];
         v->scores[i] = i >= SP_A ? sp_scores[i - SP_A] : 0;
     }
     v->types[SP_UNK] = HT_TOKEN_UNKNOWN;
@@ -308,8 +361,13 @@ static void pieces_init(pieces *v) {
         v->tokens[SP_BYTES + b] = v->bytes[b];
         v->types[SP_BYTES + b] = HT_TOKEN_BYTE;
     }
-    v->file = (vocab_file){.model = "llama", .tokens = v->tokens, .n_tokens = SP_COUNT, .types = v->types,
-                           .n_types = SP_COUNT, .scores = v->scores, .n_scores = SP_COUNT};
+    v->file = (vocab_file){.model = "llama",
+                           .tokens = v->tokens,
+                           .n_tokens = SP_COUNT,
+                           .types = v->types,
+                           .n_types = SP_COUNT,
+                           .scores = v->scores,
+                           .n_scores = SP_COUNT};
 }
 
 static void sentencepiece(void **state) {
@@ -325,8 +383,7 @@ static void sentencepiece(void **state) {
     EXPECT(t, "bab", false, SP_SPACE, SP_BA, SP_B);  /* equal scores: leftmost */
     EXPECT(t, "  a", false, SP_SPACES, SP_SPACE_A);
     EXPECT(t, "\xc3\xa9\xc3", false, SP_SPACE, SP_EACUTE, SP_BYTES + 0xc3); /* a cut character is bytes */
-    EXPECT(t, "\xf0\x9f\x98\x80", false, SP_SPACE, SP_BYTES + 0xf0, SP_BYTES + 0x9f, SP_BYTES + 0x98,
-           SP_BYTES + 0x80);
+    EXPECT(t, "\xf0\x9f\x98\x80", false, SP_SPACE, SP_BYTES + 0xf0, SP_BYTES + 0x9f, SP_BYTES + 0x98, SP_BYTES + 0x80);
     /* A space goes before the text and after each special token. */
     EXPECT(t, "<s>a</s>b", true, SP_BOS, SP_BOS, SP_SPACE_A, SP_EOS, SP_SPACE, SP_B);
     EXPECT(t, "<s>", false, SP_SPACE, SP_LTS, SP_GT); /* plain text never becomes a control token by merging */
@@ -384,8 +441,8 @@ static void round_trip(void **state) {
     byte_level_init(&b, "qwen2");
     pieces_init(&p);
     ht_gguf *files[] = {vocab_open(&b.file, NULL), vocab_open(&p.file, NULL)};
-    static const char *const scraps[] = {"a", "b", " ", "  ", "\n\n", "1", "<s>", "<tag>",
-                                         "\xc3\xa9", "\xe4\xbd", "\xff"};
+    static const char *const scraps[] = {"a",   "b",     " ",        "  ",       "\n\n", "1",
+                                         "<s>", "<tag>", "\xc3\xa9", "\xe4\xbd", "\xff"};
     uint64_t seed = 7;
     for (size_t f = 0; f < HT_COUNT(files); f++) {
         ht_tokenizer *t = create(files[f]);
@@ -394,8 +451,10 @@ static void round_trip(void **state) {
             size_t n = 0;
             for (uint32_t parts = next_random(&seed) % 12; parts > 0; parts--) {
                 uint32_t pick = next_random(&seed) % (HT_COUNT(scraps) + 4);
-                if (pick < HT_COUNT(scraps)) n += (size_t)snprintf(text + n, 8, "%s", scraps[pick]);
-                else text[n++] = (char)next_random(&seed);
+                if (pick < HT_COUNT(scraps))
+                    n += (size_t)snprintf(text + n, 8, "%s", scraps[pick]);
+                else
+                    text[n++] = (char)next_random(&seed);
             }
             int32_t *ids;
             size_t n_ids;
@@ -412,12 +471,14 @@ static void round_trip(void **state) {
 static void expect_soon(const ht_tokenizer *t, const char *unit) {
     size_t bytes = 1 << 20, n;
     char *text = malloc(bytes);
-    for (size_t i = 0; i < bytes; i++) text[i] = unit[i % strlen(unit)];
+    for (size_t i = 0; i < bytes; i++)
+        text[i] = unit[i % strlen(unit)];
     int32_t *ids;
     double start = ht_seconds();
     assert_int_equal(ht_tokenizer_encode(t, text, bytes, true, &ids, &n, NULL), HT_OK);
     double seconds = ht_seconds() - start;
-    if (seconds > 10) fail_msg("%s: 1 MiB of \"%s\" took %.1f s", ht_tokenizer_name(t), unit, seconds);
+    if (seconds > 10)
+        fail_msg("%s: 1 MiB of \"%s\" took %.1f s", ht_tokenizer_name(t), unit, seconds);
     free(ids);
     free(text);
 }
@@ -433,7 +494,8 @@ static void a_megabyte(void **state) {
         pieces_init(&p);
         ht_gguf *file = vocab_open(i < HT_COUNT(pres) ? &b.file : &p.file, NULL);
         ht_tokenizer *t = create(file);
-        for (size_t u = 0; u < HT_COUNT(units); u++) expect_soon(t, units[u]);
+        for (size_t u = 0; u < HT_COUNT(units); u++)
+            expect_soon(t, units[u]);
         ht_tokenizer_destroy(t);
         ht_gguf_close(file);
     }
@@ -473,7 +535,8 @@ static void thousands_of_special_tokens(void **state) {
 static void expect_refused(const vocab_file *file, ht_status status, const char *named) {
     ht_error error = {0};
     ht_gguf *gguf = vocab_open(file, &error);
-    if (!gguf) fail_msg("the reader refused the file: %s", error.text);
+    if (!gguf)
+        fail_msg("the reader refused the file: %s", error.text);
     ht_tokenizer *t = NULL;
     ht_status got = ht_tokenizer_create(gguf, &t, &error);
     if (got != status || !strstr(error.text, named) || strchr(error.text, '\n'))
@@ -482,11 +545,11 @@ static void expect_refused(const vocab_file *file, ht_status status, const char 
     ht_gguf_close(gguf);
 }
 
-#define REFUSED(init, vocabulary, status, named, ...)                                                                  \
-    do {                                                                                                               \
-        init;                                                                                                          \
-        __VA_ARGS__;                                                                                                   \
-        expect_refused(&vocabulary.file, status, named);                                                               \
+#define REFUSED(init, vocabulary, status, named, ...)    \
+    do {                                                 \
+        init;                                            \
+        __VA_ARGS__;                                     \
+        expect_refused(&vocabulary.file, status, named); \
     } while (0)
 #define BAD_BPE(named, ...) REFUSED(byte_level_init(&b, "gpt-2"), b, HT_ERROR_FORMAT, named, __VA_ARGS__)
 #define BAD_SP(named, ...) REFUSED(pieces_init(&p), p, HT_ERROR_FORMAT, named, __VA_ARGS__)

@@ -37,10 +37,13 @@ typedef struct vocab_bytes {
 } vocab_bytes;
 
 static inline void vocab_put(vocab_bytes *out, const void *data, size_t bytes) {
-    if (ht_text_append(&out->text, data, bytes, NULL) != HT_OK) abort();
+    if (ht_text_append(&out->text, data, bytes, NULL) != HT_OK)
+        abort();
 }
 
-static inline void vocab_number(vocab_bytes *out, uint64_t value, size_t bytes) { vocab_put(out, &value, bytes); }
+static inline void vocab_number(vocab_bytes *out, uint64_t value, size_t bytes) {
+    vocab_put(out, &value, bytes);
+}
 
 static inline void vocab_string(vocab_bytes *out, const char *text) {
     vocab_number(out, strlen(text), 8);
@@ -52,25 +55,30 @@ static inline bool vocab_key(vocab_bytes *out, const char *key, ht_gguf_kind kin
     bool bad = out->bad_kind && strcmp(key, out->bad_kind) == 0;
     vocab_string(out, key);
     vocab_number(out, bad ? HT_GGUF_STRING : kind, 4);
-    if (bad) vocab_string(out, "wrong");
+    if (bad)
+        vocab_string(out, "wrong");
     out->values++;
     return !bad;
 }
 
 static inline void vocab_text(vocab_bytes *out, const char *key, const char *text) {
-    if (text && vocab_key(out, key, HT_GGUF_STRING)) vocab_string(out, text);
+    if (text && vocab_key(out, key, HT_GGUF_STRING))
+        vocab_string(out, text);
 }
 
 static inline bool vocab_array(vocab_bytes *out, const char *key, ht_gguf_kind item, size_t n) {
-    if (!vocab_key(out, key, HT_GGUF_ARRAY)) return false;
+    if (!vocab_key(out, key, HT_GGUF_ARRAY))
+        return false;
     vocab_number(out, item, 4);
     vocab_number(out, n, 8);
     return true;
 }
 
 static inline void vocab_strings(vocab_bytes *out, const char *key, const char **list, size_t n) {
-    if (!list || !vocab_array(out, key, HT_GGUF_STRING, n)) return;
-    for (size_t i = 0; i < n; i++) vocab_string(out, list[i]);
+    if (!list || !vocab_array(out, key, HT_GGUF_STRING, n))
+        return;
+    for (size_t i = 0; i < n; i++)
+        vocab_string(out, list[i]);
 }
 
 /* Opens the file that the description makes; it is gone from the disk at once. NULL: the reader refused it. */
@@ -87,9 +95,11 @@ static inline ht_gguf *vocab_open(const vocab_file *v, ht_error *error) {
     if (v->scores && vocab_array(&body, "tokenizer.ggml.scores", HT_GGUF_F32, v->n_scores))
         vocab_put(&body, v->scores, v->n_scores * sizeof *v->scores);
     for (size_t i = 0; i < 4 && v->ids[i].key; i++)
-        if (vocab_key(&body, v->ids[i].key, HT_GGUF_U32)) vocab_number(&body, v->ids[i].value, 4);
+        if (vocab_key(&body, v->ids[i].key, HT_GGUF_U32))
+            vocab_number(&body, v->ids[i].value, 4);
     for (size_t i = 0; i < 4 && v->flags[i].key; i++)
-        if (vocab_key(&body, v->flags[i].key, HT_GGUF_BOOL)) vocab_number(&body, v->flags[i].value, 1);
+        if (vocab_key(&body, v->flags[i].key, HT_GGUF_BOOL))
+            vocab_number(&body, v->flags[i].value, 1);
     vocab_put(&head, "GGUF", 4);
     vocab_number(&head, 3, 4);
     vocab_number(&head, 0, 8);

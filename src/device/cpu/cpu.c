@@ -31,7 +31,7 @@ struct ht_task {
     const ht_op *op;
     ht_slice slice;
     size_t n_parts;
-    ht_packed parts[HT_MAX_PARTS]; /* those with rows in the slice */
+    ht_packed parts[HT_MAX_PARTS];  /* those with rows in the slice */
     size_t first_row[HT_MAX_PARTS]; /* of the operator, where parts[i] begins */
 };
 
@@ -46,14 +46,17 @@ static bool isa_works(const ht_cpu_kernels *kernels) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (kernels == &ht_kernels_avx512)
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
-    if (kernels == &ht_kernels_avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vnni");
+    if (kernels == &ht_kernels_avx2)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 #endif
     return true;
 }
 
-static const isa_row isas[] = { /* best first */
+static const isa_row isas[] = {
+    /* best first */
 #if defined(__x86_64__)
     {"avx512", &ht_kernels_avx512},
     {"avx2", &ht_kernels_avx2},
@@ -63,12 +66,14 @@ static const isa_row isas[] = { /* best first */
 
 static ht_status choose_isa(const char *wanted, const ht_cpu_kernels **kernels, ht_error *error) {
     for (size_t i = 0; i < HT_COUNT(isas); i++) {
-        if (wanted && strcmp(wanted, isas[i].option) != 0) continue;
+        if (wanted && strcmp(wanted, isas[i].option) != 0)
+            continue;
         if (isa_works(isas[i].kernels)) {
             *kernels = isas[i].kernels;
             return HT_OK;
         }
-        if (wanted) return ht_fail(error, HT_ERROR_DEVICE, "cpu: this processor has no %s", wanted);
+        if (wanted)
+            return ht_fail(error, HT_ERROR_DEVICE, "cpu: this processor has no %s", wanted);
     }
     return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: isa=%s is not one of avx512, avx2, scalar", wanted ? wanted : "");
 }
@@ -78,11 +83,13 @@ static ht_status choose_isa(const char *wanted, const ht_cpu_kernels **kernels, 
 static void processor_name(char *out, size_t capacity) {
     snprintf(out, capacity, "unknown processor");
     FILE *file = fopen("/proc/cpuinfo", "r");
-    if (!file) return;
+    if (!file)
+        return;
     char line[256];
     while (fgets(line, sizeof line, file)) {
         char *colon = strchr(line, ':');
-        if (strncmp(line, "model name", 10) != 0 || !colon) continue;
+        if (strncmp(line, "model name", 10) != 0 || !colon)
+            continue;
         colon[strcspn(colon, "\n")] = 0;
         snprintf(out, capacity, "%s", colon + 2);
         break;
@@ -103,7 +110,8 @@ static void describe(ht_device_caps *caps, const ht_cpu_kernels *kernels) {
 static ht_status cpu_list(ht_device_info **list, size_t *n, ht_error *error) {
     const ht_cpu_kernels *kernels;
     ht_status status = choose_isa(NULL, &kernels, error);
-    if (status) return status;
+    if (status)
+        return status;
     ht_device_caps caps;
     describe(&caps, kernels);
     ht_device_info info = {.memory_bytes = caps.memory_bytes, .unified_memory = true, .usable = true};
@@ -115,15 +123,19 @@ static ht_status cpu_list(ht_device_info **list, size_t *n, ht_error *error) {
     return ht_device_list_add(list, n, &info, error);
 }
 
-static const ht_device_caps *cpu_caps(const ht_device *device) { return &((const cpu_device *)device)->caps; }
+static const ht_device_caps *cpu_caps(const ht_device *device) {
+    return &((const cpu_device *)device)->caps;
+}
 
 /* ---- opening ---------------------------------------------------------------------------------------------------------------- */
 
 static void cpu_close(ht_device *device) {
     cpu_device *cpu = (cpu_device *)device;
     ht_pool_destroy(cpu->pool);
-    if (cpu->acts_pages) ht_pages_free(cpu->acts_pages, cpu->acts_bytes);
-    if (cpu->scratch) ht_pages_free(cpu->scratch, (size_t)cpu->threads * cpu->scratch_floats * sizeof(float));
+    if (cpu->acts_pages)
+        ht_pages_free(cpu->acts_pages, cpu->acts_bytes);
+    if (cpu->scratch)
+        ht_pages_free(cpu->scratch, (size_t)cpu->threads * cpu->scratch_floats * sizeof(float));
     free(cpu);
 }
 
@@ -132,12 +144,15 @@ static ht_status read_options(cpu_device *cpu, const ht_device_options *options,
     char text[64];
     *pin = 0;
     ht_status status = ht_device_check_options("cpu", options->options, known, error);
-    if (status) return status;
+    if (status)
+        return status;
     bool isa = ht_device_option(options->options, "isa", text, sizeof text);
-    if ((status = choose_isa(isa ? text : NULL, &cpu->kernels, error))) return status;
+    if ((status = choose_isa(isa ? text : NULL, &cpu->kernels, error)))
+        return status;
     describe(&cpu->caps, cpu->kernels);
     if (ht_device_option(options->options, "cpus", text, sizeof text)) {
-        if ((status = ht_parse_cpus("cpu", text, pin, error))) return status;
+        if ((status = ht_parse_cpus("cpu", text, pin, error)))
+            return status;
         cpu->caps.cores = *pin;
     }
     cpu->threads = options->threads > 0 ? options->threads : ht_core_count(cpu->caps.cores);
@@ -147,14 +162,17 @@ static ht_status read_options(cpu_device *cpu, const ht_device_options *options,
 static ht_status cpu_open(const ht_device_options *options, ht_device **device, ht_error *error) {
     cpu_device *cpu;
     ht_status status = ht_alloc((void **)&cpu, 1, sizeof *cpu, "the cpu device", error);
-    if (status) return status;
+    if (status)
+        return status;
     uint64_t pin;
     cpu->base.ops = &ht_device_cpu;
     cpu->precision = options->precision;
     cpu->max_tokens = ht_max_size(options->max_tokens, 1);
-    if (options->hparams) cpu->hparams = *options->hparams;
+    if (options->hparams)
+        cpu->hparams = *options->hparams;
     status = read_options(cpu, options, &pin, error);
-    if (!status) status = ht_pool_create(cpu->threads, pin, &cpu->pool, error);
+    if (!status)
+        status = ht_pool_create(cpu->threads, pin, &cpu->pool, error);
     if (!status) {
         const ht_hparams *h = &cpu->hparams;
         size_t group = h->kv_heads ? (size_t)(h->heads / h->kv_heads) : 1;
@@ -162,7 +180,8 @@ static ht_status cpu_open(const ht_device_options *options, ht_device **device, 
                                     cpu->kernels->attention_scratch((size_t)h->head_dim, group, ATTENTION_TOKENS));
         cpu->scratch_floats = ht_round_up(floats, 1024);
         cpu->scratch = ht_pages_alloc((size_t)cpu->threads * cpu->scratch_floats * sizeof(float));
-        if (!cpu->scratch) status = ht_fail(error, HT_ERROR_MEMORY, "cpu: no memory for scratch");
+        if (!cpu->scratch)
+            status = ht_fail(error, HT_ERROR_MEMORY, "cpu: no memory for scratch");
     }
     if (status) {
         cpu_close(&cpu->base);
@@ -175,10 +194,12 @@ static ht_status cpu_open(const ht_device_options *options, ht_device **device, 
 /* ---- preparing ---------------------------------------------------------------------------------------------------------------- */
 
 static const char *cpu_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice) {
-    if (op->kind >= HT_OP_KINDS) return "unknown operator";
+    if (op->kind >= HT_OP_KINDS)
+        return "unknown operator";
     if (slice->reduction_end && op->kind == HT_OP_MATMUL) {
         const size_t grain = ht_forms[ht_form_of(&op->parts[0])].super ? 256 : HT_STEP;
-        if (slice->reduction_begin % grain || (slice->reduction_end != op->parts[0].cols && slice->reduction_end % grain))
+        if (slice->reduction_begin % grain ||
+            (slice->reduction_end != op->parts[0].cols && slice->reduction_end % grain))
             return "the reduction range does not end on whole groups";
     }
     return NULL;
@@ -194,13 +215,17 @@ typedef struct pack_job {
 
 static void pack_item(void *context, size_t item, int thread) {
     const pack_job *job = context;
-    ht_pack_strip(job->matrix, job->row_begin, job->col_begin, job->packed, item, job->scratch + (size_t)thread * job->scratch_bytes);
+    ht_pack_strip(job->matrix, job->row_begin, job->col_begin, job->packed, item,
+                  job->scratch + (size_t)thread * job->scratch_bytes);
 }
 
-static ht_status pack_part(cpu_device *cpu, const ht_op *op, int part, size_t begin, size_t end, const ht_slice *s, ht_packed *packed, ht_error *error) {
+static ht_status pack_part(cpu_device *cpu, const ht_op *op, int part, size_t begin, size_t end, const ht_slice *s,
+                           ht_packed *packed, ht_error *error) {
     const ht_matrix *m = &op->parts[part];
-    ht_status status = ht_packed_create(m, begin, end, s->reduction_begin, s->reduction_end, op->bias[part], packed, error);
-    if (status) return status;
+    ht_status status =
+        ht_packed_create(m, begin, end, s->reduction_begin, s->reduction_end, op->bias[part], packed, error);
+    if (status)
+        return status;
     pack_job job = {m, packed, begin, s->reduction_begin, NULL, ht_round_up(ht_pack_scratch(m), 64)};
     status = ht_alloc((void **)&job.scratch, (size_t)cpu->threads, job.scratch_bytes, "packing", error);
     if (status) {
@@ -214,14 +239,17 @@ static ht_status pack_part(cpu_device *cpu, const ht_op *op, int part, size_t be
 
 /* Room for the activations of max_tokens tokens of `cols` columns, both kinds. */
 static ht_status reserve_acts(cpu_device *cpu, size_t cols, ht_error *error) {
-    if (cols <= cpu->max_cols) return HT_OK;
+    if (cols <= cpu->max_cols)
+        return HT_OK;
     const size_t padded = ht_round_up(cols, HT_STEP), steps = padded / HT_STEP, tokens = cpu->max_tokens;
     size_t coded = steps * tokens * (HT_STEP + 2 * sizeof(float) + 5 * sizeof(int32_t)) + 16 * 64;
     size_t floats = padded * ht_round_up(tokens, cpu->kernels->tile) * sizeof(float);
     size_t bytes = ht_max_size(coded, 0) + floats + 4096;
     uint8_t *pages = ht_pages_alloc(bytes);
-    if (!pages) return ht_fail(error, HT_ERROR_MEMORY, "cpu: no memory for activations of %zu tokens", tokens);
-    if (cpu->acts_pages) ht_pages_free(cpu->acts_pages, cpu->acts_bytes);
+    if (!pages)
+        return ht_fail(error, HT_ERROR_MEMORY, "cpu: no memory for activations of %zu tokens", tokens);
+    if (cpu->acts_pages)
+        ht_pages_free(cpu->acts_pages, cpu->acts_bytes);
     cpu->acts_pages = pages;
     cpu->acts_bytes = bytes;
     cpu->max_cols = cols;
@@ -229,29 +257,37 @@ static ht_status reserve_acts(cpu_device *cpu, size_t cols, ht_error *error) {
 }
 
 static void cpu_release(ht_device *device, ht_task *task) {
-    if (!task) return;
-    for (size_t i = 0; i < task->n_parts; i++) ht_packed_free(&task->parts[i]);
+    if (!task)
+        return;
+    for (size_t i = 0; i < task->n_parts; i++)
+        ht_packed_free(&task->parts[i]);
     free(task);
 }
 
-static ht_status cpu_prepare(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **out, ht_error *error) {
+static ht_status cpu_prepare(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **out,
+                             ht_error *error) {
     cpu_device *cpu = (cpu_device *)device;
     ht_task *task;
     ht_status status = ht_alloc((void **)&task, 1, sizeof *task, op->name, error);
-    if (status) return status;
+    if (status)
+        return status;
     task->op = op;
     task->slice = *slice;
     if (op->kind == HT_OP_MATMUL) {
         ht_slice *s = &task->slice;
-        if (!s->row_end) s->row_end = ht_op_rows(op);
-        if (!s->reduction_end) s->reduction_end = ht_op_cols(op);
+        if (!s->row_end)
+            s->row_end = ht_op_rows(op);
+        if (!s->reduction_end)
+            s->reduction_end = ht_op_cols(op);
         status = reserve_acts(cpu, s->reduction_end - s->reduction_begin, error);
         size_t base = 0;
         for (int i = 0; i < op->n_parts && !status; base += op->parts[i++].rows) {
             size_t begin = ht_max_size(s->row_begin, base), end = ht_min_size(s->row_end, base + op->parts[i].rows);
-            if (begin >= end) continue;
+            if (begin >= end)
+                continue;
             status = pack_part(cpu, op, i, begin - base, end - base, s, &task->parts[task->n_parts], error);
-            if (!status) task->first_row[task->n_parts++] = begin;
+            if (!status)
+                task->first_row[task->n_parts++] = begin;
         }
     }
     if (status) {
@@ -264,7 +300,8 @@ static ht_status cpu_prepare(ht_device *device, const ht_op *op, const ht_slice 
 
 static size_t cpu_task_bytes(const ht_task *task) {
     size_t bytes = 0;
-    for (size_t i = 0; i < task->n_parts; i++) bytes += task->parts[i].bytes;
+    for (size_t i = 0; i < task->n_parts; i++)
+        bytes += task->parts[i].bytes;
     return bytes;
 }
 
@@ -278,8 +315,12 @@ typedef struct run_job { /* one submit, as the pool's items see it */
     size_t block;       /* tokens of an item, where items are token blocks */
 } run_job;
 
-static float *slot_row(const ht_binding *b, ht_slot slot, size_t t) { return (float *)b->slots[slot].data + t * b->slots[slot].stride; }
-static float *thread_scratch(const cpu_device *cpu, int thread) { return cpu->scratch + (size_t)thread * cpu->scratch_floats; }
+static float *slot_row(const ht_binding *b, ht_slot slot, size_t t) {
+    return (float *)b->slots[slot].data + t * b->slots[slot].stride;
+}
+static float *thread_scratch(const cpu_device *cpu, int thread) {
+    return cpu->scratch + (size_t)thread * cpu->scratch_floats;
+}
 
 static void acts_item(void *context, size_t item, int thread) {
     const run_job *job = context;
@@ -288,8 +329,10 @@ static void acts_item(void *context, size_t item, int thread) {
     const float *x = slot_row(job->binding, job->task->op->in, 0) + s->reduction_begin;
     const size_t stride = job->binding->slots[job->task->op->in].stride, tokens = job->binding->tokens;
     const size_t cols = s->reduction_end - s->reduction_begin, tile = cpu->kernels->tile, first = item * tile;
-    if (job->codes) cpu->kernels->quantize(x, stride, cols, first, ht_min_size(tile, tokens - first), &cpu->acts);
-    if (job->floats) cpu->kernels->pack_floats(x, stride, cols, tokens, item, &cpu->acts);
+    if (job->codes)
+        cpu->kernels->quantize(x, stride, cols, first, ht_min_size(tile, tokens - first), &cpu->acts);
+    if (job->floats)
+        cpu->kernels->pack_floats(x, stride, cols, tokens, item, &cpu->acts);
 }
 
 static void *take(uint8_t **at, size_t bytes) {
@@ -303,7 +346,8 @@ static void lay_out_acts(run_job *job) {
         [HT_FORM_4] = HT_SUMS_8, [HT_FORM_6] = HT_SUMS_32, [HT_FORM_8] = HT_SUMS_128, [HT_FORM_6S16] = HT_SUMS_32H};
     cpu_device *cpu = job->cpu;
     ht_acts *a = &cpu->acts;
-    const size_t tokens = job->binding->tokens, cols = ht_round_up(job->task->slice.reduction_end - job->task->slice.reduction_begin, HT_STEP);
+    const size_t tokens = job->binding->tokens,
+                 cols = ht_round_up(job->task->slice.reduction_end - job->task->slice.reduction_begin, HT_STEP);
     const size_t steps = cols / HT_STEP;
     uint8_t *at = cpu->acts_pages;
     *a = (ht_acts){.tokens = tokens, .cols = cols};
@@ -316,15 +360,18 @@ static void lay_out_acts(run_job *job) {
             continue;
         }
         job->codes = true;
-        if (ht_forms[form].bias) sums[sums_of[form]] = true;
+        if (ht_forms[form].bias)
+            sums[sums_of[form]] = true;
     }
-    if (job->floats) a->floats = take(&at, ht_round_up(tokens, cpu->kernels->tile) * cols * sizeof(float));
+    if (job->floats)
+        a->floats = take(&at, ht_round_up(tokens, cpu->kernels->tile) * cols * sizeof(float));
     if (job->codes) {
         a->codes = take(&at, steps * tokens * HT_STEP);
         a->scales = take(&at, steps * tokens * sizeof(float));
         a->scaled_sums = take(&at, steps * tokens * sizeof(float));
         for (int k = 0; k < HT_SUMS_COUNT; k++)
-            if (sums[k]) a->sums[k] = take(&at, steps * tokens * sizeof(int32_t) * (k == HT_SUMS_32H ? 2 : 1));
+            if (sums[k])
+                a->sums[k] = take(&at, steps * tokens * sizeof(int32_t) * (k == HT_SUMS_32H ? 2 : 1));
     }
 }
 
@@ -333,18 +380,21 @@ static void matmul_item(void *context, size_t item, int thread) {
     const cpu_device *cpu = job->cpu;
     const ht_task *task = job->task;
     size_t part = 0;
-    while (item >= task->parts[part].strips) item -= task->parts[part++].strips;
+    while (item >= task->parts[part].strips)
+        item -= task->parts[part++].strips;
     const ht_packed *p = &task->parts[part];
     float *y = slot_row(job->binding, task->op->out, 0) + task->first_row[part];
     const bool exact = cpu->precision == HT_PRECISION_EXACT || !ht_forms[p->form].bits;
-    (exact ? cpu->kernels->strip_exact : cpu->kernels->strip_fast)(p, item, &cpu->acts, y, job->binding->slots[task->op->out].stride, thread_scratch(cpu, thread));
+    (exact ? cpu->kernels->strip_exact : cpu->kernels->strip_fast)(
+        p, item, &cpu->acts, y, job->binding->slots[task->op->out].stride, thread_scratch(cpu, thread));
 }
 
 static void run_matmul(run_job *job) {
     cpu_device *cpu = job->cpu;
     const size_t tokens = job->binding->tokens, tile = cpu->kernels->tile;
     size_t strips = 0;
-    for (size_t i = 0; i < job->task->n_parts; i++) strips += job->task->parts[i].strips;
+    for (size_t i = 0; i < job->task->n_parts; i++)
+        strips += job->task->parts[i].strips;
     lay_out_acts(job);
     const size_t tiles = (tokens + tile - 1) / tile;
     ht_pool_run(cpu->pool, acts_item, job, tiles, 1);
@@ -360,15 +410,17 @@ static void embed_item(void *context, size_t t, int thread) {
     float *out = slot_row(job->binding, op->out, t);
     ht_matrix_floats(&op->parts[0], (size_t)ids[t], 1, out);
     if (op->scale != 1)
-        for (size_t i = 0; i < op->parts[0].cols; i++) out[i] *= op->scale;
+        for (size_t i = 0; i < op->parts[0].cols; i++)
+            out[i] *= op->scale;
 }
 
 static void norm_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
     const ht_binding *b = job->binding;
-    job->cpu->kernels->norm(slot_row(b, op->in, t), op->aux == HT_SLOT_NONE ? NULL : slot_row(b, op->aux, t), op->post_norm, op->weight,
-                            op->eps, (size_t)job->cpu->hparams.embedding, slot_row(b, op->out, t));
+    job->cpu->kernels->norm(slot_row(b, op->in, t), op->aux == HT_SLOT_NONE ? NULL : slot_row(b, op->aux, t),
+                            op->post_norm, op->weight, op->eps, (size_t)job->cpu->hparams.embedding,
+                            slot_row(b, op->out, t));
 }
 
 static void glu_item(void *context, size_t t, int thread) {
@@ -381,9 +433,11 @@ static void glu_item(void *context, size_t t, int thread) {
 
 static void head_norm(float *head, const float *weight, size_t dim, float eps) {
     double sum = 0;
-    for (size_t i = 0; i < dim; i++) sum += (double)head[i] * (double)head[i];
+    for (size_t i = 0; i < dim; i++)
+        sum += (double)head[i] * (double)head[i];
     const float scale = (float)(1 / sqrt(sum / (double)dim + (double)eps));
-    for (size_t i = 0; i < dim; i++) head[i] *= scale * weight[i];
+    for (size_t i = 0; i < dim; i++)
+        head[i] *= scale * weight[i];
 }
 
 static void rope_item(void *context, size_t t, int thread) {
@@ -397,7 +451,8 @@ static void rope_item(void *context, size_t t, int thread) {
     for (int i = 0; i < h->heads + h->kv_heads; i++) {
         float *head = qkv + (size_t)i * dim;
         const float *weight = i < h->heads ? op->q_norm : op->k_norm;
-        if (weight) head_norm(head, weight, dim, op->eps);
+        if (weight)
+            head_norm(head, weight, dim, op->eps);
         job->cpu->kernels->rope(head, table, (size_t)op->rope_dim, op->rope_halves);
     }
     for (int i = 0; i < h->kv_heads; i++) {
@@ -420,13 +475,19 @@ static void attention_item(void *context, size_t item, int thread) {
     /* the last blocks see the most keys: hand them out first */
     const size_t first = few ? 0 : (blocks - 1 - item % blocks) * job->block;
     const size_t kv_head = few ? item / group : item / blocks, head = few ? item : kv_head * group;
-    ht_attention_job a = {
-        .queries = slot_row(b, op->in, first) + head * dim, .query_stride = b->slots[op->in].stride,
-        .out = slot_row(b, op->out, first) + head * dim, .out_stride = b->slots[op->out].stride,
-        .keys = kv->keys + kv_head * kv->positions * dim, .values = kv->values + kv_head * kv->positions * dim,
-        .head_dim = dim, .heads = few ? 1 : group, .position = b->position + first,
-        .tokens = few ? b->tokens : ht_min_size(job->block, b->tokens - first),
-        .window = (size_t)op->window, .scale = op->scale, .scratch = thread_scratch(job->cpu, thread)};
+    ht_attention_job a = {.queries = slot_row(b, op->in, first) + head * dim,
+                          .query_stride = b->slots[op->in].stride,
+                          .out = slot_row(b, op->out, first) + head * dim,
+                          .out_stride = b->slots[op->out].stride,
+                          .keys = kv->keys + kv_head * kv->positions * dim,
+                          .values = kv->values + kv_head * kv->positions * dim,
+                          .head_dim = dim,
+                          .heads = few ? 1 : group,
+                          .position = b->position + first,
+                          .tokens = few ? b->tokens : ht_min_size(job->block, b->tokens - first),
+                          .window = (size_t)op->window,
+                          .scale = op->scale,
+                          .scratch = thread_scratch(job->cpu, thread)};
     job->cpu->kernels->attention(&a);
 }
 
@@ -439,29 +500,42 @@ static void run_attention(run_job *job) {
 }
 
 /* Cheap operators of a token or two are not worth waking anybody. */
-static size_t token_grain(size_t tokens) { return tokens < 8 ? tokens : 4; }
+static size_t token_grain(size_t tokens) {
+    return tokens < 8 ? tokens : 4;
+}
 
-static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after, size_t n_after,
-                            ht_ticket *ticket, ht_error *error) {
+static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
+                            size_t n_after, ht_ticket *ticket, ht_error *error) {
     cpu_device *cpu = (cpu_device *)device;
     static const ht_pool_function per_token[HT_OP_KINDS] = {
         [HT_OP_EMBED] = embed_item, [HT_OP_NORM] = norm_item, [HT_OP_ROPE] = rope_item, [HT_OP_GLU] = glu_item};
     if (binding->tokens > cpu->max_tokens)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: %zu tokens at once, opened for %zu", binding->tokens, cpu->max_tokens);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: %zu tokens at once, opened for %zu", binding->tokens,
+                       cpu->max_tokens);
     ht_status status = ht_wait_all(device, after, n_after, error);
-    if (status) return status;
+    if (status)
+        return status;
     run_job job = {.cpu = cpu, .task = task, .binding = binding};
     switch (task->op->kind) {
-    case HT_OP_MATMUL: run_matmul(&job); break;
-    case HT_OP_ATTENTION: run_attention(&job); break;
-    default: ht_pool_run(cpu->pool, per_token[task->op->kind], &job, binding->tokens, token_grain(binding->tokens));
+    case HT_OP_MATMUL:
+        run_matmul(&job);
+        break;
+    case HT_OP_ATTENTION:
+        run_attention(&job);
+        break;
+    default:
+        ht_pool_run(cpu->pool, per_token[task->op->kind], &job, binding->tokens, token_grain(binding->tokens));
     }
     *ticket = ++cpu->last;
     return HT_OK;
 }
 
-static ht_ticket cpu_completed(ht_device *device) { return ((cpu_device *)device)->last; }
-static ht_status cpu_wait(ht_device *device, ht_ticket ticket, ht_sync sync, ht_error *error) { return HT_OK; }
+static ht_ticket cpu_completed(ht_device *device) {
+    return ((cpu_device *)device)->last;
+}
+static ht_status cpu_wait(ht_device *device, ht_ticket ticket, ht_sync sync, ht_error *error) {
+    return HT_OK;
+}
 
 const ht_device_ops ht_device_cpu = {
     .prefix = "cpu",

@@ -14,24 +14,54 @@ typedef __m256 vf;
 typedef __m256i vi;
 #define PRIM static inline __attribute__((always_inline))
 
-PRIM vf vf_zero(void) { return _mm256_setzero_ps(); }
-PRIM vf vf_bcast(float x) { return _mm256_set1_ps(x); }
-PRIM vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
-PRIM void vf_store(float *p, vf v) { _mm256_storeu_ps(p, v); }
-PRIM vf vf_half(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
-PRIM void vf_store_half(uint16_t *p, vf v) { _mm_storeu_si128((void *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
+PRIM vf vf_zero(void) {
+    return _mm256_setzero_ps();
+}
+PRIM vf vf_bcast(float x) {
+    return _mm256_set1_ps(x);
+}
+PRIM vf vf_load(const float *p) {
+    return _mm256_loadu_ps(p);
+}
+PRIM void vf_store(float *p, vf v) {
+    _mm256_storeu_ps(p, v);
+}
+PRIM vf vf_half(const uint16_t *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p));
+}
+PRIM void vf_store_half(uint16_t *p, vf v) {
+    _mm_storeu_si128((void *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
 PRIM vf vf_bf16(const uint16_t *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p)), 16));
 }
-PRIM vf vf_i8(const int8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p))); }
-PRIM vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
-PRIM vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
-PRIM vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
-PRIM vf vf_div(vf a, vf b) { return _mm256_div_ps(a, b); }
-PRIM vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
-PRIM vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
-PRIM vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
-PRIM vf vf_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+PRIM vf vf_i8(const int8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)));
+}
+PRIM vf vf_add(vf a, vf b) {
+    return _mm256_add_ps(a, b);
+}
+PRIM vf vf_sub(vf a, vf b) {
+    return _mm256_sub_ps(a, b);
+}
+PRIM vf vf_mul(vf a, vf b) {
+    return _mm256_mul_ps(a, b);
+}
+PRIM vf vf_div(vf a, vf b) {
+    return _mm256_div_ps(a, b);
+}
+PRIM vf vf_fma(vf a, vf b, vf c) {
+    return _mm256_fmadd_ps(a, b, c);
+}
+PRIM vf vf_max(vf a, vf b) {
+    return _mm256_max_ps(a, b);
+}
+PRIM vf vf_min(vf a, vf b) {
+    return _mm256_min_ps(a, b);
+}
+PRIM vf vf_abs(vf a) {
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
 PRIM float vf_hsum(vf a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
@@ -42,23 +72,45 @@ PRIM float vf_hmax(vf a) {
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
-PRIM vf vf_from_vi(vi a) { return _mm256_cvtepi32_ps(a); }
-PRIM vi vf_bits(vf a) { return _mm256_castps_si256(a); }
-PRIM vf vf_scale2(vf a, vi n) { return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(n, 23))); }
-PRIM vf vf_exp_masked(vf e, vf x) { return _mm256_and_ps(e, _mm256_cmp_ps(x, _mm256_set1_ps(-3e38f), _CMP_GT_OQ)); }
+PRIM vf vf_from_vi(vi a) {
+    return _mm256_cvtepi32_ps(a);
+}
+PRIM vi vf_bits(vf a) {
+    return _mm256_castps_si256(a);
+}
+PRIM vf vf_scale2(vf a, vi n) {
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(n, 23)));
+}
+PRIM vf vf_exp_masked(vf e, vf x) {
+    return _mm256_and_ps(e, _mm256_cmp_ps(x, _mm256_set1_ps(-3e38f), _CMP_GT_OQ));
+}
 
-PRIM vi vi_load(const void *p) { return _mm256_loadu_si256(p); }
-PRIM vi vi_bcast(int32_t x) { return _mm256_set1_epi32(x); }
+PRIM vi vi_load(const void *p) {
+    return _mm256_loadu_si256(p);
+}
+PRIM vi vi_bcast(int32_t x) {
+    return _mm256_set1_epi32(x);
+}
 PRIM vi vi_bcast_4(const int8_t *p) {
     int32_t x;
     __builtin_memcpy(&x, p, 4);
     return _mm256_set1_epi32(x);
 }
-PRIM vi vi_and(vi a, vi b) { return _mm256_and_si256(a, b); }
-PRIM vi vi_or(vi a, vi b) { return _mm256_or_si256(a, b); }
-PRIM vi vi_srl(vi a, int n) { return _mm256_srli_epi32(a, n); }
-PRIM vi vi_sll(vi a, int n) { return _mm256_slli_epi32(a, n); }
-PRIM vi vi_round(vf a) { return _mm256_cvtps_epi32(a); }
+PRIM vi vi_and(vi a, vi b) {
+    return _mm256_and_si256(a, b);
+}
+PRIM vi vi_or(vi a, vi b) {
+    return _mm256_or_si256(a, b);
+}
+PRIM vi vi_srl(vi a, int n) {
+    return _mm256_srli_epi32(a, n);
+}
+PRIM vi vi_sll(vi a, int n) {
+    return _mm256_slli_epi32(a, n);
+}
+PRIM vi vi_round(vf a) {
+    return _mm256_cvtps_epi32(a);
+}
 PRIM void vi_store_i8(int8_t *p, vi a) {
     __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
     _mm_storel_epi64((void *)p, _mm_packs_epi16(words, words));
@@ -72,7 +124,8 @@ PRIM vi vi_dot(vi acc, vi w, vi x, bool wide) {
     if (!wide) /* 2 * 63 * 127 fits 16 bits */
         return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
     /* 2 * 255 * 127 does not: even and odd bytes apart, as 16-bit numbers */
-    vi even = _mm256_madd_epi16(_mm256_and_si256(w, _mm256_set1_epi16(0xFF)), _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8));
+    vi even =
+        _mm256_madd_epi16(_mm256_and_si256(w, _mm256_set1_epi16(0xFF)), _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8));
     vi odd = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), _mm256_srai_epi16(x, 8));
     return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
 }

@@ -18,21 +18,31 @@ typedef uint32_t vu __attribute__((vector_size(32)));
 #define PRIM static inline __attribute__((always_inline))
 #define EACH(i) for (int i = 0; i < VW; i++)
 
-PRIM vf vf_bcast(float x) { return (vf){x, x, x, x, x, x, x, x}; }
-PRIM vi vi_bcast(int32_t x) { return (vi){x, x, x, x, x, x, x, x}; }
-PRIM vf vf_zero(void) { return vf_bcast(0); }
+PRIM vf vf_bcast(float x) {
+    return (vf){x, x, x, x, x, x, x, x};
+}
+PRIM vi vi_bcast(int32_t x) {
+    return (vi){x, x, x, x, x, x, x, x};
+}
+PRIM vf vf_zero(void) {
+    return vf_bcast(0);
+}
 PRIM vf vf_load(const float *p) {
     vf v;
     memcpy(&v, p, sizeof v);
     return v;
 }
-PRIM void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+PRIM void vf_store(float *p, vf v) {
+    memcpy(p, &v, sizeof v);
+}
 PRIM vf vf_half(const uint16_t *p) {
     vf v;
     EACH(i) v[i] = ht_f16_to_f32(p[i]);
     return v;
 }
-PRIM void vf_store_half(uint16_t *p, vf v) { EACH(i) p[i] = ht_f32_to_f16(v[i]); }
+PRIM void vf_store_half(uint16_t *p, vf v) {
+    EACH(i) p[i] = ht_f32_to_f16(v[i]);
+}
 PRIM vf vf_bf16(const uint16_t *p) {
     vf v;
     EACH(i) v[i] = ht_bf16_to_f32(p[i]);
@@ -43,11 +53,21 @@ PRIM vf vf_i8(const int8_t *p) {
     EACH(i) v[i] = (float)p[i];
     return v;
 }
-PRIM vf vf_add(vf a, vf b) { return a + b; }
-PRIM vf vf_sub(vf a, vf b) { return a - b; }
-PRIM vf vf_mul(vf a, vf b) { return a * b; }
-PRIM vf vf_div(vf a, vf b) { return a / b; }
-PRIM vf vf_fma(vf a, vf b, vf c) { return a * b + c; }
+PRIM vf vf_add(vf a, vf b) {
+    return a + b;
+}
+PRIM vf vf_sub(vf a, vf b) {
+    return a - b;
+}
+PRIM vf vf_mul(vf a, vf b) {
+    return a * b;
+}
+PRIM vf vf_div(vf a, vf b) {
+    return a / b;
+}
+PRIM vf vf_fma(vf a, vf b, vf c) {
+    return a * b + c;
+}
 PRIM vf vf_max(vf a, vf b) {
     vf v;
     EACH(i) v[i] = a[i] > b[i] ? a[i] : b[i];
@@ -68,8 +88,12 @@ PRIM vf from_bits(vi a) {
     memcpy(&v, &a, sizeof v);
     return v;
 }
-PRIM vf vf_abs(vf a) { return from_bits(vf_bits(a) & vi_bcast(0x7FFFFFFF)); }
-PRIM float vf_hsum(vf a) { return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7])); }
+PRIM vf vf_abs(vf a) {
+    return from_bits(vf_bits(a) & vi_bcast(0x7FFFFFFF));
+}
+PRIM float vf_hsum(vf a) {
+    return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+}
 PRIM float vf_hmax(vf a) {
     float most = a[0];
     EACH(i) most = a[i] > most ? a[i] : most;
@@ -80,7 +104,9 @@ PRIM vf vf_from_vi(vi a) {
     EACH(i) v[i] = (float)a[i];
     return v;
 }
-PRIM vf vf_scale2(vf a, vi n) { return from_bits((vi)((vu)vf_bits(a) + ((vu)n << 23))); }
+PRIM vf vf_scale2(vf a, vi n) {
+    return from_bits((vi)((vu)vf_bits(a) + ((vu)n << 23)));
+}
 PRIM vf vf_exp_masked(vf e, vf x) {
     EACH(i) e[i] = x[i] > -3e38f ? e[i] : 0;
     return e;
@@ -96,16 +122,26 @@ PRIM vi vi_bcast_4(const int8_t *p) {
     memcpy(&x, p, 4);
     return vi_bcast(x);
 }
-PRIM vi vi_and(vi a, vi b) { return a & b; }
-PRIM vi vi_or(vi a, vi b) { return a | b; }
-PRIM vi vi_srl(vi a, int n) { return (vi)((vu)a >> n); }
-PRIM vi vi_sll(vi a, int n) { return (vi)((vu)a << n); }
+PRIM vi vi_and(vi a, vi b) {
+    return a & b;
+}
+PRIM vi vi_or(vi a, vi b) {
+    return a | b;
+}
+PRIM vi vi_srl(vi a, int n) {
+    return (vi)((vu)a >> n);
+}
+PRIM vi vi_sll(vi a, int n) {
+    return (vi)((vu)a << n);
+}
 PRIM vi vi_round(vf a) {
     vi v;
     EACH(i) v[i] = (int32_t)lrintf(a[i]);
     return v;
 }
-PRIM void vi_store_i8(int8_t *p, vi a) { EACH(i) p[i] = (int8_t)a[i]; }
+PRIM void vi_store_i8(int8_t *p, vi a) {
+    EACH(i) p[i] = (int8_t)a[i];
+}
 PRIM int32_t vi_hsum(vi a) {
     int32_t sum = 0;
     EACH(i) sum += a[i];

@@ -22,49 +22,51 @@
 #define HT_STEP 32  /* columns of a step: the group of the activations' int8 scales, too */
 
 typedef enum ht_pack_form {
-    HT_FORM_4,     /* 4 bits, f16 scale: Q4_0 */
-    HT_FORM_4O,    /* 4 bits, f16 scale and offset: Q4_1 */
-    HT_FORM_4SO,   /* 4 bits, two-level scale and offset: Q4_K */
-    HT_FORM_6,     /* 6 bits, f16 scale: Q5_0 */
-    HT_FORM_6O,    /* Q5_1 */
-    HT_FORM_6SO,   /* Q5_K */
-    HT_FORM_6S16,  /* 6 bits, two-level scale of 16 columns: Q6_K */
-    HT_FORM_8,     /* 8 bits, f16 scale: Q8_0, IQ4_NL */
-    HT_FORM_F16, HT_FORM_BF16, HT_FORM_F32,
+    HT_FORM_4,    /* 4 bits, f16 scale: Q4_0 */
+    HT_FORM_4O,   /* 4 bits, f16 scale and offset: Q4_1 */
+    HT_FORM_4SO,  /* 4 bits, two-level scale and offset: Q4_K */
+    HT_FORM_6,    /* 6 bits, f16 scale: Q5_0 */
+    HT_FORM_6O,   /* Q5_1 */
+    HT_FORM_6SO,  /* Q5_K */
+    HT_FORM_6S16, /* 6 bits, two-level scale of 16 columns: Q6_K */
+    HT_FORM_8,    /* 8 bits, f16 scale: Q8_0, IQ4_NL */
+    HT_FORM_F16,
+    HT_FORM_BF16,
+    HT_FORM_F32,
     HT_FORM_COUNT
 } ht_pack_form;
 
 typedef struct ht_form_traits {
-    int bits;      /* of a code; 0: float form */
-    int bias;      /* u = code + bias; w = scale * (u - bias) + ... */
-    bool offset;   /* w = scale * u + offset, bias 0 */
-    bool super;    /* two-level scales */
-    int halves;    /* scales a step: 1, or 2 (groups of 16) */
+    int bits;    /* of a code; 0: float form */
+    int bias;    /* u = code + bias; w = scale * (u - bias) + ... */
+    bool offset; /* w = scale * u + offset, bias 0 */
+    bool super;  /* two-level scales */
+    int halves;  /* scales a step: 1, or 2 (groups of 16) */
     int step_bytes, head_bytes;
 } ht_form_traits;
 /* In the header, so that every kernel folds its row into constants. */
 __attribute__((unused)) static const ht_form_traits ht_forms[HT_FORM_COUNT] = {
     /*                bits bias offset super halves step_bytes             head */
-    [HT_FORM_4]    = {4,   8,   false, false, 1, 64 + 512,                 0},
-    [HT_FORM_4O]   = {4,   0,   true,  false, 1, 128 + 512,                0},
-    [HT_FORM_4SO]  = {4,   0,   true,  true,  1, 64 + 512,                 128},
-    [HT_FORM_6]    = {6,   32,  false, false, 1, 64 + 768,                 0},
-    [HT_FORM_6O]   = {6,   0,   true,  false, 1, 128 + 768,                0},
-    [HT_FORM_6SO]  = {6,   0,   true,  true,  1, 64 + 768,                 128},
-    [HT_FORM_6S16] = {6,   32,  false, true,  2, 64 + 768,                 64},
-    [HT_FORM_8]    = {8,   128, false, false, 1, 64 + 1024,                0},
-    [HT_FORM_F16]  = {0,   0,   false, false, 0, 2 * HT_STRIP * HT_STEP,   0},
-    [HT_FORM_BF16] = {0,   0,   false, false, 0, 2 * HT_STRIP * HT_STEP,   0},
-    [HT_FORM_F32]  = {0,   0,   false, false, 0, 4 * HT_STRIP * HT_STEP,   0},
+    [HT_FORM_4] = {4, 8, false, false, 1, 64 + 512, 0},
+    [HT_FORM_4O] = {4, 0, true, false, 1, 128 + 512, 0},
+    [HT_FORM_4SO] = {4, 0, true, true, 1, 64 + 512, 128},
+    [HT_FORM_6] = {6, 32, false, false, 1, 64 + 768, 0},
+    [HT_FORM_6O] = {6, 0, true, false, 1, 128 + 768, 0},
+    [HT_FORM_6SO] = {6, 0, true, true, 1, 64 + 768, 128},
+    [HT_FORM_6S16] = {6, 32, false, true, 2, 64 + 768, 64},
+    [HT_FORM_8] = {8, 128, false, false, 1, 64 + 1024, 0},
+    [HT_FORM_F16] = {0, 0, false, false, 0, 2 * HT_STRIP *HT_STEP, 0},
+    [HT_FORM_BF16] = {0, 0, false, false, 0, 2 * HT_STRIP *HT_STEP, 0},
+    [HT_FORM_F32] = {0, 0, false, false, 0, 4 * HT_STRIP *HT_STEP, 0},
 };
 
 typedef struct ht_packed {
     ht_pack_form form;
-    size_t rows, cols;   /* of this slice; cols is a multiple of 32 (padded with zero weights) */
+    size_t rows, cols; /* of this slice; cols is a multiple of 32 (padded with zero weights) */
     size_t strips, strip_bytes;
     uint8_t *data;
     size_t bytes;
-    float *bias;         /* [strips * 32] or NULL */
+    float *bias; /* [strips * 32] or NULL */
 } ht_packed;
 
 /* Sums of a step's int8 activations times -bias, ready to start an int32 accumulator: one array for each bias in use. */
@@ -74,26 +76,26 @@ typedef enum ht_sums { HT_SUMS_8, HT_SUMS_32, HT_SUMS_128, HT_SUMS_32H, HT_SUMS_
 typedef struct ht_acts {
     size_t tokens, cols; /* cols: multiple of 32 */
     /* int8, groups of 32 (fast): */
-    int8_t *codes;                  /* [cols/32][tokens][32] */
-    float *scales;                  /* [cols/32][tokens] */
-    float *scaled_sums;             /* [cols/32][tokens]: scale * sum of codes */
-    int32_t *sums[HT_SUMS_COUNT];   /* [cols/32][tokens]; 32H: [cols/32][2][tokens]; NULL: not wanted */
+    int8_t *codes;                /* [cols/32][tokens][32] */
+    float *scales;                /* [cols/32][tokens] */
+    float *scaled_sums;           /* [cols/32][tokens]: scale * sum of codes */
+    int32_t *sums[HT_SUMS_COUNT]; /* [cols/32][tokens]; 32H: [cols/32][2][tokens]; NULL: not wanted */
     /* float32 (exact): tiles of `tile` tokens, zero-padded: [tokens/tile][cols][tile] */
     float *floats;
 } ht_acts;
 
 /* Fast softmax attention state of one thread, see attention in kernels_impl.h */
 typedef struct ht_attention_job {
-    const float *queries;  /* token t, head h at queries + t * stride + h * head_dim */
+    const float *queries; /* token t, head h at queries + t * stride + h * head_dim */
     size_t query_stride;
-    float *out;            /* token t, head h at out + t * out_stride + h * head_dim */
+    float *out; /* token t, head h at out + t * out_stride + h * head_dim */
     size_t out_stride;
     const uint16_t *keys, *values; /* of one kv head: [position][head_dim] */
     size_t head_dim, heads;        /* heads: query heads that share this kv head, following each other */
     size_t position, tokens;       /* first token's position, and how many tokens */
     size_t window;                 /* 0: all */
     float scale;
-    float *scratch;                /* attention_scratch(...) floats, 64-byte aligned */
+    float *scratch; /* attention_scratch(...) floats, 64-byte aligned */
 } ht_attention_job;
 
 typedef struct ht_cpu_kernels {
@@ -101,10 +103,13 @@ typedef struct ht_cpu_kernels {
     size_t tile; /* tokens of a tile of exact activations */
     /* Tokens [t0, t0 + n) of x (token t at x + t*stride, `cols` valid columns) into acts. */
     void (*quantize)(const float *x, size_t stride, size_t cols, size_t t0, size_t n, const ht_acts *acts);
-    void (*pack_floats)(const float *x, size_t stride, size_t cols, size_t tokens, size_t tile_index, const ht_acts *acts);
+    void (*pack_floats)(const float *x, size_t stride, size_t cols, size_t tokens, size_t tile_index,
+                        const ht_acts *acts);
     /* One strip times all tokens: y[t*stride + r] for the strip's valid rows. scratch: strip_scratch(tokens) floats. */
-    void (*strip_fast)(const ht_packed *packed, size_t strip, const ht_acts *acts, float *y, size_t stride, float *scratch);
-    void (*strip_exact)(const ht_packed *packed, size_t strip, const ht_acts *acts, float *y, size_t stride, float *scratch);
+    void (*strip_fast)(const ht_packed *packed, size_t strip, const ht_acts *acts, float *y, size_t stride,
+                       float *scratch);
+    void (*strip_exact)(const ht_packed *packed, size_t strip, const ht_acts *acts, float *y, size_t stride,
+                        float *scratch);
     size_t (*strip_scratch)(size_t tokens);
     /* one token; delta, post may be NULL (HT_OP_NORM) */
     void (*norm)(float *x, const float *delta, const float *post, const float *weight, float eps, size_t n, float *out);
@@ -124,9 +129,11 @@ extern const ht_cpu_kernels ht_kernels_avx2, ht_kernels_avx512;
 ht_pack_form ht_form_of(const ht_matrix *matrix);
 /* Strips [begin, end) of rows [row_begin, ...) of a matrix, columns [col_begin, col_begin + packed->cols); scratch from
  * ht_pack_scratch. Thread-safe for disjoint strips. */
-ht_status ht_packed_create(const ht_matrix *matrix, size_t row_begin, size_t row_end, size_t col_begin, size_t col_end, const float *bias, ht_packed *packed, ht_error *error);
+ht_status ht_packed_create(const ht_matrix *matrix, size_t row_begin, size_t row_end, size_t col_begin, size_t col_end,
+                           const float *bias, ht_packed *packed, ht_error *error);
 size_t ht_pack_scratch(const ht_matrix *matrix); /* bytes */
-void ht_pack_strip(const ht_matrix *matrix, size_t row_begin, size_t col_begin, ht_packed *packed, size_t strip, void *scratch);
+void ht_pack_strip(const ht_matrix *matrix, size_t row_begin, size_t col_begin, ht_packed *packed, size_t strip,
+                   void *scratch);
 void ht_packed_free(ht_packed *packed);
 
 /* pool.c: threads that share one parallel loop at a time. */

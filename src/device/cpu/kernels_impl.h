@@ -24,20 +24,27 @@ typedef struct step_view { /* where the pieces of one step lie, for one pass of 
 
 INLINE const uint8_t *step_address(ht_pack_form form, const uint8_t *strip, size_t step) {
     const ht_form_traits t = ht_forms[form];
-    if (!t.super) return strip + step * (size_t)t.step_bytes;
-    return strip + (step / 8) * (size_t)(t.head_bytes + 8 * t.step_bytes) + (size_t)t.head_bytes + (step % 8) * (size_t)t.step_bytes;
+    if (!t.super)
+        return strip + step * (size_t)t.step_bytes;
+    return strip + (step / 8) * (size_t)(t.head_bytes + 8 * t.step_bytes) + (size_t)t.head_bytes +
+           (step % 8) * (size_t)t.step_bytes;
 }
 
 /* Byte offset of row vector `v` (0 .. 32/VW - 1) within a chunk, and its 16-row block. */
-INLINE size_t lane_offset(int v) { return (size_t)(v * VW % 16) * 4; }
-INLINE int block_of(int v) { return v * VW / 16; }
+INLINE size_t lane_offset(int v) {
+    return (size_t)(v * VW % 16) * 4;
+}
+INLINE int block_of(int v) {
+    return v * VW / 16;
+}
 
 /* Codes of column quads 0..7 for row vector v, four unsigned bytes a lane. */
 INLINE void load_codes(int bits, const uint8_t *codes, int v, vi *quads) {
     const uint8_t *base = codes + lane_offset(v);
     const int block = block_of(v);
     if (bits == 8) {
-        for (int j = 0; j < 8; j++) quads[j] = vi_load(base + (block * 8 + j) * 64);
+        for (int j = 0; j < 8; j++)
+            quads[j] = vi_load(base + (block * 8 + j) * 64);
         return;
     }
     const vi low = vi_bcast(0x0F0F0F0F);
@@ -59,7 +66,9 @@ INLINE void load_codes(int bits, const uint8_t *codes, int v, vi *quads) {
 }
 
 /* The same for one column of quad j as floats: byte `k` of each lane. */
-INLINE vf code_column(vi quad, int k) { return vf_from_vi(vi_and(vi_srl(quad, 8 * k), vi_bcast(255))); }
+INLINE vf code_column(vi quad, int k) {
+    return vf_from_vi(vi_and(vi_srl(quad, 8 * k), vi_bcast(255)));
+}
 
 /* Scales (one or two a step) and offset of row vector v. */
 INLINE void load_scales(ht_pack_form form, const uint8_t *strip, size_t step, int v, vf scale[2], vf *offset) {
@@ -70,7 +79,8 @@ INLINE void load_scales(ht_pack_form form, const uint8_t *strip, size_t step, in
         vf d = vf_half((const uint16_t *)(const void *)head + row);
         const int halves = form == HT_FORM_6S16 ? 2 : 1;
         scale[0] = vf_mul(d, vf_i8((const int8_t *)here + row));
-        if (halves == 2) scale[1] = vf_mul(d, vf_i8((const int8_t *)here + HT_STRIP + row));
+        if (halves == 2)
+            scale[1] = vf_mul(d, vf_i8((const int8_t *)here + HT_STRIP + row));
         if (form != HT_FORM_6S16) {
             vf dmin = vf_half((const uint16_t *)(const void *)(head + 64) + row);
             *offset = vf_mul(dmin, vf_i8((const int8_t *)here + HT_STRIP + row));
@@ -78,7 +88,8 @@ INLINE void load_scales(ht_pack_form form, const uint8_t *strip, size_t step, in
         return;
     }
     scale[0] = vf_half((const uint16_t *)(const void *)here + row);
-    if (form == HT_FORM_4O || form == HT_FORM_6O) *offset = vf_half((const uint16_t *)(const void *)(here + 64) + row);
+    if (form == HT_FORM_4O || form == HT_FORM_6O)
+        *offset = vf_half((const uint16_t *)(const void *)(here + 64) + row);
 }
 
 INLINE int form_bits(ht_pack_form form) {
@@ -89,26 +100,42 @@ INLINE bool form_offset(ht_pack_form form) {
 }
 INLINE size_t form_codes_at(ht_pack_form form) { /* bytes before the codes of a step */
     switch (form) {
-    case HT_FORM_4: case HT_FORM_6: case HT_FORM_8: return 64;
-    case HT_FORM_4O: case HT_FORM_6O: return 128;
-    default: return 64; /* two rows of 32 int8 */
+    case HT_FORM_4:
+    case HT_FORM_6:
+    case HT_FORM_8:
+        return 64;
+    case HT_FORM_4O:
+    case HT_FORM_6O:
+        return 128;
+    default:
+        return 64; /* two rows of 32 int8 */
     }
 }
 INLINE float form_bias(ht_pack_form form) {
     switch (form) {
-    case HT_FORM_4: return 8;
-    case HT_FORM_6: case HT_FORM_6S16: return 32;
-    case HT_FORM_8: return 128;
-    default: return 0;
+    case HT_FORM_4:
+        return 8;
+    case HT_FORM_6:
+    case HT_FORM_6S16:
+        return 32;
+    case HT_FORM_8:
+        return 128;
+    default:
+        return 0;
     }
 }
 INLINE const int32_t *form_sums(ht_pack_form form, const ht_acts *acts) {
     switch (form) {
-    case HT_FORM_4: return acts->sums[HT_SUMS_8];
-    case HT_FORM_6: return acts->sums[HT_SUMS_32];
-    case HT_FORM_8: return acts->sums[HT_SUMS_128];
-    case HT_FORM_6S16: return acts->sums[HT_SUMS_32H];
-    default: return NULL;
+    case HT_FORM_4:
+        return acts->sums[HT_SUMS_8];
+    case HT_FORM_6:
+        return acts->sums[HT_SUMS_32];
+    case HT_FORM_8:
+        return acts->sums[HT_SUMS_128];
+    case HT_FORM_6S16:
+        return acts->sums[HT_SUMS_32H];
+    default:
+        return NULL;
     }
 }
 
@@ -123,7 +150,8 @@ static void quantize_group(const float *x, size_t step, size_t t, const ht_acts 
     }
     float largest = vf_hmax(most);
     float scale = largest / 127, inverse = largest > 0 ? 127 / largest : 0;
-    if (!(inverse <= 3e38f)) scale = inverse = 0; /* denormal group */
+    if (!(inverse <= 3e38f))
+        scale = inverse = 0; /* denormal group */
     int8_t *codes = acts->codes + (step * acts->tokens + t) * HT_STEP;
     int32_t sum[2] = {0, 0};
     for (int i = 0; i < HT_STEP / VW; i++) {
@@ -134,9 +162,12 @@ static void quantize_group(const float *x, size_t step, size_t t, const ht_acts 
     size_t at = step * acts->tokens + t;
     acts->scales[at] = scale;
     acts->scaled_sums[at] = scale * (float)(sum[0] + sum[1]);
-    if (acts->sums[HT_SUMS_8]) acts->sums[HT_SUMS_8][at] = -8 * (sum[0] + sum[1]);
-    if (acts->sums[HT_SUMS_32]) acts->sums[HT_SUMS_32][at] = -32 * (sum[0] + sum[1]);
-    if (acts->sums[HT_SUMS_128]) acts->sums[HT_SUMS_128][at] = -128 * (sum[0] + sum[1]);
+    if (acts->sums[HT_SUMS_8])
+        acts->sums[HT_SUMS_8][at] = -8 * (sum[0] + sum[1]);
+    if (acts->sums[HT_SUMS_32])
+        acts->sums[HT_SUMS_32][at] = -32 * (sum[0] + sum[1]);
+    if (acts->sums[HT_SUMS_128])
+        acts->sums[HT_SUMS_128][at] = -128 * (sum[0] + sum[1]);
     if (acts->sums[HT_SUMS_32H]) {
         acts->sums[HT_SUMS_32H][2 * step * acts->tokens + t] = -32 * sum[0];
         acts->sums[HT_SUMS_32H][(2 * step + 1) * acts->tokens + t] = -32 * sum[1];
@@ -146,7 +177,8 @@ static void quantize_group(const float *x, size_t step, size_t t, const ht_acts 
 static void quantize(const float *x, size_t stride, size_t cols, size_t t0, size_t n, const ht_acts *acts) {
     for (size_t t = t0; t < t0 + n; t++) {
         size_t c = 0;
-        for (; c + HT_STEP <= cols; c += HT_STEP) quantize_group(x + t * stride + c, c / HT_STEP, t, acts);
+        for (; c + HT_STEP <= cols; c += HT_STEP)
+            quantize_group(x + t * stride + c, c / HT_STEP, t, acts);
         if (c < cols) {
             float tail[HT_STEP] = {0};
             memcpy(tail, x + t * stride + c, (cols - c) * sizeof(float));
@@ -164,7 +196,8 @@ static void pack_floats(const float *x, size_t stride, size_t cols, size_t token
     }
     for (size_t i = 0; i < TILE; i++) {
         size_t t = tile * TILE + i;
-        for (size_t c = 0; c < acts->cols; c++) out[c * TILE + i] = t < tokens && c < cols ? x[t * stride + c] : 0;
+        for (size_t c = 0; c < acts->cols; c++)
+            out[c * TILE + i] = t < tokens && c < cols ? x[t * stride + c] : 0;
     }
 }
 
@@ -187,7 +220,8 @@ INLINE vf row_bias(const ht_packed *p, size_t strip, int v) {
 
 /* sum over 32 columns of code * activation, as float, scale applied: what one step adds before the activation's own scale.
  * codes of one token's step: [32] int8; sums: this step's, stride `tokens` between halves. */
-INLINE void step_dot(ht_pack_form form, vi quads[RV][8], vf scale[RV][2], const int8_t *x, const int32_t *sums, size_t half_stride, vf out[RV]) {
+INLINE void step_dot(ht_pack_form form, vi quads[RV][8], vf scale[RV][2], const int8_t *x, const int32_t *sums,
+                     size_t half_stride, vf out[RV]) {
     const bool halves = form == HT_FORM_6S16;
     const bool wide = form == HT_FORM_8;
     vi acc[RV], high[RV];
@@ -198,17 +232,21 @@ INLINE void step_dot(ht_pack_form form, vi quads[RV][8], vf scale[RV][2], const 
     for (int j = 0; j < 8; j++) {
         vi quad = vi_bcast_4(x + 4 * j);
         for (int r = 0; r < RV; r++) {
-            if (halves && j >= 4) high[r] = vi_dot(high[r], quads[r][j], quad, wide);
-            else acc[r] = vi_dot(acc[r], quads[r][j], quad, wide);
+            if (halves && j >= 4)
+                high[r] = vi_dot(high[r], quads[r][j], quad, wide);
+            else
+                acc[r] = vi_dot(acc[r], quads[r][j], quad, wide);
         }
     }
     for (int r = 0; r < RV; r++) {
         out[r] = vf_mul(vf_from_vi(acc[r]), scale[r][0]);
-        if (halves) out[r] = vf_fma(vf_from_vi(high[r]), scale[r][1], out[r]);
+        if (halves)
+            out[r] = vf_fma(vf_from_vi(high[r]), scale[r][1], out[r]);
     }
 }
 
-INLINE void load_step(ht_pack_form form, const uint8_t *strip, size_t step, int v0, vi quads[RV][8], vf scale[RV][2], vf offset[RV]) {
+INLINE void load_step(ht_pack_form form, const uint8_t *strip, size_t step, int v0, vi quads[RV][8], vf scale[RV][2],
+                      vf offset[RV]) {
     const uint8_t *codes = step_address(form, strip, step) + form_codes_at(form);
     for (int r = 0; r < RV; r++) {
         offset[r] = vf_zero();
@@ -223,28 +261,34 @@ INLINE void fast_one(ht_pack_form form, const ht_packed *p, size_t strip, const 
     const size_t steps = p->cols / HT_STEP;
     const int32_t *sums = form_sums(form, a);
     vf acc[32 / VW];
-    for (int v = 0; v < 32 / VW; v++) acc[v] = row_bias(p, strip, v);
+    for (int v = 0; v < 32 / VW; v++)
+        acc[v] = row_bias(p, strip, v);
     for (size_t s = 0; s < steps; s++) {
         const uint8_t *ahead = step_address(form, data, s) + PREFETCH_BYTES;
-        for (int line = 0; line < (ht_forms[form].step_bytes + 63) / 64; line++) __builtin_prefetch(ahead + line * 64);
+        for (int line = 0; line < (ht_forms[form].step_bytes + 63) / 64; line++)
+            __builtin_prefetch(ahead + line * 64);
         const vf x_scale = vf_bcast(a->scales[s]);
         for (int pass = 0; pass < PASSES; pass++) {
             vi quads[RV][8];
             vf scale[RV][2], offset[RV], dot[RV];
             load_step(form, data, s, pass * RV, quads, scale, offset);
-            step_dot(form, quads, scale, a->codes + s * HT_STEP, sums ? sums + (form == HT_FORM_6S16 ? 2 * s : s) : NULL, 1, dot);
+            step_dot(form, quads, scale, a->codes + s * HT_STEP,
+                     sums ? sums + (form == HT_FORM_6S16 ? 2 * s : s) : NULL, 1, dot);
             for (int r = 0; r < RV; r++) {
                 vf *sum = &acc[pass * RV + r];
                 *sum = vf_fma(dot[r], x_scale, *sum);
-                if (form_offset(form)) *sum = vf_fma(offset[r], vf_bcast(a->scaled_sums[s]), *sum);
+                if (form_offset(form))
+                    *sum = vf_fma(offset[r], vf_bcast(a->scaled_sums[s]), *sum);
             }
         }
     }
-    for (int v = 0; v < 32 / VW; v++) store_rows(p, strip, v, acc[v], y);
+    for (int v = 0; v < 32 / VW; v++)
+        store_rows(p, strip, v, acc[v], y);
 }
 
 /* Many tokens: a step's codes stay in registers while FAST_TILE tokens pass by; accumulators wait in L1. */
-INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride, float *acc) {
+INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride,
+                      float *acc) {
     const uint8_t *data = p->data + strip * p->strip_bytes;
     const size_t steps = p->cols / HT_STEP, tokens = a->tokens;
     const int32_t *sums = form_sums(form, a);
@@ -252,7 +296,8 @@ INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const
         const size_t n = ht_min_size(FAST_TILE, tokens - t0);
         for (int pass = 0; pass < PASSES; pass++) {
             for (int r = 0; r < RV; r++)
-                for (size_t t = 0; t < n; t++) vf_store(acc + t * PASS_ROWS + r * VW, row_bias(p, strip, pass * RV + r));
+                for (size_t t = 0; t < n; t++)
+                    vf_store(acc + t * PASS_ROWS + r * VW, row_bias(p, strip, pass * RV + r));
             for (size_t s = 0; s < steps; s++) {
                 vi quads[RV][8];
                 vf scale[RV][2], offset[RV];
@@ -261,11 +306,13 @@ INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const
                 const int32_t *step_sums = sums ? sums + (form == HT_FORM_6S16 ? 2 * s * tokens + t0 : at) : NULL;
                 for (size_t t = 0; t < n; t++) {
                     vf dot[RV];
-                    step_dot(form, quads, scale, a->codes + (at + t) * HT_STEP, step_sums ? step_sums + t : NULL, tokens, dot);
+                    step_dot(form, quads, scale, a->codes + (at + t) * HT_STEP, step_sums ? step_sums + t : NULL,
+                             tokens, dot);
                     for (int r = 0; r < RV; r++) {
                         float *sum = acc + t * PASS_ROWS + r * VW;
                         vf value = vf_fma(dot[r], vf_bcast(a->scales[at + t]), vf_load(sum));
-                        if (form_offset(form)) value = vf_fma(offset[r], vf_bcast(a->scaled_sums[at + t]), value);
+                        if (form_offset(form))
+                            value = vf_fma(offset[r], vf_bcast(a->scaled_sums[at + t]), value);
                         vf_store(sum, value);
                     }
                 }
@@ -277,25 +324,32 @@ INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const
     }
 }
 
-#define FORMS(X) X(HT_FORM_4) X(HT_FORM_4O) X(HT_FORM_4SO) X(HT_FORM_6) X(HT_FORM_6O) X(HT_FORM_6SO) X(HT_FORM_6S16) X(HT_FORM_8)
+#define FORMS(X) \
+    X(HT_FORM_4) X(HT_FORM_4O) X(HT_FORM_4SO) X(HT_FORM_6) X(HT_FORM_6O) X(HT_FORM_6SO) X(HT_FORM_6S16) X(HT_FORM_8)
 
 /* A function a form keeps the compiler's work and the code's size in hand. */
-#define FAST_FUNCTIONS(FORM) \
-    static void fast_one_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y) { fast_one(FORM, p, s, a, y); } \
-    static void fast_many_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y, size_t stride, float *acc) { \
-        fast_many(FORM, p, s, a, y, stride, acc); \
+#define FAST_FUNCTIONS(FORM)                                                                              \
+    static void fast_one_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y) {               \
+        fast_one(FORM, p, s, a, y);                                                                       \
+    }                                                                                                     \
+    static void fast_many_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y, size_t stride, \
+                                 float *acc) {                                                            \
+        fast_many(FORM, p, s, a, y, stride, acc);                                                         \
     }
 FORMS(FAST_FUNCTIONS)
 
 static void strip_fast(const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride, float *scratch) {
     switch (p->form) {
-#define FAST_CASE(FORM) \
-    case FORM: \
-        if (a->tokens == 1) fast_one_##FORM(p, strip, a, y); \
-        else fast_many_##FORM(p, strip, a, y, stride, scratch); \
+#define FAST_CASE(FORM)                                        \
+    case FORM:                                                 \
+        if (a->tokens == 1)                                    \
+            fast_one_##FORM(p, strip, a, y);                   \
+        else                                                   \
+            fast_many_##FORM(p, strip, a, y, stride, scratch); \
         return;
         FORMS(FAST_CASE)
-    default: return; /* float forms have no int8 activations: the device calls strip_exact */
+    default:
+        return; /* float forms have no int8 activations: the device calls strip_exact */
     }
 }
 
@@ -305,47 +359,52 @@ static void strip_fast(const ht_packed *p, size_t strip, const ht_acts *a, float
 INLINE void panel_product(const float *panel, size_t panel_ld, const float *x, size_t depth, float *acc, size_t ld) {
     vf sum[TILE][RV];
     for (int i = 0; i < TILE; i++)
-        for (int r = 0; r < RV; r++) sum[i][r] = vf_load(acc + (size_t)i * ld + r * VW);
+        for (int r = 0; r < RV; r++)
+            sum[i][r] = vf_load(acc + (size_t)i * ld + r * VW);
     for (size_t k = 0; k < depth; k++) {
         vf w[RV];
-        for (int r = 0; r < RV; r++) w[r] = vf_load(panel + k * panel_ld + r * VW);
+        for (int r = 0; r < RV; r++)
+            w[r] = vf_load(panel + k * panel_ld + r * VW);
         for (int i = 0; i < TILE; i++) {
             vf xi = vf_bcast(x[k * TILE + i]);
-            for (int r = 0; r < RV; r++) sum[i][r] = vf_fma(w[r], xi, sum[i][r]);
+            for (int r = 0; r < RV; r++)
+                sum[i][r] = vf_fma(w[r], xi, sum[i][r]);
         }
     }
     for (int i = 0; i < TILE; i++)
-        for (int r = 0; r < RV; r++) vf_store(acc + (size_t)i * ld + r * VW, sum[i][r]);
+        for (int r = 0; r < RV; r++)
+            vf_store(acc + (size_t)i * ld + r * VW, sum[i][r]);
 }
 
 /* Column vectors of one step for one pass: calls EMIT(k, r, weights) for k in 0..31. */
-#define FOR_STEP_WEIGHTS(form, data, step, v0, EMIT) \
-    do { \
-        if (form >= HT_FORM_F16) { \
-            const uint8_t *here = step_address(form, data, step); \
-            for (int k = 0; k < HT_STEP; k++) \
-                for (int r = 0; r < RV; r++) { \
-                    size_t at = (size_t)k * HT_STRIP + (size_t)((v0) + r) * VW; \
-                    vf w = form == HT_FORM_F32 ? vf_load((const float *)(const void *)here + at) \
-                           : form == HT_FORM_F16 ? vf_half((const uint16_t *)(const void *)here + at) \
-                                                 : vf_bf16((const uint16_t *)(const void *)here + at); \
-                    EMIT(k, r, w); \
-                } \
-        } else { \
-            vi quads[RV][8]; \
-            vf scale[RV][2], offset[RV]; \
-            load_step(form, data, step, v0, quads, scale, offset); \
-            for (int r = 0; r < RV; r++) { \
-                for (int j = 0; j < 8; j++) { \
-                    const int h = form == HT_FORM_6S16 && j >= 4; \
-                    const vf zero_at = form_offset(form) ? offset[r] : vf_mul(scale[r][h], vf_bcast(-form_bias(form))); \
-                    for (int b = 0; b < 4; b++) { \
-                        vf w = vf_fma(code_column(quads[r][j], b), scale[r][h], zero_at); \
-                        EMIT(4 * j + b, r, w); \
-                    } \
-                } \
-            } \
-        } \
+#define FOR_STEP_WEIGHTS(form, data, step, v0, EMIT)                                                     \
+    do {                                                                                                 \
+        if (form >= HT_FORM_F16) {                                                                       \
+            const uint8_t *here = step_address(form, data, step);                                        \
+            for (int k = 0; k < HT_STEP; k++)                                                            \
+                for (int r = 0; r < RV; r++) {                                                           \
+                    size_t at = (size_t)k * HT_STRIP + (size_t)((v0) + r) * VW;                          \
+                    vf w = form == HT_FORM_F32   ? vf_load((const float *)(const void *)here + at)       \
+                           : form == HT_FORM_F16 ? vf_half((const uint16_t *)(const void *)here + at)    \
+                                                 : vf_bf16((const uint16_t *)(const void *)here + at);   \
+                    EMIT(k, r, w);                                                                       \
+                }                                                                                        \
+        } else {                                                                                         \
+            vi quads[RV][8];                                                                             \
+            vf scale[RV][2], offset[RV];                                                                 \
+            load_step(form, data, step, v0, quads, scale, offset);                                       \
+            for (int r = 0; r < RV; r++) {                                                               \
+                for (int j = 0; j < 8; j++) {                                                            \
+                    const int h = form == HT_FORM_6S16 && j >= 4;                                        \
+                    const vf zero_at =                                                                   \
+                        form_offset(form) ? offset[r] : vf_mul(scale[r][h], vf_bcast(-form_bias(form))); \
+                    for (int b = 0; b < 4; b++) {                                                        \
+                        vf w = vf_fma(code_column(quads[r][j], b), scale[r][h], zero_at);                \
+                        EMIT(4 * j + b, r, w);                                                           \
+                    }                                                                                    \
+                }                                                                                        \
+            }                                                                                            \
+        }                                                                                                \
     } while (0)
 
 INLINE void exact_one(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y) {
@@ -354,12 +413,14 @@ INLINE void exact_one(ht_pack_form form, const ht_packed *p, size_t strip, const
     for (int pass = 0; pass < PASSES; pass++) {
         vf acc[4][RV]; /* four chains hide the latency of the additions */
         for (int i = 0; i < 4; i++)
-            for (int r = 0; r < RV; r++) acc[i][r] = i ? vf_zero() : row_bias(p, strip, pass * RV + r);
+            for (int r = 0; r < RV; r++)
+                acc[i][r] = i ? vf_zero() : row_bias(p, strip, pass * RV + r);
         for (size_t s = 0; s < steps; s++) {
             const float *x = a->floats + s * HT_STEP;
             const uint8_t *ahead = step_address(form, data, s) + PREFETCH_BYTES;
-            for (int line = 0; line < (ht_forms[form].step_bytes + 63) / 64; line++) __builtin_prefetch(ahead + line * 64);
-#define ADD_ONE(k, r, w) acc[(k) & 3][r] = vf_fma(w, vf_bcast(x[k]), acc[(k) & 3][r])
+            for (int line = 0; line < (ht_forms[form].step_bytes + 63) / 64; line++)
+                __builtin_prefetch(ahead + line * 64);
+#define ADD_ONE(k, r, w) acc[(k)&3][r] = vf_fma(w, vf_bcast(x[k]), acc[(k)&3][r])
             FOR_STEP_WEIGHTS(form, data, s, pass * RV, ADD_ONE);
 #undef ADD_ONE
         }
@@ -368,46 +429,56 @@ INLINE void exact_one(ht_pack_form form, const ht_packed *p, size_t strip, const
     }
 }
 
-INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride, float *acc) {
+INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride,
+                       float *acc) {
     const uint8_t *data = p->data + strip * p->strip_bytes;
     const size_t tiles = (a->tokens + TILE - 1) / TILE;
     _Alignas(64) float panel[DEPTH * PASS_ROWS];
     for (int pass = 0; pass < PASSES; pass++) {
         for (size_t t = 0; t < tiles * TILE; t++)
-            for (int r = 0; r < RV; r++) vf_store(acc + t * PASS_ROWS + r * VW, row_bias(p, strip, pass * RV + r));
+            for (int r = 0; r < RV; r++)
+                vf_store(acc + t * PASS_ROWS + r * VW, row_bias(p, strip, pass * RV + r));
         for (size_t c = 0; c < p->cols; c += DEPTH) {
             const size_t depth = ht_min_size(DEPTH, p->cols - c);
             for (size_t s = 0; s < depth / HT_STEP; s++) {
                 float *out = panel + s * HT_STEP * PASS_ROWS;
-#define PUT_PANEL(k, r, w) vf_store(out + (k) * PASS_ROWS + (r) * VW, w)
+#define PUT_PANEL(k, r, w) vf_store(out + (k)*PASS_ROWS + (r)*VW, w)
                 FOR_STEP_WEIGHTS(form, data, c / HT_STEP + s, pass * RV, PUT_PANEL);
 #undef PUT_PANEL
             }
             for (size_t tile = 0; tile < tiles; tile++)
-                panel_product(panel, PASS_ROWS, a->floats + tile * TILE * a->cols + c * TILE, depth, acc + tile * TILE * PASS_ROWS, PASS_ROWS);
+                panel_product(panel, PASS_ROWS, a->floats + tile * TILE * a->cols + c * TILE, depth,
+                              acc + tile * TILE * PASS_ROWS, PASS_ROWS);
         }
         for (size_t t = 0; t < a->tokens; t++)
-            for (int r = 0; r < RV; r++) store_rows(p, strip, pass * RV + r, vf_load(acc + t * PASS_ROWS + r * VW), y + t * stride);
+            for (int r = 0; r < RV; r++)
+                store_rows(p, strip, pass * RV + r, vf_load(acc + t * PASS_ROWS + r * VW), y + t * stride);
     }
 }
 
-#define EXACT_FUNCTIONS(FORM) \
-    static void exact_one_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y) { exact_one(FORM, p, s, a, y); } \
-    static void exact_many_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y, size_t stride, float *acc) { \
-        exact_many(FORM, p, s, a, y, stride, acc); \
+#define EXACT_FUNCTIONS(FORM)                                                                              \
+    static void exact_one_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y) {               \
+        exact_one(FORM, p, s, a, y);                                                                       \
+    }                                                                                                      \
+    static void exact_many_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y, size_t stride, \
+                                  float *acc) {                                                            \
+        exact_many(FORM, p, s, a, y, stride, acc);                                                         \
     }
 #define ALL_FORMS(X) FORMS(X) X(HT_FORM_F16) X(HT_FORM_BF16) X(HT_FORM_F32)
 ALL_FORMS(EXACT_FUNCTIONS)
 
 static void strip_exact(const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride, float *scratch) {
     switch (p->form) {
-#define EXACT_CASE(FORM) \
-    case FORM: \
-        if (a->tokens == 1) exact_one_##FORM(p, strip, a, y); \
-        else exact_many_##FORM(p, strip, a, y, stride, scratch); \
+#define EXACT_CASE(FORM)                                        \
+    case FORM:                                                  \
+        if (a->tokens == 1)                                     \
+            exact_one_##FORM(p, strip, a, y);                   \
+        else                                                    \
+            exact_many_##FORM(p, strip, a, y, stride, scratch); \
         return;
         ALL_FORMS(EXACT_CASE)
-    default: return;
+    default:
+        return;
     }
 }
 
@@ -421,19 +492,24 @@ static float inverse_rms(const float *x, size_t n, float eps) {
     vf sum[2] = {vf_zero(), vf_zero()};
     size_t i = 0;
     for (; i + 2 * VW <= n; i += 2 * VW)
-        for (int j = 0; j < 2; j++) sum[j] = vf_fma(vf_load(x + i + j * VW), vf_load(x + i + j * VW), sum[j]);
+        for (int j = 0; j < 2; j++)
+            sum[j] = vf_fma(vf_load(x + i + j * VW), vf_load(x + i + j * VW), sum[j]);
     double total = (double)vf_hsum(vf_add(sum[0], sum[1]));
-    for (; i < n; i++) total += (double)x[i] * (double)x[i];
+    for (; i < n; i++)
+        total += (double)x[i] * (double)x[i];
     return (float)(1 / sqrt(total / (double)n + (double)eps));
 }
 
-static void norm(float *x, const float *delta, const float *post, const float *weight, float eps, size_t n, float *out) {
+static void norm(float *x, const float *delta, const float *post, const float *weight, float eps, size_t n,
+                 float *out) {
     if (delta) {
         float scale = post ? inverse_rms(delta, n, eps) : 1;
-        for (size_t i = 0; i < n; i++) x[i] += delta[i] * scale * (post ? post[i] : 1);
+        for (size_t i = 0; i < n; i++)
+            x[i] += delta[i] * scale * (post ? post[i] : 1);
     }
     float scale = inverse_rms(x, n, eps);
-    for (size_t i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
+    for (size_t i = 0; i < n; i++)
+        out[i] = x[i] * scale * weight[i];
 }
 
 /* exp(x) by 2^n * p(r), |r| <= ln2/2, degree 6 (Cephes' scheme; coefficients are 1/k!): relative error below 2e-7. */
@@ -455,7 +531,8 @@ INLINE vf vf_exp(vf x) {
 
 INLINE vf activate(ht_activation kind, vf x) {
     const vf one = vf_bcast(1);
-    if (kind == HT_ACT_SILU) return vf_div(x, vf_add(one, vf_exp(vf_sub(vf_zero(), x))));
+    if (kind == HT_ACT_SILU)
+        return vf_div(x, vf_add(one, vf_exp(vf_sub(vf_zero(), x))));
     /* 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3) */
     vf u2 = vf_mul(vf_mul(x, vf_bcast(1.5957691216f)), vf_fma(vf_mul(x, x), vf_bcast(0.044715f), one));
     return vf_div(x, vf_add(one, vf_exp(vf_sub(vf_zero(), u2))));
@@ -463,7 +540,8 @@ INLINE vf activate(ht_activation kind, vf x) {
 
 static void glu(ht_activation kind, const float *gate, const float *up, size_t n, float *out) {
     size_t i = 0;
-    for (; i + VW <= n; i += VW) vf_store(out + i, vf_mul(activate(kind, vf_load(gate + i)), vf_load(up + i)));
+    for (; i + VW <= n; i += VW)
+        vf_store(out + i, vf_mul(activate(kind, vf_load(gate + i)), vf_load(up + i)));
     if (i < n) {
         float g[VW] = {0}, u[VW] = {0};
         memcpy(g, gate + i, (n - i) * sizeof(float));
@@ -475,8 +553,10 @@ static void glu(ht_activation kind, const float *gate, const float *up, size_t n
 
 static void to_half(const float *in, size_t n, uint16_t *out) {
     size_t i = 0;
-    for (; i + VW <= n; i += VW) vf_store_half(out + i, vf_load(in + i));
-    for (; i < n; i++) out[i] = ht_f32_to_f16(in[i]);
+    for (; i + VW <= n; i += VW)
+        vf_store_half(out + i, vf_load(in + i));
+    for (; i < n; i++)
+        out[i] = ht_f32_to_f16(in[i]);
 }
 
 static void rope(float *head, const float *table, size_t rope_dim, bool halves) {
@@ -501,9 +581,11 @@ INLINE vf half_dot(const float *q, const uint16_t *k, size_t dim) {
     vf sum[2] = {vf_zero(), vf_zero()};
     size_t d = 0;
     for (; d + 2 * VW <= dim; d += 2 * VW)
-        for (int i = 0; i < 2; i++) sum[i] = vf_fma(vf_load(q + d + i * VW), vf_half(k + d + i * VW), sum[i]);
+        for (int i = 0; i < 2; i++)
+            sum[i] = vf_fma(vf_load(q + d + i * VW), vf_half(k + d + i * VW), sum[i]);
     vf total = vf_add(sum[0], sum[1]);
-    for (; d + VW <= dim; d += VW) total = vf_fma(vf_load(q + d), vf_half(k + d), total);
+    for (; d + VW <= dim; d += VW)
+        total = vf_fma(vf_load(q + d), vf_half(k + d), total);
     return total;
 }
 
@@ -520,39 +602,47 @@ static void attend_one(const ht_attention_job *j, const float *q, size_t positio
         for (size_t i = 0; i < n; i++) {
             const uint16_t *k = j->keys + (p0 + i) * dim;
             float s = vf_hsum(half_dot(q, k, dim));
-            for (size_t d = whole; d < dim; d++) s += q[d] * ht_f16_to_f32(k[d]);
+            for (size_t d = whole; d < dim; d++)
+                s += q[d] * ht_f16_to_f32(k[d]);
             score[i] = s * j->scale;
-            if (score[i] > block_most) block_most = score[i];
+            if (score[i] > block_most)
+                block_most = score[i];
         }
-        for (size_t i = n; i < BLOCK; i++) score[i] = -INFINITY;
+        for (size_t i = n; i < BLOCK; i++)
+            score[i] = -INFINITY;
         vf sum = vf_zero();
         for (size_t i = 0; i < BLOCK; i += VW) {
             vf e = vf_exp(vf_sub(vf_load(score + i), vf_bcast(block_most)));
             vf_store(score + i, e);
         }
-        for (size_t i = n; i < BLOCK; i++) score[i] = 0; /* exp is clamped: a masked one is tiny, not zero */
-        for (size_t i = 0; i < BLOCK; i += VW) sum = vf_add(sum, vf_load(score + i));
+        for (size_t i = n; i < BLOCK; i++)
+            score[i] = 0; /* exp is clamped: a masked one is tiny, not zero */
+        for (size_t i = 0; i < BLOCK; i += VW)
+            sum = vf_add(sum, vf_load(score + i));
         const float fade = most == -INFINITY ? 0 : expf(most - block_most);
         total = total * fade + vf_hsum(sum);
         most = block_most;
         for (size_t d = 0; d < whole; d += VW) {
             vf acc = vf_mul(vf_load(out + d), vf_bcast(fade));
-            for (size_t i = 0; i < n; i++) acc = vf_fma(vf_half(j->values + (p0 + i) * dim + d), vf_bcast(score[i]), acc);
+            for (size_t i = 0; i < n; i++)
+                acc = vf_fma(vf_half(j->values + (p0 + i) * dim + d), vf_bcast(score[i]), acc);
             vf_store(out + d, acc);
         }
         for (size_t d = whole; d < dim; d++) {
             out[d] *= fade;
-            for (size_t i = 0; i < n; i++) out[d] += ht_f16_to_f32(j->values[(p0 + i) * dim + d]) * score[i];
+            for (size_t i = 0; i < n; i++)
+                out[d] += ht_f16_to_f32(j->values[(p0 + i) * dim + d]) * score[i];
         }
     }
-    for (size_t d = 0; d < dim; d++) out[d] /= total;
+    for (size_t d = 0; d < dim; d++)
+        out[d] /= total;
 }
 
 /* Tokens in tiles: rows are (head, token) pairs; K^T and V of a block of positions become float panels that all tiles of all
  * heads of the group use. head_dim must be a multiple of PASS_ROWS (else attend_one serves). */
 typedef struct tile_state {
-    float *queries; /* [head_dim][TILE], scaled */
-    float *out;     /* [TILE][head_dim] */
+    float *queries;      /* [head_dim][TILE], scaled */
+    float *out;          /* [TILE][head_dim] */
     float *most, *total; /* [TILE] */
 } tile_state;
 
@@ -561,7 +651,8 @@ static tile_state tile_at(float *base, size_t index, size_t dim) {
     return (tile_state){at, at + TILE * dim, at + 2 * TILE * dim, at + 2 * TILE * dim + 16};
 }
 
-static void tile_block(const ht_attention_job *j, tile_state s, size_t q0, size_t rows, size_t p0, size_t n, const float *keys, const float *values) {
+static void tile_block(const ht_attention_job *j, tile_state s, size_t q0, size_t rows, size_t p0, size_t n,
+                       const float *keys, const float *values) {
     const size_t dim = j->head_dim;
     _Alignas(64) float score[TILE * PASS_ROWS];
     _Alignas(64) float weight[PASS_ROWS * TILE]; /* transposed: what panel_product reads */
@@ -574,15 +665,18 @@ static void tile_block(const ht_attention_job *j, tile_state s, size_t q0, size_
         bool any = false;
         for (size_t k = 0; k < PASS_ROWS; k++) {
             bool visible = k < n && p0 + k <= position && p0 + k >= first && i < rows;
-            if (!visible) row[k] = -INFINITY;
+            if (!visible)
+                row[k] = -INFINITY;
             any |= visible;
         }
         if (!any) {
-            for (size_t k = 0; k < PASS_ROWS; k++) weight[k * TILE + i] = 0;
+            for (size_t k = 0; k < PASS_ROWS; k++)
+                weight[k * TILE + i] = 0;
             continue;
         }
         vf top = vf_load(row);
-        for (int r = 1; r < RV; r++) top = vf_max(top, vf_load(row + r * VW));
+        for (int r = 1; r < RV; r++)
+            top = vf_max(top, vf_load(row + r * VW));
         const float most = fmaxf(s.most[i], vf_hmax(top));
         const float fade = s.most[i] == -INFINITY ? 0 : expf(s.most[i] - most);
         vf sum = vf_zero();
@@ -594,11 +688,14 @@ static void tile_block(const ht_attention_job *j, tile_state s, size_t q0, size_
         }
         s.total[i] = s.total[i] * fade + vf_hsum(sum);
         s.most[i] = most;
-        for (size_t k = 0; k < PASS_ROWS; k++) weight[k * TILE + i] = row[k];
+        for (size_t k = 0; k < PASS_ROWS; k++)
+            weight[k * TILE + i] = row[k];
         if (fade != 1)
-            for (size_t d = 0; d < dim; d += VW) vf_store(s.out + i * dim + d, vf_mul(vf_load(s.out + i * dim + d), vf_bcast(fade)));
+            for (size_t d = 0; d < dim; d += VW)
+                vf_store(s.out + i * dim + d, vf_mul(vf_load(s.out + i * dim + d), vf_bcast(fade)));
     }
-    for (size_t d = 0; d < dim; d += PASS_ROWS) panel_product(values + d, dim, weight, n, s.out + d, dim);
+    for (size_t d = 0; d < dim; d += PASS_ROWS)
+        panel_product(values + d, dim, weight, n, s.out + d, dim);
 }
 
 static void attend_tiles(const ht_attention_job *j) {
@@ -610,7 +707,8 @@ static void attend_tiles(const ht_attention_job *j) {
             for (size_t i = 0; i < TILE; i++) {
                 const size_t t = tile * TILE + i;
                 const float *q = j->queries + t * j->query_stride + h * dim;
-                for (size_t d = 0; d < dim; d++) s.queries[d * TILE + i] = t < j->tokens ? q[d] * j->scale : 0;
+                for (size_t d = 0; d < dim; d++)
+                    s.queries[d * TILE + i] = t < j->tokens ? q[d] * j->scale : 0;
                 s.most[i] = -INFINITY, s.total[i] = 0;
             }
             memset(s.out, 0, TILE * dim * sizeof(float));
@@ -622,15 +720,19 @@ static void attend_tiles(const ht_attention_job *j) {
             for (size_t d = 0; d < dim; d += VW) {
                 _Alignas(64) float row[VW];
                 vf_store(row, vf_half(j->keys + (p0 + i) * dim + d));
-                for (size_t l = 0; l < VW; l++) keys[(d + l) * PASS_ROWS + i] = row[l];
+                for (size_t l = 0; l < VW; l++)
+                    keys[(d + l) * PASS_ROWS + i] = row[l];
                 vf_store(values + i * dim + d, vf_half(j->values + (p0 + i) * dim + d));
             }
         for (size_t i = n; i < PASS_ROWS; i++)
-            for (size_t d = 0; d < dim; d++) keys[d * PASS_ROWS + i] = 0;
+            for (size_t d = 0; d < dim; d++)
+                keys[d * PASS_ROWS + i] = 0;
         for (size_t tile = 0; tile < tiles; tile++) {
             const size_t q0 = j->position + tile * TILE, rows = ht_min_size(TILE, j->tokens - tile * TILE);
-            if (p0 > q0 + rows - 1 || p0 + n <= first_visible(j, q0)) continue;
-            for (size_t h = 0; h < j->heads; h++) tile_block(j, tile_at(states, h * tiles + tile, dim), q0, rows, p0, n, keys, values);
+            if (p0 > q0 + rows - 1 || p0 + n <= first_visible(j, q0))
+                continue;
+            for (size_t h = 0; h < j->heads; h++)
+                tile_block(j, tile_at(states, h * tiles + tile, dim), q0, rows, p0, n, keys, values);
         }
     }
     for (size_t h = 0; h < j->heads; h++)
@@ -638,7 +740,8 @@ static void attend_tiles(const ht_attention_job *j) {
             tile_state s = tile_at(states, h * tiles + t / TILE, dim);
             const float *in = s.out + (t % TILE) * dim;
             float *out = j->out + t * j->out_stride + h * dim, inverse = 1 / s.total[t % TILE];
-            for (size_t d = 0; d < dim; d++) out[d] = in[d] * inverse;
+            for (size_t d = 0; d < dim; d++)
+                out[d] = in[d] * inverse;
         }
 }
 
@@ -649,7 +752,8 @@ static void attention(const ht_attention_job *j) {
     }
     for (size_t t = 0; t < j->tokens; t++)
         for (size_t h = 0; h < j->heads; h++)
-            attend_one(j, j->queries + t * j->query_stride + h * j->head_dim, j->position + t, j->out + t * j->out_stride + h * j->head_dim);
+            attend_one(j, j->queries + t * j->query_stride + h * j->head_dim, j->position + t,
+                       j->out + t * j->out_stride + h * j->head_dim);
 }
 
 static size_t attention_scratch(size_t dim, size_t heads, size_t tokens) {

@@ -7,17 +7,29 @@
 ht_pack_form ht_form_of(const ht_matrix *matrix) {
     const bool levels = ht_matrix_has_levels(matrix);
     switch (matrix->type->type) {
-    case HT_TYPE_Q4_0: return HT_FORM_4;
-    case HT_TYPE_Q4_1: return HT_FORM_4O;
-    case HT_TYPE_Q4_K: return levels ? HT_FORM_4SO : HT_FORM_4O;
-    case HT_TYPE_Q5_0: return HT_FORM_6;
-    case HT_TYPE_Q5_1: return HT_FORM_6O;
-    case HT_TYPE_Q5_K: return levels ? HT_FORM_6SO : HT_FORM_6O;
-    case HT_TYPE_Q6_K: return levels ? HT_FORM_6S16 : HT_FORM_F32; /* made-up weights have no levels */
-    case HT_TYPE_Q8_0: case HT_TYPE_IQ4_NL: return HT_FORM_8;
-    case HT_TYPE_F16: return HT_FORM_F16;
-    case HT_TYPE_BF16: return HT_FORM_BF16;
-    case HT_TYPE_F32: return HT_FORM_F32;
+    case HT_TYPE_Q4_0:
+        return HT_FORM_4;
+    case HT_TYPE_Q4_1:
+        return HT_FORM_4O;
+    case HT_TYPE_Q4_K:
+        return levels ? HT_FORM_4SO : HT_FORM_4O;
+    case HT_TYPE_Q5_0:
+        return HT_FORM_6;
+    case HT_TYPE_Q5_1:
+        return HT_FORM_6O;
+    case HT_TYPE_Q5_K:
+        return levels ? HT_FORM_6SO : HT_FORM_6O;
+    case HT_TYPE_Q6_K:
+        return levels ? HT_FORM_6S16 : HT_FORM_F32; /* made-up weights have no levels */
+    case HT_TYPE_Q8_0:
+    case HT_TYPE_IQ4_NL:
+        return HT_FORM_8;
+    case HT_TYPE_F16:
+        return HT_FORM_F16;
+    case HT_TYPE_BF16:
+        return HT_FORM_BF16;
+    case HT_TYPE_F32:
+        return HT_FORM_F32;
     }
     return HT_FORM_F32;
 }
@@ -25,9 +37,13 @@ ht_pack_form ht_form_of(const ht_matrix *matrix) {
 /* What to add to a canonical code to make it unsigned. */
 static int code_bias(const ht_matrix *matrix) {
     switch (matrix->type->type) {
-    case HT_TYPE_Q5_1: case HT_TYPE_Q5_K: return 16;
-    case HT_TYPE_Q5_0: return 32;
-    default: return 1 << (matrix->type->bits - 1);
+    case HT_TYPE_Q5_1:
+    case HT_TYPE_Q5_K:
+        return 16;
+    case HT_TYPE_Q5_0:
+        return 32;
+    default:
+        return 1 << (matrix->type->bits - 1);
     }
 }
 
@@ -37,16 +53,20 @@ ht_status ht_packed_create(const ht_matrix *matrix, size_t row_begin, size_t row
     const ht_form_traits t = ht_forms[form];
     const size_t grain = t.super ? 256 : t.bits ? HT_STEP : 1;
     if (col_begin % grain || (col_end - col_begin) % grain)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: columns %zu..%zu are not whole groups of %zu", matrix->name, col_begin, col_end, grain);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: columns %zu..%zu are not whole groups of %zu", matrix->name,
+                       col_begin, col_end, grain);
     *packed = (ht_packed){.form = form, .rows = row_end - row_begin, .cols = ht_round_up(col_end - col_begin, HT_STEP)};
     packed->strips = (packed->rows + HT_STRIP - 1) / HT_STRIP;
     const size_t steps = packed->cols / HT_STEP;
     packed->strip_bytes = steps * (size_t)t.step_bytes + (t.super ? steps / 8 * (size_t)t.head_bytes : 0);
     packed->bytes = packed->strips * packed->strip_bytes;
     packed->data = ht_pages_alloc(packed->bytes);
-    if (!packed->data) return ht_fail(error, HT_ERROR_MEMORY, "%s: no memory for %zu bytes of packed weights", matrix->name, packed->bytes);
+    if (!packed->data)
+        return ht_fail(error, HT_ERROR_MEMORY, "%s: no memory for %zu bytes of packed weights", matrix->name,
+                       packed->bytes);
     if (bias) {
-        ht_status status = ht_alloc((void **)&packed->bias, packed->strips * HT_STRIP, sizeof(float), matrix->name, error);
+        ht_status status =
+            ht_alloc((void **)&packed->bias, packed->strips * HT_STRIP, sizeof(float), matrix->name, error);
         if (status) {
             ht_packed_free(packed);
             return status;
@@ -57,13 +77,15 @@ ht_status ht_packed_create(const ht_matrix *matrix, size_t row_begin, size_t row
 }
 
 void ht_packed_free(ht_packed *packed) {
-    if (packed->data) ht_pages_free(packed->data, packed->bytes);
+    if (packed->data)
+        ht_pages_free(packed->data, packed->bytes);
     free(packed->bias);
     *packed = (ht_packed){0};
 }
 
 size_t ht_pack_scratch(const ht_matrix *matrix) {
-    return matrix->cols * (sizeof(float) + 1 + 2 * sizeof(float)) + 256; /* a row of floats, or of codes, scales and offsets */
+    return matrix->cols * (sizeof(float) + 1 + 2 * sizeof(float)) +
+           256; /* a row of floats, or of codes, scales and offsets */
 }
 
 /* 32 unsigned codes of one row -> its lane in the chunks of its block of 16 rows. */
@@ -71,12 +93,15 @@ static inline void put_codes(const ht_pack_form form, const uint8_t *u, size_t r
     const int bits = ht_forms[form].bits;
     const size_t block = row / 16, lane = row % 16 * 4;
     if (bits == 8) {
-        for (size_t j = 0; j < 8; j++) memcpy(codes + (block * 8 + j) * 64 + lane, u + 4 * j, 4);
+        for (size_t j = 0; j < 8; j++)
+            memcpy(codes + (block * 8 + j) * 64 + lane, u + 4 * j, 4);
         return;
     }
     uint8_t low[16];
-    for (int i = 0; i < 16; i++) low[i] = (uint8_t)((u[i] & 15) | u[i + 16] << 4);
-    for (size_t i = 0; i < 4; i++) memcpy(codes + (block * 4 + i) * 64 + lane, low + 4 * i, 4);
+    for (int i = 0; i < 16; i++)
+        low[i] = (uint8_t)((u[i] & 15) | u[i + 16] << 4);
+    for (size_t i = 0; i < 4; i++)
+        memcpy(codes + (block * 4 + i) * 64 + lane, low + 4 * i, 4);
     if (bits == 6) {
         for (size_t h = 0; h < 2; h++) {
             uint8_t high[4];
@@ -89,22 +114,28 @@ static inline void put_codes(const ht_pack_form form, const uint8_t *u, size_t r
     }
 }
 
-static void put_half(uint8_t *at, size_t index, uint16_t half) { memcpy(at + 2 * index, &half, 2); }
+static void put_half(uint8_t *at, size_t index, uint16_t half) {
+    memcpy(at + 2 * index, &half, 2);
+}
 
-static void pack_float_row(const ht_matrix *m, size_t source, size_t col_begin, const ht_packed *p, uint8_t *strip, size_t lane, float *row) {
+static void pack_float_row(const ht_matrix *m, size_t source, size_t col_begin, const ht_packed *p, uint8_t *strip,
+                           size_t lane, float *row) {
     ht_matrix_floats(m, source, 1, row);
     const size_t size = p->form == HT_FORM_F32 ? 4 : 2;
     for (size_t c = 0; c < p->cols && col_begin + c < m->cols; c++) {
         const float value = row[col_begin + c];
         uint32_t bits;
         memcpy(&bits, &value, 4);
-        if (p->form == HT_FORM_F16) bits = ht_f32_to_f16(value);
-        else if (p->form == HT_FORM_BF16) bits >>= 16; /* exact: the value came from bf16 */
+        if (p->form == HT_FORM_F16)
+            bits = ht_f32_to_f16(value);
+        else if (p->form == HT_FORM_BF16)
+            bits >>= 16; /* exact: the value came from bf16 */
         memcpy(strip + (c * HT_STRIP + lane) * size, &bits, size);
     }
 }
 
-static void pack_coded_row(const ht_matrix *m, size_t source, size_t col_begin, const ht_packed *p, uint8_t *strip, size_t lane, void *scratch) {
+static void pack_coded_row(const ht_matrix *m, size_t source, size_t col_begin, const ht_packed *p, uint8_t *strip,
+                           size_t lane, void *scratch) {
     const ht_form_traits t = ht_forms[p->form];
     const size_t group = (size_t)m->type->group, groups = m->cols / group;
     float *scales = scratch, *offsets = scales + groups;
@@ -114,26 +145,32 @@ static void pack_coded_row(const ht_matrix *m, size_t source, size_t col_begin, 
     uint8_t *levels = (uint8_t *)scales; /* the floats are not needed when the levels are */
     uint16_t *d = (uint16_t *)(void *)levels, *dmin = d + m->cols / 256;
     int8_t *sub = (int8_t *)(dmin + m->cols / 256), *sub_min = sub + groups;
-    if (t.super && ht_matrix_has_levels(m)) ht_matrix_levels(m, source, 1, d, dmin, sub, sub_min);
+    if (t.super && ht_matrix_has_levels(m))
+        ht_matrix_levels(m, source, 1, d, dmin, sub, sub_min);
     for (size_t s = 0; s < p->cols / HT_STEP; s++) {
         const size_t col = col_begin + s * HT_STEP, g = col / group;
         uint8_t *head = NULL, *step = strip + s * (size_t)t.step_bytes;
         uint8_t u[HT_STEP];
-        for (int i = 0; i < HT_STEP; i++) u[i] = (uint8_t)(codes[col + (size_t)i] + bias);
+        for (int i = 0; i < HT_STEP; i++)
+            u[i] = (uint8_t)(codes[col + (size_t)i] + bias);
         if (t.super) {
             head = strip + s / 8 * (size_t)(t.head_bytes + 8 * t.step_bytes);
             step = head + t.head_bytes + s % 8 * (size_t)t.step_bytes;
             if (s % 8 == 0) {
                 put_half(head, lane, d[col / 256]);
-                if (t.offset) put_half(head + 64, lane, dmin[col / 256]);
+                if (t.offset)
+                    put_half(head + 64, lane, dmin[col / 256]);
             }
-            for (size_t h = 0; h < (size_t)t.halves; h++) step[h * HT_STRIP + lane] = (uint8_t)sub[g + h];
-            if (t.offset) step[HT_STRIP + lane] = (uint8_t)sub_min[g];
+            for (size_t h = 0; h < (size_t)t.halves; h++)
+                step[h * HT_STRIP + lane] = (uint8_t)sub[g + h];
+            if (t.offset)
+                step[HT_STRIP + lane] = (uint8_t)sub_min[g];
             put_codes(p->form, u, lane, step + 64);
             continue;
         }
         put_half(step, lane, ht_f32_to_f16(scales[g]));
-        if (t.offset) put_half(step + 64, lane, ht_f32_to_f16(offsets[g] - (float)bias * scales[g]));
+        if (t.offset)
+            put_half(step + 64, lane, ht_f32_to_f16(offsets[g] - (float)bias * scales[g]));
         put_codes(p->form, u, lane, step + (t.offset ? 128 : 64));
     }
 }
@@ -143,7 +180,9 @@ void ht_pack_strip(const ht_matrix *m, size_t row_begin, size_t col_begin, ht_pa
     const size_t rows = ht_min_size(HT_STRIP, p->rows - strip * HT_STRIP);
     for (size_t lane = 0; lane < rows; lane++) {
         const size_t source = row_begin + strip * HT_STRIP + lane;
-        if (ht_forms[p->form].bits) pack_coded_row(m, source, col_begin, p, out, lane, scratch);
-        else pack_float_row(m, source, col_begin, p, out, lane, scratch);
+        if (ht_forms[p->form].bits)
+            pack_coded_row(m, source, col_begin, p, out, lane, scratch);
+        else
+            pack_float_row(m, source, col_begin, p, out, lane, scratch);
     }
 }

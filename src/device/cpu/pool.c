@@ -13,7 +13,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define SPIN_NS 60000 /* longer than any gap between two loops of one pass; short against a person's or a device's time */
+#define SPIN_NS \
+    60000 /* longer than any gap between two loops of one pass; short against a person's or a device's time */
 
 struct ht_pool {
     int threads;
@@ -25,8 +26,8 @@ struct ht_pool {
     void *context;
     size_t items, grain;
     _Alignas(64) atomic_size_t next;
-    _Alignas(64) atomic_uint round;   /* a futex word: advanced to start a loop */
-    _Alignas(64) atomic_int working;  /* workers that have not left the loop yet */
+    _Alignas(64) atomic_uint round;  /* a futex word: advanced to start a loop */
+    _Alignas(64) atomic_int working; /* workers that have not left the loop yet */
     atomic_int sleepers;
     atomic_bool stop;
 };
@@ -50,9 +51,11 @@ static void futex_wake_all(atomic_uint *word) {
 static void take_items(ht_pool *pool, int thread) {
     for (;;) {
         size_t first = atomic_fetch_add_explicit(&pool->next, pool->grain, memory_order_relaxed);
-        if (first >= pool->items) return;
+        if (first >= pool->items)
+            return;
         size_t end = ht_min_size(first + pool->grain, pool->items);
-        for (size_t item = first; item < end; item++) pool->function(pool->context, item, thread);
+        for (size_t item = first; item < end; item++)
+            pool->function(pool->context, item, thread);
     }
 }
 
@@ -61,12 +64,16 @@ static unsigned await_round(ht_pool *pool, unsigned seen) {
     uint64_t start = 0;
     for (unsigned i = 0;; i++) {
         unsigned now = atomic_load_explicit(&pool->round, memory_order_acquire);
-        if (now != seen) return now;
+        if (now != seen)
+            return now;
         relax();
-        if (i % 64 != 63) continue;
+        if (i % 64 != 63)
+            continue;
         uint64_t time = ht_nanoseconds();
-        if (!start) start = time;
-        if (time - start < SPIN_NS) continue;
+        if (!start)
+            start = time;
+        if (time - start < SPIN_NS)
+            continue;
         atomic_fetch_add(&pool->sleepers, 1);
         /* a round that began before the line above is seen by the kernel's own comparison */
         futex_wait(&pool->round, seen);
@@ -81,14 +88,17 @@ typedef struct worker_start {
 } worker_start;
 
 static void pin_thread(uint64_t cores, int thread) {
-    if (!cores) return;
+    if (!cores)
+        return;
     int wanted = thread % __builtin_popcountll(cores);
     for (int core = 0; core < 64; core++) {
-        if (!(cores >> core & 1) || wanted-- > 0) continue;
+        if (!(cores >> core & 1) || wanted-- > 0)
+            continue;
         cpu_set_t set;
         CPU_ZERO(&set);
         CPU_SET(core, &set);
-        if (pthread_setaffinity_np(pthread_self(), sizeof set, &set) != 0) ht_log(HT_LOG_WARN, "cpu: cannot pin a thread to core %d", core);
+        if (pthread_setaffinity_np(pthread_self(), sizeof set, &set) != 0)
+            ht_log(HT_LOG_WARN, "cpu: cannot pin a thread to core %d", core);
         return;
     }
 }
@@ -101,14 +111,16 @@ static void *worker_main(void *argument) {
     unsigned seen = 0; /* the pool's first round is 1: no loop can be missed */
     for (;;) {
         seen = await_round(pool, seen);
-        if (atomic_load(&pool->stop)) return NULL;
+        if (atomic_load(&pool->stop))
+            return NULL;
         take_items(pool, start.thread);
         atomic_fetch_sub_explicit(&pool->working, 1, memory_order_release);
     }
 }
 
 ht_status ht_pool_create(int threads, uint64_t cores, ht_pool **out, ht_error *error) {
-    if (threads < 1 || threads > 1024) return ht_fail(error, HT_ERROR_ARGUMENT, "threads: %d is not in 1..1024", threads);
+    if (threads < 1 || threads > 1024)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "threads: %d is not in 1..1024", threads);
     ht_pool *pool = aligned_alloc(64, ht_round_up(sizeof *pool, 64));
     pthread_t *workers = calloc((size_t)threads, sizeof *workers);
     if (!pool || !workers) {
@@ -121,7 +133,8 @@ ht_status ht_pool_create(int threads, uint64_t cores, ht_pool **out, ht_error *e
     pool->workers = workers;
     for (int i = 1; i < threads; i++) {
         worker_start *start = malloc(sizeof *start);
-        if (start) *start = (worker_start){pool, i};
+        if (start)
+            *start = (worker_start){pool, i};
         if (!start || pthread_create(&workers[pool->started], NULL, worker_main, start) != 0) {
             free(start);
             ht_pool_destroy(pool);
@@ -135,23 +148,29 @@ ht_status ht_pool_create(int threads, uint64_t cores, ht_pool **out, ht_error *e
 
 static void start_round(ht_pool *pool) {
     atomic_fetch_add_explicit(&pool->round, 1, memory_order_seq_cst);
-    if (atomic_load_explicit(&pool->sleepers, memory_order_seq_cst) > 0) futex_wake_all(&pool->round);
+    if (atomic_load_explicit(&pool->sleepers, memory_order_seq_cst) > 0)
+        futex_wake_all(&pool->round);
 }
 
 void ht_pool_destroy(ht_pool *pool) {
-    if (!pool) return;
+    if (!pool)
+        return;
     atomic_store(&pool->stop, true);
     start_round(pool);
-    for (int i = 0; i < pool->started; i++) pthread_join(pool->workers[i], NULL);
+    for (int i = 0; i < pool->started; i++)
+        pthread_join(pool->workers[i], NULL);
     free(pool->workers);
     free(pool);
 }
 
-int ht_pool_threads(const ht_pool *pool) { return pool->threads; }
+int ht_pool_threads(const ht_pool *pool) {
+    return pool->threads;
+}
 
 void ht_pool_run(ht_pool *pool, ht_pool_function function, void *context, size_t items, size_t grain) {
     if (pool->started == 0 || items <= grain) { /* nothing to share: wake nobody */
-        for (size_t i = 0; i < items; i++) function(context, i, 0);
+        for (size_t i = 0; i < items; i++)
+            function(context, i, 0);
         return;
     }
     pool->function = function;
@@ -164,6 +183,7 @@ void ht_pool_run(ht_pool *pool, ht_pool_function function, void *context, size_t
     take_items(pool, 0);
     for (unsigned i = 0; atomic_load_explicit(&pool->working, memory_order_acquire) != 0; i++) {
         relax();
-        if (i > 20000) sched_yield(), i = 0; /* a worker was descheduled: let it have this core */
+        if (i > 20000)
+            sched_yield(), i = 0; /* a worker was descheduled: let it have this core */
     }
 }
