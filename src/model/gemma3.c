@@ -1,6 +1,6 @@
 /* Gemma 3, text part: arch "gemma3". "Gemma 3 Technical Report" (2025). Five layers of six look only at a sliding
- * window and rotate with a base of their own; a norm stands before and after each block. The files' norm weights already have
- * Gemma's "1 +" in them. */
+ * window and rotate with a base of their own; a norm stands before and after each block. The files' norm weights
+ * already have Gemma's "1 +" in them. */
 #include "model/build.h"
 
 #include <math.h>

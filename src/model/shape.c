@@ -15,6 +15,7 @@ static const ht_shape shapes[] = {
     {"qwen3-0.6b", "qwen3", {28, 1024, 16, 8, 128, 3072, 151936, 40960, 0, 1e-6f}, 1000000.0f, true},
     {"gemma-3-1b", "gemma3", {26, 1152, 4, 1, 256, 6912, 262144, 32768, 512, 1e-6f}, 1000000.0f, true},
     {"smollm2-135m", "llama", {30, 576, 9, 3, 64, 1536, 49152, 8192, 0, 1e-5f}, 100000.0f, true},
+    {"tiny", "llama", {2, 128, 4, 2, 32, 256, 512, 1024, 0, 1e-5f}, 10000.0f, true}, /* no real model: for tests */
 };
 
 ht_status ht_shape_find(const char *spec, const ht_shape **shape, const ht_type_traits **type, ht_error *error) {
@@ -33,7 +34,7 @@ ht_status ht_shape_find(const char *spec, const ht_shape **shape, const ht_type_
     }
     char names[400] = "";
     for (size_t i = 0; i < HT_COUNT(shapes); i++) {
-        strcat(names, i ? ", " : ""); /* nine names of at most 14 characters */
+        strcat(names, i ? ", " : ""); /* ten names of at most 14 characters */
         strcat(names, shapes[i].name);
     }
     return ht_fail(error, HT_ERROR_ARGUMENT, "%s: no such shape; there are %s", spec, names);

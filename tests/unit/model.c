@@ -1,0 +1,148 @@
+/* Models: operator lists, slot widths, rope tables, errors, on shape: models, which need no file. What a model computes is
+ * tested in tests/golden, and what is wrong with files in tests/golden/test_broken.py. */
+#include "test.h"
+
+#include "model/model.h"
+
+#include <math.h>
+
+static ht_model *open_model(const char *spec) {
+    ht_error error;
+    ht_model *model = NULL;
+    check(ht_model_open(spec, &model, &error), &error);
+    return model;
+}
+
+static const struct {
+    const char *spec;
+    double billions; /* of parameters in matrices, a tied head once: the real models' own figures less their norms */
+    int window, tied;
+} shapes[] = {
+    {"shape:llama-3-8b", 8.03, 0, 0},   {"shape:llama-2-7b", 6.74, 0, 0},        {"shape:llama-3.2-3b", 3.21, 0, 1},
+    {"shape:llama-3.2-1b", 1.24, 0, 1}, {"shape:internlm2-1.8b", 1.89, 0, 0},    {"shape:qwen2.5-1.5b", 1.54, 0, 1},
+    {"shape:qwen3-0.6b", 0.60, 0, 1},   {"shape:gemma-3-1b:q8_0", 1.00, 512, 1}, {"shape:smollm2-135m", 0.135, 0, 1},
+};
+
+/* Every matmul's parts fit the slots it reads and writes, and the list is whole and in order. */
+static void check_operators(const ht_model *model) {
+    const ht_hparams *h = &model->hparams;
+    assert_int_equal(model->n_ops, 9 * (size_t)h->layers + 3);
+    assert_int_equal(model->ops[0].kind, HT_OP_EMBED);
+    assert_int_equal(model->ops[0].parts[0].rows, h->vocabulary);
+    assert_int_equal(model->ops[model->n_ops - 2].kind, HT_OP_NORM);
+    assert_int_equal(model->ops[model->n_ops - 1].out, HT_SLOT_LOGITS);
+    int layer = -1, windows = 0;
+    for (size_t i = 0; i < model->n_ops; i++) {
+        const ht_op *op = &model->ops[i];
+        assert_true(op->layer == layer || op->layer == layer + 1 || op->layer == -1);
+        layer = op->layer >= 0 ? op->layer : layer;
+        windows += op->window > 0;
+        if (op->kind == HT_OP_MATMUL) {
+            assert_int_equal(ht_op_cols(op), ht_slot_width(h, op->in));
+            assert_int_equal(ht_op_rows(op), ht_slot_width(h, op->out));
+        }
+        if (op->kind == HT_OP_NORM)
+            assert_true(op->weight && op->weight[0] == 1.0f && (uintptr_t)op->weight % 64 == 0);
+        if (op->kind == HT_OP_NORM && i > 1)
+            assert_int_equal(op->aux, HT_SLOT_DELTA); /* every block's result is added, the last one's too */
+        if (op->kind == HT_OP_ROPE)
+            assert_true(op->rope && op->rope_dim == h->head_dim);
+    }
+    assert_int_equal(layer, h->layers - 1);
+    assert_int_equal(model->ops[1].aux, HT_SLOT_NONE);
+    assert_int_equal(windows, h->sliding_window ? h->layers - h->layers / 6 : 0);
+}
+
+static void test_shapes(void **state) {
+    for (size_t i = 0; i < HT_COUNT(shapes); i++) {
+        ht_model *model = open_model(shapes[i].spec);
+        const ht_model_info *info = ht_model_get_info(model);
+        check_operators(model);
+        assert_true(fabs((double)info->parameters / 1e9 - shapes[i].billions) < 0.006);
+        assert_int_equal(info->sliding_window, shapes[i].window);
+        assert_string_equal(info->quantisation, i == 7 ? "Q8_0" : "Q4_0");
+        const ht_op *head = &model->ops[model->n_ops - 1];
+        assert_string_equal(head->parts[0].name, shapes[i].tied ? "token_embd.weight" : "output.weight");
+        assert_null(head->parts[0].data);
+        ht_model_close(model);
+    }
+}
+
+static void test_families(void **state) {
+    ht_model *gemma = open_model("shape:gemma-3-1b"), *qwen2 = open_model("shape:qwen2.5-1.5b");
+    ht_model *qwen3 = open_model("shape:qwen3-0.6b"), *llama = open_model("shape:smollm2-135m");
+    const ht_op *rope = &gemma->ops[3];
+    assert_int_equal(rope->kind, HT_OP_ROPE);
+    assert_true(rope->rope_halves && rope->q_norm && rope->k_norm);
+    assert_ptr_not_equal(rope->rope, gemma->ops[3 + 9 * 5].rope); /* layer 5 is global and has a table of its own */
+    assert_ptr_equal(rope->rope, gemma->ops[3 + 9 * 6].rope);
+    assert_int_equal(gemma->ops[4].window, 512);
+    assert_int_equal(gemma->ops[4 + 9 * 5].window, 0);
+    assert_true(gemma->ops[6].post_norm && gemma->ops[gemma->n_ops - 2].post_norm && !gemma->ops[1].post_norm);
+    assert_true(gemma->ops[0].scale == sqrtf(1152.0f) && gemma->ops[4].scale == 1.0f / 16.0f);
+    assert_int_equal(gemma->ops[8].activation, HT_ACT_GELU_TANH);
+    assert_true(qwen2->ops[2].bias[0] && qwen2->ops[2].bias[2] && !qwen2->ops[5].bias[0] && qwen2->ops[3].rope_halves);
+    assert_true(qwen3->ops[3].q_norm && qwen3->ops[3].rope_halves && !qwen3->ops[2].bias[0]);
+    assert_true(!llama->ops[3].rope_halves && !llama->ops[3].q_norm && !llama->ops[6].post_norm);
+    assert_true(llama->ops[4].scale == 0.125f && llama->ops[0].scale == 1.0f);
+    ht_model_close(gemma);
+    ht_model_close(qwen2);
+    ht_model_close(qwen3);
+    ht_model_close(llama);
+}
+
+/* Rows of the table against cos and sin taken afresh. */
+static void check_rows(const ht_op *op, size_t head_dim, double base, size_t begin, size_t end) {
+    for (size_t row = begin; row < end; row += row % 3 ? 1 : 61) {
+        for (size_t pair = 0; pair < head_dim / 2; pair++) {
+            const double angle = (double)row * pow(base, -2.0 * (double)pair / (double)head_dim);
+            const float *at = op->rope + (row * head_dim / 2 + pair) * 2;
+            assert_true(fabs(at[0] - cos(angle)) < 1e-7 && fabs(at[1] - sin(angle)) < 1e-7);
+        }
+    }
+}
+
+static void test_rope(void **state) {
+    ht_error error;
+    ht_model *model = open_model("shape:qwen3-0.6b");
+    const ht_op *op = &model->ops[3];
+    check_rows(op, 128, 1e6, 0, HT_ROPE_POSITIONS);
+    check(ht_model_extend_rope(model, 5001, &error), &error); /* not a whole block */
+    check_rows(op, 128, 1e6, HT_ROPE_POSITIONS - 1, 5001);
+    check(ht_model_extend_rope(model, 100, &error), &error); /* less than there is: nothing to do */
+    check(ht_model_extend_rope(model, 40960, &error), &error);
+    check_rows(op, 128, 1e6, 4990, 40960);
+    fails(ht_model_extend_rope(model, 40961, &error), HT_ERROR_ARGUMENT, &error, "40960");
+    ht_model_close(model);
+}
+
+static void test_errors(void **state) {
+    static const struct {
+        const char *path, *culprit;
+        ht_status status;
+    } cases[] = {
+        {"", "no model", HT_ERROR_ARGUMENT},
+        {"shape:", "llama-3-8b", HT_ERROR_ARGUMENT},
+        {"shape:llama-3-8", "smollm2-135m", HT_ERROR_ARGUMENT}, /* the beginning of a name is not a name */
+        {"shape:llama-3-8b:q9", "q9", HT_ERROR_ARGUMENT},
+        {"shape:smollm2-135m:q4_k", "576", HT_ERROR_UNSUPPORTED},
+        {"/nonexistent/model.gguf", "/nonexistent/model.gguf", HT_ERROR_IO},
+    };
+    for (size_t i = 0; i < HT_COUNT(cases); i++) {
+        ht_error error;
+        ht_model *model = NULL;
+        fails(ht_model_open(cases[i].path, &model, &error), cases[i].status, &error, cases[i].culprit);
+        assert_null(model);
+    }
+    ht_model_close(NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_families),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_errors),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
