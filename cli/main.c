@@ -64,6 +64,9 @@ static int run_command(const cli_command *command, int argc, char **argv) {
             if (!strcmp(name, levels[i]))
                 level = (ht_log_level)i;
         ht_log_set(NULL, NULL, level);
+        const char *openvino = cli_last(&options.openvino);
+        if (openvino)
+            ht_runtime_path("openvino", openvino, NULL);
         status = command->run(&options);
     }
     cli_options_clear(&options);

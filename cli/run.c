@@ -77,8 +77,8 @@ int cli_run(const cli_options *options) {
         return status;
     status = cli_open_model(options, &model);
     if (status == CLI_DONE) {
-        int32_t *ids;
-        size_t n;
+        int32_t *ids = NULL;
+        size_t n = 0;
         status = prompt_ids(options, model, &text, &ids, &n);
         if (status == CLI_DONE) {
             status = generate(options, model, ids, n);

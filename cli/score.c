@@ -79,8 +79,8 @@ static int score(const cli_options *options, ht_model *model, ht_session *sessio
 
 int cli_score(const cli_options *options) {
     ht_model *model;
-    int32_t *ids;
-    size_t n;
+    int32_t *ids = NULL;
+    size_t n = 0;
     int status = cli_open_model(options, &model);
     if (status != CLI_DONE)
         return status;

@@ -128,6 +128,10 @@ typedef struct ht_device_info {
     char why[256]; /* if not usable or limited: why */
 } ht_device_info;
 
+/* Where a runtime that is opened at run time lies: runtime "openvino", path of its library or of a folder that holds it.
+ * Process-wide, before the first device of that runtime; NULL: search as usual. */
+ht_status ht_runtime_path(const char *runtime, const char *path, ht_error *error);
+
 /* Everything found and everything looked for and not found (usable false). *list from malloc. */
 ht_status ht_devices_list(ht_device_info **list, size_t *n, ht_error *error);
 

@@ -1,5 +1,6 @@
 /* The table of runtimes, DEVICE names and their options, and what devices share. */
 #include "device/common.h"
+#include "device/npu/npu.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -274,4 +275,11 @@ void ht_op_bias(const ht_op *op, size_t row, size_t n, float *out) {
             memset(out + done, 0, run.n * sizeof *out);
         done += run.n;
     }
+}
+
+ht_status ht_runtime_path(const char *runtime, const char *path, ht_error *error) {
+    if (strcmp(runtime, "openvino") != 0)
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "no runtime \"%s\" is opened at run time", runtime);
+    ht_openvino_set_path(path);
+    return HT_OK;
 }

@@ -1,6 +1,7 @@
 /* shape: models: the sizes of real ones with made-up weights, for timing. Figures from the models' own config.json. */
 #include "model/build.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -33,9 +34,7 @@ ht_status ht_shape_find(const char *spec, const ht_shape **shape, const ht_type_
         return HT_OK;
     }
     char names[400] = "";
-    for (size_t i = 0; i < HT_COUNT(shapes); i++) {
-        strcat(names, i ? ", " : ""); /* ten names of at most 14 characters */
-        strcat(names, shapes[i].name);
-    }
+    for (size_t i = 0, at = 0; i < HT_COUNT(shapes) && at < sizeof names; i++)
+        at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", shapes[i].name);
     return ht_fail(error, HT_ERROR_ARGUMENT, "%s: no such shape; there are %s", spec, names);
 }

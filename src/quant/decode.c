@@ -191,7 +191,7 @@ void ht_matrix_codes(const ht_matrix *matrix, size_t row, size_t n, int8_t *code
         formats[type->type].unpack(matrix->data + (row + r) * matrix->row_bytes, blocks, row_codes, row_scales,
                                    row_offsets);
         float bias = formats[type->type].bias;
-        if (type->offset) {
+        if (type->offset && row_offsets) { /* callers of an asymmetric type do give it */
             for (size_t g = 0; g < groups; g++)
                 row_offsets[g] += bias * row_scales[g];
         }

@@ -291,7 +291,7 @@ ht_status ht_chat_render(const ht_chat_template *chat, const ht_message *message
     bool spoken = false; /* a user turn is in the text */
     for (size_t i = 0; i < n && status == HT_OK; i++) {
         int role = SYSTEM;
-        while (strcmp(roles[role], messages[i].role) != 0)
+        while (role < ASSISTANT && strcmp(roles[role], messages[i].role) != 0) /* check() let no other role through */
             role++;
         if (role == SYSTEM && host < n)
             continue; /* comes with messages[host] */
