@@ -58,7 +58,7 @@ static json_t *logprobs_json(const float *logprobs, size_t n) {
 static int score(const cli_options *options, ht_model *model, ht_session *session, const int32_t *ids, size_t n) {
     ht_error error = {HT_ERROR_MEMORY, "memory ran out"};
     size_t n_top = (size_t)options->top;
-    float *logprobs = malloc(n * sizeof *logprobs);
+    float *logprobs = malloc((n + 1) * sizeof *logprobs); /* never 0 bytes */
     ht_token_logprob *top = n_top ? malloc(n * n_top * sizeof *top) : NULL;
     int status = CLI_DONE;
     if (!logprobs || (n_top && !top) ||

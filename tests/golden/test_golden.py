@@ -57,8 +57,6 @@ def test_short_fast(score, path, name, isa):
 @both(quick=False)
 @pytest.mark.parametrize("chunk", [0, 64, 1])
 def test_long_exact(score, path, name, isa, chunk):
-    if isa == "scalar":
-        pytest.skip("the scalar kernels are the reference of the others' unit tests and too slow for 700 tokens")
     ids, exact = GOLDEN[name]["long"]["ids"], GOLDEN[name]["long"]["exact_path_logprobs"]
     logprobs, _ = score(path, ids, "exact", chunk=chunk, isa=isa)
     errors = [abs(a - b) for a, b in zip(logprobs[1:], exact[1:], strict=True)]

@@ -150,8 +150,8 @@ def add_hyperparameters(writer, arch, o):
         writer.add_uint32(f"{arch}.attention.sliding_window_pattern", o["pattern"])
     more = {f"rope.scaling.{key}": value for key, value in o.get("scaling", {}).items()} | o.get("keys", {})
     for key, value in more.items():
-        add = writer.add_string if isinstance(value, str) else writer.add_uint32 if isinstance(value, int) else writer.add_float32
-        add(f"{arch}.{key}", value)
+        adders = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}
+        adders[type(value)](f"{arch}.{key}", value)
 
 
 def tensor_shapes(arch, o, vocabulary):
@@ -170,7 +170,8 @@ def tensor_shapes(arch, o, vocabulary):
     yield "token_embd.weight", (vocabulary, dim), narrow if arch == "gemma3" else 1.0, 0.0
     for layer in range(o["layers"]):
         for name, shape in matrices.items():
-            yield f"blk.{layer}.{name}.weight", shape, (1.5 if name in ("attn_q", "attn_k") else 1.0) / np.sqrt(shape[1]), 0.0
+            gain = 1.5 if name in ("attn_q", "attn_k") else 1.0
+            yield f"blk.{layer}.{name}.weight", shape, gain / np.sqrt(max(shape[1], 1)), 0.0
             if name in o.get("biases", ()):
                 yield f"blk.{layer}.{name}.bias", shape[:1], 0.3, 0.0
         for name, n in norms.items():

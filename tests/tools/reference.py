@@ -4,7 +4,7 @@
 usage: reference.py MODEL.gguf IDS [TOP]     IDS: comma-separated token ids; prints JSON: per position the TOP ids with
                                              log-probabilities
 Needs the PyPI packages gguf and numpy. Families: llama, qwen2, qwen3, gemma3, internlm2. Weights are dequantised as the
-file says; everything after them is computed in double. Written from the papers' formulas and with no eye on the engine's code.
+file says; everything after them is computed in double. Written from the papers' formulas, not from the engine's code.
 """
 import json
 import sys
@@ -120,7 +120,8 @@ def log_probabilities(tensors, meta, ids, kv_type=np.float64):
         post = lambda y, name: rms_norm(y, weight(name), eps) if gemma else y
         hidden = (pos[None] > pos[:, None]) | (is_local[layer] & (pos[:, None] - pos[None] >= window))
         h = rms_norm(x, weight("attn_norm"), eps)
-        q, k, v = (matmul(h, f"attn_{t}").reshape(n, c, head_dim) for t, c in (("q", heads), ("k", kv_heads), ("v", kv_heads)))
+        q, k, v = (matmul(h, f"attn_{t}").reshape(n, c, head_dim)
+                   for t, c in (("q", heads), ("k", kv_heads), ("v", kv_heads)))
         if arch in ("qwen3", "gemma3"):
             q, k = rms_norm(q, weight("attn_q_norm"), eps), rms_norm(k, weight("attn_k_norm"), eps)
         table = local if is_local[layer] else wide

@@ -44,7 +44,7 @@ def main():
             out = subprocess.run([record, path, ",".join(map(str, ids))], check=True, capture_output=True, text=True).stdout
             rows = np.array([line.split() for line in out.splitlines()], dtype=np.float64)
             error = np.abs(rows - reference.log_probabilities(*reference.load(path), ids))
-            if "gemma" in name: # llama.cpp's GELU: a table from fp16 to fp16; with the same, what is left is float32's noise
+            if "gemma" in name: # llama.cpp's GELU is a table from fp16 to fp16; with the same, float32's noise is left
                 reference.gelu = lambda x: np.where(x <= -10, 0, np.where(x >= 10, x, half(gelu(half(x)))))
                 left = np.abs(rows - reference.log_probabilities(*reference.load(path), ids))
                 reference.gelu = gelu
@@ -58,7 +58,8 @@ def main():
                 "weights": fingerprint(path),
                 "ids": ids,
                 "path": [round(float(rows[i, ids[i + 1]]), 5) for i in range(len(ids) - 1)],
-                "top": {str(i): [[int(t), round(float(rows[i, t]), 5)] for t in np.argsort(-rows[i])[:TOP]] for i in positions}}
+                "top": {str(i): [[int(t), round(float(rows[i, t]), 5)] for t in np.argsort(-rows[i])[:TOP]]
+                        for i in positions}}
     lines = [f" {json.dumps(name)}: {json.dumps(case)}" for name, case in cases.items()]
     (HERE / "recorded.json").write_text('{"llama.cpp": %s, "cases": {\n%s\n}}\n' % (json.dumps(version), ",\n".join(lines)))
     sys.exit(int(worst > 1e-3))
