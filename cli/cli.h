@@ -41,7 +41,7 @@ typedef struct cli_options {
     const struct cli_command *command;
     const char *arguments[3]; /* MODEL, or IN OUT TYPE */
     bool help, quiet, json, raw, no_special;
-    cli_words log_level, devices, strategy, precision, sync, openvino, onnxruntime;
+    cli_words log_level, devices, strategy, precision, sync, kv, openvino, onnxruntime;
     cli_words prompt, file, system, stop, reference;
     cli_numbers ids, bench_prompt, bench_gen, bench_threads;
     int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions;

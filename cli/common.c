@@ -133,6 +133,8 @@ int cli_open_session(const cli_options *options, const cli_setting *setting, ht_
                                 .progress_user = (void *)options};
     if (setting->precision && !strcmp(setting->precision, "exact"))
         wanted.precision = HT_PRECISION_EXACT;
+    if (cli_last(&options->kv) && !strcmp(cli_last(&options->kv), "f32"))
+        wanted.kv_type = HT_KV_F32;
     *session = (cli_session){0};
     if (ht_engine_create(model, &wanted, &session->engine, &error))
         return cli_fail(options, &error);

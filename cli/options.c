@@ -98,6 +98,7 @@ static const option_row rows[] = {
      "fast: activations in 8 bits where weights are quantised; exact: in float (default fast)"},
     {"precision", 0, OPTION_CHOICES, CLI_BENCH, AT(precision), "fast|exact", 0, 0,
      "fast: activations in 8 bits where weights are quantised; exact: in float (default fast)"},
+    {"kv", 0, OPTION_CHOICE, ONE_SETTING, AT(kv), "f16|f32", 0, 0, "numbers of the KV cache (default f16)"},
     {"sync", 0, OPTION_CHOICE, ONE_SETTING, AT(sync), "finish|event|callback|flag|auto", 0, 0,
      "how to wait for devices (default auto; the others are planned)"},
     {"sync", 0, OPTION_CHOICES, CLI_BENCH, AT(sync), "finish|event|callback|flag|auto", 0, 0,
@@ -105,7 +106,7 @@ static const option_row rows[] = {
     {"npu-memory", 0, OPTION_SIZE, HAS_MODEL, AT(npu_memory), "SIZE", 0, 9e18,
      "memory for NPU graphs, such as 512M (planned)"},
     {"openvino", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES, AT(openvino), "PATH", 0, 0,
-     "where the OpenVINO runtime is (planned; default: searched)"},
+     "where the OpenVINO runtime is (default: searched)"},
     {"onnxruntime", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES, AT(onnxruntime), "PATH", 0, 0,
      "where the ONNX Runtime is (planned; default: searched)"},
 

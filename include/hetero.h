@@ -138,14 +138,16 @@ ht_status ht_devices_list(ht_device_info **list, size_t *n, ht_error *error);
 /* ---- engine -------------------------------------------------------------------------------------------------------- */
 
 typedef struct ht_engine ht_engine;
+typedef enum ht_kv_type { HT_KV_F16, HT_KV_F32 } ht_kv_type;
 typedef enum ht_precision { HT_PRECISION_FAST, HT_PRECISION_EXACT } ht_precision;
 
 typedef struct ht_engine_options { /* zero-initialise: every zero means the default */
     const char *devices;           /* "cpu", "cpu:cpus=0-1:isa=avx2", ...; NULL: all found */
     int threads;                   /* of the CPU device; 0: one per core */
     ht_precision precision;
-    int context; /* tokens a session can hold; 0: the model's own, at most 4096 */
-    int chunk;   /* tokens computed at once in prefill; 0: 512 */
+    int context;        /* tokens a session can hold; 0: the model's own, at most 4096 */
+    ht_kv_type kv_type; /* of the KV cache; F32 doubles its memory and takes away its rounding */
+    int chunk;          /* tokens computed at once in prefill; 0: 512 */
     ht_progress_function progress;
     void *progress_user;
 } ht_engine_options;
@@ -155,6 +157,7 @@ typedef struct ht_engine_info {
     size_t n_devices;
     int threads, context, chunk;
     ht_precision precision;
+    ht_kv_type kv_type;
     uint64_t weight_bytes, buffer_bytes, kv_bytes_per_session;
 } ht_engine_info;
 

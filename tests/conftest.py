@@ -67,8 +67,8 @@ def command_json(binary):
 def score(command_json):
     """(logprobs, top): log-probability of each id given those before it; {id: logprob} of what follows each."""
 
-    def run(path, ids, precision, top=0, chunk=0, isa=None):
-        options = ["--ids", ",".join(map(str, ids)), "--precision", precision, "--chunk", chunk,
+    def run(path, ids, precision, top=0, chunk=0, isa=None, kv="f16"):
+        options = ["--ids", ",".join(map(str, ids)), "--precision", precision, "--chunk", chunk, "--kv", kv,
                    "--devices", f"cpu:isa={isa}" if isa else "cpu"]
         answer = command_json("score", path, *options, *(["--top", top] if top else []))
         assert answer["ids"] == list(ids)

@@ -35,10 +35,12 @@ typedef struct ht_view {
     size_t stride;
 } ht_view;
 
-/* Keys and values of one layer: [kv_head][position][head_dim] fp16 each; `positions` is the allocated length. */
+/* Keys and values of one layer: [kv_head][position][head_dim] each, fp16 or float32 as `type` says; `positions` is the
+ * allocated length. */
 typedef struct ht_kv_layer {
-    uint16_t *keys, *values;
+    void *keys, *values;
     size_t positions;
+    ht_kv_type type;
 } ht_kv_layer;
 
 /* What a submitted task works on. All tokens of a submit follow each other: token t is at position `position` + t. */

@@ -21,8 +21,10 @@ static size_t slot_tokens(const ht_engine *engine, ht_slot slot) {
 static ht_status create_slots(ht_engine *engine, ht_error *error) {
     for (int slot = 0; slot < HT_SLOT_COUNT; slot++) {
         const size_t width = ht_slot_width(&engine->model->hparams, (ht_slot)slot);
-        /* rows begin on cache lines of their own, so that devices writing neighbours do not share one */
-        const size_t stride = slot == HT_SLOT_IDS ? 1 : ht_round_up(width, 16);
+        /* rows begin on cache lines of their own, so that devices writing neighbours do not share one; logits go to
+         * callers, who are promised [count][vocabulary] */
+        const bool packed = slot == HT_SLOT_IDS || slot == HT_SLOT_LOGITS;
+        const size_t stride = packed ? width : ht_round_up(width, 16);
         const size_t bytes = ht_round_up(stride * slot_tokens(engine, (ht_slot)slot) * 4, 4096);
         void *pages = ht_pages_alloc(bytes);
         if (!pages)
@@ -120,6 +122,12 @@ static ht_status prepare_steps(ht_engine *engine, const ht_engine_options *optio
 
 /* ---- create, destroy -------------------------------------------------------------------------------------------------------- */
 
+static size_t kv_layer_bytes(const ht_engine *engine) {
+    const ht_hparams *h = &engine->model->hparams;
+    const size_t size = engine->info.kv_type == HT_KV_F32 ? sizeof(float) : sizeof(uint16_t);
+    return (size_t)h->kv_heads * (size_t)engine->info.context * (size_t)h->head_dim * size;
+}
+
 static ht_status read_options(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const int own = engine->model->hparams.context_length;
     if (options->context < 0 || options->chunk < 0 || options->threads < 0)
@@ -136,8 +144,8 @@ static ht_status read_options(ht_engine *engine, const ht_engine_options *option
         engine->info.chunk = engine->info.context;
     engine->info.precision = options->precision;
     const ht_hparams *h = &engine->model->hparams;
-    engine->info.kv_bytes_per_session =
-        (uint64_t)h->layers * 2 * (uint64_t)h->kv_heads * (uint64_t)engine->info.context * (uint64_t)h->head_dim * 2;
+    engine->info.kv_type = options->kv_type;
+    engine->info.kv_bytes_per_session = 2 * (uint64_t)h->layers * kv_layer_bytes(engine);
     return HT_OK;
 }
 
@@ -200,11 +208,6 @@ ht_model *ht_engine_model(const ht_engine *engine) {
 
 /* ---- KV cache ------------------------------------------------------------------------------------------------------------------- */
 
-static size_t kv_layer_bytes(const ht_engine *engine) {
-    const ht_hparams *h = &engine->model->hparams;
-    return (size_t)h->kv_heads * (size_t)engine->info.context * (size_t)h->head_dim * sizeof(uint16_t);
-}
-
 ht_status ht_kv_create(const ht_engine *engine, ht_kv_layer **out, ht_error *error) {
     const size_t layers = (size_t)engine->model->hparams.layers, bytes = kv_layer_bytes(engine);
     ht_kv_layer *kv;
@@ -212,7 +215,8 @@ ht_status ht_kv_create(const ht_engine *engine, ht_kv_layer **out, ht_error *err
     if (status)
         return status;
     for (size_t i = 0; i < layers; i++) {
-        kv[i] = (ht_kv_layer){ht_pages_alloc(bytes), ht_pages_alloc(bytes), (size_t)engine->info.context};
+        kv[i] = (ht_kv_layer){ht_pages_alloc(bytes), ht_pages_alloc(bytes), (size_t)engine->info.context,
+                              engine->info.kv_type};
         if (kv[i].keys && kv[i].values)
             continue;
         ht_kv_destroy(engine, kv);

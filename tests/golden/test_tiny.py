@@ -76,6 +76,19 @@ def test_engine(score, case, name, isa, chunk):
 
 
 @pytest.mark.check
+@pytest.mark.parametrize("chunk", [0, 16, 1])
+@pytest.mark.parametrize("name", RECORDED)
+def test_llama_cpp(case, score, name, isa, chunk):
+    """With a float32 cache, as llama.cpp's values were recorded: nothing to take off."""
+    c, known = case(name), RECORDED[name]
+    logprobs, top = score(c.path, c.ids, "exact", top=TOP, chunk=chunk, isa=isa, kv="f32")
+    assert np.abs(np.array(logprobs[1:]) - known["path"]).max() <= BOUND
+    for position, best in known["top"].items():
+        for token, value in best:
+            assert abs(top[int(position)][token] - value) <= BOUND
+
+
+@pytest.mark.check
 @pytest.mark.parametrize("name", RECORDED)
 def test_reference(case, name):
     """The oracle itself against llama.cpp, both without rounding of keys and values."""

@@ -287,10 +287,11 @@ static void test_glu(bench *b, const ht_hparams *h) {
 
 /* Rope writes the cache, attention reads it: checked together on what the cache must hold (fp16 of the rotated keys). */
 static void test_attention(bench *b, const ht_hparams *h, int window, bool halves, bool norms, size_t position,
-                           size_t tokens) {
+                           size_t tokens, ht_kv_type type) {
     const size_t dim = (size_t)h->head_dim, heads = (size_t)h->heads, kvs = (size_t)h->kv_heads, group = heads / kvs,
                  total = position + tokens, width = (heads + 2 * kvs) * dim;
-    const size_t rope_dim = norms && halves ? dim / 2 : dim, kv_bytes = ht_round_up(kvs * (total + 3) * dim * 2, 4096);
+    const size_t rope_dim = norms && halves ? dim / 2 : dim,
+                 kv_bytes = ht_round_up(kvs * (total + 3) * dim * (type ? 4 : 2), 4096);
     float *table = malloc(total * dim * sizeof *table), weight[512];
     for (size_t p = 0; p < total; p++)
         for (size_t i = 0; i < rope_dim / 2; i++) {
@@ -298,7 +299,7 @@ static void test_attention(bench *b, const ht_hparams *h, int window, bool halve
             table[p * dim + 2 * i] = (float)cos(angle), table[p * dim + 2 * i + 1] = (float)sin(angle);
         }
     fill(weight, dim);
-    b->kv = (ht_kv_layer){ht_pages_alloc(kv_bytes), ht_pages_alloc(kv_bytes), total + 3};
+    b->kv = (ht_kv_layer){ht_pages_alloc(kv_bytes), ht_pages_alloc(kv_bytes), total + 3, type};
     ht_op rope = {.kind = HT_OP_ROPE,
                   .name = "rope",
                   .in = HT_SLOT_QKV,
@@ -346,8 +347,10 @@ static void test_attention(bench *b, const ht_hparams *h, int window, bool halve
             if (head >= heads)
                 for (size_t i = 0; i < dim; i++) {
                     const size_t at = (((head - heads) % kvs) * (total + 3) + t) * dim + i;
-                    const double kept = (double)ht_f16_to_f32((value ? b->kv.values : b->kv.keys)[at]);
-                    check(kept, to[i], fabs(to[i]) * 0x1p-10 + 1e-6,
+                    const void *cache = value ? b->kv.values : b->kv.keys;
+                    const double kept =
+                        (double)(type ? ((const float *)cache)[at] : ht_f16_to_f32(((const uint16_t *)cache)[at]));
+                    check(kept, to[i], fabs(to[i]) * (type ? 0x1p-20 : 0x1p-10) + 1e-6,
                           value ? "values in the cache" : "keys in the cache", b->name, t, i);
                     to[i] = kept;
                 }
@@ -445,13 +448,15 @@ static void test_device(const char *spec, ht_precision precision) {
             test_matmuls(&b), test_embed(&b);
         test_norm(&b, &shapes[i]);
         test_glu(&b, &shapes[i]);
-        test_attention(&b, &shapes[i], 0, true, i == 1, 0, 1);
-        test_attention(&b, &shapes[i], 0, false, false, 0, 2);
-        test_attention(&b, &shapes[i], 0, true, true, 0, 33);
-        test_attention(&b, &shapes[i], 0, false, i == 0, 70, 31);
-        test_attention(&b, &shapes[i], 17, true, true, 70, 67);
-        test_attention(&b, &shapes[i], 17, false, false, 130, 1);
-        test_attention(&b, &shapes[i], 512, false, false, 130, 3);
+        test_attention(&b, &shapes[i], 0, true, i == 1, 0, 1, HT_KV_F16);
+        test_attention(&b, &shapes[i], 0, false, false, 0, 2, HT_KV_F32);
+        test_attention(&b, &shapes[i], 0, false, false, 0, 2, HT_KV_F16);
+        test_attention(&b, &shapes[i], 17, true, true, 70, 67, HT_KV_F32);
+        test_attention(&b, &shapes[i], 0, true, true, 0, 33, HT_KV_F16);
+        test_attention(&b, &shapes[i], 0, false, i == 0, 70, 31, HT_KV_F16);
+        test_attention(&b, &shapes[i], 17, true, true, 70, 67, HT_KV_F16);
+        test_attention(&b, &shapes[i], 17, false, false, 130, 1, HT_KV_F16);
+        test_attention(&b, &shapes[i], 512, false, false, 130, 3, HT_KV_F16);
         b.device->ops->close(b.device);
     }
 }

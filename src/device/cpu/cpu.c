@@ -468,8 +468,14 @@ static void rope_item(void *context, size_t t, int thread) {
     }
     for (int i = 0; i < h->kv_heads; i++) {
         const size_t at = ((size_t)i * kv->positions + position) * dim;
-        job->cpu->kernels->to_half(qkv + (size_t)(h->heads + i) * dim, dim, kv->keys + at);
-        job->cpu->kernels->to_half(qkv + (size_t)(h->heads + h->kv_heads + i) * dim, dim, kv->values + at);
+        const float *key = qkv + (size_t)(h->heads + i) * dim, *value = key + (size_t)h->kv_heads * dim;
+        if (kv->type == HT_KV_F32) {
+            memcpy((float *)kv->keys + at, key, dim * sizeof *key);
+            memcpy((float *)kv->values + at, value, dim * sizeof *value);
+        } else {
+            job->cpu->kernels->to_half(key, dim, (uint16_t *)kv->keys + at);
+            job->cpu->kernels->to_half(value, dim, (uint16_t *)kv->values + at);
+        }
     }
 }
 
@@ -481,6 +487,7 @@ static void attention_item(void *context, size_t item, int thread) {
     const ht_binding *b = job->binding;
     const ht_kv_layer *kv = &b->kv[op->layer];
     const size_t dim = (size_t)h->head_dim, group = (size_t)(h->heads / h->kv_heads);
+    const size_t kv_size = kv->type == HT_KV_F32 ? sizeof(float) : sizeof(uint16_t);
     const bool few = job->block == 0;
     const size_t blocks = few ? 1 : (b->tokens + job->block - 1) / job->block;
     /* the last blocks see the most keys: hand them out first */
@@ -490,8 +497,9 @@ static void attention_item(void *context, size_t item, int thread) {
                           .query_stride = b->slots[op->in].stride,
                           .out = slot_row(b, op->out, first) + head * dim,
                           .out_stride = b->slots[op->out].stride,
-                          .keys = kv->keys + kv_head * kv->positions * dim,
-                          .values = kv->values + kv_head * kv->positions * dim,
+                          .keys = (const char *)kv->keys + kv_head * kv->positions * dim * kv_size,
+                          .values = (const char *)kv->values + kv_head * kv->positions * dim * kv_size,
+                          .kv_type = kv->type,
                           .head_dim = dim,
                           .heads = few ? 1 : group,
                           .position = b->position + first,

@@ -90,10 +90,11 @@ typedef struct ht_attention_job {
     size_t query_stride;
     float *out; /* token t, head h at out + t * out_stride + h * head_dim */
     size_t out_stride;
-    const uint16_t *keys, *values; /* of one kv head: [position][head_dim] */
-    size_t head_dim, heads;        /* heads: query heads that share this kv head, following each other */
-    size_t position, tokens;       /* first token's position, and how many tokens */
-    size_t window;                 /* 0: all */
+    const void *keys, *values; /* of one kv head: [position][head_dim], fp16 or float32 */
+    ht_kv_type kv_type;
+    size_t head_dim, heads;  /* heads: query heads that share this kv head, following each other */
+    size_t position, tokens; /* first token's position, and how many tokens */
+    size_t window;           /* 0: all */
     float scale;
     float *scratch; /* attention_scratch(...) floats, 64-byte aligned */
 } ht_attention_job;

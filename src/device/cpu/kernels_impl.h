@@ -577,20 +577,28 @@ INLINE size_t first_visible(const ht_attention_job *j, size_t position) {
     return j->window && position + 1 > j->window ? position + 1 - j->window : 0;
 }
 
-INLINE vf half_dot(const float *q, const uint16_t *k, size_t dim) {
+INLINE vf kv_load(const void *cache, size_t at, bool wide) {
+    return wide ? vf_load((const float *)cache + at) : vf_half((const uint16_t *)cache + at);
+}
+
+INLINE float kv_value(const void *cache, size_t at, bool wide) {
+    return wide ? ((const float *)cache)[at] : ht_f16_to_f32(((const uint16_t *)cache)[at]);
+}
+
+INLINE vf key_dot(const float *q, const void *keys, size_t at, size_t dim, bool wide) {
     vf sum[2] = {vf_zero(), vf_zero()};
     size_t d = 0;
     for (; d + 2 * VW <= dim; d += 2 * VW)
         for (int i = 0; i < 2; i++)
-            sum[i] = vf_fma(vf_load(q + d + i * VW), vf_half(k + d + i * VW), sum[i]);
+            sum[i] = vf_fma(vf_load(q + d + i * VW), kv_load(keys, at + d + i * VW, wide), sum[i]);
     vf total = vf_add(sum[0], sum[1]);
     for (; d + VW <= dim; d += VW)
-        total = vf_fma(vf_load(q + d), vf_half(k + d), total);
+        total = vf_fma(vf_load(q + d), kv_load(keys, at + d, wide), total);
     return total;
 }
 
 /* One token, one head: scores of a block of positions, then its values. */
-static void attend_one(const ht_attention_job *j, const float *q, size_t position, float *out) {
+INLINE void attend_one(const ht_attention_job *j, const float *q, size_t position, float *out, bool wide) {
     enum { BLOCK = 64 };
     const size_t dim = j->head_dim, whole = dim / VW * VW;
     float most = -INFINITY, total = 0;
@@ -600,10 +608,9 @@ static void attend_one(const ht_attention_job *j, const float *q, size_t positio
         const size_t n = ht_min_size(BLOCK, position + 1 - p0);
         float block_most = most;
         for (size_t i = 0; i < n; i++) {
-            const uint16_t *k = j->keys + (p0 + i) * dim;
-            float s = vf_hsum(half_dot(q, k, dim));
+            float s = vf_hsum(key_dot(q, j->keys, (p0 + i) * dim, dim, wide));
             for (size_t d = whole; d < dim; d++)
-                s += q[d] * ht_f16_to_f32(k[d]);
+                s += q[d] * kv_value(j->keys, (p0 + i) * dim + d, wide);
             score[i] = s * j->scale;
             if (score[i] > block_most)
                 block_most = score[i];
@@ -625,13 +632,13 @@ static void attend_one(const ht_attention_job *j, const float *q, size_t positio
         for (size_t d = 0; d < whole; d += VW) {
             vf acc = vf_mul(vf_load(out + d), vf_bcast(fade));
             for (size_t i = 0; i < n; i++)
-                acc = vf_fma(vf_half(j->values + (p0 + i) * dim + d), vf_bcast(score[i]), acc);
+                acc = vf_fma(kv_load(j->values, (p0 + i) * dim + d, wide), vf_bcast(score[i]), acc);
             vf_store(out + d, acc);
         }
         for (size_t d = whole; d < dim; d++) {
             out[d] *= fade;
             for (size_t i = 0; i < n; i++)
-                out[d] += ht_f16_to_f32(j->values[(p0 + i) * dim + d]) * score[i];
+                out[d] += kv_value(j->values, (p0 + i) * dim + d, wide) * score[i];
         }
     }
     for (size_t d = 0; d < dim; d++)
@@ -698,7 +705,7 @@ static void tile_block(const ht_attention_job *j, tile_state s, size_t q0, size_
         panel_product(values + d, dim, weight, n, s.out + d, dim);
 }
 
-static void attend_tiles(const ht_attention_job *j) {
+INLINE void attend_tiles(const ht_attention_job *j, bool wide) {
     const size_t dim = j->head_dim, tiles = (j->tokens + TILE - 1) / TILE;
     float *keys = j->scratch, *values = keys + PASS_ROWS * dim, *states = values + PASS_ROWS * dim;
     for (size_t h = 0; h < j->heads; h++)
@@ -719,10 +726,10 @@ static void attend_tiles(const ht_attention_job *j) {
         for (size_t i = 0; i < n; i++)
             for (size_t d = 0; d < dim; d += VW) {
                 _Alignas(64) float row[VW];
-                vf_store(row, vf_half(j->keys + (p0 + i) * dim + d));
+                vf_store(row, kv_load(j->keys, (p0 + i) * dim + d, wide));
                 for (size_t l = 0; l < VW; l++)
                     keys[(d + l) * PASS_ROWS + i] = row[l];
-                vf_store(values + i * dim + d, vf_half(j->values + (p0 + i) * dim + d));
+                vf_store(values + i * dim + d, kv_load(j->values, (p0 + i) * dim + d, wide));
             }
         for (size_t i = n; i < PASS_ROWS; i++)
             for (size_t d = 0; d < dim; d++)
@@ -745,15 +752,22 @@ static void attend_tiles(const ht_attention_job *j) {
         }
 }
 
-static void attention(const ht_attention_job *j) {
+INLINE void attend(const ht_attention_job *j, bool wide) {
     if (j->tokens >= 4 && j->head_dim % PASS_ROWS == 0) {
-        attend_tiles(j);
+        attend_tiles(j, wide);
         return;
     }
     for (size_t t = 0; t < j->tokens; t++)
         for (size_t h = 0; h < j->heads; h++)
             attend_one(j, j->queries + t * j->query_stride + h * j->head_dim, j->position + t,
-                       j->out + t * j->out_stride + h * j->head_dim);
+                       j->out + t * j->out_stride + h * j->head_dim, wide);
+}
+
+static void attention(const ht_attention_job *j) {
+    if (j->kv_type == HT_KV_F32)
+        attend(j, true);
+    else
+        attend(j, false);
 }
 
 static size_t attention_scratch(size_t dim, size_t heads, size_t tokens) {
