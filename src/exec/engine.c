@@ -64,13 +64,9 @@ static ht_status open_devices(ht_engine *engine, const ht_engine_options *option
         ht_status status = ht_device_open(spec, &device, &engine->devices[engine->n_devices], error);
         if (status)
             return status;
-        engine->names[engine->n_devices] =
-            engine->devices[engine->n_devices]->ops->caps(engine->devices[engine->n_devices])->name;
         engine->n_devices++;
         list += length + (list[length] == ',');
     }
-    engine->info.devices = engine->names;
-    engine->info.n_devices = engine->n_devices;
     return HT_OK;
 }
 
@@ -149,6 +145,22 @@ static ht_status read_options(ht_engine *engine, const ht_engine_options *option
     return HT_OK;
 }
 
+/* info.devices: those that have something to compute. */
+static void name_devices(ht_engine *engine) {
+    for (size_t d = 0; d < engine->n_devices; d++) {
+        const char *name = engine->devices[d]->ops->caps(engine->devices[d])->name;
+        bool used = false;
+        for (size_t i = 0; i < engine->n_steps && !used; i++)
+            for (size_t s = 0; s < engine->steps[i].n_slices; s++)
+                used |= engine->steps[i].slices[s].device == (int)d;
+        if (used)
+            engine->names[engine->info.n_devices++] = name;
+        else
+            ht_log(HT_LOG_WARN, "%s has nothing to compute: the devices named before it take every operator", name);
+    }
+    engine->info.devices = engine->names;
+}
+
 ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht_engine **out, ht_error *error) {
     static const ht_engine_options defaults;
     if (!options)
@@ -172,6 +184,7 @@ ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht
         ht_engine_destroy(engine);
         return status;
     }
+    name_devices(engine);
     for (size_t d = 0; d < engine->n_devices; d++) {
         const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
         if (caps->kind == HT_DEVICE_CPU)
