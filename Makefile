@@ -5,6 +5,7 @@ PROMPT ?= Explain in two sentences why the sky is blue.
 PREFIX ?= /usr/local
 JOBS   ?= $(shell nproc)
 CMAKE_FLAGS ?=
+MAKEFLAGS += --no-print-directory
 
 .PHONY: help build demo models check test bench format install clean
 .DEFAULT_GOAL := build

@@ -130,7 +130,7 @@ def machine():
     seen = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if flag in flags.split()]
     memory = re.search(r"MemTotal:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text())
     return {"cpu": cpu, "cores": os.cpu_count(), "isa": seen, "memory_gib": round(int(memory[1]) / 2**20, 1),
-            "kernel": platform.release()}
+            "kernel": platform.release().split("-")[0]}
 
 
 def spread(values):
@@ -148,17 +148,18 @@ def markdown(rows):
     return "\n".join(lines)
 
 
-def git_commit():
-    done = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty", "--exclude=*"], capture_output=True,
-                          text=True)
-    return done.stdout.strip() or "unknown"
+def hetero_commit(binary):
+    """The commit that the binary was built from, which need not be the one checked out."""
+    found = re.search(r"commit ([0-9a-z-]+)", call([binary, "--version"]))
+    return found[1] if found else "unknown"
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hetero", type=pathlib.Path, default=ROOT / "build" / "hetero")
     parser.add_argument("--llama-bin", metavar="DIR", help="llama.cpp's tools, built already (default: build them)")
-    parser.add_argument("--scratch", type=pathlib.Path, default=ROOT / ".scratch", help="where things are built and kept")
+    parser.add_argument("--scratch", type=pathlib.Path, default=ROOT / ".scratch",
+                        help="where things are built and kept (default: .scratch)")
     parser.add_argument("--model-dir", type=pathlib.Path, help="where synthetic models are (default: SCRATCH/models)")
     parser.add_argument("--models", default=",".join(DEFAULT_MODELS),
                         help="smollm2, 1B-TYPE, files (default: %(default)s)")
@@ -194,7 +195,7 @@ def run(args):
     began = datetime.datetime.now(datetime.timezone.utc)
     rows = [measure(args, binaries, pathlib.Path(name).name, model, phase, int(threads))
             for name, model in models for phase in args.phases.split(",") for threads in args.threads.split(",")]
-    result = {"date": began.isoformat(timespec="seconds"), "machine": machine(), "commit": git_commit(),
+    result = {"date": began.isoformat(timespec="seconds"), "machine": machine(), "commit": hetero_commit(args.hetero),
               "llama_cpp": {"package": f"{llama_cpp.PACKAGE}=={llama_cpp.VERSION}" if not args.llama_bin else "given",
                             "commit": llama_cpp.commit(binaries)},
               "precision": args.precision, "devices": args.devices, "rounds": args.rounds,
