@@ -32,6 +32,6 @@ int ht_core_count(uint64_t cores); /* bits set */
 
 /* Blocks until every dependency on another device than `self` is complete (an in-order queue keeps its own order). For
  * devices that cannot wait in their own queue. */
-ht_status ht_wait_all(const ht_device *self, const ht_dependency *after, size_t n_after, ht_error *error);
+ht_status ht_wait_all(const ht_device *self, const ht_dependency *after, size_t n_after, ht_sync sync, ht_error *error);
 
 #endif

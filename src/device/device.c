@@ -195,12 +195,13 @@ ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_
     return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': no such runtime (known: %sgpu, npu)", name, list);
 }
 
-ht_status ht_wait_all(const ht_device *self, const ht_dependency *after, size_t n_after, ht_error *error) {
+ht_status ht_wait_all(const ht_device *self, const ht_dependency *after, size_t n_after, ht_sync sync,
+                      ht_error *error) {
     for (size_t i = 0; i < n_after; i++) {
         ht_device *other = after[i].device;
         if (other == self || other->ops->completed(other) >= after[i].ticket)
             continue;
-        ht_status status = other->ops->wait(other, after[i].ticket, HT_SYNC_EVENT, error);
+        ht_status status = other->ops->wait(other, after[i].ticket, sync, error);
         if (status != HT_OK)
             return status;
     }

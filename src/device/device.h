@@ -21,8 +21,8 @@ typedef enum ht_device_kind { HT_DEVICE_CPU, HT_DEVICE_GPU, HT_DEVICE_NPU } ht_d
 typedef enum ht_sync { HT_SYNC_FINISH, HT_SYNC_EVENT, HT_SYNC_CALLBACK, HT_SYNC_FLAG } ht_sync;
 
 /* Which part of an operator a task computes. Rows are output features of a MATMUL; the reduction range is a range of its
- * columns (a partial sum unless it is all of them). A slice of another operator is whole: all zeros. Tokens are chosen at
- * submit. */
+ * columns (a partial sum unless it is all of them). A slice of another operator is whole: all zeros; one of a
+ * MATMUL names its rows and columns. Tokens are chosen at submit. */
 typedef struct ht_slice {
     size_t row_begin, row_end;
     size_t reduction_begin, reduction_end;
@@ -49,6 +49,7 @@ typedef struct ht_binding {
     const ht_kv_layer *kv; /* [layers] */
     size_t position;
     size_t tokens;
+    ht_sync sync; /* for waits on other devices that the submit does itself */
 } ht_binding;
 
 typedef struct ht_device_caps {
@@ -87,16 +88,22 @@ typedef struct ht_device_ops {
     const ht_device_caps *(*caps)(const ht_device *device);
     /* NULL: yes; else why not, for a person. */
     const char *(*refuses)(const ht_device *device, const ht_op *op, const ht_slice *slice);
-    /* Memory that is to be a pool slot becomes visible to the device; optional (NULL: host memory needs nothing). */
+    /* Memory that is to be a pool slot becomes visible to the device; optional (NULL: host memory needs nothing). The memory
+     * must outlive the device. */
     ht_status (*import)(ht_device *device, void *host, size_t bytes, ht_error *error);
     /* The operator outlives the task. Reads weights from op->parts, keeps its own copy of what the slice needs. */
     ht_status (*prepare)(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **task, ht_error *error);
     void (*release)(ht_device *device, ht_task *task);
     size_t (*task_bytes)(const ht_task *task); /* memory its weights hold; for the account */
+    /* Does now what the first submit of `tokens` tokens would have to do: builds graphs, compiles kernels. Optional. */
+    ht_status (*warm)(ht_device *device, ht_task *task, size_t tokens, ht_error *error);
     /* Starts once every dependency is complete. */
     ht_status (*submit)(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
                         size_t n_after, ht_ticket *ticket, ht_error *error);
-    ht_ticket (*completed)(ht_device *device); /* never blocks */
+    /* Never blocks, and cannot report failure: a command that failed counts as complete, and every later wait says so. Who
+     * joins by polling calls wait once more. */
+    ht_ticket (*completed)(ht_device *device);
+    /* HT_SYNC_FINISH may drain the whole queue, the others wait for no more than the ticket. */
     ht_status (*wait)(ht_device *device, ht_ticket ticket, ht_sync sync, ht_error *error);
 } ht_device_ops;
 

@@ -87,6 +87,14 @@ static ht_status prepare_step(ht_engine *engine, ht_step *step, ht_error *error)
         ht_status status = device->ops->prepare(device, step->op, &whole, &step->slices[0].task, error);
         if (status)
             return status;
+        /* a full chunk and a decode step, so that the first request does not wait for graphs; the head takes one token */
+        const bool head = step->op->out == HT_SLOT_LOGITS;
+        if (device->ops->warm && !head)
+            status = device->ops->warm(device, step->slices[0].task, (size_t)engine->info.chunk, error);
+        if (device->ops->warm && !status)
+            status = device->ops->warm(device, step->slices[0].task, 1, error);
+        if (status)
+            return status;
         engine->info.weight_bytes += device->ops->task_bytes ? device->ops->task_bytes(step->slices[0].task) : 0;
         return HT_OK;
     }
@@ -296,7 +304,7 @@ static ht_status run_step(ht_engine *engine, const ht_step *step, const ht_bindi
 
 ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
                             const atomic_bool *cancel, ht_error *error) {
-    const ht_binding binding = {engine->slots, kv, position, n};
+    const ht_binding binding = {engine->slots, kv, position, n, engine->sync};
     memcpy(engine->slots[HT_SLOT_IDS].data, ids, n * sizeof *ids);
     for (size_t i = 0; i + HEAD_STEPS < engine->n_steps; i++) {
         if (cancel && atomic_load_explicit(cancel, memory_order_relaxed))
@@ -318,7 +326,7 @@ ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const fl
     for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
         if (slot != HT_SLOT_LOGITS)
             slots[slot].data = (float *)slots[slot].data + first * slots[slot].stride;
-    const ht_binding binding = {slots, NULL, 0, count};
+    const ht_binding binding = {slots, NULL, 0, count, engine->sync};
     for (size_t i = engine->n_steps - HEAD_STEPS; i < engine->n_steps; i++) {
         ht_status status = run_step(engine, &engine->steps[i], &binding, error);
         if (status)

@@ -111,7 +111,7 @@ static bool run_op(bench *b, const ht_op *op, const ht_slice *slice, size_t toke
     ht_task *task;
     if (ops->prepare(b->device, op, slice, &task, &error))
         fail_msg("prepare %s: %s", op->name, error.text);
-    const ht_binding binding = {b->slots, &b->kv, position, tokens};
+    const ht_binding binding = {b->slots, &b->kv, position, tokens, HT_SYNC_EVENT};
     ht_ticket ticket;
     if (ops->submit(b->device, task, &binding, NULL, 0, &ticket, &error))
         fail_msg("submit %s: %s", op->name, error.text);

@@ -197,10 +197,15 @@ static void run_alone(ht_device *device, const layer *l, size_t begin, size_t en
         for (int strided = 0; strided < 2; strided++) {
             slots[HT_SLOT_FFN].stride = strided ? STRIDE_OUT : ROWS;
             ht_binding binding = {.slots = slots, .tokens = token_counts[i]};
+            ht_error warm_error = {0};
+            if (device->ops->warm && device->ops->warm(device, task, token_counts[i], &warm_error) != HT_OK)
+                fail_msg("%s", warm_error.text);
+            const size_t warm_bytes = device->ops->task_bytes(task);
             fill_output();
             submit(device, task, &binding, NULL, 0, &ticket);
             join(device, ticket, (ht_sync)((2 * i + (size_t)strided) % 4));
             check_output(l, token_counts[i], begin, end, who);
+            assert_int_equal(device->ops->task_bytes(task), warm_bytes); /* the submit built nothing more */
         }
     assert_true(device->ops->task_bytes(task) >= (end - begin) * COLS / 2);
     device->ops->release(device, task);

@@ -531,7 +531,7 @@ static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *
     if (binding->tokens > cpu->max_tokens)
         return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: %zu tokens at once, opened for %zu", binding->tokens,
                        cpu->max_tokens);
-    ht_status status = ht_wait_all(device, after, n_after, error);
+    ht_status status = ht_wait_all(device, after, n_after, binding->sync, error);
     if (status)
         return status;
     run_job job = {.cpu = cpu, .task = task, .binding = binding};

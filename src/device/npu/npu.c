@@ -195,19 +195,37 @@ static size_t choose_length(const npu_device *d, size_t tokens) {
     return i;
 }
 
+/* The graph of one length, unless it is there. */
+static ht_status build(npu_device *d, ht_task *task, size_t i, ht_error *error) {
+    if (task->programs[i])
+        return HT_OK;
+    size_t bytes = 0;
+    ht_status status =
+        d->runtime->compile(d->npu, &task->graph, (size_t)d->lengths[i], &task->programs[i], &bytes, error);
+    if (status == HT_OK)
+        task->bytes += bytes;
+    return status;
+}
+
+static ht_status npu_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {
+    npu_device *d = (npu_device *)device;
+    ht_status status = HT_OK;
+    while (tokens > 0 && status == HT_OK) { /* the pieces that submit cuts them into */
+        size_t i = choose_length(d, tokens);
+        status = build(d, task, i, error);
+        tokens -= ht_min_size(tokens, (size_t)d->lengths[i]);
+    }
+    return status;
+}
+
 /* Runs `tokens` <= lengths[i] tokens; token 0's values at in and out, rows of the slot in_stride and out_stride apart.
  * */
 static ht_status run(npu_device *d, ht_task *task, size_t i, size_t tokens, float *in, size_t in_stride, float *out,
                      size_t out_stride, ht_error *error) {
     size_t length = (size_t)d->lengths[i], cols = task->graph.cols, rows = task->graph.rows;
-    ht_status status = HT_OK;
-    if (!task->programs[i]) {
-        size_t bytes = 0;
-        status = d->runtime->compile(d->npu, &task->graph, length, &task->programs[i], &bytes, error);
-        if (status != HT_OK)
-            return status;
-        task->bytes += bytes;
-    }
+    ht_status status = build(d, task, i, error);
+    if (status != HT_OK)
+        return status;
     bool whole = tokens == length;
     float *from = in, *to = out;
     if (!whole || (length > 1 && in_stride != cols)) {
@@ -234,7 +252,7 @@ static ht_status npu_submit(ht_device *device, ht_task *task, const ht_binding *
                             size_t n_after, ht_ticket *ticket, ht_error *error) {
     npu_device *d = (npu_device *)device;
     const ht_view *in = &binding->slots[task->graph.op->in], *out = &binding->slots[task->graph.op->out];
-    ht_status status = ht_wait_all(device, after, n_after, error);
+    ht_status status = ht_wait_all(device, after, n_after, binding->sync, error);
     for (size_t done = 0; done < binding->tokens && status == HT_OK;) {
         size_t left = binding->tokens - done, i = choose_length(d, left);
         size_t tokens = ht_min_size(left, (size_t)d->lengths[i]);
@@ -280,6 +298,7 @@ const ht_device_ops ht_device_openvino = {
     .prepare = npu_prepare,
     .release = npu_release,
     .task_bytes = npu_task_bytes,
+    .warm = npu_warm,
     .submit = npu_submit,
     .completed = npu_completed,
     .wait = npu_wait,

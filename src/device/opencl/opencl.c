@@ -364,7 +364,7 @@ static ht_status opencl_submit(ht_device *device, ht_task *task, const ht_bindin
         status = find_place(d, op, binding, op->out, task->slice.row_begin, task->rows, &out, error);
     /* Thin: the host waits for the others. A GPU that is to stay busy across a join needs user events here. */
     if (status == HT_OK)
-        status = ht_wait_all(device, after, n_after, error);
+        status = ht_wait_all(device, after, n_after, binding->sync, error);
     if (status == HT_OK && d->last - opencl_completed(device) == HT_CL_IN_FLIGHT)
         status = opencl_wait(device, d->done + 1, HT_SYNC_EVENT, error);
     cl_event event = NULL;
