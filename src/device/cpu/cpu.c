@@ -5,7 +5,6 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -255,7 +254,7 @@ static ht_status reserve_acts(cpu_device *cpu, size_t cols, ht_error *error) {
     const size_t padded = ht_round_up(cols, HT_STEP), steps = padded / HT_STEP, tokens = cpu->max_tokens;
     size_t coded = steps * tokens * (HT_STEP + 2 * sizeof(float) + 5 * sizeof(int32_t)) + 16 * 64;
     size_t floats = padded * ht_round_up(tokens, cpu->kernels->tile) * sizeof(float);
-    size_t bytes = ht_max_size(coded, 0) + floats + 4096;
+    size_t bytes = coded + floats + 4096;
     uint8_t *pages = ht_pages_alloc(bytes);
     if (!pages)
         return ht_fail(error, HT_ERROR_MEMORY, "cpu: no memory for activations of %zu tokens", tokens);
@@ -353,8 +352,6 @@ static void *take(uint8_t **at, size_t bytes) {
 }
 
 static void lay_out_acts(run_job *job) {
-    static const ht_sums sums_of[HT_FORM_COUNT] = {
-        [HT_FORM_4] = HT_SUMS_8, [HT_FORM_6] = HT_SUMS_32, [HT_FORM_8] = HT_SUMS_128, [HT_FORM_6S16] = HT_SUMS_32H};
     cpu_device *cpu = job->cpu;
     ht_acts *a = &cpu->acts;
     const size_t tokens = job->binding->tokens,
@@ -372,7 +369,7 @@ static void lay_out_acts(run_job *job) {
         }
         job->codes = true;
         if (ht_forms[form].bias)
-            sums[sums_of[form]] = true;
+            sums[ht_forms[form].sums] = true;
     }
     if (job->floats)
         a->floats = take(&at, ht_round_up(tokens, cpu->kernels->tile) * cols * sizeof(float));
@@ -442,15 +439,6 @@ static void glu_item(void *context, size_t t, int thread) {
     job->cpu->kernels->glu(op->activation, gate, gate + n, n, slot_row(job->binding, op->out, t));
 }
 
-static void head_norm(float *head, const float *weight, size_t dim, float eps) {
-    double sum = 0;
-    for (size_t i = 0; i < dim; i++)
-        sum += (double)head[i] * (double)head[i];
-    const float scale = (float)(1 / sqrt(sum / (double)dim + (double)eps));
-    for (size_t i = 0; i < dim; i++)
-        head[i] *= scale * weight[i];
-}
-
 static void rope_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
@@ -463,7 +451,7 @@ static void rope_item(void *context, size_t t, int thread) {
         float *head = qkv + (size_t)i * dim;
         const float *weight = i < h->heads ? op->q_norm : op->k_norm;
         if (weight)
-            head_norm(head, weight, dim, op->eps);
+            job->cpu->kernels->norm(head, NULL, NULL, weight, op->eps, dim, head);
         job->cpu->kernels->rope(head, table, (size_t)op->rope_dim, op->rope_halves);
     }
     for (int i = 0; i < h->kv_heads; i++) {

@@ -36,28 +36,32 @@ typedef enum ht_pack_form {
     HT_FORM_COUNT
 } ht_pack_form;
 
+/* Sums of a step's int8 activations times -bias, ready to start an int32 accumulator: one array for each bias in use. */
+typedef enum ht_sums { HT_SUMS_8, HT_SUMS_32, HT_SUMS_128, HT_SUMS_32H, HT_SUMS_COUNT } ht_sums;
+
 typedef struct ht_form_traits {
-    int bits;    /* of a code; 0: float form */
-    int bias;    /* u = code + bias; w = scale * (u - bias) + ... */
-    bool offset; /* w = scale * u + offset, bias 0 */
-    bool super;  /* two-level scales */
-    int halves;  /* scales a step: 1, or 2 (groups of 16) */
+    int bits;     /* of a code; 0: float form */
+    int bias;     /* u = code + bias; w = scale * (u - bias) + ... */
+    bool offset;  /* w = scale * u + offset, bias 0 */
+    bool super;   /* two-level scales */
+    int halves;   /* scales a step: 1, or 2 (groups of 16) */
+    ht_sums sums; /* which sums take the bias back, if there is one */
     int step_bytes, head_bytes;
 } ht_form_traits;
 /* In the header, so that every kernel folds its row into constants. */
 __attribute__((unused)) static const ht_form_traits ht_forms[HT_FORM_COUNT] = {
-    /*                bits bias offset super halves step_bytes             head */
-    [HT_FORM_4] = {4, 8, false, false, 1, 64 + 512, 0},
-    [HT_FORM_4O] = {4, 0, true, false, 1, 128 + 512, 0},
-    [HT_FORM_4SO] = {4, 0, true, true, 1, 64 + 512, 128},
-    [HT_FORM_6] = {6, 32, false, false, 1, 64 + 768, 0},
-    [HT_FORM_6O] = {6, 0, true, false, 1, 128 + 768, 0},
-    [HT_FORM_6SO] = {6, 0, true, true, 1, 64 + 768, 128},
-    [HT_FORM_6S16] = {6, 32, false, true, 2, 64 + 768, 64},
-    [HT_FORM_8] = {8, 128, false, false, 1, 64 + 1024, 0},
-    [HT_FORM_F16] = {0, 0, false, false, 0, 2 * HT_STRIP *HT_STEP, 0},
-    [HT_FORM_BF16] = {0, 0, false, false, 0, 2 * HT_STRIP *HT_STEP, 0},
-    [HT_FORM_F32] = {0, 0, false, false, 0, 4 * HT_STRIP *HT_STEP, 0},
+    /* bits, bias, offset, super, halves, sums, step_bytes, head_bytes */
+    [HT_FORM_4] = {4, 8, false, false, 1, HT_SUMS_8, 64 + 512, 0},
+    [HT_FORM_4O] = {4, 0, true, false, 1, HT_SUMS_8, 128 + 512, 0},
+    [HT_FORM_4SO] = {4, 0, true, true, 1, HT_SUMS_8, 64 + 512, 128},
+    [HT_FORM_6] = {6, 32, false, false, 1, HT_SUMS_32, 64 + 768, 0},
+    [HT_FORM_6O] = {6, 0, true, false, 1, HT_SUMS_8, 128 + 768, 0},
+    [HT_FORM_6SO] = {6, 0, true, true, 1, HT_SUMS_8, 64 + 768, 128},
+    [HT_FORM_6S16] = {6, 32, false, true, 2, HT_SUMS_32H, 64 + 768, 64},
+    [HT_FORM_8] = {8, 128, false, false, 1, HT_SUMS_128, 64 + 1024, 0},
+    [HT_FORM_F16] = {0, 0, false, false, 0, HT_SUMS_8, 2 * (HT_STRIP * HT_STEP), 0},
+    [HT_FORM_BF16] = {0, 0, false, false, 0, HT_SUMS_8, 2 * (HT_STRIP * HT_STEP), 0},
+    [HT_FORM_F32] = {0, 0, false, false, 0, HT_SUMS_8, 4 * (HT_STRIP * HT_STEP), 0},
 };
 
 typedef struct ht_packed {
@@ -68,9 +72,6 @@ typedef struct ht_packed {
     size_t bytes;
     float *bias; /* [strips * 32] or NULL */
 } ht_packed;
-
-/* Sums of a step's int8 activations times -bias, ready to start an int32 accumulator: one array for each bias in use. */
-typedef enum ht_sums { HT_SUMS_8, HT_SUMS_32, HT_SUMS_128, HT_SUMS_32H, HT_SUMS_COUNT } ht_sums;
 
 /* Activations of one matmul, in the layouts the kernels read. `tokens` is the stride of the arrays below. */
 typedef struct ht_acts {

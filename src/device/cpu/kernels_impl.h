@@ -92,51 +92,11 @@ INLINE void load_scales(ht_pack_form form, const uint8_t *strip, size_t step, in
         *offset = vf_half((const uint16_t *)(const void *)(here + 64) + row);
 }
 
-INLINE int form_bits(ht_pack_form form) {
-    return form == HT_FORM_8 ? 8 : (form == HT_FORM_4 || form == HT_FORM_4O || form == HT_FORM_4SO) ? 4 : 6;
-}
-INLINE bool form_offset(ht_pack_form form) {
-    return form == HT_FORM_4O || form == HT_FORM_4SO || form == HT_FORM_6O || form == HT_FORM_6SO;
-}
-INLINE size_t form_codes_at(ht_pack_form form) { /* bytes before the codes of a step */
-    switch (form) {
-    case HT_FORM_4:
-    case HT_FORM_6:
-    case HT_FORM_8:
-        return 64;
-    case HT_FORM_4O:
-    case HT_FORM_6O:
-        return 128;
-    default:
-        return 64; /* two rows of 32 int8 */
-    }
-}
-INLINE float form_bias(ht_pack_form form) {
-    switch (form) {
-    case HT_FORM_4:
-        return 8;
-    case HT_FORM_6:
-    case HT_FORM_6S16:
-        return 32;
-    case HT_FORM_8:
-        return 128;
-    default:
-        return 0;
-    }
+INLINE size_t form_codes_at(ht_pack_form form) { /* bytes before the codes of a step: fp16 rows, or two rows of int8 */
+    return ht_forms[form].offset && !ht_forms[form].super ? 128 : 64;
 }
 INLINE const int32_t *form_sums(ht_pack_form form, const ht_acts *acts) {
-    switch (form) {
-    case HT_FORM_4:
-        return acts->sums[HT_SUMS_8];
-    case HT_FORM_6:
-        return acts->sums[HT_SUMS_32];
-    case HT_FORM_8:
-        return acts->sums[HT_SUMS_128];
-    case HT_FORM_6S16:
-        return acts->sums[HT_SUMS_32H];
-    default:
-        return NULL;
-    }
+    return ht_forms[form].bias ? acts->sums[ht_forms[form].sums] : NULL;
 }
 
 /* ---- activations ------------------------------------------------------------------------------------------------------ */
@@ -251,7 +211,7 @@ INLINE void load_step(ht_pack_form form, const uint8_t *strip, size_t step, int 
     for (int r = 0; r < RV; r++) {
         offset[r] = vf_zero();
         load_scales(form, strip, step, v0 + r, scale[r], &offset[r]);
-        load_codes(form_bits(form), codes, v0 + r, quads[r]);
+        load_codes(ht_forms[form].bits, codes, v0 + r, quads[r]);
     }
 }
 
@@ -277,7 +237,7 @@ INLINE void fast_one(ht_pack_form form, const ht_packed *p, size_t strip, const 
             for (int r = 0; r < RV; r++) {
                 vf *sum = &acc[pass * RV + r];
                 *sum = vf_fma(dot[r], x_scale, *sum);
-                if (form_offset(form))
+                if (ht_forms[form].offset)
                     *sum = vf_fma(offset[r], vf_bcast(a->scaled_sums[s]), *sum);
             }
         }
@@ -311,7 +271,7 @@ INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const
                     for (int r = 0; r < RV; r++) {
                         float *sum = acc + t * PASS_ROWS + r * VW;
                         vf value = vf_fma(dot[r], vf_bcast(a->scales[at + t]), vf_load(sum));
-                        if (form_offset(form))
+                        if (ht_forms[form].offset)
                             value = vf_fma(offset[r], vf_bcast(a->scaled_sums[at + t]), value);
                         vf_store(sum, value);
                     }
@@ -396,8 +356,9 @@ INLINE void panel_product(const float *panel, size_t panel_ld, const float *x, s
             for (int r = 0; r < RV; r++) {                                                               \
                 for (int j = 0; j < 8; j++) {                                                            \
                     const int h = form == HT_FORM_6S16 && j >= 4;                                        \
-                    const vf zero_at =                                                                   \
-                        form_offset(form) ? offset[r] : vf_mul(scale[r][h], vf_bcast(-form_bias(form))); \
+                    const vf zero_at = ht_forms[form].offset                                             \
+                                           ? offset[r]                                                   \
+                                           : vf_mul(scale[r][h], vf_bcast((float)-ht_forms[form].bias)); \
                     for (int b = 0; b < 4; b++) {                                                        \
                         vf w = vf_fma(code_column(quads[r][j], b), scale[r][h], zero_at);                \
                         EMIT(4 * j + b, r, w);                                                           \
@@ -619,13 +580,11 @@ INLINE void attend_one(const ht_attention_job *j, const float *q, size_t positio
             score[i] = -INFINITY;
         vf sum = vf_zero();
         for (size_t i = 0; i < BLOCK; i += VW) {
-            vf e = vf_exp(vf_sub(vf_load(score + i), vf_bcast(block_most)));
+            vf x = vf_load(score + i);
+            vf e = vf_exp_masked(vf_exp(vf_sub(x, vf_bcast(block_most))), x);
             vf_store(score + i, e);
+            sum = vf_add(sum, e);
         }
-        for (size_t i = n; i < BLOCK; i++)
-            score[i] = 0; /* exp is clamped: a masked one is tiny, not zero */
-        for (size_t i = 0; i < BLOCK; i += VW)
-            sum = vf_add(sum, vf_load(score + i));
         const float fade = most == -INFINITY ? 0 : expf(most - block_most);
         total = total * fade + vf_hsum(sum);
         most = block_most;
