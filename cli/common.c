@@ -135,6 +135,9 @@ int cli_open_session(const cli_options *options, const cli_setting *setting, ht_
         wanted.precision = HT_PRECISION_EXACT;
     if (cli_last(&options->kv) && !strcmp(cli_last(&options->kv), "f32"))
         wanted.kv_type = HT_KV_F32;
+    for (int sync = HT_SYNC_AUTO; setting->sync && sync <= HT_SYNC_FLAG; sync++)
+        if (!strcmp(setting->sync, ht_sync_name((ht_sync)sync)))
+            wanted.sync = (ht_sync)sync;
     *session = (cli_session){0};
     if (ht_engine_create(model, &wanted, &session->engine, &error))
         return cli_fail(options, &error);

@@ -29,8 +29,10 @@ static int print_json(const ht_device_info *list, size_t n) {
             device->runtime, "description", cli_json_text(device->description, strlen(device->description)),
             "memory_bytes", (json_int_t)device->memory_bytes, "dtypes", cli_json_list(device->dtypes), "static_lengths",
             lengths_json(device->static_lengths), "unified_memory", (int)device->unified_memory);
+        if (row && *device->limits)
+            json_object_set_new(row, "limits", cli_json_text(device->limits, strlen(device->limits)));
         if (row && *device->why)
-            json_object_set_new(row, "limits", cli_json_text(device->why, strlen(device->why)));
+            json_object_set_new(row, "limited", cli_json_text(device->why, strlen(device->why)));
         json_array_append_new(devices, row);
     }
     return cli_print_json(json_pack("{s:o, s:o}", "devices", devices, "missing", missing));
@@ -55,6 +57,8 @@ static void print_table(const ht_device_info *list, size_t n) {
         printf("%-*s  weights: %s; lengths: %s; memory: %s\n", name, "", device->dtypes,
                *device->static_lengths ? device->static_lengths : "any",
                device->unified_memory ? "unified" : "its own");
+        if (*device->limits)
+            printf("%-*s  %s\n", name, "", device->limits);
         if (*device->why)
             printf("%-*s  limited: %s\n", name, "", device->why);
     }

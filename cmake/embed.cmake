@@ -1,12 +1,20 @@
-# Turns text files into one C file of strings: cmake -DINPUTS=a.cl;b.cl -DOUTPUT=x.c -P embed.cmake
-# Each becomes `const char ht_cl_source_NAME[]` (NAME: the file's name up to its dot), one literal a source line.
-set(text "/* Made by cmake/embed.cmake: do not edit. */\n")
+# Turns text files into one C file: cmake -DINPUTS=a.clh;b.cl -DOUTPUT=x.c -P embed.cmake
+# The table ht_cl_sources has a row for each, in the order of INPUTS: the file's name and its text, one literal a source
+# line; a row of NULLs ends it. Whoever reads it declares it (src/device/opencl/program.c).
+set(rows "")
 foreach(input ${INPUTS})
-  get_filename_component(name "${input}" NAME_WE)
+  get_filename_component(name "${input}" NAME)
   file(READ "${input}" content)
   string(REPLACE "\\" "\\\\" content "${content}")
   string(REPLACE "\"" "\\\"" content "${content}")
-  string(REPLACE "\n" "\\n\"\n    \"" content "${content}")
-  string(APPEND text "extern const char ht_cl_source_${name}[];\nconst char ht_cl_source_${name}[] =\n    \"${content}\";\n")
+  string(REPLACE "\n" "\\n\"\n     \"" content "${content}")
+  string(APPEND rows "    {\"${name}\",\n     \"${content}\"},\n")
 endforeach()
-file(WRITE "${OUTPUT}" "${text}")
+set(type "struct ht_cl_source {\n    const char *name, *text;\n}")
+file(WRITE "${OUTPUT}" "/* Made by cmake/embed.cmake: do not edit. */
+${type};
+extern const struct ht_cl_source ht_cl_sources[];
+const struct ht_cl_source ht_cl_sources[] = {
+${rows}    {0, 0},
+};
+")

@@ -123,6 +123,7 @@ typedef struct ht_device_info {
     char description[160];   /* processor's own name */
     char dtypes[96];         /* weight forms, comma-separated: "int4,int8,f16,f32" */
     char static_lengths[96]; /* "" for a device that takes any length */
+    char limits[160];        /* what bounds it, for a person: "2 compute units, 11.7 GiB in one buffer, ..." */
     uint64_t memory_bytes;
     bool unified_memory, usable;
     char why[256]; /* if not usable or limited: why */
@@ -140,6 +141,10 @@ ht_status ht_devices_list(ht_device_info **list, size_t *n, ht_error *error);
 typedef struct ht_engine ht_engine;
 typedef enum ht_kv_type { HT_KV_F16, HT_KV_F32 } ht_kv_type;
 typedef enum ht_precision { HT_PRECISION_FAST, HT_PRECISION_EXACT } ht_precision;
+/* How the end of work on a device is waited for: draining its queue, asking an event again and again, an event's callback,
+ * sleeping for the time it took before and then watching a flag that the device writes. AUTO: what suits the device. */
+typedef enum ht_sync { HT_SYNC_AUTO, HT_SYNC_FINISH, HT_SYNC_EVENT, HT_SYNC_CALLBACK, HT_SYNC_FLAG } ht_sync;
+const char *ht_sync_name(ht_sync sync); /* "auto", "finish", "event", "callback", "flag" */
 
 typedef struct ht_engine_options { /* zero-initialise: every zero means the default */
     const char *devices;           /* "cpu", "cpu:cpus=0-1:isa=avx2", ...; NULL: all found */
@@ -148,6 +153,7 @@ typedef struct ht_engine_options { /* zero-initialise: every zero means the defa
     int context;        /* tokens a session can hold; 0: the model's own, at most 4096 */
     ht_kv_type kv_type; /* of the KV cache; F32 doubles its memory and takes away its rounding */
     int chunk;          /* tokens computed at once in prefill; 0: 512 */
+    ht_sync sync;
     ht_progress_function progress;
     void *progress_user;
 } ht_engine_options;

@@ -26,11 +26,12 @@ def processor_flags():
 
 
 @pytest.fixture(params=ISAS)
-def isa(request):
+def device(request):
+    """The CPU, once for each instruction set."""
     lacks = ISAS[request.param] - processor_flags()
     if lacks:
         pytest.skip(f"this processor has no {request.param}: it lacks {', '.join(sorted(lacks))}")
-    return request.param
+    return f"cpu:isa={request.param}"
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +52,16 @@ def binary():
 
 
 @pytest.fixture(scope="session")
+def gpu(command_json):
+    """What 'gpu' means on this machine: a GPU, else any OpenCL device."""
+    found = command_json("devices")
+    names = [d["name"] for d in found["devices"] if d["name"].startswith("opencl:")]
+    if not names:
+        pytest.skip("; ".join(f"{d['name']}: {d['why']}" for d in found["missing"] if d["name"].startswith("opencl")))
+    return "gpu"
+
+
+@pytest.fixture(scope="session")
 def command_json(binary):
     """Runs the command with --json and returns its object."""
 
@@ -67,9 +78,9 @@ def command_json(binary):
 def score(command_json):
     """(logprobs, top): log-probability of each id given those before it; {id: logprob} of what follows each."""
 
-    def run(path, ids, precision, top=0, chunk=0, isa=None, kv="f16"):
+    def run(path, ids, precision, top=0, chunk=0, device="cpu", kv="f16", more=()):
         options = ["--ids", ",".join(map(str, ids)), "--precision", precision, "--chunk", chunk, "--kv", kv,
-                   "--devices", f"cpu:isa={isa}" if isa else "cpu"]
+                   "--devices", device, *more]
         answer = command_json("score", path, *options, *(["--top", top] if top else []))
         assert answer["ids"] == list(ids)
         assert len(answer["logprobs"]) == len(ids) and answer["logprobs"][0] is None

@@ -85,6 +85,13 @@ void ht_mapping_drop(const void *data, size_t bytes);
 /* Asks the kernel to read [data, data+bytes) ahead. */
 void ht_mapping_want(const void *data, size_t bytes);
 
+/* Makes `path` hold exactly data[0..bytes). A reader, and a process that writes the same file at the same time, never sees
+ * a part of it: written beside it, then renamed. Not flushed to the disk: after a power cut it may be short. */
+ht_status ht_file_write(const char *path, const void *data, size_t bytes, ht_error *error);
+/* Where `file` ("opencl/0123.bin") of our cache folder lies: $XDG_CACHE_HOME/hetero, else ~/.cache/hetero. Missing folders
+ * are made, for this user alone. HT_ERROR_IO if there is no such place; every caller can do without. */
+ht_status ht_cache_path(const char *file, char *out, size_t capacity, ht_error *error);
+
 /* Length of the longest prefix of text that ends on a whole UTF-8 character; invalid bytes count as whole. */
 size_t ht_utf8_whole(const char *text, size_t bytes);
 /* Decodes one character at text[0..bytes), bytes > 0; *used is at least 1; an invalid byte gives -1 (used 1). */

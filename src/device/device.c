@@ -195,6 +195,11 @@ ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_
     return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': no such runtime (known: %sgpu, npu)", name, list);
 }
 
+const char *ht_sync_name(ht_sync sync) {
+    static const char *const names[] = {"auto", "finish", "event", "callback", "flag"};
+    return (size_t)sync < HT_COUNT(names) ? names[sync] : "unknown";
+}
+
 ht_status ht_wait_all(const ht_device *self, const ht_dependency *after, size_t n_after, ht_sync sync,
                       ht_error *error) {
     for (size_t i = 0; i < n_after; i++) {

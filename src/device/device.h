@@ -18,7 +18,6 @@ typedef struct ht_task ht_task;
 typedef uint64_t ht_ticket; /* 0: nothing, always complete */
 
 typedef enum ht_device_kind { HT_DEVICE_CPU, HT_DEVICE_GPU, HT_DEVICE_NPU } ht_device_kind;
-typedef enum ht_sync { HT_SYNC_FINISH, HT_SYNC_EVENT, HT_SYNC_CALLBACK, HT_SYNC_FLAG } ht_sync;
 
 /* Which part of an operator a task computes. Rows are output features of a MATMUL; the reduction range is a range of its
  * columns (a partial sum unless it is all of them). A slice of another operator is whole: all zeros; one of a
@@ -50,7 +49,13 @@ typedef struct ht_binding {
     size_t position;
     size_t tokens;
     ht_sync sync; /* for waits on other devices that the submit does itself */
+    /* For devices with memory of their own; bit s is slot s, HT_BIT_KV the cache rows of these tokens. Zero is always right,
+     * what is set saves transfers. */
+    uint32_t resident; /* the newest values are this device's own: nothing to bring in */
+    uint32_t kept;     /* nobody else reads them before they are written again: nothing to hand out */
+    bool joined;       /* somebody will wait for this very ticket: make that cheap */
 } ht_binding;
+#define HT_BIT_KV (1u << HT_SLOT_COUNT)
 
 typedef struct ht_device_caps {
     ht_device_kind kind;
@@ -72,6 +77,9 @@ typedef struct ht_device_options {
     const ht_hparams *hparams; /* of the model to run */
     size_t max_tokens;         /* most tokens of one submit */
     size_t max_context;
+    ht_kv_type kv_type;
+    ht_progress_function progress; /* NULL: none; long work of opening and preparing, such as compiling kernels */
+    void *progress_user;
 } ht_device_options;
 
 typedef struct ht_dependency { /* a point on another device's timeline */
@@ -88,9 +96,11 @@ typedef struct ht_device_ops {
     const ht_device_caps *(*caps)(const ht_device *device);
     /* NULL: yes; else why not, for a person. */
     const char *(*refuses)(const ht_device *device, const ht_op *op, const ht_slice *slice);
-    /* Memory that is to be a pool slot becomes visible to the device; optional (NULL: host memory needs nothing). The memory
-     * must outlive the device. */
+    /* Memory of the pool or of a KV cache becomes visible to the device; optional (NULL: host memory needs nothing). The
+     * memory must outlive the device or be forgotten. */
     ht_status (*import)(ht_device *device, void *host, size_t bytes, ht_error *error);
+    /* Takes an import back, once everything submitted is complete; optional. */
+    void (*forget)(ht_device *device, void *host);
     /* The operator outlives the task. Reads weights from op->parts, keeps its own copy of what the slice needs. */
     ht_status (*prepare)(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **task, ht_error *error);
     void (*release)(ht_device *device, ht_task *task);
@@ -103,7 +113,8 @@ typedef struct ht_device_ops {
     /* Never blocks, and cannot report failure: a command that failed counts as complete, and every later wait says so. Who
      * joins by polling calls wait once more. */
     ht_ticket (*completed)(ht_device *device);
-    /* HT_SYNC_FINISH may drain the whole queue, the others wait for no more than the ticket. */
+    /* HT_SYNC_FINISH may drain the whole queue, the others wait for no more than the ticket; HT_SYNC_AUTO is the device's
+     * choice. */
     ht_status (*wait)(ht_device *device, ht_ticket ticket, ht_sync sync, ht_error *error);
 } ht_device_ops;
 

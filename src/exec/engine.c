@@ -1,21 +1,18 @@
-/* The executor: opens devices, prepares every operator as tasks, and runs the steps of a pass one join after another. */
+/* An engine: devices opened, every operator prepared as tasks, one pool of buffers, KV caches. */
 #include "exec/exec.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define DEFAULT_CONTEXT 4096
 #define DEFAULT_CHUNK 512
-#define HEAD_STEPS 2 /* final norm, lm_head */
 
 /* ---- pool ------------------------------------------------------------------------------------------------------------ */
 
-static size_t slot_tokens(const ht_engine *engine, ht_slot slot) {
-    return slot == HT_SLOT_LOGITS ? ht_min_size(HT_HEAD_TOKENS, (size_t)engine->info.chunk)
-                                  : (size_t)engine->info.chunk;
+size_t ht_engine_slot_tokens(const ht_engine *engine, ht_slot slot) {
+    return slot == HT_SLOT_LOGITS || slot == HT_SLOT_PICK ? ht_min_size(HT_HEAD_TOKENS, (size_t)engine->info.chunk)
+                                                          : (size_t)engine->info.chunk;
 }
 
 static ht_status create_slots(ht_engine *engine, ht_error *error) {
@@ -23,9 +20,9 @@ static ht_status create_slots(ht_engine *engine, ht_error *error) {
         const size_t width = ht_slot_width(&engine->model->hparams, (ht_slot)slot);
         /* rows begin on cache lines of their own, so that devices writing neighbours do not share one; logits go to
          * callers, who are promised [count][vocabulary] */
-        const bool packed = slot == HT_SLOT_IDS || slot == HT_SLOT_LOGITS;
+        const bool packed = slot == HT_SLOT_IDS || slot == HT_SLOT_LOGITS || slot == HT_SLOT_PICK;
         const size_t stride = packed ? width : ht_round_up(width, 16);
-        const size_t bytes = ht_round_up(stride * slot_tokens(engine, (ht_slot)slot) * 4, 4096);
+        const size_t bytes = ht_round_up(stride * ht_engine_slot_tokens(engine, (ht_slot)slot) * 4, 4096);
         void *pages = ht_pages_alloc(bytes);
         if (!pages)
             return ht_fail(error, HT_ERROR_MEMORY, "no memory for a buffer of %zu bytes", bytes);
@@ -60,7 +57,10 @@ static ht_status open_devices(ht_engine *engine, const ht_engine_options *option
                                           .precision = options->precision,
                                           .hparams = &engine->model->hparams,
                                           .max_tokens = (size_t)engine->info.chunk,
-                                          .max_context = (size_t)engine->info.context};
+                                          .max_context = (size_t)engine->info.context,
+                                          .kv_type = engine->info.kv_type,
+                                          .progress = options->progress,
+                                          .progress_user = options->progress_user};
         ht_status status = ht_device_open(spec, &device, &engine->devices[engine->n_devices], error);
         if (status)
             return status;
@@ -88,7 +88,7 @@ static ht_status prepare_step(ht_engine *engine, ht_step *step, ht_error *error)
         if (status)
             return status;
         /* a full chunk and a decode step, so that the first request does not wait for graphs; the head takes one token */
-        const bool head = step->op->out == HT_SLOT_LOGITS;
+        const bool head = step->op->out == HT_SLOT_LOGITS || step->op->out == HT_SLOT_PICK;
         if (device->ops->warm && !head)
             status = device->ops->warm(device, step->slices[0].task, (size_t)engine->info.chunk, error);
         if (device->ops->warm && !status)
@@ -147,6 +147,9 @@ static ht_status read_options(ht_engine *engine, const ht_engine_options *option
     if (engine->info.chunk > engine->info.context)
         engine->info.chunk = engine->info.context;
     engine->info.precision = options->precision;
+    if (options->sync > HT_SYNC_FLAG)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "sync: %d is none of the ways to wait", (int)options->sync);
+    engine->sync = options->sync;
     const ht_hparams *h = &engine->model->hparams;
     engine->info.kv_type = options->kv_type;
     engine->info.kv_bytes_per_session = 2 * (uint64_t)h->layers * kv_layer_bytes(engine);
@@ -192,6 +195,7 @@ ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht
         ht_engine_destroy(engine);
         return status;
     }
+    ht_engine_plan_transfers(engine);
     name_devices(engine);
     for (size_t d = 0; d < engine->n_devices; d++) {
         const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
@@ -205,6 +209,7 @@ ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht
 void ht_engine_destroy(ht_engine *engine) {
     if (!engine)
         return;
+    ht_engine_settle(engine);
     for (size_t i = 0; i < engine->n_steps; i++)
         for (size_t s = 0; s < engine->steps[i].n_slices; s++) {
             struct ht_step_slice *slice = &engine->steps[i].slices[s];
@@ -229,109 +234,75 @@ ht_model *ht_engine_model(const ht_engine *engine) {
 
 /* ---- KV cache ------------------------------------------------------------------------------------------------------------------- */
 
-ht_status ht_kv_create(const ht_engine *engine, ht_kv_layer **out, ht_error *error) {
+/* Devices that read or write the cache see it; the others need not. */
+static bool uses_cache(const ht_engine *engine, size_t device) {
+    for (size_t i = 0; i < engine->n_steps; i++) {
+        const ht_step *step = &engine->steps[i];
+        for (size_t s = 0; s < step->n_slices; s++)
+            if (step->slices[s].device == (int)device &&
+                (step->op->kind == HT_OP_ROPE || step->op->kind == HT_OP_ATTENTION))
+                return true;
+    }
+    return false;
+}
+
+static ht_status import_cache(ht_engine *engine, void *pages, size_t bytes, ht_error *error) {
+    for (size_t d = 0; d < engine->n_devices; d++) {
+        const ht_device_ops *ops = engine->devices[d]->ops;
+        ht_status status =
+            ops->import && uses_cache(engine, d) ? ops->import(engine->devices[d], pages, bytes, error) : HT_OK;
+        if (status)
+            return status;
+    }
+    return HT_OK;
+}
+
+ht_status ht_kv_create(ht_engine *engine, ht_kv_layer **out, ht_error *error) {
     const size_t layers = (size_t)engine->model->hparams.layers, bytes = kv_layer_bytes(engine);
     ht_kv_layer *kv;
     ht_status status = ht_alloc((void **)&kv, layers, sizeof *kv, "the KV cache", error);
     if (status)
         return status;
-    for (size_t i = 0; i < layers; i++) {
+    ht_engine_lock(engine);
+    for (size_t i = 0; i < layers && !status; i++) {
         kv[i] = (ht_kv_layer){ht_pages_alloc(bytes), ht_pages_alloc(bytes), (size_t)engine->info.context,
                               engine->info.kv_type};
-        if (kv[i].keys && kv[i].values)
-            continue;
+        if (!kv[i].keys || !kv[i].values)
+            status = ht_fail(error, HT_ERROR_MEMORY, "no memory for a KV cache of %zu MiB (context %d)",
+                             2 * layers * bytes >> 20, engine->info.context);
+        if (!status)
+            status = import_cache(engine, kv[i].keys, bytes, error);
+        if (!status)
+            status = import_cache(engine, kv[i].values, bytes, error);
+    }
+    ht_engine_unlock(engine);
+    if (status) {
         ht_kv_destroy(engine, kv);
-        return ht_fail(error, HT_ERROR_MEMORY, "no memory for a KV cache of %zu MiB (context %d)",
-                       2 * layers * bytes >> 20, engine->info.context);
+        return status == HT_ERROR_DEVICE ? ht_error_prefix(error, "KV cache (context %d)", engine->info.context)
+                                         : status;
     }
     *out = kv;
     return HT_OK;
 }
 
-void ht_kv_destroy(const ht_engine *engine, ht_kv_layer *kv) {
+static void free_cache(ht_engine *engine, void *pages, size_t bytes) {
+    if (!pages)
+        return;
+    for (size_t d = 0; d < engine->n_devices; d++)
+        if (engine->devices[d]->ops->forget)
+            engine->devices[d]->ops->forget(engine->devices[d], pages);
+    ht_pages_free(pages, bytes);
+}
+
+void ht_kv_destroy(ht_engine *engine, ht_kv_layer *kv) {
     if (!kv)
         return;
     const size_t bytes = kv_layer_bytes(engine);
+    ht_engine_lock(engine);
     for (int i = 0; i < engine->model->hparams.layers; i++) {
-        if (kv[i].keys)
-            ht_pages_free(kv[i].keys, bytes);
-        if (kv[i].values)
-            ht_pages_free(kv[i].values, bytes);
+        free_cache(engine, kv[i].keys, bytes);
+        free_cache(engine, kv[i].values, bytes);
     }
+    ht_engine_unlock(engine);
     free(kv);
-}
-
-/* ---- passes ------------------------------------------------------------------------------------------------------------------------ */
-
-/* Sessions that share an engine take turns by the pass: milliseconds, so sleeping a little between looks costs nothing. */
-void ht_engine_lock(ht_engine *engine) {
-    for (int i = 0; atomic_flag_test_and_set_explicit(&engine->busy, memory_order_acquire); i++) {
-        if (i < 100)
-            sched_yield();
-        else
-            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
-    }
-}
-
-void ht_engine_unlock(ht_engine *engine) {
-    atomic_flag_clear_explicit(&engine->busy, memory_order_release);
-}
-
-/* Submits every slice, the one that computes in this thread last, then joins. */
-static ht_status run_step(ht_engine *engine, const ht_step *step, const ht_binding *binding, ht_error *error) {
-    ht_ticket tickets[HT_MAX_DEVICES] = {0};
-    for (int in_caller = 0; in_caller < 2; in_caller++)
-        for (size_t s = 0; s < step->n_slices; s++) {
-            ht_device *device = engine->devices[step->slices[s].device];
-            if (device->ops->caps(device)->runs_in_caller != (in_caller == 1))
-                continue;
-            ht_status status = device->ops->submit(device, step->slices[s].task, binding, NULL, 0, &tickets[s], error);
-            if (status) {
-                ht_error_prefix(error, "%s", step->op->name);
-                return status;
-            }
-        }
-    for (size_t s = 0; s < step->n_slices; s++) {
-        ht_device *device = engine->devices[step->slices[s].device];
-        if (device->ops->completed(device) >= tickets[s])
-            continue;
-        ht_status status = device->ops->wait(device, tickets[s], engine->sync, error);
-        if (status)
-            return status;
-    }
-    return HT_OK;
-}
-
-ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
-                            const atomic_bool *cancel, ht_error *error) {
-    const ht_binding binding = {engine->slots, kv, position, n, engine->sync};
-    memcpy(engine->slots[HT_SLOT_IDS].data, ids, n * sizeof *ids);
-    for (size_t i = 0; i + HEAD_STEPS < engine->n_steps; i++) {
-        if (cancel && atomic_load_explicit(cancel, memory_order_relaxed))
-            return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
-        ht_status status = run_step(engine, &engine->steps[i], &binding, error);
-        if (status)
-            return status;
-    }
-    engine->last_tokens = n;
-    return HT_OK;
-}
-
-ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const float **logits, ht_error *error) {
-    if (count > slot_tokens(engine, HT_SLOT_LOGITS) || first + count > engine->last_tokens)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "head: tokens %zu..%zu of %zu, %zu at a time", first, first + count,
-                       engine->last_tokens, slot_tokens(engine, HT_SLOT_LOGITS));
-    ht_view slots[HT_SLOT_COUNT];
-    memcpy(slots, engine->slots, sizeof slots);
-    for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
-        if (slot != HT_SLOT_LOGITS)
-            slots[slot].data = (float *)slots[slot].data + first * slots[slot].stride;
-    const ht_binding binding = {slots, NULL, 0, count, engine->sync};
-    for (size_t i = engine->n_steps - HEAD_STEPS; i < engine->n_steps; i++) {
-        ht_status status = run_step(engine, &engine->steps[i], &binding, error);
-        if (status)
-            return status;
-    }
-    *logits = engine->slots[HT_SLOT_LOGITS].data;
-    return HT_OK;
 }

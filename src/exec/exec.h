@@ -16,6 +16,7 @@ typedef struct ht_step {
         int device; /* index into the engine's devices */
         ht_slice slice;
         ht_task *task;
+        uint32_t resident, kept; /* of its binding (device.h): what need not move on devices with memory of their own */
     } slices[HT_MAX_DEVICES];
 } ht_step;
 
@@ -25,8 +26,10 @@ struct ht_engine {
     ht_device *devices[HT_MAX_DEVICES];
     size_t n_devices;
     const char *names[HT_MAX_DEVICES];
-    ht_step *steps; /* one an operator, in order; the last two are the head: final NORM, lm_head MATMUL */
+    ht_step *steps; /* one an operator, in order; the last three are the head: final NORM, lm_head MATMUL, ARGMAX */
     size_t n_steps;
+    ht_ticket front[HT_MAX_DEVICES]; /* newest of each device; 0: nothing under way that anyone must wait for */
+    ht_ticket mark[HT_MAX_DEVICES];  /* the front some steps ago: devices may be ahead of it, not behind */
     ht_view slots[HT_SLOT_COUNT];
     size_t slot_bytes[HT_SLOT_COUNT];
     size_t last_tokens; /* of the newest forward: what ht_engine_head can be asked for */
@@ -36,28 +39,42 @@ struct ht_engine {
 
 #define HT_HEAD_TOKENS 32 /* most tokens of one ht_engine_head: logits are wide */
 
-/* Keys and values of one session: [layers]. Pages are touched as tokens arrive. */
-ht_status ht_kv_create(const ht_engine *engine, ht_kv_layer **kv, ht_error *error);
-void ht_kv_destroy(const ht_engine *engine, ht_kv_layer *kv);
+/* Keys and values of one session: [layers]. Pages are touched as tokens arrive. Both take the engine for a moment: devices
+ * import and forget the pages. */
+ht_status ht_kv_create(ht_engine *engine, ht_kv_layer **kv, ht_error *error);
+void ht_kv_destroy(ht_engine *engine, ht_kv_layer *kv);
 
 /* Takes and gives the engine for one or more passes. */
 void ht_engine_lock(ht_engine *engine);
 void ht_engine_unlock(ht_engine *engine);
 
+/* Everything under way ends, whatever comes of it. */
+void ht_engine_settle(ht_engine *engine);
+size_t ht_engine_slot_tokens(const ht_engine *engine, ht_slot slot); /* rows of its buffer */
+
+/* What moves between devices with memory of their own, worked out from who computes which step (exec/residency.c). */
+void ht_engine_plan_transfers(ht_engine *engine);
+
 /* Everything but the head for ids[0..n), n <= info.chunk, at positions position .. position + n - 1; keys and values go to
- * kv. `cancel` (may be NULL) is looked at between steps: HT_ERROR_CANCELLED. The caller holds the engine and has checked
- * ids and position. Allocates nothing. */
+ * kv. Devices may still be computing when it returns: the head waits for them, and so does whoever uses their memory next.
+ * `cancel` (may be NULL) is looked at between steps: HT_ERROR_CANCELLED. The caller holds the engine and has checked ids
+ * and position. Allocates nothing. */
 ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
                             const atomic_bool *cancel, ht_error *error);
 /* Logits of tokens [first, first + count) of the newest forward, count <= HT_HEAD_TOKENS: [count][vocabulary], valid until
  * the next call on the engine. Once for each token: the final norm adds the last block's output to the residual stream. */
 ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const float **logits, ht_error *error);
+/* Only the id of the largest logit of token `token`, found where the logits are: for greedy generation. As
+ * ht_engine_head, once for each token. */
+ht_status ht_engine_pick(ht_engine *engine, size_t token, int32_t *id, ht_error *error);
 
 /* exec/sampler.c: picks a token from logits [vocabulary] (left as they are). history: the tokens so far, newest last. */
 typedef struct ht_sampler ht_sampler;
 ht_status ht_sampler_create(const ht_sampling *options, size_t vocabulary, ht_sampler **sampler, ht_error *error);
 void ht_sampler_destroy(ht_sampler *sampler);
 int32_t ht_sampler_pick(ht_sampler *sampler, const float *logits, const int32_t *history, size_t n_history);
+/* It always takes the largest logit. */
+bool ht_sampler_is_greedy(const ht_sampler *sampler);
 /* The n_top best tokens of logits [vocabulary] with their log-probabilities, best first (ties: lower id first). */
 void ht_top_logprobs(const float *logits, size_t vocabulary, size_t n_top, ht_token_logprob *top);
 /* log(sum(exp(logits))) in double. */

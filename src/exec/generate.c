@@ -162,8 +162,18 @@ static ht_status add_token(generation *gen, int32_t id, const float *logits, boo
     return HT_OK;
 }
 
-/* From the prompt's logits to the end. *decode_ms: first token to last. */
-static ht_status sample_and_decode(generation *gen, const float *logits, ht_stop *stop, double *decode_ms,
+/* What the model says next: its logits, or only their largest's id when that is all that is needed. */
+typedef struct prediction {
+    const float *logits;
+    int32_t best;
+} prediction;
+
+static bool best_suffices(const generation *gen) {
+    return gen->n_top == 0 && ht_sampler_is_greedy(gen->sampler);
+}
+
+/* From the prompt's prediction to the end. *decode_ms: first token to last. */
+static ht_status sample_and_decode(generation *gen, prediction next, ht_stop *stop, double *decode_ms,
                                    ht_error *error) {
     ht_session *session = gen->session;
     double first_token = 0;
@@ -172,7 +182,9 @@ static ht_status sample_and_decode(generation *gen, const float *logits, ht_stop
             *stop = HT_STOP_CANCELLED;
             break;
         }
-        const int32_t id = ht_sampler_pick(gen->sampler, logits, session->tokens, session->n_tokens);
+        const int32_t id = next.logits != NULL
+                               ? ht_sampler_pick(gen->sampler, next.logits, session->tokens, session->n_tokens)
+                               : next.best;
         if (gen->tokenizer != NULL && ht_tokenizer_ends(gen->tokenizer, id)) {
             *stop = HT_STOP_END;
             break;
@@ -181,9 +193,10 @@ static ht_status sample_and_decode(generation *gen, const float *logits, ht_stop
         if (gen->n == 0)
             first_token = now;
         *decode_ms = (now - first_token) * 1e3;
-        ht_status status = add_token(gen, id, logits, &going, stop, error);
+        ht_status status = add_token(gen, id, next.logits, &going, stop, error);
         if (status == HT_OK && going)
-            status = ht_session_decode(session, id, &logits, error);
+            status = next.logits != NULL ? ht_session_decode(session, id, &next.logits, error)
+                                         : ht_session_decode_greedy(session, id, &next.best, error);
         if (status == HT_ERROR_CANCELLED) {
             *stop = HT_STOP_CANCELLED;
             break;
@@ -204,13 +217,15 @@ static ht_status generate(generation *gen, const int32_t *ids, size_t n, ht_gene
         status = reserve(gen, error);
     if (status != HT_OK)
         return status;
-    const float *logits = NULL;
+    prediction next = {NULL, 0};
     const double start = ht_seconds();
-    status = ht_session_prefill(gen->session, ids, n, &logits, &result->prompt_reused, error);
+    status = best_suffices(gen)
+                 ? ht_session_prefill_greedy(gen->session, ids, n, &next.best, &result->prompt_reused, error)
+                 : ht_session_prefill(gen->session, ids, n, &next.logits, &result->prompt_reused, error);
     result->prefill_ms = (ht_seconds() - start) * 1e3;
     result->prompt_tokens = n;
     if (status == HT_OK)
-        return sample_and_decode(gen, logits, &result->stop, &result->decode_ms, error);
+        return sample_and_decode(gen, next, &result->stop, &result->decode_ms, error);
     if (status != HT_ERROR_CANCELLED)
         return status;
     result->stop = HT_STOP_CANCELLED;

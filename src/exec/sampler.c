@@ -298,6 +298,10 @@ static int32_t draw(ht_sampler *sampler, size_t n, float most) {
     return last;
 }
 
+bool ht_sampler_is_greedy(const ht_sampler *sampler) {
+    return sampler->candidates == NULL && sampler->penalised == NULL;
+}
+
 int32_t ht_sampler_pick(ht_sampler *sampler, const float *logits, const int32_t *history, size_t n_history) {
     const float *values = penalise(sampler, logits, history, n_history);
     const size_t best = index_of_best(values, sampler->vocabulary);

@@ -89,25 +89,31 @@ ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, ato
     return HT_OK;
 }
 
-/* One pass; with `head`, the logits of its last token come to session->logits. The engine is taken for this pass only,
- * so that sessions take turns chunk by chunk and a long prompt does not make the others' tokens wait for all of it. */
-static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, bool head, ht_error *error) {
+/* What is to follow a pass: nothing, logits in session->logits, or the id of the largest. */
+typedef enum wanted { NOTHING, LOGITS, PICK } wanted;
+
+/* One pass. The engine is taken for this pass only, so that sessions take turns chunk by chunk and a long prompt does not
+ * make the others' tokens wait for all of it. */
+static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, wanted what, int32_t *pick,
+                          ht_error *error) {
     ht_status status = ht_session_check_cancel(session, error);
     if (status != HT_OK)
         return status;
     const float *logits = NULL;
     ht_engine_lock(session->engine);
     status = ht_session_feed(session, ids, n, &session->cancel, error);
-    if (status == HT_OK && head)
+    if (status == HT_OK && what == LOGITS)
         status = ht_engine_head(session->engine, n - 1, 1, &logits, error);
-    if (status == HT_OK && head)
+    if (status == HT_OK && what == LOGITS)
         memcpy(session->logits, logits, ht_session_vocabulary(session) * sizeof *session->logits);
+    if (status == HT_OK && what == PICK)
+        status = ht_engine_pick(session->engine, n - 1, pick, error);
     ht_engine_unlock(session->engine);
     return status;
 }
 
-ht_status ht_session_prefill(ht_session *session, const int32_t *ids, size_t n, const float **logits, size_t *reused,
-                             ht_error *error) {
+static ht_status prefill(ht_session *session, const int32_t *ids, size_t n, wanted what, int32_t *pick, size_t *reused,
+                         ht_error *error) {
     const size_t context = ht_session_context(session);
     if (n == 0)
         return ht_fail(error, HT_ERROR_ARGUMENT, "empty prompt: there is no token to compute");
@@ -128,25 +134,45 @@ ht_status ht_session_prefill(ht_session *session, const int32_t *ids, size_t n, 
     const size_t chunk = (size_t)session->engine->info.chunk;
     for (size_t begin = prefix; begin < n; begin += chunk) {
         const size_t count = ht_min_size(chunk, n - begin);
-        status = run_pass(session, ids + begin, count, begin + count == n, error);
+        status = run_pass(session, ids + begin, count, begin + count == n ? what : NOTHING, pick, error);
         if (status != HT_OK)
             return status;
     }
-    if (logits != NULL)
-        *logits = session->logits;
     if (reused != NULL)
         *reused = prefix;
     return HT_OK;
 }
 
-ht_status ht_session_decode(ht_session *session, int32_t id, const float **logits, ht_error *error) {
+ht_status ht_session_prefill(ht_session *session, const int32_t *ids, size_t n, const float **logits, size_t *reused,
+                             ht_error *error) {
+    ht_status status = prefill(session, ids, n, LOGITS, NULL, reused, error);
+    if (status == HT_OK && logits != NULL)
+        *logits = session->logits;
+    return status;
+}
+
+ht_status ht_session_prefill_greedy(ht_session *session, const int32_t *ids, size_t n, int32_t *next, size_t *reused,
+                                    ht_error *error) {
+    return prefill(session, ids, n, PICK, next, reused, error);
+}
+
+static ht_status decode(ht_session *session, int32_t id, wanted what, int32_t *pick, ht_error *error) {
     const size_t context = ht_session_context(session);
     if (session->n_tokens >= context)
         return ht_fail(error, HT_ERROR_CONTEXT, "the context of %zu tokens is full", context);
     ht_status status = ht_session_check_ids(session, &id, 1, error);
     if (status == HT_OK)
-        status = run_pass(session, &id, 1, true, error);
+        status = run_pass(session, &id, 1, what, pick, error);
+    return status;
+}
+
+ht_status ht_session_decode(ht_session *session, int32_t id, const float **logits, ht_error *error) {
+    ht_status status = decode(session, id, LOGITS, NULL, error);
     if (status == HT_OK && logits != NULL)
         *logits = session->logits;
     return status;
+}
+
+ht_status ht_session_decode_greedy(ht_session *session, int32_t id, int32_t *next, ht_error *error) {
+    return decode(session, id, PICK, next, error);
 }

@@ -25,5 +25,10 @@ ht_status ht_session_check_cancel(ht_session *session, ht_error *error);
  * engine, has checked ids and context, and may ask ht_engine_head for the logits. `cancel` is looked at on the way (the
  * session's own, or that of the session a measurement was called with). */
 ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, atomic_bool *cancel, ht_error *error);
+/* ht_session_prefill and ht_session_decode for greedy generation: *next is the id of the largest logit, and the logits
+ * themselves need not leave the device that computes them. */
+ht_status ht_session_prefill_greedy(ht_session *session, const int32_t *ids, size_t n, int32_t *next, size_t *reused,
+                                    ht_error *error);
+ht_status ht_session_decode_greedy(ht_session *session, int32_t id, int32_t *next, ht_error *error);
 
 #endif

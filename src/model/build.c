@@ -266,5 +266,6 @@ ht_status ht_build_head(ht_builder *b) {
     const bool tied = model->file ? !ht_gguf_tensor(model->file, "output.weight") : model->shape->tied;
     matmul(b, "output", HT_SLOT_NORMED, HT_SLOT_LOGITS,
            (part[]){{tied ? "token_embd" : "output", (size_t)model->hparams.vocabulary}}, 1, HT_BIAS_OPTIONAL);
+    append(b, HT_OP_ARGMAX, "argmax", HT_SLOT_LOGITS, HT_SLOT_NONE, HT_SLOT_PICK);
     return b->status;
 }

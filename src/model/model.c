@@ -13,6 +13,7 @@ size_t ht_slot_width(const ht_hparams *h, ht_slot slot) {
     const size_t embedding = (size_t)h->embedding, head_dim = (size_t)h->head_dim;
     switch (slot) {
     case HT_SLOT_IDS:
+    case HT_SLOT_PICK:
         return 1;
     case HT_SLOT_X:
     case HT_SLOT_NORMED:

@@ -21,6 +21,7 @@ typedef enum ht_slot {
     HT_SLOT_FFN,    /* [2 * feed_forward]: gate, up */
     HT_SLOT_ACT,    /* [feed_forward] */
     HT_SLOT_LOGITS, /* [vocabulary] */
+    HT_SLOT_PICK,   /* int32 [tokens] */
     HT_SLOT_COUNT
 } ht_slot;
 
@@ -33,6 +34,7 @@ typedef enum ht_op_kind {
                       * to the KV cache */
     HT_OP_ATTENTION, /* QKV's queries and the KV cache -> ATTN */
     HT_OP_GLU,       /* FFN -> ACT: act(gate) * up */
+    HT_OP_ARGMAX,    /* LOGITS -> PICK: id of the largest, the lowest of equals; NaN is never it (0 if all are) */
     HT_OP_KINDS
 } ht_op_kind;
 
@@ -74,7 +76,7 @@ struct ht_model {
     const ht_chat_template *chat;
     ht_hparams hparams;
     ht_model_info info;
-    ht_op *ops; /* the whole forward pass in order: EMBED, layers, final NORM, lm_head MATMUL */
+    ht_op *ops; /* the whole forward pass in order: EMBED, layers, final NORM, lm_head MATMUL, ARGMAX */
     size_t n_ops, cap_ops;
     struct ht_rope *rope;             /* the tables that ROPE operators point into (rope.c) */
     const struct ht_shape *shape;     /* of shape: models, else NULL (shape.c) */

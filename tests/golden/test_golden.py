@@ -26,11 +26,11 @@ def path(name, model_file):
     return model_file(FILES[name])
 
 
-def short_errors(score, path, run, precision, isa):
+def short_errors(score, path, run, precision, device):
     """|difference from the exact values| along a greedy path, and of the exact values' five best tokens at
     every position (infinite for one that is not among the twenty best)"""
     prompt, ids = run["prompt_ids"], run["ids"]
-    logprobs, top = score(path, prompt + ids, precision, top=20, isa=isa)
+    logprobs, top = score(path, prompt + ids, precision, top=20, device=device)
     along = [abs(a - b) for a, b in zip(logprobs[len(prompt):], run["exact_path_logprobs"], strict=True)]
     best = [(row.get(token), value) for row, five in zip(top[len(prompt) - 1:], run["exact_top5_logprobs"]) # row i
             for token, value in five]                                                                    # follows token i
@@ -38,29 +38,41 @@ def short_errors(score, path, run, precision, isa):
 
 
 @both(quick=True)
-def test_short_exact(score, path, name, isa):
+def test_short_exact(score, path, name, device):
+    check_short_exact(score, path, name, device)
+
+
+def check_short_exact(score, path, name, device):
     for run in GOLDEN[name]["runs"]["t2"]:
-        along, best = short_errors(score, path, run, "exact", isa)
-        print(f"{name} {isa} exact: path max {max(along):.4f}, top five max {max(best):.4f}")
+        along, best = short_errors(score, path, run, "exact", device)
+        print(f"{name} {device} exact: path max {max(along):.4f}, top five max {max(best):.4f}")
         assert max(along) <= PATH_BOUND
         assert max(best) <= TOP_BOUND
 
 
 @both(quick=True)
-def test_short_fast(score, path, name, isa):
+def test_short_fast(score, path, name, device):
+    check_short_fast(score, path, name, device)
+
+
+def check_short_fast(score, path, name, device):
     bound = GOLDEN[name]["llamacpp_distance_from_exact"]["path_mean_nats"]
-    errors = [e for run in GOLDEN[name]["runs"]["t2"] for e in short_errors(score, path, run, "fast", isa)[0]]
-    print(f"{name} {isa} fast: mean {sum(errors) / len(errors):.4f}, llama.cpp {bound}; max {max(errors):.4f}")
+    errors = [e for run in GOLDEN[name]["runs"]["t2"] for e in short_errors(score, path, run, "fast", device)[0]]
+    print(f"{name} {device} fast: mean {sum(errors) / len(errors):.4f}, llama.cpp {bound}; max {max(errors):.4f}")
     assert sum(errors) / len(errors) <= bound
 
 
 @both(quick=False)
 @pytest.mark.parametrize("chunk", [0, 64, 1])
-def test_long_exact(score, path, name, isa, chunk):
+def test_long_exact(score, path, name, device, chunk):
+    check_long_exact(score, path, name, device, chunk)
+
+
+def check_long_exact(score, path, name, device, chunk):
     ids, exact = GOLDEN[name]["long"]["ids"], GOLDEN[name]["long"]["exact_path_logprobs"]
-    logprobs, _ = score(path, ids, "exact", chunk=chunk, isa=isa)
+    logprobs, _ = score(path, ids, "exact", chunk=chunk, device=device)
     errors = [abs(a - b) for a, b in zip(logprobs[1:], exact[1:], strict=True)]
-    print(f"{name} {isa} long, chunk {chunk}: max {max(errors):.4f}, mean {sum(errors) / len(errors):.5f}")
+    print(f"{name} {device} long, chunk {chunk}: max {max(errors):.4f}, mean {sum(errors) / len(errors):.5f}")
     assert max(errors) <= LONG_MAX
     assert sum(errors) / len(errors) <= LONG_MEAN
 

@@ -35,7 +35,7 @@ class Case:
         self.cached = reference.log_probabilities(self.tensors, self.meta, self.ids, kv_type=np.float16)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def case(tmp_path_factory):
     made = {}
 
@@ -50,9 +50,12 @@ def case(tmp_path_factory):
 @pytest.mark.check
 @pytest.mark.parametrize("chunk", [0, 16, 1])
 @pytest.mark.parametrize("name", make_tiny.CASES)
-def test_engine(score, case, name, isa, chunk):
-    c = case(name)
-    logprobs, top = score(c.path, c.ids, "exact", top=TOP, chunk=chunk, isa=isa)
+def test_engine(score, case, name, device, chunk):
+    check_engine(score, case(name), name, device, chunk)
+
+
+def check_engine(score, c, name, device, chunk):
+    logprobs, top = score(c.path, c.ids, "exact", top=TOP, chunk=chunk, device=device)
     n = len(c.ids)
     along = np.array(logprobs[1:])
     path = (np.arange(n - 1), np.array(c.ids[1:])) # where the given tokens' values lie in [position, token]
@@ -78,10 +81,13 @@ def test_engine(score, case, name, isa, chunk):
 @pytest.mark.check
 @pytest.mark.parametrize("chunk", [0, 16, 1])
 @pytest.mark.parametrize("name", RECORDED)
-def test_llama_cpp(case, score, name, isa, chunk):
+def test_llama_cpp(case, score, name, device, chunk):
     """With a float32 cache, as llama.cpp's values were recorded: nothing to take off."""
-    c, known = case(name), RECORDED[name]
-    logprobs, top = score(c.path, c.ids, "exact", top=TOP, chunk=chunk, isa=isa, kv="f32")
+    check_llama_cpp(score, case(name), RECORDED[name], device, chunk)
+
+
+def check_llama_cpp(score, c, known, device, chunk):
+    logprobs, top = score(c.path, c.ids, "exact", top=TOP, chunk=chunk, device=device, kv="f32")
     assert np.abs(np.array(logprobs[1:]) - known["path"]).max() <= BOUND
     for position, best in known["top"].items():
         for token, value in best:

@@ -1,6 +1,7 @@
 /* Every operator on every device against a scalar reference in double precision: op x type x shape x tokens x device.
  *
- * usage: test_ops [DEVICE ...]   default: the CPU once for each instruction set
+ * usage: test_ops [--small] [DEVICE ...]   default: the CPU once for each instruction set
+ *   --small: few and small shapes, in memory that ends where the values do: for emulators that check every access
  *
  * Bounds. A float32 dot product of n terms errs by about eps * sqrt(n) * |x|.|w| when errors are independent; BOUND_EPS
  * allows eight times that. int8 activations round each x by up to half a step of its group (max/127): standard deviation
@@ -29,6 +30,8 @@ static void fill(float *x, size_t n) {
         x[i] = (float)(uniform() * (i % 37 == 0 ? 8 : 1)); /* outliers, as activations have */
 }
 
+#define MAX_CONTEXT 512
+static bool small;
 static int failures;
 static void check(double got, double want, double bound, const char *what, const char *device, size_t t, size_t r) {
     if (fabs(got - want) <= bound)
@@ -85,20 +88,32 @@ typedef struct bench {
     ht_kv_layer kv;
 } bench;
 
+/* Pages that the device sees, and their end. */
+static void *make_pages(bench *b, size_t bytes) {
+    void *pages = ht_pages_alloc(bytes);
+    ht_error error = {0};
+    if (b->device->ops->import && b->device->ops->import(b->device, pages, bytes, &error))
+        fail_msg("%s", error.text);
+    return pages;
+}
+
+static void free_pages(bench *b, void *pages, size_t bytes) {
+    if (b->device->ops->forget)
+        b->device->ops->forget(b->device, pages);
+    ht_pages_free(pages, bytes);
+}
+
 static float *make_slot(bench *b, ht_slot slot, size_t tokens, size_t width) {
     const size_t stride = width + 5; /* not the width: strides must be honoured */
-    b->bytes[slot] = ht_round_up(tokens * stride * 4 + 64, 4096);
-    b->slots[slot] = (ht_view){ht_pages_alloc(b->bytes[slot]), stride};
-    ht_error error = {0};
-    if (b->device->ops->import && b->device->ops->import(b->device, b->slots[slot].data, b->bytes[slot], &error))
-        fail_msg("%s", error.text);
+    b->bytes[slot] = small ? ((tokens - 1) * stride + width) * 4 : ht_round_up(tokens * stride * 4 + 64, 4096);
+    b->slots[slot] = (ht_view){make_pages(b, b->bytes[slot]), stride};
     return b->slots[slot].data;
 }
 
 static void free_slots(bench *b) {
     for (int s = 0; s < HT_SLOT_COUNT; s++)
         if (b->slots[s].data)
-            ht_pages_free(b->slots[s].data, b->bytes[s]);
+            free_pages(b, b->slots[s].data, b->bytes[s]);
     memset(b->slots, 0, sizeof b->slots);
 }
 
@@ -111,7 +126,8 @@ static bool run_op(bench *b, const ht_op *op, const ht_slice *slice, size_t toke
     ht_task *task;
     if (ops->prepare(b->device, op, slice, &task, &error))
         fail_msg("prepare %s: %s", op->name, error.text);
-    const ht_binding binding = {b->slots, &b->kv, position, tokens, HT_SYNC_EVENT};
+    const ht_binding binding = {
+        .slots = b->slots, .kv = &b->kv, .position = position, .tokens = tokens, .sync = HT_SYNC_EVENT};
     ht_ticket ticket;
     if (ops->submit(b->device, task, &binding, NULL, 0, &ticket, &error))
         fail_msg("submit %s: %s", op->name, error.text);
@@ -174,20 +190,24 @@ static void check_matmul(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
 }
 
 static void test_matmuls(bench *b) {
-    static const size_t token_counts[] = {1, 2, 31, 33, 300};
-    static const struct { size_t rows, cols; } shapes[] = {{1, 256}, {33, 256}, {100, 768}, {64, 512}};
+    static const size_t token_counts[] = {1, 2, 33, 31, 300};
+    static const struct { size_t rows, cols; } shapes[] = {{33, 256}, {1, 256}, {100, 768}, {64, 512}};
+    const size_t n_counts = small ? 3 : HT_COUNT(token_counts), n_shapes = small ? 1 : HT_COUNT(shapes);
     float bias[200];
     fill(bias, HT_COUNT(bias));
     for (size_t k = 0; k < HT_COUNT(block_types); k++)
-        for (size_t i = 0; i < HT_COUNT(shapes); i++) {
+        for (size_t i = 0; i < n_shapes; i++) {
+            const size_t cols = small && ht_type_get(block_types[k].type)->block <= 32 ? 96 : shapes[i].cols;
             ht_op op = {.kind = HT_OP_MATMUL, .name = "matmul", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
-            op.parts[0] = make_matrix("w", k, shapes[i].rows, shapes[i].cols);
+            op.parts[0] = make_matrix("w", k, shapes[i].rows, cols);
             if (i == 2)
                 op.bias[0] = bias;
-            for (size_t n = 0; n < HT_COUNT(token_counts); n++)
-                check_matmul(b, &op, (ht_slice){0, shapes[i].rows, 0, shapes[i].cols}, token_counts[n]);
+            for (size_t n = 0; n < n_counts; n++)
+                check_matmul(b, &op, (ht_slice){0, shapes[i].rows, 0, cols}, token_counts[n]);
+            if (cols == 96)
+                check_matmul(b, &op, (ht_slice){3, 30, 32, 96}, 5);
             if (i == 2) {
-                check_matmul(b, &op, (ht_slice){17, 90, 0, shapes[i].cols}, 5);
+                check_matmul(b, &op, (ht_slice){17, 90, 0, cols}, 5);
                 check_matmul(b, &op, (ht_slice){0, 100, 256, 512}, 13);
             }
             free((void *)(uintptr_t)op.parts[0].data);
@@ -198,7 +218,7 @@ static void test_matmuls(bench *b) {
     for (int p = 0; p < 3; p++)
         op.parts[p] = make_matrix("part", kinds[p], 40 + 8 * (size_t)p, 512);
     op.bias[1] = bias;
-    for (size_t n = 0; n < HT_COUNT(token_counts); n++)
+    for (size_t n = 0; n < n_counts; n++)
         check_matmul(b, &op, (ht_slice){10, 130, 0, 512}, token_counts[n]);
     for (int p = 0; p < 3; p++)
         free((void *)(uintptr_t)op.parts[p].data);
@@ -288,18 +308,20 @@ static void test_glu(bench *b, const ht_hparams *h) {
 /* Rope writes the cache, attention reads it: checked together on what the cache must hold (fp16 of the rotated keys). */
 static void test_attention(bench *b, const ht_hparams *h, int window, bool halves, bool norms, size_t position,
                            size_t tokens, ht_kv_type type) {
+    if (small && position + tokens > 40)
+        return;
     const size_t dim = (size_t)h->head_dim, heads = (size_t)h->heads, kvs = (size_t)h->kv_heads, group = heads / kvs,
                  total = position + tokens, width = (heads + 2 * kvs) * dim;
     const size_t rope_dim = norms && halves ? dim / 2 : dim,
-                 kv_bytes = ht_round_up(kvs * (total + 3) * dim * (type ? 4 : 2), 4096);
-    float *table = malloc(total * dim * sizeof *table), weight[512];
-    for (size_t p = 0; p < total; p++)
+                 kv_bytes = ht_round_up(kvs * (total + 3) * dim * (type ? 4 : 2), small ? 1 : 4096);
+    float *table = malloc(MAX_CONTEXT * dim * sizeof *table), weight[512];
+    for (size_t p = 0; p < MAX_CONTEXT; p++) /* a device may copy it whole */
         for (size_t i = 0; i < rope_dim / 2; i++) {
             double angle = (double)p * pow(10000, -2.0 * (double)i / (double)rope_dim);
             table[p * dim + 2 * i] = (float)cos(angle), table[p * dim + 2 * i + 1] = (float)sin(angle);
         }
     fill(weight, dim);
-    b->kv = (ht_kv_layer){ht_pages_alloc(kv_bytes), ht_pages_alloc(kv_bytes), total + 3, type};
+    b->kv = (ht_kv_layer){make_pages(b, kv_bytes), make_pages(b, kv_bytes), total + 3, type};
     ht_op rope = {.kind = HT_OP_ROPE,
                   .name = "rope",
                   .in = HT_SLOT_QKV,
@@ -381,7 +403,7 @@ static void test_attention(bench *b, const ht_hparams *h, int window, bool halve
             free(p);
         }
     free(rotated), free(all), free(table);
-    ht_pages_free(b->kv.keys, kv_bytes), ht_pages_free(b->kv.values, kv_bytes);
+    free_pages(b, b->kv.keys, kv_bytes), free_pages(b, b->kv.values, kv_bytes);
     free_slots(b);
 }
 
@@ -437,7 +459,7 @@ static void test_device(const char *spec, ht_precision precision) {
         bench b = {.name = spec, .fast = precision == HT_PRECISION_FAST};
         ht_error error = {0};
         const ht_device_options options = {
-            .threads = 2, .precision = precision, .hparams = &shapes[i], .max_tokens = 300, .max_context = 512};
+            .threads = 2, .precision = precision, .hparams = &shapes[i], .max_tokens = 300, .max_context = MAX_CONTEXT};
         if (ht_device_open(spec, &options, &b.device, &error)) {
             if (error.status != HT_ERROR_DEVICE)
                 fail_msg("%s", error.text);
@@ -457,6 +479,8 @@ static void test_device(const char *spec, ht_precision precision) {
         test_attention(&b, &shapes[i], 17, true, true, 70, 67, HT_KV_F16);
         test_attention(&b, &shapes[i], 17, false, false, 130, 1, HT_KV_F16);
         test_attention(&b, &shapes[i], 512, false, false, 130, 3, HT_KV_F16);
+        test_attention(&b, &shapes[i], 7, i == 0, true, 21, 10, HT_KV_F16);
+        test_attention(&b, &shapes[i], 5, false, i == 0, 36, 1, HT_KV_F32);
         b.device->ops->close(b.device);
     }
 }
@@ -473,9 +497,12 @@ static void test_fast(void **state) {
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1)
+    int first = 1;
+    if (argc > first && strcmp(argv[first], "--small") == 0)
+        small = true, first++;
+    if (argc > first)
         n_specs = 0;
-    for (int i = 1; i < argc && n_specs < HT_COUNT(specs); i++)
+    for (int i = first; i < argc && n_specs < HT_COUNT(specs); i++)
         specs[n_specs++] = argv[i];
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_exact), cmocka_unit_test(test_fast)};
     return cmocka_run_group_tests(tests, NULL, NULL);

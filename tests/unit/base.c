@@ -269,6 +269,80 @@ static void test_peak_rss(void **state) {
     assert_true(ht_peak_rss_bytes() >= before && ht_peak_rss_bytes() >= bytes);
 }
 
+/* The file's content is this, and nothing else is in its folder. */
+static void holds(const char *path, const char *text) {
+    ht_error error = {0};
+    ht_mapping mapping = {0};
+    check(ht_mapping_open(path, &mapping, &error), &error);
+    assert_int_equal(mapping.bytes, strlen(text));
+    assert_memory_equal(mapping.data, text, mapping.bytes);
+    ht_mapping_close(&mapping);
+}
+
+static void test_file_write(void **state) {
+    ht_error error = {0};
+    char *path = temporary_path("file"), *missing = temporary_path("missing/file"), *folder = temporary_path("folder");
+    check(ht_file_write(path, "one", 3, &error), &error);
+    holds(path, "one");
+    ht_mapping before = {0};
+    check(ht_mapping_open(path, &before, &error), &error);
+    check(ht_file_write(path, "four", 4, &error), &error);
+    holds(path, "four");
+    assert_memory_equal(before.data, "one", 3); /* who had it open keeps what it was */
+    ht_mapping_close(&before);
+    struct stat info;
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0600);
+    fails(ht_file_write(missing, "x", 1, &error), HT_ERROR_IO, &error, missing);
+    assert_int_equal(mkdir(folder, 0700), 0);
+    fails(ht_file_write(folder, "x", 1, &error), HT_ERROR_IO, &error, folder);
+    int entries = 0; /* what failed leaves nothing behind */
+    DIR *all = opendir(test_folder);
+    while (readdir(all))
+        entries++;
+    closedir(all);
+    assert_int_equal(entries, 2 + 2);
+    free(path), free(missing), free(folder);
+}
+
+/* Sets or, for NULL, removes. */
+static void set_variable(const char *name, const char *value) {
+    assert_int_equal(value ? setenv(name, value, 1) : unsetenv(name), 0);
+}
+
+static void test_cache_path(void **state) {
+    ht_error error = {0};
+    char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"), path[4096], want[4096];
+    cache = cache ? strdup(cache) : NULL, home = home ? strdup(home) : NULL;
+
+    set_variable("XDG_CACHE_HOME", test_folder);
+    check(ht_cache_path("a/b.bin", path, sizeof path, &error), &error);
+    snprintf(want, sizeof want, "%s/hetero/a/b.bin", test_folder);
+    assert_string_equal(path, want);
+    struct stat info;
+    *strrchr(want, '/') = '\0';
+    assert_int_equal(stat(want, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0700);
+    check(ht_cache_path("a/b.bin", path, sizeof path, &error), &error); /* folders are there */
+    check(ht_file_write(path, "x", 1, &error), &error);
+    fails(ht_cache_path("a/b.bin/c", path, sizeof path, &error), HT_ERROR_IO, &error, "b.bin");
+    fails(ht_cache_path("a/b.bin", path, 10, &error), HT_ERROR_IO, &error, "a/b.bin");
+
+    set_variable("XDG_CACHE_HOME", "relative");
+    set_variable("HOME", test_folder);
+    check(ht_cache_path("b.bin", path, sizeof path, &error), &error);
+    snprintf(want, sizeof want, "%s/.cache/hetero/b.bin", test_folder);
+    assert_string_equal(path, want);
+    set_variable("HOME", NULL);
+    fails(ht_cache_path("b.bin", path, sizeof path, &error), HT_ERROR_IO, &error, "HOME");
+    set_variable("HOME", "/proc/no such place");
+    fails(ht_cache_path("b.bin", path, sizeof path, &error), HT_ERROR_IO, &error, "/proc/no such place");
+
+    set_variable("XDG_CACHE_HOME", cache);
+    set_variable("HOME", home);
+    free(cache), free(home);
+}
+
 static void test_utf8_next(void **state) {
     static const struct {
         const char *text;
@@ -404,6 +478,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_mapping, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_mapping_drop, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_mapping_errors, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_file_write, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_cache_path, make_folder, remove_folder),
         cmocka_unit_test(test_clock),
         cmocka_unit_test(test_peak_rss),
         cmocka_unit_test(test_utf8_next),

@@ -26,11 +26,12 @@ static const struct {
 /* Every matmul's parts fit the slots it reads and writes, and the list is whole and in order. */
 static void check_operators(const ht_model *model) {
     const ht_hparams *h = &model->hparams;
-    assert_int_equal(model->n_ops, 9 * (size_t)h->layers + 3);
+    assert_int_equal(model->n_ops, 9 * (size_t)h->layers + 4);
     assert_int_equal(model->ops[0].kind, HT_OP_EMBED);
     assert_int_equal(model->ops[0].parts[0].rows, h->vocabulary);
-    assert_int_equal(model->ops[model->n_ops - 2].kind, HT_OP_NORM);
-    assert_int_equal(model->ops[model->n_ops - 1].out, HT_SLOT_LOGITS);
+    assert_int_equal(model->ops[model->n_ops - 3].kind, HT_OP_NORM);
+    assert_int_equal(model->ops[model->n_ops - 2].out, HT_SLOT_LOGITS);
+    assert_int_equal(model->ops[model->n_ops - 1].out, HT_SLOT_PICK);
     int layer = -1, windows = 0;
     for (size_t i = 0; i < model->n_ops; i++) {
         const ht_op *op = &model->ops[i];
@@ -61,7 +62,7 @@ static void test_shapes(void **state) {
         assert_true(fabs((double)info->parameters / 1e9 - shapes[i].billions) < 0.006);
         assert_int_equal(info->sliding_window, shapes[i].window);
         assert_string_equal(info->quantisation, i == 7 ? "Q8_0" : "Q4_0");
-        const ht_op *head = &model->ops[model->n_ops - 1];
+        const ht_op *head = &model->ops[model->n_ops - 2];
         assert_string_equal(head->parts[0].name, shapes[i].tied ? "token_embd.weight" : "output.weight");
         assert_null(head->parts[0].data);
         ht_model_close(model);
@@ -78,7 +79,7 @@ static void test_families(void **state) {
     assert_ptr_equal(rope->rope, gemma->ops[3 + 9 * 6].rope);
     assert_int_equal(gemma->ops[4].window, 512);
     assert_int_equal(gemma->ops[4 + 9 * 5].window, 0);
-    assert_true(gemma->ops[6].post_norm && gemma->ops[gemma->n_ops - 2].post_norm && !gemma->ops[1].post_norm);
+    assert_true(gemma->ops[6].post_norm && gemma->ops[gemma->n_ops - 3].post_norm && !gemma->ops[1].post_norm);
     assert_true(gemma->ops[0].scale == sqrtf(1152.0f) && gemma->ops[4].scale == 1.0f / 16.0f);
     assert_int_equal(gemma->ops[8].activation, HT_ACT_GELU_TANH);
     assert_true(qwen2->ops[2].bias[0] && qwen2->ops[2].bias[2] && !qwen2->ops[5].bias[0] && qwen2->ops[3].rope_halves);

@@ -142,7 +142,7 @@ static int32_t oracle_best(const fake *f, const int32_t *ids, size_t n) {
 }
 
 /* One layer whose keys hold a 64-bit state a position. */
-ht_status ht_kv_create(const ht_engine *engine, ht_kv_layer **kv, ht_error *error) {
+ht_status ht_kv_create(ht_engine *engine, ht_kv_layer **kv, ht_error *error) {
     ht_status status = ht_alloc((void **)kv, 1, sizeof **kv, "kv", error);
     if (status != HT_OK)
         return status;
@@ -150,7 +150,7 @@ ht_status ht_kv_create(const ht_engine *engine, ht_kv_layer **kv, ht_error *erro
     return ht_alloc((void **)&(*kv)->keys, (*kv)->positions, sizeof(uint64_t), "kv", error);
 }
 
-void ht_kv_destroy(const ht_engine *engine, ht_kv_layer *kv) {
+void ht_kv_destroy(ht_engine *engine, ht_kv_layer *kv) {
     free(kv->keys);
     free(kv);
 }
@@ -211,6 +211,19 @@ ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const fl
             f->logits[i * VOCABULARY + (size_t)id] =
                 fake_logit(f, f->states[first + i], f->positions[first + i] + 1, id);
     *logits = f->logits;
+    return HT_OK;
+}
+
+ht_status ht_engine_pick(ht_engine *engine, size_t token, int32_t *id, ht_error *error) {
+    fake *f = (fake *)engine;
+    assert_true(f->held);
+    assert_true(token < engine->last_tokens);
+    f->heads++;
+    *id = 0;
+    for (int32_t i = 1; i < VOCABULARY; i++)
+        if (fake_logit(f, f->states[token], f->positions[token] + 1, i) >
+            fake_logit(f, f->states[token], f->positions[token] + 1, *id))
+            *id = i;
     return HT_OK;
 }
 

@@ -16,7 +16,7 @@
 
 static char test_folder[64];
 
-/* cmocka setup and teardown: a folder in $TMPDIR (or /tmp), removed with every file in it. */
+/* cmocka setup and teardown: a folder in $TMPDIR (or /tmp), removed with everything in it. */
 static inline int make_folder(void **state) {
     const char *base = getenv("TMPDIR");
     snprintf(test_folder, sizeof test_folder, "%s/hetero-test-XXXXXX", base && strlen(base) < 40 ? base : "/tmp");
@@ -30,17 +30,21 @@ static inline char *temporary_path(const char *name) {
     return path.data;
 }
 
-static inline int remove_folder(void **state) {
-    DIR *folder = opendir(test_folder);
+static inline int remove_all(const char *path) {
+    DIR *folder = opendir(path); /* NULL: not a folder */
     for (struct dirent *entry; folder && (entry = readdir(folder));) {
-        char *path = temporary_path(entry->d_name);
-        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
-            remove(path);
-        free(path);
+        ht_text inner = {0};
+        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") &&
+            ht_text_printf(&inner, NULL, "%s/%s", path, entry->d_name) == HT_OK)
+            remove_all(inner.data);
+        ht_text_free(&inner);
     }
     if (folder)
         closedir(folder);
-    return rmdir(test_folder);
+    return remove(path);
+}
+static inline int remove_folder(void **state) {
+    return remove_all(test_folder);
 }
 
 /* The call worked. */

@@ -5,6 +5,7 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -439,6 +440,28 @@ static void glu_item(void *context, size_t t, int thread) {
     job->cpu->kernels->glu(op->activation, gate, gate + n, n, slot_row(job->binding, op->out, t));
 }
 
+/* Blocks of ids each find their largest by plain loops that the compiler turns into vectors; a NaN is never larger. */
+static void argmax_item(void *context, size_t t, int thread) {
+    const run_job *job = context;
+    const float *logits = slot_row(job->binding, job->task->op->in, t);
+    const size_t n = (size_t)job->cpu->hparams.vocabulary;
+    enum { BLOCK = 1024 };
+    float most = -INFINITY;
+    size_t block = 0;
+    for (size_t i = 0; i < n; i += BLOCK) {
+        float here = -INFINITY;
+        for (size_t k = i; k < i + BLOCK && k < n; k++)
+            here = logits[k] > here ? logits[k] : here;
+        if (here > most)
+            most = here, block = i;
+    }
+    size_t best = block;
+    while (best < n && !(logits[best] == most))
+        best++;
+    *((int32_t *)job->binding->slots[job->task->op->out].data + t * job->binding->slots[job->task->op->out].stride) =
+        best < n ? (int32_t)best : 0;
+}
+
 static void rope_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
@@ -515,7 +538,8 @@ static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *
                             size_t n_after, ht_ticket *ticket, ht_error *error) {
     cpu_device *cpu = (cpu_device *)device;
     static const ht_pool_function per_token[HT_OP_KINDS] = {
-        [HT_OP_EMBED] = embed_item, [HT_OP_NORM] = norm_item, [HT_OP_ROPE] = rope_item, [HT_OP_GLU] = glu_item};
+        [HT_OP_EMBED] = embed_item, [HT_OP_NORM] = norm_item, [HT_OP_ROPE] = rope_item, [HT_OP_GLU] = glu_item,
+        [HT_OP_ARGMAX] = argmax_item};
     if (binding->tokens > cpu->max_tokens)
         return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: %zu tokens at once, opened for %zu", binding->tokens,
                        cpu->max_tokens);

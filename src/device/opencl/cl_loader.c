@@ -6,22 +6,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define LIBRARY "libOpenCL.so.1"
-
 /* Process-wide and written once: a library is opened once and never closed (drivers leave threads behind). */
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static const char *library_name = "libOpenCL.so.1";
 static ht_cl functions;
-static bool loaded;
+static bool tried, loaded;
 static char reason[256];
 
 static void load(void) {
     /* PoCL reads this when it is first asked for its devices and then pins worker i to core i, so that a sub-device
      * made for cpus= stays on its cores. Other drivers do not know it; a value the user has set is kept. */
     setenv("POCL_AFFINITY", "1", 0);
-    void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+    void *library = dlopen(library_name, RTLD_NOW | RTLD_LOCAL);
     if (!library) {
         const char *text = dlerror();
-        snprintf(reason, sizeof reason, "no OpenCL loader: %s", text ? text : LIBRARY " cannot be opened");
+        snprintf(reason, sizeof reason, "no OpenCL loader: %s", text ? text : library_name);
         return;
     }
     static const struct row {
@@ -35,7 +34,7 @@ static void load(void) {
     for (size_t i = 0; i < HT_COUNT(table); i++) {
         void *symbol = dlsym(library, table[i].name);
         if (!symbol) {
-            snprintf(reason, sizeof reason, LIBRARY " has no %s", table[i].name);
+            snprintf(reason, sizeof reason, "%s has no %s", library_name, table[i].name);
             return;
         }
         *(void **)((char *)&functions + table[i].offset) = symbol; /* POSIX: function and object pointers are alike */
@@ -44,9 +43,23 @@ static void load(void) {
 }
 
 const ht_cl *ht_cl_load(const char **why) {
-    pthread_once(&once, load);
-    if (!loaded)
+    pthread_mutex_lock(&lock);
+    if (!tried)
+        load();
+    tried = true;
+    const ht_cl *result = loaded ? &functions : NULL;
+    pthread_mutex_unlock(&lock);
+    if (!result)
         *why = reason;
+    return result;
+}
+
+void ht_cl_set_library(const char *name) {
+    library_name = name ? name : "libOpenCL.so.1";
+    tried = loaded = false;
+}
+
+ht_cl *ht_cl_functions_for_tests(void) {
     return loaded ? &functions : NULL;
 }
 
@@ -55,26 +68,27 @@ const char *ht_cl_error_name(cl_int code) {
         cl_int code;
         const char *name;
     } table[] = {
+    /* clang-format off */
 #define ROW(name) {name, #name},
         ROW(CL_DEVICE_NOT_FOUND) ROW(CL_DEVICE_NOT_AVAILABLE) ROW(CL_COMPILER_NOT_AVAILABLE)
-            ROW(CL_MEM_OBJECT_ALLOCATION_FAILURE) ROW(CL_OUT_OF_RESOURCES) ROW(CL_OUT_OF_HOST_MEMORY)
-                ROW(CL_MEM_COPY_OVERLAP) ROW(CL_BUILD_PROGRAM_FAILURE) ROW(CL_MAP_FAILURE)
-                    ROW(CL_MISALIGNED_SUB_BUFFER_OFFSET) ROW(CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST)
-                        ROW(CL_DEVICE_PARTITION_FAILED) ROW(CL_INVALID_VALUE) ROW(CL_INVALID_DEVICE_TYPE)
-                            ROW(CL_INVALID_PLATFORM) ROW(CL_INVALID_DEVICE) ROW(CL_INVALID_CONTEXT) ROW(
-                                CL_INVALID_QUEUE_PROPERTIES) ROW(CL_INVALID_COMMAND_QUEUE) ROW(CL_INVALID_HOST_PTR)
-                                ROW(CL_INVALID_MEM_OBJECT) ROW(CL_INVALID_BUILD_OPTIONS) ROW(CL_INVALID_PROGRAM)
-                                    ROW(CL_INVALID_PROGRAM_EXECUTABLE) ROW(CL_INVALID_KERNEL_NAME) ROW(
-                                        CL_INVALID_KERNEL_DEFINITION) ROW(CL_INVALID_KERNEL) ROW(CL_INVALID_ARG_INDEX)
-                                        ROW(CL_INVALID_ARG_VALUE) ROW(CL_INVALID_ARG_SIZE) ROW(CL_INVALID_KERNEL_ARGS)
-                                            ROW(CL_INVALID_WORK_DIMENSION) ROW(CL_INVALID_WORK_GROUP_SIZE)
-                                                ROW(CL_INVALID_WORK_ITEM_SIZE) ROW(CL_INVALID_GLOBAL_OFFSET)
-                                                    ROW(CL_INVALID_EVENT_WAIT_LIST) ROW(CL_INVALID_EVENT)
-                                                        ROW(CL_INVALID_OPERATION) ROW(CL_INVALID_BUFFER_SIZE)
-                                                            ROW(CL_INVALID_GLOBAL_WORK_SIZE) ROW(CL_INVALID_PROPERTY)
-                                                                ROW(CL_INVALID_DEVICE_PARTITION_COUNT)
+        ROW(CL_MEM_OBJECT_ALLOCATION_FAILURE) ROW(CL_OUT_OF_RESOURCES) ROW(CL_OUT_OF_HOST_MEMORY)
+        ROW(CL_PROFILING_INFO_NOT_AVAILABLE) ROW(CL_MEM_COPY_OVERLAP) ROW(CL_BUILD_PROGRAM_FAILURE)
+        ROW(CL_MAP_FAILURE) ROW(CL_MISALIGNED_SUB_BUFFER_OFFSET) ROW(CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST)
+        ROW(CL_COMPILE_PROGRAM_FAILURE) ROW(CL_LINKER_NOT_AVAILABLE) ROW(CL_LINK_PROGRAM_FAILURE)
+        ROW(CL_DEVICE_PARTITION_FAILED) ROW(CL_KERNEL_ARG_INFO_NOT_AVAILABLE) ROW(CL_INVALID_VALUE)
+        ROW(CL_INVALID_DEVICE_TYPE) ROW(CL_INVALID_PLATFORM) ROW(CL_INVALID_DEVICE) ROW(CL_INVALID_CONTEXT)
+        ROW(CL_INVALID_QUEUE_PROPERTIES) ROW(CL_INVALID_COMMAND_QUEUE) ROW(CL_INVALID_HOST_PTR)
+        ROW(CL_INVALID_MEM_OBJECT) ROW(CL_INVALID_BINARY) ROW(CL_INVALID_BUILD_OPTIONS) ROW(CL_INVALID_PROGRAM)
+        ROW(CL_INVALID_PROGRAM_EXECUTABLE) ROW(CL_INVALID_KERNEL_NAME) ROW(CL_INVALID_KERNEL_DEFINITION)
+        ROW(CL_INVALID_KERNEL) ROW(CL_INVALID_ARG_INDEX) ROW(CL_INVALID_ARG_VALUE) ROW(CL_INVALID_ARG_SIZE)
+        ROW(CL_INVALID_KERNEL_ARGS) ROW(CL_INVALID_WORK_DIMENSION) ROW(CL_INVALID_WORK_GROUP_SIZE)
+        ROW(CL_INVALID_WORK_ITEM_SIZE) ROW(CL_INVALID_GLOBAL_OFFSET) ROW(CL_INVALID_EVENT_WAIT_LIST)
+        ROW(CL_INVALID_EVENT) ROW(CL_INVALID_OPERATION) ROW(CL_INVALID_BUFFER_SIZE) ROW(CL_INVALID_GLOBAL_WORK_SIZE)
+        ROW(CL_INVALID_PROPERTY) ROW(CL_INVALID_COMPILER_OPTIONS) ROW(CL_INVALID_LINKER_OPTIONS)
+        ROW(CL_INVALID_DEVICE_PARTITION_COUNT)
 #undef ROW
-                                                                    {-1001, "CL_PLATFORM_NOT_FOUND_KHR"},
+        {-1001, "CL_PLATFORM_NOT_FOUND_KHR"},
+        /* clang-format on */
     };
     for (size_t i = 0; i < HT_COUNT(table); i++)
         if (table[i].code == code)

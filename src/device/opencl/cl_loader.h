@@ -19,12 +19,13 @@
 /* clang-format off */
 #define HT_CL_FUNCTIONS(X) \
     X(GetPlatformIDs) X(GetPlatformInfo) X(GetDeviceIDs) X(GetDeviceInfo) X(CreateSubDevices) X(ReleaseDevice) \
-    X(CreateContext) X(ReleaseContext) X(CreateCommandQueue) X(ReleaseCommandQueue) \
-    X(CreateProgramWithSource) X(BuildProgram) X(GetProgramBuildInfo) X(ReleaseProgram) \
-    X(CreateKernel) X(SetKernelArg) X(ReleaseKernel) \
-    X(CreateBuffer) X(ReleaseMemObject) X(EnqueueMapBuffer) X(EnqueueUnmapMemObject) \
-    X(EnqueueReadBufferRect) X(EnqueueWriteBufferRect) X(EnqueueNDRangeKernel) \
-    X(Flush) X(Finish) X(WaitForEvents) X(GetEventInfo) X(ReleaseEvent)
+    X(CreateContext) X(ReleaseContext) X(CreateCommandQueue) X(ReleaseCommandQueue) X(Flush) X(Finish) \
+    X(CreateProgramWithSource) X(CreateProgramWithBinary) X(BuildProgram) X(GetProgramInfo) X(GetProgramBuildInfo) \
+    X(ReleaseProgram) X(CreateKernel) X(SetKernelArg) X(GetKernelWorkGroupInfo) X(ReleaseKernel) \
+    X(CreateBuffer) X(CreateSubBuffer) X(ReleaseMemObject) X(EnqueueMapBuffer) X(EnqueueUnmapMemObject) \
+    X(EnqueueReadBuffer) X(EnqueueWriteBuffer) X(EnqueueReadBufferRect) X(EnqueueWriteBufferRect) \
+    X(EnqueueNDRangeKernel) X(EnqueueMarkerWithWaitList) X(WaitForEvents) X(GetEventInfo) X(SetEventCallback) \
+    X(CreateUserEvent) X(SetUserEventStatus) X(ReleaseEvent)
 /* clang-format on */
 
 typedef struct ht_cl {
@@ -35,6 +36,12 @@ typedef struct ht_cl {
 
 /* The functions, loaded once a process; NULL with the reason in *why (a static string's lifetime). */
 const ht_cl *ht_cl_load(const char **why);
+
+/* For tests, while no device is open and no other thread is here: the next load takes this library instead, with a fresh
+ * table; NULL: the usual one. The string must stay. */
+void ht_cl_set_library(const char *name);
+/* For tests: the very table that devices call through, to put failures into; NULL if nothing is loaded. */
+ht_cl *ht_cl_functions_for_tests(void);
 
 /* "CL_OUT_OF_RESOURCES", ...; "unknown code" for what has no name here. */
 const char *ht_cl_error_name(cl_int code);

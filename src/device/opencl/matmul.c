@@ -1,224 +1,265 @@
-/* MATMUL on OpenCL: kernels built, weights packed as matmul.cl wants them, launches. */
-#include "device/opencl/opencl.h"
+/* MATMUL: runs of rows with one form become segments, each with packed weights (weights.c) and, for every number of tokens,
+ * a row of the table of kernels. */
+#include "device/opencl/matmul.h"
 
 #if HT_HAVE_OPENCL
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#define BLOCK 16 /* rows interleaved by the kernels */
+#define MANY 0xffffffffu
 
-extern const char ht_cl_source_matmul[]; /* embedded */
+/* ---- the table of kernels -------------------------------------------------------------------------------------------- */
 
-static ht_status build(ht_cl_device *d, int bits, bool several, ht_error *error) {
-    ht_cl_kernels *k = &d->kernels[bits == 8][several];
-    const ht_cl *cl = d->cl;
-    if (k->group_sums)
-        return HT_OK; /* what is made last */
-    const char *name = d->caps.name, *source = ht_cl_source_matmul;
-    cl_int code = CL_SUCCESS;
-    if (!k->program)
-        k->program = cl->CreateProgramWithSource(d->context, 1, &source, NULL, &code);
-    ht_status status = ht_cl_check(code, name, "clCreateProgramWithSource", error);
+#define LANES 16 /* work-items that share a row in matvec_simt */
+/* clang-format off */
+#define MATVEC(count, most, speed) \
+    {"matmul_simt", "matvec_simt", "-DLANES=16 -DTOKENS=" #count, HT_CL_SIMT, 1, most, 16, count, 1, speed, false, \
+     {16, LANES}, (count) * LANES * 64}
+#define MATMUL(tile_rows, tile_tokens, rows, tokens, speed) \
+    {"matmul_simt", "matmul_simt", "-DTILE_ROWS=" #tile_rows " -DTILE_TOKENS=" #tile_tokens " -DITEM_ROWS=" #rows \
+     " -DITEM_TOKENS=" #tokens, HT_CL_SIMT, 5, MANY, tile_rows, tile_tokens, 1, speed, false, \
+     {(tile_rows) * (tile_tokens) / ((rows) * (tokens)), 1}, 128 * ((tile_rows) + (tile_tokens))}
+/* clang-format on */
+
+/* Of equal cost (see cost below) the first is taken. */
+static const ht_cl_matmul_row table[] = {
+    {"matmul_vector", "matvec_vector", "-DTOKENS=1", HT_CL_VECTOR, 1, 1, 32, 1, 1, 100, false, {1, 1}, 0},
+    {"matmul_vector", "matvec_vector", "-DTOKENS=2", HT_CL_VECTOR, 1, 2, 32, 2, 1, 100, false, {1, 1}, 0},
+    {"matmul_vector", "matvec_vector", "-DTOKENS=4", HT_CL_VECTOR, 1, 4, 32, 4, 1, 100, false, {1, 1}, 0},
+    {"matmul_vector", "matmul_vector", "-DTILE=12 -DRUN=8", HT_CL_VECTOR, 2, MANY, 32, 12, 8, 100, true, {1, 1}, 0},
+    MATVEC(1, 1, 100),
+    MATVEC(2, 2, 100),
+    MATVEC(4, 4, 100),
+    MATVEC(8, 8, 100),
+    MATMUL(128, 128, 8, 8, 100),
+    MATMUL(128, 64, 8, 4, 90),
+    MATMUL(64, 64, 8, 4, 80),
+    MATMUL(128, 32, 8, 4, 75),
+    MATMUL(64, 32, 4, 4, 65),
+    MATMUL(32, 32, 4, 4, 50),
+};
+
+int ht_cl_matmul_candidates(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols, size_t tokens,
+                            const ht_cl_matmul_row *out[], int max) {
+    (void)form, (void)rows, (void)cols; /* every kernel there is takes all of them */
+    int n = 0;
+    for (const ht_cl_matmul_row *row = table; row < table + HT_COUNT(table) && n < max; row++)
+        if ((row->features & d->features) == row->features && tokens >= row->min_tokens && tokens <= row->max_tokens &&
+            row->local_bytes <= d->local_bytes)
+            out[n++] = row;
+    return n;
+}
+
+/* Work of all tiles, what they waste included, and no less than two groups a compute unit would do: a device that is not
+ * full takes as long as one that is. */
+static double cost(const ht_cl_device *d, const ht_cl_matmul_row *row, size_t rows, size_t tokens) {
+    const double tiles = (double)((rows + row->tile_rows - 1) / row->tile_rows) *
+                         (double)((tokens + row->tile_tokens - 1) / row->tile_tokens);
+    const double full = 2.0 * d->units;
+    return (tiles > full ? tiles : full) * row->tile_rows * row->tile_tokens / row->speed;
+}
+
+const ht_cl_matmul_row *ht_cl_matmul_choose(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
+                                            size_t tokens) {
+    const ht_cl_matmul_row *best = d->tuned ? d->tuned(d, form, rows, cols, tokens) : NULL;
+    if (best)
+        return best;
+    const ht_cl_matmul_row *found[HT_COUNT(table)];
+    const int n = ht_cl_matmul_candidates(d, form, rows, cols, tokens, found, HT_COUNT(table));
+    for (int i = 0; i < n; i++)
+        if (!best || cost(d, found[i], rows, tokens) < cost(d, best, rows, tokens))
+            best = found[i];
+    return best;
+}
+
+static ht_status kernel_of(ht_cl_device *d, const ht_cl_matmul_row *row, const ht_cl_form *form, const char *name,
+                           cl_kernel *kernel, ht_error *error) {
+    char options[256];
+    ht_cl_form_options(form, options, sizeof options);
+    const size_t n = strlen(options);
+    snprintf(options + n, sizeof options - n, " %s", row->options);
+    return ht_cl_kernel(d, row->source, name, options, kernel, error);
+}
+
+/* ---- launches -------------------------------------------------------------------------------------------------------- */
+
+static size_t packed_bytes(const ht_cl_matmul_row *row, size_t tokens, size_t cols) {
+    return ht_round_up(tokens, row->tile_tokens) * ht_round_up(cols, 32) * sizeof(float);
+}
+
+static ht_status pack_activations(ht_cl_device *d, const ht_cl_matmul_row *row, const ht_cl_weights *w,
+                                  const ht_cl_place *in, cl_uint tokens, const char *what, ht_error *error) {
+    cl_kernel kernel;
+    ht_status status = ht_cl_scratch(d, HT_CL_SCRATCH_ACTS, packed_bytes(row, tokens, w->cols), error);
+    if (status == HT_OK)
+        status = kernel_of(d, row, &w->form, "pack_acts", &kernel, error);
     if (status != HT_OK)
         return status;
-    char options[96];
-    snprintf(options, sizeof options, "-cl-std=CL1.2 -cl-mad-enable -DBITS=%d -DTILE=%u", bits,
-             several ? d->variant->tile : 1);
-    code = cl->BuildProgram(k->program, 1, &d->id, options, NULL, NULL);
-    if (code != CL_SUCCESS) {
-        char log[4096] = "";
-        cl->GetProgramBuildInfo(k->program, d->id, CL_PROGRAM_BUILD_LOG, sizeof log - 1, log, NULL);
-        ht_log(HT_LOG_ERROR, "%s: matmul.cl (%s) does not build:\n%s", name, options, log);
-        return ht_fail(error, HT_ERROR_DEVICE, "%s: clBuildProgram(matmul.cl, %s) failed: %s (%d): %.*s", name, options,
-                       ht_cl_error_name(code), (int)code, (int)strcspn(log, "\n"), log);
+    const cl_uint stride = (cl_uint)in->stride;
+    const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
+                                        HT_CL_ARGUMENT(in->offset),
+                                        HT_CL_ARGUMENT(stride),
+                                        HT_CL_ARGUMENT(d->scratch[HT_CL_SCRATCH_ACTS]),
+                                        HT_CL_ARGUMENT(w->cols),
+                                        HT_CL_ARGUMENT(tokens)};
+    const size_t global[2] = {(w->cols + 31) / 32, (tokens + row->tile_tokens - 1) / row->tile_tokens};
+    return ht_cl_launch(d, kernel, what, arguments, HT_COUNT(arguments), 2, global, row->local, error);
+}
+
+/* As ht_cl_matmul_launch; `packed`: the activations of a row that wants them so are there already. */
+static ht_status launch(ht_cl_device *d, const ht_cl_matmul_row *row, const ht_cl_weights *w, const ht_cl_place *in,
+                        const ht_cl_place *out, cl_uint tokens, bool packed, const char *what, ht_error *error) {
+    ht_status status = HT_OK;
+    if (row->packed && !packed)
+        status = pack_activations(d, row, w, in, tokens, what, error);
+    cl_kernel kernel;
+    if (status == HT_OK)
+        status = kernel_of(d, row, &w->form, row->kernel, &kernel, error);
+    if (status != HT_OK)
+        return status;
+    const cl_mem scales = w->scales ? w->scales : w->codes, mins = w->mins ? w->mins : w->codes,
+                 bias = w->bias ? w->bias : w->codes; /* none of these is read */
+    const cl_mem x = row->packed ? d->scratch[HT_CL_SCRATCH_ACTS] : in->region->memory;
+    const cl_ulong x_offset = row->packed ? 0 : in->offset;
+    const cl_uint x_stride = (cl_uint)in->stride, out_stride = (cl_uint)out->stride, has_bias = w->bias != NULL;
+    const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(w->codes),    HT_CL_ARGUMENT(scales),
+                                        HT_CL_ARGUMENT(mins),        HT_CL_ARGUMENT(bias),
+                                        HT_CL_ARGUMENT(x),           HT_CL_ARGUMENT(x_offset),
+                                        HT_CL_ARGUMENT(x_stride),    HT_CL_ARGUMENT(out->region->memory),
+                                        HT_CL_ARGUMENT(out->offset), HT_CL_ARGUMENT(out_stride),
+                                        HT_CL_ARGUMENT(w->rows),     HT_CL_ARGUMENT(w->cols),
+                                        HT_CL_ARGUMENT(tokens),      HT_CL_ARGUMENT(has_bias)};
+    const size_t tiles = (tokens + row->tile_tokens - 1) / row->tile_tokens,
+                 wide = (w->rows + row->tile_rows - 1) / row->tile_rows;
+    /* Long runs save work, as long as every unit has some. */
+    const size_t wanted = (2 * (size_t)d->units + wide - 1) / wide;
+    const size_t runs = ht_max_size((tiles + row->run - 1) / row->run, ht_min_size(tiles, wanted));
+    const size_t global[2] = {wide * row->local[0], runs * row->local[1]};
+    return ht_cl_launch(d, kernel, what, arguments, HT_COUNT(arguments), 2, global, row->local, error);
+}
+
+ht_status ht_cl_matmul_launch(ht_cl_device *d, const ht_cl_matmul_row *row, const ht_cl_weights *weights,
+                              const ht_cl_place *in, const ht_cl_place *out, cl_uint tokens, const char *what,
+                              ht_error *error) {
+    return launch(d, row, weights, in, out, tokens, false, what, error);
+}
+
+ht_status ht_cl_matmul_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
+    const ht_cl_matmul_row *packed = NULL; /* the row whose tiles the scratch holds */
+    for (size_t i = 0; i < task->n_segments; i++) {
+        const ht_cl_segment *s = &task->segments[i];
+        const ht_cl_matmul_row *row =
+            ht_cl_matmul_choose(d, &s->weights.form, s->weights.rows, s->weights.cols, call->shape_tokens);
+        ht_cl_place out = call->out;
+        out.offset += s->first_row - task->slice.row_begin;
+        const bool there = packed && packed->source == row->source && packed->tile_tokens == row->tile_tokens;
+        ht_status status = launch(d, row, &s->weights, &call->in, &out, call->tokens, there, task->op->name, error);
+        if (status != HT_OK)
+            return status;
+        if (row->packed)
+            packed = row;
     }
-    if (!k->matmul)
-        k->matmul = cl->CreateKernel(k->program, "matmul", &code);
-    status = ht_cl_check(code, name, "clCreateKernel(matmul)", error);
-    if (status != HT_OK)
-        return status;
-    k->group_sums = cl->CreateKernel(k->program, "group_sums", &code);
-    return ht_cl_check(code, name, "clCreateKernel(group_sums)", error);
-}
-
-/* Codes [BLOCK][cols] to the kernels' order (matmul.cl): one block of rows. */
-static void pack_block(const int8_t *codes, size_t cols, int bits, uint8_t *out) {
-    for (size_t c = 0; c < cols; c += HT_GROUP)
-        for (size_t j = 0; j < (bits == 4 ? 16 : 32); j++)
-            for (size_t r = 0; r < BLOCK; r++) {
-                const int8_t *code = codes + r * cols + c + j;
-                *out++ = bits == 4 ? (uint8_t)((code[0] + 8) | (code[16] + 8) << 4) : (uint8_t)code[0];
-            }
-}
-
-/* [BLOCK][groups] to [groups][BLOCK] */
-static void pack_scales(const float *in, size_t groups, float *out) {
-    for (size_t g = 0; g < groups; g++)
-        for (size_t r = 0; r < BLOCK; r++)
-            out[g * BLOCK + r] = in[r * groups + g];
-}
-
-/* The weights of the task into mapped[]: codes, scales, offsets or NULL, bias. */
-static ht_status pack(const ht_task *task, void *const mapped[4], ht_error *error) {
-    size_t groups = task->groups, cols = groups * HT_GROUP;
-    size_t block_bytes = BLOCK * cols * (size_t)task->form.bits / 8;
-    int8_t *codes;
-    ht_status status = ht_alloc((void **)&codes, BLOCK * (cols + 2 * groups * sizeof(float)), 1, task->op->name, error);
-    if (status != HT_OK)
-        return status;
-    float *scales = (float *)(codes + BLOCK * cols), *offsets = scales + BLOCK * groups;
-    for (size_t row = 0; row < task->rows; row += BLOCK) {
-        size_t n = ht_min_size(BLOCK, task->rows - row), block = row / BLOCK;
-        ht_op_codes(task->op, task->slice.row_begin + row, n, codes, scales, offsets);
-        if (n < BLOCK) { /* rows past the slice: zero */
-            memset(codes + n * cols, 0, (BLOCK - n) * cols);
-            memset(scales + n * groups, 0, (BLOCK - n) * groups * sizeof(float));
-            memset(offsets + n * groups, 0, (BLOCK - n) * groups * sizeof(float));
-        }
-        pack_block(codes, cols, task->form.bits, (uint8_t *)mapped[0] + block * block_bytes);
-        pack_scales(scales, groups, (float *)mapped[1] + block * BLOCK * groups);
-        if (mapped[2])
-            pack_scales(offsets, groups, (float *)mapped[2] + block * BLOCK * groups);
-    }
-    memset(mapped[3], 0, ht_round_up(task->rows, BLOCK) * sizeof(float));
-    ht_op_bias(task->op, task->slice.row_begin, task->rows, mapped[3]);
-    free(codes);
     return HT_OK;
 }
 
-/* Makes the task's buffers and fills them in place. */
-static ht_status upload(ht_cl_device *d, ht_task *task, ht_error *error) {
-    size_t rows = ht_round_up(task->rows, BLOCK), scale_bytes = rows * task->groups * sizeof(float);
-    const struct {
-        cl_mem *memory;
-        size_t bytes;
-    } buffers[4] = {{&task->codes, rows * task->groups * HT_GROUP * (size_t)task->form.bits / 8},
-                    {&task->scales, scale_bytes},
-                    {&task->offsets, task->form.offset ? scale_bytes : 0},
-                    {&task->bias, rows * sizeof(float)}};
-    void *mapped[4] = {NULL};
-    ht_status status = HT_OK;
-    for (size_t i = 0; i < 4 && status == HT_OK; i++) {
-        if (!buffers[i].bytes)
-            continue;
-        cl_int code;
-        *buffers[i].memory = d->cl->CreateBuffer(d->context, CL_MEM_READ_ONLY, buffers[i].bytes, NULL, &code);
-        status = ht_cl_check(code, d->caps.name, "clCreateBuffer", error);
-        if (status != HT_OK)
-            break;
-        mapped[i] = d->cl->EnqueueMapBuffer(d->queue, *buffers[i].memory, CL_TRUE, CL_MAP_WRITE_INVALIDATE_REGION, 0,
-                                            buffers[i].bytes, 0, NULL, NULL, &code);
-        status = ht_cl_check(code, d->caps.name, "clEnqueueMapBuffer", error);
-        task->bytes += buffers[i].bytes;
-    }
-    if (status == HT_OK)
-        status = pack(task, mapped, error);
-    for (size_t i = 0; i < 4; i++) {
-        if (!mapped[i])
-            continue;
-        cl_int code = d->cl->EnqueueUnmapMemObject(d->queue, *buffers[i].memory, mapped[i], 0, NULL, NULL);
-        if (status == HT_OK)
-            status = ht_cl_check(code, d->caps.name, "clEnqueueUnmapMemObject", error);
-    }
-    return status;
+/* ---- tasks ----------------------------------------------------------------------------------------------------------- */
+
+const char *ht_cl_matmul_refuses(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
+    (void)d;
+    const size_t cols = ht_op_cols(op);
+    if (slice->row_begin >= slice->row_end || slice->row_end > ht_op_rows(op))
+        return "no such rows";
+    if (slice->reduction_begin >= slice->reduction_end || slice->reduction_end > cols)
+        return "no such columns";
+    if (slice->reduction_begin % 32 || (slice->reduction_end % 32 && slice->reduction_end != cols))
+        return "a range of columns that does not end on multiples of 32";
+    for (int p = 0; p < op->n_parts; p++)
+        if (op->parts[p].type->group && cols % 32)
+            return "quantised rows that are no multiple of 32 columns";
+    return NULL;
 }
 
-void ht_cl_matmul_release(ht_device *device, ht_task *task) {
-    ht_cl_device *d = (ht_cl_device *)device;
-    if (!task)
-        return;
-    cl_mem memory[] = {task->codes, task->scales, task->offsets, task->bias};
-    for (size_t i = 0; i < HT_COUNT(memory); i++)
-        if (memory[i])
-            d->cl->ReleaseMemObject(memory[i]);
-    free(task);
+static bool same_form(const ht_cl_form *a, const ht_cl_form *b) {
+    return a->bits == b->bits && a->group == b->group && a->half_scales == b->half_scales && a->mins == b->mins;
 }
 
-ht_status ht_cl_matmul_prepare(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **out,
-                               ht_error *error) {
-    ht_cl_device *d = (ht_cl_device *)device;
-    ht_form form;
-    const char *why = ht_slice_form(op, slice, &form);
-    if (why)
-        return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: %s: %s", d->caps.name, op->name, why);
-    ht_status status = build(d, form.bits, false, error);
-    if (status == HT_OK && d->max_tokens > 1)
-        status = build(d, form.bits, true, error);
-    ht_task *task = NULL;
-    if (status == HT_OK)
-        status = ht_alloc((void **)&task, 1, sizeof *task, op->name, error);
-    if (status != HT_OK)
-        return status;
-    *task = (ht_task){.op = op,
-                      .slice = *slice,
-                      .form = form,
-                      .rows = (cl_uint)(slice->row_end - slice->row_begin),
-                      .groups = (cl_uint)(op->parts[0].cols / HT_GROUP)};
-    size_t sums_bytes = d->max_tokens * task->groups * sizeof(float);
-    if (form.offset && sums_bytes > d->sums_bytes) {
-        cl_int code;
-        cl_mem grown = d->cl->CreateBuffer(d->context, CL_MEM_READ_WRITE, sums_bytes, NULL, &code);
-        status = ht_cl_check(code, d->caps.name, "clCreateBuffer", error);
-        if (status == HT_OK) {
-            if (d->sums)
-                d->cl->ReleaseMemObject(d->sums); /* commands in flight hold their own reference */
-            d->sums = grown;
-            d->sums_bytes = sums_bytes;
-        }
-    }
-    if (status == HT_OK)
-        status = upload(d, task, error);
-    if (status != HT_OK)
-        ht_cl_matmul_release(device, task);
-    else
-        *out = task;
-    return status;
-}
-
-typedef struct argument {
-    size_t bytes;
-    const void *value;
-} argument;
-
-static ht_status launch(ht_cl_device *d, cl_kernel kernel, const char *what, const argument *arguments, size_t n,
-                        const size_t global[2], const size_t *local, cl_event *event, ht_error *error) {
-    cl_int code = CL_SUCCESS;
-    for (size_t i = 0; i < n && code == CL_SUCCESS; i++)
-        code = d->cl->SetKernelArg(kernel, (cl_uint)i, arguments[i].bytes, arguments[i].value);
-    ht_status status = ht_cl_check(code, d->caps.name, "clSetKernelArg", error);
-    if (status != HT_OK)
-        return status;
-    code = d->cl->EnqueueNDRangeKernel(d->queue, kernel, 2, NULL, global, local, 0, NULL, event);
-    status = ht_cl_check(code, d->caps.name, "clEnqueueNDRangeKernel", error);
-    return status == HT_OK ? HT_OK : ht_error_prefix(error, "%s", what);
-}
-
-#define ARGUMENT(x) \
-    { sizeof(x), &(x) }
-ht_status ht_cl_matmul_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_place *in, const ht_cl_place *out,
-                               cl_uint tokens, cl_event *event, ht_error *error) {
-    const ht_cl_kernels *k = &d->kernels[task->form.bits == 8][tokens > 1];
-    cl_uint in_stride = (cl_uint)in->stride, out_stride = (cl_uint)out->stride, has_offset = task->form.offset;
-    cl_mem offsets = has_offset ? task->offsets : task->scales,
-           sums = has_offset ? d->sums : task->scales; /* not read */
-    if (has_offset) {
-        const argument arguments[] = {ARGUMENT(in->region->memory), ARGUMENT(in->offset), ARGUMENT(in_stride),
-                                      ARGUMENT(sums), ARGUMENT(task->groups)};
-        size_t global[2] = {task->groups, tokens};
+/* Rows [row, row + n) of one form as segments, each in buffers that the device takes. */
+static ht_status add_segments(ht_cl_device *d, ht_task *task, const ht_cl_form *form, size_t row, size_t n,
+                              ht_error *error) {
+    const size_t first = task->slice.reduction_begin, cols = task->slice.reduction_end - first;
+    const size_t bits = form->bits == 17 ? 16 : (size_t)form->bits;
+    const size_t block = HT_CL_BLOCK * ht_round_up(cols, 32) * bits / 8; /* codes: larger than scales and minimums */
+    const size_t most = (size_t)(d->largest / block) * HT_CL_BLOCK;
+    if (!most)
+        return ht_fail(error, HT_ERROR_DEVICE,
+                       "%s: %s: %d rows of weights are %zu bytes, but the device takes at most "
+                       "%llu in one buffer",
+                       d->caps.name, task->op->name, HT_CL_BLOCK, block, (unsigned long long)d->largest);
+    for (const size_t end = row + n; row < end; row += most) {
+        if (task->n_segments == HT_CL_MAX_SEGMENTS)
+            return ht_fail(error, HT_ERROR_DEVICE, "%s: %s: rows of %zu bytes need more than %d buffers of %llu bytes",
+                           d->caps.name, task->op->name, block / HT_CL_BLOCK, HT_CL_MAX_SEGMENTS,
+                           (unsigned long long)d->largest);
+        ht_cl_segment *s = &task->segments[task->n_segments];
+        s->first_row = row;
         ht_status status =
-            launch(d, k->group_sums, task->op->name, arguments, HT_COUNT(arguments), global, NULL, NULL, error);
+            ht_cl_weights_create(d, task->op, row, ht_min_size(most, end - row), first, cols, &s->weights, error);
         if (status != HT_OK)
             return status;
+        task->n_segments++;
+        task->bytes += s->weights.bytes;
     }
-    const argument arguments[] = {
-        ARGUMENT(task->codes),         ARGUMENT(task->scales), ARGUMENT(offsets),    ARGUMENT(task->bias),
-        ARGUMENT(in->region->memory),  ARGUMENT(in->offset),   ARGUMENT(in_stride),  ARGUMENT(sums),
-        ARGUMENT(out->region->memory), ARGUMENT(out->offset),  ARGUMENT(out_stride), ARGUMENT(task->rows),
-        ARGUMENT(task->groups),        ARGUMENT(tokens),       ARGUMENT(has_offset)};
-    size_t tile = tokens > 1 ? d->variant->tile : 1, local[2] = {d->variant->local_rows, 1};
-    size_t global[2] = {ht_round_up(ht_round_up(task->rows, BLOCK) / BLOCK, local[0]), (tokens + tile - 1) / tile};
-    return launch(d, k->matmul, task->op->name, arguments, HT_COUNT(arguments), global, local, event, error);
+    return HT_OK;
+}
+
+/* Builds every kernel that a submit of up to max_tokens will choose, and makes room for packed activations. */
+static ht_status build_kernels(ht_cl_device *d, const ht_cl_weights *w, ht_error *error) {
+    const ht_cl_matmul_row *before = NULL;
+    size_t room = 0;
+    for (size_t tokens = 1; tokens <= d->max_tokens; tokens++) {
+        const ht_cl_matmul_row *row = ht_cl_matmul_choose(d, &w->form, w->rows, w->cols, tokens);
+        if (!row)
+            return ht_fail(error, HT_ERROR_DEVICE, "%s: no kernel multiplies %zu tokens here", d->caps.name, tokens);
+        if (row->packed)
+            room = ht_max_size(room, packed_bytes(row, tokens, w->cols));
+        if (row == before)
+            continue;
+        cl_kernel kernel;
+        ht_status status = kernel_of(d, row, &w->form, row->kernel, &kernel, error);
+        if (status == HT_OK && row->packed)
+            status = kernel_of(d, row, &w->form, "pack_acts", &kernel, error);
+        if (status != HT_OK)
+            return status;
+        before = row;
+    }
+    return room ? ht_cl_scratch(d, HT_CL_SCRATCH_ACTS, room, error) : HT_OK;
+}
+
+ht_status ht_cl_matmul_segments(ht_cl_device *d, ht_task *task, ht_error *error) {
+    const ht_op *op = task->op;
+    ht_cl_form form = {0};
+    size_t base = 0, begin = task->slice.row_begin, end = begin; /* [begin, end): rows of `form` seen so far */
+    ht_status status = HT_OK;
+    for (int p = 0; p < op->n_parts && status == HT_OK; base += op->parts[p++].rows) {
+        const size_t part_end = ht_min_size(base + op->parts[p].rows, task->slice.row_end);
+        if (part_end <= end)
+            continue;
+        const ht_cl_form here = ht_cl_form_of(op->parts[p].type);
+        if (end > begin && !same_form(&form, &here)) {
+            status = add_segments(d, task, &form, begin, end - begin, error);
+            begin = end;
+        }
+        form = here;
+        end = part_end;
+    }
+    return status ? status : add_segments(d, task, &form, begin, end - begin, error);
+}
+
+ht_status ht_cl_matmul_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
+    ht_status status = ht_cl_matmul_segments(d, task, error);
+    for (size_t i = 0; i < task->n_segments && status == HT_OK; i++)
+        status = build_kernels(d, &task->segments[i].weights, error);
+    return status;
 }
 
 #else

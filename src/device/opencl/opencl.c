@@ -1,11 +1,4 @@
-/* OpenCL devices: one in-order queue each, one event a submit, kernels from *.cl (embedded at build).
- *
- * Thin: MATMUL alone. Memory of the pool becomes buffers once, at import: over the same pages (USE_HOST_PTR) where
- * device and host share memory, else mirrored, and then a submit moves what its task reads and writes. The option
- * memory=copied asks for mirrors on any device, so that they can be tested without a discrete GPU. On unified memory
- * results are taken to be visible to the host when their event is complete, without mapping: OpenCL does not promise
- * it, PoCL and integrated GPUs do it.
- */
+/* OpenCL devices: finding, describing, opening; what kind of kernels a device gets. */
 #include "device/opencl/opencl.h"
 
 #include <stdio.h>
@@ -13,14 +6,31 @@
 #include <string.h>
 
 #if HT_HAVE_OPENCL
-#include <sched.h>
 
-#define MAX_FOUND 16        /* devices of all platforms */
-#define POLL_SECONDS 200e-6 /* polling past this only steals time from a CPU driver's threads */
+#define MAX_FOUND 16       /* devices of all platforms */
+#define DEFAULT_TIMEOUT 60 /* seconds without a finished submit */
 
-static const ht_cl_variant variants[] = {{CL_DEVICE_TYPE_CPU, 8, 1}, {CL_DEVICE_TYPE_GPU, 4, 32}, {0, 4, 1}};
+/* How kernels are built for a kind of processor; the first row that fits. */
+static const struct variant {
+    const char *name; /* option variant=NAME */
+    cl_device_type type;
+    unsigned feature, vector;
+    size_t local;
+} variants[] = {
+    {"vector", CL_DEVICE_TYPE_CPU, HT_CL_VECTOR, 16, 1}, /* PoCL does not vectorise across work-items here */
+    {"simt", CL_DEVICE_TYPE_ALL, HT_CL_SIMT, 4, 128},
+};
 
-/* ---- what there is ----------------------------------------------------------------------------------------------- */
+/* What a driver has and does not say, or says and does not have; every row that fits, in order. */
+static const struct quirk {
+    const char *vendor, *name; /* parts of CL_DEVICE_VENDOR and CL_DEVICE_NAME; NULL: any */
+    unsigned add, remove;      /* features */
+    const char *options;       /* of the compiler */
+} quirks[] = {
+    {"NVIDIA", NULL, HT_CL_DOT, 0, "-DDOT=2"}, /* no extension for it, but its compiler takes dp4a as assembler */
+};
+
+/* ---- what there is ----------------------------------------------------------------------------------------------------- */
 
 /* Devices of all platforms in the drivers' order; *why when there are none. */
 static size_t find_devices(const ht_cl *cl, cl_device_id *found, const char **why) {
@@ -42,35 +52,112 @@ static size_t find_devices(const ht_cl *cl, cl_device_id *found, const char **wh
 
 /* A string property; "" if there is none. */
 static void device_text(const ht_cl *cl, cl_device_id id, cl_device_info what, char *out, size_t capacity) {
-    char text[1024] = "";
-    if (cl->GetDeviceInfo(id, what, sizeof text - 1, text, NULL) != CL_SUCCESS)
-        text[0] = '\0';
-    snprintf(out, capacity, "%.*s", (int)capacity - 1, text + strspn(text, " "));
+    size_t bytes = 0;
+    out[0] = '\0';
+    if (cl->GetDeviceInfo(id, what, 0, NULL, &bytes) != CL_SUCCESS || bytes == 0)
+        return;
+    char *text = malloc(bytes + 1);
+    if (text && cl->GetDeviceInfo(id, what, bytes, text, NULL) == CL_SUCCESS) {
+        text[bytes] = '\0';
+        snprintf(out, capacity, "%.*s", (int)capacity - 1, text + strspn(text, " "));
+    }
+    free(text);
 }
 
-static cl_device_type describe(const ht_cl *cl, cl_device_id id, size_t index, ht_device_info *info) {
-    *info = (ht_device_info){0};
-    cl_device_type type = 0;
-    cl_ulong memory = 0;
-    cl_bool unified = CL_FALSE, available = CL_FALSE, compiler = CL_FALSE;
-    cl->GetDeviceInfo(id, CL_DEVICE_TYPE, sizeof type, &type, NULL);
-    cl->GetDeviceInfo(id, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof memory, &memory, NULL);
-    cl->GetDeviceInfo(id, CL_DEVICE_HOST_UNIFIED_MEMORY, sizeof unified, &unified, NULL);
-    cl->GetDeviceInfo(id, CL_DEVICE_AVAILABLE, sizeof available, &available, NULL);
-    cl->GetDeviceInfo(id, CL_DEVICE_COMPILER_AVAILABLE, sizeof compiler, &compiler, NULL);
+typedef struct facts { /* of a device, as its driver tells them */
+    cl_device_type type;
+    cl_ulong memory, largest, local;
+    cl_uint units;
+    size_t group;
+    cl_bool unified, available, compiler, little_endian;
+    char vendor[64], name[160], version[64], c_version[64], driver[64], extensions[8192];
+} facts;
+
+static void read_facts(const ht_cl *cl, cl_device_id id, facts *f) {
+    *f = (facts){0};
+    const struct {
+        cl_device_info what;
+        void *to;
+        size_t bytes;
+    } numbers[] = {{CL_DEVICE_TYPE, &f->type, sizeof f->type},
+                   {CL_DEVICE_GLOBAL_MEM_SIZE, &f->memory, sizeof f->memory},
+                   {CL_DEVICE_MAX_MEM_ALLOC_SIZE, &f->largest, sizeof f->largest},
+                   {CL_DEVICE_LOCAL_MEM_SIZE, &f->local, sizeof f->local},
+                   {CL_DEVICE_MAX_COMPUTE_UNITS, &f->units, sizeof f->units},
+                   {CL_DEVICE_MAX_WORK_GROUP_SIZE, &f->group, sizeof f->group},
+                   {CL_DEVICE_HOST_UNIFIED_MEMORY, &f->unified, sizeof f->unified},
+                   {CL_DEVICE_AVAILABLE, &f->available, sizeof f->available},
+                   {CL_DEVICE_COMPILER_AVAILABLE, &f->compiler, sizeof f->compiler},
+                   {CL_DEVICE_ENDIAN_LITTLE, &f->little_endian, sizeof f->little_endian}};
+    const struct {
+        cl_device_info what;
+        char *to;
+        size_t capacity;
+    } texts[] = {{CL_DEVICE_VENDOR, f->vendor, sizeof f->vendor},
+                 {CL_DEVICE_NAME, f->name, sizeof f->name},
+                 {CL_DEVICE_VERSION, f->version, sizeof f->version},
+                 {CL_DEVICE_OPENCL_C_VERSION, f->c_version, sizeof f->c_version},
+                 {CL_DRIVER_VERSION, f->driver, sizeof f->driver},
+                 {CL_DEVICE_EXTENSIONS, f->extensions, sizeof f->extensions}};
+    for (size_t i = 0; i < HT_COUNT(numbers); i++)
+        cl->GetDeviceInfo(id, numbers[i].what, numbers[i].bytes, numbers[i].to, NULL);
+    for (size_t i = 0; i < HT_COUNT(texts); i++)
+        device_text(cl, id, texts[i].what, texts[i].to, texts[i].capacity);
+}
+
+static bool has_extension(const facts *f, const char *name) {
+    const size_t n = strlen(name);
+    for (const char *at = f->extensions; (at = strstr(at, name)); at += n)
+        if ((at == f->extensions || at[-1] == ' ') && (at[n] == ' ' || at[n] == '\0'))
+            return true;
+    return false;
+}
+
+/* "OpenCL C 1.2 PoCL" -> 12; 0 if it does not say. */
+static int c_version(const facts *f) {
+    int major = 0, minor = 0;
+    return sscanf(f->c_version, "OpenCL C %d.%d", &major, &minor) == 2 ? 10 * major + minor : 0;
+}
+
+static const char *unusable(const facts *f) {
+    if (!f->available)
+        return "the driver says it is not available";
+    if (!f->compiler)
+        return "its driver has no compiler";
+    if (!f->little_endian)
+        return "it is big-endian";
+    return c_version(f) < 12 ? "its OpenCL C is older than 1.2" : "";
+}
+
+static unsigned features_of(const facts *f) {
+    unsigned features = 0;
+    if (has_extension(f, "cl_khr_fp16"))
+        features |= HT_CL_FP16;
+    if (has_extension(f, "cl_khr_subgroups") && c_version(f) >= 20)
+        features |= HT_CL_SUBGROUPS;
+    if (has_extension(f, "cl_khr_integer_dot_product"))
+        features |= HT_CL_DOT;
+    for (size_t i = 0; i < HT_COUNT(quirks); i++)
+        if ((!quirks[i].vendor || strstr(f->vendor, quirks[i].vendor)) &&
+            (!quirks[i].name || strstr(f->name, quirks[i].name)))
+            features = (features | quirks[i].add) & ~quirks[i].remove;
+    return features;
+}
+
+static void describe(const facts *f, size_t index, ht_device_info *info) {
+    *info = (ht_device_info){.memory_bytes = f->memory, .unified_memory = f->unified};
+    const unsigned features = features_of(f);
     snprintf(info->name, sizeof info->name, "opencl:%zu", index);
-    snprintf(info->kind, sizeof info->kind, "%s", type & CL_DEVICE_TYPE_CPU ? "cpu" : "gpu");
-    device_text(cl, id, CL_DEVICE_VERSION, info->runtime, sizeof info->runtime);
-    device_text(cl, id, CL_DEVICE_NAME, info->description, sizeof info->description);
-    snprintf(info->dtypes, sizeof info->dtypes, "int4,int8");
-    info->memory_bytes = memory;
-    info->unified_memory = unified;
-    info->usable = available && compiler;
-    snprintf(info->why, sizeof info->why, "%s",
-             !available  ? "the driver says it is not available"
-             : !compiler ? "its driver has no compiler"
-                         : "");
-    return type;
+    snprintf(info->kind, sizeof info->kind, "%s", f->type & CL_DEVICE_TYPE_CPU ? "cpu" : "gpu");
+    snprintf(info->runtime, sizeof info->runtime, "%s", f->version);
+    memcpy(info->description, f->name, sizeof info->description); /* of one size */
+    snprintf(info->dtypes, sizeof info->dtypes, "int4,int8,f16,bf16,f32");
+    snprintf(info->limits, sizeof info->limits, "%u compute units, %.1f GiB in one buffer, %llu KiB local memory%s%s%s",
+             f->units, (double)f->largest / (1 << 30), (unsigned long long)f->local / 1024,
+             features & HT_CL_FP16 ? ", fp16" : "", features & HT_CL_SUBGROUPS ? ", subgroups" : "",
+             features & HT_CL_DOT ? ", integer dot products" : "");
+    snprintf(info->why, sizeof info->why, "%s", unusable(f));
+    info->usable = !*info->why;
 }
 
 static ht_status opencl_list(ht_device_info **list, size_t *n, ht_error *error) {
@@ -84,7 +171,9 @@ static ht_status opencl_list(ht_device_info **list, size_t *n, ht_error *error) 
         return ht_device_list_add(list, n, &info, error);
     }
     for (size_t i = 0; i < count; i++) {
-        describe(cl, ids[i], i, &info);
+        facts f;
+        read_facts(cl, ids[i], &f);
+        describe(&f, i, &info);
         ht_status status = ht_device_list_add(list, n, &info, error);
         if (status != HT_OK)
             return status;
@@ -92,28 +181,24 @@ static ht_status opencl_list(ht_device_info **list, size_t *n, ht_error *error) 
     return HT_OK;
 }
 
-/* ---- opening ----------------------------------------------------------------------------------------------------- */
+/* ---- options ----------------------------------------------------------------------------------------------------------- */
 
 /* Replaces the device by the sub-device of cores cpus=. */
-static ht_status take_cores(ht_cl_device *d, const char *cpus, ht_error *error) {
+static ht_status take_cores(ht_cl_device *d, const char *cpus, const facts *f, ht_error *error) {
     const char *name = d->caps.name;
     uint64_t cores;
     ht_status status = ht_parse_cpus(name, cpus, &cores, error);
     if (status != HT_OK)
         return status;
-    if (d->variant->type != CL_DEVICE_TYPE_CPU)
+    if (!(f->type & CL_DEVICE_TYPE_CPU))
         return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus= is for OpenCL devices that are CPUs", name);
-    cl_uint units = 0;
-    cl_int code = d->cl->GetDeviceInfo(d->id, CL_DEVICE_MAX_COMPUTE_UNITS, sizeof units, &units, NULL);
-    status = ht_cl_check(code, name, "clGetDeviceInfo", error);
-    if (status != HT_OK)
-        return status;
     int first = __builtin_ctzll(cores), n = ht_core_count(cores);
-    if (cores >> first != (n == 64 ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1) || first + n > (int)units)
+    if (cores >> first != (n == 64 ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1) || first + n > (int)f->units)
         return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus=%s: OpenCL takes one run of its %u compute units",
-                       name, cpus, units);
+                       name, cpus, f->units);
     d->caps.cores = cores;
-    if (n == (int)units)
+    d->units = (cl_uint)n;
+    if (n == (int)f->units)
         return HT_OK;
     /* Sub-devices come in the order of their units, so those before the first core go to one that is not used. */
     cl_device_partition_property counts[5] = {CL_DEVICE_PARTITION_BY_COUNTS, 0};
@@ -123,7 +208,7 @@ static ht_status take_cores(ht_cl_device *d, const char *cpus, ht_error *error) 
     counts[at++] = n;
     counts[at] = CL_DEVICE_PARTITION_BY_COUNTS_LIST_END;
     cl_device_id parts[2];
-    code = d->cl->CreateSubDevices(d->id, counts, 2, parts, NULL);
+    cl_int code = d->cl->CreateSubDevices(d->id, counts, 2, parts, NULL);
     status = ht_cl_check(code, name, "clCreateSubDevices", error);
     if (status != HT_OK)
         return status;
@@ -134,65 +219,84 @@ static ht_status take_cores(ht_cl_device *d, const char *cpus, ht_error *error) 
     return HT_OK;
 }
 
-static const ht_device_caps *opencl_caps(const ht_device *device) {
-    return &((const ht_cl_device *)device)->caps;
+/* The value of `key` must be one of `words`; *found stays -1 when the option is absent. */
+static ht_status word_option(const ht_device_options *options, const char *key, const char *const *words, int *found,
+                             ht_error *error) {
+    char value[64] = "";
+    if (!ht_device_option(options->options, key, value, sizeof value))
+        return HT_OK;
+    for (int i = 0; words[i]; i++)
+        if (strcmp(words[i], value) == 0) {
+            *found = i;
+            return HT_OK;
+        }
+    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: %s=%s: %s or %s", options->name, key, value, words[0],
+                   words[1]);
 }
 
-static void opencl_close(ht_device *device) {
-    ht_cl_device *d = (ht_cl_device *)device;
-    if (!d)
-        return;
-    const ht_cl *cl = d->cl;
-    if (d->queue)
-        cl->Finish(d->queue);
-    for (; d->done < d->last; d->done++)
-        cl->ReleaseEvent(d->events[(d->done + 1) % HT_CL_IN_FLIGHT]);
-    for (size_t i = 0; i < 4; i++) {
-        ht_cl_kernels *k = &d->kernels[i / 2][i % 2];
-        if (k->matmul)
-            cl->ReleaseKernel(k->matmul);
-        if (k->group_sums)
-            cl->ReleaseKernel(k->group_sums);
-        if (k->program)
-            cl->ReleaseProgram(k->program);
-    }
-    for (size_t i = 0; i < d->n_regions; i++)
-        cl->ReleaseMemObject(d->regions[i].memory);
-    if (d->sums)
-        cl->ReleaseMemObject(d->sums);
-    if (d->queue)
-        cl->ReleaseCommandQueue(d->queue);
-    if (d->context)
-        cl->ReleaseContext(d->context);
-    if (d->is_sub_device)
-        cl->ReleaseDevice(d->id);
-    free(d);
-}
-
-/* Fills in what a device is: its place in the drivers' list, caps, variant, options. */
-static ht_status choose(ht_cl_device *d, const ht_device_options *options, ht_error *error) {
-    static const char *const known[] = {"cpus", "memory", NULL};
-    ht_status status = ht_device_check_options(options->name, options->options, known, error);
+/* Variant, features and the options of every program. */
+static ht_status choose_kernels(ht_cl_device *d, const ht_device_options *options, const facts *f, ht_error *error) {
+    static const char *const names[] = {"vector", "simt", NULL};
+    int chosen = -1;
+    ht_status status = word_option(options, "variant", names, &chosen, error);
     if (status != HT_OK)
         return status;
+    const struct variant *v = variants;
+    for (; chosen < 0 ? !(v->type & f->type) : strcmp(v->name, names[chosen]) != 0;)
+        v++;
+    d->features = v->feature | features_of(f);
+    /* arithmetic in fewer bits is what `fast` allows */
+    if (options->precision == HT_PRECISION_EXACT)
+        d->features &= ~(unsigned)(HT_CL_FP16 | HT_CL_DOT);
+    d->vector = v->vector;
+    d->local = f->group && v->local > f->group ? f->group : v->local;
+    char define[48] = "";
+    const bool defined = ht_device_option(options->options, "define", define, sizeof define);
+    int n =
+        snprintf(d->build_options, sizeof d->build_options,
+                 "-cl-std=CL%s -cl-mad-enable -DVECTOR=%d -DSIMT=%d -DVEC=%u -DLOCAL=%zu -DFP16=%d -DSUBGROUPS=%d%s%s",
+                 d->features & HT_CL_SUBGROUPS ? (c_version(f) >= 30 ? "3.0" : "2.0") : "1.2",
+                 !!(d->features & HT_CL_VECTOR), !!(d->features & HT_CL_SIMT), d->vector, d->local,
+                 !!(d->features & HT_CL_FP16), !!(d->features & HT_CL_SUBGROUPS), defined ? " -D" : "", define);
+    const char *dot = d->features & HT_CL_DOT ? " -DDOT=1" : " -DDOT=0";
+    for (size_t i = 0; i < HT_COUNT(quirks); i++)
+        if (d->features & HT_CL_DOT & quirks[i].add && quirks[i].vendor && strstr(f->vendor, quirks[i].vendor))
+            dot = quirks[i].options;
+    snprintf(d->build_options + n, sizeof d->build_options - (size_t)n, " %s", dot + (*dot == ' '));
+    return HT_OK;
+}
+
+static ht_status find_device(ht_cl_device *d, const ht_device_options *options, size_t *index, ht_error *error) {
     const char *why = "", *number = strchr(options->name, ':');
     char *end = NULL;
-    unsigned long index = number ? strtoul(number + 1, &end, 10) : 0;
+    *index = number ? strtoul(number + 1, &end, 10) : 0;
     if (number && (end == number + 1 || *end))
         return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: opencl: and a number", options->name);
     cl_device_id ids[MAX_FOUND];
     size_t n = find_devices(d->cl, ids, &why);
-    if (index >= n)
+    if (*index >= n)
         return ht_fail(error, HT_ERROR_DEVICE, "device %s: %s", options->name, n ? "no device of this number" : why);
-    d->id = ids[index];
+    d->id = ids[*index];
+    return HT_OK;
+}
 
+/* Fills in what a device is: its place in the drivers' list, caps, variant, options. */
+static ht_status choose(ht_cl_device *d, const ht_device_options *options, double *timeout, ht_error *error) {
+    static const char *const known[] = {"cpus", "memory", "variant", "timeout", "define", NULL};
+    static const char *const memories[] = {"shared", "copied", NULL};
+    size_t index;
+    ht_status status = ht_device_check_options(options->name, options->options, known, error);
+    if (status == HT_OK)
+        status = find_device(d, options, &index, error);
+    if (status != HT_OK)
+        return status;
+    facts *f = malloc(sizeof *f);
+    if (!f)
+        return ht_fail(error, HT_ERROR_MEMORY, "device %s: no memory", options->name);
+    read_facts(d->cl, d->id, f);
     ht_device_info info;
-    cl_device_type type = describe(d->cl, d->id, index, &info);
-    if (!info.usable)
-        return ht_fail(error, HT_ERROR_DEVICE, "device %s: %s", options->name, info.why);
-    for (d->variant = variants; d->variant->type && !(d->variant->type & type);)
-        d->variant++;
-    bool cpu = type & CL_DEVICE_TYPE_CPU;
+    describe(f, index, &info);
+    const bool cpu = f->type & CL_DEVICE_TYPE_CPU;
     d->caps = (ht_device_caps){.kind = cpu ? HT_DEVICE_CPU : HT_DEVICE_GPU,
                                .memory_bytes = info.memory_bytes,
                                .unified_memory = info.unified_memory,
@@ -201,16 +305,53 @@ static ht_status choose(ht_cl_device *d, const ht_device_options *options, ht_er
     memcpy(d->caps.runtime, info.runtime, sizeof info.runtime);
     memcpy(d->caps.description, info.description, sizeof info.description);
     memcpy(d->caps.dtypes, info.dtypes, sizeof info.dtypes);
+    d->units = f->units;
+    d->largest_group = f->group;
+    d->largest = f->largest;
+    d->local_bytes = f->local;
+    snprintf(d->fingerprint, sizeof d->fingerprint, "%.40s|%.100s|%.50s|%.50s", f->vendor, f->name, f->version,
+             f->driver);
 
     char value[64] = "";
-    d->mirrored = !info.unified_memory;
-    if (ht_device_option(options->options, "memory", value, sizeof value)) {
-        if (strcmp(value, "copied") != 0 && strcmp(value, "shared") != 0)
-            return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: memory=%s: shared or copied", options->name, value);
-        if (!d->mirrored)
-            d->mirrored = value[0] == 'c'; /* without unified memory nothing can be shared */
+    int memory = -1;
+    if (!info.usable)
+        status = ht_fail(error, HT_ERROR_DEVICE, "device %s: %s", options->name, info.why);
+    if (status == HT_OK)
+        status = choose_kernels(d, options, f, error);
+    if (status == HT_OK)
+        status = word_option(options, "memory", memories, &memory, error);
+    d->mirrored = !info.unified_memory || memory == 1; /* without unified memory nothing can be shared */
+    if (status == HT_OK && ht_device_option(options->options, "cpus", value, sizeof value))
+        status = take_cores(d, value, f, error);
+    *timeout = DEFAULT_TIMEOUT;
+    if (status == HT_OK && ht_device_option(options->options, "timeout", value, sizeof value)) {
+        char *end;
+        *timeout = strtod(value, &end);
+        if (*end || !(*timeout > 0 && *timeout < 1e6))
+            status = ht_fail(error, HT_ERROR_ARGUMENT, "device %s: timeout=%s: seconds", options->name, value);
     }
-    return ht_device_option(options->options, "cpus", value, sizeof value) ? take_cores(d, value, error) : HT_OK;
+    free(f);
+    return status;
+}
+
+/* ---- opening ----------------------------------------------------------------------------------------------------------- */
+
+static const ht_device_caps *opencl_caps(const ht_device *device) {
+    return &((const ht_cl_device *)device)->caps;
+}
+
+static void opencl_close(ht_device *device) {
+    ht_cl_device *d = (ht_cl_device *)device;
+    if (!d)
+        return;
+    ht_cl_queue_release(d);
+    ht_cl_programs_release(d);
+    ht_cl_memory_release(d);
+    if (d->context)
+        d->cl->ReleaseContext(d->context);
+    if (d->is_sub_device)
+        d->cl->ReleaseDevice(d->id);
+    free(d);
 }
 
 static ht_status opencl_open(const ht_device_options *options, ht_device **device, ht_error *error) {
@@ -222,19 +363,25 @@ static ht_status opencl_open(const ht_device_options *options, ht_device **devic
     ht_status status = ht_alloc((void **)&d, 1, sizeof *d, options->name, error);
     if (status != HT_OK)
         return status;
+    double timeout;
     d->base.ops = &ht_device_opencl;
     d->cl = cl;
-    d->max_tokens = options->max_tokens;
-    status = choose(d, options, error);
-    cl_int code = CL_SUCCESS;
+    d->precision = options->precision;
+    d->max_tokens = ht_max_size(options->max_tokens, 1);
+    d->max_context = options->max_context;
+    d->kv_type = options->kv_type;
+    d->progress = options->progress;
+    d->progress_user = options->progress_user;
+    if (options->hparams)
+        d->hparams = *options->hparams;
+    status = choose(d, options, &timeout, error);
     if (status == HT_OK) {
+        cl_int code;
         d->context = cl->CreateContext(NULL, 1, &d->id, NULL, NULL, &code);
         status = ht_cl_check(code, d->caps.name, "clCreateContext", error);
     }
-    if (status == HT_OK) {
-        d->queue = cl->CreateCommandQueue(d->context, d->id, 0, &code);
-        status = ht_cl_check(code, d->caps.name, "clCreateCommandQueue", error);
-    }
+    if (status == HT_OK)
+        status = ht_cl_queue_create(d, timeout, error);
     if (status != HT_OK) {
         opencl_close(&d->base);
         return status;
@@ -243,142 +390,49 @@ static ht_status opencl_open(const ht_device_options *options, ht_device **devic
     return HT_OK;
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------ */
-
-static ht_status opencl_import(ht_device *device, void *host, size_t bytes, ht_error *error) {
-    ht_cl_device *d = (ht_cl_device *)device;
-    if (d->n_regions == HT_CL_MAX_REGIONS)
-        return ht_fail(error, HT_ERROR_DEVICE, "%s: more than %d imported buffers", d->caps.name, HT_CL_MAX_REGIONS);
-    cl_mem_flags flags = CL_MEM_READ_WRITE | (d->mirrored ? 0 : CL_MEM_USE_HOST_PTR);
-    cl_int code;
-    cl_mem memory = d->cl->CreateBuffer(d->context, flags, bytes, d->mirrored ? NULL : host, &code);
-    ht_status status = ht_cl_check(code, d->caps.name, "clCreateBuffer", error);
-    if (status == HT_OK)
-        d->regions[d->n_regions++] = (ht_cl_region){host, bytes, memory};
-    return status;
-}
-
-static ht_status find_place(ht_cl_device *d, const ht_op *op, const ht_binding *binding, ht_slot slot, size_t first,
-                            size_t width, ht_cl_place *out, ht_error *error) {
-    const ht_view *view = &binding->slots[slot];
-    const char *data = (const char *)view->data;
-    if (binding->tokens > 1 && view->stride < first + width)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: a stride of %zu holds no %zu values", d->caps.name, op->name,
-                       view->stride, first + width);
-    size_t bytes = ((binding->tokens - 1) * view->stride + first + width) * sizeof(float);
-    for (const ht_cl_region *r = d->regions; r < d->regions + d->n_regions; r++) {
-        if (data < r->host || data >= r->host + r->bytes)
-            continue;
-        if (bytes > (size_t)(r->host + r->bytes - data))
-            break;
-        *out = (ht_cl_place){r, (cl_ulong)(data - r->host) / sizeof(float) + first, width, view->stride};
-        return HT_OK;
-    }
-    return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: slot %d is not in imported memory", d->caps.name, op->name, slot);
-}
-
-/* Between a mirrored buffer and the host's pages, in the queue's order. */
-static ht_status move(ht_cl_device *d, const ht_cl_place *p, size_t tokens, bool to_device, cl_event *event,
-                      ht_error *error) {
-    size_t pitch = ht_max_size(p->stride, p->width) * sizeof(float);
-    size_t origin[3] = {p->offset * sizeof(float), 0, 0}, extent[3] = {p->width * sizeof(float), tokens, 1};
-    cl_int code = to_device ? d->cl->EnqueueWriteBufferRect(d->queue, p->region->memory, CL_FALSE, origin, origin,
-                                                            extent, pitch, 0, pitch, 0, p->region->host, 0, NULL, event)
-                            : d->cl->EnqueueReadBufferRect(d->queue, p->region->memory, CL_FALSE, origin, origin,
-                                                           extent, pitch, 0, pitch, 0, p->region->host, 0, NULL, event);
-    return ht_cl_check(code, d->caps.name, to_device ? "clEnqueueWriteBufferRect" : "clEnqueueReadBufferRect", error);
-}
-
-/* ---- tasks ------------------------------------------------------------------------------------------------------- */
+/* ---- tasks ------------------------------------------------------------------------------------------------------------- */
 
 static const char *opencl_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice) {
-    return ht_slice_form(op, slice, NULL);
+    if (op->kind >= HT_OP_KINDS || !ht_cl_ops[op->kind].enqueue)
+        return "unknown operator";
+    return ht_cl_ops[op->kind].refuses ? ht_cl_ops[op->kind].refuses((const ht_cl_device *)device, op, slice) : NULL;
+}
+
+static void opencl_release(ht_device *device, ht_task *task) {
+    ht_cl_device *d = (ht_cl_device *)device;
+    if (!task)
+        return;
+    for (size_t i = 0; i < task->n_segments; i++)
+        ht_cl_weights_release(d, &task->segments[i].weights);
+    for (size_t i = 0; i < HT_COUNT(task->tables); i++)
+        if (task->tables[i])
+            ht_cl_unshare(d, task->tables[i]);
+    free(task);
+}
+
+static ht_status opencl_prepare(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **out,
+                                ht_error *error) {
+    ht_cl_device *d = (ht_cl_device *)device;
+    const char *why = opencl_refuses(device, op, slice);
+    if (why)
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: %s: %s", d->caps.name, op->name, why);
+    ht_task *task;
+    ht_status status = ht_alloc((void **)&task, 1, sizeof *task, op->name, error);
+    if (status != HT_OK)
+        return status;
+    task->op = op;
+    task->slice = *slice;
+    status = ht_cl_ops[op->kind].prepare(d, task, error);
+    if (status != HT_OK) {
+        opencl_release(device, task);
+        return status;
+    }
+    *out = task;
+    return HT_OK;
 }
 
 static size_t opencl_task_bytes(const ht_task *task) {
     return task->bytes;
-}
-
-/* ---- the queue --------------------------------------------------------------------------------------------------- */
-
-static ht_ticket opencl_completed(ht_device *device) {
-    ht_cl_device *d = (ht_cl_device *)device;
-    while (d->done < d->last) {
-        cl_event *event = &d->events[(d->done + 1) % HT_CL_IN_FLIGHT];
-        cl_int state = CL_COMPLETE;
-        cl_int code = d->cl->GetEventInfo(*event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof state, &state, NULL);
-        if (code != CL_SUCCESS)
-            state = code;
-        if (state > CL_COMPLETE)
-            break;
-        /* A failed command counts as complete, lest a join polls for ever; wait tells. */
-        if (state < 0 && !d->failed)
-            d->failed = state;
-        d->cl->ReleaseEvent(*event);
-        d->done++;
-    }
-    return d->done;
-}
-
-/* FINISH empties the whole queue; CALLBACK and FLAG are not there yet and do as EVENT: poll a while, then block. */
-static ht_status opencl_wait(ht_device *device, ht_ticket ticket, ht_sync sync, ht_error *error) {
-    ht_cl_device *d = (ht_cl_device *)device;
-    if (ticket > d->last)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: ticket %llu was never given", d->caps.name,
-                       (unsigned long long)ticket);
-    ht_status status = HT_OK;
-    if (sync == HT_SYNC_FINISH && opencl_completed(device) < ticket) {
-        status = ht_cl_check(d->cl->Finish(d->queue), d->caps.name, "clFinish", error);
-    } else {
-        double until = 0;
-        while (opencl_completed(device) < ticket && status == HT_OK) {
-            double now = ht_seconds();
-            if (until == 0)
-                until = now + POLL_SECONDS;
-            if (now < until)
-                sched_yield();
-            else {
-                cl_int code = d->cl->WaitForEvents(1, &d->events[ticket % HT_CL_IN_FLIGHT]);
-                if (opencl_completed(device) < ticket)
-                    status = ht_cl_check(code, d->caps.name, "clWaitForEvents", error);
-            }
-        }
-    }
-    opencl_completed(device);
-    if (status == HT_OK && d->failed)
-        status = ht_cl_check(d->failed, d->caps.name, "a submitted kernel", error);
-    return status;
-}
-
-static ht_status opencl_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
-                               size_t n_after, ht_ticket *ticket, ht_error *error) {
-    ht_cl_device *d = (ht_cl_device *)device;
-    const ht_op *op = task->op;
-    if (binding->tokens == 0 || binding->tokens > d->max_tokens)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: %zu tokens in one submit", d->caps.name, op->name,
-                       binding->tokens);
-    ht_cl_place in, out;
-    size_t cols = task->groups * HT_GROUP, tokens = binding->tokens;
-    ht_status status = find_place(d, op, binding, op->in, 0, cols, &in, error);
-    if (status == HT_OK)
-        status = find_place(d, op, binding, op->out, task->slice.row_begin, task->rows, &out, error);
-    /* Thin: the host waits for the others. A GPU that is to stay busy across a join needs user events here. */
-    if (status == HT_OK)
-        status = ht_wait_all(device, after, n_after, binding->sync, error);
-    if (status == HT_OK && d->last - opencl_completed(device) == HT_CL_IN_FLIGHT)
-        status = opencl_wait(device, d->done + 1, HT_SYNC_EVENT, error);
-    cl_event event = NULL;
-    if (status == HT_OK && d->mirrored)
-        status = move(d, &in, tokens, true, NULL, error);
-    if (status == HT_OK)
-        status = ht_cl_matmul_enqueue(d, task, &in, &out, (cl_uint)tokens, d->mirrored ? NULL : &event, error);
-    if (status == HT_OK && d->mirrored)
-        status = move(d, &out, tokens, false, &event, error);
-    if (status != HT_OK)
-        return status;
-    d->events[++d->last % HT_CL_IN_FLIGHT] = event;
-    *ticket = d->last;
-    return ht_cl_check(d->cl->Flush(d->queue), d->caps.name, "clFlush", error);
 }
 
 #else /* !HT_HAVE_OPENCL */
@@ -403,12 +457,14 @@ const ht_device_ops ht_device_opencl = {
     .close = opencl_close,
     .caps = opencl_caps,
     .refuses = opencl_refuses,
-    .import = opencl_import,
-    .prepare = ht_cl_matmul_prepare,
-    .release = ht_cl_matmul_release,
+    .import = ht_cl_import,
+    .forget = ht_cl_forget,
+    .prepare = opencl_prepare,
+    .release = opencl_release,
     .task_bytes = opencl_task_bytes,
-    .submit = opencl_submit,
-    .completed = opencl_completed,
-    .wait = opencl_wait,
+    .warm = ht_cl_warm,
+    .submit = ht_cl_submit,
+    .completed = ht_cl_completed,
+    .wait = ht_cl_wait,
 #endif
 };

@@ -1,5 +1,15 @@
-/* What the files of the OpenCL device share: opencl.c finds, opens and queues; matmul.c packs weights and launches
- * kernels. */
+/* What the files of the OpenCL device share.
+ *
+ *   opencl.c    finding, describing and opening devices; the tables of variants and quirks
+ *   program.c   programs: sources, build options, binaries on disk
+ *   memory.c    buffers of the pool and the KV cache on the device, transfers, shared weights
+ *   queue.c     submits, tickets and the four ways to join
+ *   weights.c   packing of matrices
+ *   matmul.c    MATMUL: segments, kernel choice, launches
+ *   ops.c       the other operators
+ *   tune.c      the search for tiles
+ *   *.clh, *.cl kernels, embedded at build; common.clh says what every one of them may rely on
+ */
 #ifndef HT_OPENCL_H
 #define HT_OPENCL_H
 
@@ -8,70 +18,226 @@
 
 #if HT_HAVE_OPENCL
 
-#define HT_CL_MAX_REGIONS 64 /* imported ranges */
-#define HT_CL_IN_FLIGHT 256  /* submits whose events are kept; a further one waits for the oldest */
+#define HT_CL_IN_FLIGHT 64    /* submits whose events are kept; a further one waits for the oldest */
+#define HT_CL_BLOCK 16        /* rows interleaved in packed weights */
+#define HT_CL_MAX_SEGMENTS 32 /* of one MATMUL task */
 
-/* How kernels are built and launched on a kind of processor: one row of a table (opencl.c). */
-typedef struct ht_cl_variant {
-    cl_device_type type;
-    unsigned tile;     /* tokens a work-item computes at once when there are several */
-    size_t local_rows; /* work-group: blocks of rows; 1: PoCL hands whole groups to its threads */
-} ht_cl_variant;
+typedef struct ht_cl_device ht_cl_device;
 
-typedef struct ht_cl_region { /* memory of the pool */
+/* ---- what a device can do, and how kernels are built for it ------------------------------------------------------ */
+
+typedef enum ht_cl_feature {
+    HT_CL_VECTOR = 1,    /* wide explicit vectors, one work-item a group: drivers for CPUs */
+    HT_CL_SIMT = 2,      /* many work-items a group that share local memory: GPUs */
+    HT_CL_FP16 = 4,      /* arithmetic in half (cl_khr_fp16) */
+    HT_CL_SUBGROUPS = 8, /* sub_group_reduce_* (cl_khr_subgroups, OpenCL C 2.0 or later) */
+    HT_CL_DOT = 16,      /* dot products of four int8 (cl_khr_integer_dot_product, or what a vendor has) */
+} ht_cl_feature;
+
+/* ---- programs (program.c) ------------------------------------------------------------------------------------------ */
+
+typedef struct ht_cl_program {
+    char key[512]; /* "source options" */
+    cl_program program;
+    struct ht_cl_named_kernel {
+        char name[32];
+        cl_kernel kernel;
+    } kernels[8];
+    size_t n_kernels;
+} ht_cl_program;
+
+/* The kernel `name` of source file `source` (without ".cl"), built with the device's own options and `options`
+ * ("-DBITS=4 -DMINS=1"). Built, or read from the disk, at the first call for (source, options) and kept; a build is
+ * reported through the device's progress. The kernel belongs to the device. HT_ERROR_DEVICE with the kernel, the device
+ * and the first line of the build log (all of it goes to the log). */
+ht_status ht_cl_kernel(ht_cl_device *d, const char *source, const char *name, const char *options, cl_kernel *kernel,
+                       ht_error *error);
+void ht_cl_programs_release(ht_cl_device *d);
+
+/* ---- memory (memory.c) ---------------------------------------------------------------------------------------------- */
+
+typedef struct ht_cl_region { /* imported host memory */
     char *host;
     size_t bytes;
     cl_mem memory;
+    bool mirrored; /* a copy of its own; else the same pages */
 } ht_cl_region;
 
-/* Where a slot's [tokens][first, first + width) lies: its buffer, and the offset of token 0's first value in floats. */
+/* Where a slot's [tokens][first, first + width) lies. */
 typedef struct ht_cl_place {
-    const ht_cl_region *region;
-    cl_ulong offset;
-    size_t width, stride;
+    const ht_cl_region *region; /* NULL: the task does not use this slot */
+    cl_ulong offset;            /* of token 0's column `first`, in elements of 4 bytes */
+    size_t first, width;        /* columns, in elements of 4 bytes */
+    size_t stride;              /* elements from a token to the next */
 } ht_cl_place;
 
-typedef struct ht_cl_kernels { /* of one code width and tile */
-    cl_program program;
-    cl_kernel matmul, group_sums;
-} ht_cl_kernels;
+/* A buffer that this device made and that several tasks may share (weights of a tied head, rope tables). */
+typedef struct ht_cl_shared {
+    const void *host; /* what it was made from: the key, with `kind` */
+    uint64_t kind;    /* rows, layout, ...: whatever else tells two apart */
+    cl_mem memory;
+    size_t bytes;
+    int users;
+} ht_cl_shared;
 
-typedef struct ht_cl_device {
-    ht_device base;
-    ht_device_caps caps;
-    const ht_cl *cl;
-    const ht_cl_variant *variant;
-    cl_device_id id;
-    bool is_sub_device, mirrored;
-    cl_context context;
-    cl_command_queue queue;
-    ht_cl_kernels kernels[2][2]; /* [8 bits][several tokens] */
-    ht_cl_region regions[HT_CL_MAX_REGIONS];
-    size_t n_regions;
-    size_t max_tokens;
-    cl_mem sums; /* group sums of activations, [max_tokens][groups of the widest task] */
-    size_t sums_bytes;
-    cl_event events[HT_CL_IN_FLIGHT]; /* of ticket t at t % HT_CL_IN_FLIGHT, for done < t <= last */
-    ht_ticket last, done;
-    cl_int failed; /* first error a command ended with; every later wait tells it */
-} ht_cl_device;
+/* A device buffer; HT_ERROR_DEVICE with both sizes when it is larger than the device's largest allocation. */
+ht_status ht_cl_buffer(ht_cl_device *d, size_t bytes, cl_mem_flags flags, const char *what, cl_mem *memory,
+                       ht_error *error);
+/* The same, filled with data[0..bytes) before it returns. */
+ht_status ht_cl_upload(ht_cl_device *d, const void *data, size_t bytes, const char *what, cl_mem *memory,
+                       ht_error *error);
+/* The device's scratch buffer number `which`, at least `bytes` large; contents do not survive a submit. */
+enum { HT_CL_SCRATCH_ACTS, HT_CL_SCRATCH_SPLITS, HT_CL_SCRATCH_WARM, HT_CL_SCRATCHES };
+ht_status ht_cl_scratch(ht_cl_device *d, int which, size_t bytes, ht_error *error);
+
+/* Places of everything op reads and writes in this submit. */
+typedef struct ht_cl_call {
+    const ht_binding *binding;
+    cl_uint tokens;
+    size_t shape_tokens; /* kernels are chosen for this many: `tokens` but when a task is warmed */
+    ht_cl_place in, aux, out;
+    const ht_cl_region *keys, *values; /* ROPE, ATTENTION */
+    cl_ulong keys_offset, values_offset; /* in bytes, from the region's beginning to the layer's */
+} ht_cl_call;
+
+/* ---- launches ------------------------------------------------------------------------------------------------------ */
+
+typedef struct ht_cl_argument {
+    size_t bytes;
+    const void *value; /* NULL: local memory of `bytes` */
+} ht_cl_argument;
+#define HT_CL_ARGUMENT(x) \
+    { sizeof(x), &(x) }
+
+/* Enqueues kernel with arguments[0..n) over global[0..dims) work-items; local may be NULL. */
+ht_status ht_cl_launch(ht_cl_device *d, cl_kernel kernel, const char *what, const ht_cl_argument *arguments, size_t n,
+                       cl_uint dims, const size_t *global, const size_t *local, ht_error *error);
+
+/* ---- tasks ---------------------------------------------------------------------------------------------------------- */
+
+/* How the weights of a segment are stored: build options of every kernel that reads them follow from it (weights.c). */
+typedef struct ht_cl_form {
+    int bits;         /* of a code: 4, 8; 16: F16, 17: BF16, 32: F32 */
+    int group;        /* columns a scale covers: 32 or 16; 0 for floats */
+    bool half_scales; /* scales (and minimums) are fp16, because that holds them exactly; else float */
+    bool mins;        /* w = scale * code + min */
+} ht_cl_form;
+
+/* One run of rows of one form in a MATMUL (all of an EMBED): its packed weights. Several parts of an operator that have
+ * the same form are one segment; one that would exceed the device's largest buffer is several. */
+typedef struct ht_cl_weights {
+    ht_cl_form form;
+    cl_uint rows, cols;           /* cols as the activations have them; packed up to a multiple of 32 with zeros */
+    cl_mem codes, scales, mins;   /* scales NULL for floats, mins NULL without */
+    cl_mem bias;                  /* float [rows padded to 16], or NULL */
+    size_t bytes;
+} ht_cl_weights;
+
+typedef struct ht_cl_segment {
+    size_t first_row; /* of the operator */
+    ht_cl_weights weights;
+} ht_cl_segment;
 
 struct ht_task {
     const ht_op *op;
     ht_slice slice;
-    ht_form form;
-    cl_uint rows, groups;
-    cl_mem codes, scales, offsets, bias; /* offsets NULL if the form has none */
+    size_t n_segments;
+    ht_cl_segment segments[HT_CL_MAX_SEGMENTS];
+    cl_kernel kernels[2]; /* those of kinds that need no choice at submit */
+    cl_mem tables[4]; /* NORM: weight, post_norm; ROPE: rope, q_norm, k_norm */
     size_t bytes;
 };
 
-/* ht_device_ops.prepare and release. */
-ht_status ht_cl_matmul_prepare(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **out,
-                               ht_error *error);
-void ht_cl_matmul_release(ht_device *device, ht_task *task);
-/* Enqueues the task's kernels; *event (may be NULL) is the last one's. */
-ht_status ht_cl_matmul_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_place *in, const ht_cl_place *out,
-                               cl_uint tokens, cl_event *event, ht_error *error);
+/* Rows [row, row + n) of an operator's parts, columns [col, col + cols), packed for this device. Parts must be of one
+ * form. */
+ht_status ht_cl_weights_create(ht_cl_device *d, const ht_op *op, size_t row, size_t n, size_t col, size_t cols,
+                               ht_cl_weights *weights, ht_error *error);
+void ht_cl_weights_release(ht_cl_device *d, ht_cl_weights *weights);
+ht_cl_form ht_cl_form_of(const ht_type_traits *type);
+/* "-DBITS=4 -DGROUP=32 -DHALF_SCALES=1 -DMINS=0": what codec.clh wants. */
+void ht_cl_form_options(const ht_cl_form *form, char *out, size_t capacity);
+
+/* What the device does for a kind of operator: one row a kind (ops.c, matmul.c). prepare fills task's own fields and has
+ * every kernel built that a submit of up to max_tokens may use. */
+typedef struct ht_cl_op_row {
+    const char *(*refuses)(const ht_cl_device *d, const ht_op *op, const ht_slice *slice); /* NULL: takes all */
+    ht_status (*prepare)(ht_cl_device *d, ht_task *task, ht_error *error);
+    ht_status (*enqueue)(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error);
+} ht_cl_op_row;
+extern const ht_cl_op_row ht_cl_ops[HT_OP_KINDS];
+
+const char *ht_cl_matmul_refuses(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
+/* The segments of the task's slice, packed; no kernel is built. */
+ht_status ht_cl_matmul_segments(ht_cl_device *d, ht_task *task, ht_error *error);
+ht_status ht_cl_matmul_prepare(ht_cl_device *d, ht_task *task, ht_error *error);
+ht_status ht_cl_matmul_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error);
+ht_status ht_cl_attention_prepare(ht_cl_device *d, ht_task *task, ht_error *error);
+ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error);
+
+/* ---- the device ------------------------------------------------------------------------------------------------------ */
+
+struct ht_cl_device {
+    ht_device base;
+    ht_device_caps caps;
+    const ht_cl *cl;
+    cl_device_id id;
+    bool is_sub_device, mirrored;
+    unsigned features;           /* ht_cl_feature bits in use */
+    unsigned vector;             /* lanes of explicit vectors in pointwise kernels: VEC */
+    size_t local;                /* work-items of a group in pointwise and reducing kernels: LOCAL (1 on CPUs) */
+    cl_uint units;               /* compute units */
+    size_t largest_group;        /* work-items */
+    cl_ulong largest, local_bytes; /* largest allocation; local memory of a group */
+    char build_options[256];     /* of every program */
+    char fingerprint[256];       /* device, driver, platform: keys of what is kept on disk */
+    ht_precision precision;
+    ht_hparams hparams;
+    size_t max_tokens, max_context;
+    ht_kv_type kv_type;
+    ht_progress_function progress;
+    void *progress_user;
+    cl_context context;
+    cl_command_queue queue;
+
+    ht_cl_program *programs;
+    size_t n_programs, cap_programs, n_built;
+    ht_cl_region *regions; /* by host address */
+    size_t n_regions, cap_regions;
+    ht_cl_shared *shared;
+    size_t n_shared, cap_shared;
+    cl_mem scratch[HT_CL_SCRATCHES];
+    size_t scratch_bytes[HT_CL_SCRATCHES];
+    /* The row of matmul.c's table that a measurement found best, NULL where none was made (tune.c); itself NULL: none. */
+    const struct ht_cl_matmul_row *(*tuned)(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
+                                            size_t tokens);
+    struct ht_cl_queue_state *state; /* tickets and events (queue.c) */
+    bool want_event; /* the launch under way is the submit's last: keep its event in last_event */
+    cl_event last_event;
+};
+
+/* memory.c */
+ht_status ht_cl_import(ht_device *device, void *host, size_t bytes, ht_error *error);
+void ht_cl_forget(ht_device *device, void *host);
+ht_status ht_cl_find_places(ht_cl_device *d, const ht_task *task, const ht_binding *binding, ht_cl_call *call,
+                            ht_error *error);
+/* Before the kernels: what other processors wrote since. After them: what others read. Nothing on unified memory. */
+ht_status ht_cl_bring_in(ht_cl_device *d, const ht_task *task, const ht_cl_call *call, ht_error *error);
+ht_status ht_cl_hand_out(ht_cl_device *d, const ht_task *task, const ht_cl_call *call, ht_error *error);
+/* The shared buffer of (host, kind), made from data[0..bytes) if it is not there; released by as many calls of unshare. */
+ht_status ht_cl_share(ht_cl_device *d, const void *host, uint64_t kind, const void *data, size_t bytes,
+                      const char *what, cl_mem *memory, ht_error *error);
+void ht_cl_unshare(ht_cl_device *d, cl_mem memory);
+void ht_cl_memory_release(ht_cl_device *d);
+
+/* queue.c */
+/* `limit`: seconds without progress after which a wait gives up. */
+ht_status ht_cl_queue_create(ht_cl_device *d, double limit, ht_error *error);
+void ht_cl_queue_release(ht_cl_device *d);
+ht_status ht_cl_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
+                       size_t n_after, ht_ticket *ticket, ht_error *error);
+ht_status ht_cl_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *error);
+ht_ticket ht_cl_completed(ht_device *device);
+ht_status ht_cl_wait(ht_device *device, ht_ticket ticket, ht_sync sync, ht_error *error);
 
 #endif
 #endif

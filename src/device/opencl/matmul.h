@@ -1,0 +1,37 @@
+/* The table of MATMUL kernels, for those who choose from it: matmul.c by rule, tune.c by measurement. */
+#ifndef HT_OPENCL_MATMUL_H
+#define HT_OPENCL_MATMUL_H
+
+#include "device/opencl/opencl.h"
+
+#if HT_HAVE_OPENCL
+
+/* One way to launch a kernel. It is launched over (rows / tile_rows, tokens / (tile_tokens * run)) groups, rounded up, of
+ * local[0] x local[1] work-items; it must be right for any number of rows and tokens up to max_tokens. */
+typedef struct ht_cl_matmul_row {
+    const char *source, *kernel;
+    const char *options;             /* besides the form's */
+    unsigned features;               /* ht_cl_feature bits it needs */
+    unsigned min_tokens, max_tokens; /* of a submit that it may serve */
+    unsigned tile_rows, tile_tokens; /* what a group computes at once */
+    unsigned run;                    /* most tiles of tokens that a group computes in turn */
+    unsigned speed;                  /* of a device that is full, relative to the table's other rows */
+    bool packed;                     /* reads activations that pack_acts of the same source laid out in tiles */
+    size_t local[2];
+    size_t local_bytes; /* local memory of a group */
+} ht_cl_matmul_row;
+
+/* Rows that can multiply weights [rows, cols] of a form with this many tokens on this device, in the table's order:
+ * out[0 .. returned), at most max. */
+int ht_cl_matmul_candidates(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols, size_t tokens,
+                            const ht_cl_matmul_row *out[], int max);
+/* The measured choice where there is one, else the cheapest candidate by rule; NULL: the device has none. */
+const ht_cl_matmul_row *ht_cl_matmul_choose(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
+                                            size_t tokens);
+/* Enqueues weights times the `tokens` rows of in, written to out, whose offset is that of the weights' first row. */
+ht_status ht_cl_matmul_launch(ht_cl_device *d, const ht_cl_matmul_row *row, const ht_cl_weights *weights,
+                              const ht_cl_place *in, const ht_cl_place *out, cl_uint tokens, const char *what,
+                              ht_error *error);
+
+#endif
+#endif

@@ -1,0 +1,325 @@
+/* MATMUL for GPUs: matvec_simt for a token or a few, matmul_simt for many.
+ *
+ * Weights of one row's 32 columns are read as words, expanded to floats, and a work-item's neighbours read the words of
+ * neighbouring rows.
+ */
+
+/* 128 bits at once: every buffer and chunk begins on a multiple of 16 bytes. */
+#define WORDS(codes, byte) (*(__global const uint4 *)((codes) + (byte)))
+
+/* Four bytes as numbers. */
+static inline float4 signed_bytes(uint w) { return convert_float4(as_char4(w)); }
+/* Four nibbles, one a byte: as they are for forms with minimums, else less 8 (0x78 + q, its top bit turned over, is q - 8
+ * as a signed byte). */
+static inline float4 nibbles(uint w) {
+#if MINS
+    return convert_float4(as_uchar4(w));
+#else
+    return convert_float4(as_char4((w + 0x78787878u) ^ 0x80808080u));
+#endif
+}
+static inline float4 halves(uint a, uint b) {
+#if BITS == 17
+    return as_float4((uint4)(a << 16, a & 0xffff0000u, b << 16, b & 0xffff0000u));
+#else
+    uint pair[2] = {a, b};
+    return vload_half4(0, (const half *)pair);
+#endif
+}
+
+/* Four floats of x; `aligned`: x lies on a multiple of 16 bytes. */
+static inline float4 read4(__global const float *x, bool aligned) {
+    return aligned ? *(__global const float4 *)x : vload4(0, x);
+}
+
+#ifdef TOKENS
+/* ---- few tokens ---------------------------------------------------------------------------------------------------------
+ *
+ * A group has a block of 16 rows, LANES work-items a row: lane l takes every LANES-th group of 32 columns. Built with
+ * TOKENS, LANES. */
+
+/* sums[t] += the products of one row's 32 columns with those of each token. */
+static inline void add_group(__global const uchar *from, uint row, __global const float *const *xs, uint col, bool aligned,
+                             float scale, float low, float high_scale, float *sums) {
+    float part[TOKENS], second[TOKENS], total[TOKENS];
+#pragma unroll
+    for (uint t = 0; t < TOKENS; t++) part[t] = second[t] = total[t] = 0.0f;
+#if BITS == 4
+    uint4 words = WORDS(from, row * 16);
+    uint w[4] = {words.x, words.y, words.z, words.w};
+#endif
+#pragma unroll
+    for (uint i = 0; i < 8; i++) { /* columns 4i .. 4i + 3 */
+#if BITS == 4
+        float4 v = nibbles(i < 4 ? w[i] & 0x0f0f0f0fu : w[i - 4] >> 4 & 0x0f0f0f0fu);
+#elif BITS == 8
+        float4 v = signed_bytes(*(__global const uint *)(from + (i / 4 * 16 + row) * 16 + i % 4 * 4));
+#elif BITS == 32
+        float4 v = *(__global const float4 *)(from + (i * 16 + row) * 16);
+#else
+        uint2 pair = *(__global const uint2 *)(from + (i / 2 * 16 + row) * 16 + i % 2 * 8);
+        float4 v = halves(pair.x, pair.y);
+#endif
+#pragma unroll
+        for (uint t = 0; t < TOKENS; t++) {
+            float4 x = read4(xs[t] + col + i * 4, aligned);
+            float p = v.x * x.x + v.y * x.y + v.z * x.z + v.w * x.w;
+            if (GROUP == 16 && i >= 4) second[t] += p;
+            else part[t] += p;
+#if MINS
+            total[t] += (x.x + x.y) + (x.z + x.w);
+#endif
+        }
+    }
+#pragma unroll
+    for (uint t = 0; t < TOKENS; t++) sums[t] += scale * part[t] + high_scale * second[t] + low * total[t];
+}
+
+__kernel __attribute__((reqd_work_group_size(16, LANES, 1))) void matvec_simt(
+    __global const uchar *codes, __global const uchar *scales, __global const uchar *mins, __global const float *bias,
+    __global const float *x, ulong x_offset, uint x_stride, __global float *out, ulong out_offset, uint out_stride,
+    uint rows, uint cols, uint tokens, uint has_bias) {
+    __local float shared[TOKENS * LANES * 16];
+    uint row = get_local_id(0), lane = get_local_id(1), block = get_group_id(0), first = get_group_id(1) * TOKENS;
+    uint n_groups = (cols + 31) / 32, whole = cols / 32;
+    bool aligned = ((x_offset | x_stride) & 3) == 0;
+    __global const float *xs[TOKENS];
+    float sums[TOKENS];
+#pragma unroll
+    for (uint t = 0; t < TOKENS; t++) { /* surplus tokens repeat the last one and are not stored */
+        xs[t] = x + x_offset + (ulong)min(first + t, tokens - 1) * x_stride;
+        sums[t] = 0.0f;
+    }
+#pragma unroll 4
+    for (uint g = lane; g < whole; g += LANES) {
+        ulong group = (ulong)block * n_groups + g, factor = group * (32 / GROUP) * 16 + row;
+        float scale = CODED ? factor_at(scales, factor) : 1.0f, low = MINS ? factor_at(mins, factor) : 0.0f;
+        float second = GROUP == 16 ? factor_at(scales, factor + 16) : 0.0f;
+        add_group(codes + group * GROUP_BYTES, row, (__global const float *const *)xs, g * 32, aligned, scale, low, second,
+                  sums);
+    }
+    if (whole < n_groups && lane == 0) /* columns that fill no group: x ends before the padding does */
+        for (uint c = whole * 32; c < cols; c++) {
+            float w = weight_at(codes, scales, mins, n_groups, block * 16 + row, c);
+            for (uint t = 0; t < TOKENS; t++) sums[t] += w * xs[t][c];
+        }
+#pragma unroll
+    for (uint t = 0; t < TOKENS; t++) shared[(t * LANES + lane) * 16 + row] = sums[t];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (uint t = lane; t < TOKENS && first + t < tokens; t += LANES) {
+        float sum = 0.0f;
+        for (uint l = 0; l < LANES; l++) sum += shared[(t * LANES + l) * 16 + row];
+        uint r = block * 16 + row;
+        if (r < rows) out[out_offset + (ulong)(first + t) * out_stride + r] = has_bias ? sum + bias[r] : sum;
+    }
+}
+
+#else
+/* ---- many tokens ----------------------------------------------------------------------------------------------------------
+ *
+ * A group computes TILE_ROWS x TILE_TOKENS sums, 32 columns at a time: both sides' slices lie in local memory, columns
+ * outermost, and each work-item multiplies ITEM_ROWS x ITEM_TOKENS of them in registers, in blocks of four that lie apart
+ * so that neighbours read neighbouring words. The next slice travels to registers while this one is multiplied.
+ * Activations are stored turned about by their column's number, so that transposing them meets no bank twice.
+ */
+#define ROW_SIDE (TILE_ROWS / ITEM_ROWS)     /* work-items along the rows */
+#define TOKEN_SIDE (TILE_TOKENS / ITEM_TOKENS)
+#define ITEMS (ROW_SIDE * TOKEN_SIDE)
+#define ROW_FOURS (ITEM_ROWS / 4)
+#define TOKEN_FOURS (ITEM_TOKENS / 4)
+#define W_UNITS (TILE_ROWS * 2 / ITEMS)      /* (row, 16 columns) that a work-item expands */
+#define X_UNITS (TILE_TOKENS * 8 / ITEMS)    /* (token, 4 columns) that it brings */
+#define W_WORDS (BITS == 4 ? 2 : BITS == 8 ? 4 : BITS == 32 ? 16 : 8)
+#define TURN(token, k) ((token) ^ ((((k) >> 2) & (TILE_TOKENS / 4 < 8 ? TILE_TOKENS / 4 - 1 : 7)) << 2))
+#if W_UNITS * ITEMS != TILE_ROWS * 2 || X_UNITS * ITEMS != TILE_TOKENS * 8 || ITEM_ROWS % 4 || ITEM_TOKENS % 4
+#error "these tiles do not share out"
+#endif
+
+#if FP16
+#define real half
+#define real4 half4
+#define to_real(v) convert_half(v)
+#else
+#define real float
+#define real4 float4
+#define to_real(v) (v)
+#endif
+
+typedef struct raw { /* 16 columns of a row, as stored */
+    uint words[W_WORDS];
+    float scale, low;
+} raw;
+
+static inline raw fetch_weights(__global const uchar *codes, __global const uchar *scales, __global const uchar *mins,
+                                uint row, uint blocks, uint n_groups, uint g, uint piece) {
+    raw w;
+    uint block = row / 16, r = row % 16;
+    if (block >= blocks) {
+        for (uint i = 0; i < W_WORDS; i++) w.words[i] = 0;
+        w.scale = w.low = 0.0f;
+        return w;
+    }
+    ulong group = (ulong)block * n_groups + g;
+    __global const uchar *from = codes + group * GROUP_BYTES;
+#if BITS == 4
+    uint2 v = *(__global const uint2 *)(from + r * 16 + piece * 8);
+    w.words[0] = v.x;
+    w.words[1] = v.y;
+#else
+#pragma unroll
+    for (uint i = 0; i < W_WORDS / 4; i++) {
+        uint4 v = WORDS(from, ((piece * (W_WORDS / 4) + i) * 16 + r) * 16);
+        w.words[4 * i] = v.x;
+        w.words[4 * i + 1] = v.y;
+        w.words[4 * i + 2] = v.z;
+        w.words[4 * i + 3] = v.w;
+    }
+#endif
+    ulong factor = (group * (32 / GROUP) + (GROUP == 16 ? piece : 0)) * 16 + r;
+    w.scale = CODED ? factor_at(scales, factor) : 1.0f;
+    w.low = MINS ? factor_at(mins, factor) : 0.0f;
+    return w;
+}
+
+static inline void put4(__local real *to, uint k, uint row, float4 v) {
+    to[k * TILE_ROWS + row] = to_real(v.x);
+    to[(k + 1) * TILE_ROWS + row] = to_real(v.y);
+    to[(k + 2) * TILE_ROWS + row] = to_real(v.z);
+    to[(k + 3) * TILE_ROWS + row] = to_real(v.w);
+}
+
+static inline void expand(const raw *w, __local real *to, uint row, uint piece) {
+#if BITS == 4
+#pragma unroll
+    for (uint i = 0; i < 2; i++) {
+        put4(to, piece * 8 + i * 4, row, w->scale * nibbles(w->words[i] & 0x0f0f0f0fu) + w->low);
+        put4(to, piece * 8 + i * 4 + 16, row, w->scale * nibbles(w->words[i] >> 4 & 0x0f0f0f0fu) + w->low);
+    }
+#else
+#pragma unroll
+    for (uint i = 0; i < 4; i++) {
+#if BITS == 8
+        float4 v = w->scale * signed_bytes(w->words[i]) + w->low;
+#elif BITS == 32
+        float4 v = as_float4((uint4)(w->words[4 * i], w->words[4 * i + 1], w->words[4 * i + 2], w->words[4 * i + 3]));
+#else
+        float4 v = halves(w->words[2 * i], w->words[2 * i + 1]);
+#endif
+        put4(to, piece * 16 + i * 4, row, v);
+    }
+#endif
+}
+
+static inline float4 fetch_x(__global const float *x, uint stride, uint token, uint tokens, uint col, uint cols,
+                             bool aligned) {
+    if (token >= tokens || col >= cols) return (float4)(0.0f);
+    __global const float *from = x + (ulong)token * stride + col;
+    if (col + 4 <= cols) return read4(from, aligned);
+    float4 v = (float4)(0.0f);
+    v.x = from[0];
+    if (col + 1 < cols) v.y = from[1];
+    if (col + 2 < cols) v.z = from[2];
+    return v;
+}
+
+__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
+    __global const uchar *codes, __global const uchar *scales, __global const uchar *mins, __global const float *bias,
+    __global const float *x, ulong x_offset, uint x_stride, __global float *out, ulong out_offset, uint out_stride,
+    uint rows, uint cols, uint tokens, uint has_bias) {
+    __local real ws[32 * TILE_ROWS] __attribute__((aligned(16)));
+    __local real xs[32 * TILE_TOKENS] __attribute__((aligned(16)));
+    uint lid = get_local_id(0), row0 = get_group_id(0) * TILE_ROWS, token0 = get_group_id(1) * TILE_TOKENS;
+    uint n_groups = (cols + 31) / 32, blocks = (rows + 15) / 16;
+    uint my_row = lid % ROW_SIDE * 4, my_token = lid / ROW_SIDE * 4;
+    bool aligned = ((x_offset | x_stride) & 3) == 0;
+    x += x_offset;
+
+    float4 sums[ITEM_TOKENS][ROW_FOURS];
+#pragma unroll
+    for (uint t = 0; t < ITEM_TOKENS; t++)
+#pragma unroll
+        for (uint r = 0; r < ROW_FOURS; r++) sums[t][r] = (float4)(0.0f);
+    raw w[W_UNITS];
+    float4 v[X_UNITS];
+#define FETCH(g) \
+    _Pragma("unroll") for (uint i = 0; i < W_UNITS; i++) { \
+        uint unit = lid + i * ITEMS; \
+        w[i] = fetch_weights(codes, scales, mins, row0 + unit % TILE_ROWS, blocks, n_groups, g, unit / TILE_ROWS); \
+    } \
+    _Pragma("unroll") for (uint i = 0; i < X_UNITS; i++) { \
+        uint unit = lid + i * ITEMS; \
+        v[i] = fetch_x(x, x_stride, token0 + unit / 8, tokens, (g) * 32 + unit % 8 * 4, cols, aligned); \
+    }
+    FETCH(0)
+    for (uint g = 0; g < n_groups; g++) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+#pragma unroll
+        for (uint i = 0; i < W_UNITS; i++) {
+            uint unit = lid + i * ITEMS;
+            expand(&w[i], ws, unit % TILE_ROWS, unit / TILE_ROWS);
+        }
+#pragma unroll
+        for (uint i = 0; i < X_UNITS; i++) {
+            uint unit = lid + i * ITEMS, k = unit % 8 * 4, at = TURN(unit / 8, k);
+            xs[k * TILE_TOKENS + at] = to_real(v[i].x);
+            xs[(k + 1) * TILE_TOKENS + at] = to_real(v[i].y);
+            xs[(k + 2) * TILE_TOKENS + at] = to_real(v[i].z);
+            xs[(k + 3) * TILE_TOKENS + at] = to_real(v[i].w);
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (g + 1 < n_groups) {
+            FETCH(g + 1)
+        }
+#if FP16 /* products of a slice are added in half, slices in float */
+        real4 part[ITEM_TOKENS][ROW_FOURS];
+        for (uint t = 0; t < ITEM_TOKENS; t++)
+            for (uint r = 0; r < ROW_FOURS; r++) part[t][r] = (real4)(0.0h);
+#else
+#define part sums
+#endif
+#pragma unroll 8
+        for (uint k = 0; k < 32; k++) {
+            real4 a[ROW_FOURS], b[TOKEN_FOURS];
+#pragma unroll
+            for (uint r = 0; r < ROW_FOURS; r++)
+                a[r] = *(__local const real4 *)(ws + k * TILE_ROWS + r * (ROW_SIDE * 4) + my_row);
+#pragma unroll
+            for (uint t = 0; t < TOKEN_FOURS; t++)
+                b[t] = *(__local const real4 *)(xs + k * TILE_TOKENS + TURN(t * (TOKEN_SIDE * 4) + my_token, k));
+#pragma unroll
+            for (uint t = 0; t < TOKEN_FOURS; t++)
+#pragma unroll
+                for (uint r = 0; r < ROW_FOURS; r++) {
+                    part[4 * t][r] += a[r] * b[t].x;
+                    part[4 * t + 1][r] += a[r] * b[t].y;
+                    part[4 * t + 2][r] += a[r] * b[t].z;
+                    part[4 * t + 3][r] += a[r] * b[t].w;
+                }
+        }
+#if FP16
+        for (uint t = 0; t < ITEM_TOKENS; t++)
+            for (uint r = 0; r < ROW_FOURS; r++) sums[t][r] += convert_float4(part[t][r]);
+#endif
+    }
+    bool aligned_out = ((out_offset | out_stride) & 3) == 0;
+#pragma unroll
+    for (uint t = 0; t < ITEM_TOKENS; t++) {
+        uint token = token0 + t / 4 * (TOKEN_SIDE * 4) + my_token + t % 4;
+        if (token >= tokens) continue;
+#pragma unroll
+        for (uint r = 0; r < ROW_FOURS; r++) {
+            uint row = row0 + r * (ROW_SIDE * 4) + my_row;
+            __global float *to = out + out_offset + (ulong)token * out_stride + row;
+            float4 sum = sums[t][r];
+            if (row + 4 <= rows) {
+                if (has_bias) sum += vload4(0, bias + row);
+                if (aligned_out) *(__global float4 *)to = sum;
+                else vstore4(sum, 0, to);
+                continue;
+            }
+            float lanes[4] = {sum.x, sum.y, sum.z, sum.w};
+            for (uint i = 0; i < 4 && row + i < rows; i++) to[i] = has_bias ? lanes[i] + bias[row + i] : lanes[i];
+        }
+    }
+}
+#endif

@@ -1,0 +1,295 @@
+/* What the device sees of the host's memory, and what moves.
+ *
+ * Memory of the pool becomes a buffer once, at import: over the same pages (USE_HOST_PTR) where device and host share
+ * memory and the driver maps the buffer back to the very same address, else a buffer of its own (mirrored), and then a
+ * submit moves what its task reads and others wrote, and what it writes and others read; the binding says which. On
+ * unified memory results are taken to be visible to the host when their event is complete, without mapping: OpenCL does
+ * not promise it, PoCL and integrated GPUs do it.
+ */
+#include "device/opencl/opencl.h"
+
+#if HT_HAVE_OPENCL
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- buffers ----------------------------------------------------------------------------------------------------------- */
+
+ht_status ht_cl_buffer(ht_cl_device *d, size_t bytes, cl_mem_flags flags, const char *what, cl_mem *memory,
+                       ht_error *error) {
+    if (bytes > d->largest)
+        return ht_fail(error, HT_ERROR_DEVICE, "%s: %s: %zu bytes in one buffer, but the device takes at most %llu",
+                       d->caps.name, what, bytes, (unsigned long long)d->largest);
+    cl_int code;
+    cl_mem made = d->cl->CreateBuffer(d->context, flags, ht_max_size(bytes, 4), NULL, &code);
+    if (code != CL_SUCCESS)
+        return ht_fail(error, HT_ERROR_DEVICE, "%s: %s: no buffer of %zu bytes: %s (%d)", d->caps.name, what, bytes,
+                       ht_cl_error_name(code), (int)code);
+    *memory = made;
+    return HT_OK;
+}
+
+ht_status ht_cl_upload(ht_cl_device *d, const void *data, size_t bytes, const char *what, cl_mem *memory,
+                       ht_error *error) {
+    cl_mem made;
+    ht_status status = ht_cl_buffer(d, bytes, CL_MEM_READ_ONLY, what, &made, error);
+    if (status)
+        return status;
+    cl_int code = d->cl->EnqueueWriteBuffer(d->queue, made, CL_TRUE, 0, bytes, data, 0, NULL, NULL);
+    if ((status = ht_cl_check(code, d->caps.name, "clEnqueueWriteBuffer", error))) {
+        d->cl->ReleaseMemObject(made);
+        return ht_error_prefix(error, "%s", what);
+    }
+    *memory = made;
+    return HT_OK;
+}
+
+ht_status ht_cl_scratch(ht_cl_device *d, int which, size_t bytes, ht_error *error) {
+    if (bytes <= d->scratch_bytes[which])
+        return HT_OK;
+    cl_mem grown;
+    ht_status status = ht_cl_buffer(d, bytes, CL_MEM_READ_WRITE, "scratch", &grown, error);
+    if (status)
+        return status;
+    if (d->scratch[which])
+        d->cl->ReleaseMemObject(d->scratch[which]); /* commands in flight hold their own reference */
+    d->scratch[which] = grown;
+    d->scratch_bytes[which] = bytes;
+    return HT_OK;
+}
+
+/* ---- import ------------------------------------------------------------------------------------------------------------ */
+
+/* Index of the first region that begins past `host`. */
+static size_t region_after(const ht_cl_device *d, const char *host) {
+    size_t low = 0, high = d->n_regions;
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        if (d->regions[middle].host <= host)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* A buffer over the host's own pages; false if this driver makes a copy behind it. */
+static bool share_pages(ht_cl_device *d, void *host, size_t bytes, cl_mem *memory) {
+    cl_int code;
+    cl_mem made = d->cl->CreateBuffer(d->context, CL_MEM_READ_WRITE | CL_MEM_USE_HOST_PTR, bytes, host, &code);
+    if (code != CL_SUCCESS)
+        return false;
+    void *mapped =
+        d->cl->EnqueueMapBuffer(d->queue, made, CL_TRUE, CL_MAP_READ | CL_MAP_WRITE, 0, bytes, 0, NULL, NULL, &code);
+    const bool same = code == CL_SUCCESS && mapped == host;
+    if (code == CL_SUCCESS) {
+        d->cl->EnqueueUnmapMemObject(d->queue, made, mapped, 0, NULL, NULL);
+        d->cl->Finish(d->queue);
+    }
+    if (!same) {
+        d->cl->ReleaseMemObject(made);
+        ht_log(HT_LOG_INFO, "%s: buffers over host memory are copies here: transfers instead", d->caps.name);
+        return false;
+    }
+    *memory = made;
+    return true;
+}
+
+ht_status ht_cl_import(ht_device *device, void *host, size_t bytes, ht_error *error) {
+    ht_cl_device *d = (ht_cl_device *)device;
+    if (bytes > d->largest)
+        return ht_fail(
+            error, HT_ERROR_DEVICE,
+            "%s: a buffer of %zu bytes is to be shared, but the device takes at most %llu (a shorter context "
+            "or chunk needs less)",
+            d->caps.name, bytes, (unsigned long long)d->largest);
+    ht_status status =
+        ht_grow((void **)&d->regions, &d->cap_regions, d->n_regions + 1, sizeof *d->regions, "imported buffers", error);
+    if (status)
+        return status;
+    ht_cl_region region = {host, bytes, NULL, d->mirrored};
+    if (!region.mirrored && !share_pages(d, host, bytes, &region.memory))
+        region.mirrored = d->mirrored = true;
+    if (region.mirrored && (status = ht_cl_buffer(d, bytes, CL_MEM_READ_WRITE, "pool", &region.memory, error)))
+        return status;
+    const size_t at = region_after(d, host);
+    memmove(d->regions + at + 1, d->regions + at, (d->n_regions - at) * sizeof *d->regions);
+    d->regions[at] = region;
+    d->n_regions++;
+    return HT_OK;
+}
+
+void ht_cl_forget(ht_device *device, void *host) {
+    ht_cl_device *d = (ht_cl_device *)device;
+    const size_t at = region_after(d, host);
+    if (at == 0 || d->regions[at - 1].host != (char *)host)
+        return;
+    d->cl->Finish(d->queue); /* nothing may read pages that are about to go */
+    d->cl->ReleaseMemObject(d->regions[at - 1].memory);
+    memmove(d->regions + at - 1, d->regions + at, (d->n_regions - at) * sizeof *d->regions);
+    d->n_regions--;
+}
+
+void ht_cl_memory_release(ht_cl_device *d) {
+    for (size_t i = 0; i < d->n_regions; i++)
+        d->cl->ReleaseMemObject(d->regions[i].memory);
+    for (size_t i = 0; i < d->n_shared; i++)
+        if (d->shared[i].memory)
+            d->cl->ReleaseMemObject(d->shared[i].memory);
+    for (size_t i = 0; i < HT_CL_SCRATCHES; i++)
+        if (d->scratch[i])
+            d->cl->ReleaseMemObject(d->scratch[i]);
+    free(d->regions);
+    free(d->shared);
+}
+
+/* ---- places ------------------------------------------------------------------------------------------------------------ */
+
+static const ht_cl_region *find_region(const ht_cl_device *d, const void *host, size_t bytes) {
+    const size_t at = region_after(d, host);
+    if (at == 0)
+        return NULL;
+    const ht_cl_region *r = &d->regions[at - 1];
+    return (size_t)((const char *)host - r->host) + bytes <= r->bytes ? r : NULL;
+}
+
+static ht_status find_place(const ht_cl_device *d, const ht_op *op, const ht_binding *b, ht_slot slot, size_t first,
+                            size_t width, ht_cl_place *out, ht_error *error) {
+    const ht_view *view = &b->slots[slot];
+    if (b->tokens > 1 && view->stride < first + width)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: a stride of %zu holds no %zu values", d->caps.name, op->name,
+                       view->stride, first + width);
+    const size_t bytes = ((b->tokens - 1) * view->stride + first + width) * 4;
+    const ht_cl_region *r = find_region(d, view->data, bytes);
+    if (!r)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: slot %d is not in imported memory", d->caps.name, op->name,
+                       slot);
+    const size_t offset = (size_t)((const char *)view->data - r->host) / 4 + first;
+    *out = (ht_cl_place){r, offset, first, width, view->stride};
+    return HT_OK;
+}
+
+static size_t kv_size(const ht_kv_layer *kv) {
+    return kv->type == HT_KV_F32 ? sizeof(float) : sizeof(uint16_t);
+}
+
+static ht_status find_cache(const ht_cl_device *d, const ht_op *op, const ht_binding *b, ht_cl_call *call,
+                            ht_error *error) {
+    const ht_kv_layer *kv = &b->kv[op->layer];
+    const size_t bytes = (size_t)d->hparams.kv_heads * kv->positions * (size_t)d->hparams.head_dim * kv_size(kv);
+    call->keys = find_region(d, kv->keys, bytes);
+    call->values = find_region(d, kv->values, bytes);
+    if (!call->keys || !call->values)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: the KV cache is not in imported memory", d->caps.name,
+                       op->name);
+    if (b->position + b->tokens > kv->positions)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: position %zu in a cache of %zu", d->caps.name, op->name,
+                       b->position + b->tokens - 1, kv->positions);
+    call->keys_offset = (size_t)((char *)kv->keys - call->keys->host);
+    call->values_offset = (size_t)((char *)kv->values - call->values->host);
+    return HT_OK;
+}
+
+ht_status ht_cl_find_places(ht_cl_device *d, const ht_task *task, const ht_binding *b, ht_cl_call *call,
+                            ht_error *error) {
+    const ht_op *op = task->op;
+    size_t in_first = 0, in = ht_slot_width(&d->hparams, op->in), out_first = 0,
+           out = ht_slot_width(&d->hparams, op->out);
+    if (op->kind == HT_OP_MATMUL) {
+        in_first = task->slice.reduction_begin, in = task->slice.reduction_end - in_first;
+        out_first = task->slice.row_begin, out = task->slice.row_end - out_first;
+    } else if (op->kind == HT_OP_ATTENTION)
+        in = (size_t)d->hparams.heads * (size_t)d->hparams.head_dim; /* queries alone */
+    else if (op->kind == HT_OP_EMBED)
+        out = op->parts[0].cols;
+    ht_status status = find_place(d, op, b, op->in, in_first, in, &call->in, error);
+    if (!status && op->aux != HT_SLOT_NONE && op->kind == HT_OP_NORM)
+        status = find_place(d, op, b, op->aux, 0, in, &call->aux, error);
+    if (!status)
+        status = find_place(d, op, b, op->out, out_first, out, &call->out, error);
+    if (!status && (op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION))
+        status = find_cache(d, op, b, call, error);
+    return status;
+}
+
+/* ---- transfers --------------------------------------------------------------------------------------------------------- */
+
+/* `rows` runs of `width` bytes, `pitch` apart, from `offset` on: between a mirrored buffer and the host's pages, in the
+ * queue's order. */
+static ht_status move(ht_cl_device *d, const ht_cl_region *r, size_t offset, size_t width, size_t rows, size_t pitch,
+                      bool to_device, ht_error *error) {
+    cl_event event = NULL, *wanted = d->want_event ? &event : NULL;
+    cl_int code;
+    if (rows == 1 || width == pitch) {
+        const size_t bytes = width * rows;
+        code = to_device ? d->cl->EnqueueWriteBuffer(d->queue, r->memory, CL_FALSE, offset, bytes, r->host + offset, 0,
+                                                     NULL, wanted)
+                         : d->cl->EnqueueReadBuffer(d->queue, r->memory, CL_FALSE, offset, bytes, r->host + offset, 0,
+                                                    NULL, wanted);
+    } else {
+        const size_t origin[3] = {offset, 0, 0}, extent[3] = {width, rows, 1};
+        code = to_device ? d->cl->EnqueueWriteBufferRect(d->queue, r->memory, CL_FALSE, origin, origin, extent, pitch,
+                                                         0, pitch, 0, r->host, 0, NULL, wanted)
+                         : d->cl->EnqueueReadBufferRect(d->queue, r->memory, CL_FALSE, origin, origin, extent, pitch, 0,
+                                                        pitch, 0, r->host, 0, NULL, wanted);
+    }
+    if (event) {
+        if (d->last_event)
+            d->cl->ReleaseEvent(d->last_event);
+        d->last_event = event;
+    }
+    return ht_cl_check(code, d->caps.name, to_device ? "a write to the device" : "a read from the device", error);
+}
+
+static ht_status move_place(ht_cl_device *d, const ht_cl_place *p, size_t tokens, bool to_device, ht_error *error) {
+    if (!p->region || !p->region->mirrored)
+        return HT_OK;
+    return move(d, p->region, p->offset * 4, p->width * 4, tokens, p->stride * 4, to_device, error);
+}
+
+/* The cache rows of this submit's tokens, every head's. */
+static ht_status move_cache(ht_cl_device *d, const ht_task *task, const ht_cl_call *call, bool to_device,
+                            ht_error *error) {
+    if (!call->keys->mirrored)
+        return HT_OK;
+    const ht_kv_layer *kv = &call->binding->kv[task->op->layer];
+    const size_t row = (size_t)d->hparams.head_dim * kv_size(kv), at = call->binding->position * row;
+    const size_t width = call->tokens * row, heads = (size_t)d->hparams.kv_heads, pitch = kv->positions * row;
+    ht_status status = move(d, call->keys, call->keys_offset + at, width, heads, pitch, to_device, error);
+    return status ? status : move(d, call->values, call->values_offset + at, width, heads, pitch, to_device, error);
+}
+
+static bool has_bit(uint32_t bits, ht_slot slot) {
+    return slot != HT_SLOT_NONE && bits >> slot & 1;
+}
+
+ht_status ht_cl_bring_in(ht_cl_device *d, const ht_task *task, const ht_cl_call *call, ht_error *error) {
+    if (!d->mirrored)
+        return HT_OK;
+    const uint32_t resident = call->binding->resident;
+    ht_status status = HT_OK;
+    if (!has_bit(resident, task->op->in))
+        status = move_place(d, &call->in, call->tokens, true, error);
+    if (!status && call->aux.region && !has_bit(resident, task->op->aux))
+        status = move_place(d, &call->aux, call->tokens, true, error);
+    if (!status && task->op->kind == HT_OP_ATTENTION && !(resident & HT_BIT_KV))
+        status = move_cache(d, task, call, true, error);
+    return status;
+}
+
+ht_status ht_cl_hand_out(ht_cl_device *d, const ht_task *task, const ht_cl_call *call, ht_error *error) {
+    if (!d->mirrored)
+        return HT_OK;
+    const uint32_t kept = call->binding->kept;
+    ht_status status = HT_OK;
+    if (call->aux.region && !has_bit(kept, task->op->in)) /* NORM added to it */
+        status = move_place(d, &call->in, call->tokens, false, error);
+    if (!status && task->op->kind == HT_OP_ROPE && !(kept & HT_BIT_KV))
+        status = move_cache(d, task, call, false, error);
+    if (!status && !has_bit(kept, task->op->out))
+        status = move_place(d, &call->out, call->tokens, false, error);
+    return status;
+}
+
+#else
+typedef int ht_cl_memory_is_empty; /* ISO C wants something in every file */
+#endif

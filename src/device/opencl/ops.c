@@ -1,0 +1,243 @@
+/* The operators besides MATMUL and ATTENTION, and the table of all of them. */
+#include "device/opencl/opencl.h"
+
+#if HT_HAVE_OPENCL
+#include <stdio.h>
+#include <string.h>
+
+#define ROPE_ITEMS 32  /* work-items of a head on GPUs */
+#define PICKERS 1024   /* of ARGMAX's group there, at most */
+#define GLU_RUN 8      /* vectors of GLU in a work-item on CPUs, where a group costs as much as many of them */
+#define EMBED_RUN 64   /* columns of EMBED, likewise */
+#define SHARED_TABLE 1 /* `kind` of buffers made from plain arrays of floats */
+
+static bool on_cpu(const ht_cl_device *d) {
+    return d->features & HT_CL_VECTOR;
+}
+
+/* A table of floats that tasks may share. */
+static ht_status make_table(ht_cl_device *d, ht_task *task, size_t which, const float *values, size_t n,
+                            ht_error *error) {
+    return values ? ht_cl_share(d, values, SHARED_TABLE + n * 256, values, n * sizeof *values, task->op->name,
+                                &task->tables[which], error)
+                  : HT_OK;
+}
+
+/* Some buffer where a kernel has an argument that it will not read. */
+static cl_mem table_or(const ht_task *task, size_t which, cl_mem other) {
+    return task->tables[which] ? task->tables[which] : other;
+}
+
+/* ---- NORM, GLU, ARGMAX: pointwise.cl ----------------------------------------------------------------------------------- */
+
+static size_t pickers(const ht_cl_device *d) {
+    size_t n = 1;
+    while (!on_cpu(d) && n * 2 <= d->largest_group && n < PICKERS)
+        n *= 2;
+    return n;
+}
+
+static size_t glu_run(const ht_cl_device *d) {
+    return on_cpu(d) ? GLU_RUN : 1;
+}
+
+static ht_status pointwise(ht_cl_device *d, const char *name, cl_kernel *kernel, ht_error *error) {
+    char options[64];
+    snprintf(options, sizeof options, "-DPICKERS=%zu -DRUN=%zu", pickers(d), glu_run(d));
+    return ht_cl_kernel(d, "pointwise", name, options, kernel, error);
+}
+
+static ht_status norm_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
+    const size_t n = (size_t)d->hparams.embedding;
+    ht_status status = make_table(d, task, 0, task->op->weight, n, error);
+    if (status == HT_OK)
+        status = make_table(d, task, 1, task->op->post_norm, n, error);
+    return status ? status : pointwise(d, "norm", &task->kernels[0], error);
+}
+
+static ht_status norm_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
+    const ht_op *op = task->op;
+    const bool adds = op->aux != HT_SLOT_NONE;
+    const ht_cl_place *in = &call->in, *aux = adds ? &call->aux : in, *out = &call->out;
+    const cl_uint strides[] = {(cl_uint)in->stride, (cl_uint)aux->stride, (cl_uint)out->stride};
+    const cl_uint n = (cl_uint)d->hparams.embedding, mode = !adds ? 0 : op->post_norm ? 2 : 1;
+    const cl_mem post = table_or(task, 1, task->tables[0]);
+    const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
+                                        HT_CL_ARGUMENT(in->offset),
+                                        HT_CL_ARGUMENT(strides[0]),
+                                        HT_CL_ARGUMENT(aux->region->memory),
+                                        HT_CL_ARGUMENT(aux->offset),
+                                        HT_CL_ARGUMENT(strides[1]),
+                                        HT_CL_ARGUMENT(post),
+                                        HT_CL_ARGUMENT(task->tables[0]),
+                                        HT_CL_ARGUMENT(out->region->memory),
+                                        HT_CL_ARGUMENT(out->offset),
+                                        HT_CL_ARGUMENT(strides[2]),
+                                        HT_CL_ARGUMENT(n),
+                                        HT_CL_ARGUMENT(op->eps),
+                                        HT_CL_ARGUMENT(mode)};
+    const size_t global = call->tokens * d->local;
+    return ht_cl_launch(d, task->kernels[0], op->name, arguments, HT_COUNT(arguments), 1, &global, &d->local, error);
+}
+
+static ht_status glu_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
+    return pointwise(d, "glu", &task->kernels[0], error);
+}
+
+static ht_status glu_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
+    const ht_cl_place *in = &call->in, *out = &call->out;
+    const cl_uint in_stride = (cl_uint)in->stride, out_stride = (cl_uint)out->stride;
+    const cl_uint n = (cl_uint)d->hparams.feed_forward, gelu = task->op->activation == HT_ACT_GELU_TANH;
+    const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
+                                        HT_CL_ARGUMENT(in->offset),
+                                        HT_CL_ARGUMENT(in_stride),
+                                        HT_CL_ARGUMENT(out->region->memory),
+                                        HT_CL_ARGUMENT(out->offset),
+                                        HT_CL_ARGUMENT(out_stride),
+                                        HT_CL_ARGUMENT(n),
+                                        HT_CL_ARGUMENT(gelu)};
+    const size_t chunk = d->vector * glu_run(d), local[2] = {d->local, 1};
+    const size_t global[2] = {ht_round_up((n + chunk - 1) / chunk, d->local), call->tokens};
+    return ht_cl_launch(d, task->kernels[0], task->op->name, arguments, HT_COUNT(arguments), 2, global, local, error);
+}
+
+static ht_status argmax_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
+    return pointwise(d, "argmax", &task->kernels[0], error);
+}
+
+static ht_status argmax_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
+    const ht_cl_place *in = &call->in, *out = &call->out;
+    const cl_uint in_stride = (cl_uint)in->stride, out_stride = (cl_uint)out->stride,
+                  n = (cl_uint)d->hparams.vocabulary;
+    const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
+                                        HT_CL_ARGUMENT(in->offset),
+                                        HT_CL_ARGUMENT(in_stride),
+                                        HT_CL_ARGUMENT(out->region->memory),
+                                        HT_CL_ARGUMENT(out->offset),
+                                        HT_CL_ARGUMENT(out_stride),
+                                        HT_CL_ARGUMENT(n)};
+    const size_t local = pickers(d), global = call->tokens * local;
+    return ht_cl_launch(d, task->kernels[0], task->op->name, arguments, HT_COUNT(arguments), 1, &global, &local, error);
+}
+
+/* ---- EMBED --------------------------------------------------------------------------------------------------------------- */
+
+static size_t embed_run(const ht_cl_device *d) {
+    return on_cpu(d) ? EMBED_RUN : 1;
+}
+
+static ht_status embed_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
+    /* segments as a MATMUL over all rows and columns has them: a tied head shares their buffers */
+    task->slice = (ht_slice){0, task->op->parts[0].rows, 0, task->op->parts[0].cols};
+    ht_status status = ht_cl_matmul_segments(d, task, error);
+    if (status != HT_OK)
+        return status;
+    char options[128];
+    ht_cl_form_options(&task->segments[0].weights.form, options, sizeof options);
+    const size_t n = strlen(options);
+    snprintf(options + n, sizeof options - n, " -DRUN=%zu", embed_run(d));
+    return ht_cl_kernel(d, "embed", "embed", options, &task->kernels[0], error);
+}
+
+static ht_status embed_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
+    const ht_cl_place *in = &call->in, *out = &call->out;
+    const cl_uint in_stride = (cl_uint)in->stride, out_stride = (cl_uint)out->stride;
+    const size_t run = embed_run(d), local[2] = {d->local, 1};
+    for (size_t i = 0; i < task->n_segments; i++) {
+        const ht_cl_weights *w = &task->segments[i].weights;
+        const cl_uint first = (cl_uint)task->segments[i].first_row;
+        const cl_mem scales = w->scales ? w->scales : w->codes, mins = w->mins ? w->mins : w->codes;
+        const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(w->codes),
+                                            HT_CL_ARGUMENT(scales),
+                                            HT_CL_ARGUMENT(mins),
+                                            HT_CL_ARGUMENT(in->region->memory),
+                                            HT_CL_ARGUMENT(in->offset),
+                                            HT_CL_ARGUMENT(in_stride),
+                                            HT_CL_ARGUMENT(out->region->memory),
+                                            HT_CL_ARGUMENT(out->offset),
+                                            HT_CL_ARGUMENT(out_stride),
+                                            HT_CL_ARGUMENT(first),
+                                            HT_CL_ARGUMENT(w->rows),
+                                            HT_CL_ARGUMENT(w->cols),
+                                            HT_CL_ARGUMENT(task->op->scale)};
+        const size_t global[2] = {ht_round_up((w->cols + run - 1) / run, d->local), call->tokens};
+        ht_status status =
+            ht_cl_launch(d, task->kernels[0], task->op->name, arguments, HT_COUNT(arguments), 2, global, local, error);
+        if (status != HT_OK)
+            return status;
+    }
+    return HT_OK;
+}
+
+/* ---- ROPE ---------------------------------------------------------------------------------------------------------------- */
+
+static size_t rope_items(const ht_cl_device *d) {
+    return on_cpu(d) ? 1 : ROPE_ITEMS;
+}
+
+static ht_status rope_kernel(ht_cl_device *d, const ht_op *op, ht_kv_type type, cl_kernel *kernel, ht_error *error) {
+    char options[128];
+    snprintf(options, sizeof options, "-DDIM=%d -DROPE_DIM=%d -DHALVES=%d -DKV_F32=%d -DITEMS=%zu", d->hparams.head_dim,
+             op->rope_dim, op->rope_halves, type == HT_KV_F32, rope_items(d));
+    return ht_cl_kernel(d, "rope", "rope", options, kernel, error);
+}
+
+static ht_status rope_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
+    const ht_op *op = task->op;
+    const size_t dim = (size_t)d->hparams.head_dim;
+    cl_kernel kernel;
+    ht_status status = make_table(d, task, 0, op->rope, d->max_context * dim, error);
+    if (status == HT_OK)
+        status = make_table(d, task, 1, op->q_norm, dim, error);
+    if (status == HT_OK)
+        status = make_table(d, task, 2, op->k_norm, dim, error);
+    return status ? status : rope_kernel(d, op, d->kv_type, &kernel, error);
+}
+
+static ht_status rope_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
+    const ht_op *op = task->op;
+    const ht_hparams *h = &d->hparams;
+    const ht_kv_layer *kv = &call->binding->kv[op->layer];
+    const size_t size = kv->type == HT_KV_F32 ? 4 : 2;
+    cl_kernel kernel;
+    ht_status status = rope_kernel(d, op, kv->type, &kernel, error);
+    if (status != HT_OK)
+        return status;
+    const cl_mem q_norm = table_or(task, 1, task->tables[0]), k_norm = table_or(task, 2, task->tables[0]);
+    const cl_uint stride = (cl_uint)call->in.stride, heads = (cl_uint)h->heads, kv_heads = (cl_uint)h->kv_heads,
+                  positions = (cl_uint)kv->positions, position = (cl_uint)call->binding->position,
+                  norms = (op->q_norm != NULL) | (op->k_norm != NULL) << 1;
+    const cl_ulong keys = call->keys_offset / size, values = call->values_offset / size;
+    const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(call->in.region->memory),
+                                        HT_CL_ARGUMENT(call->in.offset),
+                                        HT_CL_ARGUMENT(stride),
+                                        HT_CL_ARGUMENT(task->tables[0]),
+                                        HT_CL_ARGUMENT(q_norm),
+                                        HT_CL_ARGUMENT(k_norm),
+                                        HT_CL_ARGUMENT(call->keys->memory),
+                                        HT_CL_ARGUMENT(keys),
+                                        HT_CL_ARGUMENT(call->values->memory),
+                                        HT_CL_ARGUMENT(values),
+                                        HT_CL_ARGUMENT(heads),
+                                        HT_CL_ARGUMENT(kv_heads),
+                                        HT_CL_ARGUMENT(positions),
+                                        HT_CL_ARGUMENT(position),
+                                        HT_CL_ARGUMENT(op->eps),
+                                        HT_CL_ARGUMENT(norms)};
+    const size_t local[2] = {rope_items(d), 1}, global[2] = {(heads + 2 * kv_heads) * local[0], call->tokens};
+    return ht_cl_launch(d, kernel, op->name, arguments, HT_COUNT(arguments), 2, global, local, error);
+}
+
+const ht_cl_op_row ht_cl_ops[HT_OP_KINDS] = {
+    [HT_OP_EMBED] = {NULL, embed_prepare, embed_enqueue},
+    [HT_OP_NORM] = {NULL, norm_prepare, norm_enqueue},
+    [HT_OP_MATMUL] = {ht_cl_matmul_refuses, ht_cl_matmul_prepare, ht_cl_matmul_enqueue},
+    [HT_OP_ROPE] = {NULL, rope_prepare, rope_enqueue},
+    [HT_OP_ATTENTION] = {NULL, ht_cl_attention_prepare, ht_cl_attention_enqueue},
+    [HT_OP_GLU] = {NULL, glu_prepare, glu_enqueue},
+    [HT_OP_ARGMAX] = {NULL, argmax_prepare, argmax_enqueue},
+};
+
+#else
+typedef int ht_cl_ops_is_empty; /* ISO C wants something in every file */
+#endif

@@ -1,0 +1,102 @@
+/* ROPE: queries and keys of a token normalised (QK-norm) and rotated in place, keys and values to the cache.
+ *
+ * Built with DIM, ROPE_DIM, HALVES (pairs (i, i + ROPE_DIM/2), else neighbours), KV_F32 and ITEMS (work-items of a group).
+ * One group a (head, token): query heads, then key heads, then value heads.
+ */
+#if VEC == 16
+#define HV 8
+#else
+#define HV 2
+#endif
+#define halfv CONCAT(float, HV)
+#define vloadh CONCAT(vload, HV)
+#define vstoreh CONCAT(vstore, HV)
+
+#if KV_F32
+#define kv_t float
+#define kv_store(v, i, to) (to)[i] = (v)
+#define kv_storev(v, to) vstorev(v, 0, to)
+#else
+#define kv_t half
+#define kv_store(v, i, to) vstore_half_rte(v, i, to)
+#define kv_storev(v, to) CONCAT(CONCAT(vstore_half, VEC), _rte)(v, 0, to)
+#endif
+
+/* Rotates VEC / 2 pairs from pair i on, or one. `scale` and weight normalise first. */
+static inline void rotate_some(__global float *head, __global const float *table, uint i, float scale,
+                          __global const float *weight, uint normed) {
+    floatv angles = vloadv(0, table + 2 * i);
+    halfv c = angles.even, s = angles.odd;
+#if HALVES
+    uint p = i, q = i + ROPE_DIM / 2;
+    halfv x = vloadh(0, head + p), y = vloadh(0, head + q);
+    if (normed) {
+        x = x * scale * vloadh(0, weight + p);
+        y = y * scale * vloadh(0, weight + q);
+    }
+    vstoreh(x * c - y * s, 0, head + p);
+    vstoreh(x * s + y * c, 0, head + q);
+#else
+    floatv v = vloadv(0, head + 2 * i);
+    if (normed) v = v * scale * vloadv(0, weight + 2 * i);
+    halfv x = v.even, y = v.odd;
+    v.even = x * c - y * s;
+    v.odd = x * s + y * c;
+    vstorev(v, 0, head + 2 * i);
+#endif
+}
+
+static inline void rotate_one(__global float *head, __global const float *table, uint i, float scale,
+                              __global const float *weight, uint normed) {
+    float c = table[2 * i], s = table[2 * i + 1];
+#if HALVES
+    uint p = i, q = i + ROPE_DIM / 2;
+#else
+    uint p = 2 * i, q = 2 * i + 1;
+#endif
+    float x = head[p], y = head[q];
+    if (normed) {
+        x = x * scale * weight[p];
+        y = y * scale * weight[q];
+    }
+    head[p] = x * c - y * s;
+    head[q] = x * s + y * c;
+}
+
+__kernel void rope(__global float *qkv, ulong offset, uint stride, __global const float *angles,
+                   __global const float *q_norm, __global const float *k_norm, __global kv_t *keys, ulong keys_offset,
+                   __global kv_t *values, ulong values_offset, uint heads, uint kv_heads, uint positions, uint position,
+                   float eps, uint norms) {
+    uint head_index = get_group_id(0), t = get_group_id(1), lid = get_local_id(0);
+    __global float *head = qkv + offset + (ulong)t * stride + head_index * DIM;
+    bool is_query = head_index < heads, is_value = head_index >= heads + kv_heads;
+    __global const float *weight = is_query ? q_norm : k_norm, *table = angles + (ulong)(position + t) * DIM;
+    uint normed = is_value ? 0 : norms >> (is_query ? 0 : 1) & 1;
+    float scale = 1.0f;
+    if (normed) { /* every work-item sums the whole head: heads are short */
+        floatv squares = (floatv)(0.0f);
+        for (uint i = 0; i + VEC <= DIM; i += VEC) {
+            floatv v = vloadv(0, head + i);
+            squares += v * v;
+        }
+        float sum = lanes_sum(squares);
+        for (uint i = DIM / VEC * VEC; i < DIM; i++) sum += head[i] * head[i];
+        scale = 1.0f / sqrt(sum / (float)DIM + eps);
+    }
+#if ITEMS > 1
+    barrier(CLK_GLOBAL_MEM_FENCE); /* all sums before any store */
+#endif
+    const uint pairs = is_value ? 0 : ROPE_DIM / 2, whole = pairs / HV;
+    for (uint i = lid; i < whole; i += ITEMS) rotate_some(head, table, i * HV, scale, weight, normed);
+    for (uint i = whole * HV + lid; i < pairs; i += ITEMS) rotate_one(head, table, i, scale, weight, normed);
+    for (uint i = ROPE_DIM + lid; i < DIM && normed; i += ITEMS) head[i] = head[i] * scale * weight[i];
+#if ITEMS > 1
+    barrier(CLK_GLOBAL_MEM_FENCE);
+#endif
+    if (is_query) return;
+    uint kv = (head_index - heads) % kv_heads;
+    ulong at = ((ulong)kv * positions + position + t) * DIM;
+    __global kv_t *to = is_value ? values + values_offset + at : keys + keys_offset + at;
+    for (uint i = lid * VEC; i + VEC <= DIM; i += ITEMS * VEC) kv_storev(vloadv(0, head + i), to + i);
+    for (uint i = DIM / VEC * VEC + lid; i < DIM; i += ITEMS) kv_store(head[i], i, to);
+}

@@ -1,0 +1,887 @@
+/* OpenCL devices where things go wrong, and their cache of programs: no loader, no platform, a build that fails, calls
+ * that fail at every possible place, a device that dies or hangs, one that takes small buffers only.
+ *
+ * Failures are put into the table of functions that devices call through. That operators compute the right numbers is
+ * what tests/ops shows. */
+#include "device/opencl/opencl.h"
+#include "unit/test.h"
+
+#if HT_HAVE_OPENCL
+#include <fcntl.h>
+#include <math.h>
+#include <spawn.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+extern char **environ;
+
+#define ROWS 300
+#define COLS 64
+#define TOKENS 5
+#define STRIDE 320 /* of both slots */
+
+static const ht_hparams hparams = {.layers = 1,
+                                   .embedding = COLS,
+                                   .heads = 2,
+                                   .kv_heads = 1,
+                                   .head_dim = 32,
+                                   .feed_forward = ROWS / 2,
+                                   .vocabulary = 40,
+                                   .context_length = 64,
+                                   .eps = 1e-5f};
+
+/* ---- what is called ---------------------------------------------------------------------------------------------------- */
+
+static ht_cl *table; /* what devices call through */
+static ht_cl real;
+
+/* One call of `name`, the countdown-th, fails; with `for_good` all later ones of any name in the list below as well. */
+static struct {
+    const char *name;
+    long countdown;
+    bool for_good, struck;
+} victim;
+static long alive; /* objects made and not released */
+
+static bool strikes(const char *name) {
+    if (victim.struck && victim.for_good)
+        return true;
+    if (!victim.name || victim.struck || strcmp(name, victim.name) != 0 || --victim.countdown > 0)
+        return false;
+    return victim.struck = true;
+}
+
+#define FAILS(name, parameters, arguments)                                 \
+    static cl_int CL_API_CALL test_##name parameters {                     \
+        return strikes(#name) ? CL_OUT_OF_RESOURCES : real.name arguments; \
+    }
+#define MAKES(type, name, parameters, arguments)      \
+    static type CL_API_CALL test_##name parameters {  \
+        if (strikes(#name)) {                         \
+            *code = CL_MEM_OBJECT_ALLOCATION_FAILURE; \
+            return NULL;                              \
+        }                                             \
+        type made = real.name arguments;              \
+        alive += made != NULL;                        \
+        return made;                                  \
+    }
+/* Those whose last parameter may ask for an event. */
+#define EVENTS(name, parameters, arguments)            \
+    static cl_int CL_API_CALL test_##name parameters { \
+        if (strikes(#name))                            \
+            return CL_OUT_OF_RESOURCES;                \
+        const cl_int code = real.name arguments;       \
+        alive += event && code == CL_SUCCESS;          \
+        return code;                                   \
+    }
+#define RELEASES(name, type)                             \
+    static cl_int CL_API_CALL test_##name(type object) { \
+        alive--;                                         \
+        return real.name(object);                        \
+    }
+
+MAKES(cl_context, CreateContext,
+      (const cl_context_properties *p, cl_uint n, const cl_device_id *d,
+       void(CL_CALLBACK *f)(const char *, const void *, size_t, void *), void *u, cl_int *code),
+      (p, n, d, f, u, code))
+MAKES(cl_command_queue, CreateCommandQueue, (cl_context c, cl_device_id d, cl_command_queue_properties p, cl_int *code),
+      (c, d, p, code))
+MAKES(cl_mem, CreateBuffer, (cl_context c, cl_mem_flags f, size_t n, void *h, cl_int *code), (c, f, n, h, code))
+MAKES(cl_program, CreateProgramWithSource, (cl_context c, cl_uint n, const char **s, const size_t *l, cl_int *code),
+      (c, n, s, l, code))
+MAKES(cl_program, CreateProgramWithBinary,
+      (cl_context c, cl_uint n, const cl_device_id *d, const size_t *l, const unsigned char **b, cl_int *s,
+       cl_int *code),
+      (c, n, d, l, b, s, code))
+MAKES(cl_kernel, CreateKernel, (cl_program p, const char *n, cl_int *code), (p, n, code))
+RELEASES(ReleaseContext, cl_context)
+RELEASES(ReleaseCommandQueue, cl_command_queue)
+RELEASES(ReleaseMemObject, cl_mem)
+RELEASES(ReleaseProgram, cl_program)
+RELEASES(ReleaseKernel, cl_kernel)
+RELEASES(ReleaseEvent, cl_event)
+EVENTS(EnqueueNDRangeKernel,
+       (cl_command_queue q, cl_kernel k, cl_uint d, const size_t *o, const size_t *g, const size_t *l, cl_uint n,
+        const cl_event *w, cl_event *event),
+       (q, k, d, o, g, l, n, w, event))
+EVENTS(EnqueueWriteBuffer,
+       (cl_command_queue q, cl_mem m, cl_bool b, size_t o, size_t s, const void *h, cl_uint n, const cl_event *w,
+        cl_event *event),
+       (q, m, b, o, s, h, n, w, event))
+EVENTS(EnqueueReadBuffer,
+       (cl_command_queue q, cl_mem m, cl_bool b, size_t o, size_t s, void *h, cl_uint n, const cl_event *w,
+        cl_event *event),
+       (q, m, b, o, s, h, n, w, event))
+EVENTS(EnqueueWriteBufferRect,
+       (cl_command_queue q, cl_mem m, cl_bool b, const size_t *o, const size_t *ho, const size_t *r, size_t rp,
+        size_t sp, size_t hrp, size_t hsp, const void *h, cl_uint n, const cl_event *w, cl_event *event),
+       (q, m, b, o, ho, r, rp, sp, hrp, hsp, h, n, w, event))
+EVENTS(EnqueueReadBufferRect,
+       (cl_command_queue q, cl_mem m, cl_bool b, const size_t *o, const size_t *ho, const size_t *r, size_t rp,
+        size_t sp, size_t hrp, size_t hsp, void *h, cl_uint n, const cl_event *w, cl_event *event),
+       (q, m, b, o, ho, r, rp, sp, hrp, hsp, h, n, w, event))
+EVENTS(EnqueueMarkerWithWaitList, (cl_command_queue q, cl_uint n, const cl_event *w, cl_event *event), (q, n, w, event))
+FAILS(BuildProgram,
+      (cl_program p, cl_uint n, const cl_device_id *d, const char *o, void(CL_CALLBACK *f)(cl_program, void *),
+       void *u),
+      (p, n, d, o, f, u))
+FAILS(GetProgramInfo, (cl_program p, cl_program_info i, size_t n, void *v, size_t *s), (p, i, n, v, s))
+FAILS(SetKernelArg, (cl_kernel k, cl_uint i, size_t n, const void *v), (k, i, n, v))
+FAILS(Flush, (cl_command_queue q), (q))
+FAILS(Finish, (cl_command_queue q), (q))
+FAILS(WaitForEvents, (cl_uint n, const cl_event *e), (n, e))
+FAILS(GetEventInfo, (cl_event e, cl_event_info i, size_t n, void *v, size_t *s), (e, i, n, v, s))
+FAILS(SetEventCallback, (cl_event e, cl_int t, void(CL_CALLBACK *f)(cl_event, cl_int, void *), void *u), (e, t, f, u))
+
+static void *CL_API_CALL test_EnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool b, cl_map_flags f, size_t o,
+                                               size_t s, cl_uint n, const cl_event *w, cl_event *e, cl_int *code) {
+    if (strikes("EnqueueMapBuffer")) {
+        *code = CL_MAP_FAILURE;
+        return NULL;
+    }
+    return real.EnqueueMapBuffer(q, m, b, f, o, s, n, w, e, code);
+}
+
+/* clang-format off */
+#define CAN_FAIL(X) \
+    X(CreateContext) X(CreateCommandQueue) X(CreateBuffer) X(CreateProgramWithSource) X(CreateProgramWithBinary) \
+    X(CreateKernel) X(EnqueueNDRangeKernel) X(EnqueueWriteBuffer) X(EnqueueReadBuffer) X(EnqueueWriteBufferRect) \
+    X(EnqueueReadBufferRect) X(EnqueueMarkerWithWaitList) X(BuildProgram) X(GetProgramInfo) X(SetKernelArg) X(Flush) \
+    X(Finish) X(WaitForEvents) X(GetEventInfo) X(SetEventCallback) X(EnqueueMapBuffer)
+/* clang-format on */
+
+static char log_text[16384]; /* lines at INFO or worse */
+
+static void keep_log(ht_log_level level, const char *line, void *user) {
+    const size_t used = strlen(log_text);
+    snprintf(log_text + used, sizeof log_text - used, "%d %s\n", (int)level, line);
+}
+
+static int watch_calls(void **state) {
+    victim.name = NULL;
+    victim.struck = false;
+    alive = 0;
+    log_text[0] = '\0';
+    ht_log_set(keep_log, NULL, HT_LOG_INFO); /* a test of failures would be noisy */
+    *table = real;
+#define PUT(name) table->name = test_##name;
+    CAN_FAIL(PUT)
+    PUT(ReleaseContext)
+    PUT(ReleaseCommandQueue)
+    PUT(ReleaseMemObject)
+    PUT(ReleaseProgram)
+    PUT(ReleaseKernel)
+    PUT(ReleaseEvent)
+#undef PUT
+    return 0;
+}
+
+static int restore_calls(void **state) {
+    ht_log_set(NULL, NULL, HT_LOG_WARN);
+    *table = real;
+    return 0;
+}
+
+/* ---- a device, and one operator on it ---------------------------------------------------------------------------------- */
+
+static int reports; /* calls of progress */
+static bool ended, stop;
+
+static bool keep_report(const char *what, double done, double total, void *user) {
+    assert_string_equal(what, "compiling kernels");
+    assert_ptr_equal(user, &reports);
+    assert_true(done >= 0 && done <= total);
+    reports++;
+    ended = done >= total;
+    return !stop;
+}
+
+static ht_status open_device(const char *spec, ht_cl_device **d, ht_error *error) {
+    const ht_device_options options = {.precision = HT_PRECISION_EXACT,
+                                       .hparams = &hparams,
+                                       .max_tokens = TOKENS,
+                                       .max_context = 64,
+                                       .progress = keep_report,
+                                       .progress_user = &reports};
+    ht_device *device = NULL;
+    reports = 0;
+    ended = true;
+    ht_status status = ht_device_open(spec, &options, &device, error);
+    *d = (ht_cl_device *)device;
+    return status;
+}
+
+static void close_device(ht_cl_device *d) {
+    if (d)
+        d->base.ops->close(&d->base);
+}
+
+static float weights[ROWS][COLS];
+static ht_op matmul = {.kind = HT_OP_MATMUL,
+                       .layer = 0,
+                       .name = "blk.0.test",
+                       .in = HT_SLOT_NORMED,
+                       .aux = HT_SLOT_NONE,
+                       .out = HT_SLOT_FFN,
+                       .n_parts = 1};
+static const ht_slice whole = {0, ROWS, 0, COLS};
+static float *x, *y; /* [TOKENS][STRIDE] each, in pages of their own */
+#define PAGES (((size_t)TOKENS * STRIDE * sizeof(float) + 4095) / 4096 * 4096)
+
+static void make_numbers(void) {
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COLS; c++)
+            weights[r][c] = (float)((r * 31 + c * 7) % 23 - 11) / 64;
+    matmul.parts[0] = (ht_matrix){.name = "test",
+                                  .type = ht_type_by_name("F32"),
+                                  .rows = ROWS,
+                                  .cols = COLS,
+                                  .data = (const uint8_t *)weights,
+                                  .row_bytes = COLS * sizeof(float)};
+    x = ht_pages_alloc(PAGES);
+    y = ht_pages_alloc(PAGES);
+    for (int t = 0; t < TOKENS; t++)
+        for (int c = 0; c < COLS; c++)
+            x[t * STRIDE + c] = (float)((t * 13 + c * 5) % 17 - 8) / 32;
+}
+
+/* All these numbers are sums of few bits: exact in float32 whatever the order. */
+static void check_numbers(void) {
+    for (int t = 0; t < TOKENS; t++)
+        for (int r = 0; r < ROWS; r++) {
+            double sum = 0;
+            for (int c = 0; c < COLS; c++)
+                sum += (double)x[t * STRIDE + c] * (double)weights[r][c];
+            if ((double)y[t * STRIDE + r] != sum)
+                fail_msg("token %d, row %d: %g, not %g", t, r, (double)y[t * STRIDE + r], sum);
+        }
+}
+
+typedef struct scene {
+    ht_cl_device *d;
+    ht_task *task;
+    ht_view slots[HT_SLOT_COUNT];
+    bool has_x, has_y;
+} scene;
+
+static ht_status set_up(scene *s, const char *spec, ht_error *error) {
+    *s = (scene){0};
+    ht_status status = open_device(spec, &s->d, error);
+    if (status)
+        return status;
+    const ht_device_ops *ops = s->d->base.ops;
+    s->slots[HT_SLOT_NORMED] = (ht_view){x, STRIDE};
+    s->slots[HT_SLOT_FFN] = (ht_view){y, STRIDE};
+    if ((status = ops->import(&s->d->base, x, PAGES, error)))
+        return status;
+    s->has_x = true;
+    if ((status = ops->import(&s->d->base, y, PAGES, error)))
+        return status;
+    s->has_y = true;
+    if ((status = ops->prepare(&s->d->base, &matmul, &whole, &s->task, error))) {
+        s->task = NULL;
+        return status;
+    }
+    return ops->warm(&s->d->base, s->task, TOKENS, error);
+}
+
+static ht_status submit(scene *s, ht_sync sync, ht_ticket *ticket, ht_error *error) {
+    const ht_binding binding = {.slots = s->slots, .tokens = TOKENS, .sync = sync, .joined = true};
+    return s->d->base.ops->submit(&s->d->base, s->task, &binding, NULL, 0, ticket, error);
+}
+
+static void tear_down(scene *s) {
+    if (!s->d)
+        return;
+    const ht_device_ops *ops = s->d->base.ops;
+    if (s->task)
+        ops->release(&s->d->base, s->task);
+    if (s->has_x)
+        ops->forget(&s->d->base, x);
+    if (s->has_y)
+        ops->forget(&s->d->base, y);
+    close_device(s->d);
+}
+
+/* All of a device's life; three submits in it. Numbers are checked if everything worked. */
+static ht_status play(const char *spec, ht_sync sync, ht_error *error) {
+    scene s;
+    memset(y, 0xff, PAGES);
+    ht_status status = set_up(&s, spec, error);
+    for (int i = 0; i < 3 && !status; i++) {
+        ht_ticket ticket;
+        status = submit(&s, sync, &ticket, error);
+        if (!status)
+            status = s.d->base.ops->wait(&s.d->base, ticket, sync, error);
+    }
+    if (!status)
+        check_numbers();
+    tear_down(&s);
+    return status;
+}
+
+static const ht_sync syncs[] = {HT_SYNC_AUTO, HT_SYNC_FINISH, HT_SYNC_EVENT, HT_SYNC_CALLBACK, HT_SYNC_FLAG};
+static const char *const specs[] = {"opencl:0", "opencl:0:memory=copied", "opencl:0:variant=simt"};
+
+/* ---- programs on disk -------------------------------------------------------------------------------------------------- */
+
+static char *user_cache; /* XDG_CACHE_HOME as it was */
+
+/* A cache folder of our own. The driver may have one by the same variable: it has looked by now. */
+static int make_cache(void **state) {
+    const char *before = getenv("XDG_CACHE_HOME");
+    user_cache = before ? strdup(before) : NULL;
+    log_text[0] = '\0';
+    ht_log_set(keep_log, NULL, HT_LOG_INFO);
+    stop = false;
+    return make_folder(state) || setenv("XDG_CACHE_HOME", test_folder, 1);
+}
+
+static int remove_cache(void **state) {
+    ht_log_set(NULL, NULL, HT_LOG_WARN);
+    const int result = user_cache ? setenv("XDG_CACHE_HOME", user_cache, 1) : unsetenv("XDG_CACHE_HOME");
+    free(user_cache);
+    return result || remove_folder(state);
+}
+
+/* Names of the files in the cache folder; how many. */
+static int cached(char paths[][512], int max) {
+    char folder[256];
+    int n = 0;
+    snprintf(folder, sizeof folder, "%s/hetero/opencl", test_folder);
+    DIR *all = opendir(folder);
+    for (struct dirent *entry; all && (entry = readdir(all));)
+        if (entry->d_name[0] != '.' && n++ < max)
+            snprintf(paths[n - 1], 512, "%s/%s", folder, entry->d_name);
+    if (all)
+        closedir(all);
+    return n;
+}
+
+/* Opens a device, takes a kernel, runs it: was the program built (true), or read? */
+static bool builds(const char *spec) {
+    ht_cl_device *d;
+    ht_error error = {0};
+    check(open_device(spec, &d, &error), &error);
+    cl_kernel kernel, again;
+    check(ht_cl_kernel(d, "queue", "raise_flag", "", &kernel, &error), &error);
+    check(ht_cl_kernel(d, "queue", "raise_flag", "", &again, &error), &error);
+    assert_ptr_equal(kernel, again);
+    check(ht_cl_kernel(d, "queue", "keep_busy", "", &again, &error), &error);
+    assert_int_equal(d->n_programs, 1);
+    cl_mem memory;
+    check(ht_cl_buffer(d, 4, CL_MEM_READ_WRITE, "flag", &memory, &error), &error);
+    cl_uint value = 12345, got = 0;
+    const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(memory), HT_CL_ARGUMENT(value)};
+    check(ht_cl_launch(d, kernel, "flag", arguments, 2, 1, (size_t[]){1}, NULL, &error), &error);
+    assert_int_equal(d->cl->EnqueueReadBuffer(d->queue, memory, CL_TRUE, 0, 4, &got, 0, NULL, NULL), CL_SUCCESS);
+    assert_int_equal(got, value);
+    d->cl->ReleaseMemObject(memory);
+    const bool built = d->n_built > 0;
+    assert_int_equal(d->n_built, built);
+    assert_int_equal(reports > 0, built); /* only what takes long is reported */
+    assert_true(ended);
+    close_device(d);
+    return built;
+}
+
+static void test_cache(void **state) {
+    char paths[4][512];
+    assert_true(builds("opencl:0"));
+    assert_int_equal(cached(paths, 4), 1);
+    assert_false(builds("opencl:0"));
+    assert_true(builds("opencl:0:define=SOMETHING_ELSE"));
+    assert_false(builds("opencl:0:define=SOMETHING_ELSE"));
+    assert_false(builds("opencl:0"));
+    assert_int_equal(cached(paths, 4), 2);
+    struct stat info;
+    assert_int_equal(stat(paths[0], &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0600);
+    assert_string_equal(log_text, "");
+}
+
+/* Another driver, another program. */
+static void test_cache_knows_the_device(void **state) {
+    ht_cl_device *d;
+    ht_error error = {0};
+    cl_kernel kernel;
+    for (int i = 0; i < 4; i++) {
+        check(open_device("opencl:0", &d, &error), &error);
+        assert_true(*d->fingerprint);
+        if (i % 2)
+            d->fingerprint[strlen(d->fingerprint) - 1] ^= 1;
+        check(ht_cl_kernel(d, "queue", "raise_flag", "", &kernel, &error), &error);
+        assert_int_equal(d->n_built, i < 2);
+        close_device(d);
+    }
+}
+
+static void put_file(const char *path, const void *data, size_t bytes) {
+    ht_error error = {0};
+    check(ht_file_write(path, data, bytes, &error), &error);
+}
+
+/* Files that are not what they should be are noticed, built anew, and put right. */
+static void test_cache_damage(void **state) {
+    char paths[4][512];
+    assert_true(builds("opencl:0"));
+    assert_int_equal(cached(paths, 4), 1);
+    assert_true(builds("opencl:0:define=SOMETHING_ELSE"));
+    assert_int_equal(cached(paths + 1, 3), 2);
+    const char *path = paths[0], *foreign = paths[strcmp(paths[0], paths[1]) == 0 ? 2 : 1];
+    ht_error error = {0};
+    ht_mapping file, other;
+    check(ht_mapping_open(path, &file, &error), &error);
+    check(ht_mapping_open(foreign, &other, &error), &error);
+    char *flipped = malloc(file.bytes), *longer = calloc(1, file.bytes + 1);
+    memcpy(flipped, file.data, file.bytes);
+    memcpy(longer, file.data, file.bytes);
+    flipped[file.bytes / 2] ^= 4;
+    const struct {
+        const void *data;
+        size_t bytes;
+        const char *why;
+    } rows[] = {
+        {file.data, file.bytes - 1, "not whole"},
+        {file.data, 60, "not whole"},
+        {file.data, 20, "not a program"},
+        {"", 0, "empty"},
+        {flipped, file.bytes, "damaged"},
+        {longer, file.bytes + 1, "not whole"},
+        {other.data, other.bytes, "another"},
+        {"Dear diary, this file is mine, not yours at all, keep off!", 58, "not a"},
+    };
+    for (size_t i = 0; i < HT_COUNT(rows); i++) {
+        put_file(path, rows[i].data, rows[i].bytes);
+        log_text[0] = '\0';
+        assert_true(builds("opencl:0"));
+        if (!strstr(log_text, rows[i].why) || !strstr(log_text, path) || log_text[0] != '0' + HT_LOG_INFO)
+            fail_msg("row %zu: the log says: %s", i, log_text);
+        log_text[0] = '\0';
+        assert_false(builds("opencl:0"));
+        assert_string_equal(log_text, "");
+    }
+    free(flipped), free(longer);
+    ht_mapping_close(&file), ht_mapping_close(&other);
+}
+
+/* A driver that does not take its own binary any more, and one that gives none. */
+static void test_cache_refused(void **state) {
+    char paths[4][512];
+    watch_calls(state);
+    victim.name = "GetProgramInfo", victim.countdown = 1, victim.for_good = false;
+    assert_true(builds("opencl:0"));
+    assert_int_equal(cached(paths, 4), 0);
+    assert_non_null(strstr(log_text, "not kept"));
+    victim.name = NULL, victim.struck = false;
+    assert_true(builds("opencl:0"));
+    victim.name = "CreateProgramWithBinary", victim.countdown = 1;
+    assert_true(builds("opencl:0"));
+    victim.name = "BuildProgram", victim.countdown = 1, victim.struck = false;
+    assert_true(builds("opencl:0"));
+    assert_non_null(strstr(log_text, "built anew"));
+    assert_int_equal(cached(paths, 4), 1);
+    assert_false(builds("opencl:0"));
+    assert_int_equal(alive, 0);
+    restore_calls(state);
+}
+
+/* Nowhere to keep anything: a file where the folder should be stops root, too. */
+static void test_cache_without_folder(void **state) {
+    char *path = temporary_path("hetero");
+    put_file(path, "x", 1);
+    assert_true(builds("opencl:0"));
+    assert_true(builds("opencl:0"));
+    assert_int_equal(log_text[0], '0' + HT_LOG_INFO);
+    assert_null(strstr(log_text + 1, "\n0 "));
+    assert_non_null(strstr(log_text, path));
+    free(path);
+}
+
+static void test_progress_can_cancel(void **state) {
+    ht_cl_device *d;
+    ht_error error = {0};
+    cl_kernel kernel;
+    check(open_device("opencl:0", &d, &error), &error);
+    stop = true;
+    fails(ht_cl_kernel(d, "queue", "raise_flag", "", &kernel, &error), HT_ERROR_CANCELLED, &error, "opencl:0");
+    stop = false;
+    check(ht_cl_kernel(d, "queue", "raise_flag", "", &kernel, &error), &error);
+    close_device(d);
+}
+
+static void test_build_failure(void **state) {
+    ht_cl_device *d;
+    ht_error error = {0};
+    cl_kernel kernel;
+    char paths[4][512];
+    check(open_device("opencl:0:define=__kernel=planted", &d, &error), &error);
+    fails(ht_cl_kernel(d, "queue", "raise_flag", "-DEXTRA=7", &kernel, &error), HT_ERROR_DEVICE, &error, "raise_flag");
+    const char *const told[] = {"opencl:0",  "queue.cl",   "planted",
+                                "-DEXTRA=7", "raise_flag", "CL_BUILD_PROGRAM_FAILURE"};
+    for (size_t i = 0; i < HT_COUNT(told); i++)
+        if (!strstr(error.text, told[i]) || (i < 4 && !strstr(log_text, told[i])))
+            fail_msg("%s is not in \"%s\" and \"%s\"", told[i], error.text, log_text);
+    assert_non_null(strstr(log_text, d->caps.description));
+    assert_int_equal(log_text[0], '0' + HT_LOG_ERROR);
+    assert_true(ended);
+    assert_int_equal(cached(paths, 4), 0);
+    assert_int_equal(d->n_programs, 0);
+    close_device(d);
+    /* and from a model's side: the operator cannot be prepared */
+    scene s;
+    fails(set_up(&s, "opencl:0:define=__kernel=planted", &error), HT_ERROR_DEVICE, &error, "does not build");
+    tear_down(&s);
+}
+
+static void test_kernel_names(void **state) {
+    ht_cl_device *d;
+    ht_error error = {0};
+    cl_kernel kernel;
+    char overlong[1024];
+    memset(overlong, ' ', sizeof overlong);
+    overlong[sizeof overlong - 1] = '\0';
+    check(open_device("opencl:0", &d, &error), &error);
+    fails(ht_cl_kernel(d, "no_such", "x", "", &kernel, &error), HT_ERROR_DEVICE, &error, "no_such.cl");
+    fails(ht_cl_kernel(d, "queue", "no_such", "", &kernel, &error), HT_ERROR_DEVICE, &error, "no_such");
+    fails(ht_cl_kernel(d, "queue", "raise_flag", overlong, &kernel, &error), HT_ERROR_DEVICE, &error, "raise_flag");
+    close_device(d);
+}
+
+/* ---- other processes --------------------------------------------------------------------------------------------------- */
+
+/* Starts this program again to do `what` (main); its process. */
+static pid_t start(const char *what) {
+    pid_t child;
+    char *const arguments[] = {(char[]){"test_opencl"}, (char *)(uintptr_t)what, NULL};
+    assert_int_equal(posix_spawn(&child, "/proc/self/exe", NULL, NULL, arguments, environ), 0);
+    return child;
+}
+
+static int result_of(pid_t child) {
+    int result;
+    assert_int_equal(waitpid(child, &result, 0), child);
+    return WIFEXITED(result) ? WEXITSTATUS(result) : 128 + WTERMSIG(result);
+}
+
+/* Several processes build the same program at the same time; what is left is whole. */
+static void test_cache_shared(void **state) {
+    pid_t children[4];
+    char paths[4][512];
+    for (size_t i = 0; i < HT_COUNT(children); i++)
+        children[i] = start("--build");
+    for (size_t i = 0; i < HT_COUNT(children); i++)
+        assert_int_equal(result_of(children[i]), 0);
+    assert_int_equal(cached(paths, 4), 1);
+    assert_false(builds("opencl:0"));
+    assert_string_equal(log_text, "");
+}
+
+/* Neither lists a usable device nor opens one, and says why. */
+static int finds_none(const char *why) {
+    ht_error error = {0};
+    ht_device_info *list = NULL;
+    size_t n = 0;
+    ht_cl_device *d;
+    int rows = 0;
+    if (ht_devices_list(&list, &n, &error))
+        return 2;
+    for (size_t i = 0; i < n; i++)
+        if (strncmp(list[i].name, "opencl", 6) == 0)
+            rows += list[i].usable || !strstr(list[i].why, why) ? 100 : 1;
+    ht_free(list);
+    if (rows != 1)
+        return 3;
+    const bool said = open_device("opencl:0", &d, &error) == HT_ERROR_DEVICE && strstr(error.text, why);
+    if (!said)
+        fprintf(stderr, "%s\n", error.text);
+    return said ? 0 : 4;
+}
+
+static void test_no_platform(void **state) {
+    const char *before = getenv("OCL_ICD_VENDORS");
+    char *kept = before ? strdup(before) : NULL;
+    setenv("OCL_ICD_VENDORS", "/nonexistent", 1); /* loaders read it once, so another process must */
+    const int result = result_of(start("--no-platform"));
+    if (kept)
+        setenv("OCL_ICD_VENDORS", kept, 1);
+    else
+        unsetenv("OCL_ICD_VENDORS");
+    free(kept);
+    assert_int_equal(result, 0);
+}
+
+static void test_no_loader(void **state) {
+    const char *why;
+    ht_cl_set_library("libhetero-no-such-loader.so.1");
+    const int result = finds_none("libhetero-no-such-loader.so.1");
+    ht_cl_set_library("libm.so.6"); /* a library, but not this one */
+    const int other = finds_none("clGetPlatformIDs");
+    ht_cl_set_library(NULL);
+    assert_non_null(ht_cl_load(&why));
+    assert_int_equal(result, 0);
+    assert_int_equal(other, 0);
+}
+
+/* ---- calls that fail --------------------------------------------------------------------------------------------------- */
+
+static void test_play(void **state) {
+    ht_error error = {0};
+    for (size_t s = 0; s < HT_COUNT(specs); s++)
+        for (size_t i = 0; i < HT_COUNT(syncs); i++) {
+            check(play(specs[s], syncs[i], &error), &error);
+            assert_int_equal(alive, 0);
+        }
+}
+
+/* The n-th call of each function fails, for every n, alone or with all calls after it: an error that names the device, or
+ * right numbers by another way; nothing is left behind. */
+static void test_every_call_fails(void **state) {
+    static const char *const names[] = {
+#define NAME(name) #name,
+        CAN_FAIL(NAME)
+#undef NAME
+    };
+    long struck = 0;
+    for (size_t i = 0; i < HT_COUNT(names) * HT_COUNT(syncs) * 4; i++) {
+        const ht_sync sync = syncs[i / 4 % HT_COUNT(syncs)];
+        const char *name = names[i / 4 / HT_COUNT(syncs)];
+        const char *spec = i & 2 ? "opencl:0:timeout=0.5" : "opencl:0:timeout=0.5:memory=copied";
+        bool reached = true;
+        for (long n = 1; n < 40 && reached; n++) { /* polling asks as often as it likes */
+            ht_error error = {0};
+            watch_calls(state);
+            victim.name = name, victim.countdown = n, victim.for_good = i & 1;
+            const ht_status status = play(spec, sync, &error);
+            reached = victim.struck;
+            victim.name = NULL, victim.struck = false;
+            if (status && (!reached || status != HT_ERROR_DEVICE || !strstr(error.text, "opencl:0")))
+                fail_msg("%s, call %ld, %s: %s: %s", name, n, ht_sync_name(sync), ht_status_name(status), error.text);
+            if (alive)
+                fail_msg("%s, call %ld, %s: %ld objects are left", name, n, ht_sync_name(sync), alive);
+            struck += reached;
+        }
+    }
+    assert_true(struck > 100);
+}
+
+static void test_failing_submit_is_named(void **state) {
+    ht_error error = {0};
+    scene s;
+    ht_ticket ticket;
+    check(set_up(&s, "opencl:0", &error), &error);
+    victim.name = "EnqueueNDRangeKernel", victim.countdown = 1, victim.for_good = false;
+    fails(submit(&s, HT_SYNC_EVENT, &ticket, &error), HT_ERROR_DEVICE, &error, "blk.0.test");
+    assert_non_null(strstr(error.text, "CL_OUT_OF_RESOURCES"));
+    tear_down(&s);
+    victim.struck = false, victim.name = "CreateBuffer", victim.countdown = 3;
+    fails(set_up(&s, "opencl:0", &error), HT_ERROR_DEVICE, &error, "CL_MEM_OBJECT_ALLOCATION_FAILURE");
+    tear_down(&s);
+    assert_int_equal(alive, 0);
+}
+
+static cl_int event_state; /* what every event seems to be in */
+static cl_int CL_API_CALL frozen_GetEventInfo(cl_event e, cl_event_info i, size_t n, void *v, size_t *s) {
+    assert_int_equal(i, CL_EVENT_COMMAND_EXECUTION_STATUS);
+    *(cl_int *)v = event_state;
+    return CL_SUCCESS;
+}
+static cl_int CL_API_CALL frozen_SetEventCallback(cl_event e, cl_int t, void(CL_CALLBACK *f)(cl_event, cl_int, void *),
+                                                  void *u) {
+    if (event_state <= CL_COMPLETE)
+        f(e, event_state, u);
+    return CL_SUCCESS;
+}
+
+/* A kernel that ends with an error: this wait and every later one says so, and so does a submit. */
+static void test_failing_event(void **state) {
+    for (size_t i = 0; i < HT_COUNT(syncs); i++) {
+        ht_error error = {0};
+        scene s;
+        ht_ticket ticket;
+        watch_calls(state);
+        check(set_up(&s, "opencl:0", &error), &error);
+        table->GetEventInfo = frozen_GetEventInfo;
+        table->SetEventCallback = frozen_SetEventCallback;
+        event_state = CL_OUT_OF_RESOURCES;
+        check(submit(&s, syncs[i], &ticket, &error), &error);
+        fails(s.d->base.ops->wait(&s.d->base, ticket, syncs[i], &error), HT_ERROR_DEVICE, &error,
+              "CL_OUT_OF_RESOURCES");
+        assert_true(s.d->base.ops->completed(&s.d->base) >= ticket);
+        table->GetEventInfo = test_GetEventInfo;
+        fails(s.d->base.ops->wait(&s.d->base, ticket, syncs[i], &error), HT_ERROR_DEVICE, &error, "opencl:0");
+        fails(submit(&s, syncs[i], &ticket, &error), HT_ERROR_DEVICE, &error, "opencl:0");
+        tear_down(&s);
+        assert_int_equal(alive, 0);
+    }
+}
+
+/* A device that hangs: waits give up. (clFinish cannot be left, so FINISH is not among them; a flag is raised by the
+ * kernel itself here, so FLAG does not hang either.) */
+static void test_hanging_event(void **state) {
+    static const ht_sync some[] = {HT_SYNC_AUTO, HT_SYNC_EVENT, HT_SYNC_CALLBACK};
+    for (size_t i = 0; i < HT_COUNT(some); i++) {
+        ht_error error = {0};
+        scene s;
+        ht_ticket ticket;
+        watch_calls(state);
+        check(set_up(&s, "opencl:0:timeout=0.3", &error), &error);
+        table->GetEventInfo = frozen_GetEventInfo;
+        table->SetEventCallback = frozen_SetEventCallback;
+        event_state = CL_SUBMITTED;
+        const double before = ht_seconds();
+        check(submit(&s, some[i], &ticket, &error), &error);
+        fails(s.d->base.ops->wait(&s.d->base, ticket, some[i], &error), HT_ERROR_DEVICE, &error, "opencl:0");
+        assert_true(ht_seconds() - before < 5);
+        fails(submit(&s, some[i], &ticket, &error), HT_ERROR_DEVICE, &error, "opencl:0");
+        tear_down(&s);
+        assert_true(ht_seconds() - before < 8);
+    }
+}
+
+/* ---- limits and memory ------------------------------------------------------------------------------------------------- */
+
+static cl_ulong largest;
+static cl_int CL_API_CALL small_GetDeviceInfo(cl_device_id d, cl_device_info i, size_t n, void *v, size_t *s) {
+    if (i != CL_DEVICE_MAX_MEM_ALLOC_SIZE)
+        return real.GetDeviceInfo(d, i, n, v, s);
+    memcpy(v, &largest, sizeof largest);
+    return CL_SUCCESS;
+}
+static cl_mem CL_API_CALL small_CreateBuffer(cl_context c, cl_mem_flags f, size_t n, void *h, cl_int *code) {
+    if (n > largest) {
+        *code = CL_INVALID_BUFFER_SIZE;
+        return NULL;
+    }
+    return test_CreateBuffer(c, f, n, h, code);
+}
+
+/* Matrices are cut where they do not fit into one buffer; what cannot be cut is refused with both sizes. */
+static void test_small_buffers(void **state) {
+    ht_error error = {0};
+    scene s;
+    table->GetDeviceInfo = small_GetDeviceInfo;
+    table->CreateBuffer = small_CreateBuffer;
+    largest = 20000; /* the matrix is 76800 bytes */
+    for (size_t i = 0; i < HT_COUNT(specs); i++) {
+        check(set_up(&s, specs[i], &error), &error);
+        assert_true(s.task->n_segments >= 4);
+        tear_down(&s);
+        check(play(specs[i], HT_SYNC_EVENT, &error), &error);
+    }
+    largest = 8000; /* slots no longer fit */
+    fails(set_up(&s, "opencl:0", &error), HT_ERROR_DEVICE, &error, "8000");
+    char size[32];
+    snprintf(size, sizeof size, "%zu", PAGES);
+    assert_non_null(strstr(error.text, size));
+    tear_down(&s);
+    assert_int_equal(alive, 0);
+}
+
+/* Where memory is unified the device reads and writes the host's own pages. */
+static void test_zero_copy(void **state) {
+    ht_error error = {0};
+    scene s;
+    check(set_up(&s, "opencl:0", &error), &error);
+    if (s.d->caps.unified_memory) {
+        assert_int_equal(s.d->n_regions, 2);
+        for (size_t i = 0; i < s.d->n_regions; i++) {
+            const ht_cl_region *r = &s.d->regions[i];
+            cl_int code;
+            assert_false(r->mirrored);
+            void *mapped = s.d->cl->EnqueueMapBuffer(s.d->queue, r->memory, CL_TRUE, CL_MAP_READ, 0, r->bytes, 0, NULL,
+                                                     NULL, &code);
+            assert_int_equal(code, CL_SUCCESS);
+            assert_ptr_equal(mapped, r->host);
+            s.d->cl->EnqueueUnmapMemObject(s.d->queue, r->memory, mapped, 0, NULL, NULL);
+        }
+    }
+    tear_down(&s);
+}
+
+/* ---- a session --------------------------------------------------------------------------------------------------------- */
+
+/* The device dies in the middle of a prefill, or of decoding: the session says so, then and later, and can be closed. */
+static void test_session(void **state) {
+    ht_error error = {0};
+    ht_model *model;
+    int32_t ids[40];
+    for (int i = 0; i < 40; i++)
+        ids[i] = (i * 37 + 11) % 512;
+    check(ht_model_open("shape:tiny", &model, &error), &error);
+    for (long n = 1; n < 120; n += 17) {
+        ht_engine *engine;
+        ht_session *session;
+        const float *logits;
+        watch_calls(state);
+        check(ht_engine_create(model, &(ht_engine_options){.devices = "opencl:0", .context = 64}, &engine, &error),
+              &error);
+        check(ht_session_create(engine, &session, &error), &error);
+        victim.name = "EnqueueNDRangeKernel", victim.countdown = n, victim.for_good = true;
+        ht_status status = ht_session_prefill(session, ids, 20, &logits, NULL, &error);
+        for (int i = 20; i < 40 && !status; i++)
+            status = ht_session_decode(session, ids[i], &logits, &error);
+        fails(status, HT_ERROR_DEVICE, &error, "opencl:0");
+        fails(ht_session_prefill(session, ids, 10, &logits, NULL, &error), HT_ERROR_DEVICE, &error, "opencl:0");
+        ht_session_destroy(session);
+        ht_engine_destroy(engine);
+        assert_int_equal(alive, 0);
+    }
+    ht_model_close(model);
+}
+
+#define CACHED(test) cmocka_unit_test_setup_teardown(test, make_cache, remove_cache)
+#define WATCHED(test) cmocka_unit_test_setup_teardown(test, watch_calls, restore_calls)
+
+int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "--no-platform") == 0)
+        return finds_none("OpenCL");
+    if (argc > 1 && strcmp(argv[1], "--build") == 0) {
+        builds("opencl:0");
+        return 0;
+    }
+    ht_cl_device *d;
+    ht_error error = {0};
+    const char *why;
+    if (open_device("opencl:0", &d, &error)) {
+        printf("skipped: %s\n", error.text);
+        return 77;
+    }
+    close_device(d);
+    ht_cl_load(&why);
+    table = ht_cl_functions_for_tests();
+    real = *table;
+    make_numbers();
+    const struct CMUnitTest tests[] = {
+        CACHED(test_cache),
+        CACHED(test_cache_knows_the_device),
+        CACHED(test_cache_damage),
+        CACHED(test_cache_refused),
+        CACHED(test_cache_without_folder),
+        CACHED(test_cache_shared),
+        CACHED(test_progress_can_cancel),
+        CACHED(test_build_failure),
+        CACHED(test_kernel_names),
+        cmocka_unit_test(test_no_platform),
+        cmocka_unit_test(test_no_loader),
+        WATCHED(test_play),
+        WATCHED(test_every_call_fails),
+        WATCHED(test_failing_submit_is_named),
+        WATCHED(test_failing_event),
+        WATCHED(test_hanging_event),
+        WATCHED(test_small_buffers),
+        WATCHED(test_zero_copy),
+        WATCHED(test_session),
+    };
+    const int result = cmocka_run_group_tests(tests, NULL, NULL);
+    ht_pages_free(x, PAGES);
+    ht_pages_free(y, PAGES);
+    return result;
+}
+
+#else
+int main(void) {
+    printf("skipped: built without OpenCL headers\n");
+    return 77;
+}
+#endif
