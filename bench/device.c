@@ -74,7 +74,9 @@ static void matmul(const char *type, size_t rows, size_t cols, const char *lengt
     ht_task *tasks[MOST_COPIES];
     size_t n = 0, bytes = 0, one = 0;
     for (; n < MOST_COPIES && bytes < (size_t)256 << 20; n++) {
-        op.parts[0].name = n ? "v" : "w";
+        char *name = malloc(8); /* made-up weights are told apart by their names */
+        snprintf(name, 8, "w%zu", n);
+        op.parts[0].name = name;
         ht_op *own = malloc(sizeof op); /* operators outlive tasks */
         *own = op;
         must(ops->prepare(device, own, &whole, &tasks[n], &error), &error);

@@ -5,7 +5,7 @@
 set -eu
 build="gcc libc6-dev make cmake pkg-config libpcre2-dev libutf8proc-dev libjansson-dev libedit-dev opencl-headers
        python3 python3-pip ca-certificates"
-test="$build libcmocka-dev binutils python3-venv pocl-opencl-icd ocl-icd-libopencl1 clang"
+test="$build libcmocka-dev binutils python3-venv pocl-opencl-icd ocl-icd-libopencl1 oclgrind clang"
 ci="$test git clang-14 libclang-rt-14-dev llvm-14 clang-format-14 clang-tidy-14"
 case ${1-} in
     build) wanted=$build ;;

@@ -190,9 +190,9 @@ static void check_matmul(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
 }
 
 static void test_matmuls(bench *b) {
-    static const size_t token_counts[] = {1, 2, 33, 31, 300};
+    static const size_t token_counts[] = {1, 2, 4, 33, 31, 300, 5, 8, 12};
     static const struct { size_t rows, cols; } shapes[] = {{33, 256}, {1, 256}, {100, 768}, {64, 512}};
-    const size_t n_counts = small ? 3 : HT_COUNT(token_counts), n_shapes = small ? 1 : HT_COUNT(shapes);
+    const size_t n_counts = small ? 4 : HT_COUNT(token_counts), n_shapes = small ? 1 : HT_COUNT(shapes);
     float bias[200];
     fill(bias, HT_COUNT(bias));
     for (size_t k = 0; k < HT_COUNT(block_types); k++)

@@ -128,10 +128,15 @@ FAILS(BuildProgram,
 FAILS(GetProgramInfo, (cl_program p, cl_program_info i, size_t n, void *v, size_t *s), (p, i, n, v, s))
 FAILS(SetKernelArg, (cl_kernel k, cl_uint i, size_t n, const void *v), (k, i, n, v))
 FAILS(Flush, (cl_command_queue q), (q))
-FAILS(Finish, (cl_command_queue q), (q))
 FAILS(WaitForEvents, (cl_uint n, const cl_event *e), (n, e))
 FAILS(GetEventInfo, (cl_event e, cl_event_info i, size_t n, void *v, size_t *s), (e, i, n, v, s))
 FAILS(SetEventCallback, (cl_event e, cl_int t, void(CL_CALLBACK *f)(cl_event, cl_int, void *), void *u), (e, t, f, u))
+
+/* Whatever it says, what this device was given before still runs, and in memory that the caller is about to free. */
+static cl_int CL_API_CALL test_Finish(cl_command_queue q) {
+    const cl_int code = real.Finish(q);
+    return strikes("Finish") ? CL_OUT_OF_RESOURCES : code;
+}
 
 static void *CL_API_CALL test_EnqueueMapBuffer(cl_command_queue q, cl_mem m, cl_bool b, cl_map_flags f, size_t o,
                                                size_t s, cl_uint n, const cl_event *w, cl_event *e, cl_int *code) {
@@ -579,6 +584,7 @@ static void test_cache_shared(void **state) {
 
 /* Neither lists a usable device nor opens one, and says why. */
 static int finds_none(const char *why) {
+    setenv("TBB_ENABLE_SANITIZERS", "1", 0); /* or OpenVINO's TBB, listed beside, ends a build with AddressSanitizer */
     ht_error error = {0};
     ht_device_info *list = NULL;
     size_t n = 0;

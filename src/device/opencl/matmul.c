@@ -10,27 +10,32 @@
 
 /* ---- the table of kernels -------------------------------------------------------------------------------------------- */
 
-#define LANES 16 /* work-items that share a row in matvec_simt */
 /* clang-format off */
-#define MATVEC(count, most, speed) \
-    {"matmul_simt", "matvec_simt", "-DLANES=16 -DTOKENS=" #count, HT_CL_SIMT, 1, most, 16, count, 1, speed, false, \
-     {16, LANES}, (count) * LANES * 64}
+#define MATVEC(tokens, most, lanes, blocks, speed) \
+    {"matmul_simt", "matvec_simt", "-DTOKENS=" #tokens " -DLANES=" #lanes " -DBLOCKS=" #blocks, HT_CL_SIMT, 1, most, \
+     16 * (blocks), tokens, 1, speed, false, 1, {16, lanes}, (blocks) * (tokens) * (lanes) * 64}
 #define MATMUL(tile_rows, tile_tokens, rows, tokens, speed) \
     {"matmul_simt", "matmul_simt", "-DTILE_ROWS=" #tile_rows " -DTILE_TOKENS=" #tile_tokens " -DITEM_ROWS=" #rows \
-     " -DITEM_TOKENS=" #tokens, HT_CL_SIMT, 5, MANY, tile_rows, tile_tokens, 1, speed, false, \
+     " -DITEM_TOKENS=" #tokens, HT_CL_SIMT, 5, MANY, tile_rows, tile_tokens, 1, speed, false, 16, \
      {(tile_rows) * (tile_tokens) / ((rows) * (tokens)), 1}, 128 * ((tile_rows) + (tile_tokens))}
 /* clang-format on */
 
 /* Of equal cost (see cost below) the first is taken. */
 static const ht_cl_matmul_row table[] = {
-    {"matmul_vector", "matvec_vector", "-DTOKENS=1", HT_CL_VECTOR, 1, 1, 32, 1, 1, 100, false, {1, 1}, 0},
-    {"matmul_vector", "matvec_vector", "-DTOKENS=2", HT_CL_VECTOR, 1, 2, 32, 2, 1, 100, false, {1, 1}, 0},
-    {"matmul_vector", "matvec_vector", "-DTOKENS=4", HT_CL_VECTOR, 1, 4, 32, 4, 1, 100, false, {1, 1}, 0},
-    {"matmul_vector", "matmul_vector", "-DTILE=12 -DRUN=8", HT_CL_VECTOR, 2, MANY, 32, 12, 8, 100, true, {1, 1}, 0},
-    MATVEC(1, 1, 100),
-    MATVEC(2, 2, 100),
-    MATVEC(4, 4, 100),
-    MATVEC(8, 8, 100),
+    {"matmul_vector", "matvec_vector", "-DTOKENS=1", HT_CL_VECTOR, 1, 1, 32, 1, 1, 100, false, 1, {1, 1}, 0},
+    {"matmul_vector", "matvec_vector", "-DTOKENS=2", HT_CL_VECTOR, 1, 2, 32, 2, 1, 100, false, 1, {1, 1}, 0},
+    {"matmul_vector", "matvec_vector", "-DTOKENS=4", HT_CL_VECTOR, 1, 4, 16, 4, 1, 100, false, 1, {1, 1}, 0},
+    {"matmul_vector", "matmul_vector", "-DTILE=12 -DRUN=8", HT_CL_VECTOR, 2, MANY, 32, 12, 8, 100, true, 1, {1, 1}, 0},
+    MATVEC(1, 1, 16, 1, 60),
+    MATVEC(1, 1, 16, 2, 80),
+    MATVEC(1, 1, 16, 4, 100),
+    MATVEC(1, 1, 8, 4, 90),
+    MATVEC(1, 1, 32, 2, 80),
+    MATVEC(2, 2, 16, 2, 100),
+    MATVEC(4, 4, 16, 1, 90),
+    MATVEC(4, 4, 16, 2, 100),
+    MATVEC(8, 8, 16, 1, 90),
+    MATVEC(8, 8, 16, 2, 100),
     MATMUL(128, 128, 8, 8, 100),
     MATMUL(128, 64, 8, 4, 90),
     MATMUL(64, 64, 8, 4, 80),
@@ -50,13 +55,24 @@ int ht_cl_matmul_candidates(const ht_cl_device *d, const ht_cl_form *form, size_
     return n;
 }
 
+static size_t count_tiles(const ht_cl_matmul_row *row, size_t rows, size_t tokens) {
+    return ((rows + row->tile_rows - 1) / row->tile_rows) * ((tokens + row->tile_tokens - 1) / row->tile_tokens);
+}
+
+#define PART_GROUPS 8 /* groups of 32 columns that are worth a part */
+
+/* Parts of the columns that give every unit two groups. */
+static size_t count_parts(const ht_cl_device *d, const ht_cl_matmul_row *row, size_t rows, size_t cols, size_t tokens) {
+    const size_t wanted = 2 * d->units / count_tiles(row, rows, tokens);
+    return ht_max_size(1, ht_min_size(ht_min_size(wanted, row->parts), cols / (32 * PART_GROUPS)));
+}
+
 /* Work of all tiles, what they waste included, and no less than two groups a compute unit would do: a device that is not
  * full takes as long as one that is. */
-static double cost(const ht_cl_device *d, const ht_cl_matmul_row *row, size_t rows, size_t tokens) {
-    const double tiles = (double)((rows + row->tile_rows - 1) / row->tile_rows) *
-                         (double)((tokens + row->tile_tokens - 1) / row->tile_tokens);
-    const double full = 2.0 * d->units;
-    return (tiles > full ? tiles : full) * row->tile_rows * row->tile_tokens / row->speed;
+static double cost(const ht_cl_device *d, const ht_cl_matmul_row *row, size_t rows, size_t cols, size_t tokens) {
+    const double parts = (double)count_parts(d, row, rows, cols, tokens);
+    const double groups = (double)count_tiles(row, rows, tokens) * parts, full = 2.0 * d->units;
+    return (groups > full ? groups : full) / parts * row->tile_rows * row->tile_tokens / row->speed;
 }
 
 const ht_cl_matmul_row *ht_cl_matmul_choose(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
@@ -67,7 +83,7 @@ const ht_cl_matmul_row *ht_cl_matmul_choose(const ht_cl_device *d, const ht_cl_f
     const ht_cl_matmul_row *found[HT_COUNT(table)];
     const int n = ht_cl_matmul_candidates(d, form, rows, cols, tokens, found, HT_COUNT(table));
     for (int i = 0; i < n; i++)
-        if (!best || cost(d, found[i], rows, tokens) < cost(d, best, rows, tokens))
+        if (!best || cost(d, found[i], rows, cols, tokens) < cost(d, best, rows, cols, tokens))
             best = found[i];
     return best;
 }
@@ -87,14 +103,9 @@ static size_t packed_bytes(const ht_cl_matmul_row *row, size_t tokens, size_t co
     return ht_round_up(tokens, row->tile_tokens) * ht_round_up(cols, 32) * sizeof(float);
 }
 
-static ht_status pack_activations(ht_cl_device *d, const ht_cl_matmul_row *row, const ht_cl_weights *w,
+static ht_status pack_activations(ht_cl_device *d, const struct ht_cl_choice *choice, const ht_cl_weights *w,
                                   const ht_cl_place *in, cl_uint tokens, const char *what, ht_error *error) {
-    cl_kernel kernel;
-    ht_status status = ht_cl_scratch(d, HT_CL_SCRATCH_ACTS, packed_bytes(row, tokens, w->cols), error);
-    if (status == HT_OK)
-        status = kernel_of(d, row, &w->form, "pack_acts", &kernel, error);
-    if (status != HT_OK)
-        return status;
+    const ht_cl_matmul_row *row = choice->row;
     const cl_uint stride = (cl_uint)in->stride;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
                                         HT_CL_ARGUMENT(in->offset),
@@ -103,57 +114,117 @@ static ht_status pack_activations(ht_cl_device *d, const ht_cl_matmul_row *row, 
                                         HT_CL_ARGUMENT(w->cols),
                                         HT_CL_ARGUMENT(tokens)};
     const size_t global[2] = {(w->cols + 31) / 32, (tokens + row->tile_tokens - 1) / row->tile_tokens};
-    return ht_cl_launch(d, kernel, what, arguments, HT_COUNT(arguments), 2, global, row->local, error);
+    return ht_cl_launch(d, choice->helper, what, arguments, HT_COUNT(arguments), 2, global, row->local, error);
+}
+
+static ht_status add_parts(ht_cl_device *d, const struct ht_cl_choice *choice, const ht_cl_weights *w, cl_uint parts,
+                           const ht_cl_place *out, cl_uint tokens, const char *what, ht_error *error) {
+    const cl_mem bias = w->bias ? w->bias : w->codes;
+    const cl_uint stride = (cl_uint)ht_round_up(w->rows, HT_CL_BLOCK), out_stride = (cl_uint)out->stride,
+                  has_bias = w->bias != NULL;
+    const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(d->scratch[HT_CL_SCRATCH_PARTS]),
+                                        HT_CL_ARGUMENT(parts),
+                                        HT_CL_ARGUMENT(stride),
+                                        HT_CL_ARGUMENT(bias),
+                                        HT_CL_ARGUMENT(out->region->memory),
+                                        HT_CL_ARGUMENT(out->offset),
+                                        HT_CL_ARGUMENT(out_stride),
+                                        HT_CL_ARGUMENT(w->rows),
+                                        HT_CL_ARGUMENT(tokens),
+                                        HT_CL_ARGUMENT(has_bias)};
+    const size_t local[2] = {d->local, 1}, global[2] = {ht_round_up(w->rows, d->local), tokens};
+    return ht_cl_launch(d, choice->helper, what, arguments, HT_COUNT(arguments), 2, global, local, error);
 }
 
 /* As ht_cl_matmul_launch; `packed`: the activations of a row that wants them so are there already. */
-static ht_status launch(ht_cl_device *d, const ht_cl_matmul_row *row, const ht_cl_weights *w, const ht_cl_place *in,
-                        const ht_cl_place *out, cl_uint tokens, bool packed, const char *what, ht_error *error) {
+static ht_status launch(ht_cl_device *d, const struct ht_cl_choice *choice, const ht_cl_weights *w,
+                        const ht_cl_place *in, const ht_cl_place *out, cl_uint tokens, bool packed, const char *what,
+                        ht_error *error) {
+    const ht_cl_matmul_row *row = choice->row;
     ht_status status = HT_OK;
     if (row->packed && !packed)
-        status = pack_activations(d, row, w, in, tokens, what, error);
-    cl_kernel kernel;
-    if (status == HT_OK)
-        status = kernel_of(d, row, &w->form, row->kernel, &kernel, error);
+        status = pack_activations(d, choice, w, in, tokens, what, error);
     if (status != HT_OK)
         return status;
+    const size_t parts = count_parts(d, row, w->rows, w->cols, tokens);
     const cl_mem scales = w->scales ? w->scales : w->codes, mins = w->mins ? w->mins : w->codes,
                  bias = w->bias ? w->bias : w->codes; /* none of these is read */
     const cl_mem x = row->packed ? d->scratch[HT_CL_SCRATCH_ACTS] : in->region->memory;
-    const cl_ulong x_offset = row->packed ? 0 : in->offset;
-    const cl_uint x_stride = (cl_uint)in->stride, out_stride = (cl_uint)out->stride, has_bias = w->bias != NULL;
-    const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(w->codes),    HT_CL_ARGUMENT(scales),
-                                        HT_CL_ARGUMENT(mins),        HT_CL_ARGUMENT(bias),
-                                        HT_CL_ARGUMENT(x),           HT_CL_ARGUMENT(x_offset),
-                                        HT_CL_ARGUMENT(x_stride),    HT_CL_ARGUMENT(out->region->memory),
-                                        HT_CL_ARGUMENT(out->offset), HT_CL_ARGUMENT(out_stride),
-                                        HT_CL_ARGUMENT(w->rows),     HT_CL_ARGUMENT(w->cols),
-                                        HT_CL_ARGUMENT(tokens),      HT_CL_ARGUMENT(has_bias)};
+    const cl_mem to = parts > 1 ? d->scratch[HT_CL_SCRATCH_PARTS] : out->region->memory;
+    const cl_ulong x_offset = row->packed ? 0 : in->offset, out_offset = parts > 1 ? 0 : out->offset;
+    const cl_uint x_stride = (cl_uint)in->stride,
+                  out_stride = (cl_uint)(parts > 1 ? ht_round_up(w->rows, HT_CL_BLOCK) : out->stride),
+                  has_bias = w->bias != NULL && parts == 1;
+    const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(w->codes),   HT_CL_ARGUMENT(scales),  HT_CL_ARGUMENT(mins),
+                                        HT_CL_ARGUMENT(bias),       HT_CL_ARGUMENT(x),       HT_CL_ARGUMENT(x_offset),
+                                        HT_CL_ARGUMENT(x_stride),   HT_CL_ARGUMENT(to),      HT_CL_ARGUMENT(out_offset),
+                                        HT_CL_ARGUMENT(out_stride), HT_CL_ARGUMENT(w->rows), HT_CL_ARGUMENT(w->cols),
+                                        HT_CL_ARGUMENT(tokens),     HT_CL_ARGUMENT(has_bias)};
     const size_t tiles = (tokens + row->tile_tokens - 1) / row->tile_tokens,
                  wide = (w->rows + row->tile_rows - 1) / row->tile_rows;
     /* Long runs save work, as long as every unit has some. */
     const size_t wanted = (2 * (size_t)d->units + wide - 1) / wide;
     const size_t runs = ht_max_size((tiles + row->run - 1) / row->run, ht_min_size(tiles, wanted));
-    const size_t global[2] = {wide * row->local[0], runs * row->local[1]};
-    return ht_cl_launch(d, kernel, what, arguments, HT_COUNT(arguments), 2, global, row->local, error);
+    const size_t global[3] = {wide * row->local[0], runs * row->local[1], parts},
+                 local[3] = {row->local[0], row->local[1], 1};
+    status = ht_cl_launch(d, choice->kernel, what, arguments, HT_COUNT(arguments), 3, global, local, error);
+    return !status && parts > 1 ? add_parts(d, choice, w, (cl_uint)parts, out, tokens, what, error) : status;
 }
 
-ht_status ht_cl_matmul_launch(ht_cl_device *d, const ht_cl_matmul_row *row, const ht_cl_weights *weights,
+ht_status ht_cl_matmul_launch(ht_cl_device *d, const struct ht_cl_choice *choice, const ht_cl_weights *weights,
                               const ht_cl_place *in, const ht_cl_place *out, cl_uint tokens, const char *what,
                               ht_error *error) {
-    return launch(d, row, weights, in, out, tokens, false, what, error);
+    return launch(d, choice, weights, in, out, tokens, false, what, error);
+}
+
+ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_weights *w, size_t tokens, struct ht_cl_choice *choice,
+                               ht_error *error) {
+    const ht_cl_matmul_row *row = choice->row;
+    ht_status status = kernel_of(d, row, &w->form, row->kernel, &choice->kernel, error);
+    if (!status && row->packed) {
+        status = kernel_of(d, row, &w->form, "pack_acts", &choice->helper, error);
+        if (!status)
+            status = ht_cl_scratch(d, HT_CL_SCRATCH_ACTS, packed_bytes(row, tokens, w->cols), error);
+    }
+    const size_t parts = count_parts(d, row, w->rows, w->cols, tokens);
+    if (!status && row->parts > 1)
+        status = kernel_of(d, row, &w->form, "add_parts", &choice->helper, error);
+    if (!status && parts > 1)
+        status = ht_cl_scratch(d, HT_CL_SCRATCH_PARTS,
+                               parts * tokens * ht_round_up(w->rows, HT_CL_BLOCK) * sizeof(float), error);
+    return status;
+}
+
+/* The kernels for this many tokens, from memory where it is a number that was met before. */
+static ht_status find_choice(ht_cl_device *d, ht_cl_segment *s, size_t tokens, struct ht_cl_choice **out,
+                             ht_error *error) {
+    struct ht_cl_choice *choice = &s->choices[tokens > 1];
+    *out = choice;
+    if (choice->tokens == tokens)
+        return HT_OK;
+    choice->tokens = 0;
+    choice->row = ht_cl_matmul_choose(d, &s->weights.form, s->weights.rows, s->weights.cols, tokens);
+    if (!choice->row)
+        return ht_fail(error, HT_ERROR_DEVICE, "%s: no kernel multiplies %zu tokens here", d->caps.name, tokens);
+    ht_status status = ht_cl_matmul_kernels(d, &s->weights, tokens, choice, error);
+    if (!status)
+        choice->tokens = tokens;
+    return status;
 }
 
 ht_status ht_cl_matmul_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
     const ht_cl_matmul_row *packed = NULL; /* the row whose tiles the scratch holds */
     for (size_t i = 0; i < task->n_segments; i++) {
-        const ht_cl_segment *s = &task->segments[i];
-        const ht_cl_matmul_row *row =
-            ht_cl_matmul_choose(d, &s->weights.form, s->weights.rows, s->weights.cols, call->shape_tokens);
+        ht_cl_segment *s = &task->segments[i];
+        struct ht_cl_choice *choice;
+        ht_status status = find_choice(d, s, call->shape_tokens, &choice, error);
+        if (status != HT_OK)
+            return status;
+        const ht_cl_matmul_row *row = choice->row;
         ht_cl_place out = call->out;
         out.offset += s->first_row - task->slice.row_begin;
         const bool there = packed && packed->source == row->source && packed->tile_tokens == row->tile_tokens;
-        ht_status status = launch(d, row, &s->weights, &call->in, &out, call->tokens, there, task->op->name, error);
+        status = launch(d, choice, &s->weights, &call->in, &out, call->tokens, there, task->op->name, error);
         if (status != HT_OK)
             return status;
         if (row->packed)
@@ -212,27 +283,24 @@ static ht_status add_segments(ht_cl_device *d, ht_task *task, const ht_cl_form *
     return HT_OK;
 }
 
-/* Builds every kernel that a submit of up to max_tokens will choose, and makes room for packed activations. */
+/* Builds every kernel that a submit of up to max_tokens will choose, and makes room for what they need. */
 static ht_status build_kernels(ht_cl_device *d, const ht_cl_weights *w, ht_error *error) {
+    struct ht_cl_choice choice = {0};
     const ht_cl_matmul_row *before = NULL;
     size_t room = 0;
     for (size_t tokens = 1; tokens <= d->max_tokens; tokens++) {
-        const ht_cl_matmul_row *row = ht_cl_matmul_choose(d, &w->form, w->rows, w->cols, tokens);
-        if (!row)
+        choice.row = ht_cl_matmul_choose(d, &w->form, w->rows, w->cols, tokens);
+        if (!choice.row)
             return ht_fail(error, HT_ERROR_DEVICE, "%s: no kernel multiplies %zu tokens here", d->caps.name, tokens);
-        if (row->packed)
-            room = ht_max_size(room, packed_bytes(row, tokens, w->cols));
-        if (row == before)
-            continue;
-        cl_kernel kernel;
-        ht_status status = kernel_of(d, row, &w->form, row->kernel, &kernel, error);
-        if (status == HT_OK && row->packed)
-            status = kernel_of(d, row, &w->form, "pack_acts", &kernel, error);
+        room = ht_max_size(room, count_parts(d, choice.row, w->rows, w->cols, tokens) * tokens);
+        ht_status status = HT_OK;
+        if (choice.row != before || tokens == d->max_tokens)
+            status = ht_cl_matmul_kernels(d, w, tokens, &choice, error);
         if (status != HT_OK)
             return status;
-        before = row;
+        before = choice.row;
     }
-    return room ? ht_cl_scratch(d, HT_CL_SCRATCH_ACTS, room, error) : HT_OK;
+    return ht_cl_scratch(d, HT_CL_SCRATCH_PARTS, room * ht_round_up(w->rows, HT_CL_BLOCK) * sizeof(float), error);
 }
 
 ht_status ht_cl_matmul_segments(ht_cl_device *d, ht_task *task, ht_error *error) {

@@ -17,6 +17,7 @@ typedef struct ht_cl_matmul_row {
     unsigned run;                    /* most tiles of tokens that a group computes in turn */
     unsigned speed;                  /* of a device that is full, relative to the table's other rows */
     bool packed;                     /* reads activations that pack_acts of the same source laid out in tiles */
+    unsigned parts; /* most parts that the columns may be cut into, each a group's; add_parts adds them */
     size_t local[2];
     size_t local_bytes; /* local memory of a group */
 } ht_cl_matmul_row;
@@ -28,10 +29,14 @@ int ht_cl_matmul_candidates(const ht_cl_device *d, const ht_cl_form *form, size_
 /* The measured choice where there is one, else the cheapest candidate by rule; NULL: the device has none. */
 const ht_cl_matmul_row *ht_cl_matmul_choose(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
                                             size_t tokens);
-/* Enqueues weights times the `tokens` rows of in, written to out, whose offset is that of the weights' first row. */
-ht_status ht_cl_matmul_launch(ht_cl_device *d, const ht_cl_matmul_row *row, const ht_cl_weights *weights,
+/* Enqueues weights times the `tokens` rows of in, by the kernels of `choice` (ht_cl_matmul_kernels); the weights' first row
+ * goes where out begins. */
+ht_status ht_cl_matmul_launch(ht_cl_device *d, const struct ht_cl_choice *choice, const ht_cl_weights *weights,
                               const ht_cl_place *in, const ht_cl_place *out, cl_uint tokens, const char *what,
                               ht_error *error);
+/* Fills choice->kernel and helper for choice->row, building them, and makes room for what they need with up to `tokens`. */
+ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_weights *weights, size_t tokens,
+                               struct ht_cl_choice *choice, ht_error *error);
 
 #endif
 #endif

@@ -35,82 +35,91 @@ static inline float4 read4(__global const float *x, bool aligned) {
 #ifdef TOKENS
 /* ---- few tokens ---------------------------------------------------------------------------------------------------------
  *
- * A group has a block of 16 rows, LANES work-items a row: lane l takes every LANES-th group of 32 columns. Built with
- * TOKENS, LANES. */
+ * A group has BLOCKS blocks of 16 rows, LANES work-items a row of each: lane l takes every LANES-th group of 32 columns, of
+ * all its blocks, so that what is read of x serves BLOCKS rows (to a warp, reading the same 16 bytes of x costs as much as
+ * reading 512 different ones). Built with TOKENS, LANES, BLOCKS. */
 
-/* sums[t] += the products of one row's 32 columns with those of each token. */
-static inline void add_group(__global const uchar *from, uint row, __global const float *const *xs, uint col, bool aligned,
-                             float scale, float low, float high_scale, float *sums) {
-    float part[TOKENS], second[TOKENS], total[TOKENS];
-#pragma unroll
-    for (uint t = 0; t < TOKENS; t++) part[t] = second[t] = total[t] = 0.0f;
+#define EACH_TOKEN _Pragma("unroll") for (uint t = 0; t < TOKENS; t++)
+#define EACH_BLOCK _Pragma("unroll") for (uint b = 0; b < BLOCKS; b++)
+#define EACH EACH_BLOCK EACH_TOKEN
+
+/* Columns 4i .. 4i + 3 of a row's group. `words`: the row's 16 bytes, for BITS 4. */
+static inline float4 four_weights(__global const uchar *from, uint4 words, uint row, uint i) {
 #if BITS == 4
-    uint4 words = WORDS(from, row * 16);
-    uint w[4] = {words.x, words.y, words.z, words.w};
-#endif
-#pragma unroll
-    for (uint i = 0; i < 8; i++) { /* columns 4i .. 4i + 3 */
-#if BITS == 4
-        float4 v = nibbles(i < 4 ? w[i] & 0x0f0f0f0fu : w[i - 4] >> 4 & 0x0f0f0f0fu);
+    uint w = i % 4 == 0 ? words.x : i % 4 == 1 ? words.y : i % 4 == 2 ? words.z : words.w;
+    return nibbles((i < 4 ? w : w >> 4) & 0x0f0f0f0fu);
 #elif BITS == 8
-        float4 v = signed_bytes(*(__global const uint *)(from + (i / 4 * 16 + row) * 16 + i % 4 * 4));
+    return signed_bytes(*(__global const uint *)(from + (i / 4 * 16 + row) * 16 + i % 4 * 4));
 #elif BITS == 32
-        float4 v = *(__global const float4 *)(from + (i * 16 + row) * 16);
+    return *(__global const float4 *)(from + (i * 16 + row) * 16);
 #else
-        uint2 pair = *(__global const uint2 *)(from + (i / 2 * 16 + row) * 16 + i % 2 * 8);
-        float4 v = halves(pair.x, pair.y);
+    uint2 pair = *(__global const uint2 *)(from + (i / 2 * 16 + row) * 16 + i % 2 * 8);
+    return halves(pair.x, pair.y);
 #endif
-#pragma unroll
-        for (uint t = 0; t < TOKENS; t++) {
-            float4 x = read4(xs[t] + col + i * 4, aligned);
-            float p = v.x * x.x + v.y * x.y + v.z * x.z + v.w * x.w;
-            if (GROUP == 16 && i >= 4) second[t] += p;
-            else part[t] += p;
-#if MINS
-            total[t] += (x.x + x.y) + (x.z + x.w);
-#endif
-        }
-    }
-#pragma unroll
-    for (uint t = 0; t < TOKENS; t++) sums[t] += scale * part[t] + high_scale * second[t] + low * total[t];
 }
 
 __kernel __attribute__((reqd_work_group_size(16, LANES, 1))) void matvec_simt(
     __global const uchar *codes, __global const uchar *scales, __global const uchar *mins, __global const float *bias,
     __global const float *x, ulong x_offset, uint x_stride, __global float *out, ulong out_offset, uint out_stride,
     uint rows, uint cols, uint tokens, uint has_bias) {
-    __local float shared[TOKENS * LANES * 16];
-    uint row = get_local_id(0), lane = get_local_id(1), block = get_group_id(0), first = get_group_id(1) * TOKENS;
+    __local float shared[BLOCKS * TOKENS * LANES * 16];
+    uint row = get_local_id(0), lane = get_local_id(1), first = get_group_id(1) * TOKENS, last = (rows - 1) / 16;
     uint n_groups = (cols + 31) / 32, whole = cols / 32;
     bool aligned = ((x_offset | x_stride) & 3) == 0;
     __global const float *xs[TOKENS];
-    float sums[TOKENS];
-#pragma unroll
-    for (uint t = 0; t < TOKENS; t++) { /* surplus tokens repeat the last one and are not stored */
-        xs[t] = x + x_offset + (ulong)min(first + t, tokens - 1) * x_stride;
-        sums[t] = 0.0f;
-    }
-#pragma unroll 4
+    ulong block[BLOCKS];
+    float sums[BLOCKS][TOKENS];
+    /* surplus tokens and blocks repeat the last one and are not stored */
+    EACH_TOKEN xs[t] = x + x_offset + (ulong)min(first + t, tokens - 1) * x_stride;
+    EACH_BLOCK block[b] = (ulong)min((uint)get_group_id(0) * BLOCKS + b, last) * n_groups;
+    EACH sums[b][t] = 0.0f;
+#pragma unroll 2
     for (uint g = lane; g < whole; g += LANES) {
-        ulong group = (ulong)block * n_groups + g, factor = group * (32 / GROUP) * 16 + row;
-        float scale = CODED ? factor_at(scales, factor) : 1.0f, low = MINS ? factor_at(mins, factor) : 0.0f;
-        float second = GROUP == 16 ? factor_at(scales, factor + 16) : 0.0f;
-        add_group(codes + group * GROUP_BYTES, row, (__global const float *const *)xs, g * 32, aligned, scale, low, second,
-                  sums);
+        uint4 words[BLOCKS];
+        float part[BLOCKS][TOKENS], total[TOKENS];
+        EACH_BLOCK words[b] =
+            BITS == 4 ? WORDS(codes, (block[b] + g) * GROUP_BYTES + row * 16) : (uint4)(0u, 0u, 0u, 0u);
+        EACH part[b][t] = 0.0f;
+        EACH_TOKEN total[t] = 0.0f;
+#pragma unroll
+        for (uint i = 0; i < 8; i++) {
+            float4 v[TOKENS];
+            EACH_TOKEN v[t] = read4(xs[t] + g * 32 + i * 4, aligned);
+            EACH_BLOCK {
+                float4 w = four_weights(codes + (block[b] + g) * GROUP_BYTES, words[b], row, i);
+                EACH_TOKEN part[b][t] += w.x * v[t].x + w.y * v[t].y + w.z * v[t].z + w.w * v[t].w;
+            }
+            if (MINS) {
+                EACH_TOKEN total[t] += (v[t].x + v[t].y) + (v[t].z + v[t].w);
+            }
+            if (CODED && (GROUP == 16 ? i % 4 == 3 : i == 7)) { /* the columns of a scale are done */
+                EACH_BLOCK {
+                    ulong factor = ((block[b] + g) * (32 / GROUP) + (GROUP == 16 ? i / 4 : 0)) * 16 + row;
+                    float scale = factor_at(scales, factor), low = MINS ? factor_at(mins, factor) : 0.0f;
+                    EACH_TOKEN {
+                        sums[b][t] += scale * part[b][t] + low * total[t];
+                        part[b][t] = 0.0f;
+                    }
+                }
+                EACH_TOKEN total[t] = 0.0f;
+            }
+        }
+        if (!CODED) EACH sums[b][t] += part[b][t];
     }
     if (whole < n_groups && lane == 0) /* columns that fill no group: x ends before the padding does */
-        for (uint c = whole * 32; c < cols; c++) {
-            float w = weight_at(codes, scales, mins, n_groups, block * 16 + row, c);
-            for (uint t = 0; t < TOKENS; t++) sums[t] += w * xs[t][c];
-        }
-#pragma unroll
-    for (uint t = 0; t < TOKENS; t++) shared[(t * LANES + lane) * 16 + row] = sums[t];
+        for (uint c = whole * 32; c < cols; c++) EACH_BLOCK {
+                uint r = min((uint)get_group_id(0) * BLOCKS + b, last) * 16 + row;
+                float w = weight_at(codes, scales, mins, n_groups, r, c);
+                EACH_TOKEN sums[b][t] += w * xs[t][c];
+            }
+    EACH shared[((b * TOKENS + t) * LANES + lane) * 16 + row] = sums[b][t];
     barrier(CLK_LOCAL_MEM_FENCE);
-    for (uint t = lane; t < TOKENS && first + t < tokens; t += LANES) {
-        float sum = 0.0f;
-        for (uint l = 0; l < LANES; l++) sum += shared[(t * LANES + l) * 16 + row];
-        uint r = block * 16 + row;
-        if (r < rows) out[out_offset + (ulong)(first + t) * out_stride + r] = has_bias ? sum + bias[r] : sum;
+    for (uint i = lane; i < BLOCKS * TOKENS; i += LANES) {
+        uint r = (get_group_id(0) * BLOCKS + i / TOKENS) * 16 + row, t = first + i % TOKENS;
+        if (r >= rows || t >= tokens) continue;
+        float sum = has_bias ? bias[r] : 0.0f;
+        for (uint l = 0; l < LANES; l++) sum += shared[(i * LANES + l) * 16 + row];
+        out[out_offset + (ulong)t * out_stride + r] = sum;
     }
 }
 
@@ -121,6 +130,9 @@ __kernel __attribute__((reqd_work_group_size(16, LANES, 1))) void matvec_simt(
  * outermost, and each work-item multiplies ITEM_ROWS x ITEM_TOKENS of them in registers, in blocks of four that lie apart
  * so that neighbours read neighbouring words. The next slice travels to registers while this one is multiplied.
  * Activations are stored turned about by their column's number, so that transposing them meets no bank twice.
+ *
+ * With several groups along the third dimension each takes its part of the columns and writes sums [part][token][row] to
+ * out, for add_parts: so a small matrix fills a large device.
  */
 #define ROW_SIDE (TILE_ROWS / ITEM_ROWS)     /* work-items along the rows */
 #define TOKEN_SIDE (TILE_TOKENS / ITEM_TOKENS)
@@ -230,6 +242,8 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
     __local real xs[32 * TILE_TOKENS] __attribute__((aligned(16)));
     uint lid = get_local_id(0), row0 = get_group_id(0) * TILE_ROWS, token0 = get_group_id(1) * TILE_TOKENS;
     uint n_groups = (cols + 31) / 32, blocks = (rows + 15) / 16;
+    uint part_of = get_group_id(2), parts = get_num_groups(2);
+    uint begin = n_groups * part_of / parts, end = n_groups * (part_of + 1) / parts;
     uint my_row = lid % ROW_SIDE * 4, my_token = lid / ROW_SIDE * 4;
     bool aligned = ((x_offset | x_stride) & 3) == 0;
     x += x_offset;
@@ -250,8 +264,8 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
         uint unit = lid + i * ITEMS; \
         v[i] = fetch_x(x, x_stride, token0 + unit / 8, tokens, (g) * 32 + unit % 8 * 4, cols, aligned); \
     }
-    FETCH(0)
-    for (uint g = 0; g < n_groups; g++) {
+    FETCH(begin)
+    for (uint g = begin; g < end; g++) {
         barrier(CLK_LOCAL_MEM_FENCE);
 #pragma unroll
         for (uint i = 0; i < W_UNITS; i++) {
@@ -267,7 +281,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
             xs[(k + 3) * TILE_TOKENS + at] = to_real(v[i].w);
         }
         barrier(CLK_LOCAL_MEM_FENCE);
-        if (g + 1 < n_groups) {
+        if (g + 1 < end) {
             FETCH(g + 1)
         }
 #if FP16 /* products of a slice are added in half, slices in float */
@@ -302,6 +316,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
 #endif
     }
     bool aligned_out = ((out_offset | out_stride) & 3) == 0;
+    out_offset += (ulong)part_of * tokens * out_stride;
 #pragma unroll
     for (uint t = 0; t < ITEM_TOKENS; t++) {
         uint token = token0 + t / 4 * (TOKEN_SIDE * 4) + my_token + t % 4;
@@ -321,5 +336,15 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
             for (uint i = 0; i < 4 && row + i < rows; i++) to[i] = has_bias ? lanes[i] + bias[row + i] : lanes[i];
         }
     }
+}
+
+/* out[t][r] = sum over parts of sums[part][t][r] (+ bias). Global size (rows, tokens). */
+__kernel void add_parts(__global const float *sums, uint parts, uint stride, __global const float *bias,
+                        __global float *out, ulong out_offset, uint out_stride, uint rows, uint tokens, uint has_bias) {
+    uint r = get_global_id(0), t = get_global_id(1);
+    if (r >= rows) return;
+    float sum = has_bias ? bias[r] : 0.0f;
+    for (uint i = 0; i < parts; i++) sum += sums[((ulong)i * tokens + t) * stride + r];
+    out[out_offset + (ulong)t * out_stride + r] = sum;
 }
 #endif

@@ -87,7 +87,7 @@ ht_status ht_cl_buffer(ht_cl_device *d, size_t bytes, cl_mem_flags flags, const 
 ht_status ht_cl_upload(ht_cl_device *d, const void *data, size_t bytes, const char *what, cl_mem *memory,
                        ht_error *error);
 /* The device's scratch buffer number `which`, at least `bytes` large; contents do not survive a submit. */
-enum { HT_CL_SCRATCH_ACTS, HT_CL_SCRATCH_SPLITS, HT_CL_SCRATCH_WARM, HT_CL_SCRATCHES };
+enum { HT_CL_SCRATCH_ACTS, HT_CL_SCRATCH_SPLITS, HT_CL_SCRATCH_PARTS, HT_CL_SCRATCH_WARM, HT_CL_SCRATCHES };
 ht_status ht_cl_scratch(ht_cl_device *d, int which, size_t bytes, ht_error *error);
 
 /* Places of everything op reads and writes in this submit. */
@@ -96,7 +96,7 @@ typedef struct ht_cl_call {
     cl_uint tokens;
     size_t shape_tokens; /* kernels are chosen for this many: `tokens` but when a task is warmed */
     ht_cl_place in, aux, out;
-    const ht_cl_region *keys, *values; /* ROPE, ATTENTION */
+    const ht_cl_region *keys, *values;   /* ROPE, ATTENTION */
     cl_ulong keys_offset, values_offset; /* in bytes, from the region's beginning to the layer's */
 } ht_cl_call;
 
@@ -127,15 +127,20 @@ typedef struct ht_cl_form {
  * the same form are one segment; one that would exceed the device's largest buffer is several. */
 typedef struct ht_cl_weights {
     ht_cl_form form;
-    cl_uint rows, cols;           /* cols as the activations have them; packed up to a multiple of 32 with zeros */
-    cl_mem codes, scales, mins;   /* scales NULL for floats, mins NULL without */
-    cl_mem bias;                  /* float [rows padded to 16], or NULL */
+    cl_uint rows, cols;         /* cols as the activations have them; packed up to a multiple of 32 with zeros */
+    cl_mem codes, scales, mins; /* scales NULL for floats, mins NULL without */
+    cl_mem bias;                /* float [rows padded to 16], or NULL */
     size_t bytes;
 } ht_cl_weights;
 
 typedef struct ht_cl_segment {
     size_t first_row; /* of the operator */
     ht_cl_weights weights;
+    struct ht_cl_choice { /* of a kernel, remembered: for one token, and for the newest other number */
+        size_t tokens;
+        const struct ht_cl_matmul_row *row;
+        cl_kernel kernel, helper; /* helper: pack_acts or add_parts */
+    } choices[2];
 } ht_cl_segment;
 
 struct ht_task {
@@ -144,7 +149,7 @@ struct ht_task {
     size_t n_segments;
     ht_cl_segment segments[HT_CL_MAX_SEGMENTS];
     cl_kernel kernels[2]; /* those of kinds that need no choice at submit */
-    cl_mem tables[4]; /* NORM: weight, post_norm; ROPE: rope, q_norm, k_norm */
+    cl_mem tables[4];     /* NORM: weight, post_norm; ROPE: rope, q_norm, k_norm */
     size_t bytes;
 };
 
@@ -182,14 +187,14 @@ struct ht_cl_device {
     const ht_cl *cl;
     cl_device_id id;
     bool is_sub_device, mirrored;
-    unsigned features;           /* ht_cl_feature bits in use */
-    unsigned vector;             /* lanes of explicit vectors in pointwise kernels: VEC */
-    size_t local;                /* work-items of a group in pointwise and reducing kernels: LOCAL (1 on CPUs) */
-    cl_uint units;               /* compute units */
-    size_t largest_group;        /* work-items */
+    unsigned features;             /* ht_cl_feature bits in use */
+    unsigned vector;               /* lanes of explicit vectors in pointwise kernels: VEC */
+    size_t local;                  /* work-items of a group in pointwise and reducing kernels: LOCAL (1 on CPUs) */
+    cl_uint units;                 /* compute units */
+    size_t largest_group;          /* work-items */
     cl_ulong largest, local_bytes; /* largest allocation; local memory of a group */
-    char build_options[256];     /* of every program */
-    char fingerprint[256];       /* device, driver, platform: keys of what is kept on disk */
+    char build_options[256];       /* of every program */
+    char fingerprint[256];         /* device, driver, platform: keys of what is kept on disk */
     ht_precision precision;
     ht_hparams hparams;
     size_t max_tokens, max_context;
@@ -211,7 +216,7 @@ struct ht_cl_device {
     const struct ht_cl_matmul_row *(*tuned)(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
                                             size_t tokens);
     struct ht_cl_queue_state *state; /* tickets and events (queue.c) */
-    bool want_event; /* the launch under way is the submit's last: keep its event in last_event */
+    bool want_event;                 /* the launch under way is the submit's last: keep its event in last_event */
     cl_event last_event;
 };
 

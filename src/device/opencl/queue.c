@@ -184,8 +184,10 @@ static ht_status probe_flag(ht_cl_device *d, ht_error *error) {
     }
     if (sink)
         d->cl->ReleaseMemObject(sink);
-    if (!status && seen >= 3)
-        q->flag_probe = SEEN;
+    if (!status) { /* what it raised is no ticket of anyone's */
+        *q->flag_host = 0;
+        q->flag_probe = seen >= 3 ? SEEN : NOT_SEEN;
+    }
     if (!status)
         ht_log(HT_LOG_INFO, "%s: a flag written by a kernel is %s", d->caps.name,
                seen >= 3 ? "seen at once" : "not seen before the queue is drained: events are watched instead");
@@ -321,7 +323,9 @@ static ht_status wait_for_call(ht_cl_device *d, ht_ticket ticket, ht_error *erro
     cl_int code = d->cl->SetEventCallback(covering->event, CL_COMPLETE, called_back, data);
     if (code != CL_SUCCESS) {
         free(data);
-        q->outstanding--; /* nobody else knows of it */
+        pthread_mutex_lock(&q->lock);
+        q->outstanding--;
+        pthread_mutex_unlock(&q->lock);
         return ht_cl_check(code, d->caps.name, "clSetEventCallback", error);
     }
     struct timespec until;
