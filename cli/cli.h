@@ -24,7 +24,8 @@ enum {
     CLI_PERPLEXITY = 1 << 6,
     CLI_QUANTIZE = 1 << 7,
     CLI_BENCH = 1 << 8,
-    CLI_ALL = (1 << 9) - 1
+    CLI_PROFILE = 1 << 9,
+    CLI_ALL = (1 << 10) - 1
 };
 
 typedef struct cli_numbers {
@@ -39,8 +40,8 @@ typedef struct cli_words {
 
 typedef struct cli_options {
     const struct cli_command *command;
-    const char *arguments[3]; /* MODEL, or IN OUT TYPE */
-    bool help, quiet, json, raw, no_special;
+    const char *arguments[3]; /* MODEL, or IN OUT TYPE; NULL: one that may be left out was */
+    bool help, quiet, json, raw, no_special, quick;
     cli_words log_level, devices, strategy, precision, sync, kv, openvino, onnxruntime;
     cli_words prompt, file, system, stop, reference;
     cli_numbers ids, bench_prompt, bench_gen, bench_threads;
@@ -49,7 +50,7 @@ typedef struct cli_options {
 } cli_options;
 
 typedef struct cli_command {
-    const char *name, *arguments, *usage, *summary;
+    const char *name, *arguments, *usage, *summary; /* arguments: "[MODEL]" may be left out */
     unsigned bit;
     int (*run)(const cli_options *options);
     const char *notes; /* more for --help, or NULL */
@@ -64,6 +65,7 @@ int cli_chat(const cli_options *options);
 int cli_perplexity(const cli_options *options);
 int cli_quantize(const cli_options *options);
 int cli_bench(const cli_options *options);
+int cli_profile(const cli_options *options);
 
 /* ---- options.c ---- */
 

@@ -30,6 +30,9 @@ static const cli_command commands[] = {
      "Several values of --devices (repeat it), --threads, --strategy, --precision and --sync make a row of each "
      "combination.\n"
      "--prompt 0 or --gen 0 leaves that phase out."},
+    {"profile", "[MODEL]", "[MODEL]", "measure the devices and keep what they do best", CLI_PROFILE, cli_profile,
+     "Times each kernel that a device has for the matrices of MODEL (default: those of a model of 1B) and keeps the\n"
+     "quickest in the cache folder; from then on every command uses it."},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

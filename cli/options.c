@@ -38,7 +38,7 @@ enum {
     GENERATES = CLI_RUN | CLI_CHAT,
     COMPUTES = CLI_RUN | CLI_SCORE | CLI_CHAT | CLI_PERPLEXITY | CLI_BENCH,
     HAS_MODEL = COMPUTES | CLI_INSPECT | CLI_TOKENIZE,
-    ONE_SETTING = HAS_MODEL & ~CLI_BENCH /* bench takes several values where the others take one */
+    ONE_SETTING = (HAS_MODEL | CLI_PROFILE) & ~CLI_BENCH /* bench takes several values where the others take one */
 };
 #define MANY_MAX 2147483647.0
 
@@ -79,18 +79,22 @@ static const option_row rows[] = {
     {"prompt", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_prompt), "N,N,...", 0, MANY_MAX,
      "prompt lengths (default 64,256,1024)"},
     {"gen", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_gen), "N,N,...", 0, MANY_MAX, "tokens to decode (default 64)"},
+    {"quick", 0, OPTION_FLAG, CLI_PROFILE, AT(quick), NULL, 0, 0,
+     "prompts of 1, 64 and 256 tokens alone (default: ten lengths to 512)"},
     {"repetitions", 'r', OPTION_NUMBER, CLI_BENCH, AT(repetitions), "N", 1, 10000,
      "measured runs of each row (default 5)"},
     {"ctx", 0, OPTION_NUMBER, COMPUTES, AT(context), "N", 1, MANY_MAX,
      "tokens of context (default: the model's own, at most 4096)"},
 
-    {NULL, 0, OPTION_FLAG, COMPUTES | CLI_DEVICES, 0, NULL, 0, 0, "Device options:"},
+    {NULL, 0, OPTION_FLAG, COMPUTES | CLI_DEVICES | CLI_PROFILE, 0, NULL, 0, 0, "Device options:"},
     {NULL, 0, OPTION_FLAG, HAS_MODEL & ~COMPUTES, 0, NULL, 0, 0,
      "Device options (checked, without effect on this command):"},
-    {"devices", 0, OPTION_TEXT, ONE_SETTING, AT(devices), "A,B,...", 0, 0,
-     "devices to use, 'cpu', 'cpu:cpus=0-1', ... (default: all that are found)"},
+    {"devices", 0, OPTION_TEXT, ONE_SETTING & ~CLI_PROFILE, AT(devices), "A,B,...", 0, 0,
+     "devices to use, as 'hetero devices' names them: 'gpu', 'opencl:0', 'cpu:cpus=0-1', ... (default: cpu)"},
+    {"devices", 0, OPTION_TEXT, CLI_PROFILE, AT(devices), "A,B,...", 0, 0,
+     "devices to measure (default: all that have something to measure)"},
     {"devices", 0, OPTION_TEXT, CLI_BENCH, AT(devices), "A,B,...", 0, 0, "devices to use; repeat it for several rows"},
-    {"strategy", 0, OPTION_CHOICE, ONE_SETTING, AT(strategy), "single|layer|tensor|auto", 0, 0,
+    {"strategy", 0, OPTION_CHOICE, ONE_SETTING & ~CLI_PROFILE, AT(strategy), "single|layer|tensor|auto", 0, 0,
      "how devices share the work (default auto; layer and tensor are planned)"},
     {"strategy", 0, OPTION_CHOICES, CLI_BENCH, AT(strategy), "single|layer|tensor|auto", 0, 0,
      "how devices share the work (default auto; layer and tensor are planned)"},
@@ -98,16 +102,17 @@ static const option_row rows[] = {
      "fast: activations in 8 bits where weights are quantised; exact: in float (default fast)"},
     {"precision", 0, OPTION_CHOICES, CLI_BENCH, AT(precision), "fast|exact", 0, 0,
      "fast: activations in 8 bits where weights are quantised; exact: in float (default fast)"},
-    {"kv", 0, OPTION_CHOICE, ONE_SETTING, AT(kv), "f16|f32", 0, 0, "numbers of the KV cache (default f16)"},
-    {"sync", 0, OPTION_CHOICE, ONE_SETTING, AT(sync), "finish|event|callback|flag|auto", 0, 0,
+    {"kv", 0, OPTION_CHOICE, ONE_SETTING & ~CLI_PROFILE, AT(kv), "f16|f32", 0, 0,
+     "numbers of the KV cache (default f16)"},
+    {"sync", 0, OPTION_CHOICE, ONE_SETTING & ~CLI_PROFILE, AT(sync), "finish|event|callback|flag|auto", 0, 0,
      "how to wait for devices that have a queue of their own (default auto)"},
     {"sync", 0, OPTION_CHOICES, CLI_BENCH, AT(sync), "finish|event|callback|flag|auto", 0, 0,
      "how to wait for devices that have a queue of their own (default auto)"},
     {"npu-memory", 0, OPTION_SIZE, HAS_MODEL, AT(npu_memory), "SIZE", 0, 9e18,
      "memory for NPU graphs, such as 512M (planned)"},
-    {"openvino", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES, AT(openvino), "PATH", 0, 0,
+    {"openvino", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES | CLI_PROFILE, AT(openvino), "PATH", 0, 0,
      "where the OpenVINO runtime is (default: searched)"},
-    {"onnxruntime", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES, AT(onnxruntime), "PATH", 0, 0,
+    {"onnxruntime", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES | CLI_PROFILE, AT(onnxruntime), "PATH", 0, 0,
      "where the ONNX Runtime is (planned; default: searched)"},
 
     {NULL, 0, OPTION_FLAG, CLI_ALL, 0, NULL, 0, 0, "Common options:"},
@@ -289,6 +294,8 @@ static int take_arguments(const cli_command *command, int argc, char **argv, cli
     int n = 0;
     for (const char *name = command->arguments; *name; n++) {
         int length = (int)strcspn(name, " ");
+        if (n >= argc && *name == '[') /* may be left out */
+            break;
         if (n >= argc)
             return cli_wrong(command, "%.*s is missing; see 'hetero %s --help'", length, name, command->name);
         options->arguments[n] = argv[n];

@@ -280,6 +280,33 @@ typedef struct ht_bench_result {
 } ht_bench_result;
 ht_status ht_bench(ht_session *session, const ht_bench_options *options, ht_bench_result *result, ht_error *error);
 
+/* ---- profile ------------------------------------------------------------------------------------------------------- */
+
+typedef struct ht_profile_options { /* zero-initialise */
+    const char *devices; /* as of ht_engine_options; NULL or "": every device that has something to measure */
+    ht_precision precision;
+    bool quick; /* three numbers of tokens instead of ten */
+    ht_progress_function progress;
+    void *progress_user;
+} ht_profile_options;
+typedef struct ht_profile_row { /* one matrix shape with one number of tokens on one device */
+    char device[64], op[64];    /* op: the first of this shape */
+    size_t rows, cols, tokens;
+    char kernel[160];        /* found quickest: what engines use from now on */
+    double seconds, by_rule; /* of one run: the kernel's, and of the one that would be chosen without measuring */
+    int tried;
+} ht_profile_row;
+typedef struct ht_profile_result {
+    ht_profile_row *rows;
+    size_t n;
+    char path[1024]; /* the newest file written in the cache folder */
+} ht_profile_result;
+/* Measures what the devices can do in several ways on the matrices of `model`, and keeps what they do best in the cache
+ * folder. On an error, too, what was found so far is kept. Clear the result, then too. */
+ht_status ht_profile(const ht_model *model, const ht_profile_options *options, ht_profile_result *result,
+                     ht_error *error);
+void ht_profile_result_clear(ht_profile_result *result);
+
 #ifdef __cplusplus
 }
 #endif

@@ -195,6 +195,17 @@ ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_
     return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': no such runtime (known: %sgpu, npu)", name, list);
 }
 
+bool ht_device_next(const char **list, char spec[256]) {
+    const size_t length = strcspn(*list, ",");
+    if (!**list)
+        return false;
+    const bool fits = length < 256;
+    memcpy(spec, *list, fits ? length : 0);
+    spec[fits ? length : 0] = '\0';
+    *list += length + ((*list)[length] == ',');
+    return true;
+}
+
 const char *ht_sync_name(ht_sync sync) {
     static const char *const names[] = {"auto", "finish", "event", "callback", "flag"};
     return (size_t)sync < HT_COUNT(names) ? names[sync] : "unknown";

@@ -87,6 +87,13 @@ typedef struct ht_dependency { /* a point on another device's timeline */
     ht_ticket ticket;
 } ht_dependency;
 
+typedef struct ht_tuned {    /* what a search among a device's ways to run a task found */
+    char kernel[160];        /* the quickest, for a person; of a task that several kernels run, the last one's */
+    double seconds, by_rule; /* of one run: the quickest's, and what would have been chosen without a search */
+    int tried;               /* 0: there was nothing to choose */
+    char path[1024];         /* where it is kept */
+} ht_tuned;
+
 typedef struct ht_device_ops {
     const char *prefix; /* "cpu", "opencl", "openvino": what DEVICE names begin with */
     /* Appends a row for every device of this runtime, and one unusable row that says why when there is none. */
@@ -107,6 +114,11 @@ typedef struct ht_device_ops {
     size_t (*task_bytes)(const ht_task *task); /* memory its weights hold; for the account */
     /* Does now what the first submit of `tokens` tokens would have to do: builds graphs, compiles kernels. Optional. */
     ht_status (*warm)(ht_device *device, ht_task *task, size_t tokens, ht_error *error);
+    /* Measures the device's ways to run tasks[0..n), operators that are alike but for their weights and are run in turn,
+     * so that weights come from where they do in a model; keeps the quickest for `tokens` tokens of this shape, on disk
+     * too: a device that is opened later uses it. Nothing else may be submitted meanwhile. Optional. */
+    ht_status (*tune)(ht_device *device, ht_task *const *tasks, size_t n, size_t tokens, ht_tuned *result,
+                      ht_error *error);
     /* Starts once every dependency is complete. */
     ht_status (*submit)(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
                         size_t n_after, ht_ticket *ticket, ht_error *error);
@@ -125,6 +137,9 @@ struct ht_device { /* first member of every device's own struct */
 extern const ht_device_ops ht_device_cpu, ht_device_opencl, ht_device_openvino;
 extern const ht_device_ops *const ht_device_runtimes[]; /* all of the above, NULL-terminated (device.c) */
 
+/* Takes the next name from a list with commas: *list moves behind it, spec[0..256) is it. False at the list's end; an empty
+ * or overlong name is "" in spec, for ht_device_open to refuse. */
+bool ht_device_next(const char **list, char spec[256]);
 /* Opens "name:option=value:..." (grammar of CLI.md). Fills runtime-independent defaults in *options from `spec`. */
 ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_device **device, ht_error *error);
 /* Value of `key` in "a=1:b=2"; false if absent. An option whose key is not in the NULL-terminated `known` is an error. */

@@ -44,15 +44,12 @@ static ht_status create_slots(ht_engine *engine, ht_error *error) {
 /* Until there is a planner, "all found" is the CPU: it alone runs every operator. */
 static ht_status open_devices(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const char *list = options->devices && *options->devices ? options->devices : "cpu";
-    while (*list) {
-        char spec[256];
-        const size_t length = strcspn(list, ",");
-        if (length == 0 || length >= sizeof spec)
+    char spec[256];
+    while (ht_device_next(&list, spec)) {
+        if (!*spec)
             return ht_fail(error, HT_ERROR_ARGUMENT, "devices: an empty or overlong name in \"%s\"", options->devices);
         if (engine->n_devices == HT_MAX_DEVICES)
             return ht_fail(error, HT_ERROR_ARGUMENT, "devices: more than %d", HT_MAX_DEVICES);
-        memcpy(spec, list, length);
-        spec[length] = 0;
         const ht_device_options device = {.threads = options->threads,
                                           .precision = options->precision,
                                           .hparams = &engine->model->hparams,
@@ -65,7 +62,6 @@ static ht_status open_devices(ht_engine *engine, const ht_engine_options *option
         if (status)
             return status;
         engine->n_devices++;
-        list += length + (list[length] == ',');
     }
     return HT_OK;
 }

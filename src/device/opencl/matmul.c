@@ -75,17 +75,20 @@ static double cost(const ht_cl_device *d, const ht_cl_matmul_row *row, size_t ro
     return (groups > full ? groups : full) / parts * row->tile_rows * row->tile_tokens / row->speed;
 }
 
-const ht_cl_matmul_row *ht_cl_matmul_choose(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
-                                            size_t tokens) {
-    const ht_cl_matmul_row *best = d->tuned ? d->tuned(d, form, rows, cols, tokens) : NULL;
-    if (best)
-        return best;
-    const ht_cl_matmul_row *found[HT_COUNT(table)];
+const ht_cl_matmul_row *ht_cl_matmul_by_rule(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
+                                             size_t tokens) {
+    const ht_cl_matmul_row *best = NULL, *found[HT_COUNT(table)];
     const int n = ht_cl_matmul_candidates(d, form, rows, cols, tokens, found, HT_COUNT(table));
     for (int i = 0; i < n; i++)
         if (!best || cost(d, found[i], rows, cols, tokens) < cost(d, best, rows, cols, tokens))
             best = found[i];
     return best;
+}
+
+static const ht_cl_matmul_row *choose(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
+                                      size_t tokens) {
+    const ht_cl_matmul_row *tuned = ht_cl_tuned(d, form, rows, cols, tokens);
+    return tuned ? tuned : ht_cl_matmul_by_rule(d, form, rows, cols, tokens);
 }
 
 static ht_status kernel_of(ht_cl_device *d, const ht_cl_matmul_row *row, const ht_cl_form *form, const char *name,
@@ -203,7 +206,7 @@ static ht_status find_choice(ht_cl_device *d, ht_cl_segment *s, size_t tokens, s
     if (choice->tokens == tokens)
         return HT_OK;
     choice->tokens = 0;
-    choice->row = ht_cl_matmul_choose(d, &s->weights.form, s->weights.rows, s->weights.cols, tokens);
+    choice->row = choose(d, &s->weights.form, s->weights.rows, s->weights.cols, tokens);
     if (!choice->row)
         return ht_fail(error, HT_ERROR_DEVICE, "%s: no kernel multiplies %zu tokens here", d->caps.name, tokens);
     ht_status status = ht_cl_matmul_kernels(d, &s->weights, tokens, choice, error);
@@ -250,10 +253,6 @@ const char *ht_cl_matmul_refuses(const ht_cl_device *d, const ht_op *op, const h
     return NULL;
 }
 
-static bool same_form(const ht_cl_form *a, const ht_cl_form *b) {
-    return a->bits == b->bits && a->group == b->group && a->half_scales == b->half_scales && a->mins == b->mins;
-}
-
 /* Rows [row, row + n) of one form as segments, each in buffers that the device takes. */
 static ht_status add_segments(ht_cl_device *d, ht_task *task, const ht_cl_form *form, size_t row, size_t n,
                               ht_error *error) {
@@ -289,7 +288,7 @@ static ht_status build_kernels(ht_cl_device *d, const ht_cl_weights *w, ht_error
     const ht_cl_matmul_row *before = NULL;
     size_t room = 0;
     for (size_t tokens = 1; tokens <= d->max_tokens; tokens++) {
-        choice.row = ht_cl_matmul_choose(d, &w->form, w->rows, w->cols, tokens);
+        choice.row = choose(d, &w->form, w->rows, w->cols, tokens);
         if (!choice.row)
             return ht_fail(error, HT_ERROR_DEVICE, "%s: no kernel multiplies %zu tokens here", d->caps.name, tokens);
         room = ht_max_size(room, count_parts(d, choice.row, w->rows, w->cols, tokens) * tokens);
@@ -313,7 +312,7 @@ ht_status ht_cl_matmul_segments(ht_cl_device *d, ht_task *task, ht_error *error)
         if (part_end <= end)
             continue;
         const ht_cl_form here = ht_cl_form_of(op->parts[p].type);
-        if (end > begin && !same_form(&form, &here)) {
+        if (end > begin && !ht_cl_same_form(&form, &here)) {
             status = add_segments(d, task, &form, begin, end - begin, error);
             begin = end;
         }

@@ -26,9 +26,12 @@ typedef struct ht_cl_matmul_row {
  * out[0 .. returned), at most max. */
 int ht_cl_matmul_candidates(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols, size_t tokens,
                             const ht_cl_matmul_row *out[], int max);
-/* The measured choice where there is one, else the cheapest candidate by rule; NULL: the device has none. */
-const ht_cl_matmul_row *ht_cl_matmul_choose(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
-                                            size_t tokens);
+/* The cheapest candidate by rule; NULL: the device has none. */
+const ht_cl_matmul_row *ht_cl_matmul_by_rule(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
+                                             size_t tokens);
+/* The candidate that a measurement of this shape found best (tune.c); NULL: none was made. */
+const ht_cl_matmul_row *ht_cl_tuned(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
+                                    size_t tokens);
 /* Enqueues weights times the `tokens` rows of in, by the kernels of `choice` (ht_cl_matmul_kernels); the weights' first row
  * goes where out begins. */
 ht_status ht_cl_matmul_launch(ht_cl_device *d, const struct ht_cl_choice *choice, const ht_cl_weights *weights,

@@ -7,16 +7,26 @@
 /* 128 bits at once: every buffer and chunk begins on a multiple of 16 bytes. */
 #define WORDS(codes, byte) (*(__global const uint4 *)((codes) + (byte)))
 
-/* Four bytes as numbers. */
-static inline float4 signed_bytes(uint w) { return convert_float4(as_char4(w)); }
-/* Four nibbles, one a byte: as they are for forms with minimums, else less 8 (0x78 + q, its top bit turned over, is q - 8
- * as a signed byte). */
-static inline float4 nibbles(uint w) {
-#if MINS
-    return convert_float4(as_uchar4(w));
-#else
-    return convert_float4(as_char4((w + 0x78787878u) ^ 0x80808080u));
-#endif
+/* Integers become floats without a conversion, of which GPUs do few at a time: in the last places of a float with the
+ * exponent of 2^23, bits count ones, so one bitwise operation and one multiply-add make any field of up to 8 bits that
+ * lies below bit 23 a number. FIELD(w, mask, unit, zero): bits `mask`, whose lowest counts `unit`, less `zero`. */
+#define FIELD(w, mask, unit, zero) \
+    fma(as_float(((w) & (mask)) | 0x4b000000u), 1.0f / (unit), -(8388608.0f / (unit) + (zero)))
+/* Four signed bytes. */
+static inline float4 signed_bytes(uint w) {
+    w ^= 0x80808080u;
+    return (float4)(FIELD(w, 0xffu, 1, 128), FIELD(w, 0xff00u, 256, 128), FIELD(w >> 16, 0xffu, 1, 128),
+                    FIELD(w >> 16, 0xff00u, 256, 128));
+}
+/* The low or the high nibbles of four bytes: as they are for forms with minimums, else less 8. */
+#define NIBBLE_ZERO (MINS ? 0.0f : 8.0f)
+static inline float4 low_nibbles(uint w) {
+    return (float4)(FIELD(w, 0xfu, 1, NIBBLE_ZERO), FIELD(w, 0xf00u, 256, NIBBLE_ZERO),
+                    FIELD(w >> 16, 0xfu, 1, NIBBLE_ZERO), FIELD(w >> 16, 0xf00u, 256, NIBBLE_ZERO));
+}
+static inline float4 high_nibbles(uint w) {
+    return (float4)(FIELD(w, 0xf0u, 16, NIBBLE_ZERO), FIELD(w, 0xf000u, 4096, NIBBLE_ZERO),
+                    FIELD(w >> 16, 0xf0u, 16, NIBBLE_ZERO), FIELD(w >> 16, 0xf000u, 4096, NIBBLE_ZERO));
 }
 static inline float4 halves(uint a, uint b) {
 #if BITS == 17
@@ -47,7 +57,7 @@ static inline float4 read4(__global const float *x, bool aligned) {
 static inline float4 four_weights(__global const uchar *from, uint4 words, uint row, uint i) {
 #if BITS == 4
     uint w = i % 4 == 0 ? words.x : i % 4 == 1 ? words.y : i % 4 == 2 ? words.z : words.w;
-    return nibbles((i < 4 ? w : w >> 4) & 0x0f0f0f0fu);
+    return i < 4 ? low_nibbles(w) : high_nibbles(w);
 #elif BITS == 8
     return signed_bytes(*(__global const uint *)(from + (i / 4 * 16 + row) * 16 + i % 4 * 4));
 #elif BITS == 32
@@ -204,8 +214,8 @@ static inline void expand(const raw *w, __local real *to, uint row, uint piece) 
 #if BITS == 4
 #pragma unroll
     for (uint i = 0; i < 2; i++) {
-        put4(to, piece * 8 + i * 4, row, w->scale * nibbles(w->words[i] & 0x0f0f0f0fu) + w->low);
-        put4(to, piece * 8 + i * 4 + 16, row, w->scale * nibbles(w->words[i] >> 4 & 0x0f0f0f0fu) + w->low);
+        put4(to, piece * 8 + i * 4, row, w->scale * low_nibbles(w->words[i]) + w->low);
+        put4(to, piece * 8 + i * 4 + 16, row, w->scale * high_nibbles(w->words[i]) + w->low);
     }
 #else
 #pragma unroll

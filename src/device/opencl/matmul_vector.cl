@@ -200,22 +200,25 @@ static inline void expand_group(__global const uchar *codes, __global const ucha
 #endif
 }
 
-/* sums[token][2] (+)= acts[depth][TILE] * panel[depth][2] for the first n tokens of a tile. */
-#define DEFINE_TILE(n)                                                                                       \
-    static inline void tile_##n(__global const float *acts, const float16 *panel, uint depth, float16 *sums, \
-                                uint more) {                                                                 \
-        float16 a[n], b[n];                                                                                  \
-        _Pragma("unroll") for (uint t = 0; t < n; t++) a[t] = more ? sums[2 * t] : (float16)(0.0f),          \
-                                                       b[t] = more ? sums[2 * t + 1] : (float16)(0.0f);      \
-        for (uint k = 0; k < depth; k++) {                                                                   \
-            float16 u = panel[2 * k], v = panel[2 * k + 1];                                                  \
-            _Pragma("unroll") for (uint t = 0; t < n; t++) {                                                 \
-                float16 s = acts[k * TILE + t];                                                              \
-                a[t] += s * u;                                                                               \
-                b[t] += s * v;                                                                               \
-            }                                                                                                \
-        }                                                                                                    \
-        _Pragma("unroll") for (uint t = 0; t < n; t++) sums[2 * t] = a[t], sums[2 * t + 1] = b[t];           \
+/* sums[token][2] (+)= acts[depth][TILE] * panel[depth][2] for the first n tokens of a tile. A panel is summed by itself
+ * first: its rounding errors do not meet those of all others. */
+#define DEFINE_TILE(n)                                                                                             \
+    static inline void tile_##n(__global const float *acts, const float16 *panel, uint depth, float16 *sums,       \
+                                uint more) {                                                                       \
+        float16 a[n], b[n];                                                                                        \
+        _Pragma("unroll") for (uint t = 0; t < n; t++) a[t] = b[t] = 0.0f;                                         \
+        for (uint k = 0; k < depth; k++) {                                                                         \
+            float16 u = panel[2 * k], v = panel[2 * k + 1];                                                        \
+            _Pragma("unroll") for (uint t = 0; t < n; t++) {                                                       \
+                float16 s = acts[k * TILE + t];                                                                    \
+                a[t] += s * u;                                                                                     \
+                b[t] += s * v;                                                                                     \
+            }                                                                                                      \
+        }                                                                                                          \
+        _Pragma("unroll") for (uint t = 0; t < n; t++) {                                                           \
+            sums[2 * t] = more ? sums[2 * t] + a[t] : a[t];                                                        \
+            sums[2 * t + 1] = more ? sums[2 * t + 1] + b[t] : b[t];                                                \
+        }                                                                                                          \
     }
 DEFINE_TILE(4)
 DEFINE_TILE(8)

@@ -345,6 +345,7 @@ static void opencl_close(ht_device *device) {
     if (!d)
         return;
     ht_cl_queue_release(d);
+    ht_cl_tiles_release(d);
     ht_cl_programs_release(d);
     ht_cl_memory_release(d);
     if (d->context)
@@ -386,6 +387,7 @@ static ht_status opencl_open(const ht_device_options *options, ht_device **devic
         opencl_close(&d->base);
         return status;
     }
+    ht_cl_tiles_load(d);
     *device = &d->base;
     return HT_OK;
 }
@@ -463,6 +465,7 @@ const ht_device_ops ht_device_opencl = {
     .release = opencl_release,
     .task_bytes = opencl_task_bytes,
     .warm = ht_cl_warm,
+    .tune = ht_cl_tune,
     .submit = ht_cl_submit,
     .completed = ht_cl_completed,
     .wait = ht_cl_wait,

@@ -161,6 +161,7 @@ void ht_cl_weights_release(ht_cl_device *d, ht_cl_weights *weights);
 ht_cl_form ht_cl_form_of(const ht_type_traits *type);
 /* "-DBITS=4 -DGROUP=32 -DHALF_SCALES=1 -DMINS=0": what codec.clh wants. */
 void ht_cl_form_options(const ht_cl_form *form, char *out, size_t capacity);
+bool ht_cl_same_form(const ht_cl_form *a, const ht_cl_form *b);
 
 /* What the device does for a kind of operator: one row a kind (ops.c, matmul.c). prepare fills task's own fields and has
  * every kernel built that a submit of up to max_tokens may use. */
@@ -212,9 +213,7 @@ struct ht_cl_device {
     size_t n_shared, cap_shared;
     cl_mem scratch[HT_CL_SCRATCHES];
     size_t scratch_bytes[HT_CL_SCRATCHES];
-    /* The row of matmul.c's table that a measurement found best, NULL where none was made (tune.c); itself NULL: none. */
-    const struct ht_cl_matmul_row *(*tuned)(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
-                                            size_t tokens);
+    struct ht_cl_tiles *tiles;       /* kernels that measurements found best (tune.c); NULL: none was made */
     struct ht_cl_queue_state *state; /* tickets and events (queue.c) */
     bool want_event;                 /* the launch under way is the submit's last: keep its event in last_event */
     cl_event last_event;
@@ -233,6 +232,12 @@ ht_status ht_cl_share(ht_cl_device *d, const void *host, uint64_t kind, const vo
                       const char *what, cl_mem *memory, ht_error *error);
 void ht_cl_unshare(ht_cl_device *d, cl_mem memory);
 void ht_cl_memory_release(ht_cl_device *d);
+
+/* tune.c */
+void ht_cl_tiles_load(ht_cl_device *d); /* what earlier searches found, from the disk */
+void ht_cl_tiles_release(ht_cl_device *d);
+ht_status ht_cl_tune(ht_device *device, ht_task *const *tasks, size_t n, size_t tokens, ht_tuned *result,
+                     ht_error *error);
 
 /* queue.c */
 /* `limit`: seconds without progress after which a wait gives up. */

@@ -26,6 +26,10 @@ ht_cl_form ht_cl_form_of(const ht_type_traits *type) {
     return (ht_cl_form){type->type == HT_TYPE_BF16 ? 17 : type->bits, 0, false, false};
 }
 
+bool ht_cl_same_form(const ht_cl_form *a, const ht_cl_form *b) {
+    return a->bits == b->bits && a->group == b->group && a->half_scales == b->half_scales && a->mins == b->mins;
+}
+
 void ht_cl_form_options(const ht_cl_form *form, char *out, size_t capacity) {
     snprintf(out, capacity, "-DBITS=%d -DGROUP=%d -DHALF_SCALES=%d -DMINS=%d", form->bits,
              form->group ? form->group : 32, form->half_scales, form->mins);
