@@ -378,7 +378,7 @@ static bool builds(const char *spec) {
     check(ht_cl_buffer(d, 4, CL_MEM_READ_WRITE, "flag", &memory, &error), &error);
     cl_uint value = 12345, got = 0;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(memory), HT_CL_ARGUMENT(value)};
-    check(ht_cl_launch(d, kernel, "flag", arguments, 2, 1, (size_t[]){1}, NULL, &error), &error);
+    check(ht_cl_launch(d, NULL, kernel, "flag", arguments, 2, 1, (size_t[]){1}, NULL, &error), &error);
     assert_int_equal(d->cl->EnqueueReadBuffer(d->queue, memory, CL_TRUE, 0, 4, &got, 0, NULL, NULL), CL_SUCCESS);
     assert_int_equal(got, value);
     d->cl->ReleaseMemObject(memory);

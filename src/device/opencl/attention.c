@@ -82,7 +82,7 @@ ht_status ht_cl_attention_prepare(ht_cl_device *d, ht_task *task, ht_error *erro
     return ht_cl_scratch(d, HT_CL_SCRATCH_SPLITS, room, error);
 }
 
-static ht_status merge(ht_cl_device *d, const ht_task *task, const ht_cl_call *call, cl_uint splits, ht_error *error) {
+static ht_status merge(ht_cl_device *d, ht_task *task, const ht_cl_call *call, cl_uint splits, ht_error *error) {
     cl_kernel kernel;
     ht_status status = get_kernel(d, SPLIT, "attention_merge", call->binding->kv[task->op->layer].type, &kernel, error);
     if (status)
@@ -95,7 +95,7 @@ static ht_status merge(ht_cl_device *d, const ht_task *task, const ht_cl_call *c
                                         HT_CL_ARGUMENT(stride),
                                         HT_CL_ARGUMENT(heads)};
     const size_t local[2] = {ITEMS, 1}, global[2] = {heads * ITEMS, call->tokens};
-    return ht_cl_launch(d, kernel, task->op->name, arguments, HT_COUNT(arguments), 2, global, local, error);
+    return ht_cl_launch(d, task, kernel, task->op->name, arguments, HT_COUNT(arguments), 2, global, local, error);
 }
 
 ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
@@ -137,7 +137,7 @@ ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_ca
     const size_t per_group = w == MANY_VECTOR ? 16 : w == TILES ? choose_tile(d)->queries : 1;
     const size_t items = w == TILES || w == SPLIT ? ITEMS : 1, local[3] = {items, 1, 1};
     const size_t global[3] = {heads * items, (tokens + per_group - 1) / per_group, splits};
-    status = ht_cl_launch(d, kernel, op->name, arguments, n, 3, global, local, error);
+    status = ht_cl_launch(d, task, kernel, op->name, arguments, n, 3, global, local, error);
     return !status && splits > 1 ? merge(d, task, call, splits, error) : status;
 }
 

@@ -12,25 +12,39 @@
 
 /* clang-format off */
 #define MATVEC(tokens, most, lanes, blocks, speed) \
-    {"matmul_simt", "matvec_simt", "-DTOKENS=" #tokens " -DLANES=" #lanes " -DBLOCKS=" #blocks, HT_CL_SIMT, 1, most, \
-     16 * (blocks), tokens, 1, speed, false, 1, {16, lanes}, (blocks) * (tokens) * (lanes) * 64}
+    {"matmul_simt", "matvec_simt", "-DINT8=0 -DTOKENS=" #tokens " -DLANES=" #lanes " -DBLOCKS=" #blocks, HT_CL_SIMT, \
+     1, most, 16 * (blocks), tokens, 1, speed, 0, 1, {16, lanes}, (blocks) * (tokens) * (lanes) * 64}
 #define MATMUL(tile_rows, tile_tokens, rows, tokens, speed) \
-    {"matmul_simt", "matmul_simt", "-DTILE_ROWS=" #tile_rows " -DTILE_TOKENS=" #tile_tokens " -DITEM_ROWS=" #rows \
-     " -DITEM_TOKENS=" #tokens, HT_CL_SIMT, 5, MANY, tile_rows, tile_tokens, 1, speed, false, 16, \
-     {(tile_rows) * (tile_tokens) / ((rows) * (tokens)), 1}, 128 * ((tile_rows) + (tile_tokens))}
+    {"matmul_simt", "matmul_simt", "-DINT8=0 " TILE(tile_rows, tile_tokens, rows, tokens), HT_CL_SIMT, 5, MANY, \
+     tile_rows, tile_tokens, 1, speed, 0, 16, {(tile_rows) * (tile_tokens) / ((rows) * (tokens)), 1}, \
+     128 * ((tile_rows) + (tile_tokens))}
+#define MATVEC_INT8(tokens, most, lanes, blocks, speed) \
+    {"matmul_simt", "matvec_simt", "-DINT8=1 -DTOKENS=" #tokens " -DLANES=" #lanes " -DBLOCKS=" #blocks, \
+     HT_CL_SIMT | HT_CL_DOT, 1, most, 16 * (blocks), tokens, 1, speed, RECORDS, 1, {16, lanes}, \
+     (blocks) * (tokens) * (lanes) * 64}
+#define MATMUL_INT8(tile_rows, tile_tokens, rows, tokens, speed) \
+    {"matmul_simt", "matmul_simt", "-DINT8=1 " TILE(tile_rows, tile_tokens, rows, tokens), HT_CL_SIMT | HT_CL_DOT, 5, \
+     MANY, tile_rows, tile_tokens, 1, speed, RECORDS, 16, {(tile_rows) * (tile_tokens) / ((rows) * (tokens)), 1}, \
+     56 * ((tile_rows) + (tile_tokens))}
+#define TILE(tile_rows, tile_tokens, rows, tokens) \
+    "-DTILE_ROWS=" #tile_rows " -DTILE_TOKENS=" #tile_tokens " -DITEM_ROWS=" #rows " -DITEM_TOKENS=" #tokens
+#define RECORDS 64 /* work-items of a group of its pack_acts */
 /* clang-format on */
 
 /* Of equal cost (see cost below) the first is taken. */
 static const ht_cl_matmul_row table[] = {
-    {"matmul_vector", "matvec_vector", "-DTOKENS=1", HT_CL_VECTOR, 1, 1, 32, 1, 1, 100, false, 1, {1, 1}, 0},
-    {"matmul_vector", "matvec_vector", "-DTOKENS=2", HT_CL_VECTOR, 1, 2, 32, 2, 1, 100, false, 1, {1, 1}, 0},
-    {"matmul_vector", "matvec_vector", "-DTOKENS=4", HT_CL_VECTOR, 1, 4, 16, 4, 1, 100, false, 1, {1, 1}, 0},
-    {"matmul_vector", "matmul_vector", "-DTILE=12 -DRUN=8", HT_CL_VECTOR, 2, MANY, 32, 12, 8, 100, true, 1, {1, 1}, 0},
-    MATVEC(1, 1, 16, 1, 60),
-    MATVEC(1, 1, 16, 2, 80),
+    {"matmul_vector", "matvec_vector", "-DTOKENS=1", HT_CL_VECTOR, 1, 1, 32, 1, 1, 100, 0, 1, {1, 1}, 0},
+    {"matmul_vector", "matvec_vector", "-DTOKENS=2", HT_CL_VECTOR, 1, 2, 32, 2, 1, 100, 0, 1, {1, 1}, 0},
+    {"matmul_vector", "matvec_vector", "-DTOKENS=4", HT_CL_VECTOR, 1, 4, 16, 4, 1, 100, 0, 1, {1, 1}, 0},
+    {"matmul_vector", "matmul_vector", "-DTILE=12 -DRUN=8", HT_CL_VECTOR, 2, MANY, 32, 12, 8, 100, 1, 1, {1, 1}, 0},
+    MATVEC(1, 1, 16, 2, 90),
     MATVEC(1, 1, 16, 4, 100),
-    MATVEC(1, 1, 8, 4, 90),
-    MATVEC(1, 1, 32, 2, 80),
+    MATVEC(1, 1, 16, 1, 70),
+    MATVEC(1, 1, 32, 1, 70),
+    MATVEC(1, 1, 32, 2, 90),
+    MATVEC(1, 1, 32, 4, 100),
+    MATVEC(1, 1, 64, 1, 70),
+    MATVEC(1, 1, 64, 2, 90),
     MATVEC(2, 2, 16, 2, 100),
     MATVEC(4, 4, 16, 1, 90),
     MATVEC(4, 4, 16, 2, 100),
@@ -42,15 +56,26 @@ static const ht_cl_matmul_row table[] = {
     MATMUL(128, 32, 8, 4, 75),
     MATMUL(64, 32, 4, 4, 65),
     MATMUL(32, 32, 4, 4, 50),
+    MATVEC_INT8(1, 1, 16, 2, 130),
+    MATVEC_INT8(1, 1, 32, 2, 130),
+    MATVEC_INT8(2, 2, 16, 2, 130),
+    MATVEC_INT8(4, 4, 16, 2, 130),
+    MATVEC_INT8(8, 8, 16, 1, 130),
+    MATMUL_INT8(128, 128, 8, 8, 140),
+    MATMUL_INT8(128, 64, 8, 4, 120),
+    MATMUL_INT8(64, 64, 8, 4, 110),
+    MATMUL_INT8(128, 32, 8, 4, 100),
+    MATMUL_INT8(32, 32, 4, 4, 70),
 };
 
 int ht_cl_matmul_candidates(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols, size_t tokens,
                             const ht_cl_matmul_row *out[], int max) {
-    (void)form, (void)rows, (void)cols; /* every kernel there is takes all of them */
+    (void)rows, (void)cols; /* every kernel there is takes all of them */
     int n = 0;
     for (const ht_cl_matmul_row *row = table; row < table + HT_COUNT(table) && n < max; row++)
-        if ((row->features & d->features) == row->features && tokens >= row->min_tokens && tokens <= row->max_tokens &&
-            row->local_bytes <= d->local_bytes)
+        if ((row->features & d->features) == row->features && (form->bits <= 8 || !(row->features & HT_CL_DOT)) &&
+            tokens >= row->min_tokens && tokens <= row->max_tokens && row->local_bytes <= d->local_bytes &&
+            row->local[0] * row->local[1] <= d->largest_group)
             out[n++] = row;
     return n;
 }
@@ -59,19 +84,26 @@ static size_t count_tiles(const ht_cl_matmul_row *row, size_t rows, size_t token
     return ((rows + row->tile_rows - 1) / row->tile_rows) * ((tokens + row->tile_tokens - 1) / row->tile_tokens);
 }
 
+/* Groups that keep every unit busy. Behind few tokens a unit waits for memory and wants as many work-items as it holds;
+ * one of a CPU's drivers runs a group at a time, and two leave none idle at the end. */
+static size_t full_groups(const ht_cl_device *d, const ht_cl_matmul_row *row) {
+    const size_t items = row->local[0] * row->local[1], wanted = row->parts > 1 ? 512 : 1024;
+    return d->units * (row->features & HT_CL_VECTOR ? 2 : ht_max_size(1, wanted / items));
+}
+
 #define PART_GROUPS 8 /* groups of 32 columns that are worth a part */
 
-/* Parts of the columns that give every unit two groups. */
+/* Parts of the columns that fill the device. */
 static size_t count_parts(const ht_cl_device *d, const ht_cl_matmul_row *row, size_t rows, size_t cols, size_t tokens) {
-    const size_t wanted = 2 * d->units / count_tiles(row, rows, tokens);
+    const size_t wanted = full_groups(d, row) / count_tiles(row, rows, tokens);
     return ht_max_size(1, ht_min_size(ht_min_size(wanted, row->parts), cols / (32 * PART_GROUPS)));
 }
 
-/* Work of all tiles, what they waste included, and no less than two groups a compute unit would do: a device that is not
- * full takes as long as one that is. */
+/* Work of all tiles, what they waste included, and no less than a full device would do: one that is not full takes as
+ * long. */
 static double cost(const ht_cl_device *d, const ht_cl_matmul_row *row, size_t rows, size_t cols, size_t tokens) {
     const double parts = (double)count_parts(d, row, rows, cols, tokens);
-    const double groups = (double)count_tiles(row, rows, tokens) * parts, full = 2.0 * d->units;
+    const double groups = (double)count_tiles(row, rows, tokens) * parts, full = (double)full_groups(d, row);
     return (groups > full ? groups : full) / parts * row->tile_rows * row->tile_tokens / row->speed;
 }
 
@@ -87,6 +119,11 @@ const ht_cl_matmul_row *ht_cl_matmul_by_rule(const ht_cl_device *d, const ht_cl_
 
 static const ht_cl_matmul_row *choose(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
                                       size_t tokens) {
+    if (d->forced_kernel >= 0) {
+        const ht_cl_matmul_row *found[HT_COUNT(table)];
+        const int n = ht_cl_matmul_candidates(d, form, rows, cols, tokens, found, HT_COUNT(table));
+        return n ? found[d->forced_kernel % n] : NULL;
+    }
     const ht_cl_matmul_row *tuned = ht_cl_tuned(d, form, rows, cols, tokens);
     return tuned ? tuned : ht_cl_matmul_by_rule(d, form, rows, cols, tokens);
 }
@@ -106,8 +143,9 @@ static size_t packed_bytes(const ht_cl_matmul_row *row, size_t tokens, size_t co
     return ht_round_up(tokens, row->tile_tokens) * ht_round_up(cols, 32) * sizeof(float);
 }
 
-static ht_status pack_activations(ht_cl_device *d, const struct ht_cl_choice *choice, const ht_cl_weights *w,
-                                  const ht_cl_place *in, cl_uint tokens, const char *what, ht_error *error) {
+static ht_status pack_activations(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice,
+                                  const ht_cl_weights *w, const ht_cl_place *in, cl_uint tokens, const char *what,
+                                  ht_error *error) {
     const ht_cl_matmul_row *row = choice->row;
     const cl_uint stride = (cl_uint)in->stride;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
@@ -116,12 +154,13 @@ static ht_status pack_activations(ht_cl_device *d, const struct ht_cl_choice *ch
                                         HT_CL_ARGUMENT(d->scratch[HT_CL_SCRATCH_ACTS]),
                                         HT_CL_ARGUMENT(w->cols),
                                         HT_CL_ARGUMENT(tokens)};
-    const size_t global[2] = {(w->cols + 31) / 32, (tokens + row->tile_tokens - 1) / row->tile_tokens};
-    return ht_cl_launch(d, choice->helper, what, arguments, HT_COUNT(arguments), 2, global, row->local, error);
+    const size_t tiles = (tokens + row->tile_tokens - 1) / row->tile_tokens, local[2] = {row->packed, 1},
+                 global[2] = {ht_round_up((w->cols + 31) / 32, row->packed), row->packed == 1 ? tiles : tokens};
+    return ht_cl_launch(d, task, choice->pack, what, arguments, HT_COUNT(arguments), 2, global, local, error);
 }
 
-static ht_status add_parts(ht_cl_device *d, const struct ht_cl_choice *choice, const ht_cl_weights *w, cl_uint parts,
-                           const ht_cl_place *out, cl_uint tokens, const char *what, ht_error *error) {
+static ht_status add_parts(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice, const ht_cl_weights *w,
+                           cl_uint parts, const ht_cl_place *out, cl_uint tokens, const char *what, ht_error *error) {
     const cl_mem bias = w->bias ? w->bias : w->codes;
     const cl_uint stride = (cl_uint)ht_round_up(w->rows, HT_CL_BLOCK), out_stride = (cl_uint)out->stride,
                   has_bias = w->bias != NULL;
@@ -136,17 +175,17 @@ static ht_status add_parts(ht_cl_device *d, const struct ht_cl_choice *choice, c
                                         HT_CL_ARGUMENT(tokens),
                                         HT_CL_ARGUMENT(has_bias)};
     const size_t local[2] = {d->local, 1}, global[2] = {ht_round_up(w->rows, d->local), tokens};
-    return ht_cl_launch(d, choice->helper, what, arguments, HT_COUNT(arguments), 2, global, local, error);
+    return ht_cl_launch(d, task, choice->add, what, arguments, HT_COUNT(arguments), 2, global, local, error);
 }
 
 /* As ht_cl_matmul_launch; `packed`: the activations of a row that wants them so are there already. */
-static ht_status launch(ht_cl_device *d, const struct ht_cl_choice *choice, const ht_cl_weights *w,
+static ht_status launch(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice, const ht_cl_weights *w,
                         const ht_cl_place *in, const ht_cl_place *out, cl_uint tokens, bool packed, const char *what,
                         ht_error *error) {
     const ht_cl_matmul_row *row = choice->row;
     ht_status status = HT_OK;
     if (row->packed && !packed)
-        status = pack_activations(d, choice, w, in, tokens, what, error);
+        status = pack_activations(d, task, choice, w, in, tokens, what, error);
     if (status != HT_OK)
         return status;
     const size_t parts = count_parts(d, row, w->rows, w->cols, tokens);
@@ -170,14 +209,14 @@ static ht_status launch(ht_cl_device *d, const struct ht_cl_choice *choice, cons
     const size_t runs = ht_max_size((tiles + row->run - 1) / row->run, ht_min_size(tiles, wanted));
     const size_t global[3] = {wide * row->local[0], runs * row->local[1], parts},
                  local[3] = {row->local[0], row->local[1], 1};
-    status = ht_cl_launch(d, choice->kernel, what, arguments, HT_COUNT(arguments), 3, global, local, error);
-    return !status && parts > 1 ? add_parts(d, choice, w, (cl_uint)parts, out, tokens, what, error) : status;
+    status = ht_cl_launch(d, task, choice->kernel, what, arguments, HT_COUNT(arguments), 3, global, local, error);
+    return !status && parts > 1 ? add_parts(d, task, choice, w, (cl_uint)parts, out, tokens, what, error) : status;
 }
 
-ht_status ht_cl_matmul_launch(ht_cl_device *d, const struct ht_cl_choice *choice, const ht_cl_weights *weights,
-                              const ht_cl_place *in, const ht_cl_place *out, cl_uint tokens, const char *what,
-                              ht_error *error) {
-    return launch(d, choice, weights, in, out, tokens, false, what, error);
+ht_status ht_cl_matmul_launch(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice,
+                              const ht_cl_weights *weights, const ht_cl_place *in, const ht_cl_place *out,
+                              cl_uint tokens, const char *what, ht_error *error) {
+    return launch(d, task, choice, weights, in, out, tokens, false, what, error);
 }
 
 ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_weights *w, size_t tokens, struct ht_cl_choice *choice,
@@ -185,13 +224,13 @@ ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_weights *w, size_t t
     const ht_cl_matmul_row *row = choice->row;
     ht_status status = kernel_of(d, row, &w->form, row->kernel, &choice->kernel, error);
     if (!status && row->packed) {
-        status = kernel_of(d, row, &w->form, "pack_acts", &choice->helper, error);
+        status = kernel_of(d, row, &w->form, "pack_acts", &choice->pack, error);
         if (!status)
             status = ht_cl_scratch(d, HT_CL_SCRATCH_ACTS, packed_bytes(row, tokens, w->cols), error);
     }
     const size_t parts = count_parts(d, row, w->rows, w->cols, tokens);
     if (!status && row->parts > 1)
-        status = kernel_of(d, row, &w->form, "add_parts", &choice->helper, error);
+        status = kernel_of(d, row, &w->form, "add_parts", &choice->add, error);
     if (!status && parts > 1)
         status = ht_cl_scratch(d, HT_CL_SCRATCH_PARTS,
                                parts * tokens * ht_round_up(w->rows, HT_CL_BLOCK) * sizeof(float), error);
@@ -226,8 +265,9 @@ ht_status ht_cl_matmul_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call 
         const ht_cl_matmul_row *row = choice->row;
         ht_cl_place out = call->out;
         out.offset += s->first_row - task->slice.row_begin;
-        const bool there = packed && packed->source == row->source && packed->tile_tokens == row->tile_tokens;
-        status = launch(d, choice, &s->weights, &call->in, &out, call->tokens, there, task->op->name, error);
+        const bool there = packed && packed->packed == row->packed && packed->source == row->source &&
+                           (row->packed != 1 || packed->tile_tokens == row->tile_tokens);
+        status = launch(d, task, choice, &s->weights, &call->in, &out, call->tokens, there, task->op->name, error);
         if (status != HT_OK)
             return status;
         if (row->packed)

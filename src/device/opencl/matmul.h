@@ -16,8 +16,9 @@ typedef struct ht_cl_matmul_row {
     unsigned tile_rows, tile_tokens; /* what a group computes at once */
     unsigned run;                    /* most tiles of tokens that a group computes in turn */
     unsigned speed;                  /* of a device that is full, relative to the table's other rows */
-    bool packed;                     /* reads activations that pack_acts of the same source laid out in tiles */
-    unsigned parts; /* most parts that the columns may be cut into, each a group's; add_parts adds them */
+    unsigned packed; /* not 0: reads activations that pack_acts of the same source laid out, in groups of so many
+                      * work-items; 1: a tile each, else a token's 32 columns each */
+    unsigned parts;  /* most parts that the columns may be cut into, each a group's; add_parts adds them */
     size_t local[2];
     size_t local_bytes; /* local memory of a group */
 } ht_cl_matmul_row;
@@ -34,10 +35,10 @@ const ht_cl_matmul_row *ht_cl_tuned(const ht_cl_device *d, const ht_cl_form *for
                                     size_t tokens);
 /* Enqueues weights times the `tokens` rows of in, by the kernels of `choice` (ht_cl_matmul_kernels); the weights' first row
  * goes where out begins. */
-ht_status ht_cl_matmul_launch(ht_cl_device *d, const struct ht_cl_choice *choice, const ht_cl_weights *weights,
-                              const ht_cl_place *in, const ht_cl_place *out, cl_uint tokens, const char *what,
-                              ht_error *error);
-/* Fills choice->kernel and helper for choice->row, building them, and makes room for what they need with up to `tokens`. */
+ht_status ht_cl_matmul_launch(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice,
+                              const ht_cl_weights *weights, const ht_cl_place *in, const ht_cl_place *out,
+                              cl_uint tokens, const char *what, ht_error *error);
+/* Fills the kernels of choice for choice->row, building them, and makes room for what they need with up to `tokens`. */
 ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_weights *weights, size_t tokens,
                                struct ht_cl_choice *choice, ht_error *error);
 

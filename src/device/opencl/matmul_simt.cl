@@ -1,7 +1,8 @@
 /* MATMUL for GPUs: matvec_simt for a token or a few, matmul_simt for many.
  *
  * Weights of one row's 32 columns are read as words, expanded to floats, and a work-item's neighbours read the words of
- * neighbouring rows.
+ * neighbouring rows. Built with INT8, weights stay bytes and activations are made bytes before (pack_acts): four products
+ * are one instruction then where the device has it.
  */
 
 /* 128 bits at once: every buffer and chunk begins on a multiple of 16 bytes. */
@@ -36,6 +37,47 @@ static inline float4 halves(uint a, uint b) {
     return vload_half4(0, (const half *)pair);
 #endif
 }
+
+/* The low or the high nibbles of four bytes as signed bytes: 0x78 + q with its top bit turned over is q - 8. */
+static inline int nibble_bytes(uint w, uint high) {
+    w = (high ? w >> 4 : w) & 0x0f0f0f0fu;
+    return as_int(MINS ? w : (w + 0x78787878u) ^ 0x80808080u);
+}
+
+#if INT8
+#define PARTS (32 / GROUP)
+/* 32 columns of a token: their values as bytes, 127 for the largest, and a scale: 48 bytes, [token][groups of columns]. */
+typedef struct record {
+    int words[8];
+    float scale, totals[2], unused; /* totals: of the values that are left, for forms with minimums: 16 columns each */
+} record;
+
+/* x of one token and group as a record, written for every token. Global size: (groups of columns, tokens). */
+__kernel void pack_acts(__global const float *x, ulong x_offset, uint x_stride, __global record *acts, uint cols,
+                        uint tokens) {
+    uint g = get_global_id(0), t = get_global_id(1), n_groups = (cols + 31) / 32;
+    if (g >= n_groups) return;
+    x += x_offset + (ulong)t * x_stride + g * 32;
+    float4 v[8], most = (float4)(0.0f);
+    for (uint i = 0; i < 8; i++) {
+        v[i] = vload4(i, x);
+        most = fmax(most, fabs(v[i]));
+    }
+    float largest = fmax(fmax(most.x, most.y), fmax(most.z, most.w));
+    float inverse = largest > 0.0f ? 127.0f / largest : 0.0f, scale = largest / 127.0f;
+    __global record *to = acts + (ulong)t * n_groups + g;
+    float totals[2] = {0.0f, 0.0f};
+    for (uint i = 0; i < 8; i++) {
+        char4 q = convert_char4_sat_rte(v[i] * inverse);
+        to->words[i] = as_int(q);
+        totals[i / 4] += (float)(q.x + q.y + q.z + q.w);
+    }
+    to->scale = scale;
+    to->totals[0] = totals[0] * scale;
+    to->totals[1] = totals[1] * scale;
+    to->unused = 0.0f;
+}
+#endif
 
 /* Four floats of x; `aligned`: x lies on a multiple of 16 bytes. */
 static inline float4 read4(__global const float *x, bool aligned) {
@@ -83,6 +125,42 @@ __kernel __attribute__((reqd_work_group_size(16, LANES, 1))) void matvec_simt(
     EACH_TOKEN xs[t] = x + x_offset + (ulong)min(first + t, tokens - 1) * x_stride;
     EACH_BLOCK block[b] = (ulong)min((uint)get_group_id(0) * BLOCKS + b, last) * n_groups;
     EACH sums[b][t] = 0.0f;
+#if INT8
+    __global const record *acts = (__global const record *)x;
+    for (uint g = lane; g < whole; g += LANES) {
+        EACH_BLOCK {
+            __global const uchar *from = codes + (block[b] + g) * GROUP_BYTES;
+            int w[8];
+#if BITS == 4
+            uint4 words = WORDS(from, row * 16);
+            uint pairs[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+            for (uint i = 0; i < 4; i++) {
+                w[i] = nibble_bytes(pairs[i], 0);
+                w[i + 4] = nibble_bytes(pairs[i], 1);
+            }
+#else
+            int4 half0 = as_int4(WORDS(from, row * 16)), half1 = as_int4(WORDS(from, (16 + row) * 16));
+            vstore4(half0, 0, w);
+            vstore4(half1, 1, w);
+#endif
+#pragma unroll
+            for (uint part = 0; part < PARTS; part++) {
+                ulong factor = ((block[b] + g) * PARTS + part) * 16 + row;
+                float scale = factor_at(scales, factor), low = MINS ? factor_at(mins, factor) : 0.0f;
+                EACH_TOKEN {
+                    __global const record *r = acts + (ulong)min(first + t, tokens - 1) * n_groups + g;
+                    int sum = 0;
+#pragma unroll
+                    for (uint i = part * (8 / PARTS); i < (part + 1) * (8 / PARTS); i++)
+                        sum = dot4(w[i], r->words[i], sum);
+                    sums[b][t] += scale * r->scale * (float)sum;
+                    if (MINS) sums[b][t] += low * (PARTS == 1 ? r->totals[0] + r->totals[1] : r->totals[part]);
+                }
+            }
+        }
+    }
+#else
 #pragma unroll 2
     for (uint g = lane; g < whole; g += LANES) {
         uint4 words[BLOCKS];
@@ -116,6 +194,7 @@ __kernel __attribute__((reqd_work_group_size(16, LANES, 1))) void matvec_simt(
         }
         if (!CODED) EACH sums[b][t] += part[b][t];
     }
+#endif
     if (whole < n_groups && lane == 0) /* columns that fill no group: x ends before the padding does */
         for (uint c = whole * 32; c < cols; c++) EACH_BLOCK {
                 uint r = min((uint)get_group_id(0) * BLOCKS + b, last) * 16 + row;
@@ -150,21 +229,33 @@ __kernel __attribute__((reqd_work_group_size(16, LANES, 1))) void matvec_simt(
 #define ROW_FOURS (ITEM_ROWS / 4)
 #define TOKEN_FOURS (ITEM_TOKENS / 4)
 #define W_UNITS (TILE_ROWS * 2 / ITEMS)      /* (row, 16 columns) that a work-item expands */
-#define X_UNITS (TILE_TOKENS * 8 / ITEMS)    /* (token, 4 columns) that it brings */
+#if INT8
+#define X_ALL (TILE_TOKENS * 2)              /* (token, 16 columns) */
+#else
+#define X_ALL (TILE_TOKENS * 8)              /* (token, 4 columns) */
+#endif
+#define X_UNITS ((X_ALL + ITEMS - 1) / ITEMS) /* of them that it brings */
 #define W_WORDS (BITS == 4 ? 2 : BITS == 8 ? 4 : BITS == 32 ? 16 : 8)
 #define TURN(token, k) ((token) ^ ((((k) >> 2) & (TILE_TOKENS / 4 < 8 ? TILE_TOKENS / 4 - 1 : 7)) << 2))
-#if W_UNITS * ITEMS != TILE_ROWS * 2 || X_UNITS * ITEMS != TILE_TOKENS * 8 || ITEM_ROWS % 4 || ITEM_TOKENS % 4
+#if W_UNITS * ITEMS != TILE_ROWS * 2 || ITEM_ROWS % 4 || ITEM_TOKENS % 4 || TILE_TOKENS > ITEMS || \
+    (X_UNITS * ITEMS != X_ALL && !INT8)
 #error "these tiles do not share out"
 #endif
 
-#if FP16
+#if INT8
+#define real int /* four columns of a row or token */
+#define real4 int4
+#define STEPS 8
+#elif FP16
 #define real half
 #define real4 half4
 #define to_real(v) convert_half(v)
+#define STEPS 32
 #else
 #define real float
 #define real4 float4
 #define to_real(v) (v)
+#define STEPS 32
 #endif
 
 typedef struct raw { /* 16 columns of a row, as stored */
@@ -203,6 +294,19 @@ static inline raw fetch_weights(__global const uchar *codes, __global const ucha
     return w;
 }
 
+#if INT8
+static inline void expand(const raw *w, __local int *to, uint row, uint piece) {
+#pragma unroll
+    for (uint i = 0; i < (BITS == 4 ? 2 : 4); i++) {
+#if BITS == 4
+        to[(piece * 2 + i) * TILE_ROWS + row] = nibble_bytes(w->words[i], 0);
+        to[(piece * 2 + i + 4) * TILE_ROWS + row] = nibble_bytes(w->words[i], 1);
+#else
+        to[(piece * 4 + i) * TILE_ROWS + row] = as_int(w->words[i]);
+#endif
+    }
+}
+#else
 static inline void put4(__local real *to, uint k, uint row, float4 v) {
     to[k * TILE_ROWS + row] = to_real(v.x);
     to[(k + 1) * TILE_ROWS + row] = to_real(v.y);
@@ -231,6 +335,7 @@ static inline void expand(const raw *w, __local real *to, uint row, uint piece) 
     }
 #endif
 }
+#endif
 
 static inline float4 fetch_x(__global const float *x, uint stride, uint token, uint tokens, uint col, uint cols,
                              bool aligned) {
@@ -248,8 +353,15 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
     __global const uchar *codes, __global const uchar *scales, __global const uchar *mins, __global const float *bias,
     __global const float *x, ulong x_offset, uint x_stride, __global float *out, ulong out_offset, uint out_stride,
     uint rows, uint cols, uint tokens, uint has_bias) {
-    __local real ws[32 * TILE_ROWS] __attribute__((aligned(16)));
-    __local real xs[32 * TILE_TOKENS] __attribute__((aligned(16)));
+    __local real ws[STEPS * TILE_ROWS] __attribute__((aligned(16)));
+    __local real xs[STEPS * TILE_TOKENS] __attribute__((aligned(16)));
+#if INT8
+    __local float row_scale[PARTS * TILE_ROWS] __attribute__((aligned(16)));
+    __local float row_low[PARTS * TILE_ROWS] __attribute__((aligned(16)));
+    __local float token_scale[TILE_TOKENS], token_total[PARTS * TILE_TOKENS];
+    __global const record *acts = (__global const record *)x;
+    float4 factors;
+#endif
     uint lid = get_local_id(0), row0 = get_group_id(0) * TILE_ROWS, token0 = get_group_id(1) * TILE_TOKENS;
     uint n_groups = (cols + 31) / 32, blocks = (rows + 15) / 16;
     uint part_of = get_group_id(2), parts = get_num_groups(2);
@@ -264,16 +376,28 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
 #pragma unroll
         for (uint r = 0; r < ROW_FOURS; r++) sums[t][r] = (float4)(0.0f);
     raw w[W_UNITS];
+#if INT8
+    int4 v[X_UNITS];
+#define FETCH_X(g) \
+    _Pragma("unroll") for (uint i = 0; i < X_UNITS; i++) { \
+        uint unit = lid + i * ITEMS, token = token0 + unit % TILE_TOKENS; \
+        if (unit < X_ALL) v[i] = vload4(unit / TILE_TOKENS, acts[(ulong)min(token, tokens - 1) * n_groups + (g)].words); \
+    } \
+    if (lid < TILE_TOKENS) factors = vload4(0, &acts[(ulong)min(token0 + lid, tokens - 1) * n_groups + (g)].scale);
+#else
     float4 v[X_UNITS];
+#define FETCH_X(g) \
+    _Pragma("unroll") for (uint i = 0; i < X_UNITS; i++) { \
+        uint unit = lid + i * ITEMS; \
+        v[i] = fetch_x(x, x_stride, token0 + unit / 8, tokens, (g) * 32 + unit % 8 * 4, cols, aligned); \
+    }
+#endif
 #define FETCH(g) \
     _Pragma("unroll") for (uint i = 0; i < W_UNITS; i++) { \
         uint unit = lid + i * ITEMS; \
         w[i] = fetch_weights(codes, scales, mins, row0 + unit % TILE_ROWS, blocks, n_groups, g, unit / TILE_ROWS); \
     } \
-    _Pragma("unroll") for (uint i = 0; i < X_UNITS; i++) { \
-        uint unit = lid + i * ITEMS; \
-        v[i] = fetch_x(x, x_stride, token0 + unit / 8, tokens, (g) * 32 + unit % 8 * 4, cols, aligned); \
-    }
+    FETCH_X(g)
     FETCH(begin)
     for (uint g = begin; g < end; g++) {
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -281,7 +405,29 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
         for (uint i = 0; i < W_UNITS; i++) {
             uint unit = lid + i * ITEMS;
             expand(&w[i], ws, unit % TILE_ROWS, unit / TILE_ROWS);
+#if INT8
+            if (unit < PARTS * TILE_ROWS) {
+                row_scale[unit] = w[i].scale;
+                row_low[unit] = w[i].low;
+            }
+#endif
         }
+#if INT8
+#pragma unroll
+        for (uint i = 0; i < X_UNITS; i++) {
+            uint unit = lid + i * ITEMS, at = unit / TILE_TOKENS * 4 * TILE_TOKENS + unit % TILE_TOKENS;
+            if (unit >= X_ALL) continue;
+            xs[at] = v[i].x;
+            xs[at + TILE_TOKENS] = v[i].y;
+            xs[at + 2 * TILE_TOKENS] = v[i].z;
+            xs[at + 3 * TILE_TOKENS] = v[i].w;
+        }
+        if (lid < TILE_TOKENS) {
+            token_scale[lid] = factors.x;
+            token_total[lid] = PARTS == 1 ? factors.y + factors.z : factors.y;
+            if (PARTS == 2) token_total[(PARTS - 1) * TILE_TOKENS + lid] = factors.z;
+        }
+#else
 #pragma unroll
         for (uint i = 0; i < X_UNITS; i++) {
             uint unit = lid + i * ITEMS, k = unit % 8 * 4, at = TURN(unit / 8, k);
@@ -290,10 +436,55 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
             xs[(k + 2) * TILE_TOKENS + at] = to_real(v[i].z);
             xs[(k + 3) * TILE_TOKENS + at] = to_real(v[i].w);
         }
+#endif
         barrier(CLK_LOCAL_MEM_FENCE);
         if (g + 1 < end) {
             FETCH(g + 1)
         }
+#if INT8
+#pragma unroll
+        for (uint p = 0; p < PARTS; p++) {
+            /* Counts begin at the integer of 1.5 * 2^23: as floats they are that much too large, and no conversion is
+             * needed. */
+            int4 part[ITEM_TOKENS][ROW_FOURS];
+#pragma unroll
+            for (uint t = 0; t < ITEM_TOKENS; t++)
+#pragma unroll
+                for (uint r = 0; r < ROW_FOURS; r++) part[t][r] = (int4)(0x4b400000);
+#pragma unroll
+            for (uint k = p * (8 / PARTS); k < (p + 1) * (8 / PARTS); k++) {
+                int4 a[ROW_FOURS], b[TOKEN_FOURS];
+#pragma unroll
+                for (uint r = 0; r < ROW_FOURS; r++)
+                    a[r] = *(__local const int4 *)(ws + k * TILE_ROWS + r * (ROW_SIDE * 4) + my_row);
+#pragma unroll
+                for (uint t = 0; t < TOKEN_FOURS; t++)
+                    b[t] = *(__local const int4 *)(xs + k * TILE_TOKENS + t * (TOKEN_SIDE * 4) + my_token);
+#define DOT_ROW(sum, a, b) \
+    sum = (int4)(dot4(a.x, b, sum.x), dot4(a.y, b, sum.y), dot4(a.z, b, sum.z), dot4(a.w, b, sum.w))
+#pragma unroll
+                for (uint t = 0; t < TOKEN_FOURS; t++)
+#pragma unroll
+                    for (uint r = 0; r < ROW_FOURS; r++) {
+                        DOT_ROW(part[4 * t][r], a[r], b[t].x);
+                        DOT_ROW(part[4 * t + 1][r], a[r], b[t].y);
+                        DOT_ROW(part[4 * t + 2][r], a[r], b[t].z);
+                        DOT_ROW(part[4 * t + 3][r], a[r], b[t].w);
+                    }
+            }
+#pragma unroll
+            for (uint r = 0; r < ROW_FOURS; r++) {
+                uint at = p * TILE_ROWS + r * (ROW_SIDE * 4) + my_row;
+                float4 scale = *(__local const float4 *)(row_scale + at), low = *(__local const float4 *)(row_low + at);
+#pragma unroll
+                for (uint t = 0; t < ITEM_TOKENS; t++) {
+                    uint token = t / 4 * (TOKEN_SIDE * 4) + my_token + t % 4;
+                    sums[t][r] += (as_float4(part[t][r]) - 12582912.0f) * (scale * token_scale[token]);
+                    if (MINS) sums[t][r] += low * token_total[p * TILE_TOKENS + token];
+                }
+            }
+        }
+#else
 #if FP16 /* products of a slice are added in half, slices in float */
         real4 part[ITEM_TOKENS][ROW_FOURS];
         for (uint t = 0; t < ITEM_TOKENS; t++)
@@ -323,6 +514,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
 #if FP16
         for (uint t = 0; t < ITEM_TOKENS; t++)
             for (uint r = 0; r < ROW_FOURS; r++) sums[t][r] += convert_float4(part[t][r]);
+#endif
 #endif
     }
     bool aligned_out = ((out_offset | out_stride) & 3) == 0;

@@ -14,6 +14,11 @@
 
 /* ---- buffers ----------------------------------------------------------------------------------------------------------- */
 
+void ht_cl_drop(ht_cl_device *d, cl_mem memory) {
+    d->dropped++;
+    d->cl->ReleaseMemObject(memory);
+}
+
 ht_status ht_cl_buffer(ht_cl_device *d, size_t bytes, cl_mem_flags flags, const char *what, cl_mem *memory,
                        ht_error *error) {
     if (bytes > d->largest)
@@ -36,7 +41,7 @@ ht_status ht_cl_upload(ht_cl_device *d, const void *data, size_t bytes, const ch
         return status;
     cl_int code = d->cl->EnqueueWriteBuffer(d->queue, made, CL_TRUE, 0, bytes, data, 0, NULL, NULL);
     if ((status = ht_cl_check(code, d->caps.name, "clEnqueueWriteBuffer", error))) {
-        d->cl->ReleaseMemObject(made);
+        ht_cl_drop(d, made);
         return ht_error_prefix(error, "%s", what);
     }
     *memory = made;
@@ -51,7 +56,7 @@ ht_status ht_cl_scratch(ht_cl_device *d, int which, size_t bytes, ht_error *erro
     if (status)
         return status;
     if (d->scratch[which])
-        d->cl->ReleaseMemObject(d->scratch[which]); /* commands in flight hold their own reference */
+        ht_cl_drop(d, d->scratch[which]); /* commands in flight hold their own reference */
     d->scratch[which] = grown;
     d->scratch_bytes[which] = bytes;
     return HT_OK;
@@ -86,7 +91,7 @@ static bool share_pages(ht_cl_device *d, void *host, size_t bytes, cl_mem *memor
         d->cl->Finish(d->queue);
     }
     if (!same) {
-        d->cl->ReleaseMemObject(made);
+        ht_cl_drop(d, made);
         ht_log(HT_LOG_INFO, "%s: buffers over host memory are copies here: transfers instead", d->caps.name);
         return false;
     }
@@ -124,20 +129,20 @@ void ht_cl_forget(ht_device *device, void *host) {
     if (at == 0 || d->regions[at - 1].host != (char *)host)
         return;
     d->cl->Finish(d->queue); /* nothing may read pages that are about to go */
-    d->cl->ReleaseMemObject(d->regions[at - 1].memory);
+    ht_cl_drop(d, d->regions[at - 1].memory);
     memmove(d->regions + at - 1, d->regions + at, (d->n_regions - at) * sizeof *d->regions);
     d->n_regions--;
 }
 
 void ht_cl_memory_release(ht_cl_device *d) {
     for (size_t i = 0; i < d->n_regions; i++)
-        d->cl->ReleaseMemObject(d->regions[i].memory);
+        ht_cl_drop(d, d->regions[i].memory);
     for (size_t i = 0; i < d->n_shared; i++)
         if (d->shared[i].memory)
-            d->cl->ReleaseMemObject(d->shared[i].memory);
+            ht_cl_drop(d, d->shared[i].memory);
     for (size_t i = 0; i < HT_CL_SCRATCHES; i++)
         if (d->scratch[i])
-            d->cl->ReleaseMemObject(d->scratch[i]);
+            ht_cl_drop(d, d->scratch[i]);
     free(d->regions);
     free(d->shared);
 }

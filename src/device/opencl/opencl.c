@@ -26,8 +26,9 @@ static const struct quirk {
     const char *vendor, *name; /* parts of CL_DEVICE_VENDOR and CL_DEVICE_NAME; NULL: any */
     unsigned add, remove;      /* features */
     const char *options;       /* of the compiler */
+    size_t group;              /* most work-items of a group that run well; 0: GROUP_LIMIT */
 } quirks[] = {
-    {"NVIDIA", NULL, HT_CL_DOT, 0, "-DDOT=2"}, /* no extension for it, but its compiler takes dp4a as assembler */
+    {"NVIDIA", NULL, HT_CL_DOT, 0, "-DDOT=2", 1024}, /* no extension for it, but its compiler takes dp4a as assembler */
 };
 
 /* ---- what there is ----------------------------------------------------------------------------------------------------- */
@@ -49,6 +50,9 @@ static size_t find_devices(const ht_cl *cl, cl_device_id *found, const char **wh
     }
     return n;
 }
+
+/* Most work-items of a group, where it is not known that large groups run well. */
+#define GROUP_LIMIT 256
 
 /* A string property; "" if there is none. */
 static void device_text(const ht_cl *cl, cl_device_id id, cl_device_info what, char *out, size_t capacity) {
@@ -129,6 +133,10 @@ static const char *unusable(const facts *f) {
     return c_version(f) < 12 ? "its OpenCL C is older than 1.2" : "";
 }
 
+static bool fits(const struct quirk *quirk, const facts *f) {
+    return (!quirk->vendor || strstr(f->vendor, quirk->vendor)) && (!quirk->name || strstr(f->name, quirk->name));
+}
+
 static unsigned features_of(const facts *f) {
     unsigned features = 0;
     if (has_extension(f, "cl_khr_fp16"))
@@ -138,8 +146,7 @@ static unsigned features_of(const facts *f) {
     if (has_extension(f, "cl_khr_integer_dot_product"))
         features |= HT_CL_DOT;
     for (size_t i = 0; i < HT_COUNT(quirks); i++)
-        if ((!quirks[i].vendor || strstr(f->vendor, quirks[i].vendor)) &&
-            (!quirks[i].name || strstr(f->name, quirks[i].name)))
+        if (fits(&quirks[i], f))
             features = (features | quirks[i].add) & ~quirks[i].remove;
     return features;
 }
@@ -236,15 +243,19 @@ static ht_status word_option(const ht_device_options *options, const char *key, 
 
 /* Variant, features and the options of every program. */
 static ht_status choose_kernels(ht_cl_device *d, const ht_device_options *options, const facts *f, ht_error *error) {
-    static const char *const names[] = {"vector", "simt", NULL};
-    int chosen = -1;
+    static const char *const names[] = {"vector", "simt", NULL}, *const switches[] = {"off", "on", NULL};
+    int chosen = -1, int8 = -1;
     ht_status status = word_option(options, "variant", names, &chosen, error);
+    if (status == HT_OK)
+        status = word_option(options, "int8", switches, &int8, error);
     if (status != HT_OK)
         return status;
     const struct variant *v = variants;
     for (; chosen < 0 ? !(v->type & f->type) : strcmp(v->name, names[chosen]) != 0;)
         v++;
     d->features = v->feature | features_of(f);
+    if (int8 >= 0) /* dot products of bytes can be put together from other operations */
+        d->features = int8 ? d->features | HT_CL_DOT : d->features & ~(unsigned)HT_CL_DOT;
     /* arithmetic in fewer bits is what `fast` allows */
     if (options->precision == HT_PRECISION_EXACT)
         d->features &= ~(unsigned)(HT_CL_FP16 | HT_CL_DOT);
@@ -258,11 +269,15 @@ static ht_status choose_kernels(ht_cl_device *d, const ht_device_options *option
                  d->features & HT_CL_SUBGROUPS ? (c_version(f) >= 30 ? "3.0" : "2.0") : "1.2",
                  !!(d->features & HT_CL_VECTOR), !!(d->features & HT_CL_SIMT), d->vector, d->local,
                  !!(d->features & HT_CL_FP16), !!(d->features & HT_CL_SUBGROUPS), defined ? " -D" : "", define);
-    const char *dot = d->features & HT_CL_DOT ? " -DDOT=1" : " -DDOT=0";
+    const char *dot = has_extension(f, "cl_khr_integer_dot_product") ? "-DDOT=1" : "-DDOT=0";
+    d->largest_group = f->type & CL_DEVICE_TYPE_CPU ? f->group : GROUP_LIMIT;
     for (size_t i = 0; i < HT_COUNT(quirks); i++)
-        if (d->features & HT_CL_DOT & quirks[i].add && quirks[i].vendor && strstr(f->vendor, quirks[i].vendor))
-            dot = quirks[i].options;
-    snprintf(d->build_options + n, sizeof d->build_options - (size_t)n, " %s", dot + (*dot == ' '));
+        if (fits(&quirks[i], f)) {
+            dot = quirks[i].add & HT_CL_DOT ? quirks[i].options : dot;
+            d->largest_group = quirks[i].group ? quirks[i].group : d->largest_group;
+        }
+    d->largest_group = f->group ? ht_min_size(f->group, d->largest_group) : d->largest_group;
+    snprintf(d->build_options + n, sizeof d->build_options - (size_t)n, " %s", dot);
     return HT_OK;
 }
 
@@ -282,7 +297,7 @@ static ht_status find_device(ht_cl_device *d, const ht_device_options *options, 
 
 /* Fills in what a device is: its place in the drivers' list, caps, variant, options. */
 static ht_status choose(ht_cl_device *d, const ht_device_options *options, double *timeout, ht_error *error) {
-    static const char *const known[] = {"cpus", "memory", "variant", "timeout", "define", NULL};
+    static const char *const known[] = {"cpus", "memory", "variant", "timeout", "int8", "kernel", "define", NULL};
     static const char *const memories[] = {"shared", "copied", NULL};
     size_t index;
     ht_status status = ht_device_check_options(options->name, options->options, known, error);
@@ -306,7 +321,6 @@ static ht_status choose(ht_cl_device *d, const ht_device_options *options, doubl
     memcpy(d->caps.description, info.description, sizeof info.description);
     memcpy(d->caps.dtypes, info.dtypes, sizeof info.dtypes);
     d->units = f->units;
-    d->largest_group = f->group;
     d->largest = f->largest;
     d->local_bytes = f->local;
     snprintf(d->fingerprint, sizeof d->fingerprint, "%.40s|%.100s|%.50s|%.50s", f->vendor, f->name, f->version,
@@ -323,6 +337,9 @@ static ht_status choose(ht_cl_device *d, const ht_device_options *options, doubl
     d->mirrored = !info.unified_memory || memory == 1; /* without unified memory nothing can be shared */
     if (status == HT_OK && ht_device_option(options->options, "cpus", value, sizeof value))
         status = take_cores(d, value, f, error);
+    d->forced_kernel = -1;
+    if (status == HT_OK && ht_device_option(options->options, "kernel", value, sizeof value))
+        d->forced_kernel = atoi(value) & 0xff;
     *timeout = DEFAULT_TIMEOUT;
     if (status == HT_OK && ht_device_option(options->options, "timeout", value, sizeof value)) {
         char *end;
@@ -409,6 +426,9 @@ static void opencl_release(ht_device *device, ht_task *task) {
     for (size_t i = 0; i < HT_COUNT(task->tables); i++)
         if (task->tables[i])
             ht_cl_unshare(d, task->tables[i]);
+    for (size_t i = 0; i < task->n_launched; i++)
+        d->cl->ReleaseKernel(task->launched[i].copy);
+    free(task->launched);
     free(task);
 }
 

@@ -21,6 +21,7 @@
 #define HT_CL_IN_FLIGHT 64    /* submits whose events are kept; a further one waits for the oldest */
 #define HT_CL_BLOCK 16        /* rows interleaved in packed weights */
 #define HT_CL_MAX_SEGMENTS 32 /* of one MATMUL task */
+#define HT_CL_MAX_ARGUMENTS 20
 
 typedef struct ht_cl_device ht_cl_device;
 
@@ -52,6 +53,8 @@ typedef struct ht_cl_program {
  * and the first line of the build log (all of it goes to the log). */
 ht_status ht_cl_kernel(ht_cl_device *d, const char *source, const char *name, const char *options, cl_kernel *kernel,
                        ht_error *error);
+/* Another object of the same kernel, with arguments of its own; the caller releases it. */
+ht_status ht_cl_kernel_copy(ht_cl_device *d, cl_kernel kernel, cl_kernel *copy, ht_error *error);
 void ht_cl_programs_release(ht_cl_device *d);
 
 /* ---- memory (memory.c) ---------------------------------------------------------------------------------------------- */
@@ -86,6 +89,8 @@ ht_status ht_cl_buffer(ht_cl_device *d, size_t bytes, cl_mem_flags flags, const 
 /* The same, filled with data[0..bytes) before it returns. */
 ht_status ht_cl_upload(ht_cl_device *d, const void *data, size_t bytes, const char *what, cl_mem *memory,
                        ht_error *error);
+/* Releases a buffer. Its handle may come again for another: arguments that were set before are no longer known. */
+void ht_cl_drop(ht_cl_device *d, cl_mem memory);
 /* The device's scratch buffer number `which`, at least `bytes` large; contents do not survive a submit. */
 enum { HT_CL_SCRATCH_ACTS, HT_CL_SCRATCH_SPLITS, HT_CL_SCRATCH_PARTS, HT_CL_SCRATCH_WARM, HT_CL_SCRATCHES };
 ht_status ht_cl_scratch(ht_cl_device *d, int which, size_t bytes, ht_error *error);
@@ -109,9 +114,12 @@ typedef struct ht_cl_argument {
 #define HT_CL_ARGUMENT(x) \
     { sizeof(x), &(x) }
 
-/* Enqueues kernel with arguments[0..n) over global[0..dims) work-items; local may be NULL. */
-ht_status ht_cl_launch(ht_cl_device *d, cl_kernel kernel, const char *what, const ht_cl_argument *arguments, size_t n,
-                       cl_uint dims, const size_t *global, const size_t *local, ht_error *error);
+/* Enqueues kernel with arguments[0..n) over global[0..dims) work-items; local may be NULL. A task launches copies of its
+ * own, of which only the arguments that changed are set again: half of what a launch costs the host is that. `task` NULL:
+ * the kernel itself. */
+ht_status ht_cl_launch(ht_cl_device *d, ht_task *task, cl_kernel kernel, const char *what,
+                       const ht_cl_argument *arguments, size_t n, cl_uint dims, const size_t *global,
+                       const size_t *local, ht_error *error);
 
 /* ---- tasks ---------------------------------------------------------------------------------------------------------- */
 
@@ -139,7 +147,7 @@ typedef struct ht_cl_segment {
     struct ht_cl_choice { /* of a kernel, remembered: for one token, and for the newest other number */
         size_t tokens;
         const struct ht_cl_matmul_row *row;
-        cl_kernel kernel, helper; /* helper: pack_acts or add_parts */
+        cl_kernel kernel, pack, add; /* pack_acts and add_parts, where the row wants them */
     } choices[2];
 } ht_cl_segment;
 
@@ -148,8 +156,15 @@ struct ht_task {
     ht_slice slice;
     size_t n_segments;
     ht_cl_segment segments[HT_CL_MAX_SEGMENTS];
-    cl_kernel kernels[2]; /* those of kinds that need no choice at submit */
-    cl_mem tables[4];     /* NORM: weight, post_norm; ROPE: rope, q_norm, k_norm */
+    cl_kernel kernels[2];   /* those of kinds that need no choice at submit */
+    struct ht_cl_launched { /* its copies of kernels, and the arguments they were given last */
+        cl_kernel of, copy;
+        uint64_t arguments[HT_CL_MAX_ARGUMENTS];
+        uint32_t known;    /* bit i: argument i */
+        unsigned of_drops; /* ht_cl_device.dropped when they were set */
+    } * launched;
+    size_t n_launched;
+    cl_mem tables[4]; /* NORM: weight, post_norm; ROPE: rope, q_norm, k_norm */
     size_t bytes;
 };
 
@@ -196,6 +211,7 @@ struct ht_cl_device {
     cl_ulong largest, local_bytes; /* largest allocation; local memory of a group */
     char build_options[256];       /* of every program */
     char fingerprint[256];         /* device, driver, platform: keys of what is kept on disk */
+    int forced_kernel;             /* for tests: this one of the candidates for a matmul; -1: the best */
     ht_precision precision;
     ht_hparams hparams;
     size_t max_tokens, max_context;
@@ -213,6 +229,7 @@ struct ht_cl_device {
     size_t n_shared, cap_shared;
     cl_mem scratch[HT_CL_SCRATCHES];
     size_t scratch_bytes[HT_CL_SCRATCHES];
+    unsigned dropped;                /* buffers released so far */
     struct ht_cl_tiles *tiles;       /* kernels that measurements found best (tune.c); NULL: none was made */
     struct ht_cl_queue_state *state; /* tickets and events (queue.c) */
     bool want_event;                 /* the launch under way is the submit's last: keep its event in last_event */

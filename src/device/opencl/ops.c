@@ -77,7 +77,8 @@ static ht_status norm_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
                                         HT_CL_ARGUMENT(op->eps),
                                         HT_CL_ARGUMENT(mode)};
     const size_t global = call->tokens * d->local;
-    return ht_cl_launch(d, task->kernels[0], op->name, arguments, HT_COUNT(arguments), 1, &global, &d->local, error);
+    return ht_cl_launch(d, task, task->kernels[0], op->name, arguments, HT_COUNT(arguments), 1, &global, &d->local,
+                        error);
 }
 
 static ht_status glu_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
@@ -98,7 +99,8 @@ static ht_status glu_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *c
                                         HT_CL_ARGUMENT(gelu)};
     const size_t chunk = d->vector * glu_run(d), local[2] = {d->local, 1};
     const size_t global[2] = {ht_round_up((n + chunk - 1) / chunk, d->local), call->tokens};
-    return ht_cl_launch(d, task->kernels[0], task->op->name, arguments, HT_COUNT(arguments), 2, global, local, error);
+    return ht_cl_launch(d, task, task->kernels[0], task->op->name, arguments, HT_COUNT(arguments), 2, global, local,
+                        error);
 }
 
 static ht_status argmax_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
@@ -117,7 +119,8 @@ static ht_status argmax_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call
                                         HT_CL_ARGUMENT(out_stride),
                                         HT_CL_ARGUMENT(n)};
     const size_t local = pickers(d), global = call->tokens * local;
-    return ht_cl_launch(d, task->kernels[0], task->op->name, arguments, HT_COUNT(arguments), 1, &global, &local, error);
+    return ht_cl_launch(d, task, task->kernels[0], task->op->name, arguments, HT_COUNT(arguments), 1, &global, &local,
+                        error);
 }
 
 /* ---- EMBED --------------------------------------------------------------------------------------------------------------- */
@@ -161,8 +164,8 @@ static ht_status embed_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call 
                                             HT_CL_ARGUMENT(w->cols),
                                             HT_CL_ARGUMENT(task->op->scale)};
         const size_t global[2] = {ht_round_up((w->cols + run - 1) / run, d->local), call->tokens};
-        ht_status status =
-            ht_cl_launch(d, task->kernels[0], task->op->name, arguments, HT_COUNT(arguments), 2, global, local, error);
+        ht_status status = ht_cl_launch(d, task, task->kernels[0], task->op->name, arguments, HT_COUNT(arguments), 2,
+                                        global, local, error);
         if (status != HT_OK)
             return status;
     }
@@ -225,7 +228,7 @@ static ht_status rope_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
                                         HT_CL_ARGUMENT(op->eps),
                                         HT_CL_ARGUMENT(norms)};
     const size_t local[2] = {rope_items(d), 1}, global[2] = {(heads + 2 * kv_heads) * local[0], call->tokens};
-    return ht_cl_launch(d, kernel, op->name, arguments, HT_COUNT(arguments), 2, global, local, error);
+    return ht_cl_launch(d, task, kernel, op->name, arguments, HT_COUNT(arguments), 2, global, local, error);
 }
 
 const ht_cl_op_row ht_cl_ops[HT_OP_KINDS] = {

@@ -344,6 +344,17 @@ ht_status ht_cl_kernel(ht_cl_device *d, const char *source, const char *name, co
     return HT_OK;
 }
 
+ht_status ht_cl_kernel_copy(ht_cl_device *d, cl_kernel kernel, cl_kernel *copy, ht_error *error) {
+    for (size_t i = 0; i < d->n_programs; i++)
+        for (size_t k = 0; k < d->programs[i].n_kernels; k++)
+            if (d->programs[i].kernels[k].kernel == kernel) {
+                cl_int code;
+                *copy = d->cl->CreateKernel(d->programs[i].program, d->programs[i].kernels[k].name, &code);
+                return ht_cl_check(code, d->caps.name, "clCreateKernel", error);
+            }
+    return ht_fail(error, HT_ERROR_ARGUMENT, "%s: no such kernel", d->caps.name);
+}
+
 void ht_cl_programs_release(ht_cl_device *d) {
     for (size_t i = 0; i < d->n_programs; i++) {
         for (size_t k = 0; k < d->programs[i].n_kernels; k++)

@@ -197,9 +197,9 @@ static ht_status time_launches(bench *b, const trial *t, size_t repeats, double 
     const double start = ht_seconds();
     ht_status status = HT_OK;
     for (size_t i = 0; i < repeats && !status; i++) {
-        const ht_task *task = b->tasks[b->next++ % b->n_tasks];
-        status = ht_cl_matmul_launch(b->d, &t->choice, &task->segments[b->segment].weights, &b->in, &b->out, b->tokens,
-                                     task->op->name, error);
+        ht_task *task = b->tasks[b->next++ % b->n_tasks];
+        status = ht_cl_matmul_launch(b->d, task, &t->choice, &task->segments[b->segment].weights, &b->in, &b->out,
+                                     b->tokens, task->op->name, error);
     }
     if (!status)
         status = ht_cl_check(b->d->cl->Finish(b->d->queue), b->d->caps.name, "clFinish", error);
@@ -291,9 +291,9 @@ static ht_status tune_segment(bench *b, ht_tuned *result, ht_error *error) {
         kernel_text(best->row, result->kernel, sizeof result->kernel);
     }
     if (b->in_region.memory)
-        d->cl->ReleaseMemObject(b->in_region.memory);
+        ht_cl_drop(d, b->in_region.memory);
     if (b->out_region.memory)
-        d->cl->ReleaseMemObject(b->out_region.memory);
+        ht_cl_drop(d, b->out_region.memory);
     b->in_region.memory = b->out_region.memory = NULL;
     return status;
 }

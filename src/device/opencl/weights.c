@@ -70,7 +70,7 @@ ht_status ht_cl_share(ht_cl_device *d, const void *host, uint64_t kind, const vo
         if (status != HT_OK)
             return status;
         if ((status = add_shared(d, host, kind, made, bytes, error)) != HT_OK) {
-            d->cl->ReleaseMemObject(made);
+            ht_cl_drop(d, made);
             return status;
         }
     }
@@ -88,7 +88,7 @@ void ht_cl_unshare(ht_cl_device *d, cl_mem memory) {
             d->shared[i] = d->shared[--d->n_shared];
             break;
         }
-    d->cl->ReleaseMemObject(memory);
+    ht_cl_drop(d, memory);
 }
 
 /* ---- packing --------------------------------------------------------------------------------------------------------- */
