@@ -3,7 +3,7 @@
  *
  * Failures are put into the table of functions that devices call through. That operators compute the right numbers is
  * what tests/ops shows. */
-#include "device/opencl/opencl.h"
+#include "device/opencl/matmul.h"
 #include "unit/test.h"
 
 #if HT_HAVE_OPENCL
@@ -19,6 +19,9 @@ extern char **environ;
 #define COLS 64
 #define TOKENS 5
 #define STRIDE 320 /* of both slots */
+#define PAGES (((size_t)TOKENS * STRIDE * sizeof(float) + 4095) / 4096 * 4096)
+#define REGION (TOKENS * STRIDE * sizeof(float)) /* of each: ends with the last row's stride */
+#define FIRST 16                                 /* column of x where its numbers begin */
 
 static const ht_hparams hparams = {.layers = 1,
                                    .embedding = COLS,
@@ -112,14 +115,18 @@ EVENTS(EnqueueReadBuffer,
        (cl_command_queue q, cl_mem m, cl_bool b, size_t o, size_t s, void *h, cl_uint n, const cl_event *w,
         cl_event *event),
        (q, m, b, o, s, h, n, w, event))
+/* As strict as NVIDIA's driver: whole pitches must lie inside the buffer. */
+static bool whole_pitches(const size_t *origin, const size_t *rows, size_t pitch) {
+    return origin[0] + rows[1] * pitch <= REGION;
+}
 EVENTS(EnqueueWriteBufferRect,
        (cl_command_queue q, cl_mem m, cl_bool b, const size_t *o, const size_t *ho, const size_t *r, size_t rp,
         size_t sp, size_t hrp, size_t hsp, const void *h, cl_uint n, const cl_event *w, cl_event *event),
-       (q, m, b, o, ho, r, rp, sp, hrp, hsp, h, n, w, event))
+       (whole_pitches(o, r, rp) ? q : NULL, m, b, o, ho, r, rp, sp, hrp, hsp, h, n, w, event))
 EVENTS(EnqueueReadBufferRect,
        (cl_command_queue q, cl_mem m, cl_bool b, const size_t *o, const size_t *ho, const size_t *r, size_t rp,
         size_t sp, size_t hrp, size_t hsp, void *h, cl_uint n, const cl_event *w, cl_event *event),
-       (q, m, b, o, ho, r, rp, sp, hrp, hsp, h, n, w, event))
+       (whole_pitches(o, r, rp) ? q : NULL, m, b, o, ho, r, rp, sp, hrp, hsp, h, n, w, event))
 EVENTS(EnqueueMarkerWithWaitList, (cl_command_queue q, cl_uint n, const cl_event *w, cl_event *event), (q, n, w, event))
 FAILS(BuildProgram,
       (cl_program p, cl_uint n, const cl_device_id *d, const char *o, void(CL_CALLBACK *f)(cl_program, void *),
@@ -231,7 +238,6 @@ static ht_op matmul = {.kind = HT_OP_MATMUL,
                        .n_parts = 1};
 static const ht_slice whole = {0, ROWS, 0, COLS};
 static float *x, *y; /* [TOKENS][STRIDE] each, in pages of their own */
-#define PAGES (((size_t)TOKENS * STRIDE * sizeof(float) + 4095) / 4096 * 4096)
 
 static void make_numbers(void) {
     for (int r = 0; r < ROWS; r++)
@@ -247,7 +253,7 @@ static void make_numbers(void) {
     y = ht_pages_alloc(PAGES);
     for (int t = 0; t < TOKENS; t++)
         for (int c = 0; c < COLS; c++)
-            x[t * STRIDE + c] = (float)((t * 13 + c * 5) % 17 - 8) / 32;
+            x[t * STRIDE + FIRST + c] = (float)((t * 13 + c * 5) % 17 - 8) / 32;
 }
 
 /* All these numbers are sums of few bits: exact in float32 whatever the order. */
@@ -256,7 +262,7 @@ static void check_numbers(void) {
         for (int r = 0; r < ROWS; r++) {
             double sum = 0;
             for (int c = 0; c < COLS; c++)
-                sum += (double)x[t * STRIDE + c] * (double)weights[r][c];
+                sum += (double)x[t * STRIDE + FIRST + c] * (double)weights[r][c];
             if ((double)y[t * STRIDE + r] != sum)
                 fail_msg("token %d, row %d: %g, not %g", t, r, (double)y[t * STRIDE + r], sum);
         }
@@ -275,12 +281,12 @@ static ht_status set_up(scene *s, const char *spec, ht_error *error) {
     if (status)
         return status;
     const ht_device_ops *ops = s->d->base.ops;
-    s->slots[HT_SLOT_NORMED] = (ht_view){x, STRIDE};
+    s->slots[HT_SLOT_NORMED] = (ht_view){x + FIRST, STRIDE};
     s->slots[HT_SLOT_FFN] = (ht_view){y, STRIDE};
-    if ((status = ops->import(&s->d->base, x, PAGES, error)))
+    if ((status = ops->import(&s->d->base, x, REGION, error)))
         return status;
     s->has_x = true;
-    if ((status = ops->import(&s->d->base, y, PAGES, error)))
+    if ((status = ops->import(&s->d->base, y, REGION, error)))
         return status;
     s->has_y = true;
     if ((status = ops->prepare(&s->d->base, &matmul, &whole, &s->task, error))) {
@@ -553,6 +559,45 @@ static void test_kernel_names(void **state) {
     close_device(d);
 }
 
+/* ---- the search for tiles ------------------------------------------------------------------------------------------------ */
+
+/* What a search found is used by devices opened later; a file that is damaged or has strange kernels is not. */
+static void test_tune(void **state) {
+    ht_error error = {0};
+    scene s;
+    ht_tuned found;
+    check(set_up(&s, "opencl:0:variant=simt", &error), &error);
+    const ht_cl_form form = s.task->segments[0].weights.form;
+    assert_null(ht_cl_tuned(s.d, &form, ROWS, COLS, TOKENS));
+    check(s.d->base.ops->tune(&s.d->base, &s.task, 1, TOKENS, &found, &error), &error);
+    assert_true(found.tried > 2 && found.seconds > 0 && found.by_rule >= found.seconds);
+    assert_non_null(strstr(found.path, test_folder));
+    tear_down(&s);
+
+    ht_cl_device *d;
+    check(open_device("opencl:0:variant=simt", &d, &error), &error);
+    const ht_cl_matmul_row *row = ht_cl_tuned(d, &form, ROWS, COLS, TOKENS);
+    assert_non_null(row);
+    assert_non_null(strstr(found.kernel, row->options));
+    assert_ptr_equal(ht_cl_tuned(d, &form, ROWS, COLS, TOKENS + 1), row); /* near enough */
+    assert_null(ht_cl_tuned(d, &form, ROWS, COLS, 100 * TOKENS));         /* too far */
+    assert_null(ht_cl_tuned(d, &form, ROWS + 16, COLS, TOKENS));          /* another shape */
+    close_device(d);
+    check(play("opencl:0:variant=simt", HT_SYNC_AUTO, &error), &error);
+    check(open_device("opencl:0:variant=vector", &d, &error), &error); /* other kernels: a file of its own */
+    assert_null(ht_cl_tuned(d, &form, ROWS, COLS, TOKENS));
+    close_device(d);
+
+    static const char *const damaged[] = {"", "{", "[]", "{\"device\": \"another\", \"tiles\": []}",
+                                          "{\"tiles\": [{\"form\": 3}]}"};
+    for (size_t i = 0; i < HT_COUNT(damaged); i++) {
+        check(ht_file_write(found.path, damaged[i], strlen(damaged[i]), &error), &error);
+        check(open_device("opencl:0:variant=simt", &d, &error), &error);
+        assert_null(d->tiles);
+        close_device(d);
+    }
+}
+
 /* ---- other processes --------------------------------------------------------------------------------------------------- */
 
 /* Starts this program again to do `what` (main); its process. */
@@ -775,10 +820,10 @@ static void test_small_buffers(void **state) {
         tear_down(&s);
         check(play(specs[i], HT_SYNC_EVENT, &error), &error);
     }
-    largest = 8000; /* slots no longer fit */
-    fails(set_up(&s, "opencl:0", &error), HT_ERROR_DEVICE, &error, "8000");
+    largest = 6000; /* slots no longer fit */
+    fails(set_up(&s, "opencl:0", &error), HT_ERROR_DEVICE, &error, "6000");
     char size[32];
-    snprintf(size, sizeof size, "%zu", PAGES);
+    snprintf(size, sizeof size, "%zu", REGION);
     assert_non_null(strstr(error.text, size));
     tear_down(&s);
     assert_int_equal(alive, 0);
@@ -868,6 +913,7 @@ int main(int argc, char **argv) {
         CACHED(test_progress_can_cancel),
         CACHED(test_build_failure),
         CACHED(test_kernel_names),
+        CACHED(test_tune),
         cmocka_unit_test(test_no_platform),
         cmocka_unit_test(test_no_loader),
         WATCHED(test_play),

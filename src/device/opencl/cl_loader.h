@@ -21,11 +21,11 @@
     X(GetPlatformIDs) X(GetPlatformInfo) X(GetDeviceIDs) X(GetDeviceInfo) X(CreateSubDevices) X(ReleaseDevice) \
     X(CreateContext) X(ReleaseContext) X(CreateCommandQueue) X(ReleaseCommandQueue) X(Flush) X(Finish) \
     X(CreateProgramWithSource) X(CreateProgramWithBinary) X(BuildProgram) X(GetProgramInfo) X(GetProgramBuildInfo) \
-    X(ReleaseProgram) X(CreateKernel) X(SetKernelArg) X(GetKernelWorkGroupInfo) X(ReleaseKernel) \
-    X(CreateBuffer) X(CreateSubBuffer) X(ReleaseMemObject) X(EnqueueMapBuffer) X(EnqueueUnmapMemObject) \
+    X(ReleaseProgram) X(CreateKernel) X(SetKernelArg) X(ReleaseKernel) \
+    X(CreateBuffer) X(ReleaseMemObject) X(EnqueueMapBuffer) X(EnqueueUnmapMemObject) \
     X(EnqueueReadBuffer) X(EnqueueWriteBuffer) X(EnqueueReadBufferRect) X(EnqueueWriteBufferRect) \
     X(EnqueueNDRangeKernel) X(EnqueueMarkerWithWaitList) X(WaitForEvents) X(GetEventInfo) X(SetEventCallback) \
-    X(CreateUserEvent) X(SetUserEventStatus) X(ReleaseEvent)
+    X(ReleaseEvent)
 /* clang-format on */
 
 typedef struct ht_cl {

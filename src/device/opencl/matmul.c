@@ -31,41 +31,47 @@
 #define RECORDS 64 /* work-items of a group of its pack_acts */
 /* clang-format on */
 
-/* Of equal cost (see cost below) the first is taken. */
+/* Of equal cost (see cost below) the first is taken. Speeds of SIMT rows are an H100's; what differs elsewhere is found by
+ * measuring (tune.c). */
 static const ht_cl_matmul_row table[] = {
     {"matmul_vector", "matvec_vector", "-DTOKENS=1", HT_CL_VECTOR, 1, 1, 32, 1, 1, 100, 0, 1, {1, 1}, 0},
     {"matmul_vector", "matvec_vector", "-DTOKENS=2", HT_CL_VECTOR, 1, 2, 32, 2, 1, 100, 0, 1, {1, 1}, 0},
     {"matmul_vector", "matvec_vector", "-DTOKENS=4", HT_CL_VECTOR, 1, 4, 16, 4, 1, 100, 0, 1, {1, 1}, 0},
     {"matmul_vector", "matmul_vector", "-DTILE=12 -DRUN=8", HT_CL_VECTOR, 2, MANY, 32, 12, 8, 100, 1, 1, {1, 1}, 0},
-    MATVEC(1, 1, 16, 2, 90),
-    MATVEC(1, 1, 16, 4, 100),
-    MATVEC(1, 1, 16, 1, 70),
-    MATVEC(1, 1, 32, 1, 70),
-    MATVEC(1, 1, 32, 2, 90),
-    MATVEC(1, 1, 32, 4, 100),
-    MATVEC(1, 1, 64, 1, 70),
-    MATVEC(1, 1, 64, 2, 90),
-    MATVEC(2, 2, 16, 2, 100),
-    MATVEC(4, 4, 16, 1, 90),
-    MATVEC(4, 4, 16, 2, 100),
-    MATVEC(8, 8, 16, 1, 90),
-    MATVEC(8, 8, 16, 2, 100),
-    MATMUL(128, 128, 8, 8, 100),
-    MATMUL(128, 64, 8, 4, 90),
-    MATMUL(64, 64, 8, 4, 80),
-    MATMUL(128, 32, 8, 4, 75),
-    MATMUL(64, 32, 4, 4, 65),
-    MATMUL(32, 32, 4, 4, 50),
-    MATVEC_INT8(1, 1, 16, 2, 130),
-    MATVEC_INT8(1, 1, 32, 2, 130),
-    MATVEC_INT8(2, 2, 16, 2, 130),
-    MATVEC_INT8(4, 4, 16, 2, 130),
-    MATVEC_INT8(8, 8, 16, 1, 130),
-    MATMUL_INT8(128, 128, 8, 8, 140),
-    MATMUL_INT8(128, 64, 8, 4, 120),
-    MATMUL_INT8(64, 64, 8, 4, 110),
-    MATMUL_INT8(128, 32, 8, 4, 100),
-    MATMUL_INT8(32, 32, 4, 4, 70),
+    MATVEC(1, 1, 16, 2, 100),
+    MATVEC(1, 1, 32, 2, 102),
+    MATVEC(1, 1, 16, 4, 97),
+    MATVEC(1, 1, 32, 4, 90),
+    MATVEC(1, 1, 64, 2, 80),
+    MATVEC(1, 1, 32, 1, 75),
+    MATVEC(1, 1, 16, 1, 60),
+    MATVEC(2, 2, 16, 2, 170),
+    MATVEC(2, 2, 32, 2, 165),
+    MATVEC(4, 4, 16, 2, 180),
+    MATVEC(4, 4, 32, 2, 175),
+    MATVEC(4, 4, 16, 1, 115),
+    MATVEC(8, 8, 16, 2, 220),
+    MATVEC(8, 8, 16, 1, 190),
+    MATMUL(128, 128, 8, 8, 530),
+    MATMUL(128, 64, 8, 4, 500),
+    MATMUL(64, 64, 8, 4, 490),
+    MATMUL(128, 32, 8, 4, 460),
+    MATMUL(64, 32, 4, 4, 430),
+    MATMUL(32, 32, 4, 4, 400),
+    MATVEC_INT8(1, 1, 16, 2, 125),
+    MATVEC_INT8(1, 1, 32, 2, 125),
+    MATVEC_INT8(1, 1, 64, 2, 100),
+    MATVEC_INT8(2, 2, 16, 2, 235),
+    MATVEC_INT8(2, 2, 32, 2, 235),
+    MATVEC_INT8(4, 4, 16, 2, 370),
+    MATVEC_INT8(4, 4, 32, 2, 370),
+    MATVEC_INT8(8, 8, 16, 1, 450),
+    MATVEC_INT8(8, 8, 16, 2, 470),
+    MATMUL_INT8(128, 128, 8, 8, 1000),
+    MATMUL_INT8(128, 64, 8, 4, 1000),
+    MATMUL_INT8(64, 64, 8, 4, 950),
+    MATMUL_INT8(128, 32, 8, 4, 1100),
+    MATMUL_INT8(32, 32, 4, 4, 720),
 };
 
 int ht_cl_matmul_candidates(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols, size_t tokens,
@@ -100,11 +106,14 @@ static size_t count_parts(const ht_cl_device *d, const ht_cl_matmul_row *row, si
 }
 
 /* Work of all tiles, what they waste included, and no less than a full device would do: one that is not full takes as
- * long. */
+ * long, and so does a last round of groups that does not fill it. Packing activations costs another launch, which weighs
+ * as much as this many weights at speed 1. */
+#define PACK_WEIGHTS 112000.0
 static double cost(const ht_cl_device *d, const ht_cl_matmul_row *row, size_t rows, size_t cols, size_t tokens) {
-    const double parts = (double)count_parts(d, row, rows, cols, tokens);
-    const double groups = (double)count_tiles(row, rows, tokens) * parts, full = (double)full_groups(d, row);
-    return (groups > full ? groups : full) / parts * row->tile_rows * row->tile_tokens / row->speed;
+    const size_t parts = count_parts(d, row, rows, cols, tokens), full = full_groups(d, row);
+    const size_t groups = ht_round_up(count_tiles(row, rows, tokens) * parts, row->features & HT_CL_SIMT ? full : 1);
+    return (double)ht_max_size(groups, full) / (double)parts * row->tile_rows * row->tile_tokens / row->speed +
+           (row->packed > 1 ? PACK_WEIGHTS / (double)cols : 0);
 }
 
 const ht_cl_matmul_row *ht_cl_matmul_by_rule(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,

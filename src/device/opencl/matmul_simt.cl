@@ -91,6 +91,11 @@ static inline float4 read4(__global const float *x, bool aligned) {
  * all its blocks, so that what is read of x serves BLOCKS rows (to a warp, reading the same 16 bytes of x costs as much as
  * reading 512 different ones). Built with TOKENS, LANES, BLOCKS. */
 
+#ifndef UNROLL /* groups of columns whose weights are on their way at once */
+#define UNROLL (TOKENS == 1 ? 4 : 2)
+#endif
+#define PRAGMA_(x) _Pragma(#x)
+#define PRAGMA(x) PRAGMA_(x)
 #define EACH_TOKEN _Pragma("unroll") for (uint t = 0; t < TOKENS; t++)
 #define EACH_BLOCK _Pragma("unroll") for (uint b = 0; b < BLOCKS; b++)
 #define EACH EACH_BLOCK EACH_TOKEN
@@ -161,7 +166,7 @@ __kernel __attribute__((reqd_work_group_size(16, LANES, 1))) void matvec_simt(
         }
     }
 #else
-#pragma unroll 2
+    PRAGMA(unroll UNROLL)
     for (uint g = lane; g < whole; g += LANES) {
         uint4 words[BLOCKS];
         float part[BLOCKS][TOKENS], total[TOKENS];

@@ -222,6 +222,12 @@ ht_status ht_cl_find_places(ht_cl_device *d, const ht_task *task, const ht_bindi
  * queue's order. */
 static ht_status move(ht_cl_device *d, const ht_cl_region *r, size_t offset, size_t width, size_t rows, size_t pitch,
                       bool to_device, ht_error *error) {
+    /* Drivers want whole pitches inside the buffer (NVIDIA's refuses others), though the last row needs no more than its
+     * width: it goes by itself then. */
+    if (rows > 1 && width != pitch && offset + rows * pitch > r->bytes) {
+        ht_status status = move(d, r, offset, width, rows - 1, pitch, to_device, error);
+        return status ? status : move(d, r, offset + (rows - 1) * pitch, width, 1, pitch, to_device, error);
+    }
     cl_event event = NULL, *wanted = d->want_event ? &event : NULL;
     cl_int code;
     if (rows == 1 || width == pitch) {

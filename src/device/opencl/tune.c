@@ -130,6 +130,7 @@ static bool parse_form(const char *text, ht_cl_form *form) {
         return false;
     form->half_scales = halves;
     form->mins = mins;
+    form->group = form->bits < 16 ? form->group : 0; /* floats have no scales; the option is a number for them too */
     char again[256];
     ht_cl_form_options(form, again, sizeof again);
     return strcmp(again, text) == 0;
