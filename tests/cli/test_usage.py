@@ -3,8 +3,8 @@ import pytest
 
 pytestmark = pytest.mark.check
 
-COMMANDS = ["devices", "inspect", "tokenize", "run", "score", "chat", "perplexity", "quantize", "bench"]
-WITH_MODEL = [name for name in COMMANDS if name not in ("devices", "quantize")]
+COMMANDS = ["devices", "inspect", "tokenize", "run", "score", "chat", "perplexity", "quantize", "bench", "profile"]
+WITH_MODEL = [name for name in COMMANDS if name not in ("devices", "quantize", "profile")]
 OPTIONS = {
     "devices": ["--openvino", "--onnxruntime"],
     "inspect": [],
@@ -16,6 +16,7 @@ OPTIONS = {
     "perplexity": ["-f, --file", "--reference"],
     "quantize": [],
     "bench": ["--prompt", "--gen", "-r, "],
+    "profile": ["--quick", "--devices", "--precision"],
 }
 COMMON = ["--threads", "--quiet", "--log-level", "--help"]
 DEVICE = ["--devices", "--strategy", "--precision", "--sync", "--npu-memory", "--openvino", "--onnxruntime"]
@@ -62,7 +63,7 @@ def test_unknown_option_is_named(hetero, command):
     hetero(command, "x", "-z").refuses("'-z'")
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "devices"])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("devices", "profile")])
 def test_missing_argument_is_named(hetero, command):
     hetero(command).refuses("IN is missing" if command == "quantize" else "MODEL is missing")
 
