@@ -737,10 +737,14 @@ static cl_int CL_API_CALL frozen_GetEventInfo(cl_event e, cl_event_info i, size_
     *(cl_int *)v = event_state;
     return CL_SUCCESS;
 }
+static void(CL_CALLBACK *late_call)(cl_event, cl_int, void *); /* one that a driver which hangs still owes us */
+static void *late_user;
 static cl_int CL_API_CALL frozen_SetEventCallback(cl_event e, cl_int t, void(CL_CALLBACK *f)(cl_event, cl_int, void *),
                                                   void *u) {
     if (event_state <= CL_COMPLETE)
         f(e, event_state, u);
+    else
+        late_call = f, late_user = u;
     return CL_SUCCESS;
 }
 
@@ -787,6 +791,9 @@ static void test_hanging_event(void **state) {
         fails(submit(&s, some[i], &ticket, &error), HT_ERROR_DEVICE, &error, "opencl:0");
         tear_down(&s);
         assert_true(ht_seconds() - before < 8);
+        if (late_call) /* after the device has gone */
+            late_call(NULL, CL_COMPLETE, late_user);
+        late_call = NULL;
     }
 }
 
@@ -879,6 +886,12 @@ static void test_session(void **state) {
         assert_int_equal(alive, 0);
     }
     ht_model_close(model);
+}
+
+/* Drivers keep what their compiler made until the process ends, and not always where LeakSanitizer looks. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void) {
+    return "leak:libpocl\nleak:libLLVM\nleak:libclang\n";
 }
 
 #define CACHED(test) cmocka_unit_test_setup_teardown(test, make_cache, remove_cache)

@@ -59,6 +59,7 @@ struct ht_cl_queue_state {
     pthread_cond_t wake;
     ht_ticket called_back;
     int outstanding; /* callbacks that have not come yet */
+    bool abandoned;  /* the device is closed: the last callback frees this */
 };
 
 static void nap(long nanoseconds) {
@@ -83,6 +84,12 @@ ht_status ht_cl_queue_create(ht_cl_device *d, double limit, ht_error *error) {
     return ht_cl_check(code, d->caps.name, "clCreateCommandQueue", error);
 }
 
+static void free_state(struct ht_cl_queue_state *q) {
+    pthread_cond_destroy(&q->wake);
+    pthread_mutex_destroy(&q->lock);
+    free(q);
+}
+
 void ht_cl_queue_release(ht_cl_device *d) {
     struct ht_cl_queue_state *q = d->state;
     if (!q)
@@ -99,18 +106,17 @@ void ht_cl_queue_release(ht_cl_device *d) {
         d->cl->ReleaseMemObject(q->flag);
     if (d->queue)
         d->cl->ReleaseCommandQueue(d->queue);
-    /* Callbacks come on the driver's own threads, a little after Finish; of a driver that hangs they may never come, and
-     * then what they would write to is left to them. */
+    /* Callbacks come on the driver's own threads, a little after Finish; of a driver that hangs they may come late, or
+     * never: what they write to is then left to the last of them. */
     for (int i = 0; i < 100; i++) {
         pthread_mutex_lock(&q->lock);
-        const int outstanding = q->outstanding;
+        const bool last = i == 99, done = q->outstanding == 0;
+        q->abandoned = last && !done;
         pthread_mutex_unlock(&q->lock);
-        if (outstanding == 0) {
-            pthread_cond_destroy(&q->wake);
-            pthread_mutex_destroy(&q->lock);
-            free(q);
+        if (done)
+            free_state(q);
+        if (done || last)
             return;
-        }
         nap(1000000);
     }
 }
@@ -297,11 +303,14 @@ typedef struct call_back_data {
 
 static void CL_CALLBACK called_back(cl_event event, cl_int state, void *user) {
     call_back_data *data = user;
-    pthread_mutex_lock(&data->state->lock);
-    data->state->called_back = ht_max_size(data->state->called_back, data->ticket);
-    data->state->outstanding--;
-    pthread_cond_broadcast(&data->state->wake);
-    pthread_mutex_unlock(&data->state->lock);
+    struct ht_cl_queue_state *q = data->state;
+    pthread_mutex_lock(&q->lock);
+    q->called_back = ht_max_size(q->called_back, data->ticket);
+    const bool mine = --q->outstanding == 0 && q->abandoned; /* the device is closed, and nobody else is left */
+    pthread_cond_broadcast(&q->wake);
+    pthread_mutex_unlock(&q->lock);
+    if (mine)
+        free_state(q);
     free(data);
 }
 
