@@ -537,9 +537,11 @@ static size_t token_grain(size_t tokens) {
 static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
                             size_t n_after, ht_ticket *ticket, ht_error *error) {
     cpu_device *cpu = (cpu_device *)device;
-    static const ht_pool_function per_token[HT_OP_KINDS] = {
-        [HT_OP_EMBED] = embed_item, [HT_OP_NORM] = norm_item, [HT_OP_ROPE] = rope_item, [HT_OP_GLU] = glu_item,
-        [HT_OP_ARGMAX] = argmax_item};
+    static const ht_pool_function per_token[HT_OP_KINDS] = {[HT_OP_EMBED] = embed_item,
+                                                            [HT_OP_NORM] = norm_item,
+                                                            [HT_OP_ROPE] = rope_item,
+                                                            [HT_OP_GLU] = glu_item,
+                                                            [HT_OP_ARGMAX] = argmax_item};
     if (binding->tokens > cpu->max_tokens)
         return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: %zu tokens at once, opened for %zu", binding->tokens,
                        cpu->max_tokens);

@@ -308,7 +308,7 @@ static ht_status add_segments(ht_cl_device *d, ht_task *task, const ht_cl_form *
     const size_t first = task->slice.reduction_begin, cols = task->slice.reduction_end - first;
     const size_t bits = form->bits == 17 ? 16 : (size_t)form->bits;
     const size_t block = HT_CL_BLOCK * ht_round_up(cols, 32) * bits / 8; /* codes: larger than scales and minimums */
-    const size_t most = (size_t)(d->largest / block) * HT_CL_BLOCK;
+    const size_t most = block ? (size_t)(d->largest / block) * HT_CL_BLOCK : 0;
     if (!most)
         return ht_fail(error, HT_ERROR_DEVICE,
                        "%s: %s: %d rows of weights are %zu bytes, but the device takes at most "

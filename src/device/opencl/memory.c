@@ -40,7 +40,7 @@ ht_status ht_cl_upload(ht_cl_device *d, const void *data, size_t bytes, const ch
     if (status)
         return status;
     cl_int code = d->cl->EnqueueWriteBuffer(d->queue, made, CL_TRUE, 0, bytes, data, 0, NULL, NULL);
-    if ((status = ht_cl_check(code, d->caps.name, "clEnqueueWriteBuffer", error))) {
+    if (ht_cl_check(code, d->caps.name, "clEnqueueWriteBuffer", error) != HT_OK) {
         ht_cl_drop(d, made);
         return ht_error_prefix(error, "%s", what);
     }

@@ -171,8 +171,8 @@ static ht_status probe_flag(ht_cl_device *d, ht_error *error) {
     if (!status)
         status = ht_cl_buffer(d, 4, CL_MEM_READ_WRITE, "flag", &sink, error);
     int seen = 0;
-    for (cl_uint i = 1; i <= 4 && !status; i++) { /* the first compiles */
-        const cl_uint rounds = 4000000;           /* some milliseconds */
+    for (cl_uint i = 1; i <= 4 && !status && q->flag_host; i++) { /* the first compiles */
+        const cl_uint rounds = 4000000;                           /* some milliseconds */
         *q->flag_host = 0;
         const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(sink), HT_CL_ARGUMENT(rounds)};
         if ((status = launch_raise(d, i, error)))
@@ -191,7 +191,7 @@ static ht_status probe_flag(ht_cl_device *d, ht_error *error) {
     }
     if (sink)
         d->cl->ReleaseMemObject(sink);
-    if (!status) { /* what it raised is no ticket of anyone's */
+    if (!status && q->flag_host) { /* what it raised is no ticket of anyone's */
         *q->flag_host = 0;
         q->flag_probe = seen >= 3 ? SEEN : NOT_SEEN;
     }

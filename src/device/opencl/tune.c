@@ -281,13 +281,13 @@ static ht_status tune_segment(bench *b, ht_tuned *result, ht_error *error) {
         if (!best || trials[i].median < best->median)
             best = &trials[i];
     }
-    if (best && best->median > MARGIN * rule->median)
+    if (best && rule && best->median > MARGIN * rule->median)
         best = rule;
     if (!status && best) {
         const tile t = {w->form, w->rows, w->cols, b->tokens, best->row, best->median};
         status = put_tile(d, &t, error);
         result->seconds += best->median;
-        result->by_rule += rule->median;
+        result->by_rule += rule ? rule->median : best->median;
         result->tried += n;
         kernel_text(best->row, result->kernel, sizeof result->kernel);
     }
