@@ -1,6 +1,6 @@
 /* Every operator on every device against a scalar reference in double precision: op x type x shape x tokens x device.
  *
- * usage: test_ops [--small] [DEVICE ...]   default: the CPU once for each instruction set
+ * usage: test_ops [--small] [DEVICE ...]   default: the CPU once for each instruction set, the first OpenCL device
  *   --small: few and small shapes, in memory that ends where the values do: for emulators that check every access
  *
  * Bounds. A float32 dot product of n terms errs by about eps * sqrt(n) * |x|.|w| when errors are independent; BOUND_EPS
@@ -430,8 +430,9 @@ static void test_embed(bench *b) {
 
 /* ---- devices ----------------------------------------------------------------------------------------------------------------------- */
 
-static const char *specs[16] = {"cpu:isa=scalar", "cpu:isa=avx2", "cpu:isa=avx512"};
-static size_t n_specs = 3;
+static const char *specs[16] = {"cpu:isa=scalar", "cpu:isa=avx2", "cpu:isa=avx512", "opencl:0",
+                                "opencl:0:variant=simt:int8=on"};
+static size_t n_specs = 5;
 
 static void test_device(const char *spec, ht_precision precision) {
     static const ht_hparams shapes[] = {{.layers = 1,

@@ -3,12 +3,14 @@
  *
  * Failures are put into the table of functions that devices call through. That operators compute the right numbers is
  * what tests/ops shows. */
+#define _GNU_SOURCE /* sched_getaffinity */
 #include "device/opencl/matmul.h"
 #include "unit/test.h"
 
 #if HT_HAVE_OPENCL
 #include <fcntl.h>
 #include <math.h>
+#include <sched.h>
 #include <spawn.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -857,6 +859,37 @@ static void test_zero_copy(void **state) {
     tear_down(&s);
 }
 
+/* cpus=1: the thread that computes may run on core 1 alone. */
+static void test_cores(void **state) {
+    ht_error error = {0};
+    scene s;
+    ht_ticket ticket;
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
+        print_message("skipped: one core\n");
+        return;
+    }
+    if (set_up(&s, "opencl:0:cpus=1", &error) == HT_ERROR_ARGUMENT) {
+        print_message("skipped: %s\n", error.text); /* a real GPU */
+        tear_down(&s);
+        return;
+    }
+    assert_non_null(s.task);
+    assert_int_equal(s.d->caps.cores, 2);
+    assert_int_equal(s.d->units, 1);
+    check(submit(&s, HT_SYNC_FINISH, &ticket, &error), &error);
+    check(s.d->base.ops->wait(&s.d->base, ticket, HT_SYNC_FINISH, &error), &error);
+    DIR *all = opendir("/proc/self/task");
+    int pinned = 0;
+    for (struct dirent *entry; all && (entry = readdir(all));) {
+        cpu_set_t set;
+        pinned += entry->d_name[0] != '.' && sched_getaffinity(atoi(entry->d_name), sizeof set, &set) == 0 &&
+                  CPU_COUNT(&set) == 1 && CPU_ISSET(1, &set);
+    }
+    closedir(all);
+    assert_int_equal(pinned, 1);
+    tear_down(&s);
+}
+
 /* ---- a session --------------------------------------------------------------------------------------------------------- */
 
 /* The device dies in the middle of a prefill, or of decoding: the session says so, then and later, and can be closed. */
@@ -936,6 +969,7 @@ int main(int argc, char **argv) {
         WATCHED(test_hanging_event),
         WATCHED(test_small_buffers),
         WATCHED(test_zero_copy),
+        WATCHED(test_cores),
         WATCHED(test_session),
     };
     const int result = cmocka_run_group_tests(tests, NULL, NULL);
