@@ -20,8 +20,9 @@ typedef uint64_t ht_ticket; /* 0: nothing, always complete */
 typedef enum ht_device_kind { HT_DEVICE_CPU, HT_DEVICE_GPU, HT_DEVICE_NPU } ht_device_kind;
 
 /* Which part of an operator a task computes. Rows are output features of a MATMUL; the reduction range is a range of its
- * columns (a partial sum unless it is all of them). A slice of another operator is whole: all zeros; one of a
- * MATMUL names its rows and columns. Tokens are chosen at submit. */
+ * columns (a partial sum unless it is all of them; a bias belongs to the one that begins at 0). Rows of an FFN are features
+ * of its hidden layer: what it gives is whole rows of the output, a partial sum unless it has all features. A slice of
+ * another operator is whole: all zeros. Tokens are chosen at submit. */
 typedef struct ht_slice {
     size_t row_begin, row_end;
     size_t reduction_begin, reduction_end;

@@ -45,6 +45,25 @@ size_t ht_op_cols(const ht_op *op) {
     return op->n_parts > 0 ? op->parts[0].cols : 0;
 }
 
+bool ht_op_ffn(const ht_op *ops, size_t n, ht_op *ffn) {
+    if (n < 3 || ops[0].kind != HT_OP_MATMUL || ops[1].kind != HT_OP_GLU || ops[2].kind != HT_OP_MATMUL ||
+        ops[0].n_parts != 2 || ops[2].n_parts != 1 || ops[0].parts[0].rows != ops[0].parts[1].rows ||
+        ops[0].out != ops[1].in || ops[1].out != ops[2].in)
+        return false;
+    *ffn = (ht_op){.kind = HT_OP_FFN,
+                   .layer = ops[0].layer,
+                   .in = ops[0].in,
+                   .aux = HT_SLOT_NONE,
+                   .out = ops[2].out,
+                   .activation = ops[1].activation,
+                   .members = ops};
+    if (ffn->layer >= 0)
+        snprintf(ffn->name, sizeof ffn->name, "blk.%d.ffn", ffn->layer);
+    else
+        snprintf(ffn->name, sizeof ffn->name, "ffn");
+    return true;
+}
+
 /* A string of the file as a C string in the arena; bytes below space become '?', so that it can be printed. */
 static ht_status keep_string(ht_model *model, ht_string string, const char **out, ht_error *error) {
     char *copy = ht_arena_strndup(&model->arena, string.data ? string.data : "", string.data ? string.bytes : 0);

@@ -205,8 +205,8 @@ static ht_status cpu_open(const ht_device_options *options, ht_device **device, 
 /* ---- preparing ---------------------------------------------------------------------------------------------------------------- */
 
 static const char *cpu_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice) {
-    if (op->kind >= HT_OP_KINDS)
-        return "unknown operator";
+    if (op->kind >= HT_OP_KINDS || op->kind == HT_OP_FFN)
+        return "an operator of several";
     if (slice->reduction_end && op->kind == HT_OP_MATMUL) {
         const size_t grain = ht_forms[ht_form_of(&op->parts[0])].super ? 256 : HT_STEP;
         if (slice->reduction_begin % grain ||
@@ -233,8 +233,8 @@ static void pack_item(void *context, size_t item, int thread) {
 static ht_status pack_part(cpu_device *cpu, const ht_op *op, int part, size_t begin, size_t end, const ht_slice *s,
                            ht_packed *packed, ht_error *error) {
     const ht_matrix *m = &op->parts[part];
-    ht_status status =
-        ht_packed_create(m, begin, end, s->reduction_begin, s->reduction_end, op->bias[part], packed, error);
+    ht_status status = ht_packed_create(m, begin, end, s->reduction_begin, s->reduction_end,
+                                        s->reduction_begin ? NULL : op->bias[part], packed, error);
     if (status)
         return status;
     pack_job job = {m, packed, begin, s->reduction_begin, NULL, ht_round_up(ht_pack_scratch(m), 64)};

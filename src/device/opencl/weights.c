@@ -322,7 +322,7 @@ ht_status ht_cl_weights_create(ht_cl_device *d, const ht_op *op, size_t row, siz
     weights->codes = memory[CODES], weights->scales = memory[SCALES], weights->mins = memory[MINS];
     if (status == HT_OK && !shared)
         status = pack(d, &k, memory, error);
-    if (status == HT_OK)
+    if (status == HT_OK && col == 0)
         status = make_bias(d, &k, &weights->bias, &weights->bytes, error);
     if (status != HT_OK)
         ht_cl_weights_release(d, weights);
