@@ -47,6 +47,8 @@ ht_status ht_grow(void **array, size_t *capacity, size_t need, size_t size, cons
 /* Page-aligned, zeroed, huge pages asked for when large. Freed with ht_pages_free(ptr, same bytes). Counted (below). */
 void *ht_pages_alloc(size_t bytes);
 void ht_pages_free(void *pages, size_t bytes);
+/* Gives memory that was freed back to the system, where the C library can. Milliseconds: after large work only. */
+void ht_memory_trim(void);
 /* Allocations made through this header so far, in the whole process: what the "steady decode allocates nothing" test
  * watches. Counts ht_alloc, ht_grow, ht_pages_alloc, arena blocks and the growth of an ht_text. */
 uint64_t ht_alloc_count(void);
@@ -91,6 +93,11 @@ ht_status ht_file_write(const char *path, const void *data, size_t bytes, ht_err
 /* Where `file` ("opencl/0123.bin") of our cache folder lies: $XDG_CACHE_HOME/hetero, else ~/.cache/hetero. Missing folders
  * are made, for this user alone. HT_ERROR_IO if there is no such place; every caller can do without. */
 ht_status ht_cache_path(const char *file, char *out, size_t capacity, ht_error *error);
+
+/* A hash of bytes, to tell contents apart (not against malice): eight bytes at a time, each word mixed in by xor, multiply
+ * and fold as FNV-1a and its kin do. Begin with HT_HASH_START or with an earlier result. */
+#define HT_HASH_START UINT64_C(0xcbf29ce484222325)
+uint64_t ht_hash(uint64_t hash, const void *data, size_t bytes);
 
 /* Length of the longest prefix of text that ends on a whole UTF-8 character; invalid bytes count as whole. */
 size_t ht_utf8_whole(const char *text, size_t bytes);

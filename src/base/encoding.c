@@ -1,4 +1,4 @@
-/* UTF-8, and fp16 as bits. */
+/* UTF-8, fp16 as bits, hashes. */
 #include "base/base.h"
 
 #include <string.h>
@@ -115,4 +115,17 @@ uint16_t ht_f32_to_f16(float f) {
         half = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f);
     }
     return (uint16_t)(sign | half);
+}
+
+uint64_t ht_hash(uint64_t hash, const void *data, size_t bytes) {
+    const uint8_t *at = data;
+    for (; bytes > 0;) {
+        uint64_t word = 0;
+        const size_t n = ht_min_size(bytes, sizeof word);
+        memcpy(&word, at, n);
+        hash = (hash ^ word ^ (uint64_t)n << 61) * UINT64_C(0x9e3779b97f4a7c15);
+        hash ^= hash >> 29;
+        at += n, bytes -= n;
+    }
+    return hash;
 }

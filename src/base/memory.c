@@ -1,6 +1,9 @@
 /* Allocation: checked, counted, zeroed. Arenas, page blocks, growing text. */
 #include "base/base.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -179,4 +182,10 @@ ht_status ht_text_printf(ht_text *text, ht_error *error, const char *format, ...
 void ht_text_free(ht_text *text) {
     free(text->data);
     *text = (ht_text){0};
+}
+
+void ht_memory_trim(void) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
