@@ -49,12 +49,16 @@ typedef struct ht_binding {
     const ht_kv_layer *kv; /* [layers] */
     size_t position;
     size_t tokens;
+    size_t
+        room; /* rows of the slots, from their data on, that are this submit's to read, and to write where it computes
+                   * whole rows: for padding; less than tokens: none beyond them */
     ht_sync sync; /* for waits on other devices that the submit does itself */
     /* For devices with memory of their own; bit s is slot s, HT_BIT_KV the cache rows of these tokens. Zero is always right,
      * what is set saves transfers. */
     uint32_t resident; /* the newest values are this device's own: nothing to bring in */
     uint32_t kept;     /* nobody else reads them before they are written again: nothing to hand out */
-    bool joined;       /* somebody will wait for this very ticket: make that cheap */
+    bool yields; /* another device computes on the same cores next: threads that would wait for more should sleep */
+    bool joined; /* somebody will wait for this very ticket: make that cheap */
 } ht_binding;
 #define HT_BIT_KV (1u << HT_SLOT_COUNT)
 
@@ -65,9 +69,11 @@ typedef struct ht_device_caps {
     bool unified_memory;
     bool emulated;       /* numbers count, times do not */
     bool runs_in_caller; /* submit computes before it returns: submit it last in a step */
+    bool many_only;      /* slow with one token: decode belongs elsewhere if another device takes the operator */
     const int *lengths;  /* static lengths, ascending; NULL: any length */
     size_t n_lengths;
-    uint64_t cores; /* bit i: occupies core i of the machine */
+    uint64_t graph_bytes; /* of graphs that it may hold (static lengths) */
+    uint64_t cores;       /* bit i: occupies core i of the machine */
 } ht_device_caps;
 
 typedef struct ht_device_options {
@@ -79,6 +85,7 @@ typedef struct ht_device_options {
     size_t max_tokens;         /* most tokens of one submit */
     size_t max_context;
     ht_kv_type kv_type;
+    uint64_t graph_memory;         /* most bytes of static graphs; 0: half of the device's memory */
     ht_progress_function progress; /* NULL: none; long work of opening and preparing, such as compiling kernels */
     void *progress_user;
 } ht_device_options;
@@ -97,6 +104,7 @@ typedef struct ht_tuned {    /* what a search among a device's ways to run a tas
 
 typedef struct ht_device_ops {
     const char *prefix; /* "cpu", "opencl", "openvino": what DEVICE names begin with */
+    bool partial;       /* takes some operators only: the CPU is always beside it */
     /* Appends a row for every device of this runtime, and one unusable row that says why when there is none. */
     ht_status (*list)(ht_device_info **list, size_t *n, ht_error *error);
     ht_status (*open)(const ht_device_options *options, ht_device **device, ht_error *error);
@@ -113,8 +121,10 @@ typedef struct ht_device_ops {
     ht_status (*prepare)(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **task, ht_error *error);
     void (*release)(ht_device *device, ht_task *task);
     size_t (*task_bytes)(const ht_task *task); /* memory its weights hold; for the account */
-    /* Does now what the first submit of `tokens` tokens would have to do: builds graphs, compiles kernels. Optional. */
+    /* Does what the first submit of `tokens` tokens would have to do: builds graphs, compiles kernels. May leave it under
+     * way in the background, and then settle waits for it and says what came of it. Both optional. */
     ht_status (*warm)(ht_device *device, ht_task *task, size_t tokens, ht_error *error);
+    ht_status (*settle)(ht_device *device, ht_task *task, size_t tokens, ht_error *error);
     /* Measures the device's ways to run tasks[0..n), operators that are alike but for their weights and are run in turn,
      * so that weights come from where they do in a model; keeps the quickest for `tokens` tokens of this shape, on disk
      * too: a device that is opened later uses it. Nothing else may be submitted meanwhile. Optional. */
@@ -143,6 +153,8 @@ extern const ht_device_ops *const ht_device_runtimes[]; /* all of the above, NUL
 bool ht_device_next(const char **list, char spec[256]);
 /* Opens "name:option=value:..." (grammar of CLI.md). Fills runtime-independent defaults in *options from `spec`. */
 ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_device **device, ht_error *error);
+/* Does a device of this name take some operators only, whether it is there or not? */
+bool ht_device_is_partial(const char *spec);
 /* Value of `key` in "a=1:b=2"; false if absent. An option whose key is not in the NULL-terminated `known` is an error. */
 bool ht_device_option(const char *options, const char *key, char *value, size_t capacity);
 ht_status ht_device_check_options(const char *name, const char *options, const char *const *known, ht_error *error);

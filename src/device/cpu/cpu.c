@@ -549,6 +549,7 @@ static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *
     if (status)
         return status;
     run_job job = {.cpu = cpu, .task = task, .binding = binding};
+    ht_pool_yield(cpu->pool, binding->yields);
     switch (task->op->kind) {
     case HT_OP_MATMUL:
         run_matmul(&job);

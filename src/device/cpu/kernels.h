@@ -144,6 +144,8 @@ typedef void (*ht_pool_function)(void *context, size_t item, int thread);
 /* cores: bit set to pin to, 0: not pinned. The caller is thread 0 of every loop; threads - 1 workers are made. */
 ht_status ht_pool_create(int threads, uint64_t cores, ht_pool **pool, ht_error *error);
 void ht_pool_destroy(ht_pool *pool);
+/* From the next loop's end on, workers sleep at once (true) or spin for a while first. */
+void ht_pool_yield(ht_pool *pool, bool yield);
 int ht_pool_threads(const ht_pool *pool);
 /* function(context, i, thread) for i in [0, items), in any order, on all threads; returns when all are done. Items are handed
  * out `grain` at a time. */

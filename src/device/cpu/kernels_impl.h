@@ -315,8 +315,10 @@ static void strip_fast(const ht_packed *p, size_t strip, const ht_acts *a, float
 
 /* ---- float activations -------------------------------------------------------------------------------------------------------- */
 
-/* acc[TILE][ld] += panel[depth][panel_ld]^T x[depth][TILE], for PASS_ROWS columns of the panel. Both matmul and attention. */
-INLINE void panel_product(const float *panel, size_t panel_ld, const float *x, size_t depth, float *acc, size_t ld) {
+/* acc[TILE][ld] += panel[depth][panel_ld]^T x, for PASS_ROWS columns of the panel; x of step k and tile row i lies at
+ * x[k * step + i * row]. Both matmul and attention. */
+INLINE void panel_product(const float *panel, size_t panel_ld, const float *x, size_t step, size_t row, size_t depth,
+                          float *acc, size_t ld) {
     vf sum[TILE][RV];
     for (int i = 0; i < TILE; i++)
         for (int r = 0; r < RV; r++)
@@ -326,7 +328,7 @@ INLINE void panel_product(const float *panel, size_t panel_ld, const float *x, s
         for (int r = 0; r < RV; r++)
             w[r] = vf_load(panel + k * panel_ld + r * VW);
         for (int i = 0; i < TILE; i++) {
-            vf xi = vf_bcast(x[k * TILE + i]);
+            vf xi = vf_bcast(x[k * step + (size_t)i * row]);
             for (int r = 0; r < RV; r++)
                 sum[i][r] = vf_fma(w[r], xi, sum[i][r]);
         }
@@ -408,7 +410,7 @@ INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, cons
 #undef PUT_PANEL
             }
             for (size_t tile = 0; tile < tiles; tile++)
-                panel_product(panel, PASS_ROWS, a->floats + tile * TILE * a->cols + c * TILE, depth,
+                panel_product(panel, PASS_ROWS, a->floats + tile * TILE * a->cols + c * TILE, TILE, 1, depth,
                               acc + tile * TILE * PASS_ROWS, PASS_ROWS);
         }
         for (size_t t = 0; t < a->tokens; t++)
@@ -621,30 +623,29 @@ static void tile_block(const ht_attention_job *j, tile_state s, size_t q0, size_
                        const float *keys, const float *values) {
     const size_t dim = j->head_dim;
     _Alignas(64) float score[TILE * PASS_ROWS];
-    _Alignas(64) float weight[PASS_ROWS * TILE]; /* transposed: what panel_product reads */
     memset(score, 0, sizeof score);
-    panel_product(keys, PASS_ROWS, s.queries, dim, score, PASS_ROWS);
+    panel_product(keys, PASS_ROWS, s.queries, TILE, 1, dim, score, PASS_ROWS);
     for (size_t i = 0; i < TILE; i++) {
         float *row = score + i * PASS_ROWS;
         const size_t position = q0 + i; /* beyond `rows`: padding, computed and thrown away */
         const size_t first = first_visible(j, position);
-        bool any = false;
-        for (size_t k = 0; k < PASS_ROWS; k++) {
+        const bool whole = n == PASS_ROWS && p0 + n <= position + 1 && p0 >= first && i < rows;
+        bool any = whole;
+        for (size_t k = 0; k < PASS_ROWS && !whole; k++) {
             bool visible = k < n && p0 + k <= position && p0 + k >= first && i < rows;
             if (!visible)
                 row[k] = -INFINITY;
             any |= visible;
         }
         if (!any) {
-            for (size_t k = 0; k < PASS_ROWS; k++)
-                weight[k * TILE + i] = 0;
+            memset(row, 0, PASS_ROWS * sizeof *row);
             continue;
         }
         vf top = vf_load(row);
         for (int r = 1; r < RV; r++)
             top = vf_max(top, vf_load(row + r * VW));
         const float most = fmaxf(s.most[i], vf_hmax(top));
-        const float fade = s.most[i] == -INFINITY ? 0 : expf(s.most[i] - most);
+        const float fade = s.most[i] == most ? 1 : s.most[i] == -INFINITY ? 0 : expf(s.most[i] - most);
         vf sum = vf_zero();
         for (int r = 0; r < RV; r++) {
             vf x = vf_load(row + r * VW);
@@ -654,14 +655,12 @@ static void tile_block(const ht_attention_job *j, tile_state s, size_t q0, size_
         }
         s.total[i] = s.total[i] * fade + vf_hsum(sum);
         s.most[i] = most;
-        for (size_t k = 0; k < PASS_ROWS; k++)
-            weight[k * TILE + i] = row[k];
         if (fade != 1)
             for (size_t d = 0; d < dim; d += VW)
                 vf_store(s.out + i * dim + d, vf_mul(vf_load(s.out + i * dim + d), vf_bcast(fade)));
     }
     for (size_t d = 0; d < dim; d += PASS_ROWS)
-        panel_product(values + d, dim, weight, n, s.out + d, dim);
+        panel_product(values + d, dim, score, 1, PASS_ROWS, n, s.out + d, dim);
 }
 
 INLINE void attend_tiles(const ht_attention_job *j, bool wide) {

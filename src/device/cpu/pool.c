@@ -1,6 +1,6 @@
 /* A fork-join pool. Workers spin briefly after a loop (the next one is microseconds away while a model runs), then sleep
- * on a futex. Items are handed out from one atomic counter, so that a core that is busy elsewhere simply takes fewer.
- */
+ * on a futex. Items are handed out from one atomic counter, so that a core that is busy elsewhere simply takes fewer; and a
+ * worker that wakes too late is not waited for: it finds the loop's gate closed. */
 #define _GNU_SOURCE
 #include "device/cpu/kernels.h"
 
@@ -16,6 +16,8 @@
 #define SPIN_NS \
     60000 /* longer than any gap between two loops of one pass; short against a person's or a device's time */
 
+#define CLOSED (1u << 31)
+
 struct ht_pool {
     int threads;
     uint64_t cores;
@@ -26,9 +28,10 @@ struct ht_pool {
     void *context;
     size_t items, grain;
     _Alignas(64) atomic_size_t next;
-    _Alignas(64) atomic_uint round;  /* a futex word: advanced to start a loop */
-    _Alignas(64) atomic_int working; /* workers that have not left the loop yet */
+    _Alignas(64) atomic_uint round; /* a futex word: advanced to start a loop */
+    _Alignas(64) atomic_uint gate;  /* workers inside the loop; CLOSED: nobody may enter any more */
     atomic_int sleepers;
+    atomic_bool restless; /* workers sleep at once, for somebody else needs their cores */
     atomic_bool stop;
 };
 
@@ -72,7 +75,7 @@ static unsigned await_round(ht_pool *pool, unsigned seen) {
         uint64_t time = ht_nanoseconds();
         if (!start)
             start = time;
-        if (time - start < SPIN_NS)
+        if (time - start < SPIN_NS && !atomic_load_explicit(&pool->restless, memory_order_relaxed))
             continue;
         atomic_fetch_add(&pool->sleepers, 1);
         /* a round that began before the line above is seen by the kernel's own comparison */
@@ -113,8 +116,15 @@ static void *worker_main(void *argument) {
         seen = await_round(pool, seen);
         if (atomic_load(&pool->stop))
             return NULL;
-        take_items(pool, start.thread);
-        atomic_fetch_sub_explicit(&pool->working, 1, memory_order_release);
+        unsigned gate = atomic_load_explicit(&pool->gate, memory_order_relaxed);
+        while (!(gate & CLOSED) && !atomic_compare_exchange_weak_explicit(&pool->gate, &gate, gate + 1,
+                                                                          memory_order_acquire, memory_order_relaxed))
+            ;
+        if (gate & CLOSED)
+            continue;
+        take_items(pool,
+                   start.thread); /* of this round or a later one: what it reads was written before the gate opened */
+        atomic_fetch_sub_explicit(&pool->gate, 1, memory_order_release);
     }
 }
 
@@ -131,6 +141,7 @@ ht_status ht_pool_create(int threads, uint64_t cores, ht_pool **out, ht_error *e
     pool->threads = threads;
     pool->cores = cores;
     pool->workers = workers;
+    atomic_init(&pool->gate, CLOSED);
     for (int i = 1; i < threads; i++) {
         worker_start *start = malloc(sizeof *start);
         if (start)
@@ -163,6 +174,10 @@ void ht_pool_destroy(ht_pool *pool) {
     free(pool);
 }
 
+void ht_pool_yield(ht_pool *pool, bool yield) {
+    atomic_store_explicit(&pool->restless, yield, memory_order_relaxed);
+}
+
 int ht_pool_threads(const ht_pool *pool) {
     return pool->threads;
 }
@@ -178,10 +193,11 @@ void ht_pool_run(ht_pool *pool, ht_pool_function function, void *context, size_t
     pool->items = items;
     pool->grain = grain ? grain : 1;
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->working, pool->started, memory_order_relaxed);
+    atomic_store_explicit(&pool->gate, 0, memory_order_release);
     start_round(pool);
     take_items(pool, 0);
-    for (unsigned i = 0; atomic_load_explicit(&pool->working, memory_order_acquire) != 0; i++) {
+    atomic_fetch_or_explicit(&pool->gate, CLOSED, memory_order_relaxed);
+    for (unsigned i = 0; atomic_load_explicit(&pool->gate, memory_order_acquire) != CLOSED; i++) {
         relax();
         if (i > 20000)
             sched_yield(), i = 0; /* a worker was descheduled: let it have this core */
