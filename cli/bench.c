@@ -147,6 +147,9 @@ int cli_bench(const cli_options *options) {
     bench.rows = options->json ? json_array() : NULL;
     if (!options->json)
         printf("%s; hetero %s, commit %s\n", machine, ht_version(), HETERO_COMMIT);
+    cli_expect(&bench.setting, 1); /* what decoding starts from */
+    for (size_t i = 0; i < prompts.n; i++)
+        cli_expect(&bench.setting, prompts.at[i]);
     status = measure_all(&bench, &prompts, &gens);
     ht_model_close(bench.model);
     if (!options->json || status != CLI_DONE) {

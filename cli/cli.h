@@ -25,7 +25,8 @@ enum {
     CLI_QUANTIZE = 1 << 7,
     CLI_BENCH = 1 << 8,
     CLI_PROFILE = 1 << 9,
-    CLI_ALL = (1 << 10) - 1
+    CLI_PLAN = 1 << 10,
+    CLI_ALL = (1 << 11) - 1
 };
 
 typedef struct cli_numbers {
@@ -41,11 +42,11 @@ typedef struct cli_words {
 typedef struct cli_options {
     const struct cli_command *command;
     const char *arguments[3]; /* MODEL, or IN OUT TYPE; NULL: one that may be left out was */
-    bool help, quiet, json, raw, no_special, quick;
+    bool help, quiet, json, raw, no_special, quick, decode;
     cli_words log_level, devices, strategy, precision, sync, kv, openvino, onnxruntime;
     cli_words prompt, file, system, stop, reference;
     cli_numbers ids, bench_prompt, bench_gen, bench_threads;
-    int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions;
+    int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions, length;
     double temperature, top_p, min_p, repeat_penalty;
 } cli_options;
 
@@ -66,6 +67,7 @@ int cli_perplexity(const cli_options *options);
 int cli_quantize(const cli_options *options);
 int cli_bench(const cli_options *options);
 int cli_profile(const cli_options *options);
+int cli_plan(const cli_options *options);
 
 /* ---- options.c ---- */
 
@@ -98,6 +100,8 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text);
 typedef struct cli_setting { /* the part of the options that bench varies */
     const char *devices, *strategy, *precision, *sync;
     int threads, context;
+    int prompts[16]; /* tokens of the prompts to come, where the command knows them */
+    size_t n_prompts;
 } cli_setting;
 
 typedef struct cli_session {
@@ -106,7 +110,9 @@ typedef struct cli_session {
 } cli_session;
 
 cli_setting cli_setting_of(const cli_options *options);
-int cli_open_model(const cli_options *options, ht_model **model);
+void cli_expect(cli_setting *setting, int64_t tokens); /* one more prompt to come; what does not fit is not named */
+ht_precision cli_precision(const cli_setting *setting);
+int cli_open_model(const cli_options *options, ht_model **model); /* MODEL left out: a shape of 1B */
 int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session);
 void cli_close_session(cli_session *session);
 

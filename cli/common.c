@@ -113,26 +113,42 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text) {
 
 int cli_open_model(const cli_options *options, ht_model **model) {
     ht_error error;
-    if (!ht_model_open(options->arguments[0], model, &error))
+    const char *path = options->arguments[0] ? options->arguments[0] : "shape:llama-3.2-1b";
+    if (!ht_model_open(path, model, &error))
         return CLI_DONE;
     int status = cli_fail(options, &error);
     return error.status == HT_ERROR_IO ? CLI_WRONG : status; /* a file that is not there is wrong input */
 }
 
 cli_setting cli_setting_of(const cli_options *options) {
-    return (cli_setting){cli_last(&options->devices), cli_last(&options->strategy), cli_last(&options->precision),
-                         cli_last(&options->sync),    (int)options->threads,        (int)options->context};
+    return (cli_setting){.devices = cli_last(&options->devices),
+                         .strategy = cli_last(&options->strategy),
+                         .precision = cli_last(&options->precision),
+                         .sync = cli_last(&options->sync),
+                         .threads = (int)options->threads,
+                         .context = (int)options->context};
+}
+
+void cli_expect(cli_setting *setting, int64_t tokens) {
+    if (setting->n_prompts < sizeof setting->prompts / sizeof *setting->prompts && tokens <= INT32_MAX)
+        setting->prompts[setting->n_prompts++] = (int)tokens;
+}
+
+ht_precision cli_precision(const cli_setting *setting) {
+    return setting->precision && !strcmp(setting->precision, "exact") ? HT_PRECISION_EXACT : HT_PRECISION_FAST;
 }
 
 int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session) {
     ht_error error;
     ht_engine_options wanted = {.devices = setting->devices,
                                 .threads = setting->threads,
+                                .precision = cli_precision(setting),
                                 .context = setting->context,
+                                .npu_memory = (uint64_t)options->npu_memory,
+                                .prompts = setting->prompts,
+                                .n_prompts = setting->n_prompts,
                                 .progress = cli_progress,
                                 .progress_user = (void *)options};
-    if (setting->precision && !strcmp(setting->precision, "exact"))
-        wanted.precision = HT_PRECISION_EXACT;
     if (cli_last(&options->kv) && !strcmp(cli_last(&options->kv), "f32"))
         wanted.kv_type = HT_KV_F32;
     for (int sync = HT_SYNC_AUTO; setting->sync && sync <= HT_SYNC_FLAG; sync++)

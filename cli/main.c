@@ -33,6 +33,8 @@ static const cli_command commands[] = {
     {"profile", "[MODEL]", "[MODEL]", "measure the devices and keep what they do best", CLI_PROFILE, cli_profile,
      "Times each kernel that a device has for the matrices of MODEL (default: those of a model of 1B) and keeps the\n"
      "quickest in the cache folder; from then on every command uses it."},
+    {"plan", "MODEL", "MODEL [--length N | --decode]", "show which device computes what", CLI_PLAN, cli_plan,
+     "Prepares the model as the other commands do, and lists each operator's device and the memory it takes there."},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

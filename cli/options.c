@@ -36,7 +36,7 @@ typedef struct option_row {
 enum {
     TEXT_IN = CLI_TOKENIZE | CLI_RUN | CLI_SCORE,
     GENERATES = CLI_RUN | CLI_CHAT,
-    COMPUTES = CLI_RUN | CLI_SCORE | CLI_CHAT | CLI_PERPLEXITY | CLI_BENCH,
+    COMPUTES = CLI_RUN | CLI_SCORE | CLI_CHAT | CLI_PERPLEXITY | CLI_BENCH | CLI_PLAN,
     HAS_MODEL = COMPUTES | CLI_INSPECT | CLI_TOKENIZE,
     ONE_SETTING = (HAS_MODEL | CLI_PROFILE) & ~CLI_BENCH /* bench takes several values where the others take one */
 };
@@ -83,6 +83,8 @@ static const option_row rows[] = {
      "prompts of 1, 64 and 256 tokens alone (default: ten lengths to 512)"},
     {"repetitions", 'r', OPTION_NUMBER, CLI_BENCH, AT(repetitions), "N", 1, 10000,
      "measured runs of each row (default 5)"},
+    {"length", 0, OPTION_NUMBER, CLI_PLAN, AT(length), "N", 1, MANY_MAX, "a prompt of N tokens (default 256)"},
+    {"decode", 0, OPTION_FLAG, CLI_PLAN, AT(decode), NULL, 0, 0, "one token at a time"},
     {"ctx", 0, OPTION_NUMBER, COMPUTES, AT(context), "N", 1, MANY_MAX,
      "tokens of context (default: the model's own, at most 4096)"},
 
@@ -109,7 +111,7 @@ static const option_row rows[] = {
     {"sync", 0, OPTION_CHOICES, CLI_BENCH, AT(sync), "finish|event|callback|flag|auto", 0, 0,
      "how to wait for devices that have a queue of their own (default auto)"},
     {"npu-memory", 0, OPTION_SIZE, HAS_MODEL, AT(npu_memory), "SIZE", 0, 9e18,
-     "memory for NPU graphs, such as 512M (planned)"},
+     "most memory for NPU graphs, such as 512M (default: half of the device's)"},
     {"openvino", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES | CLI_PROFILE, AT(openvino), "PATH", 0, 0,
      "where the OpenVINO runtime is (default: searched)"},
     {"onnxruntime", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES | CLI_PROFILE, AT(onnxruntime), "PATH", 0, 0,
@@ -315,6 +317,7 @@ int cli_options_parse(const cli_command *command, int argc, char **argv, cli_opt
                              .top_k = 40,
                              .seed = -1,
                              .repetitions = 5,
+                             .length = 256,
                              .temperature = 0.8,
                              .top_p = 0.95,
                              .min_p = 0.05,

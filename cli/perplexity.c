@@ -25,6 +25,7 @@ static int measure(const cli_options *options, ht_model *model, const cli_text *
     ht_error error;
     cli_session session, reference = {0};
     cli_setting setting = cli_setting_of(options);
+    cli_expect(&setting, 512); /* its windows; a shorter context or text needs shorter graphs */
     int status = cli_open_session(options, &setting, model, &session);
     if (status != CLI_DONE)
         return status;

@@ -40,17 +40,16 @@ static void print_table(const ht_profile_result *result) {
 int cli_profile(const cli_options *options) {
     ht_error error;
     ht_model *model;
-    if (ht_model_open(options->arguments[0] ? options->arguments[0] : "shape:llama-3.2-1b", &model, &error))
-        return error.status == HT_ERROR_IO ? cli_fail(options, &error), CLI_WRONG : cli_fail(options, &error);
+    int status = cli_open_model(options, &model);
+    if (status != CLI_DONE)
+        return status;
     const cli_setting setting = cli_setting_of(options);
-    const ht_profile_options wanted = {
-        .devices = setting.devices,
-        .precision = setting.precision && !strcmp(setting.precision, "exact") ? HT_PRECISION_EXACT : HT_PRECISION_FAST,
-        .quick = options->quick,
-        .progress = cli_progress,
-        .progress_user = (void *)options};
+    const ht_profile_options wanted = {.devices = setting.devices,
+                                       .precision = cli_precision(&setting),
+                                       .quick = options->quick,
+                                       .progress = cli_progress,
+                                       .progress_user = (void *)options};
     ht_profile_result result;
-    int status = CLI_DONE;
     const bool failed = ht_profile(model, &wanted, &result, &error) != HT_OK;
     cli_progress_clear();
     if (failed)

@@ -47,6 +47,7 @@ static int generate(const cli_options *options, ht_model *model, const int32_t *
     ht_error error;
     cli_session session;
     cli_setting setting = cli_setting_of(options);
+    cli_expect(&setting, (int64_t)n);
     int status = cli_open_session(options, &setting, model, &session);
     if (status != CLI_DONE)
         return status;

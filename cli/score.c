@@ -88,6 +88,12 @@ int cli_score(const cli_options *options) {
     if (status == CLI_DONE) {
         cli_session session;
         cli_setting setting = cli_setting_of(options);
+        if (options->chunk && (int64_t)n > options->chunk) { /* whole chunks, and what is left */
+            cli_expect(&setting, options->chunk);
+            cli_expect(&setting, (int64_t)n % options->chunk);
+        } else {
+            cli_expect(&setting, (int64_t)n);
+        }
         status = cli_open_session(options, &setting, model, &session);
         if (status == CLI_DONE) {
             status = score(options, model, session.session, ids, n);

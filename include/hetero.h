@@ -154,6 +154,11 @@ typedef struct ht_engine_options { /* zero-initialise: every zero means the defa
     ht_kv_type kv_type; /* of the KV cache; F32 doubles its memory and takes away its rounding */
     int chunk;          /* tokens computed at once in prefill; 0: 512 */
     ht_sync sync;
+    uint64_t npu_memory; /* most bytes of NPU graphs; 0: half of the device's memory */
+    /* Tokens of the prompts to come, where they are known: NPU graphs are built for these before the engine is there, and
+     * for no others until they are needed. None: for a middle length at first, then in the background for all. */
+    const int *prompts;
+    size_t n_prompts;
     ht_progress_function progress;
     void *progress_user;
 } ht_engine_options;
@@ -171,6 +176,17 @@ ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht
 void ht_engine_destroy(ht_engine *engine); /* sessions on it must be gone */
 const ht_engine_info *ht_engine_get_info(const ht_engine *engine);
 ht_model *ht_engine_model(const ht_engine *engine);
+
+typedef struct ht_plan_row { /* what one device computes of one operator */
+    const char *op, *device;
+    size_t rows, cols; /* of the operator's weights; 0: it has none. A feed-forward block: features, embedding */
+    size_t row_begin, row_end;             /* the device's share of rows, */
+    size_t reduction_begin, reduction_end; /* and of columns */
+    uint64_t bytes;                        /* what the device holds for it: packed weights, or graphs of all lengths */
+    uint64_t limit;                        /* most bytes of graphs on this device; 0: it has none */
+} ht_plan_row;
+/* The plan for a pass of `tokens` tokens, in order. *rows from malloc; its strings live as long as the engine. */
+ht_status ht_engine_plan(const ht_engine *engine, int tokens, ht_plan_row **rows, size_t *n, ht_error *error);
 
 /* ---- session ------------------------------------------------------------------------------------------------------- */
 

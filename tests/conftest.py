@@ -62,6 +62,16 @@ def gpu(command_json):
 
 
 @pytest.fixture(scope="session")
+def npu(command_json):
+    """What 'npu' means on this machine, by its full name, which may take options."""
+    found = command_json("devices")
+    names = [d["name"] for d in found["devices"] if d["static_lengths"]]
+    if not names:
+        pytest.skip("; ".join(f"{d['name']}: {d['why']}" for d in found["missing"] if d["name"].startswith("openvino")))
+    return names[0]
+
+
+@pytest.fixture(scope="session")
 def command_json(binary):
     """Runs the command with --json and returns its object."""
 

@@ -153,8 +153,13 @@ static ht_status resolve_kind(char *name, size_t capacity, ht_error *error) {
         if ((real && !best_real) || (stands_in && !best))
             best = &list[i];
     }
+    const char *why = NULL; /* of what was looked for */
+    for (size_t i = 0; i < n && !best && !why; i++)
+        if (!list[i].usable && ht_device_is_partial(list[i].name) == !gpu)
+            why = list[i].why;
     if (!best)
-        status = ht_fail(error, HT_ERROR_DEVICE, "device %s: none found ('hetero devices' says why)", name);
+        status = ht_fail(error, HT_ERROR_DEVICE, "device %s: none found: %s", name,
+                         why ? why : "'hetero devices' says what there is");
     else
         snprintf(name, capacity, "%s", best->name);
     free(list);
@@ -195,6 +200,14 @@ ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_
     return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': no such runtime (known: %sgpu, npu)", name, list);
 }
 
+bool ht_device_is_partial(const char *spec) {
+    const size_t bytes = strcspn(spec, ":");
+    for (size_t i = 0; ht_device_runtimes[i]; i++)
+        if (strlen(ht_device_runtimes[i]->prefix) == bytes && memcmp(ht_device_runtimes[i]->prefix, spec, bytes) == 0)
+            return ht_device_runtimes[i]->partial;
+    return bytes == 3 && memcmp(spec, "npu", 3) == 0;
+}
+
 bool ht_device_next(const char **list, char spec[256]) {
     const size_t length = strcspn(*list, ",");
     if (!**list)
@@ -222,76 +235,6 @@ ht_status ht_wait_all(const ht_device *self, const ht_dependency *after, size_t 
             return status;
     }
     return HT_OK;
-}
-
-/* ---- a MATMUL's rows across its parts ---------------------------------------------------------------------------- */
-
-/* One run of rows of a slice that lie in the same part. */
-typedef struct part_rows {
-    int part;
-    size_t row, n; /* in the part */
-} part_rows;
-
-/* The next run of rows [row, end) of op's parts. */
-static part_rows rows_at(const ht_op *op, size_t row, size_t end) {
-    for (int i = 0; i < op->n_parts; i++) {
-        if (row < op->parts[i].rows)
-            return (part_rows){i, row, ht_min_size(op->parts[i].rows, end) - row};
-        row -= op->parts[i].rows;
-        end -= op->parts[i].rows;
-    }
-    return (part_rows){0, 0, 0};
-}
-
-const char *ht_slice_form(const ht_op *op, const ht_slice *slice, ht_form *form) {
-    if (op->kind != HT_OP_MATMUL)
-        return "only matrix multiplications";
-    size_t cols = op->parts[0].cols, rows = 0;
-    for (int i = 0; i < op->n_parts; i++)
-        rows += op->parts[i].rows;
-    if (slice->row_begin >= slice->row_end || slice->row_end > rows)
-        return "the slice's rows are not in the matrix";
-    if (slice->reduction_begin != 0 || slice->reduction_end != cols)
-        return "no partial reduction";
-    if (cols % HT_GROUP != 0)
-        return "columns must be a multiple of 32";
-    ht_form need = {4, false, false};
-    for (size_t row = slice->row_begin; row < slice->row_end;) {
-        part_rows run = rows_at(op, row, slice->row_end);
-        const ht_type_traits *type = op->parts[run.part].type;
-        if ((type->bits != 4 && type->bits != 8) || type->group != HT_GROUP)
-            return "only 4-bit and 8-bit weights in groups of 32";
-        if (type->bits > need.bits)
-            need.bits = type->bits;
-        need.offset |= type->offset;
-        need.bias |= op->bias[run.part] != NULL;
-        row += run.n;
-    }
-    if (form)
-        *form = need;
-    return NULL;
-}
-
-void ht_op_codes(const ht_op *op, size_t row, size_t n, int8_t *codes, float *scales, float *offsets) {
-    size_t cols = op->parts[0].cols, groups = cols / HT_GROUP;
-    for (size_t done = 0; done < n;) {
-        part_rows run = rows_at(op, row + done, row + n);
-        ht_matrix_codes(&op->parts[run.part], run.row, run.n, codes + done * cols, scales + done * groups,
-                        offsets ? offsets + done * groups : NULL);
-        done += run.n;
-    }
-}
-
-void ht_op_bias(const ht_op *op, size_t row, size_t n, float *out) {
-    for (size_t done = 0; done < n;) {
-        part_rows run = rows_at(op, row + done, row + n);
-        const float *bias = op->bias[run.part];
-        if (bias)
-            memcpy(out + done, bias + run.row, run.n * sizeof *out);
-        else
-            memset(out + done, 0, run.n * sizeof *out);
-        done += run.n;
-    }
 }
 
 ht_status ht_runtime_path(const char *runtime, const char *path, ht_error *error) {

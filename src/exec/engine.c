@@ -1,4 +1,5 @@
-/* An engine: devices opened, every operator prepared as tasks, one pool of buffers, KV caches. */
+/* An engine: devices opened, operators placed on them (placement.c), one pool of buffers, KV caches. */
+#include "device/common.h"
 #include "exec/exec.h"
 
 #include <stdio.h>
@@ -41,83 +42,80 @@ static ht_status create_slots(ht_engine *engine, ht_error *error) {
 
 /* ---- devices ---------------------------------------------------------------------------------------------------------- */
 
-/* Until there is a planner, "all found" is the CPU: it alone runs every operator. */
+static ht_status open_device(ht_engine *engine, const ht_engine_options *options, const char *spec, ht_error *error) {
+    if (engine->n_devices == HT_MAX_DEVICES)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "devices: more than %d", HT_MAX_DEVICES);
+    const ht_device_options device = {.threads = options->threads,
+                                      .precision = options->precision,
+                                      .hparams = &engine->model->hparams,
+                                      .max_tokens = (size_t)engine->info.chunk,
+                                      .max_context = (size_t)engine->info.context,
+                                      .kv_type = engine->info.kv_type,
+                                      .graph_memory = options->npu_memory,
+                                      .progress = options->progress,
+                                      .progress_user = options->progress_user};
+    ht_status status = ht_device_open(spec, &device, &engine->devices[engine->n_devices], error);
+    engine->n_devices += status == HT_OK;
+    return status;
+}
+
+/* Does any device take each of the model's operators? */
+static bool is_whole(const ht_engine *engine) {
+    for (size_t i = 0; i < engine->model->n_ops; i++) {
+        bool taken = false;
+        for (size_t d = 0; d < engine->n_devices && !taken; d++)
+            taken = !ht_device_refuses_whole(engine->devices[d], &engine->model->ops[i]);
+        if (!taken)
+            return false;
+    }
+    return true;
+}
+
+/* The CPU beside devices that compute some operators only: on the cores of the first one, if that is a CPU itself. */
+static ht_status open_companion(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    char spec[256] = "cpu";
+    const ht_device_caps *first = engine->n_devices ? engine->devices[0]->ops->caps(engine->devices[0]) : NULL;
+    for (size_t d = 0; d < engine->n_devices; d++) /* it refused something: another would do so, too */
+        if (engine->devices[d]->ops == &ht_device_cpu)
+            return HT_OK;
+    if (first && first->kind == HT_DEVICE_CPU && first->cores != ht_all_cores())
+        for (int core = 0, at = (int)strlen(spec), n = 0; core < 64; core++)
+            if (first->cores >> core & 1)
+                at += snprintf(spec + at, sizeof spec - (size_t)at, n++ ? ",%d" : ":cpus=%d", core);
+    return open_device(engine, options, spec, error);
+}
+
+/* Until there is a planner, "all found" is the CPU: it alone runs every operator. A device that is not there is done without
+ * if others are, or if the CPU would be beside it anyway. */
 static ht_status open_devices(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const char *list = options->devices && *options->devices ? options->devices : "cpu";
     char spec[256];
+    ht_error missing = {0}; /* the last one */
+    bool partial = false;
     while (ht_device_next(&list, spec)) {
         if (!*spec)
             return ht_fail(error, HT_ERROR_ARGUMENT, "devices: an empty or overlong name in \"%s\"", options->devices);
-        if (engine->n_devices == HT_MAX_DEVICES)
-            return ht_fail(error, HT_ERROR_ARGUMENT, "devices: more than %d", HT_MAX_DEVICES);
-        const ht_device_options device = {.threads = options->threads,
-                                          .precision = options->precision,
-                                          .hparams = &engine->model->hparams,
-                                          .max_tokens = (size_t)engine->info.chunk,
-                                          .max_context = (size_t)engine->info.context,
-                                          .kv_type = engine->info.kv_type,
-                                          .progress = options->progress,
-                                          .progress_user = options->progress_user};
-        ht_status status = ht_device_open(spec, &device, &engine->devices[engine->n_devices], error);
-        if (status)
+        ht_error failure = {0};
+        ht_status status = open_device(engine, options, spec, &failure);
+        if (status == HT_ERROR_DEVICE) {
+            if (missing.status)
+                ht_log(HT_LOG_WARN, "going on without %s", missing.text);
+            missing = failure;
+            partial |= ht_device_is_partial(spec);
+        } else if (status) {
+            if (error)
+                *error = failure;
             return status;
-        engine->n_devices++;
-    }
-    return HT_OK;
-}
-
-/* ---- plan: every operator whole, on the first device that takes it ------------------------------------------------------ */
-
-static ht_status prepare_step(ht_engine *engine, ht_step *step, ht_error *error) {
-    const char *why = "no device";
-    for (size_t d = 0; d < engine->n_devices; d++) {
-        ht_device *device = engine->devices[d];
-        ht_slice whole = {0};
-        if (step->op->kind == HT_OP_MATMUL)
-            whole = (ht_slice){0, ht_op_rows(step->op), 0, ht_op_cols(step->op)};
-        if ((why = device->ops->refuses ? device->ops->refuses(device, step->op, &whole) : NULL))
-            continue;
-        step->n_slices = 1;
-        step->slices[0].device = (int)d;
-        step->slices[0].slice = whole;
-        ht_status status = device->ops->prepare(device, step->op, &whole, &step->slices[0].task, error);
-        if (status)
-            return status;
-        /* a full chunk and a decode step, so that the first request does not wait for graphs; the head takes one token */
-        const bool head = step->op->out == HT_SLOT_LOGITS || step->op->out == HT_SLOT_PICK;
-        if (device->ops->warm && !head)
-            status = device->ops->warm(device, step->slices[0].task, (size_t)engine->info.chunk, error);
-        if (device->ops->warm && !status)
-            status = device->ops->warm(device, step->slices[0].task, 1, error);
-        if (status)
-            return status;
-        engine->info.weight_bytes += device->ops->task_bytes ? device->ops->task_bytes(step->slices[0].task) : 0;
-        return HT_OK;
-    }
-    return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: no device in use takes this operator (%s)", step->op->name, why);
-}
-
-static ht_status prepare_steps(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
-    const ht_model *model = engine->model;
-    ht_status status = ht_alloc((void **)&engine->steps, model->n_ops, sizeof *engine->steps, "the plan", error);
-    if (status)
-        return status;
-    engine->n_steps = model->n_ops;
-    for (size_t i = 0; i < model->n_ops; i++) {
-        engine->steps[i].op = &model->ops[i];
-        if ((status = prepare_step(engine, &engine->steps[i], error)))
-            return status;
-        for (int p = 0; p < model->ops[i].n_parts && model->ops[i].kind == HT_OP_MATMUL;
-             p++) { /* devices hold their own copies now */
-            const ht_matrix *m = &model->ops[i].parts[p];
-            if (m->data)
-                ht_mapping_drop(m->data, m->rows * m->row_bytes);
         }
-        if (options->progress &&
-            !options->progress("loading", (double)(i + 1), (double)model->n_ops, options->progress_user))
-            return ht_fail(error, HT_ERROR_CANCELLED, "loading was stopped");
     }
-    return HT_OK;
+    if (missing.status && engine->n_devices == 0 && !partial) {
+        if (error)
+            *error = missing;
+        return missing.status;
+    }
+    if (missing.status)
+        ht_log(HT_LOG_WARN, "going on without %s", missing.text);
+    return is_whole(engine) ? HT_OK : open_companion(engine, options, error);
 }
 
 /* ---- create, destroy -------------------------------------------------------------------------------------------------------- */
@@ -143,6 +141,9 @@ static ht_status read_options(ht_engine *engine, const ht_engine_options *option
     if (engine->info.chunk > engine->info.context)
         engine->info.chunk = engine->info.context;
     engine->info.precision = options->precision;
+    for (size_t i = 0; i < options->n_prompts; i++)
+        if (options->prompts[i] < 0)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "prompts: %d tokens", options->prompts[i]);
     if (options->sync > HT_SYNC_FLAG)
         return ht_fail(error, HT_ERROR_ARGUMENT, "sync: %d is none of the ways to wait", (int)options->sync);
     engine->sync = options->sync;
@@ -156,14 +157,10 @@ static ht_status read_options(ht_engine *engine, const ht_engine_options *option
 static void name_devices(ht_engine *engine) {
     for (size_t d = 0; d < engine->n_devices; d++) {
         const char *name = engine->devices[d]->ops->caps(engine->devices[d])->name;
-        bool used = false;
-        for (size_t i = 0; i < engine->n_steps && !used; i++)
-            for (size_t s = 0; s < engine->steps[i].n_slices; s++)
-                used |= engine->steps[i].slices[s].device == (int)d;
-        if (used)
+        if (ht_engine_uses(engine, d, false))
             engine->names[engine->info.n_devices++] = name;
         else
-            ht_log(HT_LOG_WARN, "%s has nothing to compute: the devices named before it take every operator", name);
+            ht_log(HT_LOG_WARN, "%s has nothing to compute: other devices have every operator", name);
     }
     engine->info.devices = engine->names;
 }
@@ -186,7 +183,7 @@ ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht
     if (!status)
         status = create_slots(engine, error);
     if (!status)
-        status = prepare_steps(engine, options, error);
+        status = ht_engine_place(engine, options, error);
     if (status) {
         ht_engine_destroy(engine);
         return status;
@@ -206,13 +203,7 @@ void ht_engine_destroy(ht_engine *engine) {
     if (!engine)
         return;
     ht_engine_settle(engine);
-    for (size_t i = 0; i < engine->n_steps; i++)
-        for (size_t s = 0; s < engine->steps[i].n_slices; s++) {
-            struct ht_step_slice *slice = &engine->steps[i].slices[s];
-            if (slice->task)
-                engine->devices[slice->device]->ops->release(engine->devices[slice->device], slice->task);
-        }
-    free(engine->steps);
+    ht_engine_unplace(engine);
     for (size_t d = 0; d < engine->n_devices; d++)
         engine->devices[d]->ops->close(engine->devices[d]);
     for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
@@ -231,22 +222,12 @@ ht_model *ht_engine_model(const ht_engine *engine) {
 /* ---- KV cache ------------------------------------------------------------------------------------------------------------------- */
 
 /* Devices that read or write the cache see it; the others need not. */
-static bool uses_cache(const ht_engine *engine, size_t device) {
-    for (size_t i = 0; i < engine->n_steps; i++) {
-        const ht_step *step = &engine->steps[i];
-        for (size_t s = 0; s < step->n_slices; s++)
-            if (step->slices[s].device == (int)device &&
-                (step->op->kind == HT_OP_ROPE || step->op->kind == HT_OP_ATTENTION))
-                return true;
-    }
-    return false;
-}
-
 static ht_status import_cache(ht_engine *engine, void *pages, size_t bytes, ht_error *error) {
     for (size_t d = 0; d < engine->n_devices; d++) {
         const ht_device_ops *ops = engine->devices[d]->ops;
-        ht_status status =
-            ops->import && uses_cache(engine, d) ? ops->import(engine->devices[d], pages, bytes, error) : HT_OK;
+        ht_status status = ops->import && ht_engine_uses(engine, d, true)
+                               ? ops->import(engine->devices[d], pages, bytes, error)
+                               : HT_OK;
         if (status)
             return status;
     }

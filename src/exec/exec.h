@@ -20,14 +20,35 @@ typedef struct ht_step {
     } slices[HT_MAX_DEVICES];
 } ht_step;
 
+/* A forward pass as steps in order; the last three are the head: final NORM, lm_head MATMUL, ARGMAX. */
+typedef struct ht_plan {
+    ht_step *steps;
+    size_t n_steps;
+} ht_plan;
+
+/* By the tokens of a pass: devices that are slow with one leave it to others. */
+typedef enum ht_phase { HT_PHASE_ONE, HT_PHASE_MANY, HT_PHASES } ht_phase;
+
+/* A slice prepared on a device: steps of both plans may share it. */
+typedef struct ht_engine_task {
+    int device;
+    const ht_op *op;
+    ht_slice slice;
+    ht_task *task;
+    bool dropped; /* its device could not do what it said it could */
+} ht_engine_task;
+
 struct ht_engine {
     ht_model *model;
     ht_engine_info info;
     ht_device *devices[HT_MAX_DEVICES];
     size_t n_devices;
     const char *names[HT_MAX_DEVICES];
-    ht_step *steps; /* one an operator, in order; the last three are the head: final NORM, lm_head MATMUL, ARGMAX */
-    size_t n_steps;
+    ht_plan plans[HT_PHASES];
+    const ht_plan *running; /* of the newest forward: its head follows */
+    ht_op *blocks;          /* [layers]: FFN operators, where a device takes them as one */
+    ht_engine_task *tasks;
+    size_t n_tasks, cap_tasks;
     ht_ticket front[HT_MAX_DEVICES]; /* newest of each device; 0: nothing under way that anyone must wait for */
     ht_ticket mark[HT_MAX_DEVICES];  /* the front some steps ago: devices may be ahead of it, not behind */
     ht_view slots[HT_SLOT_COUNT];
@@ -51,6 +72,14 @@ void ht_engine_unlock(ht_engine *engine);
 /* Everything under way ends, whatever comes of it. */
 void ht_engine_settle(ht_engine *engine);
 size_t ht_engine_slot_tokens(const ht_engine *engine, ht_slot slot); /* rows of its buffer */
+
+/* Fills both plans, prepares their tasks, builds what the first requests need (placement.c). */
+ht_status ht_engine_place(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+void ht_engine_unplace(ht_engine *engine); /* nothing is under way */
+/* Is the device part of any plan; cache_only: of its ROPE or ATTENTION steps? */
+bool ht_engine_uses(const ht_engine *engine, size_t device, bool cache_only);
+/* Why the device does not compute the operator whole; NULL: it does. */
+const char *ht_device_refuses_whole(const ht_device *device, const ht_op *op);
 
 /* What moves between devices with memory of their own, worked out from who computes which step (exec/residency.c). */
 void ht_engine_plan_transfers(ht_engine *engine);

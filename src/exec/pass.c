@@ -40,6 +40,21 @@ void ht_engine_settle(ht_engine *engine) {
     (void)join(engine, engine->front, HT_SYNC_AUTO, NULL);
 }
 
+/* Does a device that shares cores with `device` compute the step after `step`, and not `device` itself? */
+static bool yields(const ht_engine *engine, const ht_step *step, ht_device *device) {
+    const ht_plan *plan = engine->running;
+    if (step + 1 == plan->steps + plan->n_steps)
+        return false;
+    bool shares = false;
+    for (size_t s = 0; s < step[1].n_slices; s++) {
+        ht_device *next = engine->devices[step[1].slices[s].device];
+        if (next == device)
+            return false;
+        shares |= (next->ops->caps(next)->cores & device->ops->caps(device)->cores) != 0;
+    }
+    return shares;
+}
+
 /* Submits every slice behind all of the step before, the one that computes in this thread last. Waits for nothing itself:
  * queues keep their own order, other devices' tickets are dependencies. */
 static ht_status run_step(ht_engine *engine, const ht_step *step, const ht_binding *common, ht_error *error) {
@@ -58,6 +73,9 @@ static ht_status run_step(ht_engine *engine, const ht_step *step, const ht_bindi
             ht_binding binding = *common;
             binding.resident = slice->resident;
             binding.kept = slice->kept & ~common->kept; /* common: what the caller of this pass reads */
+            binding.yields = yields(engine, step, device);
+            binding.room =
+                step->n_slices == 1 ? ht_min_size(common->room, ht_engine_slot_tokens(engine, step->op->out)) : 0;
             ht_status status =
                 device->ops->submit(device, slice->task, &binding, after, n_after, &tickets[slice->device], error);
             if (status) {
@@ -86,7 +104,7 @@ static ht_status run_steps(ht_engine *engine, size_t first, size_t end, const ht
             memcpy(engine->mark, engine->front, sizeof engine->mark);
         }
         if (!status)
-            status = run_step(engine, &engine->steps[i], &binding, error);
+            status = run_step(engine, &engine->running->steps[i], &binding, error);
     }
     if (!status && common->joined) {
         status = join(engine, engine->front, engine->sync, error);
@@ -100,14 +118,19 @@ static ht_status run_steps(ht_engine *engine, size_t first, size_t end, const ht
 
 ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
                             const atomic_bool *cancel, ht_error *error) {
-    const ht_binding binding = {
-        .slots = engine->slots, .kv = kv, .position = position, .tokens = n, .sync = engine->sync};
+    const ht_binding binding = {.slots = engine->slots,
+                                .kv = kv,
+                                .position = position,
+                                .tokens = n,
+                                .room = (size_t)engine->info.chunk,
+                                .sync = engine->sync};
     /* an earlier chunk's ids may not have been read yet */
     ht_status status = join(engine, engine->front, HT_SYNC_EVENT, error);
     if (status)
         return status;
     memcpy(engine->slots[HT_SLOT_IDS].data, ids, n * sizeof *ids);
-    status = run_steps(engine, 0, engine->n_steps - HEAD_STEPS, &binding, cancel, error);
+    engine->running = &engine->plans[n > 1 ? HT_PHASE_MANY : HT_PHASE_ONE];
+    status = run_steps(engine, 0, engine->running->n_steps - HEAD_STEPS, &binding, cancel, error);
     if (!status)
         engine->last_tokens = n;
     return status;
@@ -123,10 +146,14 @@ static ht_status run_head(ht_engine *engine, size_t first, size_t count, ht_slot
     for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
         if (slot != HT_SLOT_LOGITS && slot != HT_SLOT_PICK)
             slots[slot].data = (float *)slots[slot].data + first * slots[slot].stride;
-    const ht_binding binding = {
-        .slots = slots, .tokens = count, .sync = engine->sync, .joined = true, .kept = 1u << wanted};
-    const size_t end = engine->n_steps - (wanted == HT_SLOT_LOGITS);
-    return run_steps(engine, engine->n_steps - HEAD_STEPS, end, &binding, NULL, error);
+    const ht_binding binding = {.slots = slots,
+                                .tokens = count,
+                                .room = (size_t)engine->info.chunk - first,
+                                .sync = engine->sync,
+                                .joined = true,
+                                .kept = 1u << wanted};
+    const size_t end = engine->running->n_steps - (wanted == HT_SLOT_LOGITS);
+    return run_steps(engine, engine->running->n_steps - HEAD_STEPS, end, &binding, NULL, error);
 }
 
 ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const float **logits, ht_error *error) {

@@ -27,13 +27,11 @@ static int only_device(const ht_step *step) {
     return step->n_slices == 1 ? step->slices[0].device : NOBODY;
 }
 
-/* Is what step `at` writes to the slots of `what` read by nobody but `device` before it is written again? The cache is
- * read by the layer's own ATTENTION only. */
-static bool stays(const ht_engine *engine, size_t at, uint32_t what, int device) {
-    for (size_t i = at + 1; i < engine->n_steps; i++) {
-        const ht_step *step = &engine->steps[i];
-        const bool other_cache = what == HT_BIT_KV && step->op->layer != engine->steps[at].op->layer;
-        if (!other_cache && reads(step->op) & what && only_device(step) != device)
+/* Is what step `at` writes to the slots of `what` read by nobody but `device` before it is written again? */
+static bool stays(const ht_plan *plan, size_t at, uint32_t what, int device) {
+    for (size_t i = at + 1; i < plan->n_steps; i++) {
+        const ht_step *step = &plan->steps[i];
+        if (reads(step->op) & what && only_device(step) != device)
             return false;
         if (writes(step->op) & what)
             return true;
@@ -41,25 +39,48 @@ static bool stays(const ht_engine *engine, size_t at, uint32_t what, int device)
     return true;
 }
 
-void ht_engine_plan_transfers(ht_engine *engine) {
-    int owner[HT_SLOT_COUNT + 1]; /* the last for HT_BIT_KV, of the layer under way */
-    for (size_t i = 0; i <= HT_SLOT_COUNT; i++)
+/* The device that alone writes and reads a layer's cache, whichever plan runs: passes of both add to it. */
+static int cache_owner(const ht_engine *engine, int layer) {
+    int owner = NOBODY;
+    for (size_t p = 0; p < HT_PHASES; p++)
+        for (size_t i = 0; i < engine->plans[p].n_steps; i++) {
+            const ht_step *step = &engine->plans[p].steps[i];
+            if (step->op->layer != layer || !((reads(step->op) | writes(step->op)) & HT_BIT_KV))
+                continue;
+            if (only_device(step) == NOBODY || (owner != NOBODY && owner != only_device(step)))
+                return NOBODY;
+            owner = only_device(step);
+        }
+    return owner;
+}
+
+static void plan_transfers(ht_engine *engine, ht_plan *plan) {
+    int owner[HT_SLOT_COUNT];
+    for (size_t i = 0; i < HT_SLOT_COUNT; i++)
         owner[i] = NOBODY;
-    for (size_t i = 0; i < engine->n_steps; i++) {
-        ht_step *step = &engine->steps[i];
+    for (size_t i = 0; i < plan->n_steps; i++) {
+        ht_step *step = &plan->steps[i];
         const int device = only_device(step);
+        const bool cached = (reads(step->op) | writes(step->op)) & HT_BIT_KV;
+        const bool own_cache = cached && device != NOBODY && cache_owner(engine, step->op->layer) == device;
         for (size_t s = 0; s < step->n_slices; s++) {
             struct ht_step_slice *slice = &step->slices[s];
-            slice->resident = slice->kept = 0;
-            for (uint32_t slot = 0; slot <= HT_SLOT_COUNT && device != NOBODY; slot++) {
+            slice->resident = own_cache ? reads(step->op) & HT_BIT_KV : 0;
+            slice->kept = own_cache ? writes(step->op) & HT_BIT_KV : 0;
+            for (uint32_t slot = 0; slot < HT_SLOT_COUNT && device != NOBODY; slot++) {
                 if (reads(step->op) >> slot & 1 && owner[slot] == device)
                     slice->resident |= 1u << slot;
-                if (writes(step->op) >> slot & 1 && stays(engine, i, 1u << slot, device))
+                if (writes(step->op) >> slot & 1 && stays(plan, i, 1u << slot, device))
                     slice->kept |= 1u << slot;
             }
         }
-        for (uint32_t slot = 0; slot <= HT_SLOT_COUNT; slot++)
+        for (uint32_t slot = 0; slot < HT_SLOT_COUNT; slot++)
             if (writes(step->op) >> slot & 1)
                 owner[slot] = device;
     }
+}
+
+void ht_engine_plan_transfers(ht_engine *engine) {
+    for (size_t p = 0; p < HT_PHASES; p++)
+        plan_transfers(engine, &engine->plans[p]);
 }

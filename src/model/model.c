@@ -45,6 +45,12 @@ size_t ht_op_cols(const ht_op *op) {
     return op->n_parts > 0 ? op->parts[0].cols : 0;
 }
 
+void ht_op_drop_pages(const ht_op *op) {
+    for (int p = 0; p < op->n_parts; p++)
+        if (op->parts[p].data)
+            ht_mapping_drop(op->parts[p].data, op->parts[p].rows * op->parts[p].row_bytes);
+}
+
 bool ht_op_ffn(const ht_op *ops, size_t n, ht_op *ffn) {
     if (n < 3 || ops[0].kind != HT_OP_MATMUL || ops[1].kind != HT_OP_GLU || ops[2].kind != HT_OP_MATMUL ||
         ops[0].n_parts != 2 || ops[2].n_parts != 1 || ops[0].parts[0].rows != ops[0].parts[1].rows ||

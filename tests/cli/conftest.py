@@ -60,9 +60,9 @@ class Result:
 
 @pytest.fixture(scope="session")
 def hetero(binary, environment):
-    def run(*arguments, stdin=b"", timeout=TIMEOUT):
+    def run(*arguments, stdin=b"", timeout=TIMEOUT, env=None):
         done = subprocess.run([binary, *map(os.fsencode, map(str, arguments))], input=stdin, capture_output=True,
-                              env=environment, timeout=timeout, check=False)
+                              env={**environment, **(env or {})}, timeout=timeout, check=False)
         assert done.returncode >= 0, f"killed by signal {-done.returncode}: {done.stderr!r}"
         return Result(done)
 

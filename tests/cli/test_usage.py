@@ -3,7 +3,7 @@ import pytest
 
 pytestmark = pytest.mark.check
 
-COMMANDS = ["devices", "inspect", "tokenize", "run", "score", "chat", "perplexity", "quantize", "bench", "profile"]
+COMMANDS = ["devices", "inspect", "tokenize", "run", "score", "chat", "perplexity", "quantize", "bench", "profile", "plan"]
 WITH_MODEL = [name for name in COMMANDS if name not in ("devices", "quantize", "profile")]
 OPTIONS = {
     "devices": ["--openvino", "--onnxruntime"],
@@ -16,6 +16,7 @@ OPTIONS = {
     "perplexity": ["-f, --file", "--reference"],
     "quantize": [],
     "bench": ["--prompt", "--gen", "-r, "],
+    "plan": ["--length", "--decode"],
     "profile": ["--quick", "--devices", "--precision"],
 }
 COMMON = ["--threads", "--quiet", "--log-level", "--help"]

@@ -86,6 +86,7 @@ typedef struct bench {
     ht_view slots[HT_SLOT_COUNT];
     size_t bytes[HT_SLOT_COUNT];
     ht_kv_layer kv;
+    ht_task *task; /* prepared for several runs; NULL: each run prepares its own */
 } bench;
 
 /* Pages that the device sees, and their end. */
@@ -123,8 +124,8 @@ static bool run_op(bench *b, const ht_op *op, const ht_slice *slice, size_t toke
     const ht_device_ops *ops = b->device->ops;
     if (ops->refuses && ops->refuses(b->device, op, slice))
         return false;
-    ht_task *task;
-    if (ops->prepare(b->device, op, slice, &task, &error))
+    ht_task *task = b->task;
+    if (!task && ops->prepare(b->device, op, slice, &task, &error))
         fail_msg("prepare %s: %s", op->name, error.text);
     const ht_binding binding = {
         .slots = b->slots, .kv = &b->kv, .position = position, .tokens = tokens, .sync = HT_SYNC_EVENT};
@@ -134,8 +135,30 @@ static bool run_op(bench *b, const ht_op *op, const ht_slice *slice, size_t toke
     if (ops->wait(b->device, ticket, HT_SYNC_FINISH, &error))
         fail_msg("wait %s: %s", op->name, error.text);
     assert_true(ops->completed(b->device) >= ticket);
-    ops->release(b->device, task);
+    if (!b->task)
+        ops->release(b->device, task);
     return true;
+}
+
+/* Devices with static lengths: every length and the numbers of tokens beside it, with one task, so that graphs are built
+ * once. Others: the numbers given. */
+static void each_count(bench *b, const ht_op *op, ht_slice slice, const size_t *counts, size_t n,
+                       void (*check_one)(bench *, const ht_op *, ht_slice, size_t)) {
+    const ht_device_caps *caps = b->device->ops->caps(b->device);
+    ht_error error = {0};
+    if (caps->n_lengths == 0 || b->device->ops->refuses(b->device, op, &slice)) {
+        for (size_t i = 0; i < n; i++)
+            check_one(b, op, slice, counts[i]);
+        return;
+    }
+    if (b->device->ops->prepare(b->device, op, &slice, &b->task, &error))
+        fail_msg("prepare %s: %s", op->name, error.text);
+    for (size_t i = 0; i < caps->n_lengths; i++)
+        for (int by = -1; by <= 1; by++)
+            if (caps->lengths[i] + by > 0)
+                check_one(b, op, slice, (size_t)(caps->lengths[i] + by));
+    b->device->ops->release(b->device, b->task);
+    b->task = NULL;
 }
 
 /* ---- matmul ----------------------------------------------------------------------------------------------------------------------- */
@@ -203,7 +226,9 @@ static void test_matmuls(bench *b) {
             op.parts[0] = make_matrix("w", k, shapes[i].rows, cols);
             if (i == 2)
                 op.bias[0] = bias;
-            for (size_t n = 0; n < n_counts; n++)
+            if (i == 0)
+                each_count(b, &op, (ht_slice){0, shapes[i].rows, 0, cols}, token_counts, n_counts, check_matmul);
+            for (size_t n = 0; n < n_counts && i > 0; n++)
                 check_matmul(b, &op, (ht_slice){0, shapes[i].rows, 0, cols}, token_counts[n]);
             if (cols == 96)
                 check_matmul(b, &op, (ht_slice){3, 30, 32, 96}, 5);
@@ -229,6 +254,92 @@ static void test_matmuls(bench *b) {
         check_matmul(b, &odd, (ht_slice){0, 37, 0, 50}, 1);
         check_matmul(b, &odd, (ht_slice){0, 37, 0, 50}, 13);
         free((void *)(uintptr_t)odd.parts[0].data);
+    }
+}
+
+/* ---- feed-forward blocks ------------------------------------------------------------------------------------------------- */
+
+typedef struct row_sum {
+    double sum, error; /* standard deviation of what the device adds */
+} row_sum;
+
+/* w.x (+ bias), x with errors of its own (NULL: none), by the same assumptions as check_matmul. */
+static row_sum matvec_row(const bench *b, const ht_matrix *m, size_t row, size_t col, size_t n, const double *x,
+                          const double *error) {
+    float *w = malloc(m->cols * sizeof *w);
+    ht_matrix_floats(m, row, 1, w);
+    double sum = 0, square = 0, other = 0;
+    for (size_t g = 0; g < n; g += 32) {
+        double most = 0;
+        for (size_t c = g; c < g + 32 && c < n; c++)
+            most = fmax(most, fabs(x[c]));
+        for (size_t c = g; c < g + 32 && c < n; c++) {
+            const double weight = (double)w[col + c], product = weight * x[c];
+            sum += product, square += product * product;
+            if (b->fast && m->type->group)
+                other += weight * weight * (most / 127) * (most / 127) / 12;
+            if (error)
+                other += weight * weight * error[c] * error[c];
+        }
+    }
+    free(w);
+    const double float_sum =
+        8.0 / 6 * (EPS * sqrt((double)n) * sqrt(square) + EPS * (fabs(sum) + 1)) + 0x1p-20 / 6 * sqrt(square);
+    return (row_sum){sum, sqrt(other + float_sum * float_sum)};
+}
+
+/* A share of the features: slice.row_begin .. row_end. */
+static void check_ffn(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
+    const ht_matrix *gate = &op->members[0].parts[0], *up = &op->members[0].parts[1], *down = &op->members[2].parts[0];
+    const size_t cols = gate->cols, rows = down->rows, n = s.row_end - s.row_begin;
+    float *x = make_slot(b, HT_SLOT_NORMED, tokens, cols), *y = make_slot(b, HT_SLOT_DELTA, tokens, rows);
+    const size_t xs = b->slots[HT_SLOT_NORMED].stride, ys = b->slots[HT_SLOT_DELTA].stride;
+    fill(x, tokens * xs);
+    if (run_op(b, op, &s, tokens, 0)) {
+        double *xt = malloc(cols * sizeof *xt), *hidden = malloc(2 * n * sizeof *hidden), *error = hidden + n;
+        const size_t sampled[] = {0, tokens / 2, tokens - 1};
+        for (size_t k = 0; k < HT_COUNT(sampled); k++) {
+            const size_t t = sampled[k];
+            for (size_t c = 0; c < cols; c++)
+                xt[c] = (double)x[t * xs + c];
+            for (size_t i = 0; i < n; i++) {
+                const row_sum g = matvec_row(b, gate, s.row_begin + i, 0, cols, xt, NULL),
+                              u = matvec_row(b, up, s.row_begin + i, 0, cols, xt, NULL);
+                const double a =
+                    op->activation == HT_ACT_SILU
+                        ? g.sum / (1 + exp(-g.sum))
+                        : 0.5 * g.sum * (1 + tanh(0.7978845608028654 * (g.sum + 0.044715 * pow(g.sum, 3))));
+                hidden[i] = a * u.sum;
+                error[i] = hypot(1.13 * g.error * hypot(u.sum, u.error), hypot(a * u.error, 1e-6 * hidden[i]));
+            }
+            for (size_t r = 0; r < rows; r++) {
+                const row_sum want = matvec_row(b, down, r, s.row_begin, n, hidden, error);
+                check((double)y[t * ys + r], want.sum, 6 * want.error, "ffn", b->name, t, r);
+            }
+        }
+        free(xt), free(hidden);
+    }
+    free_slots(b);
+}
+
+static void test_ffn(bench *b) {
+    static const size_t token_counts[] = {1, 33, 300};
+    static const size_t kinds[][3] = {{0, 0, 0}, {1, 1, 1}, {5, 5, 7}, {4, 4, 4}, {9, 9, 9}}; /* Q4_K_M: down in Q6_K */
+    for (size_t k = 0; k < HT_COUNT(kinds); k++) {
+        ht_op members[3] = {
+            {.kind = HT_OP_MATMUL, .name = "gate_up", .in = HT_SLOT_NORMED, .out = HT_SLOT_FFN, .n_parts = 2},
+            {.kind = HT_OP_GLU, .name = "glu", .in = HT_SLOT_FFN, .out = HT_SLOT_ACT, .activation = k & 1},
+            {.kind = HT_OP_MATMUL, .name = "down", .in = HT_SLOT_ACT, .out = HT_SLOT_DELTA, .n_parts = 1}};
+        members[0].parts[0] = make_matrix("gate", kinds[k][0], 512, 256);
+        members[0].parts[1] = make_matrix("up", kinds[k][1], 512, 256);
+        members[2].parts[0] = make_matrix("down", kinds[k][2], 70, 512);
+        ht_op op;
+        assert_true(ht_op_ffn(members, 3, &op));
+        each_count(b, &op, (ht_slice){0, 512, 0, 0}, token_counts, k < 2 ? HT_COUNT(token_counts) : 1, check_ffn);
+        check_ffn(b, &op, (ht_slice){0, 192, 0, 0}, 31); /* shares: partial sums of all rows */
+        check_ffn(b, &op, (ht_slice){192, 512, 0, 0}, 31);
+        for (int p = 0; p < 3; p++)
+            free((void *)(uintptr_t)members[p / 2 * 2].parts[p % 2].data);
     }
 }
 
@@ -431,9 +542,14 @@ static void test_embed(bench *b) {
 
 /* ---- devices ----------------------------------------------------------------------------------------------------------------------- */
 
-static const char *specs[16] = {"cpu:isa=scalar", "cpu:isa=avx2", "cpu:isa=avx512", "opencl:0",
-                                "opencl:0:variant=simt:int8=on"};
-static size_t n_specs = 5;
+static const char *specs[16] = {"cpu:isa=scalar",
+                                "cpu:isa=avx2",
+                                "cpu:isa=avx512",
+                                "opencl:0",
+                                "opencl:0:variant=simt:int8=on",
+                                "openvino:CPU",
+                                "openvino:CPU:order=weights"};
+static size_t n_specs = 7;
 
 static void test_device(const char *spec, ht_precision precision) {
     static const ht_hparams shapes[] = {{.layers = 1,
@@ -460,8 +576,11 @@ static void test_device(const char *spec, ht_precision precision) {
     for (size_t i = 0; i < HT_COUNT(shapes); i++) {
         bench b = {.name = spec, .fast = precision == HT_PRECISION_FAST};
         ht_error error = {0};
-        const ht_device_options options = {
-            .threads = 2, .precision = precision, .hparams = &shapes[i], .max_tokens = 300, .max_context = MAX_CONTEXT};
+        const ht_device_options options = {.threads = 2,
+                                           .precision = precision,
+                                           .hparams = &shapes[i],
+                                           .max_tokens = 1024,
+                                           .max_context = MAX_CONTEXT};
         if (ht_device_open(spec, &options, &b.device, &error)) {
             if (error.status != HT_ERROR_DEVICE)
                 fail_msg("%s", error.text);
@@ -469,7 +588,7 @@ static void test_device(const char *spec, ht_precision precision) {
             return;
         }
         if (i == 0)
-            test_matmuls(&b), test_embed(&b);
+            test_matmuls(&b), test_ffn(&b), test_embed(&b);
         test_norm(&b, &shapes[i]);
         test_glu(&b, &shapes[i]);
         test_attention(&b, &shapes[i], 0, true, i == 1, 0, 1, HT_KV_F16);

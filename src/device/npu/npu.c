@@ -1,9 +1,8 @@
 /* The ht_device over a static-graph runtime: lengths, padding, strides.
  *
- * A submit of n tokens is padded to the next length; more than the longest length is split first. Where a view is dense
- * and no padding is needed, the graph reads and writes the slot itself; else through two staging buffers of the device.
- * Thin: MATMUL alone, and a length's graph is built by the first submit that needs it (milliseconds to a second): it
- * belongs into prepare once prepare knows the lengths of the plan. Submits compute in the caller.
+ * A submit of n tokens runs at the shortest length that holds them and whose graph is there; more than the longest length
+ * is split first. Padding costs no copy where the slots have room for it; else, and where a slot's rows are not dense, two
+ * staging buffers of the device are used. Submits compute in the caller. What is no matrix multiplication is refused.
  */
 #include "device/npu/npu.h"
 
@@ -13,13 +12,17 @@
 
 #define MAX_LENGTHS 16
 #define MAX_LENGTH 65536
-static const int default_lengths[] = {1, 32, 64, 128, 256, 512, 1024};
 
 typedef struct npu_device {
     ht_device base;
     ht_device_caps caps;
     const ht_npu_runtime *runtime;
     ht_npu *npu;
+    ht_npu_facts facts;
+    ht_npu_config config;
+    char hint[16];
+    ht_npu_store *store;
+    bool weights_first;
     int lengths[MAX_LENGTHS]; /* ascending */
     float *in, *out;          /* staging: [longest][cols], [longest][rows] of the widest tasks */
     size_t in_bytes, out_bytes;
@@ -28,8 +31,7 @@ typedef struct npu_device {
 
 struct ht_task {
     ht_npu_graph graph;
-    ht_npu_program *programs[MAX_LENGTHS]; /* one a length, NULL until needed */
-    size_t bytes;
+    ht_npu_entry *entry;
 };
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
@@ -52,12 +54,12 @@ static ht_status parse_lengths(npu_device *d, const char *text, ht_error *error)
     return HT_OK;
 }
 
-/* The usual lengths, as far as a submit can fill them. */
+/* The runtime's usual lengths, as far as a submit can fill them. */
 static void default_to(npu_device *d, size_t max_tokens) {
-    for (size_t i = 0; i < HT_COUNT(default_lengths); i++) {
-        if (i > 0 && (size_t)default_lengths[i - 1] >= max_tokens)
+    for (size_t i = 0; i < d->facts.n_lengths; i++) {
+        if (i > 0 && (size_t)d->facts.lengths[i - 1] >= max_tokens)
             break;
-        d->lengths[d->caps.n_lengths++] = default_lengths[i];
+        d->lengths[d->caps.n_lengths++] = d->facts.lengths[i];
     }
 }
 
@@ -65,6 +67,7 @@ static void npu_close(ht_device *device) {
     npu_device *d = (npu_device *)device;
     if (!d)
         return;
+    ht_npu_store_destroy(d->store);
     if (d->npu)
         d->runtime->close(d->npu);
     if (d->in)
@@ -74,46 +77,100 @@ static void npu_close(ht_device *device) {
     free(d);
 }
 
-static ht_status configure(npu_device *d, const ht_device_options *options, ht_error *error) {
-    static const char *const known[] = {"cpus", "lengths", NULL};
+/* "on" or "off" of an option; `usual` where it is not given. */
+static ht_status parse_switch(const ht_device_options *options, const char *key, const char *yes, const char *no,
+                              bool usual, bool *value, ht_error *error) {
+    char text[32];
+    *value = usual;
+    if (!ht_device_option(options->options, key, text, sizeof text))
+        return HT_OK;
+    *value = strcmp(text, yes) == 0;
+    if (*value || strcmp(text, no) == 0)
+        return HT_OK;
+    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: %s=%s: %s or %s", options->name, key, text, yes, no);
+}
+
+/* What must be known before the runtime's device is opened. */
+static ht_status read_config(npu_device *d, const ht_device_options *options, ht_error *error) {
+    static const char *const known[] = {"cpus", "lengths", "decode", "cache", "order", "hint", NULL};
+    char value[128];
     ht_status status = ht_device_check_options(options->name, options->options, known, error);
     if (status != HT_OK)
         return status;
-    ht_npu_config config = {.name = options->name, .threads = options->threads, .precision = options->precision};
-    char value[128];
     snprintf(d->caps.name, sizeof d->caps.name, "%s", options->name);
+    d->config = (ht_npu_config){
+        .name = d->caps.name, .threads = options->threads, .precision = options->precision, .hint = d->hint};
+    if (ht_device_option(options->options, "hint", value, sizeof value)) {
+        if (strcmp(value, "f32") != 0 && strcmp(value, "bf16") != 0 && strcmp(value, "f16") != 0)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: hint=%s: f32, bf16 or f16", options->name, value);
+        memcpy(d->hint, value, strlen(value) + 1);
+    }
+    if (ht_device_option(options->options, "cpus", value, sizeof value)) {
+        status = ht_parse_cpus(options->name, value, &d->config.cores, error);
+        d->config.threads = ht_core_count(d->config.cores);
+    }
+    return status == HT_OK ? parse_switch(options, "order", "weights", "activations", false, &d->weights_first, error)
+                           : status;
+}
+
+static void state_caps(npu_device *d) {
+    const ht_device_info *info = &d->facts.info;
+    const bool cpu = strcmp(info->kind, "cpu") == 0;
+    d->caps.kind = cpu ? HT_DEVICE_CPU : strcmp(info->kind, "gpu") == 0 ? HT_DEVICE_GPU : HT_DEVICE_NPU;
+    memcpy(d->caps.name, info->name, sizeof info->name);
+    memcpy(d->caps.runtime, info->runtime, sizeof info->runtime);
+    memcpy(d->caps.description, info->description, sizeof info->description);
+    memcpy(d->caps.dtypes, info->dtypes, sizeof info->dtypes);
+    d->caps.memory_bytes = info->memory_bytes;
+    d->caps.unified_memory = info->unified_memory;
+    d->caps.runs_in_caller = true;
+    d->caps.cores = d->config.cores ? d->config.cores : cpu ? ht_all_cores() : 0;
     d->caps.lengths = d->lengths;
+}
+
+static ht_status create_store(npu_device *d, const ht_device_options *options, ht_error *error) {
+    const bool cpu = d->caps.kind == HT_DEVICE_CPU;
+    const int threads = d->config.threads ? d->config.threads : ht_core_count(ht_all_cores());
+    ht_npu_store_options store = {.runtime = d->runtime,
+                                  .npu = d->npu,
+                                  .facts = &d->facts,
+                                  .config = &d->config,
+                                  .lengths = d->lengths,
+                                  .n_lengths = d->caps.n_lengths,
+                                  .budget = options->graph_memory ? options->graph_memory : d->caps.memory_bytes / 2,
+                                  .builders = cpu ? threads : 2,
+                                  .progress = options->progress,
+                                  .progress_user = options->progress_user};
+    d->caps.graph_bytes = store.budget;
+    ht_status status = parse_switch(options, "cache", "on", "off", d->facts.reloads, &store.cache, error);
+    return status == HT_OK ? ht_npu_store_create(&store, &d->store, error) : status;
+}
+
+static ht_status configure(npu_device *d, const ht_device_options *options, ht_error *error) {
+    ht_status status = read_config(d, options, error);
+    if (status == HT_OK)
+        status = d->runtime->open(&d->config, &d->npu, &d->facts, error);
+    if (status != HT_OK)
+        return status;
+    state_caps(d);
+    if (d->config.cores && d->caps.kind != HT_DEVICE_CPU)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus= is for devices that are CPUs", options->name);
+    char value[128];
     if (ht_device_option(options->options, "lengths", value, sizeof value))
         status = parse_lengths(d, value, error);
     else
         default_to(d, options->max_tokens);
-    if (status == HT_OK && ht_device_option(options->options, "cpus", value, sizeof value)) {
-        status = ht_parse_cpus(options->name, value, &config.cores, error);
-        config.threads = ht_core_count(config.cores);
-    }
+    bool decodes;
+    if (status == HT_OK)
+        status = parse_switch(options, "decode", "on", "off", d->facts.single, &decodes, error);
     if (status != HT_OK)
         return status;
-    ht_device_info info;
-    status = d->runtime->open(&config, &d->npu, &info, error);
-    if (status != HT_OK)
-        return status;
-    bool cpu = strcmp(info.kind, "cpu") == 0;
-    if (config.cores && !cpu)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus= is for devices that are CPUs", options->name);
-    d->caps.kind = cpu ? HT_DEVICE_CPU : strcmp(info.kind, "gpu") == 0 ? HT_DEVICE_GPU : HT_DEVICE_NPU;
-    memcpy(d->caps.name, info.name, sizeof info.name);
-    memcpy(d->caps.runtime, info.runtime, sizeof info.runtime);
-    memcpy(d->caps.description, info.description, sizeof info.description);
-    memcpy(d->caps.dtypes, info.dtypes, sizeof info.dtypes);
-    d->caps.memory_bytes = info.memory_bytes;
-    d->caps.unified_memory = info.unified_memory;
-    d->caps.runs_in_caller = true;
-    d->caps.cores = config.cores ? config.cores : cpu ? ht_all_cores() : 0;
-    return HT_OK;
+    d->caps.many_only = !decodes;
+    return create_store(d, options, error);
 }
 
-static ht_status npu_open(const ht_device_ops *ops, const ht_npu_runtime *runtime, const ht_device_options *options,
-                          ht_device **device, ht_error *error) {
+ht_status ht_npu_open(const ht_device_ops *ops, const ht_npu_runtime *runtime, const ht_device_options *options,
+                      ht_device **device, ht_error *error) {
     npu_device *d;
     ht_status status = ht_alloc((void **)&d, 1, sizeof *d, options->name, error);
     if (status != HT_OK)
@@ -133,7 +190,8 @@ static const ht_device_caps *npu_caps(const ht_device *device) {
 }
 
 static const char *npu_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice) {
-    return ht_slice_form(op, slice, NULL);
+    ht_npu_graph graph;
+    return ht_npu_describe(op, slice, false, &graph);
 }
 
 /* ---- tasks ------------------------------------------------------------------------------------------------------- */
@@ -154,37 +212,36 @@ static ht_status grow(float **buffer, size_t *bytes, size_t need, const char *na
 static ht_status npu_prepare(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **out,
                              ht_error *error) {
     npu_device *d = (npu_device *)device;
-    ht_form form;
-    const char *why = ht_slice_form(op, slice, &form);
-    if (why)
-        return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: %s: %s", d->caps.name, op->name, why);
-    ht_npu_graph graph = {op, slice->row_begin, slice->row_end - slice->row_begin, op->parts[0].cols, form};
-    size_t longest = (size_t)d->lengths[d->caps.n_lengths - 1];
-    ht_status status = grow(&d->in, &d->in_bytes, longest * graph.cols * sizeof(float), d->caps.name, error);
-    if (status == HT_OK)
-        status = grow(&d->out, &d->out_bytes, longest * graph.rows * sizeof(float), d->caps.name, error);
-    ht_task *task = NULL;
-    if (status == HT_OK)
-        status = ht_alloc((void **)&task, 1, sizeof *task, op->name, error);
+    ht_task *task;
+    ht_status status = ht_alloc((void **)&task, 1, sizeof *task, op->name, error);
     if (status != HT_OK)
         return status;
-    task->graph = graph;
-    *out = task;
-    return HT_OK;
+    const char *why = ht_npu_describe(op, slice, d->weights_first, &task->graph);
+    const size_t longest = (size_t)d->lengths[d->caps.n_lengths - 1];
+    if (why)
+        status = ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: %s: %s", d->caps.name, op->name, why);
+    if (status == HT_OK)
+        status = grow(&d->in, &d->in_bytes, longest * task->graph.cols * sizeof(float), d->caps.name, error);
+    if (status == HT_OK)
+        status = grow(&d->out, &d->out_bytes, longest * task->graph.rows * sizeof(float), d->caps.name, error);
+    if (status == HT_OK)
+        status = ht_npu_entry_create(d->store, &task->graph, &task->entry, error);
+    if (status == HT_OK)
+        *out = task;
+    else
+        free(task);
+    return status;
 }
 
 static void npu_release(ht_device *device, ht_task *task) {
-    npu_device *d = (npu_device *)device;
     if (!task)
         return;
-    for (size_t i = 0; i < MAX_LENGTHS; i++)
-        if (task->programs[i])
-            d->runtime->discard(d->npu, task->programs[i]);
+    ht_npu_entry_destroy(task->entry);
     free(task);
 }
 
 static size_t npu_task_bytes(const ht_task *task) {
-    return task->bytes;
+    return (size_t)ht_npu_entry_bytes(task->entry);
 }
 
 /* The shortest length that holds `tokens`, else the longest there is. */
@@ -195,53 +252,67 @@ static size_t choose_length(const npu_device *d, size_t tokens) {
     return i;
 }
 
-/* The graph of one length, unless it is there. */
-static ht_status build(npu_device *d, ht_task *task, size_t i, ht_error *error) {
-    if (task->programs[i])
-        return HT_OK;
-    size_t bytes = 0;
-    ht_status status =
-        d->runtime->compile(d->npu, &task->graph, (size_t)d->lengths[i], &task->programs[i], &bytes, error);
-    if (status == HT_OK)
-        task->bytes += bytes;
-    return status;
+static ht_status npu_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {
+    const npu_device *d = (npu_device *)device;
+    while (tokens > 0) { /* the pieces that submit cuts them into */
+        const size_t i = choose_length(d, tokens);
+        ht_npu_entry_want(task->entry, i);
+        tokens -= ht_min_size(tokens, (size_t)d->lengths[i]);
+    }
+    return HT_OK;
 }
 
-static ht_status npu_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {
-    npu_device *d = (npu_device *)device;
+static ht_status npu_settle(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {
+    const npu_device *d = (npu_device *)device;
     ht_status status = HT_OK;
-    while (tokens > 0 && status == HT_OK) { /* the pieces that submit cuts them into */
-        size_t i = choose_length(d, tokens);
-        status = build(d, task, i, error);
+    while (tokens > 0 && status == HT_OK) {
+        const size_t i = choose_length(d, tokens);
+        status = ht_npu_entry_await(task->entry, i, error);
         tokens -= ht_min_size(tokens, (size_t)d->lengths[i]);
     }
     return status;
 }
 
-/* Runs `tokens` <= lengths[i] tokens; token 0's values at in and out, rows of the slot in_stride and out_stride apart.
- * */
-static ht_status run(npu_device *d, ht_task *task, size_t i, size_t tokens, float *in, size_t in_stride, float *out,
-                     size_t out_stride, ht_error *error) {
-    size_t length = (size_t)d->lengths[i], cols = task->graph.cols, rows = task->graph.rows;
-    ht_status status = build(d, task, i, error);
-    if (status != HT_OK)
-        return status;
-    bool whole = tokens == length;
+/* A length whose graph is there for up to `tokens` tokens: the right one, else a longer one (padding more), else pieces not
+ * much shorter. Nothing of the kind: the right one is built now, and if it cannot be, any that is there will do. */
+static ht_status find_length(npu_device *d, ht_task *task, size_t tokens, size_t *found, ht_error *error) {
+    const size_t best = choose_length(d, tokens);
+    for (size_t i = best; i < d->caps.n_lengths; i++)
+        if (ht_npu_entry_program(task->entry, i))
+            return *found = i, HT_OK;
+    for (size_t i = best; i-- > 0 && 4 * d->lengths[i] >= d->lengths[best];)
+        if (ht_npu_entry_program(task->entry, i))
+            return *found = i, HT_OK;
+    ht_status status = ht_npu_entry_await(task->entry, best, error);
+    if (status == HT_OK)
+        return *found = best, HT_OK;
+    for (size_t i = best; i-- > 0 && status != HT_ERROR_CANCELLED;)
+        if (ht_npu_entry_program(task->entry, i))
+            return *found = i, HT_OK;
+    return status;
+}
+
+/* Runs `tokens` <= lengths[i] tokens; token 0's values at in and out, rows of the slots in_stride and out_stride apart,
+ * `room` rows of them ours to read and write. */
+static ht_status run(npu_device *d, ht_task *task, size_t i, size_t tokens, size_t room, float *in, size_t in_stride,
+                     float *out, size_t out_stride, ht_error *error) {
+    const size_t length = (size_t)d->lengths[i], cols = task->graph.cols, rows = task->graph.rows;
+    ht_npu_program *program = ht_npu_entry_program(task->entry, i);
     float *from = in, *to = out;
-    if (!whole || (length > 1 && in_stride != cols)) {
+    if (length > room || (length > 1 && in_stride != cols)) {
         from = d->in;
         for (size_t t = 0; t < tokens; t++)
             memcpy(from + t * cols, in + t * in_stride, cols * sizeof *in);
         /* Padding's results are dropped, but stale bits there could be NaNs or denormals, which are slow. */
         memset(from + tokens * cols, 0, (length - tokens) * cols * sizeof *in);
     }
-    if (!whole || (length > 1 && out_stride != rows))
+    if (length > room || (length > 1 && out_stride != rows))
         to = d->out;
-    status = d->runtime->bind(d->npu, task->programs[i], from, to, error);
+    ht_status status = d->runtime->bind(d->npu, program, from, to, error);
     if (status == HT_OK)
-        status = d->runtime->start(d->npu, task->programs[i], error);
+        status = d->runtime->start(d->npu, program, error);
     if (status == HT_OK)
-        status = d->runtime->wait(d->npu, task->programs[i], error);
+        status = d->runtime->wait(d->npu, program, error);
     if (status == HT_OK && to != out)
         for (size_t t = 0; t < tokens; t++)
             memcpy(out + t * out_stride, to + t * rows, rows * sizeof *out);
@@ -251,13 +322,21 @@ static ht_status run(npu_device *d, ht_task *task, size_t i, size_t tokens, floa
 static ht_status npu_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
                             size_t n_after, ht_ticket *ticket, ht_error *error) {
     npu_device *d = (npu_device *)device;
-    const ht_view *in = &binding->slots[task->graph.op->in], *out = &binding->slots[task->graph.op->out];
+    const ht_npu_graph *g = &task->graph;
+    const bool matmul = g->op->kind == HT_OP_MATMUL; /* the rows and columns of an FFN's slots are whole */
+    const ht_view *in = &binding->slots[g->op->in], *out = &binding->slots[g->op->out];
+    const size_t first_in = matmul ? g->slice.reduction_begin : 0, first_out = matmul ? g->slice.row_begin : 0;
+    const size_t room = ht_max_size(binding->room, binding->tokens);
     ht_status status = ht_wait_all(device, after, n_after, binding->sync, error);
     for (size_t done = 0; done < binding->tokens && status == HT_OK;) {
-        size_t left = binding->tokens - done, i = choose_length(d, left);
-        size_t tokens = ht_min_size(left, (size_t)d->lengths[i]);
-        status = run(d, task, i, tokens, (float *)in->data + done * in->stride, in->stride,
-                     (float *)out->data + done * out->stride + task->graph.row_begin, out->stride, error);
+        const size_t left = binding->tokens - done;
+        size_t i, tokens = 0;
+        status = find_length(d, task, left, &i, error);
+        if (status == HT_OK) {
+            tokens = ht_min_size(left, (size_t)d->lengths[i]);
+            status = run(d, task, i, tokens, room - done, (float *)in->data + done * in->stride + first_in, in->stride,
+                         (float *)out->data + done * out->stride + first_out, out->stride, error);
+        }
         done += tokens;
     }
     if (status == HT_OK)
@@ -284,11 +363,12 @@ static ht_status openvino_list(ht_device_info **list, size_t *n, ht_error *error
 }
 
 static ht_status openvino_open(const ht_device_options *options, ht_device **device, ht_error *error) {
-    return npu_open(&ht_device_openvino, &ht_npu_openvino, options, device, error);
+    return ht_npu_open(&ht_device_openvino, &ht_npu_openvino, options, device, error);
 }
 
 const ht_device_ops ht_device_openvino = {
     .prefix = "openvino",
+    .partial = true,
     .list = openvino_list,
     .open = openvino_open,
     .close = npu_close,
@@ -299,6 +379,7 @@ const ht_device_ops ht_device_openvino = {
     .release = npu_release,
     .task_bytes = npu_task_bytes,
     .warm = npu_warm,
+    .settle = npu_settle,
     .submit = npu_submit,
     .completed = npu_completed,
     .wait = npu_wait,

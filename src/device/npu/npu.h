@@ -1,4 +1,5 @@
-/* Static-graph devices: npu.c is the ht_device, one file a runtime implements the interface below.
+/* Static-graph devices: npu.c is the ht_device, store.c builds graphs and keeps them, one file a runtime implements the
+ * interface below.
  *
  * A runtime compiles a described graph for one length (tokens), runs it on dense buffers of exactly that length, and
  * knows nothing of slots, strides, padding or tickets. */
@@ -7,32 +8,85 @@
 
 #include "device/common.h"
 
-typedef struct ht_npu ht_npu;                 /* a runtime's device */
-typedef struct ht_npu_program ht_npu_program; /* a graph compiled for one length */
+/* ---- graphs (graph.c) ---------------------------------------------------------------------------------------------- */
 
-/* One MATMUL's slice: x [length][cols] -> out [length][rows], float32. Weights are read from op at compile. */
+typedef enum ht_npu_element { HT_NPU_I4, HT_NPU_I8, HT_NPU_F16, HT_NPU_BF16, HT_NPU_F32 } ht_npu_element;
+
+/* One constant matrix of a graph: rows [row, row + rows) of a MATMUL, columns [col, col + cols), in one form. */
+typedef struct ht_npu_matrix {
+    const ht_op *op;
+    size_t row, rows, col, cols;
+    ht_npu_element element;
+    size_t group; /* columns a scale covers; 0 for floats */
+    bool offset, bias;
+} ht_npu_matrix;
+
+#define HT_NPU_PARTS 3
+/* x [length][cols] -> out [length][rows], float32. A MATMUL's slice: parts are its rows, one run after another. A share of
+ * an FFN's features: parts are gate, up [features][cols] and down [rows][features], out = down(act(gate x) * up x). */
 typedef struct ht_npu_graph {
     const ht_op *op;
-    size_t row_begin, rows, cols;
-    ht_form form;
+    ht_slice slice;
+    size_t cols, rows;
+    ht_npu_matrix parts[HT_NPU_PARTS];
+    int n_parts;
+    bool weights_first; /* out^T = W x^T: the weights stream past what is held; else out = x W^T */
 } ht_npu_graph;
+
+/* NULL and *graph filled, or why not, for a person. */
+const char *ht_npu_describe(const ht_op *op, const ht_slice *slice, bool weights_first, ht_npu_graph *graph);
+size_t ht_npu_bits(ht_npu_element element);
+/* Rows [row, row + n) of a matrix (from its own first), canonical (quant.h): codes [n][cols], scales and offsets
+ * [n][cols/group]; offsets may be NULL where the matrix has none. */
+ht_status ht_npu_codes(const ht_npu_matrix *matrix, size_t row, size_t n, int8_t *codes, float *scales, float *offsets,
+                       ht_error *error);
+/* The same rows as float32 [n][cols]. */
+ht_status ht_npu_floats(const ht_npu_matrix *matrix, size_t row, size_t n, float *out, ht_error *error);
+/* Biases of all rows, 0 where a part has none: out [rows]. */
+void ht_npu_bias(const ht_npu_matrix *matrix, float *out);
+/* Says all that a built graph depends on but the runtime: shapes, forms, and a hash of the weights themselves. */
+ht_status ht_npu_key(const ht_npu_graph *graph, ht_text *key, ht_error *error);
+/* What a graph will hold: weights as they are handed to a runtime, shared by all lengths, and at each length packed weights
+ * and what is computed in between. As measured for OpenVINO's CPU plugin (docs/numbers.md). */
+uint64_t ht_npu_estimate_shared(const ht_npu_graph *graph);
+uint64_t ht_npu_estimate(const ht_npu_graph *graph, size_t length);
+
+/* ---- runtimes -------------------------------------------------------------------------------------------------------- */
+
+typedef struct ht_npu ht_npu;                 /* a runtime's device */
+typedef struct ht_npu_program ht_npu_program; /* a graph compiled for one length */
 
 typedef struct ht_npu_config {
     const char *name; /* "openvino:CPU": all of it, for errors */
     uint64_t cores;   /* where cpus= was given: compute on these cores only; 0: anywhere */
     int threads;      /* of a CPU-backed device; 0: the runtime's choice */
     ht_precision precision;
+    const char *hint; /* "bf16", ...: the runtime's word for the arithmetic of `fast`; "": its usual one */
 } ht_npu_config;
 
+typedef struct ht_npu_facts { /* about an opened device */
+    ht_device_info info;      /* as list says */
+    const int *lengths;       /* the standard ones, ascending, */
+    size_t n_lengths;         /* this many */
+    bool single;              /* good at one token: decode may stay here */
+    bool reloads;             /* loading a saved program is much quicker than compiling: worth a cache on disk */
+    double step;              /* rounding of its arithmetic, relative: 2^-24 float32, 2^-11 fp16, 2^-8 bf16 */
+    double code_step;         /* of activations in groups of 32, relative to a group's largest; 0: they stay floats */
+} ht_npu_facts;
+
+/* Programs are compiled, and different ones run, from several threads at once; one program is used by one at a time. */
 typedef struct ht_npu_runtime {
     ht_status (*list)(ht_device_info **list, size_t *n, ht_error *error);
-    /* *info describes the device as list does. */
-    ht_status (*open)(const ht_npu_config *config, ht_npu **npu, ht_device_info *info, ht_error *error);
+    ht_status (*open)(const ht_npu_config *config, ht_npu **npu, ht_npu_facts *facts, ht_error *error);
     void (*close)(ht_npu *npu);
-    /* *bytes: memory the program holds, as good an estimate as the runtime allows. */
-    ht_status (*compile)(ht_npu *npu, const ht_npu_graph *graph, size_t length, ht_npu_program **program, size_t *bytes,
-                         ht_error *error);
+    /* like (NULL: none): a program of the same graph at another length, to share what can be shared. */
+    ht_status (*compile)(ht_npu *npu, const ht_npu_graph *graph, size_t length, const ht_npu_program *like,
+                         ht_npu_program **program, ht_error *error);
     void (*discard)(ht_npu *npu, ht_npu_program *program);
+    /* A program as bytes (appended), and back. Optional. */
+    ht_status (*save)(ht_npu *npu, ht_npu_program *program, ht_text *bytes, ht_error *error);
+    ht_status (*load)(ht_npu *npu, const ht_npu_graph *graph, size_t length, const void *data, size_t bytes,
+                      ht_npu_program **program, ht_error *error);
     /* Both dense, kept until bound again; cheap when they are the ones bound already. */
     ht_status (*bind)(ht_npu *npu, ht_npu_program *program, float *in, float *out, ht_error *error);
     ht_status (*start)(ht_npu *npu, ht_npu_program *program, ht_error *error); /* may compute before it returns */
@@ -41,8 +95,54 @@ typedef struct ht_npu_runtime {
 
 extern const ht_npu_runtime ht_npu_openvino;
 
+/* An ht_device over a runtime: what a runtime's row of ht_device_ops calls, and tests with a runtime of their own. The
+ * operations are those of ht_device_openvino but for list and open. */
+ht_status ht_npu_open(const ht_device_ops *ops, const ht_npu_runtime *runtime, const ht_device_options *options,
+                      ht_device **device, ht_error *error);
+
 /* Where OpenVINO's C library is looked for: a file, a wheel's folder, or NULL for the search (HETERO_OPENVINO, Python
  * environments, the system's libraries). Process-wide; to be called before the first device is listed or opened. */
 void ht_openvino_set_path(const char *path);
+
+/* ---- the store (store.c) --------------------------------------------------------------------------------------------- */
+
+typedef struct ht_npu_store ht_npu_store;
+typedef struct ht_npu_entry ht_npu_entry; /* one graph at all lengths */
+
+typedef struct ht_npu_store_options {
+    const ht_npu_runtime *runtime;
+    ht_npu *npu;
+    const ht_npu_facts *facts;
+    const ht_npu_config *config;
+    const int *lengths;
+    size_t n_lengths;
+    uint64_t budget; /* bytes of all graphs together */
+    int builders;    /* threads */
+    bool cache;      /* on disk */
+    ht_progress_function progress;
+    void *progress_user;
+} ht_npu_store_options;
+
+ht_status ht_npu_store_create(const ht_npu_store_options *options, ht_npu_store **store, ht_error *error);
+void ht_npu_store_destroy(ht_npu_store *store); /* entries must be gone */
+ht_status ht_npu_entry_create(ht_npu_store *store, const ht_npu_graph *graph, ht_npu_entry **entry, ht_error *error);
+void ht_npu_entry_destroy(ht_npu_entry *entry); /* waits for a build under way */
+/* Begins to build the graph of lengths[i] unless that was begun before. A refusal is what await says. */
+void ht_npu_entry_want(ht_npu_entry *entry, size_t i);
+/* Waits for it, and puts it before all others. HT_ERROR_MEMORY: the budget; HT_ERROR_DEVICE: it does not compile, or its
+ * numbers are wrong; HT_ERROR_CANCELLED by the progress function. */
+ht_status ht_npu_entry_await(ht_npu_entry *entry, size_t i, ht_error *error);
+ht_npu_program *ht_npu_entry_program(const ht_npu_entry *entry, size_t i); /* NULL: not there (yet); never blocks */
+uint64_t ht_npu_entry_bytes(const ht_npu_entry *entry);                    /* of its graphs that are there */
+
+/* ---- the check of a built graph (probe.c) ---------------------------------------------------------------------------- */
+
+typedef struct ht_npu_probe ht_npu_probe; /* inputs and the scalar answers of one graph, made once for all lengths */
+void ht_npu_probe_free(ht_npu_probe *probe);
+/* Runs the program on a probe input and compares sampled tokens and rows, first and last among them, with sums in double
+ * precision over the canonical weights. *probe is NULL at first, and kept by the caller. HT_ERROR_DEVICE if one is further
+ * off than the arithmetic explains. */
+ht_status ht_npu_probe_check(ht_npu_probe **probe, const ht_npu_store_options *store, const ht_npu_graph *graph,
+                             ht_npu_program *program, size_t length, ht_error *error);
 
 #endif

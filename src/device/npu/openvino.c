@@ -2,14 +2,14 @@
  *
  * Tested on its CPU plugin alone; on Intel's NPU and GPU the same calls should do, untried.
  */
-#define _GNU_SOURCE /* cpu_set_t */
+#define _GNU_SOURCE /* cpu_set_t, mkostemp */
 #include "device/npu/npu.h"
 #include "device/npu/openvino_api.h"
 #include "device/npu/openvino_graph.h"
 
-#include <dlfcn.h>
-#include <glob.h>
-#include <pthread.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,16 +17,21 @@
 #include <unistd.h>
 
 struct ht_npu {
+    const ht_ov *ov;
     char name[64];      /* "openvino:CPU" */
     const char *device; /* "CPU": inside name */
-    bool cpu;
     uint64_t cores;
-    int threads;
-    ht_precision precision;
     ov_core_t *core;
 };
 
+/* The constants of a graph, which compiled models go on pointing to: one copy for all lengths. */
+typedef struct blob {
+    atomic_int users;
+    ov_tensor_t *tensor;
+} blob;
+
 struct ht_npu_program {
+    blob *weights; /* NULL: it was loaded */
     ov_compiled_model_t *compiled;
     ov_infer_request_t *request;
     int64_t length, cols, rows;
@@ -34,121 +39,15 @@ struct ht_npu_program {
     float *bound[2];
 };
 
-/* ---- the library ------------------------------------------------------------------------------------------------- */
-
-/* Process-wide, written once (under `once`) but for the path, which is set before. The library is never closed: its
- * threads would outlive it. */
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static char wanted[1024], reason[256];
-static ht_ov ov;
-static bool loaded;
-
-void ht_openvino_set_path(const char *path) {
-    snprintf(wanted, sizeof wanted, "%s", path ? path : "");
-}
-
-/* The first library that `pattern` (with a %s for `folder`) names and that opens. */
-static void *open_pattern(const char *pattern, const char *folder) {
-    char text[1200];
-    snprintf(text, sizeof text, pattern, folder);
-    glob_t found;
-    void *library = NULL;
-    if (glob(text, 0, NULL, &found) != 0)
-        return NULL;
-    for (size_t i = 0; i < found.gl_pathc && !library; i++) {
-        library = dlopen(found.gl_pathv[i], RTLD_NOW | RTLD_LOCAL);
-        if (!library)
-            snprintf(reason, sizeof reason, "%.250s", dlerror());
-    }
-    globfree(&found);
-    return library;
-}
-
-#define FILES "libopenvino_c.so*"
-/* A path from the user: the library, or a folder that holds it as wheels do. */
-static void *open_path(const char *path) {
-    static const char *const patterns[] = {"%s/" FILES, "%s/libs/" FILES, "%s/openvino/libs/" FILES,
-                                           "%s/lib/python3*/site-packages/openvino/libs/" FILES, "%s"};
-    for (size_t i = 0; i < HT_COUNT(patterns); i++) {
-        if (i + 1 == HT_COUNT(patterns) && !strstr(path, ".so"))
-            break; /* dlopen of a folder says nothing useful */
-        void *library = open_pattern(patterns[i], path);
-        if (library)
-            return library;
-    }
-    return NULL;
-}
-
-/* The last resort: Python knows where its packages are. */
-static void *ask_python(void) {
-    FILE *pipe = popen("python3 -c 'import sys; print(*sys.path, sep=chr(10))' 2>/dev/null", "r");
-    if (!pipe)
-        return NULL;
-    char line[1024];
-    void *library = NULL;
-    while (fgets(line, sizeof line, pipe)) { /* to the end, or python3 meets a closed pipe */
-        line[strcspn(line, "\n")] = '\0';
-        if (line[0] && !library)
-            library = open_pattern("%s/openvino/libs/" FILES, line);
-    }
-    pclose(pipe);
-    return library;
-}
-
-static void *find_library(void) {
-    const char *path = wanted[0] ? wanted : getenv("HETERO_OPENVINO");
-    if (path && *path) { /* named: no other will do */
-        void *library = open_path(path);
-        if (!library && !reason[0])
-            snprintf(reason, sizeof reason, "no libopenvino_c.so in %.200s", path);
-        return library;
-    }
-    const char *roots[] = {getenv("VIRTUAL_ENV"), ".venv"};
-    void *library = NULL;
-    for (size_t i = 0; i < HT_COUNT(roots) && !library; i++)
-        if (roots[i])
-            library = open_pattern("%s/lib/python3*/site-packages/openvino/libs/" FILES, roots[i]);
-    if (!library)
-        library = dlopen("libopenvino_c.so", RTLD_NOW | RTLD_LOCAL);
-    if (!library)
-        library = ask_python();
-    if (!library && !reason[0])
-        snprintf(reason, sizeof reason, "OpenVINO not found (pip install openvino, or --openvino PATH)");
-    return library;
-}
-
-static void load(void) {
-    void *library = find_library();
-    if (!library)
-        return;
-    static const struct row {
-        const char *name;
-        size_t offset;
-    } table[] = {
-#define ROW(result, name, parameters) {#name, offsetof(ht_ov, name)},
-        HT_OV_FUNCTIONS(ROW)
-#undef ROW
-    };
-    for (size_t i = 0; i < HT_COUNT(table); i++) {
-        void *symbol = dlsym(library, table[i].name);
-        if (!symbol) {
-            snprintf(reason, sizeof reason, "libopenvino_c.so has no %s: another version?", table[i].name);
-            return;
-        }
-        *(void **)((char *)&ov + table[i].offset) = symbol; /* POSIX: function and object pointers are alike */
-    }
-    loaded = true;
-}
-
 /* HT_OK, or HT_ERROR_DEVICE with OpenVINO's own words in one line. */
-static ht_status check(ov_status_e code, const char *device, const char *call, ht_error *error) {
+static ht_status check(const ht_ov *ov, ov_status_e code, const char *device, const char *call, ht_error *error) {
     if (code == HT_OV_OK)
         return HT_OK;
     char text[300];
-    const char *last = ov.ov_get_last_err_msg(), *name = ov.ov_get_error_info(code);
+    const char *last = ov->ov_get_last_err_msg(), *name = ov->ov_get_error_info(code);
     snprintf(text, sizeof text, "%s", last ? last : "");
     if (last)
-        ov.ov_free(last);
+        ov->ov_free(last);
     for (char *p = text; *p; p++)
         if (*p == '\n')
             *p = ' ';
@@ -158,89 +57,144 @@ static ht_status check(ov_status_e code, const char *device, const char *call, h
 
 /* ---- what there is ----------------------------------------------------------------------------------------------- */
 
-static void describe(const ov_core_t *core, const char *device, ht_device_info *info) {
-    static const struct row { const char *prefix, *kind; } kinds[] = {{"NPU", "npu"}, {"GPU", "gpu"}, {"CPU", "cpu"}};
+typedef enum plugin { PLUGIN_CPU, PLUGIN_GPU, PLUGIN_NPU, PLUGIN_OTHER } plugin;
+
+static plugin plugin_of(const char *device) {
+    static const char *const names[] = {"CPU", "GPU", "NPU"};
+    for (size_t i = 0; i < HT_COUNT(names); i++)
+        if (strncmp(device, names[i], 3) == 0)
+            return (plugin)i;
+    return PLUGIN_OTHER;
+}
+
+static const int standard_lengths[] = {1, 32, 64, 128, 256, 512, 1024};
+
+static void describe(const ht_ov *ov, const ov_core_t *core, const char *device, ht_device_info *info) {
+    static const char *const kinds[] = {"cpu", "gpu", "npu", "npu"};
     *info = (ht_device_info){.usable = true};
     snprintf(info->name, sizeof info->name, "openvino:%.40s", device);
-    for (size_t i = 0; i < HT_COUNT(kinds); i++)
-        if (strncmp(device, kinds[i].prefix, 3) == 0)
-            snprintf(info->kind, sizeof info->kind, "%s", kinds[i].kind);
+    snprintf(info->kind, sizeof info->kind, "%s", kinds[plugin_of(device)]);
     ov_version_t version;
-    if (ov.ov_get_openvino_version(&version) == HT_OV_OK) {
+    if (ov->ov_get_openvino_version(&version) == HT_OV_OK) {
         snprintf(info->runtime, sizeof info->runtime, "OpenVINO %.40s", version.build_number);
-        ov.ov_version_free(&version);
+        ov->ov_version_free(&version);
     }
     char *text = NULL;
-    if (ov.ov_core_get_property(core, device, "FULL_DEVICE_NAME", &text) == HT_OV_OK && text) {
+    if (ov->ov_core_get_property(core, device, "FULL_DEVICE_NAME", &text) == HT_OV_OK && text) {
         snprintf(info->description, sizeof info->description, "%s", text);
-        ov.ov_free(text);
+        ov->ov_free(text);
     }
-    snprintf(info->dtypes, sizeof info->dtypes, "int4,int8");
-    snprintf(info->static_lengths, sizeof info->static_lengths, "1,32,64,128,256,512,1024");
+    snprintf(info->dtypes, sizeof info->dtypes, "int4,int8,f16,bf16,f32");
+    for (size_t i = 0, at = 0; i < HT_COUNT(standard_lengths); i++)
+        at += (size_t)snprintf(info->static_lengths + at, sizeof info->static_lengths - at, "%s%d", i ? "," : "",
+                               standard_lengths[i]);
     info->unified_memory = true;
-    if (strcmp(info->kind, "cpu") == 0)
-        info->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    snprintf(info->limits, sizeof info->limits, "graphs of all lengths: half of the memory, or --npu-memory");
+    info->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 static ht_status list(ht_device_info **rows, size_t *n, ht_error *error) {
     ht_device_info info = {.name = "openvino", .kind = "npu"};
-    pthread_once(&once, load);
-    if (!loaded) {
-        snprintf(info.why, sizeof info.why, "%s", reason);
+    const char *why;
+    const ht_ov *ov = ht_ov_get(&why);
+    if (!ov) {
+        snprintf(info.why, sizeof info.why, "%s", why);
         return ht_device_list_add(rows, n, &info, error);
     }
     ov_core_t *core = NULL;
     ov_available_devices_t devices = {NULL, 0};
     ht_error failure = {0};
-    ht_status status = check(ov.ov_core_create(&core), "openvino", "ov_core_create", &failure);
+    ht_status status = check(ov, ov->ov_core_create(&core), "openvino", "ov_core_create", &failure);
     if (status == HT_OK)
-        status = check(ov.ov_core_get_available_devices(core, &devices), "openvino", "ov_core_get_available_devices",
-                       &failure);
+        status = check(ov, ov->ov_core_get_available_devices(core, &devices), "openvino",
+                       "ov_core_get_available_devices", &failure);
     if (status != HT_OK || devices.size == 0) { /* a broken runtime is a row that says so, not a failed listing */
         snprintf(info.why, sizeof info.why, "%.250s", status != HT_OK ? failure.text : "OpenVINO has no device");
         status = ht_device_list_add(rows, n, &info, error);
     }
     for (size_t i = 0; i < devices.size && status == HT_OK; i++) {
-        describe(core, devices.devices[i], &info);
+        describe(ov, core, devices.devices[i], &info);
         status = ht_device_list_add(rows, n, &info, error);
     }
     if (devices.devices)
-        ov.ov_available_devices_free(&devices);
+        ov->ov_available_devices_free(&devices);
     if (core)
-        ov.ov_core_free(core);
+        ov->ov_core_free(core);
     return status;
 }
 
 static void close_npu(ht_npu *npu) {
     if (npu->core)
-        ov.ov_core_free(npu->core);
+        npu->ov->ov_core_free(npu->core);
     free(npu);
 }
 
-static ht_status open_npu(const ht_npu_config *config, ht_npu **out, ht_device_info *info, ht_error *error) {
-    pthread_once(&once, load);
-    if (!loaded)
-        return ht_fail(error, HT_ERROR_DEVICE, "device %s: %s", config->name, reason);
+/* ---- opening ------------------------------------------------------------------------------------------------------ */
+
+/* Of the device, for compiled and for loaded programs alike. The CPU plugin's defaults for speed are bf16 and int8
+ * activations; bf16 gains little where int8 is there and costs most of the precision, so `fast` takes float32 for the rest
+ * unless a hint says otherwise. Other plugins compute in fp16, as the paper does, and do not know most of these. */
+static ht_status set_properties(ht_npu *npu, const ht_npu_config *config, ht_error *error) {
+    const bool cpu = plugin_of(npu->device) == PLUGIN_CPU, exact = config->precision == HT_PRECISION_EXACT;
+    char threads[16];
+    snprintf(threads, sizeof threads, "%d", config->threads);
+    const struct {
+        const char *key, *value;
+        bool wanted;
+    } properties[] = {{"PERFORMANCE_HINT", "LATENCY", true},
+                      {"INFERENCE_PRECISION_HINT", exact || !config->hint[0] ? "f32" : config->hint, cpu},
+                      {"DYNAMIC_QUANTIZATION_GROUP_SIZE", exact ? "0" : "32", cpu},
+                      {"NUM_STREAMS", "1", cpu},
+                      {"INFERENCE_NUM_THREADS", threads, cpu && config->threads > 0},
+                      {"ENABLE_CPU_PINNING", "NO", cpu}}; /* cpus= and the kernel know better */
+    for (size_t i = 0; i < HT_COUNT(properties); i++) {
+        if (!properties[i].wanted)
+            continue;
+        ht_status status = check(
+            npu->ov, npu->ov->ov_core_set_property(npu->core, npu->device, properties[i].key, properties[i].value),
+            npu->name, properties[i].key, error);
+        if (status != HT_OK)
+            return status;
+    }
+    return HT_OK;
+}
+
+static void state_facts(const ht_npu *npu, const ht_npu_config *config, ht_npu_facts *facts) {
+    const plugin kind = plugin_of(npu->device);
+    const bool exact = config->precision == HT_PRECISION_EXACT, bf16 = !exact && strcmp(config->hint, "bf16") == 0;
+    facts->lengths = standard_lengths;
+    facts->n_lengths = HT_COUNT(standard_lengths);
+    facts->single = kind != PLUGIN_CPU;  /* its matvec reads memory at half the rate of our own */
+    facts->reloads = kind != PLUGIN_CPU; /* it would repack all weights again */
+    facts->step = kind != PLUGIN_CPU || strcmp(config->hint, "f16") == 0 ? 0x1p-11 : bf16 ? 0x1p-9 : 0x1p-24;
+    facts->code_step = kind == PLUGIN_CPU && !exact ? 1.0 / 127 : 0;
+}
+
+static ht_status open_npu(const ht_npu_config *config, ht_npu **out, ht_npu_facts *facts, ht_error *error) {
+    const char *why, *colon = strchr(config->name, ':');
+    const ht_ov *ov = ht_ov_get(&why);
+    if (!ov)
+        return ht_fail(error, HT_ERROR_DEVICE, "device %s: %s", config->name, why);
     ht_npu *npu;
     ht_status status = ht_alloc((void **)&npu, 1, sizeof *npu, config->name, error);
     if (status != HT_OK)
         return status;
-    const char *colon = strchr(config->name, ':');
+    npu->ov = ov;
     snprintf(npu->name, sizeof npu->name, "openvino:%.40s", colon ? colon + 1 : "CPU");
     npu->device = strchr(npu->name, ':') + 1;
-    npu->cpu = strncmp(npu->device, "CPU", 3) == 0;
     npu->cores = config->cores;
-    npu->threads = config->threads;
-    npu->precision = config->precision;
-    status = check(ov.ov_core_create(&npu->core), npu->name, "ov_core_create", error);
+    status = check(ov, ov->ov_core_create(&npu->core), npu->name, "ov_core_create", error);
     char *text = NULL; /* the cheapest question that only a device that is there answers */
     if (status == HT_OK)
-        status = check(ov.ov_core_get_property(npu->core, npu->device, "FULL_DEVICE_NAME", &text), npu->name,
+        status = check(ov, ov->ov_core_get_property(npu->core, npu->device, "FULL_DEVICE_NAME", &text), npu->name,
                        "ov_core_get_property", error);
     if (text)
-        ov.ov_free(text);
+        ov->ov_free(text);
+    if (status == HT_OK)
+        status = set_properties(npu, config, error);
     if (status == HT_OK) {
-        describe(npu->core, npu->device, info);
+        describe(ov, npu->core, npu->device, &facts->info);
+        state_facts(npu, config, facts);
         *out = npu;
     } else {
         close_npu(npu);
@@ -248,10 +202,175 @@ static ht_status open_npu(const ht_npu_config *config, ht_npu **out, ht_device_i
     return status;
 }
 
-/* ---- compiling and running --------------------------------------------------------------------------------------- */
+/* ---- programs ------------------------------------------------------------------------------------------------------ */
+
+static void drop_blob(const ht_ov *ov, blob *b) {
+    if (!b || atomic_fetch_sub(&b->users, 1) > 1)
+        return;
+    if (b->tensor)
+        ov->ov_tensor_free(b->tensor);
+    free(b);
+}
+
+static ht_status make_blob(const ht_npu *npu, const ht_ov_graph *graph, blob **out, ht_error *error) {
+    blob *b;
+    void *data = NULL;
+    int64_t dims[] = {(int64_t)ht_ov_graph_bytes(graph)};
+    ht_status status = ht_alloc((void **)&b, 1, sizeof *b, "a graph's constants", error);
+    if (status != HT_OK)
+        return status;
+    atomic_init(&b->users, 1);
+    status = check(npu->ov, npu->ov->ov_tensor_create(HT_OV_U8, (ov_shape_t){1, dims}, &b->tensor), npu->name,
+                   "ov_tensor_create", error);
+    if (status == HT_OK)
+        status = check(npu->ov, npu->ov->ov_tensor_data(b->tensor, &data), npu->name, "ov_tensor_data", error);
+    if (status == HT_OK)
+        status = ht_ov_graph_fill(graph, data, error);
+    if (status == HT_OK)
+        *out = b;
+    else
+        drop_blob(npu->ov, b);
+    return status;
+}
+
+static void discard(ht_npu *npu, ht_npu_program *program) {
+    for (int i = 0; i < 2; i++)
+        if (program->tensors[i])
+            npu->ov->ov_tensor_free(program->tensors[i]);
+    if (program->request)
+        npu->ov->ov_infer_request_free(program->request);
+    if (program->compiled)
+        npu->ov->ov_compiled_model_free(program->compiled);
+    drop_blob(npu->ov, program->weights);
+    free(program);
+}
+
+static ht_status new_program(const ht_npu_graph *graph, size_t length, ht_npu_program **program, ht_error *error) {
+    ht_status status = ht_alloc((void **)program, 1, sizeof **program, graph->op->name, error);
+    if (status == HT_OK) {
+        (*program)->length = (int64_t)length;
+        (*program)->cols = (int64_t)graph->cols;
+        (*program)->rows = (int64_t)graph->rows;
+    }
+    return status;
+}
+
+/* What compile and load end with: a request, or nothing left of the program. */
+static ht_status finish_program(ht_npu *npu, ht_status status, ht_npu_program *program, ht_npu_program **out,
+                                ht_error *error) {
+    if (status == HT_OK)
+        status = check(npu->ov, npu->ov->ov_compiled_model_create_infer_request(program->compiled, &program->request),
+                       npu->name, "ov_compiled_model_create_infer_request", error);
+    if (status == HT_OK)
+        *out = program;
+    else
+        discard(npu, program);
+    return status;
+}
+
+/* Text and blob to a compiled model. */
+static ht_status compile_text(ht_npu *npu, const ht_ov_graph *graph, ht_npu_program *program, ht_error *error) {
+    const ht_ov *ov = npu->ov;
+    ov_model_t *model = NULL;
+    ht_text xml = {0};
+    ht_status status = ht_ov_graph_write(graph, &xml, error);
+    if (status == HT_OK)
+        status = check(
+            ov,
+            ov->ov_core_read_model_from_memory_buffer(npu->core, xml.data, xml.bytes, program->weights->tensor, &model),
+            npu->name, "ov_core_read_model_from_memory_buffer", error);
+    if (status == HT_OK)
+        status = check(ov, ov->ov_core_compile_model_props(npu->core, model, npu->device, 0, NULL, &program->compiled),
+                       npu->name, "ov_core_compile_model_props", error);
+    if (model)
+        ov->ov_model_free(model);
+    ht_text_free(&xml);
+    return status;
+}
+
+static ht_status compile(ht_npu *npu, const ht_npu_graph *described, size_t length, const ht_npu_program *like,
+                         ht_npu_program **out, ht_error *error) {
+    ht_npu_program *program;
+    ht_status status = new_program(described, length, &program, error);
+    if (status != HT_OK)
+        return status;
+    ht_ov_graph *graph = NULL;
+    status = ht_ov_graph_create(described, length, plugin_of(npu->device) != PLUGIN_CPU, &graph, error);
+    if (status == HT_OK && like && like->weights) {
+        program->weights = like->weights;
+        atomic_fetch_add(&program->weights->users, 1);
+    } else if (status == HT_OK) {
+        status = make_blob(npu, graph, &program->weights, error);
+    }
+    if (status == HT_OK)
+        status = compile_text(npu, graph, program, error);
+    ht_ov_graph_destroy(graph);
+    return finish_program(npu, status, program, out, error);
+}
+
+/* The C API writes programs to files only. */
+static ht_status save(ht_npu *npu, ht_npu_program *program, ht_text *bytes, ht_error *error) {
+    char path[1024];
+    ht_status status = ht_cache_path("npu/export.XXXXXX", path, sizeof path, error);
+    if (status != HT_OK)
+        return status;
+    const int descriptor = mkostemp(path, O_CLOEXEC);
+    if (descriptor < 0)
+        return ht_fail(error, HT_ERROR_IO, "%s: %s", path, strerror(errno));
+    close(descriptor);
+    status = check(npu->ov, npu->ov->ov_compiled_model_export_model(program->compiled, path), npu->name,
+                   "ov_compiled_model_export_model", error);
+    ht_mapping file;
+    if (status == HT_OK && (status = ht_mapping_open(path, &file, error)) == HT_OK) {
+        status = ht_text_append(bytes, (const char *)file.data, file.bytes, error);
+        ht_mapping_close(&file);
+    }
+    unlink(path);
+    return status;
+}
+
+static ht_status load(ht_npu *npu, const ht_npu_graph *graph, size_t length, const void *data, size_t bytes,
+                      ht_npu_program **out, ht_error *error) {
+    ht_npu_program *program;
+    ht_status status = new_program(graph, length, &program, error);
+    if (status != HT_OK)
+        return status;
+    status = check(npu->ov, npu->ov->ov_core_import_model(npu->core, data, bytes, npu->device, &program->compiled),
+                   npu->name, "ov_core_import_model", error);
+    return finish_program(npu, status, program, out, error);
+}
+
+/* ---- running --------------------------------------------------------------------------------------------------------- */
+
+static ht_status bind(ht_npu *npu, ht_npu_program *program, float *in, float *out, ht_error *error) {
+    const ht_ov *ov = npu->ov;
+    float *memory[2] = {in, out};
+    for (int i = 0; i < 2; i++) {
+        if (program->bound[i] == memory[i])
+            continue;
+        int64_t dims[] = {program->length, i ? program->rows : program->cols};
+        ov_tensor_t *tensor = NULL;
+        ht_status status =
+            check(ov, ov->ov_tensor_create_from_host_ptr(HT_OV_F32, (ov_shape_t){2, dims}, memory[i], &tensor),
+                  npu->name, "ov_tensor_create_from_host_ptr", error);
+        if (status != HT_OK)
+            return status;
+        status = check(ov,
+                       i ? ov->ov_infer_request_set_output_tensor_by_index(program->request, 0, tensor)
+                         : ov->ov_infer_request_set_input_tensor_by_index(program->request, 0, tensor),
+                       npu->name, "ov_infer_request_set_tensor", error);
+        if (program->tensors[i])
+            ov->ov_tensor_free(program->tensors[i]);
+        program->tensors[i] = tensor;
+        program->bound[i] = status == HT_OK ? memory[i] : NULL;
+        if (status != HT_OK)
+            return status;
+    }
+    return HT_OK;
+}
 
 /* The caller computes too, and threads that OpenVINO makes inherit its mask: while this lasts, all of it stays on the
- * device's cores. The CPU plugin's own pinning chooses cores itself, so it is off. */
+ * device's cores. */
 typedef struct pinned {
     cpu_set_t before;
     bool moved;
@@ -270,126 +389,13 @@ static pinned pin(const ht_npu *npu) {
     return p;
 }
 
-static void unpin(const pinned *p) {
-    if (p->moved)
-        sched_setaffinity(0, sizeof p->before, &p->before);
-}
-
-static void discard(ht_npu *npu, ht_npu_program *program) {
-    for (int i = 0; i < 2; i++)
-        if (program->tensors[i])
-            ov.ov_tensor_free(program->tensors[i]);
-    if (program->request)
-        ov.ov_infer_request_free(program->request);
-    if (program->compiled)
-        ov.ov_compiled_model_free(program->compiled);
-    free(program);
-}
-
-/* Text and blob to a program. */
-static ht_status build(ht_npu *npu, const ht_text *xml, const ov_tensor_t *weights, ht_npu_program *program,
-                       ht_error *error) {
-    char threads[16];
-    ov_property_t properties[8];
-    size_t n = 0;
-    snprintf(threads, sizeof threads, "%d", npu->threads);
-    properties[n++] = (ov_property_t){"PERFORMANCE_HINT", "LATENCY"};
-    if (npu->cpu) { /* other plugins do not know these; they compute in fp16, as the paper does */
-        properties[n++] = (ov_property_t){"NUM_STREAMS", "1"};
-        if (npu->threads)
-            properties[n++] = (ov_property_t){"INFERENCE_NUM_THREADS", threads};
-        if (npu->cores)
-            properties[n++] = (ov_property_t){"ENABLE_CPU_PINNING", "NO"};
-        if (npu->precision == HT_PRECISION_EXACT) { /* the defaults: bf16 and int8 activations */
-            properties[n++] = (ov_property_t){"INFERENCE_PRECISION_HINT", "f32"};
-            properties[n++] = (ov_property_t){"DYNAMIC_QUANTIZATION_GROUP_SIZE", "0"};
-        }
-    }
-    ov_model_t *model = NULL;
-    ht_status status =
-        check(ov.ov_core_read_model_from_memory_buffer(npu->core, xml->data, xml->bytes, weights, &model), npu->name,
-              "ov_core_read_model_from_memory_buffer", error);
-    if (status != HT_OK)
-        return status;
-    pinned p = pin(npu);
-    status = check(ov.ov_core_compile_model_props(npu->core, model, npu->device, n, properties, &program->compiled),
-                   npu->name, "ov_core_compile_model_props", error);
-    if (status == HT_OK)
-        status = check(ov.ov_compiled_model_create_infer_request(program->compiled, &program->request), npu->name,
-                       "ov_compiled_model_create_infer_request", error);
-    unpin(&p);
-    ov.ov_model_free(model);
-    return status;
-}
-
-static ht_status compile(ht_npu *npu, const ht_npu_graph *graph, size_t length, ht_npu_program **out, size_t *bytes,
-                         ht_error *error) {
-    ht_ov_blob b = ht_ov_lay_out(graph);
-    ht_npu_program *program;
-    ht_status status = ht_alloc((void **)&program, 1, sizeof *program, graph->op->name, error);
-    if (status != HT_OK)
-        return status;
-    program->length = (int64_t)length;
-    program->cols = (int64_t)graph->cols;
-    program->rows = (int64_t)graph->rows;
-    ov_tensor_t *weights = NULL;
-    void *data = NULL;
-    int64_t dims[] = {(int64_t)b.bytes};
-    ht_text xml = {0};
-    status =
-        check(ov.ov_tensor_create(HT_OV_U8, (ov_shape_t){1, dims}, &weights), npu->name, "ov_tensor_create", error);
-    if (status == HT_OK)
-        status = check(ov.ov_tensor_data(weights, &data), npu->name, "ov_tensor_data", error);
-    if (status == HT_OK)
-        status = ht_ov_fill(graph, length, &b, data, error);
-    if (status == HT_OK)
-        status = ht_ov_write(graph, length, &b, &xml, error);
-    if (status == HT_OK)
-        status = build(npu, &xml, weights, program, error);
-    if (weights)
-        ov.ov_tensor_free(weights);
-    ht_text_free(&xml);
-    if (status != HT_OK) {
-        discard(npu, program);
-        if (status == HT_ERROR_DEVICE)
-            ht_error_prefix(error, "%s at length %zu", graph->op->name, length);
-        return status;
-    }
-    *bytes = b.bytes; /* what it repacks is of about this size; the plugin does not tell */
-    *out = program;
-    return HT_OK;
-}
-
-static ht_status bind(ht_npu *npu, ht_npu_program *program, float *in, float *out, ht_error *error) {
-    float *memory[2] = {in, out};
-    for (int i = 0; i < 2; i++) {
-        if (program->bound[i] == memory[i])
-            continue;
-        int64_t dims[] = {program->length, i ? program->rows : program->cols};
-        ov_tensor_t *tensor = NULL;
-        ht_status status =
-            check(ov.ov_tensor_create_from_host_ptr(HT_OV_F32, (ov_shape_t){2, dims}, memory[i], &tensor), npu->name,
-                  "ov_tensor_create_from_host_ptr", error);
-        if (status != HT_OK)
-            return status;
-        status = check(i ? ov.ov_infer_request_set_output_tensor_by_index(program->request, 0, tensor)
-                         : ov.ov_infer_request_set_input_tensor_by_index(program->request, 0, tensor),
-                       npu->name, "ov_infer_request_set_tensor", error);
-        if (program->tensors[i])
-            ov.ov_tensor_free(program->tensors[i]);
-        program->tensors[i] = tensor;
-        program->bound[i] = status == HT_OK ? memory[i] : NULL;
-        if (status != HT_OK)
-            return status;
-    }
-    return HT_OK;
-}
-
 /* Synchronous: 4-8 us of overhead, where start_async and wait cost 11-36. */
 static ht_status start(ht_npu *npu, ht_npu_program *program, ht_error *error) {
-    pinned p = pin(npu);
-    ht_status status = check(ov.ov_infer_request_infer(program->request), npu->name, "ov_infer_request_infer", error);
-    unpin(&p);
+    const pinned p = pin(npu);
+    ht_status status =
+        check(npu->ov, npu->ov->ov_infer_request_infer(program->request), npu->name, "ov_infer_request_infer", error);
+    if (p.moved)
+        sched_setaffinity(0, sizeof p.before, &p.before);
     return status;
 }
 
@@ -397,4 +403,13 @@ static ht_status wait_done(ht_npu *npu, ht_npu_program *program, ht_error *error
     return HT_OK;
 }
 
-const ht_npu_runtime ht_npu_openvino = {list, open_npu, close_npu, compile, discard, bind, start, wait_done};
+const ht_npu_runtime ht_npu_openvino = {.list = list,
+                                        .open = open_npu,
+                                        .close = close_npu,
+                                        .compile = compile,
+                                        .discard = discard,
+                                        .save = save,
+                                        .load = load,
+                                        .bind = bind,
+                                        .start = start,
+                                        .wait = wait_done};

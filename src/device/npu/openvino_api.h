@@ -58,6 +58,10 @@ typedef struct ov_infer_request ov_infer_request_t;
     X(ov_status_e, ov_core_get_property, (const ov_core_t *, const char *, const char *, char **))               \
     X(ov_status_e, ov_core_read_model_from_memory_buffer,                                                        \
       (const ov_core_t *, const char *, const size_t, const ov_tensor_t *, ov_model_t **))                       \
+    X(ov_status_e, ov_core_set_property, (const ov_core_t *, const char *, ...))                                 \
+    X(ov_status_e, ov_core_import_model,                                                                         \
+      (const ov_core_t *, const char *, const size_t, const char *, ov_compiled_model_t **))                     \
+    X(ov_status_e, ov_compiled_model_export_model, (const ov_compiled_model_t *, const char *))                  \
     X(void, ov_model_free, (ov_model_t *))                                                                       \
     X(ov_status_e, ov_core_compile_model_props,                                                                  \
       (const ov_core_t *, const ov_model_t *, const char *, const size_t, const ov_property_t *,                 \
@@ -81,5 +85,10 @@ typedef struct ht_ov { /* one member a function, of its own name */
     HT_OV_FUNCTIONS(HT_OV_MEMBER)
 #undef HT_OV_MEMBER
 } ht_ov;
+
+#ifndef HT_OV_CHECK
+/* The functions, found and loaded once; NULL and *why, for a person, where there are none (openvino_loader.c). */
+const ht_ov *ht_ov_get(const char **why);
+#endif
 
 #endif

@@ -1,6 +1,6 @@
-/* Weights stay compressed: Const i4 or i8 [rows, groups, 32] -> Convert -> Multiply(scale f16) -> Reshape -> Convert ->
- * MatMul is the pattern that OpenVINO's plugins fuse. Offsets are a second, 32 times smaller MatMul of the activations'
- * group sums. */
+/* Weights stay compressed: Const i4 or i8 [rows, groups, size] -> Convert -> Multiply(scale) -> Reshape -> Convert -> MatMul
+ * is the pattern that OpenVINO's plugins fuse. Offsets are a second, 32 times smaller MatMul of the activations' group
+ * sums. Gate and up of an FFN are two MatMuls of one input: quicker than one whose result is split. */
 #include "device/npu/openvino_graph.h"
 
 #include <math.h>
@@ -8,79 +8,329 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the graph's blob -------------------------------------------------------------------------------------------- */
+typedef enum constant_kind { NO_CONSTANT, CODES, SCALES, OFFSETS, BIAS, FLOATS, INTEGERS } constant_kind;
 
-/* Integer constants at `shapes`: {rows, cols}, {length, groups, 32}, {2}. */
-#define SHAPES_BYTES (6 * sizeof(int64_t))
+typedef struct node {
+    const char *type, *opset; /* operator; "opset1" unless said */
+    const char *element;      /* its result's type, "f32" */
+    size_t dims[3];
+    int n_dims;
+    int inputs[HT_NPU_PARTS], n_inputs; /* other nodes */
+    const char *attributes;             /* of <data>, or NULL */
+    constant_kind constant;
+    const ht_npu_matrix *matrix; /* whose constant it is */
+    int64_t integers[3];
+    size_t offset, bytes; /* a constant's place in the blob */
+} node;
 
-ht_ov_blob ht_ov_lay_out(const ht_npu_graph *graph) {
-    size_t groups = graph->cols / HT_GROUP, at = 0;
-    ht_ov_blob b = {.codes_bytes = graph->rows * graph->cols * (size_t)graph->form.bits / 8,
-                    .scales_bytes = graph->rows * groups * sizeof(uint16_t),
-                    .offsets_bytes = graph->form.offset ? graph->rows * groups * sizeof(float) : 0,
-                    .bias_bytes = graph->form.bias ? graph->rows * sizeof(float) : 0};
-    const struct {
-        size_t *place, bytes;
-    } pieces[] = {{&b.codes, b.codes_bytes},
-                  {&b.scales, b.scales_bytes},
-                  {&b.offsets, b.offsets_bytes},
-                  {&b.bias, b.bias_bytes},
-                  {&b.shapes, SHAPES_BYTES}};
-    for (size_t i = 0; i < HT_COUNT(pieces); i++) {
-        *pieces[i].place = at;
-        at = ht_round_up(at + pieces[i].bytes, 64);
+#define MAX_NODES 80
+struct ht_ov_graph {
+    const ht_npu_graph *of;
+    size_t length, bytes;
+    bool half;
+    node nodes[MAX_NODES];
+    int n;
+};
+
+/* ---- nodes --------------------------------------------------------------------------------------------------------------- */
+
+/* MAX_NODES is more than the largest graph has: three parts with offsets and biases. */
+static int add(ht_ov_graph *g, node n) {
+    if (n.constant) {
+        n.type = "Const";
+        n.offset = g->bytes;
+        g->bytes = ht_round_up(g->bytes + n.bytes, 64);
     }
-    b.bytes = at;
-    return b;
+    g->nodes[g->n] = n;
+    return g->n++;
 }
+
+#define DIMS(...) .dims = {__VA_ARGS__}, .n_dims = (int)HT_COUNT(((size_t[]){__VA_ARGS__}))
+#define INPUTS(...) .inputs = {__VA_ARGS__}, .n_inputs = (int)HT_COUNT(((int[]){__VA_ARGS__}))
+#define NUMPY "auto_broadcast=\"numpy\""
+#define AS_IT_SAYS "special_zero=\"false\""
+
+static int add_integers(ht_ov_graph *g, int n, int64_t a, int64_t b, int64_t c) {
+    return add(g, (node){.constant = INTEGERS,
+                         .element = "i64",
+                         DIMS((size_t)n),
+                         .integers = {a, b, c},
+                         .bytes = (size_t)n * sizeof a});
+}
+
+static int convert(ht_ov_graph *g, int from, const char *element, const char *attributes) {
+    node n = g->nodes[from];
+    return add(g, (node){.type = "Convert",
+                         .element = element,
+                         .attributes = attributes,
+                         .dims = {n.dims[0], n.dims[1], n.dims[2]},
+                         .n_dims = n.n_dims,
+                         INPUTS(from)});
+}
+
+/* A scale that fp16 holds exactly may be kept in it; K formats' products of two levels are not. */
+static bool half_scales(const ht_ov_graph *g, const ht_npu_matrix *m) {
+    for (int i = 0; i < m->op->n_parts && g->half; i++) {
+        const ht_type type = m->op->parts[i].type->type;
+        if (type != HT_TYPE_Q4_0 && type != HT_TYPE_Q4_1 && type != HT_TYPE_Q8_0 && type != HT_TYPE_Q5_0 &&
+            type != HT_TYPE_Q5_1 && type != HT_TYPE_IQ4_NL)
+            return false;
+    }
+    return g->half;
+}
+
+#define TO_F16 "destination_type=\"f16\""
+#define TO_F32 "destination_type=\"f32\""
+
+/* The matrix as float32 [rows, cols]. */
+static int weights(ht_ov_graph *g, const ht_npu_matrix *m) {
+    const size_t rows = m->rows, cols = m->cols;
+    if (!m->group) {
+        static const char *const elements[] = {"", "", "f16", "bf16", "f32"};
+        const int floats = add(g, (node){.constant = FLOATS,
+                                         .matrix = m,
+                                         .element = elements[m->element],
+                                         DIMS(rows, cols),
+                                         .bytes = rows * cols * ht_npu_bits(m->element) / 8});
+        return m->element == HT_NPU_F32 ? floats : convert(g, floats, "f32", TO_F32);
+    }
+    const size_t groups = cols / m->group;
+    const bool half = half_scales(g, m);
+    const char *element = half ? "f16" : "f32";
+    const int codes = add(g, (node){.constant = CODES,
+                                    .matrix = m,
+                                    .element = m->element == HT_NPU_I4 ? "i4" : "i8",
+                                    DIMS(rows, groups, m->group),
+                                    .bytes = rows * cols * ht_npu_bits(m->element) / 8});
+    const int wide = convert(g, codes, element, half ? TO_F16 : TO_F32);
+    const int scales = add(g, (node){.constant = SCALES,
+                                     .matrix = m,
+                                     .element = element,
+                                     DIMS(rows, groups, 1),
+                                     .bytes = rows * groups * (half ? 2 : 4)});
+    const int product = add(g, (node){.type = "Multiply",
+                                      .element = element,
+                                      .attributes = NUMPY,
+                                      DIMS(rows, groups, m->group),
+                                      INPUTS(wide, scales)});
+    const int shape = add_integers(g, 2, (int64_t)rows, (int64_t)cols, 0);
+    const int flat = add(
+        g,
+        (node){
+            .type = "Reshape", .element = element, .attributes = AS_IT_SAYS, DIMS(rows, cols), INPUTS(product, shape)});
+    return half ? convert(g, flat, "f32", TO_F32) : flat;
+}
+
+#define ROWS_BY_COLS "transpose_a=\"false\" transpose_b=\"true\""
+
+/* x [length, cols] by w [rows, cols] -> [length, rows], in the graph's operand order. */
+static int multiply(ht_ov_graph *g, int x, int w) {
+    const size_t rows = g->nodes[w].dims[0];
+    if (!g->of->weights_first)
+        return add(
+            g,
+            (node){
+                .type = "MatMul", .element = "f32", .attributes = ROWS_BY_COLS, DIMS(g->length, rows), INPUTS(x, w)});
+    const int turned = add(
+        g, (node){.type = "MatMul", .element = "f32", .attributes = ROWS_BY_COLS, DIMS(rows, g->length), INPUTS(w, x)});
+    const int order = add_integers(g, 2, 1, 0, 0);
+    return add(g, (node){.type = "Transpose", .element = "f32", DIMS(g->length, rows), INPUTS(turned, order)});
+}
+
+static int plus(ht_ov_graph *g, int a, int b) {
+    return add(
+        g,
+        (node){
+            .type = "Add", .element = "f32", .attributes = NUMPY, DIMS(g->length, g->nodes[a].dims[1]), INPUTS(a, b)});
+}
+
+/* x [length, cols] by one matrix -> [length, rows]. *sums: x's group sums, made when first needed (-1: not yet). */
+static int product(ht_ov_graph *g, int x, const ht_npu_matrix *m, int *sums) {
+    int y = multiply(g, x, weights(g, m));
+    if (m->offset) {
+        const size_t groups = m->cols / m->group;
+        if (*sums < 0) {
+            const int shape = add_integers(g, 3, -1, (int64_t)groups, (int64_t)m->group);
+            const int cut = add(g, (node){.type = "Reshape",
+                                          .element = "f32",
+                                          .attributes = AS_IT_SAYS,
+                                          DIMS(g->length, groups, m->group),
+                                          INPUTS(x, shape)});
+            const int axis = add_integers(g, 1, 2, 0, 0);
+            *sums = add(g, (node){.type = "ReduceSum",
+                                  .element = "f32",
+                                  .attributes = "keep_dims=\"false\"",
+                                  DIMS(g->length, groups),
+                                  INPUTS(cut, axis)});
+        }
+        const int offsets = add(g, (node){.constant = OFFSETS,
+                                          .matrix = m,
+                                          .element = "f32",
+                                          DIMS(m->rows, groups),
+                                          .bytes = m->rows * groups * sizeof(float)});
+        y = plus(g, y, multiply(g, *sums, offsets));
+    }
+    if (m->bias)
+        y = plus(g, y,
+                 add(g, (node){.constant = BIAS,
+                               .matrix = m,
+                               .element = "f32",
+                               DIMS(1, m->rows),
+                               .bytes = m->rows * sizeof(float)}));
+    return y;
+}
+
+/* Group sums of one input are shared by matrices with groups of one size; others make their own. */
+static int product_sharing(ht_ov_graph *g, int x, const ht_npu_matrix *m, int sums[2]) {
+    return product(g, x, m, &sums[m->group == 16]);
+}
+
+static int block(ht_ov_graph *g, int x) { /* FFN */
+    const ht_npu_graph *of = g->of;
+    int sums[2] = {-1, -1}, hidden_sums[2] = {-1, -1};
+    const int gate = product_sharing(g, x, &of->parts[0], sums), up = product_sharing(g, x, &of->parts[1], sums);
+    const size_t features = of->parts[0].rows;
+    const bool silu = of->op->activation == HT_ACT_SILU;
+    const int act = add(g, (node){.type = silu ? "Swish" : "Gelu",
+                                  .opset = silu ? "opset4" : "opset7",
+                                  .element = "f32",
+                                  .attributes = silu ? NULL : "approximation_mode=\"TANH\"",
+                                  DIMS(g->length, features),
+                                  INPUTS(gate)});
+    const int hidden = add(
+        g,
+        (node){.type = "Multiply", .element = "f32", .attributes = NUMPY, DIMS(g->length, features), INPUTS(act, up)});
+    return product_sharing(g, hidden, &of->parts[2], hidden_sums);
+}
+
+static int stack(ht_ov_graph *g, int x) { /* MATMUL */
+    const ht_npu_graph *of = g->of;
+    int sums[2] = {-1, -1};
+    node all = {.type = "Concat", .element = "f32", .attributes = "axis=\"1\"", DIMS(g->length, of->rows)};
+    for (int i = 0; i < of->n_parts; i++)
+        all.inputs[all.n_inputs++] = product_sharing(g, x, &of->parts[i], sums);
+    return of->n_parts == 1 ? all.inputs[0] : add(g, all);
+}
+
+ht_status ht_ov_graph_create(const ht_npu_graph *graph, size_t length, bool half, ht_ov_graph **out, ht_error *error) {
+    ht_ov_graph *g;
+    ht_status status = ht_alloc((void **)&g, 1, sizeof *g, graph->op->name, error);
+    if (status != HT_OK)
+        return status;
+    g->of = graph;
+    g->length = length;
+    g->half = half;
+    const int x = add(g, (node){.type = "Parameter", .element = "f32", DIMS(length, graph->cols)});
+    const int y = graph->op->kind == HT_OP_FFN ? block(g, x) : stack(g, x);
+    add(g, (node){.type = "Result", .element = "f32", DIMS(length, graph->rows), INPUTS(y)});
+    *out = g;
+    return HT_OK;
+}
+
+void ht_ov_graph_destroy(ht_ov_graph *graph) {
+    free(graph);
+}
+
+size_t ht_ov_graph_bytes(const ht_ov_graph *graph) {
+    return graph->bytes;
+}
+
+/* ---- the blob --------------------------------------------------------------------------------------------------------------- */
 
 #define CHUNK 16 /* rows converted at once */
 
-ht_status ht_ov_fill(const ht_npu_graph *graph, size_t length, const ht_ov_blob *b, uint8_t *out, ht_error *error) {
-    size_t cols = graph->cols, groups = cols / HT_GROUP;
-    int8_t *codes;
-    ht_status status = ht_alloc((void **)&codes, CHUNK * (cols + groups * sizeof(float)), 1, graph->op->name, error);
+/* Codes, scales and offsets of rows [row, row + n) go to their constants, whose places are given (NULL: none). */
+typedef struct coded {
+    const ht_npu_matrix *matrix;
+    uint8_t *codes;
+    void *scales;
+    float *offsets;
+    bool half;
+} coded;
+
+static ht_status fill_rows(const coded *to, size_t row, size_t n, int8_t *codes, float *scales, ht_error *error) {
+    const ht_npu_matrix *m = to->matrix;
+    const size_t groups = m->cols / m->group;
+    ht_status status = ht_npu_codes(m, row, n, codes, scales, to->offsets ? to->offsets + row * groups : NULL, error);
     if (status != HT_OK)
         return status;
-    float *scales = (float *)(codes + CHUNK * cols), *offsets = b->offsets_bytes ? (float *)(out + b->offsets) : NULL;
-    for (size_t row = 0; row < graph->rows && status == HT_OK; row += CHUNK) {
-        size_t n = ht_min_size(CHUNK, graph->rows - row);
-        ht_op_codes(graph->op, graph->row_begin + row, n, codes, scales, offsets ? offsets + row * groups : NULL);
-        if (graph->form.bits == 8)
-            memcpy(out + b->codes + row * cols, codes, n * cols);
-        else /* neighbours share a byte, the first one low */
-            for (size_t i = 0; i < n * cols / 2; i++)
-                out[b->codes + row * cols / 2 + i] = (uint8_t)((codes[2 * i] & 15) | (codes[2 * i + 1] & 15) << 4);
-        uint16_t *to = (uint16_t *)(out + b->scales) + row * groups;
-        for (size_t i = 0; i < n * groups; i++) {
-            if (!(fabsf(scales[i]) <= 65504))
-                status = ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: a scale of %g does not fit fp16", graph->op->name,
-                                 (double)scales[i]);
-            to[i] = ht_f32_to_f16(scales[i]);
-        }
-    }
-    if (b->bias_bytes)
-        ht_op_bias(graph->op, graph->row_begin, graph->rows, (float *)(out + b->bias));
-    const int64_t shapes[] = {(int64_t)graph->rows, (int64_t)cols, (int64_t)length, (int64_t)groups, HT_GROUP, 2};
-    memcpy(out + b->shapes, shapes, sizeof shapes);
-    free(codes);
+    if (m->element == HT_NPU_I8)
+        memcpy(to->codes + row * m->cols, codes, n * m->cols);
+    else /* neighbours share a byte, the first one low */
+        for (size_t i = 0; i < n * m->cols / 2; i++)
+            to->codes[row * m->cols / 2 + i] = (uint8_t)((codes[2 * i] & 15) | (codes[2 * i + 1] & 15) << 4);
+    if (!to->half)
+        memcpy((float *)to->scales + row * groups, scales, n * groups * sizeof *scales);
+    else
+        for (size_t i = 0; i < n * groups; i++)
+            ((uint16_t *)to->scales)[row * groups + i] = ht_f32_to_f16(scales[i]);
+    return HT_OK;
+}
+
+static ht_status fill_codes(const coded *to, ht_error *error) {
+    const ht_npu_matrix *m = to->matrix;
+    const size_t groups = m->cols / m->group;
+    float *scales;
+    ht_status status = ht_alloc((void **)&scales, CHUNK * (groups * sizeof(float) + m->cols), 1, m->op->name, error);
+    int8_t *codes = status == HT_OK ? (int8_t *)(scales + CHUNK * groups) : NULL;
+    for (size_t row = 0; row < m->rows && status == HT_OK; row += CHUNK)
+        status = fill_rows(to, row, ht_min_size(CHUNK, m->rows - row), codes, scales, error);
+    free(scales);
     return status;
 }
 
-/* ---- the graph's text -------------------------------------------------------------------------------------------- */
+/* The file's own 16-bit floats would do, but for column ranges and made-up weights; both round trips are exact. */
+static ht_status fill_floats(const ht_npu_matrix *m, uint8_t *out, ht_error *error) {
+    float *line;
+    ht_status status = ht_alloc((void **)&line, m->cols, sizeof *line, m->op->name, error);
+    const ht_type types[] = {HT_TYPE_F32, HT_TYPE_F32, HT_TYPE_F16, HT_TYPE_BF16, HT_TYPE_F32};
+    for (size_t row = 0; row < m->rows && status == HT_OK; row++) {
+        status = ht_npu_floats(m, row, 1, line, error);
+        if (status == HT_OK)
+            ht_encode_row(types[m->element], line, m->cols, out + row * m->cols * ht_npu_bits(m->element) / 8);
+    }
+    free(line);
+    return status;
+}
 
-typedef struct node {
-    const char *type, *element; /* operator; its result's type, "f32" */
-    size_t dims[3];
-    int n_dims;
-    int inputs[2], n_inputs; /* other nodes */
-    const char *attributes;  /* of <data>, or NULL */
-    size_t offset, bytes;    /* a constant's place in the blob; bytes 0: none */
-} node;
+ht_status ht_ov_graph_fill(const ht_ov_graph *g, uint8_t *out, ht_error *error) {
+    ht_status status = HT_OK;
+    for (int i = 0; i < g->n && status == HT_OK; i++) {
+        const node *n = &g->nodes[i];
+        coded to = {.matrix = n->matrix, .codes = out + n->offset, .scales = out}; /* scales are always found */
+        switch (n->constant) {
+        case CODES: /* its scales and offsets come with it, and follow it */
+            for (int j = i + 1; j < g->n; j++) {
+                if (g->nodes[j].matrix != n->matrix)
+                    continue;
+                if (g->nodes[j].constant == SCALES)
+                    to.scales = out + g->nodes[j].offset, to.half = strcmp(g->nodes[j].element, "f16") == 0;
+                else if (g->nodes[j].constant == OFFSETS)
+                    to.offsets = (float *)(void *)(out + g->nodes[j].offset);
+            }
+            status = fill_codes(&to, error);
+            break;
+        case FLOATS:
+            status = fill_floats(n->matrix, out + n->offset, error);
+            break;
+        case BIAS:
+            ht_npu_bias(n->matrix, (float *)(void *)(out + n->offset));
+            break;
+        case INTEGERS:
+            memcpy(out + n->offset, n->integers, n->bytes);
+            break;
+        default:
+            break;
+        }
+    }
+    return status;
+}
+
+/* ---- the text --------------------------------------------------------------------------------------------------------------- */
 
 static ht_status write_port(ht_text *xml, int id, const node *n, bool output, ht_error *error) {
-    static const char *const precisions[][2] = {
-        {"f32", "FP32"}, {"f16", "FP16"}, {"i4", "I4"}, {"i8", "I8"}, {"i64", "I64"}};
+    static const char *const precisions[][2] = {{"f32", "FP32"}, {"f16", "FP16"}, {"bf16", "BF16"},
+                                                {"i4", "I4"},    {"i8", "I8"},    {"i64", "I64"}};
     const char *precision = "";
     for (size_t i = 0; i < HT_COUNT(precisions); i++)
         if (strcmp(precisions[i][0], n->element) == 0)
@@ -92,22 +342,24 @@ static ht_status write_port(ht_text *xml, int id, const node *n, bool output, ht
     return status == HT_OK ? ht_text_printf(xml, error, "</port>") : status;
 }
 
+static ht_status write_data(ht_text *xml, const node *n, ht_error *error) {
+    if (!n->constant && strcmp(n->type, "Parameter") != 0)
+        return n->attributes ? ht_text_printf(xml, error, "<data %s/>", n->attributes) : HT_OK;
+    char shape[80] = "";
+    for (int i = 0, at = 0; i < n->n_dims; i++)
+        at += snprintf(shape + at, sizeof shape - (size_t)at, "%s%zu", i ? "," : "", n->dims[i]);
+    ht_status status = ht_text_printf(xml, error, "<data element_type=\"%s\" shape=\"%s\"", n->element, shape);
+    if (status == HT_OK && n->constant)
+        status = ht_text_printf(xml, error, " offset=\"%zu\" size=\"%zu\"", n->offset, n->bytes);
+    return status == HT_OK ? ht_text_printf(xml, error, "/>") : status;
+}
+
 static ht_status write_node(ht_text *xml, const node *nodes, int id, ht_error *error) {
     const node *n = &nodes[id];
-    ht_status status = ht_text_printf(xml, error, "<layer id=\"%d\" name=\"%s%d\" type=\"%s\" version=\"opset1\">", id,
-                                      n->type, id, n->type);
-    if (status == HT_OK && (n->bytes || strcmp(n->type, "Parameter") == 0)) {
-        char shape[80] = "";
-        for (int i = 0, at = 0; i < n->n_dims; i++)
-            at += snprintf(shape + at, sizeof shape - (size_t)at, "%s%zu", i ? "," : "", n->dims[i]);
-        status = ht_text_printf(xml, error, "<data element_type=\"%s\" shape=\"%s\"", n->element, shape);
-        if (status == HT_OK && n->bytes)
-            status = ht_text_printf(xml, error, " offset=\"%zu\" size=\"%zu\"", n->offset, n->bytes);
-        if (status == HT_OK)
-            status = ht_text_printf(xml, error, "/>");
-    } else if (status == HT_OK && n->attributes) {
-        status = ht_text_printf(xml, error, "<data %s/>", n->attributes);
-    }
+    ht_status status = ht_text_printf(xml, error, "<layer id=\"%d\" name=\"%s%d\" type=\"%s\" version=\"%s\">", id,
+                                      n->type, id, n->type, n->opset ? n->opset : "opset1");
+    if (status == HT_OK)
+        status = write_data(xml, n, error);
     if (status == HT_OK && n->n_inputs)
         status = ht_text_printf(xml, error, "<input>");
     for (int i = 0; i < n->n_inputs && status == HT_OK; i++)
@@ -124,69 +376,17 @@ static ht_status write_node(ht_text *xml, const node *nodes, int id, ht_error *e
     return status == HT_OK ? ht_text_printf(xml, error, "</layer>") : status;
 }
 
-#define DIMS(...) .dims = {__VA_ARGS__}, .n_dims = (int)HT_COUNT(((size_t[]){__VA_ARGS__}))
-#define CONSTANT(element_, offset_, bytes_, ...) \
-    { .type = "Const", .element = element_, .offset = offset_, .bytes = bytes_, DIMS(__VA_ARGS__) }
-#define UNARY(type_, element_, a, attributes_, ...) \
-    { .type = type_, .element = element_, .inputs = {a}, .n_inputs = 1, .attributes = attributes_, DIMS(__VA_ARGS__) }
-#define BINARY(type_, element_, a, b, attributes_, ...)                                                 \
-    {                                                                                                   \
-        .type = type_, .element = element_, .inputs = {a, b}, .n_inputs = 2, .attributes = attributes_, \
-        DIMS(__VA_ARGS__)                                                                               \
-    }
-#define NUMPY "auto_broadcast=\"numpy\""
-#define AS_IT_SAYS "special_zero=\"false\""
-#define ROWS_BY_COLS "transpose_a=\"false\" transpose_b=\"true\""
-#define MAX_NODES 20
-
-/* The nodes of a graph at one length; returns how many. */
-static int describe_graph(const ht_npu_graph *graph, size_t length, const ht_ov_blob *b, node *nodes) {
-    const size_t rows = graph->rows, cols = graph->cols, groups = cols / HT_GROUP, word = sizeof(int64_t);
-    const node weights[] = {
-        /* 0 */ {.type = "Parameter", .element = "f32", DIMS(length, cols)},
-        /* 1 */ CONSTANT(graph->form.bits == 4 ? "i4" : "i8", b->codes, b->codes_bytes, rows, groups, HT_GROUP),
-        /* 2 */ UNARY("Convert", "f16", 1, "destination_type=\"f16\"", rows, groups, HT_GROUP),
-        /* 3 */ CONSTANT("f16", b->scales, b->scales_bytes, rows, groups, 1),
-        /* 4 */ BINARY("Multiply", "f16", 2, 3, NUMPY, rows, groups, HT_GROUP),
-        /* 5 */ CONSTANT("i64", b->shapes, 2 * word, 2),
-        /* 6 */ BINARY("Reshape", "f16", 4, 5, AS_IT_SAYS, rows, cols),
-        /* 7 */ UNARY("Convert", "f32", 6, "destination_type=\"f32\"", rows, cols),
-        /* 8 */ BINARY("MatMul", "f32", 0, 7, ROWS_BY_COLS, length, rows)};
-    const node offsets[] = {/* 9 */ CONSTANT("i64", b->shapes + 2 * word, 3 * word, 3),
-                            /* 10 */ BINARY("Reshape", "f32", 0, 9, AS_IT_SAYS, length, groups, HT_GROUP),
-                            /* 11 */ CONSTANT("i64", b->shapes + 5 * word, word, 1),
-                            /* 12 */ BINARY("ReduceSum", "f32", 10, 11, "keep_dims=\"false\"", length, groups),
-                            /* 13 */ CONSTANT("f32", b->offsets, b->offsets_bytes, rows, groups),
-                            /* 14 */ BINARY("MatMul", "f32", 12, 13, ROWS_BY_COLS, length, rows),
-                            /* 15 */ BINARY("Add", "f32", 8, 14, NUMPY, length, rows)};
-    int n = (int)HT_COUNT(weights);
-    memcpy(nodes, weights, sizeof weights);
-    if (graph->form.offset) {
-        memcpy(nodes + n, offsets, sizeof offsets);
-        n += (int)HT_COUNT(offsets);
-    }
-    if (graph->form.bias) {
-        nodes[n] = (node)CONSTANT("f32", b->bias, b->bias_bytes, 1, rows);
-        nodes[n + 1] = (node)BINARY("Add", "f32", n - 1, n, NUMPY, length, rows);
-        n += 2;
-    }
-    nodes[n] = (node)UNARY("Result", "f32", n - 1, NULL, length, rows);
-    return n + 1;
-}
-
-ht_status ht_ov_write(const ht_npu_graph *graph, size_t length, const ht_ov_blob *b, ht_text *xml, ht_error *error) {
-    node nodes[MAX_NODES];
-    int n = describe_graph(graph, length, b, nodes);
+ht_status ht_ov_graph_write(const ht_ov_graph *g, ht_text *xml, ht_error *error) {
     ht_status status =
         ht_text_printf(xml, error, "<?xml version=\"1.0\"?><net name=\"hetero\" version=\"11\"><layers>");
-    for (int i = 0; i < n && status == HT_OK; i++)
-        status = write_node(xml, nodes, i, error);
+    for (int i = 0; i < g->n && status == HT_OK; i++)
+        status = write_node(xml, g->nodes, i, error);
     if (status == HT_OK)
         status = ht_text_printf(xml, error, "</layers><edges>");
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < nodes[i].n_inputs && status == HT_OK; j++)
+    for (int i = 0; i < g->n; i++)
+        for (int j = 0; j < g->nodes[i].n_inputs && status == HT_OK; j++)
             status =
                 ht_text_printf(xml, error, "<edge from-layer=\"%d\" from-port=\"%d\" to-layer=\"%d\" to-port=\"%d\"/>",
-                               nodes[i].inputs[j], nodes[nodes[i].inputs[j]].n_inputs, i, j);
+                               g->nodes[i].inputs[j], g->nodes[g->nodes[i].inputs[j]].n_inputs, i, j);
     return status == HT_OK ? ht_text_printf(xml, error, "</edges></net>") : status;
 }

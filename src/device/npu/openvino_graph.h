@@ -4,14 +4,17 @@
 
 #include "device/npu/npu.h"
 
-typedef struct ht_ov_blob { /* where each constant lies, 64-byte aligned; sizes are 0 for what a graph lacks */
-    size_t codes, codes_bytes, scales, scales_bytes, offsets, offsets_bytes, bias, bias_bytes, shapes, bytes;
-} ht_ov_blob;
+typedef struct ht_ov_graph ht_ov_graph; /* nodes, and where each constant lies in the blob */
 
-ht_ov_blob ht_ov_lay_out(const ht_npu_graph *graph);
-/* Constants into out [blob->bytes]. HT_ERROR_UNSUPPORTED if a scale does not fit fp16. */
-ht_status ht_ov_fill(const ht_npu_graph *graph, size_t length, const ht_ov_blob *blob, uint8_t *out, ht_error *error);
-/* Appends the graph at one length: parameter [length][cols] -> result [length][rows], both f32. */
-ht_status ht_ov_write(const ht_npu_graph *graph, size_t length, const ht_ov_blob *blob, ht_text *xml, ht_error *error);
+/* The graph at one length: parameter [length][cols] -> result [length][rows], both f32. The blob is the same at all
+ * lengths. half: scales that fp16 holds exactly are written in it, as plugins that compute in fp16 expect; a plugin that
+ * computes in float32 may multiply weights out in the type that it is given, and then fp16 would round them. */
+ht_status ht_ov_graph_create(const ht_npu_graph *graph, size_t length, bool half, ht_ov_graph **out, ht_error *error);
+void ht_ov_graph_destroy(ht_ov_graph *graph);
+size_t ht_ov_graph_bytes(const ht_ov_graph *graph); /* of the blob */
+/* Constants into out [bytes]. */
+ht_status ht_ov_graph_fill(const ht_ov_graph *graph, uint8_t *out, ht_error *error);
+/* Appends the XML text. */
+ht_status ht_ov_graph_write(const ht_ov_graph *graph, ht_text *xml, ht_error *error);
 
 #endif

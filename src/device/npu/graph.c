@@ -1,0 +1,198 @@
+/* What a static graph computes, and its weights: from an operator's slice to a list of constant matrices. */
+#include "device/npu/npu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- describing -------------------------------------------------------------------------------------------------------- */
+
+/* The part of a MATMUL that holds `row`; *local is its row there. */
+static int part_of(const ht_op *op, size_t row, size_t *local) {
+    int part = 0;
+    while (part + 1 < op->n_parts && row >= op->parts[part].rows)
+        row -= op->parts[part++].rows;
+    *local = row;
+    return part;
+}
+
+/* How part `i` appears in a graph that reads columns [col, col + cols) of it; false if it cannot. */
+static bool form_of(const ht_op *op, int i, size_t col, size_t cols, ht_npu_matrix *m) {
+    const ht_type_traits *type = op->parts[i].type;
+    *m = (ht_npu_matrix){.op = op, .col = col, .cols = cols, .group = (size_t)type->group, .offset = type->offset};
+    m->bias = op->bias[i] && col == 0;
+    if (type->group)
+        m->element = type->bits == 4 ? HT_NPU_I4 : HT_NPU_I8;
+    else
+        m->element = type->type == HT_TYPE_F16 ? HT_NPU_F16 : type->type == HT_TYPE_BF16 ? HT_NPU_BF16 : HT_NPU_F32;
+    return !type->group || (col % m->group == 0 && cols % m->group == 0);
+}
+
+static bool same_form(const ht_npu_matrix *a, const ht_npu_matrix *b) {
+    return a->element == b->element && a->group == b->group && a->offset == b->offset && a->bias == b->bias;
+}
+
+/* Appends rows [row, end) x columns [col, col + cols) of a MATMUL: one matrix for each run of one form. */
+static const char *add_rows(ht_npu_graph *g, const ht_op *op, size_t row, size_t end, size_t col, size_t cols) {
+    const int first = g->n_parts;
+    while (row < end) {
+        size_t local;
+        const int part = part_of(op, row, &local);
+        ht_npu_matrix m;
+        if (!form_of(op, part, col, cols, &m))
+            return "the columns are not whole groups";
+        m.row = row;
+        m.rows = ht_min_size(op->parts[part].rows - local, end - row);
+        row += m.rows;
+        ht_npu_matrix *last = g->n_parts > first ? &g->parts[g->n_parts - 1] : NULL;
+        if (last && same_form(last, &m))
+            last->rows += m.rows;
+        else if (g->n_parts < HT_NPU_PARTS)
+            g->parts[g->n_parts++] = m;
+        else
+            return "too many forms of weights in one operator";
+    }
+    return NULL;
+}
+
+static const char *describe_matmul(const ht_op *op, const ht_slice *s, ht_npu_graph *g) {
+    const size_t cols = ht_op_cols(op);
+    if (s->row_begin >= s->row_end || s->row_end > ht_op_rows(op))
+        return "the slice's rows are not in the matrix";
+    if (s->reduction_begin >= s->reduction_end || s->reduction_end > cols)
+        return "the slice's columns are not in the matrix";
+    g->rows = s->row_end - s->row_begin;
+    g->cols = s->reduction_end - s->reduction_begin;
+    return add_rows(g, op, s->row_begin, s->row_end, s->reduction_begin, g->cols);
+}
+
+static const char *describe_ffn(const ht_op *op, const ht_slice *s, ht_npu_graph *g) {
+    const ht_op *gate_up = &op->members[0], *down = &op->members[2];
+    const size_t features = gate_up->parts[0].rows, n = s->row_end - s->row_begin;
+    if (s->row_begin >= s->row_end || s->row_end > features || ht_op_cols(down) != features)
+        return "the slice's features are not in the block";
+    g->rows = ht_op_rows(down);
+    g->cols = ht_op_cols(gate_up);
+    const char *why = NULL;
+    for (int i = 0; i < 2 && !why; i++)
+        why = add_rows(g, gate_up, (size_t)i * features + s->row_begin, (size_t)i * features + s->row_end, 0, g->cols);
+    return why ? why : add_rows(g, down, 0, g->rows, s->row_begin, n);
+}
+
+const char *ht_npu_describe(const ht_op *op, const ht_slice *slice, bool weights_first, ht_npu_graph *graph) {
+    *graph = (ht_npu_graph){.op = op, .slice = *slice, .weights_first = weights_first};
+    if (op->kind == HT_OP_MATMUL)
+        return describe_matmul(op, slice, graph);
+    if (op->kind == HT_OP_FFN)
+        return describe_ffn(op, slice, graph);
+    return "only matrix multiplications";
+}
+
+size_t ht_npu_bits(ht_npu_element element) {
+    static const size_t bits[] = {4, 8, 16, 16, 32};
+    return bits[element];
+}
+
+/* ---- weights ----------------------------------------------------------------------------------------------------------- */
+
+ht_status ht_npu_codes(const ht_npu_matrix *m, size_t row, size_t n, int8_t *codes, float *scales, float *offsets,
+                       ht_error *error) {
+    const size_t all = ht_op_cols(m->op), groups = all / m->group, first = m->col / m->group, want = m->cols / m->group;
+    void *line; /* one whole row: codes, scales, offsets */
+    ht_status status = ht_alloc(&line, all + 2 * groups * sizeof(float), 1, m->op->name, error);
+    if (status != HT_OK)
+        return status;
+    float *row_scales = line, *row_offsets = row_scales + groups;
+    int8_t *row_codes = (int8_t *)(row_offsets + groups);
+    for (size_t r = 0; r < n; r++) {
+        size_t local;
+        const ht_matrix *part = &m->op->parts[part_of(m->op, m->row + row + r, &local)];
+        ht_matrix_codes(part, local, 1, row_codes, row_scales, row_offsets);
+        memcpy(codes + r * m->cols, row_codes + m->col, m->cols);
+        memcpy(scales + r * want, row_scales + first, want * sizeof *scales);
+        if (offsets)
+            memcpy(offsets + r * want, row_offsets + first, want * sizeof *offsets);
+    }
+    free(line);
+    return HT_OK;
+}
+
+ht_status ht_npu_floats(const ht_npu_matrix *m, size_t row, size_t n, float *out, ht_error *error) {
+    float *line;
+    ht_status status = ht_alloc((void **)&line, ht_op_cols(m->op), sizeof *line, m->op->name, error);
+    if (status != HT_OK)
+        return status;
+    for (size_t r = 0; r < n; r++) {
+        size_t local;
+        const ht_matrix *part = &m->op->parts[part_of(m->op, m->row + row + r, &local)];
+        ht_matrix_floats(part, local, 1, line);
+        memcpy(out + r * m->cols, line + m->col, m->cols * sizeof *out);
+    }
+    free(line);
+    return HT_OK;
+}
+
+void ht_npu_bias(const ht_npu_matrix *m, float *out) {
+    for (size_t r = 0; r < m->rows; r++) {
+        size_t local;
+        const float *bias = m->op->bias[part_of(m->op, m->row + r, &local)];
+        out[r] = bias && m->bias ? bias[local] : 0;
+    }
+}
+
+/* ---- identity and size --------------------------------------------------------------------------------------------------- */
+
+/* The bytes of a matrix's rows as the file has them: all columns, for a range of columns is none of bytes. */
+static uint64_t hash_rows(const ht_npu_matrix *m, uint64_t hash) {
+    for (size_t row = m->row; row < m->row + m->rows;) {
+        size_t local;
+        const int i = part_of(m->op, row, &local);
+        const ht_matrix *part = &m->op->parts[i];
+        const size_t n = ht_min_size(part->rows - local, m->row + m->rows - row);
+        if (part->data)
+            hash = ht_hash(hash, part->data + local * part->row_bytes, n * part->row_bytes);
+        else /* made-up weights follow from the name */
+            hash = ht_hash(ht_hash(hash, part->name, strlen(part->name)), &local, sizeof local);
+        if (m->bias && m->op->bias[i])
+            hash = ht_hash(hash, m->op->bias[i] + local, n * sizeof(float));
+        row += n;
+    }
+    return hash;
+}
+
+ht_status ht_npu_key(const ht_npu_graph *g, ht_text *key, ht_error *error) {
+    ht_status status =
+        ht_text_printf(key, error, "%s %zux%zu act %d order %d;", g->op->kind == HT_OP_FFN ? "ffn" : "matmul", g->rows,
+                       g->cols, (int)g->op->activation, (int)g->weights_first);
+    for (int i = 0; i < g->n_parts && status == HT_OK; i++) {
+        const ht_npu_matrix *m = &g->parts[i];
+        status = ht_text_printf(key, error, " %zux%zu+%zu form %d/%zu/%d/%d %016llx;", m->rows, m->cols, m->col,
+                                (int)m->element, m->group, (int)m->offset, (int)m->bias,
+                                (unsigned long long)hash_rows(m, HT_HASH_START));
+    }
+    return status;
+}
+
+/* Codes with float scales and offsets. */
+static uint64_t coded_bytes(const ht_npu_matrix *m) {
+    const uint64_t scales = m->group ? m->rows * (m->cols / m->group) * sizeof(float) : 0;
+    return m->rows * m->cols * ht_npu_bits(m->element) / 8 + scales * (m->offset ? 2 : 1);
+}
+
+uint64_t ht_npu_estimate_shared(const ht_npu_graph *g) {
+    uint64_t bytes = 0;
+    for (int i = 0; i < g->n_parts; i++)
+        bytes += coded_bytes(&g->parts[i]);
+    return bytes;
+}
+
+uint64_t ht_npu_estimate(const ht_npu_graph *g, size_t length) {
+    uint64_t bytes = 0, values = 0;
+    for (int i = 0; i < g->n_parts; i++) {
+        const ht_npu_matrix *m = &g->parts[i];
+        /* floats of 16 bits are multiplied out and packed in 32 */
+        bytes += m->group ? coded_bytes(m) : m->rows * m->cols * 2 * sizeof(float);
+        const bool inner = g->op->kind == HT_OP_FFN ? i < 2 : g->n_parts > 1;
+        values += m->rows * (inner + m->offset);
+    }
+    return bytes + length * values * sizeof(float);
+}

@@ -1,0 +1,307 @@
+/* Who computes what. Until there is a planner: every operator whole, on the first device named that takes it; where a device
+ * is slow with one token, decode and the head go to the next that takes them. A device that cannot keep its word (a graph
+ * that does not compile, computes wrongly or finds no memory) loses that operator to the next.
+ *
+ * Tasks are prepared once and shared by both plans. What the first request needs is built before the engine is there; other
+ * static lengths follow in the background. */
+#include "exec/exec.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define HEAD_STEPS 3
+
+static ht_slice whole_slice(const ht_op *op) {
+    if (op->kind == HT_OP_MATMUL)
+        return (ht_slice){0, ht_op_rows(op), 0, ht_op_cols(op)};
+    if (op->kind == HT_OP_FFN)
+        return (ht_slice){0, op->members[0].parts[0].rows, 0, 0};
+    return (ht_slice){0};
+}
+
+const char *ht_device_refuses_whole(const ht_device *device, const ht_op *op) {
+    const ht_slice slice = whole_slice(op);
+    return device->ops->refuses ? device->ops->refuses(device, op, &slice) : NULL;
+}
+
+/* ---- choosing ------------------------------------------------------------------------------------------------------------ */
+
+static ht_engine_task *find_task(const ht_engine *engine, int device, const ht_op *op) {
+    for (size_t i = 0; i < engine->n_tasks; i++)
+        if (engine->tasks[i].device == device && engine->tasks[i].op == op)
+            return &engine->tasks[i];
+    return NULL;
+}
+
+/* The operator itself, or the block that it is a part of. */
+static bool is_dropped(const ht_engine *engine, int device, const ht_op *op) {
+    const ht_engine_task *task = find_task(engine, device, op);
+    if (task && task->dropped)
+        return true;
+    const ht_op *block = op->layer >= 0 ? &engine->blocks[op->layer] : op;
+    if (block == op || block->kind != HT_OP_FFN || op < block->members || op >= block->members + 3)
+        return false;
+    task = find_task(engine, device, block);
+    return task && task->dropped;
+}
+
+/* The first device that takes op in this phase, or -1 and why the last one does not. */
+static int choose_device(const ht_engine *engine, const ht_op *op, ht_phase phase, const char **why) {
+    int slow = -1;
+    *why = "no device";
+    for (size_t d = 0; d < engine->n_devices; d++) {
+        ht_device *device = engine->devices[d];
+        const char *refusal = ht_device_refuses_whole(device, op);
+        if (!refusal && is_dropped(engine, (int)d, op))
+            refusal = "it failed there";
+        if (refusal)
+            *why = refusal;
+        else if (phase == HT_PHASE_MANY || !device->ops->caps(device)->many_only)
+            return (int)d;
+        else if (slow < 0)
+            slow = (int)d;
+    }
+    return slow;
+}
+
+/* Devices hold their own copies of weights once they have prepared them. */
+static void drop_pages(const ht_op *op) {
+    for (int i = 0; op->kind == HT_OP_FFN && i < 3; i++)
+        drop_pages(&op->members[i]);
+    if (op->kind == HT_OP_MATMUL)
+        ht_op_drop_pages(op);
+}
+
+/* A task of op on a device, prepared now if it is not there. */
+static ht_status get_task(ht_engine *engine, int device, const ht_op *op, ht_engine_task **out, ht_error *error) {
+    if ((*out = find_task(engine, device, op)))
+        return HT_OK;
+    ht_status status = ht_grow((void **)&engine->tasks, &engine->cap_tasks, engine->n_tasks + 1, sizeof *engine->tasks,
+                               "the plan", error);
+    if (status)
+        return status;
+    ht_engine_task *task = &engine->tasks[engine->n_tasks];
+    *task = (ht_engine_task){.device = device, .op = op, .slice = whole_slice(op)};
+    ht_device *d = engine->devices[device];
+    status = d->ops->prepare(d, op, &task->slice, &task->task, error);
+    if (status)
+        return status;
+    engine->n_tasks++;
+    drop_pages(op);
+    *out = task;
+    return HT_OK;
+}
+
+/* The operator that stands at ops[i] of the model in this phase: a whole feed-forward block where the device that would
+ * compute its first part takes all of it. */
+static const ht_op *operator_at(ht_engine *engine, size_t i, ht_phase phase) {
+    const ht_model *model = engine->model;
+    const ht_op *op = &model->ops[i];
+    const char *why;
+    if (op->layer < 0)
+        return op;
+    ht_op *block = &engine->blocks[op->layer];
+    if (!ht_op_ffn(op, model->n_ops - i, block))
+        return op;
+    const int device = choose_device(engine, block, phase, &why);
+    return device >= 0 && device == choose_device(engine, op, phase, &why) ? block : op;
+}
+
+static ht_status make_plan(ht_engine *engine, ht_phase phase, const ht_engine_options *options, ht_error *error) {
+    const ht_model *model = engine->model;
+    ht_plan *plan = &engine->plans[phase];
+    ht_status status = HT_OK;
+    if (!plan->steps)
+        status = ht_alloc((void **)&plan->steps, model->n_ops, sizeof *plan->steps, "the plan", error);
+    plan->n_steps = 0;
+    for (size_t i = 0; i < model->n_ops && !status; i++) {
+        const ht_phase here = i + HEAD_STEPS >= model->n_ops ? HT_PHASE_ONE : phase; /* the head takes few tokens */
+        const ht_op *op = operator_at(engine, i, here);
+        const char *why;
+        const int device = choose_device(engine, op, here, &why);
+        if (device < 0)
+            return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: no device in use takes this operator (%s)", op->name, why);
+        ht_engine_task *task;
+        status = get_task(engine, device, op, &task, error);
+        if (status)
+            break;
+        plan->steps[plan->n_steps++] = (ht_step){
+            .op = op, .n_slices = 1, .slices[0] = {.device = device, .slice = task->slice, .task = task->task}};
+        if (op->kind == HT_OP_FFN)
+            i += 2;
+        if (options->progress && !options->progress("loading", (double)(phase * model->n_ops + i + 1),
+                                                    (double)(HT_PHASES * model->n_ops), options->progress_user))
+            return ht_fail(error, HT_ERROR_CANCELLED, "loading was stopped");
+    }
+    return status;
+}
+
+/* ---- warming ------------------------------------------------------------------------------------------------------------- */
+
+typedef ht_status (*warm_function)(ht_device *device, ht_task *task, size_t tokens, ht_error *error);
+
+/* Calls `function` (a device's warm or settle) for one step and every number of tokens that it will soon see. */
+static ht_status for_expected(const ht_engine *engine, const ht_engine_options *options, ht_phase phase,
+                              const ht_step *step, bool settle, ht_error *error) {
+    ht_device *device = engine->devices[step->slices[0].device];
+    const ht_device_caps *caps = device->ops->caps(device);
+    const warm_function function = settle ? device->ops->settle : device->ops->warm;
+    ht_task *task = step->slices[0].task;
+    const size_t chunk = (size_t)engine->info.chunk;
+    if (!function)
+        return HT_OK;
+    if (phase == HT_PHASE_ONE || step->op->layer < 0)
+        return function(device, task, 1, error);
+    ht_status status = HT_OK;
+    for (size_t i = 0; i < options->n_prompts && !status; i++) {
+        const size_t n = (size_t)options->prompts[i];
+        if (n >= chunk)
+            status = function(device, task, chunk, error);
+        if (n % chunk > 1 && !status)
+            status = function(device, task, n % chunk, error);
+    }
+    if (!options->n_prompts && !caps->n_lengths)
+        status = function(device, task, chunk, error);
+    else if (!options->n_prompts) /* any prompt: pieces of this, until the other lengths are there */
+        status = function(device, task, (size_t)caps->lengths[caps->n_lengths / 2], error);
+    return status;
+}
+
+/* Other static lengths, in the background: shorter ones first, for most prompts are short. */
+static void warm_the_rest(const ht_engine *engine) {
+    const ht_plan *plan = &engine->plans[HT_PHASE_MANY];
+    for (size_t k = 0;; k++) {
+        bool any = false;
+        for (size_t i = 0; i < plan->n_steps; i++) {
+            ht_device *device = engine->devices[plan->steps[i].slices[0].device];
+            const ht_device_caps *caps = device->ops->caps(device);
+            if (k >= caps->n_lengths || plan->steps[i].op->layer < 0)
+                continue;
+            any = true;
+            if (caps->lengths[k] > 1)
+                device->ops->warm(device, plan->steps[i].slices[0].task, (size_t)caps->lengths[k], NULL);
+        }
+        if (!any)
+            return;
+    }
+}
+
+/* Everything that the first requests need. Tasks that turn out impossible are dropped: *dropped counts them. */
+static ht_status warm_plans(ht_engine *engine, const ht_engine_options *options, size_t *dropped, ht_error *first,
+                            ht_error *error) {
+    for (int settle = 0; settle < 2; settle++)
+        for (int phase = 0; phase < HT_PHASES; phase++)
+            for (size_t i = 0; i < engine->plans[phase].n_steps; i++) {
+                const ht_step *step = &engine->plans[phase].steps[i];
+                const int device = step->slices[0].device;
+                if (is_dropped(engine, device, step->op))
+                    continue;
+                ht_error failure = {0};
+                ht_status status = for_expected(engine, options, (ht_phase)phase, step, settle, &failure);
+                if (settle)
+                    drop_pages(step->op);
+                if (!status)
+                    continue;
+                if (engine->n_devices == 1 || status == HT_ERROR_CANCELLED) {
+                    if (error)
+                        *error = failure;
+                    return status;
+                }
+                if (!*dropped)
+                    *first = failure;
+                find_task(engine, device, step->op)->dropped = true;
+                ++*dropped;
+            }
+    return HT_OK;
+}
+
+static void release_task(ht_engine *engine, ht_engine_task *task) {
+    if (task->task)
+        engine->devices[task->device]->ops->release(engine->devices[task->device], task->task);
+    task->task = NULL;
+}
+
+ht_status ht_engine_place(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    ht_status status = ht_alloc((void **)&engine->blocks, (size_t)engine->model->hparams.layers + 1,
+                                sizeof *engine->blocks, "the plan", error);
+    size_t dropped = 0;
+    ht_error first = {0};
+    for (bool again = true; again && !status;) {
+        for (int phase = 0; phase < HT_PHASES && !status; phase++)
+            status = make_plan(engine, (ht_phase)phase, options, error);
+        const size_t before = dropped;
+        if (!status)
+            status = warm_plans(engine, options, &dropped, &first, error);
+        again = dropped > before;
+        for (size_t i = 0; i < engine->n_tasks; i++)
+            if (engine->tasks[i].dropped)
+                release_task(engine, &engine->tasks[i]);
+    }
+    if (status)
+        return status;
+    if (dropped)
+        ht_log(HT_LOG_WARN, "%zu operator%s given to another device: %s", dropped, dropped > 1 ? "s are" : " is",
+               first.text);
+    if (!options->n_prompts)
+        warm_the_rest(engine);
+    for (size_t i = 0; i < engine->n_tasks; i++) {
+        const ht_engine_task *task = &engine->tasks[i];
+        const ht_device_ops *ops = engine->devices[task->device]->ops;
+        engine->info.weight_bytes += task->task && ops->task_bytes ? ops->task_bytes(task->task) : 0;
+    }
+    return HT_OK;
+}
+
+void ht_engine_unplace(ht_engine *engine) {
+    for (size_t i = 0; i < engine->n_tasks; i++)
+        release_task(engine, &engine->tasks[i]);
+    free(engine->tasks);
+    for (int phase = 0; phase < HT_PHASES; phase++)
+        free(engine->plans[phase].steps);
+    free(engine->blocks);
+}
+
+bool ht_engine_uses(const ht_engine *engine, size_t device, bool cache_only) {
+    for (int phase = 0; phase < HT_PHASES; phase++)
+        for (size_t i = 0; i < engine->plans[phase].n_steps; i++) {
+            const ht_step *step = &engine->plans[phase].steps[i];
+            const bool cached = step->op->kind == HT_OP_ROPE || step->op->kind == HT_OP_ATTENTION;
+            for (size_t s = 0; s < step->n_slices; s++)
+                if (step->slices[s].device == (int)device && (cached || !cache_only))
+                    return true;
+        }
+    return false;
+}
+
+ht_status ht_engine_plan(const ht_engine *engine, int tokens, ht_plan_row **rows, size_t *n, ht_error *error) {
+    const ht_plan *plan = &engine->plans[tokens > 1 ? HT_PHASE_MANY : HT_PHASE_ONE];
+    size_t count = 0;
+    for (size_t i = 0; i < plan->n_steps; i++)
+        count += plan->steps[i].n_slices;
+    ht_plan_row *list = calloc(count, sizeof *list);
+    if (!list)
+        return ht_fail(error, HT_ERROR_MEMORY, "no memory for a plan of %zu rows", count);
+    *rows = list;
+    *n = count;
+    for (size_t i = 0; i < plan->n_steps; i++)
+        for (size_t s = 0; s < plan->steps[i].n_slices; s++) {
+            const ht_op *op = plan->steps[i].op;
+            const struct ht_step_slice *slice = &plan->steps[i].slices[s];
+            const ht_device *device = engine->devices[slice->device];
+            const ht_device_caps *caps = device->ops->caps(device);
+            const ht_slice whole = whole_slice(op), *own = &slice->slice;
+            const bool ffn = op->kind == HT_OP_FFN;
+            const size_t cols = ffn ? ht_op_cols(&op->members[0]) : whole.reduction_end;
+            *list++ = (ht_plan_row){.op = op->name,
+                                    .device = caps->name,
+                                    .rows = whole.row_end,
+                                    .cols = cols,
+                                    .row_begin = own->row_begin,
+                                    .row_end = own->row_end,
+                                    .reduction_begin = own->reduction_begin,
+                                    .reduction_end = ffn ? cols : own->reduction_end,
+                                    .bytes = device->ops->task_bytes ? device->ops->task_bytes(slice->task) : 0,
+                                    .limit = caps->graph_bytes};
+        }
+    return HT_OK;
+}

@@ -1,0 +1,54 @@
+"""Real models with their matrix multiplications on a static-graph runtime (OpenVINO's CPU plugin stands in for an NPU), the rest
+on the CPU device, within the bounds that hold for the CPU alone.
+
+Decode leaves such a device unless it is good at single tokens; `decode=on` keeps it there."""
+import pytest
+import test_golden as golden
+import test_tiny as tiny
+from test_tiny import case # noqa: F401 (a fixture)
+
+BOTH = [golden.SMOLLM2, golden.GEMMA3]
+
+
+@pytest.fixture
+def path(name, model_file):
+    return model_file(golden.FILES[name])
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+def test_short_exact_quick(score, path, name, npu):
+    golden.check_short_exact(score, path, name, npu)
+
+
+@pytest.mark.parametrize("name", [golden.GEMMA3])
+def test_short_exact(score, path, name, npu):
+    golden.check_short_exact(score, path, name, npu)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_short_fast(score, path, name, npu):
+    golden.check_short_fast(score, path, name, npu)
+
+
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("chunk", [0, 64, 1])
+def test_long_exact(score, path, name, npu, chunk):
+    golden.check_long_exact(score, path, name, f"{npu}:decode=on", chunk)
+
+
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+def test_other_order(score, path, name, npu):
+    golden.check_short_exact(score, path, name, f"{npu}:order=weights:lengths=32")
+
+
+@pytest.mark.parametrize("chunk", [0, 16, 1])
+@pytest.mark.parametrize("name", tiny.make_tiny.CASES)
+def test_tiny(score, case, name, npu, chunk): # noqa: F811
+    tiny.check_engine(score, case(name), name, f"{npu}:decode=on", chunk)
+
+
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+def test_small_budget(score, path, name, npu):
+    """Some operators on the device, some beside it: the same answers."""
+    golden.check_short_exact(lambda *a, **k: score(*a, **k, more=("--npu-memory", "30M")), path, name, npu)

@@ -1,0 +1,493 @@
+/* The static-graph device over a made-up runtime that computes with loops, counts what is asked of it, and fails or lies on
+ * demand: what the graph store does, without any NPU and under every sanitizer. */
+#include "unit/test.h"
+
+#include "device/npu/npu.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#define ROWS 96
+#define COLS 128
+#define TOKENS 512
+
+/* ---- the runtime --------------------------------------------------------------------------------------------------------- */
+
+struct ht_npu_program {
+    const ht_npu_graph *graph;
+    size_t length;
+    float *in, *out;
+};
+
+static struct {
+    atomic_int compiled, loaded, saved, runs;
+    atomic_int length; /* of the newest run */
+    size_t refuses;    /* a length that does not compile; 0: none */
+    bool unloadable;   /* load fails */
+    int slow_ms;
+    void (*lie)(float *out, size_t length, size_t rows); /* spoils a result */
+} fake;
+
+static ht_status fake_list(ht_device_info **list, size_t *n, ht_error *error) {
+    return HT_OK;
+}
+
+static ht_status fake_open(const ht_npu_config *config, ht_npu **npu, ht_npu_facts *facts, ht_error *error) {
+    static const int lengths[] = {1, 32, 64, 128, 256, 512, 1024};
+    static int nothing;
+    *npu = (ht_npu *)&nothing;
+    *facts =
+        (ht_npu_facts){.info = {.name = "openvino:FAKE", .kind = "npu", .runtime = "fake 1", .memory_bytes = 1 << 30},
+                       .lengths = lengths,
+                       .n_lengths = HT_COUNT(lengths),
+                       .step = 0x1p-24};
+    return HT_OK;
+}
+
+static void fake_close(ht_npu *npu) {}
+
+static ht_status make_program(const ht_npu_graph *graph, size_t length, ht_npu_program **program, ht_error *error) {
+    ht_status status = ht_alloc((void **)program, 1, sizeof **program, "a fake program", error);
+    if (!status)
+        **program = (ht_npu_program){.graph = graph, .length = length};
+    return status;
+}
+
+static ht_status fake_compile(ht_npu *npu, const ht_npu_graph *graph, size_t length, const ht_npu_program *like,
+                              ht_npu_program **program, ht_error *error) {
+    atomic_fetch_add(&fake.compiled, 1);
+    nanosleep(&(struct timespec){.tv_nsec = fake.slow_ms * 1000000L}, NULL);
+    if (length == fake.refuses)
+        return ht_fail(error, HT_ERROR_DEVICE, "the compiler says no");
+    return make_program(graph, length, program, error);
+}
+
+static void fake_discard(ht_npu *npu, ht_npu_program *program) {
+    free(program);
+}
+
+static ht_status fake_save(ht_npu *npu, ht_npu_program *program, ht_text *bytes, ht_error *error) {
+    atomic_fetch_add(&fake.saved, 1);
+    return ht_text_printf(bytes, error, "program of %zu", program->length);
+}
+
+static ht_status fake_load(ht_npu *npu, const ht_npu_graph *graph, size_t length, const void *data, size_t bytes,
+                           ht_npu_program **program, ht_error *error) {
+    atomic_fetch_add(&fake.loaded, 1);
+    if (fake.unloadable)
+        return ht_fail(error, HT_ERROR_DEVICE, "cannot be loaded");
+    assert_true(bytes > 11 && memcmp(data, "program of ", 11) == 0);
+    return make_program(graph, length, program, error);
+}
+
+static ht_status fake_bind(ht_npu *npu, ht_npu_program *program, float *in, float *out, ht_error *error) {
+    program->in = in, program->out = out;
+    return HT_OK;
+}
+
+static ht_status fake_start(ht_npu *npu, ht_npu_program *p, ht_error *error) {
+    const ht_npu_graph *g = p->graph;
+    float w[COLS];
+    size_t row = 0;
+    for (int part = 0; part < g->n_parts; part++)
+        for (size_t r = 0; r < g->parts[part].rows; r++, row++) {
+            assert_int_equal(ht_npu_floats(&g->parts[part], r, 1, w, error), HT_OK);
+            for (size_t t = 0; t < p->length; t++) {
+                double sum = 0;
+                for (size_t c = 0; c < g->cols; c++)
+                    sum += (double)w[c] * (double)p->in[t * g->cols + c];
+                p->out[t * g->rows + row] = (float)sum;
+            }
+        }
+    if (fake.lie)
+        fake.lie(p->out, p->length, g->rows);
+    atomic_fetch_add(&fake.runs, 1);
+    atomic_store(&fake.length, (int)p->length);
+    return HT_OK;
+}
+
+static ht_status fake_wait(ht_npu *npu, ht_npu_program *program, ht_error *error) {
+    return HT_OK;
+}
+
+static const ht_npu_runtime runtime = {fake_list, fake_open, fake_close, fake_compile, fake_discard,
+                                       fake_save, fake_load, fake_bind,  fake_start,   fake_wait};
+
+/* ---- a device and a matrix ----------------------------------------------------------------------------------------------- */
+
+static ht_op op = {
+    .kind = HT_OP_MATMUL, .name = "blk.3.attn_qkv", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+static const ht_slice whole = {0, ROWS, 0, COLS};
+static float x[TOKENS * COLS], y[TOKENS * ROWS];
+static char log_text[2048];
+
+static void keep_log(ht_log_level level, const char *line, void *user) {
+    snprintf(log_text + strlen(log_text), sizeof log_text - strlen(log_text), "%s\n", line);
+}
+
+static int set_up(void **state) {
+    if (make_folder(state))
+        return -1;
+    setenv("XDG_CACHE_HOME", test_folder, 1);
+    memset(&fake, 0, sizeof fake);
+    log_text[0] = '\0';
+    ht_log_set(keep_log, NULL, HT_LOG_WARN);
+    op.parts[0] = (ht_matrix){.name = "w", .type = ht_type_by_name("Q4_0"), .rows = ROWS, .cols = COLS}; /* made up */
+    for (size_t i = 0; i < TOKENS * COLS; i++)
+        x[i] = (float)((i * 7919) % 1000) / 500 - 1;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    ht_log_set(NULL, NULL, HT_LOG_WARN);
+    return remove_folder(state);
+}
+
+static ht_device *open_with(const char *options, uint64_t memory, ht_progress_function progress) {
+    const ht_device_options wanted = {.name = "openvino:FAKE",
+                                      .options = options,
+                                      .max_tokens = TOKENS,
+                                      .graph_memory = memory,
+                                      .precision = HT_PRECISION_EXACT,
+                                      .progress = progress};
+    ht_device *device = NULL;
+    ht_error error = {0};
+    check(ht_npu_open(&ht_device_openvino, &runtime, &wanted, &device, &error), &error);
+    return device;
+}
+
+static ht_task *prepare(ht_device *d) {
+    ht_task *task = NULL;
+    ht_error error = {0};
+    check(d->ops->prepare(d, &op, &whole, &task, &error), &error);
+    return task;
+}
+
+/* One submit of `tokens` tokens, and every number of it. */
+static ht_status submit(ht_device *d, ht_task *task, size_t tokens, ht_error *error) {
+    const ht_view slots[HT_SLOT_COUNT] = {[HT_SLOT_NORMED] = {x, COLS}, [HT_SLOT_QKV] = {y, ROWS}};
+    const ht_binding binding = {.slots = slots, .tokens = tokens, .room = TOKENS};
+    ht_ticket ticket;
+    memset(y, 0xff, sizeof y);
+    ht_status status = d->ops->submit(d, task, &binding, NULL, 0, &ticket, error);
+    float w[COLS];
+    for (size_t r = 0; r < ROWS && !status; r++) {
+        ht_matrix_floats(&op.parts[0], r, 1, w);
+        for (size_t t = 0; t < tokens; t++) {
+            double sum = 0;
+            for (size_t c = 0; c < COLS; c++)
+                sum += (double)w[c] * (double)x[t * COLS + c];
+            assert_true(fabs((double)y[t * ROWS + r] - sum) <= 1e-6 * (1 + fabs(sum)));
+        }
+    }
+    return status;
+}
+
+static ht_status settle(ht_device *d, ht_task *task, size_t tokens, ht_error *error) {
+    check(d->ops->warm(d, task, tokens, error), error);
+    return d->ops->settle(d, task, tokens, error);
+}
+
+static void close_all(ht_device *d, ht_task *task) {
+    d->ops->release(d, task);
+    d->ops->close(d);
+}
+
+/* ---- lengths --------------------------------------------------------------------------------------------------------------- */
+
+/* Every graph is built once, whoever asks how often; other lengths are not built. */
+static void test_once(void **state) {
+    ht_device *d = open_with("", 0, NULL);
+    ht_task *task = prepare(d);
+    ht_error error = {0};
+    fake.slow_ms = 5;
+    for (int i = 0; i < 3; i++)
+        check(d->ops->warm(d, task, 60, &error), &error);
+    check(settle(d, task, 60, &error), &error);
+    check(submit(d, task, 64, &error), &error);
+    check(submit(d, task, 33, &error), &error);
+    assert_int_equal(fake.compiled, 1);
+    assert_int_equal(fake.length, 64);
+    assert_true(d->ops->task_bytes(task) >= ROWS * COLS / 2);
+    close_all(d, task);
+}
+
+/* Padded up to what is there, cut into pieces not much shorter, else built. */
+static void test_what_is_there(void **state) {
+    static const struct {
+        size_t there, tokens;
+        int runs, length, compiled;
+    } cases[] = {{64, 40, 1, 64, 0},    {64, 1, 1, 64, 0},    {64, 128, 2, 64, 0}, {64, 256, 4, 64, 0},
+                 {128, 512, 4, 128, 0}, {32, 512, 1, 512, 1}, {1, 40, 1, 64, 1}};
+    for (size_t i = 0; i < HT_COUNT(cases); i++) {
+        ht_device *d = open_with("", 0, NULL);
+        ht_task *task = prepare(d);
+        ht_error error = {0};
+        check(settle(d, task, cases[i].there, &error), &error);
+        const int compiled = fake.compiled, runs = fake.runs;
+        check(submit(d, task, cases[i].tokens, &error), &error);
+        assert_int_equal(fake.compiled - compiled, cases[i].compiled);
+        assert_int_equal(fake.runs - runs - cases[i].compiled, cases[i].runs); /* a built one is checked first */
+        assert_int_equal(fake.length, cases[i].length);
+        close_all(d, task);
+    }
+}
+
+static void test_any_count(void **state) {
+    ht_device *d = open_with("lengths=1+48+100", 0, NULL);
+    ht_task *task = prepare(d);
+    ht_error error = {0};
+    static const size_t counts[] = {1, 2, 47, 48, 49, 99, 100, 101, 148, 149, 201, 512};
+    for (size_t i = 0; i < HT_COUNT(counts); i++)
+        check(submit(d, task, counts[i], &error), &error);
+    assert_int_equal(fake.compiled, 2); /* 100 is never needed: 48 twice is not much more */
+    close_all(d, task);
+}
+
+/* ---- memory, failures -------------------------------------------------------------------------------------------------------- */
+
+static void test_budget(void **state) {
+    const uint64_t one = 2 * (ROWS * COLS / 2 + ROWS * COLS / 32 * 4); /* a graph of 64: as handed over, as packed */
+    ht_device *d = open_with("", one, NULL);
+    ht_task *task = prepare(d), *other = prepare(d);
+    ht_error error = {0};
+    assert_int_equal(d->ops->caps(d)->graph_bytes, one);
+    check(settle(d, task, 64, &error), &error);
+    assert_int_equal(d->ops->task_bytes(task), one);
+    fails(settle(d, task, 128, &error), HT_ERROR_MEMORY, &error, "--npu-memory");
+    fails(settle(d, other, 64, &error), HT_ERROR_MEMORY, &error, "blk.3.attn_qkv at length 64");
+    assert_int_equal(fake.compiled, 1);
+    check(submit(d, task, 512, &error), &error); /* with what there is */
+    assert_int_equal(fake.length, 64);
+    fails(submit(d, other, 64, &error), HT_ERROR_MEMORY, &error, "blk.3.attn_qkv");
+    d->ops->release(d, task); /* what it held is free again; a refusal is remembered */
+    ht_task *third = prepare(d);
+    check(settle(d, third, 64, &error), &error);
+    d->ops->release(d, third);
+    close_all(d, other);
+}
+
+static void test_compiler_fails(void **state) {
+    ht_device *d = open_with("", 0, NULL);
+    ht_task *task = prepare(d);
+    ht_error error = {0};
+    fake.refuses = 64;
+    fails(settle(d, task, 64, &error), HT_ERROR_DEVICE, &error, "blk.3.attn_qkv at length 64: the compiler says no");
+    fails(settle(d, task, 64, &error), HT_ERROR_DEVICE, &error, "at length 64");
+    assert_int_equal(fake.compiled, 1); /* asked once */
+    assert_int_equal(d->ops->task_bytes(task), 0);
+    fails(submit(d, task, 64, &error), HT_ERROR_DEVICE, &error, "at length 64");
+    check(settle(d, task, 32, &error), &error);
+    check(submit(d, task, 64, &error), &error); /* two of 32 */
+    assert_int_equal(fake.length, 32);
+    close_all(d, task);
+}
+
+static void first_number(float *out, size_t length, size_t rows) {
+    out[0] += 0.01f;
+}
+static void last_number(float *out, size_t length, size_t rows) {
+    out[length * rows - 1] += 0.01f;
+}
+static void middle_token(float *out, size_t length, size_t rows) {
+    for (size_t r = 0; r < rows; r++)
+        out[length / 2 * rows + r] *= 1.001f;
+}
+static void last_token_unwritten(float *out, size_t length, size_t rows) {
+    memset(out + (length - 1) * rows, 0xff, rows * sizeof *out);
+}
+static void neighbours_swapped(float *out, size_t length, size_t rows) {
+    for (size_t i = 0; i + 1 < length * rows; i += 2) {
+        const float first = out[i];
+        out[i] = out[i + 1], out[i + 1] = first;
+    }
+}
+static void tokens_mixed(float *out, size_t length, size_t rows) { /* every token gets the first one's answer */
+    for (size_t t = 1; t < length; t++)
+        memcpy(out + t * rows, out, rows * sizeof *out);
+}
+static void rounded_to_bf16(float *out, size_t length, size_t rows) {
+    for (size_t i = 0; i < length * rows; i++) {
+        uint32_t bits;
+        memcpy(&bits, &out[i], 4);
+        bits &= 0xffff0000u;
+        memcpy(&out[i], &bits, 4);
+    }
+}
+
+/* A graph that computes wrongly is refused by name, whatever is wrong with it. */
+static void test_wrong_numbers(void **state) {
+    static void (*const lies[])(float *, size_t, size_t) = {first_number,         last_number,        middle_token,
+                                                            last_token_unwritten, neighbours_swapped, tokens_mixed,
+                                                            rounded_to_bf16};
+    for (size_t i = 0; i < HT_COUNT(lies); i++)
+        for (size_t length = 1; length <= 64; length = length == 1 ? 32 : 2 * length) {
+            if (length == 1 && lies[i] == tokens_mixed)
+                continue;
+            ht_device *d = open_with("", 0, NULL);
+            ht_task *task = prepare(d);
+            ht_error error = {0};
+            fake.lie = lies[i];
+            fails(settle(d, task, length, &error), HT_ERROR_DEVICE, &error, "computes wrong numbers");
+            assert_non_null(strstr(error.text, "blk.3.attn_qkv at length"));
+            close_all(d, task);
+        }
+}
+
+/* Somebody stops waiting; the build goes on and is there later. */
+static bool stop_at_once(const char *what, double done, double total, void *user) {
+    assert_string_equal(what, "building graphs");
+    return false;
+}
+static void test_cancel(void **state) {
+    ht_device *d = open_with("", 0, stop_at_once);
+    ht_task *task = prepare(d);
+    ht_error error = {0};
+    fake.slow_ms = 300;
+    fails(settle(d, task, 64, &error), HT_ERROR_CANCELLED, &error, "stopped");
+    close_all(d, task); /* waits for what is under way */
+    assert_int_equal(fake.compiled, 1);
+}
+
+/* Tasks come and go while others are being built. */
+static void test_release_while_building(void **state) {
+    ht_device *d = open_with("", 0, NULL);
+    ht_error error = {0};
+    fake.slow_ms = 3;
+    for (int i = 0; i < 10; i++) {
+        ht_task *tasks[4];
+        for (int k = 0; k < 4; k++) {
+            tasks[k] = prepare(d);
+            for (size_t n = 1; n <= 512; n *= 2)
+                check(d->ops->warm(d, tasks[k], n, &error), &error);
+        }
+        if (i & 1)
+            check(submit(d, tasks[3], 70, &error), &error);
+        for (int k = 0; k < 4; k++)
+            d->ops->release(d, tasks[k]);
+    }
+    d->ops->close(d);
+}
+
+/* ---- the disk ------------------------------------------------------------------------------------------------------------------ */
+
+static void use_once(size_t tokens) {
+    ht_device *d = open_with("cache=on", 0, NULL);
+    ht_task *task = prepare(d);
+    ht_error error = {0};
+    check(settle(d, task, tokens, &error), &error);
+    check(submit(d, task, tokens, &error), &error);
+    close_all(d, task);
+}
+
+/* The one file of the cache folder, or the newest of two: its path, to be freed. */
+static char *cache_file(void) {
+    ht_text folder = {0};
+    ht_text_printf(&folder, NULL, "%s/hetero/npu", test_folder);
+    DIR *open = opendir(folder.data);
+    assert_non_null(open);
+    ht_text path = {0};
+    for (struct dirent *entry; (entry = readdir(open));)
+        if (strstr(entry->d_name, ".bin") && !path.data)
+            ht_text_printf(&path, NULL, "%s/%s", folder.data, entry->d_name);
+    closedir(open);
+    ht_text_free(&folder);
+    assert_non_null(path.data);
+    return path.data;
+}
+
+static void expect(int compiled, int loaded, const char *said) {
+    assert_int_equal(fake.compiled, compiled);
+    assert_int_equal(fake.loaded, loaded);
+    if (said ? !strstr(log_text, said) : log_text[0] != 0)
+        fail_msg("log: %s", log_text);
+    log_text[0] = '\0';
+    fake.compiled = fake.loaded = 0;
+}
+
+static void test_disk(void **state) {
+    use_once(64);
+    expect(1, 0, NULL);
+    use_once(64);
+    expect(0, 1, NULL);
+    use_once(32); /* another length */
+    expect(1, 0, NULL);
+    op.parts[0].name = "v"; /* other weights */
+    use_once(64);
+    expect(1, 0, NULL);
+}
+
+static void test_bad_files(void **state) {
+    use_once(64);
+    expect(1, 0, NULL);
+    char *path = cache_file();
+    ht_mapping file;
+    ht_error error = {0};
+    check(ht_mapping_open(path, &file, &error), &error);
+    const size_t bytes = file.bytes;
+    uint8_t *good = malloc(bytes), *bad = malloc(bytes + 1);
+    memcpy(good, file.data, bytes);
+    ht_mapping_close(&file);
+    for (size_t n = 1; n < bytes; n++) { /* every way to be cut short */
+        check(ht_file_write(path, good, n, &error), &error);
+        if (n % 50 && n + 20 < bytes)
+            continue;
+        use_once(64);
+        expect(1, 0, "is built anew");
+    }
+    for (size_t i = 0; i < bytes; i += 37) { /* damaged anywhere */
+        memcpy(bad, good, bytes);
+        bad[i] ^= 1;
+        check(ht_file_write(path, bad, bytes, &error), &error);
+        use_once(64);
+        expect(1, 0, "not used");
+    }
+    memcpy(bad, good, bytes), bad[bytes] = 'x'; /* longer than it says */
+    check(ht_file_write(path, bad, bytes + 1, &error), &error);
+    use_once(64);
+    expect(1, 0, "cut short");
+    use_once(64); /* and each time the file was made anew */
+    expect(0, 1, NULL);
+
+    fake.unloadable = true;
+    use_once(64);
+    expect(1, 1, "cannot be loaded");
+    fake.unloadable = false;
+
+    op.parts[0].name = "v"; /* another model's file in its place */
+    use_once(64);
+    expect(1, 0, NULL);
+    unlink(path);
+    char *other = cache_file();
+    check(ht_mapping_open(other, &file, &error), &error);
+    check(ht_file_write(path, file.data, file.bytes, &error), &error);
+    ht_mapping_close(&file);
+    op.parts[0].name = "w";
+    use_once(64);
+    expect(1, 0, "it holds another graph");
+    free(good), free(bad), free(path), free(other);
+}
+
+static void test_options(void **state) {
+    static const char *const bad[] = {"lengths=64+1", "lengths=0", "lengths=", "cache=maybe", "order=x",
+                                      "decode=1",     "hint=int8", "cpus=0",   "speed=1"};
+    for (size_t i = 0; i < HT_COUNT(bad); i++) {
+        const ht_device_options wanted = {.name = "openvino:FAKE", .options = bad[i], .max_tokens = 64};
+        ht_device *device = NULL;
+        ht_error error = {0};
+        fails(ht_npu_open(&ht_device_openvino, &runtime, &wanted, &device, &error), HT_ERROR_ARGUMENT, &error,
+              "openvino:FAKE");
+    }
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(test_once),           TEST(test_what_is_there), TEST(test_any_count), TEST(test_budget),
+        TEST(test_compiler_fails), TEST(test_wrong_numbers), TEST(test_cancel),    TEST(test_release_while_building),
+        TEST(test_disk),           TEST(test_bad_files),     TEST(test_options)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
