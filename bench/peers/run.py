@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Speed of hetero side by side with llama.cpp: same files, same threads, runs taken in turn.
+"""Speed of hetero side by side with a peer (llama.cpp, openvino-genai): same files, same threads, runs taken in turn.
 
 Every round runs each engine once, as a process of its own with its own warm-up, and the order changes from round to
 round, so that a machine that slows down or is shared does it to both alike. The figure to look at is the ratio: the
-median over the rounds of hetero's speed by llama.cpp's in the same round.
+median over the rounds of hetero's speed by the peer's in the same round.
 """
 import argparse
 import datetime
@@ -16,12 +16,15 @@ import statistics
 import subprocess
 import sys
 
+import genai
 import llama_cpp
+
 from llama_cpp import PeerError, call
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DEFAULT_MODELS = ["smollm2", "1B-Q4_0", "1B-Q4_K_M", "1B-Q8_0"]
+PEERS = {"llama.cpp": llama_cpp, "openvino-genai": genai}
 PHASES = {"prefill": "prompt", "decode": "gen"}
 
 
@@ -74,7 +77,7 @@ def find_model(name, folder, scratch, binaries):
 
 def hetero_command(args, model, phase, tokens, threads):
     other = "--gen" if phase == "prompt" else "--prompt"
-    command = [args.hetero, "bench", model, f"--{phase}", tokens, other, 0, "-r", 1, "--threads", threads,
+    command = [args.hetero, "bench", model, f"--{phase}", tokens, other, 0, "-r", 3, "--threads", threads,
                "--devices", args.devices, "--precision", args.precision, "--json", "--quiet"]
     return [str(word) for word in command]
 
@@ -96,24 +99,24 @@ def measure(args, binaries, name, model, phase_name, threads):
         ours.append(speed)
         peaks.append(peak)
 
-    def run_llama():
-        theirs.append(llama_cpp.bench(binaries, model, phase, tokens, threads))
+    def run_peer():
+        theirs.append(PEERS[args.peer].bench(binaries, model, phase, tokens, threads))
 
     for i in range(args.rounds):
-        for run in (run_llama, run_hetero) if i % 2 == 0 else (run_hetero, run_llama):
+        for run in (run_peer, run_hetero) if i % 2 == 0 else (run_hetero, run_peer):
             run()
         print(f"  {name} {phase_name} {threads}t round {i + 1}/{args.rounds}: "
-              f"hetero {ours[-1]:.1f}, llama.cpp {theirs[-1]:.1f}", file=sys.stderr)
+              f"hetero {ours[-1]:.1f}, {args.peer} {theirs[-1]:.1f}", file=sys.stderr)
     return {"model": name, "file_bytes": os.path.getsize(model), "phase": phase_name, "tokens": tokens,
-            "threads": threads, "hetero_tps": ours, "llama_cpp_tps": theirs,
+            "threads": threads, "hetero_tps": ours, "peer_tps": theirs,
             "ratio": statistics.median(a / b for a, b in zip(ours, theirs)), "hetero_peak_rss_bytes": max(peaks),
             "commands": {"hetero": public(hetero_command(args, model, phase, tokens, threads)),
-                         "llama.cpp": public(llama_cpp.bench_command(binaries, model, phase, tokens, threads))}}
+                         args.peer: public(PEERS[args.peer].bench_command(binaries, model, phase, tokens, threads))}}
 
 
 def public(command):
     """A command without this machine's folders."""
-    return " ".join(os.path.basename(word) if os.sep in word else word for word in command)
+    return " ".join(os.path.basename(word) if os.sep in word else word for word in map(str, command))
 
 
 # ---- the report --------------------------------------------------------------------------------------------------
@@ -137,13 +140,13 @@ def spread(values):
     return f"{statistics.median(values):.1f} ({min(values):.1f}-{max(values):.1f})"
 
 
-def markdown(rows):
+def markdown(rows, peer):
     """The table, tokens per second: median (lowest-highest)."""
-    lines = ["| model | phase | threads | hetero, tokens/s | llama.cpp, tokens/s | ratio | peak RSS / file |",
+    lines = [f"| model | phase | threads | hetero, tokens/s | {peer}, tokens/s | ratio | peak RSS / file |",
              "|---|---|--:|--:|--:|--:|--:|"]
     for row in rows:
         lines.append(f"| {row['model']} | {row['phase']} {row['tokens']} | {row['threads']} "
-                     f"| {spread(row['hetero_tps'])} | {spread(row['llama_cpp_tps'])} | {row['ratio']:.2f} "
+                     f"| {spread(row['hetero_tps'])} | {spread(row['peer_tps'])} | {row['ratio']:.2f} "
                      f"| {row['hetero_peak_rss_bytes'] / row['file_bytes']:.2f} |")
     return "\n".join(lines)
 
@@ -154,10 +157,19 @@ def hetero_commit(binary):
     return found[1] if found else "unknown"
 
 
+def peer_version(args, binaries):
+    if args.peer == "openvino-genai":
+        return genai.PACKAGES[0]
+    package = f"{llama_cpp.PACKAGE}=={llama_cpp.VERSION}" if not args.llama_bin else "given"
+    return f"{package}, commit {llama_cpp.commit(binaries)}"
+
+
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hetero", type=pathlib.Path, default=ROOT / "build" / "hetero")
     parser.add_argument("--llama-bin", metavar="DIR", help="llama.cpp's tools, built already (default: build them)")
+    parser.add_argument("--peer", default="llama.cpp", choices=PEERS, help="(default: %(default)s)")
+    parser.add_argument("--genai-python", metavar="PYTHON", help="one that has openvino-genai (default: make it)")
     parser.add_argument("--scratch", type=pathlib.Path, default=ROOT / ".scratch",
                         help="where things are built and kept (default: .scratch)")
     parser.add_argument("--model-dir", type=pathlib.Path, help="where synthetic models are (default: SCRATCH/models)")
@@ -185,9 +197,13 @@ def parse():
 
 
 def run(args):
-    binaries = llama_cpp.find(args.scratch, args.llama_bin)
+    llama = args.peer == "llama.cpp" or any(name != "smollm2" and not pathlib.Path(name).is_file()
+                                            for name in args.models.split(","))
+    binaries = tools = llama_cpp.find(args.scratch, args.llama_bin) if llama else None # it makes the models, too
+    if args.peer == "openvino-genai":
+        binaries = genai.find(args.scratch, args.genai_python)
     folder = args.model_dir or args.scratch / "models"
-    models = [(name, find_model(name, folder, args.scratch, binaries)) for name in args.models.split(",")]
+    models = [(name, find_model(name, folder, args.scratch, tools)) for name in args.models.split(",")]
     if args.prepare:
         return
     if not args.hetero.exists():
@@ -196,17 +212,16 @@ def run(args):
     rows = [measure(args, binaries, pathlib.Path(name).name, model, phase, int(threads))
             for name, model in models for phase in args.phases.split(",") for threads in args.threads.split(",")]
     result = {"date": began.isoformat(timespec="seconds"), "machine": machine(), "commit": hetero_commit(args.hetero),
-              "llama_cpp": {"package": f"{llama_cpp.PACKAGE}=={llama_cpp.VERSION}" if not args.llama_bin else "given",
-                            "commit": llama_cpp.commit(binaries)},
+              "peer": args.peer, "peer_version": peer_version(args, binaries),
               "precision": args.precision, "devices": args.devices, "rounds": args.rounds,
               "command": public([sys.executable, *sys.argv]), "rows": rows}
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / began.strftime("peers-%Y%m%d-%H%M%S.json")
     path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"hetero {result['commit']} ({args.precision}) and llama.cpp {result['llama_cpp']['commit']}, "
+    print(f"hetero {result['commit']} ({args.precision}, {args.devices}) and {args.peer} {result['peer_version']}, "
           f"{result['machine']['cpu']}, {result['machine']['cores']} cores, {args.rounds} rounds in turn; "
           "median (lowest-highest), ratio: median over the rounds\n")
-    print(markdown(rows))
+    print(markdown(rows, args.peer))
     print(f"\nwritten: {os.path.relpath(path)}", file=sys.stderr)
 
 
