@@ -37,11 +37,6 @@ static void make_slot(ht_slot slot, size_t tokens, size_t width) {
         must(ops->import(device, slots[slot].data, bytes, &error), &error);
 }
 
-static int compare(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double run(ht_task *const *tasks, size_t n, size_t repeats, size_t tokens) {
     ht_error error;
     ht_ticket ticket = 0;
@@ -92,7 +87,7 @@ static void matmul(const char *type, size_t rows, size_t cols, const char *lengt
         const size_t repeats = ht_max_size((size_t)(0.05 / first), n > 1 && tokens == 1 ? n : 1);
         for (int i = 0; i < RUNS; i++)
             times[i] = run(tasks, n, repeats, tokens) / (double)repeats;
-        qsort(times, RUNS, sizeof *times, compare);
+        ht_sort_doubles(times, RUNS);
         printf("%s %zux%zu tokens %4zu: %9.1f us (%.1f-%.1f), %8.1f GFLOP/s, %7.2f GB/s\n", type, rows, cols, tokens,
                times[RUNS / 2] * 1e6, times[0] * 1e6, times[RUNS - 1] * 1e6, flop / times[RUNS / 2] * 1e-9,
                (double)one / times[RUNS / 2] * 1e-9);
@@ -123,7 +118,7 @@ static void join(void) {
                 if (i >= 0)
                     times[i] = ht_seconds() - start;
             }
-            qsort(times, JOINS, sizeof *times, compare);
+            ht_sort_doubles(times, JOINS);
             printf("%-8s behind %2d others: p50 %7.1f us, p99 %7.1f us\n", ht_sync_name((ht_sync)sync), behind,
                    times[JOINS / 2] * 1e6, times[JOINS * 99 / 100] * 1e6);
         }

@@ -45,11 +45,6 @@ static ht_op matmul_op(const char *type, const char *name, size_t rows, size_t c
     return op;
 }
 
-static int compare(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* ---- build ------------------------------------------------------------------------------------------------------------------ */
 
 static const struct build_case {
@@ -97,7 +92,7 @@ static void build_one(const ht_npu_config *config, const struct build_case *c, s
             before = resident_mib();
     }
     const double grown = (resident_mib() - before) / 3;
-    qsort(times, 3, sizeof *times, compare);
+    ht_sort_doubles(times, 3);
     printf("%s,%s,%zu,%zu,%.1f,%.1f,%.1f\n", c->name, c->type, length, weights, times[1] * 1e3, grown,
            (double)(ht_npu_estimate_shared(&graph) + ht_npu_estimate(&graph, length)) / 1048576);
     fflush(stdout);
@@ -183,7 +178,7 @@ static void time_both(const ht_ov *ov, ov_infer_request_t *request, ht_device *d
                 times[ours][round] = (ht_seconds() - start) / repeats;
         }
     for (int ours = 0; ours < 2; ours++) {
-        qsort(times[ours], ROUNDS, sizeof **times, compare);
+        ht_sort_doubles(times[ours], ROUNDS);
         medians[ours] = times[ours][ROUNDS / 2];
     }
 }

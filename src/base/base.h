@@ -53,6 +53,8 @@ void ht_memory_trim(void);
  * watches. Counts ht_alloc, ht_grow, ht_pages_alloc, arena blocks and the growth of an ht_text. */
 uint64_t ht_alloc_count(void);
 
+void ht_sort_doubles(double *values, size_t n); /* ascending: for medians and percentiles */
+
 /* Monotonic time in seconds, and nanoseconds. */
 double ht_seconds(void);
 uint64_t ht_nanoseconds(void);

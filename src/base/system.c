@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -85,4 +86,13 @@ void ht_mapping_want(const void *data, size_t bytes) {
     uintptr_t begin = (uintptr_t)data / page * page, end = (uintptr_t)data + bytes;
     if (begin < end)
         madvise((void *)begin, end - begin, MADV_WILLNEED);
+}
+
+static int compare_doubles(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+void ht_sort_doubles(double *values, size_t n) {
+    qsort(values, n, sizeof *values, compare_doubles);
 }

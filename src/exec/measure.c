@@ -276,11 +276,6 @@ static ht_status run_bench(ht_session *session, const ht_bench_options *options,
     return status;
 }
 
-static int compare_doubles(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static ht_status check_bench(const ht_session *session, const ht_bench_options *options, ht_error *error) {
     const char *const names[] = {"prompt", "gen", "repetitions"};
     const int values[] = {options->prompt, options->gen, options->repetitions};
@@ -317,7 +312,7 @@ ht_status ht_bench(ht_session *session, const ht_bench_options *options, ht_benc
             speeds[i] = tokens / fmax(seconds, 1e-9); /* a clock may be coarse */
     }
     if (status == HT_OK) {
-        qsort(speeds, (size_t)repetitions, sizeof *speeds, compare_doubles);
+        ht_sort_doubles(speeds, (size_t)repetitions);
         *result = (ht_bench_result){.tps_median = 0.5 * (speeds[(repetitions - 1) / 2] + speeds[repetitions / 2]),
                                     .tps_min = speeds[0],
                                     .tps_max = speeds[repetitions - 1],

@@ -463,6 +463,23 @@ static void test_f16_rounding(void **state) {
     assert_true(ht_bf16_to_f32(0x3fc0) == 1.5f);
 }
 
+/* Any change of a byte, of the length or of the beginning changes it; the parts of a text may be hashed in turn. */
+static void test_hash(void **state) {
+    uint8_t text[40] = {0};
+    for (size_t n = 0; n <= sizeof text; n++) {
+        const uint64_t whole = ht_hash(HT_HASH_START, text, n);
+        assert_true(whole == ht_hash(HT_HASH_START, text, n));
+        assert_true(n == 0 || whole != ht_hash(HT_HASH_START, text, n - 1));
+        assert_true(n == 0 || whole != ht_hash(HT_HASH_START + 1, text, n));
+        assert_true(whole == ht_hash(ht_hash(HT_HASH_START, text, n / 8 * 8), text + n / 8 * 8, n % 8));
+        for (size_t i = 0; i < n; i++) {
+            text[i] ^= 1;
+            assert_true(whole != ht_hash(HT_HASH_START, text, n));
+            text[i] ^= 1;
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fail),
@@ -487,6 +504,7 @@ int main(void) {
         cmocka_unit_test(test_utf8_whole),
         cmocka_unit_test(test_f16),
         cmocka_unit_test(test_f16_rounding),
+        cmocka_unit_test(test_hash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -75,11 +75,8 @@ const ht_cl_matmul_row *ht_cl_tuned(const ht_cl_device *d, const ht_cl_form *for
 
 static ht_status tiles_path(const ht_cl_device *d, char *path, size_t capacity, ht_error *error) {
     char name[512];
-    /* FNV-1a (Fowler, Noll, Vo) of all that the times depend on */
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
-    snprintf(name, sizeof name, "%s|%x|%u", d->fingerprint, d->features, d->units);
-    for (const char *at = name; *at; at++)
-        hash = (hash ^ (uint8_t)*at) * UINT64_C(0x100000001b3);
+    snprintf(name, sizeof name, "%s|%x|%u", d->fingerprint, d->features, d->units); /* what the times depend on */
+    const uint64_t hash = ht_hash(HT_HASH_START, name, strlen(name));
     snprintf(name, sizeof name, "opencl/tiles-%016llx.json", (unsigned long long)hash);
     return ht_cache_path(name, path, capacity, error);
 }
@@ -208,11 +205,6 @@ static ht_status time_launches(bench *b, const trial *t, size_t repeats, double 
     return status;
 }
 
-static int compare_seconds(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Rounds in which every row has its turn, so that a device that slows down slows all of them. */
 static ht_status time_trials(bench *b, trial *trials, int n, ht_error *error) {
     ht_status status = HT_OK;
@@ -234,7 +226,7 @@ static ht_status time_trials(bench *b, trial *trials, int n, ht_error *error) {
                 status = time_launches(b, &trials[i], trials[i].repeats, &trials[i].times[round], error);
     for (int i = 0; i < n && !status; i++)
         if (!trials[i].out) {
-            qsort(trials[i].times, ROUNDS, sizeof(double), compare_seconds);
+            ht_sort_doubles(trials[i].times, ROUNDS);
             trials[i].median = trials[i].times[ROUNDS / 2];
         }
     return status;

@@ -242,14 +242,10 @@ static ht_status pack(ht_cl_device *d, packer *k, const cl_mem memory[BUFFERS], 
 
 /* ---- a task's weights ------------------------------------------------------------------------------------------------ */
 
-/* FNV-1a over what tells two packings of one matrix apart. 64 bits: no two of a few thousand are ever equal. */
+/* What tells two packings of one matrix apart. 64 bits: no two of a few thousand are ever equal. */
 static uint64_t kind_of(const packer *k, size_t row, int which) {
     const uint64_t words[] = {row, k->n, k->col, k->cols, (uint64_t)which + 1};
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < HT_COUNT(words); i++)
-        for (int shift = 0; shift < 64; shift += 8)
-            hash = (hash ^ (words[i] >> shift & 255)) * 0x100000001b3u;
-    return hash;
+    return ht_hash(HT_HASH_START, words, sizeof words);
 }
 
 /* Buffers of one matrix's rows are shared by the tasks that read the same (a tied head and its embedding). `shared`: all
