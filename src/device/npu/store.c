@@ -317,8 +317,10 @@ void ht_npu_entry_destroy(ht_npu_entry *entry) {
     pthread_mutex_lock(&s->lock);
     for (size_t i = 0; i < s->o.n_lengths; i++) {
         graph_slot *slot = &entry->slots[i];
-        if (slot->state == QUEUED)
+        if (slot->state == QUEUED) {
             unqueue(s, entry, i);
+            s->wanted--;
+        }
         while (slot->state == BUILDING)
             pthread_cond_wait(&s->changed, &s->lock);
         ht_npu_program *program = atomic_load_explicit(&slot->program, memory_order_relaxed);
