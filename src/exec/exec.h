@@ -24,6 +24,8 @@ typedef struct ht_step {
 typedef struct ht_plan {
     ht_step *steps;
     size_t n_steps;
+    size_t
+        tail; /* first step that only tokens need whose logits are wanted: the last layer's ATTENTION; 0: not known */
 } ht_plan;
 
 /* By the tokens of a pass: devices that are slow with one leave it to others. */
@@ -53,7 +55,8 @@ struct ht_engine {
     ht_ticket mark[HT_MAX_DEVICES];  /* the front some steps ago: devices may be ahead of it, not behind */
     ht_view slots[HT_SLOT_COUNT];
     size_t slot_bytes[HT_SLOT_COUNT];
-    size_t last_tokens; /* of the newest forward: what ht_engine_head can be asked for */
+    size_t first_token,
+        last_tokens; /* of the newest forward: what ht_engine_head can be asked for, and how many there were */
     ht_sync sync;
     atomic_flag busy; /* an engine computes one pass at a time; sessions take turns */
 };
@@ -85,11 +88,11 @@ const char *ht_device_refuses_whole(const ht_device *device, const ht_op *op);
 void ht_engine_plan_transfers(ht_engine *engine);
 
 /* Everything but the head for ids[0..n), n <= info.chunk, at positions position .. position + n - 1; keys and values go to
- * kv. Devices may still be computing when it returns: the head waits for them, and so does whoever uses their memory next.
+ * kv. The head may be asked for tokens [first, n) afterwards: the last layer computes no more than that for the others. Devices may still be computing when it returns: the head waits for them, and so does whoever uses their memory next.
  * `cancel` (may be NULL) is looked at between steps: HT_ERROR_CANCELLED. The caller holds the engine and has checked ids
  * and position. Allocates nothing. */
 ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
-                            const atomic_bool *cancel, ht_error *error);
+                            size_t first, const atomic_bool *cancel, ht_error *error);
 /* Logits of tokens [first, first + count) of the newest forward, count <= HT_HEAD_TOKENS: [count][vocabulary], valid until
  * the next call on the engine. Once for each token: the final norm adds the last block's output to the residual stream. */
 ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const float **logits, ht_error *error);

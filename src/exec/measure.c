@@ -23,9 +23,10 @@ typedef struct walk {
  * for in blocks and read where the engine has them: a whole chunk's would be half a gigabyte for Gemma's vocabulary. */
 static ht_status walk_chunk(const walk *w, const int32_t *ids, size_t begin, size_t n, size_t first, size_t last,
                             ht_error *error) {
+    const size_t wanted = first > begin ? ht_min_size(first - begin, n) : 0;
     ht_status status = ht_session_check_cancel(w->sessions[0], error);
     for (size_t s = 0; s < w->n_sessions && status == HT_OK; s++)
-        status = ht_session_feed(w->sessions[s], ids + begin, n, &w->sessions[0]->cancel, error);
+        status = ht_session_feed(w->sessions[s], ids + begin, n, wanted, &w->sessions[0]->cancel, error);
     const size_t end = ht_min_size(begin + n, last);
     for (size_t block = ht_max_size(begin, first); block < end && status == HT_OK; block += HT_HEAD_TOKENS) {
         const float *logits[2] = {NULL, NULL};

@@ -116,8 +116,36 @@ static ht_status run_steps(ht_engine *engine, size_t first, size_t end, const ht
     return status;
 }
 
+/* The slots with token `first` as their first; logits and picks stay where they are. */
+static void shift_slots(const ht_engine *engine, size_t first, ht_view slots[HT_SLOT_COUNT]) {
+    memcpy(slots, engine->slots, HT_SLOT_COUNT * sizeof *slots);
+    for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
+        if (slot != HT_SLOT_LOGITS && slot != HT_SLOT_PICK)
+            slots[slot].data = (float *)slots[slot].data + first * slots[slot].stride;
+}
+
+static const ht_plan *plan_for(const ht_engine *engine, size_t tokens) {
+    return &engine->plans[tokens > 1 ? HT_PHASE_MANY : HT_PHASE_ONE];
+}
+
+/* The last layer's steps for tokens [first, n): with few of them, by the plan for few. */
+static ht_status run_tail(ht_engine *engine, const ht_binding *all, size_t first, const atomic_bool *cancel,
+                          ht_error *error) {
+    if (first == all->tokens)
+        return HT_OK;
+    ht_view slots[HT_SLOT_COUNT];
+    shift_slots(engine, first, slots);
+    ht_binding binding = *all;
+    binding.slots = slots;
+    binding.position += first;
+    binding.tokens -= first;
+    binding.room -= first;
+    engine->running = plan_for(engine, binding.tokens);
+    return run_steps(engine, engine->running->tail, engine->running->n_steps - HEAD_STEPS, &binding, cancel, error);
+}
+
 ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
-                            const atomic_bool *cancel, ht_error *error) {
+                            size_t first, const atomic_bool *cancel, ht_error *error) {
     const ht_binding binding = {.slots = engine->slots,
                                 .kv = kv,
                                 .position = position,
@@ -129,23 +157,28 @@ ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int3
     if (status)
         return status;
     memcpy(engine->slots[HT_SLOT_IDS].data, ids, n * sizeof *ids);
-    engine->running = &engine->plans[n > 1 ? HT_PHASE_MANY : HT_PHASE_ONE];
-    status = run_steps(engine, 0, engine->running->n_steps - HEAD_STEPS, &binding, cancel, error);
-    if (!status)
+    engine->running = plan_for(engine, n);
+    const bool split = first > 0 && engine->running->tail > 0;
+    const size_t body = split ? engine->running->tail : engine->running->n_steps - HEAD_STEPS;
+    status = run_steps(engine, 0, body, &binding, cancel, error);
+    if (!status && split)
+        status = run_tail(engine, &binding, first, cancel, error);
+    if (!status) {
+        engine->first_token = first;
         engine->last_tokens = n;
+    }
     return status;
 }
 
 /* The head up to where `wanted` is written. */
 static ht_status run_head(ht_engine *engine, size_t first, size_t count, ht_slot wanted, ht_error *error) {
-    if (count > ht_engine_slot_tokens(engine, HT_SLOT_LOGITS) || first + count > engine->last_tokens)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "head: tokens %zu..%zu of %zu, %zu at a time", first, first + count,
-                       engine->last_tokens, ht_engine_slot_tokens(engine, HT_SLOT_LOGITS));
+    if (count > ht_engine_slot_tokens(engine, HT_SLOT_LOGITS) || first < engine->first_token ||
+        first + count > engine->last_tokens)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "head: tokens %zu..%zu of %zu..%zu, %zu at a time", first,
+                       first + count, engine->first_token, engine->last_tokens,
+                       ht_engine_slot_tokens(engine, HT_SLOT_LOGITS));
     ht_view slots[HT_SLOT_COUNT];
-    memcpy(slots, engine->slots, sizeof slots);
-    for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
-        if (slot != HT_SLOT_LOGITS && slot != HT_SLOT_PICK)
-            slots[slot].data = (float *)slots[slot].data + first * slots[slot].stride;
+    shift_slots(engine, first, slots);
     const ht_binding binding = {.slots = slots,
                                 .tokens = count,
                                 .room = (size_t)engine->info.chunk - first,

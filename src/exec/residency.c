@@ -80,7 +80,32 @@ static void plan_transfers(ht_engine *engine, ht_plan *plan) {
     }
 }
 
+/* Steps that only wanted tokens need may be left to the other plan, and to fewer tokens: fine on devices that use the pool's own
+ * pages, and where both plans name the same devices and the last layer's cache has one owner. */
+static bool may_split(const ht_engine *engine, int last_layer) {
+    const ht_plan *one = &engine->plans[HT_PHASE_ONE], *many = &engine->plans[HT_PHASE_MANY];
+    bool copies = false, same = one->n_steps == many->n_steps;
+    for (size_t d = 0; d < engine->n_devices; d++)
+        copies |= engine->devices[d]->ops->import != NULL;
+    for (size_t i = 0; i < one->n_steps && same; i++)
+        same = only_device(&one->steps[i]) != NOBODY && only_device(&one->steps[i]) == only_device(&many->steps[i]);
+    return (same || !copies) && cache_owner(engine, last_layer) != NOBODY;
+}
+
+static void find_tails(ht_engine *engine) {
+    const int last_layer = engine->model->hparams.layers - 1;
+    const bool split = may_split(engine, last_layer);
+    for (size_t p = 0; p < HT_PHASES; p++) {
+        ht_plan *plan = &engine->plans[p];
+        plan->tail = 0;
+        for (size_t i = 0; i < plan->n_steps && split; i++)
+            if (plan->steps[i].op->kind == HT_OP_ATTENTION && plan->steps[i].op->layer == last_layer)
+                plan->tail = i;
+    }
+}
+
 void ht_engine_plan_transfers(ht_engine *engine) {
+    find_tails(engine);
     for (size_t p = 0; p < HT_PHASES; p++)
         plan_transfers(engine, &engine->plans[p]);
 }

@@ -77,8 +77,9 @@ ht_status ht_session_check_ids(const ht_session *session, const int32_t *ids, si
     return HT_OK;
 }
 
-ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, atomic_bool *cancel, ht_error *error) {
-    ht_status status = ht_engine_forward(session->engine, session->kv, ids, n, session->n_tokens, cancel, error);
+ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, size_t first, atomic_bool *cancel,
+                          ht_error *error) {
+    ht_status status = ht_engine_forward(session->engine, session->kv, ids, n, session->n_tokens, first, cancel, error);
     if (status == HT_ERROR_CANCELLED)
         atomic_store(cancel, false);
     if (status != HT_OK)
@@ -101,7 +102,7 @@ static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, wan
         return status;
     const float *logits = NULL;
     ht_engine_lock(session->engine);
-    status = ht_session_feed(session, ids, n, &session->cancel, error);
+    status = ht_session_feed(session, ids, n, what == NOTHING ? n : n - 1, &session->cancel, error);
     if (status == HT_OK && what == LOGITS)
         status = ht_engine_head(session->engine, n - 1, 1, &logits, error);
     if (status == HT_OK && what == LOGITS)

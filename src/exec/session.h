@@ -22,9 +22,10 @@ bool ht_session_take_cancel(ht_session *session);
 /* What every call does before a pass: HT_ERROR_CANCELLED if that was asked for. */
 ht_status ht_session_check_cancel(ht_session *session, ht_error *error);
 /* Runs ids[0..n), n <= chunk, behind the session's tokens and appends them to these on success. The caller holds the
- * engine, has checked ids and context, and may ask ht_engine_head for the logits. `cancel` is looked at on the way (the
- * session's own, or that of the session a measurement was called with). */
-ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, atomic_bool *cancel, ht_error *error);
+ * engine, has checked ids and context, and may ask ht_engine_head for the logits of ids[first..n). `cancel` is looked at
+ * on the way (the session's own, or that of the session a measurement was called with). */
+ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, size_t first, atomic_bool *cancel,
+                          ht_error *error);
 /* ht_session_prefill and ht_session_decode for greedy generation: *next is the id of the largest logit, and the logits
  * themselves need not leave the device that computes them. */
 ht_status ht_session_prefill_greedy(ht_session *session, const int32_t *ids, size_t n, int32_t *next, size_t *reused,

@@ -77,6 +77,24 @@ def check_long_exact(score, path, name, device, chunk):
     assert sum(errors) / len(errors) <= LONG_MEAN
 
 
+def check_last_token(score, command_json, path, device, more=()):
+    """A prompt's last token alone goes through the end of the last layer; the answer is what it is when all do."""
+    for prompt in "Name three colours.", "Why is the sky blue? " * 30, "A long walk. " * 180: # the last: several chunks
+        run = command_json("run", path, "-p", prompt, "-n", 2, "--temp", 0, "--logprobs", 5, "--precision", "exact",
+                           "--kv", "f32", "--devices", device, *more)
+        ids = run["prompt_ids"] + run["ids"][:1]
+        _, top = score(path, ids, "exact", top=10, kv="f32", device=device, more=more)
+        for got, want in zip(run["top"], top[-2:], strict=True):
+            for entry in got:
+                assert abs(entry["logprob"] - want[entry["id"]]) < 2e-4, (prompt[:20], entry, want)
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("name", [SMOLLM2])
+def test_last_token(score, command_json, path, name):
+    check_last_token(score, command_json, path, "cpu")
+
+
 @both(quick=True)
 def test_tokenize(command_json, path, name):
     for case in GOLDEN[name]["tokenize"]:

@@ -36,6 +36,12 @@ def test_short_fast(score, path, name, gpu):
     golden.check_short_fast(score, path, name, gpu)
 
 
+@pytest.mark.parametrize("options", ["", ":memory=copied"])
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+def test_last_token(score, command_json, path, name, gpu, options):
+    golden.check_last_token(score, command_json, path, gpu + options)
+
+
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("chunk", [0, 64, 1])
 def test_long_exact(score, path, name, gpu, chunk):

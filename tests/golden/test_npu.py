@@ -31,6 +31,12 @@ def test_short_fast(score, path, name, npu):
     golden.check_short_fast(score, path, name, npu)
 
 
+@pytest.mark.parametrize("others", ["", ",opencl:0:memory=copied,cpu"])
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+def test_last_token(score, command_json, path, name, npu, others):
+    golden.check_last_token(score, command_json, path, npu + others)
+
+
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("chunk", [0, 64, 1])
 def test_long_exact(score, path, name, npu, chunk):

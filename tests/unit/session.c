@@ -168,9 +168,10 @@ void ht_engine_unlock(ht_engine *engine) {
 }
 
 ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
-                            const atomic_bool *cancel, ht_error *error) {
+                            size_t first, const atomic_bool *cancel, ht_error *error) {
     fake *f = (fake *)engine;
     assert_true(f->held);
+    assert_in_range(first, 0, n);
     assert_in_range(n, 1, engine->info.chunk);
     assert_true(position + n <= (size_t)engine->info.context);
     f->forwards++;
@@ -196,6 +197,7 @@ ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int3
             f->fed[f->tokens_computed] = ids[i];
         f->tokens_computed++;
     }
+    engine->first_token = first;
     engine->last_tokens = n;
     return HT_OK;
 }
@@ -204,7 +206,7 @@ ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const fl
     fake *f = (fake *)engine;
     assert_true(f->held);
     assert_in_range(count, 1, HT_HEAD_TOKENS);
-    assert_true(first + count <= engine->last_tokens);
+    assert_true(first >= engine->first_token && first + count <= engine->last_tokens);
     f->heads += count;
     for (size_t i = 0; i < count; i++)
         for (int32_t id = 0; id < VOCABULARY; id++)
@@ -217,7 +219,7 @@ ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const fl
 ht_status ht_engine_pick(ht_engine *engine, size_t token, int32_t *id, ht_error *error) {
     fake *f = (fake *)engine;
     assert_true(f->held);
-    assert_true(token < engine->last_tokens);
+    assert_true(token >= engine->first_token && token < engine->last_tokens);
     f->heads++;
     *id = 0;
     for (int32_t i = 1; i < VOCABULARY; i++)
