@@ -121,6 +121,14 @@ class Terminal:
     def type(self, text):
         os.write(self.file, text.encode())
 
+    def until_it_reads_keys(self):
+        """The prompt is there a moment before the editor takes the terminal over: until then Ctrl-D is the end of a file,
+        which the editor does not see."""
+        end = time.monotonic() + PATIENCE
+        while termios.tcgetattr(self.file)[3] & termios.ICANON:
+            assert time.monotonic() < end, "the editor did not take the terminal over"
+            time.sleep(0.001)
+
     def exit_status(self):
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
@@ -152,6 +160,7 @@ def test_chat_on_a_terminal(binary, environment, model, tmp_path):
     assert len(answer.rpartition("Say hello.")[2].strip("> \r\n")) > 0
     terminal.type("/stats\n")
     assert "tokens in use" in terminal.read_until(lambda text: "tokens/s" in text and at_prompt(text))
+    terminal.until_it_reads_keys()
     terminal.type("\x04")
     assert terminal.exit_status() == 0
     history = tmp_path / "hetero" / "history"
