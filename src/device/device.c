@@ -166,6 +166,17 @@ static ht_status resolve_kind(char *name, size_t capacity, ht_error *error) {
     return status;
 }
 
+/* The runtime whose prefix the name begins with, or NULL. */
+static const ht_device_ops *find_runtime(const char *name) {
+    const size_t bytes = strcspn(name, ":");
+    for (size_t i = 0; ht_device_runtimes[i]; i++) {
+        const char *prefix = ht_device_runtimes[i]->prefix;
+        if (strlen(prefix) == bytes && memcmp(prefix, name, bytes) == 0)
+            return ht_device_runtimes[i];
+    }
+    return NULL;
+}
+
 ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_device **device, ht_error *error) {
     /* The name is every piece before the first with a '=': "openvino:CPU" of "openvino:CPU:cpus=1". */
     size_t name_bytes = strlen(spec);
@@ -188,12 +199,9 @@ ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_
     ht_device_options filled = *options;
     filled.name = name;
     filled.options = equals ? spec + name_bytes + 1 : "";
-    size_t prefix_bytes = strcspn(name, ":");
-    for (size_t i = 0; ht_device_runtimes[i]; i++) {
-        const char *prefix = ht_device_runtimes[i]->prefix;
-        if (strlen(prefix) == prefix_bytes && memcmp(prefix, name, prefix_bytes) == 0)
-            return ht_device_runtimes[i]->open(&filled, device, error);
-    }
+    const ht_device_ops *runtime = find_runtime(name);
+    if (runtime)
+        return runtime->open(&filled, device, error);
     char list[128] = "";
     for (size_t i = 0, at = 0; ht_device_runtimes[i] && at < sizeof list; i++)
         at += (size_t)snprintf(list + at, sizeof list - at, "%s, ", ht_device_runtimes[i]->prefix);
@@ -201,11 +209,8 @@ ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_
 }
 
 bool ht_device_is_partial(const char *spec) {
-    const size_t bytes = strcspn(spec, ":");
-    for (size_t i = 0; ht_device_runtimes[i]; i++)
-        if (strlen(ht_device_runtimes[i]->prefix) == bytes && memcmp(ht_device_runtimes[i]->prefix, spec, bytes) == 0)
-            return ht_device_runtimes[i]->partial;
-    return bytes == 3 && memcmp(spec, "npu", 3) == 0;
+    const ht_device_ops *runtime = find_runtime(spec);
+    return runtime ? runtime->partial : strcspn(spec, ":") == 3 && memcmp(spec, "npu", 3) == 0;
 }
 
 bool ht_device_next(const char **list, char spec[256]) {

@@ -17,6 +17,7 @@ typedef struct ht_step {
         ht_slice slice;
         ht_task *task;
         uint32_t resident, kept; /* of its binding (device.h): what need not move on devices with memory of their own */
+        bool yields;             /* likewise */
     } slices[HT_MAX_DEVICES];
 } ht_step;
 
@@ -30,6 +31,8 @@ typedef struct ht_plan {
 
 /* By the tokens of a pass: devices that are slow with one leave it to others. */
 typedef enum ht_phase { HT_PHASE_ONE, HT_PHASE_MANY, HT_PHASES } ht_phase;
+
+#define HT_HEAD_STEPS 3 /* final norm, lm_head, argmax */
 
 /* A slice prepared on a device: steps of both plans may share it. */
 typedef struct ht_engine_task {
@@ -76,6 +79,10 @@ void ht_engine_unlock(ht_engine *engine);
 void ht_engine_settle(ht_engine *engine);
 size_t ht_engine_slot_tokens(const ht_engine *engine, ht_slot slot); /* rows of its buffer */
 
+/* The plan for a pass of `tokens` tokens. */
+static inline const ht_plan *ht_engine_plan_for(const ht_engine *engine, size_t tokens) {
+    return &engine->plans[tokens > 1 ? HT_PHASE_MANY : HT_PHASE_ONE];
+}
 /* Fills both plans, prepares their tasks, builds what the first requests need (placement.c). */
 ht_status ht_engine_place(ht_engine *engine, const ht_engine_options *options, ht_error *error);
 void ht_engine_unplace(ht_engine *engine); /* nothing is under way */
@@ -84,7 +91,8 @@ bool ht_engine_uses(const ht_engine *engine, size_t device, bool cache_only);
 /* Why the device does not compute the operator whole; NULL: it does. */
 const char *ht_device_refuses_whole(const ht_device *device, const ht_op *op);
 
-/* What moves between devices with memory of their own, worked out from who computes which step (exec/residency.c). */
+/* What moves between devices with memory of their own, and who hands over cores, worked out from who computes which step
+ * (exec/residency.c). */
 void ht_engine_plan_transfers(ht_engine *engine);
 
 /* Everything but the head for ids[0..n), n <= info.chunk, at positions position .. position + n - 1; keys and values go to

@@ -5,8 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-#define HEAD_STEPS 3 /* final norm, lm_head, argmax */
-#define AHEAD 16     /* steps from one mark to the next: devices are given up to twice as many in advance */
+#define AHEAD 16 /* steps from one mark to the next: devices are given up to twice as many in advance */
 
 /* Sessions that share an engine take turns by the pass: milliseconds, so sleeping a little between looks costs nothing. */
 void ht_engine_lock(ht_engine *engine) {
@@ -40,21 +39,6 @@ void ht_engine_settle(ht_engine *engine) {
     (void)join(engine, engine->front, HT_SYNC_AUTO, NULL);
 }
 
-/* Does a device that shares cores with `device` compute the step after `step`, and not `device` itself? */
-static bool yields(const ht_engine *engine, const ht_step *step, ht_device *device) {
-    const ht_plan *plan = engine->running;
-    if (step + 1 == plan->steps + plan->n_steps)
-        return false;
-    bool shares = false;
-    for (size_t s = 0; s < step[1].n_slices; s++) {
-        ht_device *next = engine->devices[step[1].slices[s].device];
-        if (next == device)
-            return false;
-        shares |= (next->ops->caps(next)->cores & device->ops->caps(device)->cores) != 0;
-    }
-    return shares;
-}
-
 /* Submits every slice behind all of the step before, the one that computes in this thread last. Waits for nothing itself:
  * queues keep their own order, other devices' tickets are dependencies. */
 static ht_status run_step(ht_engine *engine, const ht_step *step, const ht_binding *common, ht_error *error) {
@@ -73,7 +57,7 @@ static ht_status run_step(ht_engine *engine, const ht_step *step, const ht_bindi
             ht_binding binding = *common;
             binding.resident = slice->resident;
             binding.kept = slice->kept & ~common->kept; /* common: what the caller of this pass reads */
-            binding.yields = yields(engine, step, device);
+            binding.yields = slice->yields;
             binding.room =
                 step->n_slices == 1 ? ht_min_size(common->room, ht_engine_slot_tokens(engine, step->op->out)) : 0;
             ht_status status =
@@ -124,10 +108,6 @@ static void shift_slots(const ht_engine *engine, size_t first, ht_view slots[HT_
             slots[slot].data = (float *)slots[slot].data + first * slots[slot].stride;
 }
 
-static const ht_plan *plan_for(const ht_engine *engine, size_t tokens) {
-    return &engine->plans[tokens > 1 ? HT_PHASE_MANY : HT_PHASE_ONE];
-}
-
 /* The last layer's steps for tokens [first, n): with few of them, by the plan for few. */
 static ht_status run_tail(ht_engine *engine, const ht_binding *all, size_t first, const atomic_bool *cancel,
                           ht_error *error) {
@@ -140,8 +120,8 @@ static ht_status run_tail(ht_engine *engine, const ht_binding *all, size_t first
     binding.position += first;
     binding.tokens -= first;
     binding.room -= first;
-    engine->running = plan_for(engine, binding.tokens);
-    return run_steps(engine, engine->running->tail, engine->running->n_steps - HEAD_STEPS, &binding, cancel, error);
+    engine->running = ht_engine_plan_for(engine, binding.tokens);
+    return run_steps(engine, engine->running->tail, engine->running->n_steps - HT_HEAD_STEPS, &binding, cancel, error);
 }
 
 ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
@@ -157,9 +137,9 @@ ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int3
     if (status)
         return status;
     memcpy(engine->slots[HT_SLOT_IDS].data, ids, n * sizeof *ids);
-    engine->running = plan_for(engine, n);
+    engine->running = ht_engine_plan_for(engine, n);
     const bool split = first > 0 && engine->running->tail > 0;
-    const size_t body = split ? engine->running->tail : engine->running->n_steps - HEAD_STEPS;
+    const size_t body = split ? engine->running->tail : engine->running->n_steps - HT_HEAD_STEPS;
     status = run_steps(engine, 0, body, &binding, cancel, error);
     if (!status && split)
         status = run_tail(engine, &binding, first, cancel, error);
@@ -186,7 +166,7 @@ static ht_status run_head(ht_engine *engine, size_t first, size_t count, ht_slot
                                 .joined = true,
                                 .kept = 1u << wanted};
     const size_t end = engine->running->n_steps - (wanted == HT_SLOT_LOGITS);
-    return run_steps(engine, engine->running->n_steps - HEAD_STEPS, end, &binding, NULL, error);
+    return run_steps(engine, engine->running->n_steps - HT_HEAD_STEPS, end, &binding, NULL, error);
 }
 
 ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const float **logits, ht_error *error) {

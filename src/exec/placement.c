@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HEAD_STEPS 3
-
 static ht_slice whole_slice(const ht_op *op) {
     if (op->kind == HT_OP_MATMUL)
         return (ht_slice){0, ht_op_rows(op), 0, ht_op_cols(op)};
@@ -115,7 +113,7 @@ static ht_status make_plan(ht_engine *engine, ht_phase phase, const ht_engine_op
         status = ht_alloc((void **)&plan->steps, model->n_ops, sizeof *plan->steps, "the plan", error);
     plan->n_steps = 0;
     for (size_t i = 0; i < model->n_ops && !status; i++) {
-        const ht_phase here = i + HEAD_STEPS >= model->n_ops ? HT_PHASE_ONE : phase; /* the head takes few tokens */
+        const ht_phase here = i + HT_HEAD_STEPS >= model->n_ops ? HT_PHASE_ONE : phase; /* the head takes few tokens */
         const ht_op *op = operator_at(engine, i, here);
         const char *why;
         const int device = choose_device(engine, op, here, &why);
@@ -274,7 +272,7 @@ bool ht_engine_uses(const ht_engine *engine, size_t device, bool cache_only) {
 }
 
 ht_status ht_engine_plan(const ht_engine *engine, int tokens, ht_plan_row **rows, size_t *n, ht_error *error) {
-    const ht_plan *plan = &engine->plans[tokens > 1 ? HT_PHASE_MANY : HT_PHASE_ONE];
+    const ht_plan *plan = ht_engine_plan_for(engine, (size_t)tokens);
     size_t count = 0;
     for (size_t i = 0; i < plan->n_steps; i++)
         count += plan->steps[i].n_slices;

@@ -54,6 +54,21 @@ static int cache_owner(const ht_engine *engine, int layer) {
     return owner;
 }
 
+/* Does a device that shares cores with `device` compute the step after `at`, and not `device` itself? */
+static bool yields(const ht_engine *engine, const ht_plan *plan, size_t at, const ht_device *device) {
+    if (at + 1 == plan->n_steps)
+        return false;
+    const ht_step *step = &plan->steps[at + 1];
+    bool shares = false;
+    for (size_t s = 0; s < step->n_slices; s++) {
+        const ht_device *next = engine->devices[step->slices[s].device];
+        if (next == device)
+            return false;
+        shares |= (next->ops->caps(next)->cores & device->ops->caps(device)->cores) != 0;
+    }
+    return shares;
+}
+
 static void plan_transfers(ht_engine *engine, ht_plan *plan) {
     int owner[HT_SLOT_COUNT];
     for (size_t i = 0; i < HT_SLOT_COUNT; i++)
@@ -65,6 +80,7 @@ static void plan_transfers(ht_engine *engine, ht_plan *plan) {
         const bool own_cache = cached && device != NOBODY && cache_owner(engine, step->op->layer) == device;
         for (size_t s = 0; s < step->n_slices; s++) {
             struct ht_step_slice *slice = &step->slices[s];
+            slice->yields = yields(engine, plan, i, engine->devices[slice->device]);
             slice->resident = own_cache ? reads(step->op) & HT_BIT_KV : 0;
             slice->kept = own_cache ? writes(step->op) & HT_BIT_KV : 0;
             for (uint32_t slot = 0; slot < HT_SLOT_COUNT && device != NOBODY; slot++) {

@@ -45,6 +45,14 @@ size_t ht_op_cols(const ht_op *op) {
     return op->n_parts > 0 ? op->parts[0].cols : 0;
 }
 
+int ht_op_part(const ht_op *op, size_t row, size_t *local) {
+    int part = 0;
+    while (part + 1 < op->n_parts && row >= op->parts[part].rows)
+        row -= op->parts[part++].rows;
+    *local = row;
+    return part;
+}
+
 void ht_op_drop_pages(const ht_op *op) {
     for (int p = 0; p < op->n_parts; p++)
         if (op->parts[p].data)

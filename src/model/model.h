@@ -35,8 +35,8 @@ typedef enum ht_op_kind {
     HT_OP_ATTENTION, /* QKV's queries and the KV cache -> ATTN */
     HT_OP_GLU,       /* FFN -> ACT: act(gate) * up */
     HT_OP_ARGMAX,    /* LOGITS -> PICK: id of the largest, the lowest of equals; NaN is never it (0 if all are) */
-    HT_OP_FFN, /* in -> out: three operators as one, MATMUL gate and up, GLU, MATMUL down (`members`). No model lists
-                      * it: ht_op_ffn makes it for devices that take it, whole or a share of its features */
+    HT_OP_FFN,       /* in -> out: MATMUL gate and up, GLU, MATMUL down (`members`) as one. No model lists it: ht_op_ffn
+                      * makes it for devices that take it, whole or a share of its features */
     HT_OP_KINDS
 } ht_op_kind;
 
@@ -89,6 +89,7 @@ struct ht_model {
 size_t ht_slot_width(const ht_hparams *hparams, ht_slot slot); /* floats a token */
 size_t ht_op_rows(const ht_op *op);                            /* MATMUL: rows of all parts */
 size_t ht_op_cols(const ht_op *op);
+int ht_op_part(const ht_op *op, size_t row, size_t *local); /* the part that holds `row`, and its row there */
 /* The file's pages of its matrices leave memory; they come back when read again. Matrices in a file only. */
 void ht_op_drop_pages(const ht_op *op);
 /* Fills *ffn if a feed-forward block begins at ops[0] and lies inside ops[0..n): its gate and up are the two parts of one

@@ -5,46 +5,42 @@ moved when it should be shows as wrong numbers."""
 import pytest
 import test_golden as golden
 import test_tiny as tiny
+from test_golden import path # noqa: F401 (a fixture)
 from test_tiny import case # noqa: F401 (a fixture)
 
 BOTH = [golden.SMOLLM2, golden.GEMMA3]
 
 
-@pytest.fixture
-def path(name, model_file):
-    return model_file(golden.FILES[name])
-
-
 @pytest.mark.check
 @pytest.mark.parametrize("name", [golden.SMOLLM2])
-def test_short_exact_quick(score, path, name, gpu):
+def test_short_exact_quick(score, path, name, gpu): # noqa: F811
     golden.check_short_exact(score, path, name, gpu)
 
 
 @pytest.mark.parametrize("name", [golden.GEMMA3])
-def test_short_exact(score, path, name, gpu):
+def test_short_exact(score, path, name, gpu): # noqa: F811
     golden.check_short_exact(score, path, name, gpu)
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_short_copied(score, path, name, gpu):
+def test_short_copied(score, path, name, gpu): # noqa: F811
     golden.check_short_exact(score, path, name, f"{gpu}:memory=copied")
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_short_fast(score, path, name, gpu):
+def test_short_fast(score, path, name, gpu): # noqa: F811
     golden.check_short_fast(score, path, name, gpu)
 
 
 @pytest.mark.parametrize("options", ["", ":memory=copied"])
 @pytest.mark.parametrize("name", [golden.SMOLLM2])
-def test_last_token(score, command_json, path, name, gpu, options):
+def test_last_token(score, command_json, path, name, gpu, options): # noqa: F811
     golden.check_last_token(score, command_json, path, gpu + options)
 
 
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("chunk", [0, 64, 1])
-def test_long_exact(score, path, name, gpu, chunk):
+def test_long_exact(score, path, name, gpu, chunk): # noqa: F811
     golden.check_long_exact(score, path, name, gpu, chunk)
 
 

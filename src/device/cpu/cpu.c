@@ -206,7 +206,7 @@ static ht_status cpu_open(const ht_device_options *options, ht_device **device, 
 
 static const char *cpu_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice) {
     if (op->kind >= HT_OP_KINDS || op->kind == HT_OP_FFN)
-        return "an operator of several";
+        return "unknown operator";
     if (slice->reduction_end && op->kind == HT_OP_MATMUL) {
         const size_t grain = ht_forms[ht_form_of(&op->parts[0])].super ? 256 : HT_STEP;
         if (slice->reduction_begin % grain ||

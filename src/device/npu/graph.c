@@ -6,15 +6,6 @@
 
 /* ---- describing -------------------------------------------------------------------------------------------------------- */
 
-/* The part of a MATMUL that holds `row`; *local is its row there. */
-static int part_of(const ht_op *op, size_t row, size_t *local) {
-    int part = 0;
-    while (part + 1 < op->n_parts && row >= op->parts[part].rows)
-        row -= op->parts[part++].rows;
-    *local = row;
-    return part;
-}
-
 /* How part `i` appears in a graph that reads columns [col, col + cols) of it; false if it cannot. */
 static bool form_of(const ht_op *op, int i, size_t col, size_t cols, ht_npu_matrix *m) {
     const ht_type_traits *type = op->parts[i].type;
@@ -36,7 +27,7 @@ static const char *add_rows(ht_npu_graph *g, const ht_op *op, size_t row, size_t
     const int first = g->n_parts;
     while (row < end) {
         size_t local;
-        const int part = part_of(op, row, &local);
+        const int part = ht_op_part(op, row, &local);
         ht_npu_matrix m;
         if (!form_of(op, part, col, cols, &m))
             return "the columns are not whole groups";
@@ -105,7 +96,7 @@ ht_status ht_npu_codes(const ht_npu_matrix *m, size_t row, size_t n, int8_t *cod
     int8_t *row_codes = (int8_t *)(row_offsets + groups);
     for (size_t r = 0; r < n; r++) {
         size_t local;
-        const ht_matrix *part = &m->op->parts[part_of(m->op, m->row + row + r, &local)];
+        const ht_matrix *part = &m->op->parts[ht_op_part(m->op, m->row + row + r, &local)];
         ht_matrix_codes(part, local, 1, row_codes, row_scales, row_offsets);
         memcpy(codes + r * m->cols, row_codes + m->col, m->cols);
         memcpy(scales + r * want, row_scales + first, want * sizeof *scales);
@@ -123,7 +114,7 @@ ht_status ht_npu_floats(const ht_npu_matrix *m, size_t row, size_t n, float *out
         return status;
     for (size_t r = 0; r < n; r++) {
         size_t local;
-        const ht_matrix *part = &m->op->parts[part_of(m->op, m->row + row + r, &local)];
+        const ht_matrix *part = &m->op->parts[ht_op_part(m->op, m->row + row + r, &local)];
         ht_matrix_floats(part, local, 1, line);
         memcpy(out + r * m->cols, line + m->col, m->cols * sizeof *out);
     }
@@ -134,7 +125,7 @@ ht_status ht_npu_floats(const ht_npu_matrix *m, size_t row, size_t n, float *out
 void ht_npu_bias(const ht_npu_matrix *m, float *out) {
     for (size_t r = 0; r < m->rows; r++) {
         size_t local;
-        const float *bias = m->op->bias[part_of(m->op, m->row + r, &local)];
+        const float *bias = m->op->bias[ht_op_part(m->op, m->row + r, &local)];
         out[r] = bias && m->bias ? bias[local] : 0;
     }
 }
@@ -145,7 +136,7 @@ void ht_npu_bias(const ht_npu_matrix *m, float *out) {
 static uint64_t hash_rows(const ht_npu_matrix *m, uint64_t hash) {
     for (size_t row = m->row; row < m->row + m->rows;) {
         size_t local;
-        const int i = part_of(m->op, row, &local);
+        const int i = ht_op_part(m->op, row, &local);
         const ht_matrix *part = &m->op->parts[i];
         const size_t n = ht_min_size(part->rows - local, m->row + m->rows - row);
         if (part->data)

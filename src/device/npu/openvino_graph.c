@@ -144,8 +144,10 @@ static int plus(ht_ov_graph *g, int a, int b) {
             .type = "Add", .element = "f32", .attributes = NUMPY, DIMS(g->length, g->nodes[a].dims[1]), INPUTS(a, b)});
 }
 
-/* x [length, cols] by one matrix -> [length, rows]. *sums: x's group sums, made when first needed (-1: not yet). */
-static int product(ht_ov_graph *g, int x, const ht_npu_matrix *m, int *sums) {
+/* x [length, cols] by one matrix -> [length, rows]. all_sums: x's group sums for groups of 32 and of 16, made when first
+ * needed (-1: not yet) and shared by the matrices that multiply x. */
+static int product(ht_ov_graph *g, int x, const ht_npu_matrix *m, int all_sums[2]) {
+    int *sums = &all_sums[m->group == 16];
     int y = multiply(g, x, weights(g, m));
     if (m->offset) {
         const size_t groups = m->cols / m->group;
@@ -180,15 +182,10 @@ static int product(ht_ov_graph *g, int x, const ht_npu_matrix *m, int *sums) {
     return y;
 }
 
-/* Group sums of one input are shared by matrices with groups of one size; others make their own. */
-static int product_sharing(ht_ov_graph *g, int x, const ht_npu_matrix *m, int sums[2]) {
-    return product(g, x, m, &sums[m->group == 16]);
-}
-
 static int block(ht_ov_graph *g, int x) { /* FFN */
     const ht_npu_graph *of = g->of;
     int sums[2] = {-1, -1}, hidden_sums[2] = {-1, -1};
-    const int gate = product_sharing(g, x, &of->parts[0], sums), up = product_sharing(g, x, &of->parts[1], sums);
+    const int gate = product(g, x, &of->parts[0], sums), up = product(g, x, &of->parts[1], sums);
     const size_t features = of->parts[0].rows;
     const bool silu = of->op->activation == HT_ACT_SILU;
     const int act = add(g, (node){.type = silu ? "Swish" : "Gelu",
@@ -200,7 +197,7 @@ static int block(ht_ov_graph *g, int x) { /* FFN */
     const int hidden = add(
         g,
         (node){.type = "Multiply", .element = "f32", .attributes = NUMPY, DIMS(g->length, features), INPUTS(act, up)});
-    return product_sharing(g, hidden, &of->parts[2], hidden_sums);
+    return product(g, hidden, &of->parts[2], hidden_sums);
 }
 
 static int stack(ht_ov_graph *g, int x) { /* MATMUL */
@@ -208,7 +205,7 @@ static int stack(ht_ov_graph *g, int x) { /* MATMUL */
     int sums[2] = {-1, -1};
     node all = {.type = "Concat", .element = "f32", .attributes = "axis=\"1\"", DIMS(g->length, of->rows)};
     for (int i = 0; i < of->n_parts; i++)
-        all.inputs[all.n_inputs++] = product_sharing(g, x, &of->parts[i], sums);
+        all.inputs[all.n_inputs++] = product(g, x, &of->parts[i], sums);
     return of->n_parts == 1 ? all.inputs[0] : add(g, all);
 }
 

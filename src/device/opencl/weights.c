@@ -109,15 +109,6 @@ typedef struct packer {
     uint8_t *pieces[BUFFERS];    /* as the device gets them */
 } packer;
 
-/* The part that holds `row` of the operator, and its row there. */
-static int part_of(const ht_op *op, size_t row, size_t *local) {
-    int p = 0;
-    while (p + 1 < op->n_parts && row >= op->parts[p].rows)
-        row -= op->parts[p++].rows;
-    *local = row;
-    return p;
-}
-
 static void put_factor(const packer *k, uint8_t *block, size_t factor, size_t r, float value) {
     const size_t at = factor * HT_CL_BLOCK + r;
     if (k->form.half_scales) {
@@ -182,7 +173,7 @@ static void pack_block(const packer *k, size_t block, size_t place) {
     memset(k->lines, 0, HT_CL_BLOCK * line_bytes);
     for (size_t r = 0; r < HT_CL_BLOCK && block * HT_CL_BLOCK + r < k->n; r++) {
         size_t row;
-        const ht_matrix *m = &k->op->parts[part_of(k->op, k->row + block * HT_CL_BLOCK + r, &row)];
+        const ht_matrix *m = &k->op->parts[ht_op_part(k->op, k->row + block * HT_CL_BLOCK + r, &row)];
         if (k->form.group)
             pack_coded_row(k, m, row, r, k->lines + r * line_bytes, to);
         else
@@ -255,10 +246,10 @@ static ht_status make_buffers(ht_cl_device *d, const packer *k, cl_mem memory[BU
     static const char *const what[] = {"weights", "scales", "minimums"};
     const size_t blocks = (k->n + HT_CL_BLOCK - 1) / HT_CL_BLOCK;
     size_t row, end;
-    const int part = part_of(k->op, k->row, &row);
+    const int part = ht_op_part(k->op, k->row, &row);
     const ht_matrix *m = &k->op->parts[part];
     const void *host = m->data ? (const void *)m->data : m->name; /* made-up weights follow from the name */
-    const bool one_part = part == part_of(k->op, k->row + k->n - 1, &end);
+    const bool one_part = part == ht_op_part(k->op, k->row + k->n - 1, &end);
     *shared = one_part;
     ht_status status = HT_OK;
     for (int i = 0; i < BUFFERS && status == HT_OK; i++) {
@@ -281,7 +272,7 @@ static ht_status make_bias(ht_cl_device *d, const packer *k, cl_mem *memory, siz
     const size_t padded = ht_round_up(k->n, HT_CL_BLOCK);
     for (size_t r = 0; r < k->n; r++) {
         size_t row;
-        const int part = part_of(k->op, k->row + r, &row);
+        const int part = ht_op_part(k->op, k->row + r, &row);
         if (!k->op->bias[part])
             continue;
         if (!bias) {
@@ -303,7 +294,7 @@ ht_status ht_cl_weights_create(ht_cl_device *d, const ht_op *op, size_t row, siz
                                ht_cl_weights *weights, ht_error *error) {
     size_t local;
     packer k = {.op = op, .row = row, .n = n, .col = col, .cols = cols, .vector = d->features & HT_CL_VECTOR};
-    k.form = ht_cl_form_of(op->parts[part_of(op, row, &local)].type);
+    k.form = ht_cl_form_of(op->parts[ht_op_part(op, row, &local)].type);
     k.groups = (cols + 31) / 32;
     k.block_bytes[CODES] = HT_CL_BLOCK * k.groups * row_bytes(&k.form);
     if (k.form.group) {
