@@ -269,7 +269,11 @@ static ht_status build_program(ht_cl_device *d, recipe *r, const char *kernel, c
     cl_program program = d->cl->CreateProgramWithSource(d->context, HT_COUNT(r->text), r->text, NULL, &code);
     if (code != CL_SUCCESS)
         return ht_cl_check(code, d->caps.name, "clCreateProgramWithSource", error);
-    code = d->cl->BuildProgram(program, 1, &d->id, r->options, NULL, NULL);
+    /* Once more, for a driver's own cache may be busy with the same program from another process: PoCL's build fails then,
+     * once in some hundred times. */
+    for (int tries = 0; tries < 2; tries++)
+        if ((code = d->cl->BuildProgram(program, 1, &d->id, r->options, NULL, NULL)) != CL_BUILD_PROGRAM_FAILURE)
+            break;
     const ht_status ended = report(d, true, error);
     if (code != CL_SUCCESS) {
         status = build_failed(d, program, r, kernel, code, error);
