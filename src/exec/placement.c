@@ -62,14 +62,6 @@ static int choose_device(const ht_engine *engine, const ht_op *op, ht_phase phas
     return slow;
 }
 
-/* Devices hold their own copies of weights once they have prepared them. */
-static void drop_pages(const ht_op *op) {
-    for (int i = 0; op->kind == HT_OP_FFN && i < 3; i++)
-        drop_pages(&op->members[i]);
-    if (op->kind == HT_OP_MATMUL)
-        ht_op_drop_pages(op);
-}
-
 /* A task of op on a device, prepared now if it is not there. */
 static ht_status get_task(ht_engine *engine, int device, const ht_op *op, ht_engine_task **out, ht_error *error) {
     if ((*out = find_task(engine, device, op)))
@@ -85,7 +77,7 @@ static ht_status get_task(ht_engine *engine, int device, const ht_op *op, ht_eng
     if (status)
         return status;
     engine->n_tasks++;
-    drop_pages(op);
+    ht_op_drop_pages(op); /* the device has a copy of its own now */
     *out = task;
     return HT_OK;
 }
@@ -197,7 +189,7 @@ static ht_status warm_plans(ht_engine *engine, const ht_engine_options *options,
                 ht_error failure = {0};
                 ht_status status = for_expected(engine, options, (ht_phase)phase, step, settle, &failure);
                 if (settle)
-                    drop_pages(step->op);
+                    ht_op_drop_pages(step->op);
                 if (!status)
                     continue;
                 if (engine->n_devices == 1 || status == HT_ERROR_CANCELLED) {

@@ -54,7 +54,9 @@ int ht_op_part(const ht_op *op, size_t row, size_t *local) {
 }
 
 void ht_op_drop_pages(const ht_op *op) {
-    for (int p = 0; p < op->n_parts; p++)
+    for (int i = 0; op->kind == HT_OP_FFN && i < 3; i++)
+        ht_op_drop_pages(&op->members[i]);
+    for (int p = 0; op->kind == HT_OP_MATMUL && p < op->n_parts; p++)
         if (op->parts[p].data)
             ht_mapping_drop(op->parts[p].data, op->parts[p].rows * op->parts[p].row_bytes);
 }

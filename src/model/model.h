@@ -90,7 +90,8 @@ size_t ht_slot_width(const ht_hparams *hparams, ht_slot slot); /* floats a token
 size_t ht_op_rows(const ht_op *op);                            /* MATMUL: rows of all parts */
 size_t ht_op_cols(const ht_op *op);
 int ht_op_part(const ht_op *op, size_t row, size_t *local); /* the part that holds `row`, and its row there */
-/* The file's pages of its matrices leave memory; they come back when read again. Matrices in a file only. */
+/* The file's pages of the matrices of a MATMUL or FFN leave memory; they come back when read again. Nothing for other kinds
+ * (an EMBED reads its rows where they lie) and for matrices that are in no file. */
 void ht_op_drop_pages(const ht_op *op);
 /* Fills *ffn if a feed-forward block begins at ops[0] and lies inside ops[0..n): its gate and up are the two parts of one
  * MATMUL, whose FFN slot only the GLU reads, whose ACT slot only the next MATMUL reads. */
