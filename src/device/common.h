@@ -4,11 +4,16 @@
 
 #include "device/device.h"
 
+#include <sched.h>
+
 /* Appends a copy of *info to a list grown with realloc: what ht_device_ops.list fills. */
 ht_status ht_device_list_add(ht_device_info **list, size_t *n, const ht_device_info *info, ht_error *error);
 
-uint64_t ht_all_cores(void);       /* bits of the machine's online cores */
-int ht_core_count(uint64_t cores); /* bits set */
+uint64_t ht_all_cores(void);                      /* bits of the machine's online cores */
+int ht_core_count(uint64_t cores);                /* bits set */
+#ifdef CPU_SETSIZE                                /* where _GNU_SOURCE is defined */
+void ht_core_set(uint64_t cores, cpu_set_t *set); /* the same as the system's set */
+#endif
 
 /* Blocks until every dependency on another device than `self` is complete (an in-order queue keeps its own order). For
  * devices that cannot wait in their own queue. */

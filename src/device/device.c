@@ -1,4 +1,5 @@
 /* The table of runtimes, DEVICE names and their options, and what devices share. */
+#define _GNU_SOURCE /* cpu_set_t */
 #include "device/common.h"
 #include "device/npu/npu.h"
 
@@ -73,6 +74,13 @@ uint64_t ht_all_cores(void) {
 
 int ht_core_count(uint64_t cores) {
     return __builtin_popcountll(cores);
+}
+
+void ht_core_set(uint64_t cores, cpu_set_t *set) {
+    CPU_ZERO(set);
+    for (int i = 0; i < MAX_CORES; i++)
+        if (cores >> i & 1)
+            CPU_SET(i, set);
 }
 
 ht_status ht_parse_cpus(const char *name, const char *text, uint64_t *cores, ht_error *error) {

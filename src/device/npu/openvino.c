@@ -20,7 +20,8 @@ struct ht_npu {
     const ht_ov *ov;
     char name[64];      /* "openvino:CPU" */
     const char *device; /* "CPU": inside name */
-    uint64_t cores;
+    bool pinned;        /* to these, */
+    cpu_set_t cores;    /* else it computes anywhere */
     ov_core_t *core;
 };
 
@@ -182,7 +183,8 @@ static ht_status open_npu(const ht_npu_config *config, ht_npu **out, ht_npu_fact
     npu->ov = ov;
     snprintf(npu->name, sizeof npu->name, "openvino:%.40s", colon ? colon + 1 : "CPU");
     npu->device = strchr(npu->name, ':') + 1;
-    npu->cores = config->cores;
+    npu->pinned = config->cores != 0;
+    ht_core_set(config->cores, &npu->cores);
     status = check(ov, ov->ov_core_create(&npu->core), npu->name, "ov_core_create", error);
     char *text = NULL; /* the cheapest question that only a device that is there answers */
     if (status == HT_OK)
@@ -378,14 +380,10 @@ typedef struct pinned {
 
 static pinned pin(const ht_npu *npu) {
     pinned p = {.moved = false};
-    if (!npu->cores || sched_getaffinity(0, sizeof p.before, &p.before) != 0)
+    if (!npu->pinned || sched_getaffinity(0, sizeof p.before, &p.before) != 0)
         return p;
-    cpu_set_t cores;
-    CPU_ZERO(&cores);
-    for (int i = 0; i < 64; i++)
-        if (npu->cores >> i & 1)
-            CPU_SET(i, &cores);
-    p.moved = !CPU_EQUAL(&cores, &p.before) && sched_setaffinity(0, sizeof cores, &cores) == 0; /* best effort */
+    p.moved = !CPU_EQUAL(&npu->cores, &p.before) &&
+              sched_setaffinity(0, sizeof npu->cores, &npu->cores) == 0; /* best effort */
     return p;
 }
 

@@ -194,10 +194,7 @@ static ht_status build(ht_npu_entry *entry, size_t i, ht_npu_program **out, ht_e
 /* OpenVINO's threads inherit their maker's cores. */
 static void stay_on(uint64_t cores) {
     cpu_set_t set;
-    CPU_ZERO(&set);
-    for (int i = 0; i < 64; i++)
-        if (cores >> i & 1)
-            CPU_SET(i, &set);
+    ht_core_set(cores, &set);
     if (cores)
         sched_setaffinity(0, sizeof set, &set); /* best effort */
 }
