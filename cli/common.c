@@ -155,19 +155,19 @@ int cli_open_session(const cli_options *options, const cli_setting *setting, ht_
         if (!strcmp(setting->sync, ht_sync_name((ht_sync)sync)))
             wanted.sync = (ht_sync)sync;
     *session = (cli_session){0};
-    if (ht_engine_create(model, &wanted, &session->engine, &error))
-        return cli_fail(options, &error);
-    const char *strategy = setting->strategy;
-    int status = CLI_DONE;
-    if (strategy && (!strcmp(strategy, "layer") || !strcmp(strategy, "tensor"))) {
-        const ht_engine_info *info = ht_engine_get_info(session->engine);
-        status = info->n_devices < 2
-                     ? cli_wrong(options->command, "strategy %s needs at least two devices; in use: %s", strategy,
-                                 info->n_devices ? info->devices[0] : "none")
-                     : cli_wrong(options->command, "strategy %s is planned, not in this version", strategy);
-    } else if (ht_session_create(session->engine, &session->session, &error)) {
-        status = cli_fail(options, &error);
+    if (setting->strategy && !strcmp(setting->strategy, "layer"))
+        return cli_wrong(options->command, "strategy layer is planned, not in this version");
+    if (setting->strategy && !strcmp(setting->strategy, "tensor"))
+        wanted.strategy = HT_STRATEGY_TENSOR;
+    else if (setting->strategy && !strcmp(setting->strategy, "single"))
+        wanted.strategy = HT_STRATEGY_SINGLE;
+    if (ht_engine_create(model, &wanted, &session->engine, &error)) {
+        int status = cli_fail(options, &error);
+        return error.status == HT_ERROR_ARGUMENT ? CLI_WRONG : status;
     }
+    int status = CLI_DONE;
+    if (ht_session_create(session->engine, &session->session, &error))
+        status = cli_fail(options, &error);
     if (status != CLI_DONE)
         cli_close_session(session);
     return status;

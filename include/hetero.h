@@ -146,6 +146,10 @@ typedef enum ht_precision { HT_PRECISION_FAST, HT_PRECISION_EXACT } ht_precision
 typedef enum ht_sync { HT_SYNC_AUTO, HT_SYNC_FINISH, HT_SYNC_EVENT, HT_SYNC_CALLBACK, HT_SYNC_FLAG } ht_sync;
 const char *ht_sync_name(ht_sync sync); /* "auto", "finish", "event", "callback", "flag" */
 
+/* How devices share the work. SINGLE: each operator whole on the first device named that takes it. TENSOR: several compute
+ * parts of a pass at the same time; needs two that share no cores. AUTO: SINGLE, so far. */
+typedef enum ht_strategy { HT_STRATEGY_AUTO, HT_STRATEGY_SINGLE, HT_STRATEGY_TENSOR } ht_strategy;
+
 typedef struct ht_engine_options { /* zero-initialise: every zero means the default */
     const char *devices;           /* "cpu", "cpu:cpus=0-1:isa=avx2", ...; NULL: all found */
     int threads;                   /* of the CPU device; 0: one per core */
@@ -154,6 +158,7 @@ typedef struct ht_engine_options { /* zero-initialise: every zero means the defa
     ht_kv_type kv_type; /* of the KV cache; F32 doubles its memory and takes away its rounding */
     int chunk;          /* tokens computed at once in prefill; 0: 512 */
     ht_sync sync;
+    ht_strategy strategy;
     uint64_t npu_memory; /* most bytes of NPU graphs; 0: half of the device's memory */
     /* Tokens of the prompts to come, where they are known: NPU graphs are built for these before the engine is there, and
      * for no others until they are needed. None: for a middle length at first, then in the background for all. */
@@ -182,11 +187,22 @@ typedef struct ht_plan_row { /* what one device computes of one operator */
     size_t rows, cols; /* of the operator's weights; 0: it has none. A feed-forward block: features, embedding */
     size_t row_begin, row_end;             /* the device's share of rows, */
     size_t reduction_begin, reduction_end; /* and of columns */
+    size_t token_begin, token_end;         /* and of the pass's tokens */
     uint64_t bytes;                        /* what the device holds for it: packed weights, or graphs of all lengths */
     uint64_t limit;                        /* most bytes of graphs on this device; 0: it has none */
 } ht_plan_row;
-/* The plan for a pass of `tokens` tokens, in order. *rows from malloc; its strings live as long as the engine. */
-ht_status ht_engine_plan(const ht_engine *engine, int tokens, ht_plan_row **rows, size_t *n, ht_error *error);
+typedef struct ht_plan_times { /* predicted, of a pass without its head; 0: one lane only, nothing was measured */
+    double seconds;
+    size_t n_alone; /* lanes, and what the pass would take on each alone */
+    struct {
+        const char *device; /* the lane's first */
+        double seconds;
+    } alone[8];
+} ht_plan_times;
+/* The plan for the first pass of a prompt of `tokens` tokens, in order (one device's part after the other's, where they run
+ * side by side). *rows from malloc; its strings, and those of times (may be NULL), live as long as the engine. */
+ht_status ht_engine_plan(const ht_engine *engine, int tokens, ht_plan_row **rows, size_t *n, ht_plan_times *times,
+                         ht_error *error);
 
 /* ---- session ------------------------------------------------------------------------------------------------------- */
 

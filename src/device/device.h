@@ -52,6 +52,9 @@ typedef struct ht_binding {
     size_t
         room; /* rows of the slots, from their data on, that are this submit's to read, and to write where it computes
                    * whole rows: for padding; less than tokens: none beyond them */
+    size_t
+        cached; /* cache rows of earlier positions are on the device already: the others' results of position `cached` on
+                    * are to be brought in, 0: all of them */
     ht_sync sync; /* for waits on other devices that the submit does itself */
     /* For devices with memory of their own; bit s is slot s, HT_BIT_KV the cache rows of these tokens. Zero is always right,
      * what is set saves transfers. */

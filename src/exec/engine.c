@@ -85,6 +85,72 @@ static ht_status open_companion(ht_engine *engine, const ht_engine_options *opti
     return open_device(engine, options, spec, error);
 }
 
+/* ---- lanes ------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t cores_of(const ht_engine *engine, size_t d) {
+    return engine->devices[d]->ops->caps(engine->devices[d])->cores;
+}
+
+static bool takes_all(const ht_engine *engine, size_t d) {
+    for (size_t i = 0; i < engine->model->n_ops; i++)
+        if (ht_device_refuses_whole(engine->devices[d], &engine->model->ops[i]))
+            return false;
+    return true;
+}
+
+/* The CPU device that computes on cores of device d, what d does not take: one that is open, or a new one. */
+static ht_status find_companion(ht_engine *engine, const ht_engine_options *options, size_t d, size_t *companion,
+                                ht_error *error) {
+    const uint64_t cores = cores_of(engine, d);
+    for (size_t i = 0; i < engine->n_devices; i++)
+        if (engine->devices[i]->ops == &ht_device_cpu && (cores == 0 || (cores_of(engine, i) & ~cores) == 0))
+            return *companion = i, HT_OK;
+    char spec[256] = "cpu";
+    for (int core = 0, at = (int)strlen(spec), n = 0; core < 64 && cores; core++)
+        if (cores >> core & 1)
+            at += snprintf(spec + at, sizeof spec - (size_t)at, n++ ? ",%d" : ":cpus=%d", core);
+    *companion = engine->n_devices;
+    return open_device(engine, options, spec, error);
+}
+
+/* One lane with every device, or for TENSOR one for each whole device and for each partial one with its companion; static
+ * lengths first, for they take the pieces that fill them and leave the rest to others. */
+static ht_status make_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    uint32_t companions = 0;
+    uint64_t taken = 0;
+    if (options->strategy != HT_STRATEGY_TENSOR) {
+        engine->lanes[engine->n_lanes++].devices = (1u << engine->n_devices) - 1;
+        return HT_OK;
+    }
+    for (int whole = 0; whole < 2; whole++)
+        for (size_t d = 0, n = engine->n_devices; d < n; d++) {
+            ht_lane lane = {.devices = 1u << d, .cores = cores_of(engine, d)};
+            if (companions >> d & 1 || takes_all(engine, d) != (whole == 1))
+                continue;
+            if (!whole) {
+                size_t companion;
+                ht_status status = find_companion(engine, options, d, &companion, error);
+                if (status)
+                    return status;
+                lane.devices |= 1u << companion;
+                lane.cores |= cores_of(engine, companion);
+                companions |= 1u << companion;
+            }
+            if (lane.cores & taken) {
+                ht_log(HT_LOG_WARN, "%s is left out: it shares cores with another device in use",
+                       engine->devices[d]->ops->caps(engine->devices[d])->name);
+                continue;
+            }
+            taken |= lane.cores;
+            engine->lanes[engine->n_lanes++] = lane;
+        }
+    if (engine->n_lanes < 2)
+        return ht_fail(error, HT_ERROR_ARGUMENT,
+                       "strategy tensor needs at least two devices that share no cores; in use: %s",
+                       engine->devices[0]->ops->caps(engine->devices[0])->name);
+    return ht_crew_create(engine->n_lanes, &engine->crew, error);
+}
+
 /* Until there is a planner, "all found" is the CPU: it alone runs every operator. A device that is not there is done without
  * if others are, or if the CPU would be beside it anyway. */
 static ht_status open_devices(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
@@ -115,7 +181,9 @@ static ht_status open_devices(ht_engine *engine, const ht_engine_options *option
     }
     if (missing.status)
         ht_log(HT_LOG_WARN, "going on without %s", missing.text);
-    return is_whole(engine) ? HT_OK : open_companion(engine, options, error);
+    if (options->strategy == HT_STRATEGY_TENSOR || is_whole(engine))
+        return HT_OK;
+    return open_companion(engine, options, error);
 }
 
 /* ---- create, destroy -------------------------------------------------------------------------------------------------------- */
@@ -181,6 +249,8 @@ ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht
     if (!status)
         status = open_devices(engine, options, error);
     if (!status)
+        status = make_lanes(engine, options, error);
+    if (!status)
         status = create_slots(engine, error);
     if (!status)
         status = ht_engine_place(engine, options, error);
@@ -189,6 +259,10 @@ ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht
         return status;
     }
     ht_engine_plan_transfers(engine);
+    if (engine->n_lanes > 1 && (status = ht_engine_measure_lanes(engine, options, error)) != HT_OK) {
+        ht_engine_destroy(engine);
+        return status;
+    }
     name_devices(engine);
     for (size_t d = 0; d < engine->n_devices; d++) {
         const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
@@ -203,6 +277,7 @@ void ht_engine_destroy(ht_engine *engine) {
     if (!engine)
         return;
     ht_engine_settle(engine);
+    ht_crew_destroy(engine->crew);
     ht_engine_unplace(engine);
     for (size_t d = 0; d < engine->n_devices; d++)
         engine->devices[d]->ops->close(engine->devices[d]);

@@ -34,7 +34,45 @@ typedef enum ht_phase { HT_PHASE_ONE, HT_PHASE_MANY, HT_PHASES } ht_phase;
 
 #define HT_HEAD_STEPS 3 /* final norm, lm_head, argmax */
 
-/* A slice prepared on a device: steps of both plans may share it. */
+/* How far the devices of a lane have been given work. */
+typedef struct ht_front {
+    ht_ticket newest[HT_MAX_DEVICES]; /* 0: nothing under way that anyone must wait for */
+    ht_ticket mark[HT_MAX_DEVICES];   /* the front some steps ago: devices may be ahead of it, not behind */
+} ht_front;
+
+/* What tokens cost on a lane (plan/cut.c): seconds of a pass without its head. */
+#define HT_MAX_POINTS 16
+typedef struct ht_cost_point {
+    size_t tokens;
+    double seconds;
+} ht_cost_point;
+typedef struct ht_lane_cost {
+    ht_cost_point points[HT_MAX_POINTS]; /* at position 0, by tokens, times not falling */
+    size_t n_points;
+    bool stepped;   /* static lengths: nothing between the points */
+    double per_key; /* more for each token and position before the pass */
+} ht_lane_cost;
+/* Predicted seconds of n tokens whose first is at `position`. */
+double ht_lane_seconds(const ht_lane_cost *cost, size_t n, size_t position);
+
+/* Devices that together compute every operator, on cores of their own: a whole device, or a partial one and the CPU that
+ * does the rest on the same cores. Lanes that share no core may compute parts of a pass at the same time. */
+typedef struct ht_crew ht_crew; /* threads of lanes (lanes.c) */
+
+typedef struct ht_lane {
+    uint32_t devices; /* bit d: the engine's device d */
+    uint64_t cores;   /* bit i: occupies core i of the machine */
+    ht_plan plans[HT_PHASES];
+    ht_front front;
+    ht_lane_cost cost;
+} ht_lane;
+
+/* Tokens of a pass by lane: the first lane with any takes the first ones. */
+typedef struct ht_cut {
+    size_t tokens[HT_MAX_DEVICES];
+} ht_cut;
+
+/* A slice prepared on a device: steps of several plans may share it. */
 typedef struct ht_engine_task {
     int device;
     const ht_op *op;
@@ -49,13 +87,14 @@ struct ht_engine {
     ht_device *devices[HT_MAX_DEVICES];
     size_t n_devices;
     const char *names[HT_MAX_DEVICES];
-    ht_plan plans[HT_PHASES];
-    const ht_plan *running; /* of the newest forward: its head follows */
-    ht_op *blocks;          /* [layers]: FFN operators, where a device takes them as one */
+    ht_lane lanes[HT_MAX_DEVICES]; /* in the order in which they take tokens */
+    size_t n_lanes;
+    ht_lane *running;    /* of the newest forward, which computed its last tokens: the head follows there */
+    const ht_plan *plan; /* likewise */
+    ht_crew *crew;       /* threads of the other lanes (lanes.c); NULL: one lane */
+    ht_op *blocks;       /* [layers]: FFN operators, where a device takes them as one */
     ht_engine_task *tasks;
     size_t n_tasks, cap_tasks;
-    ht_ticket front[HT_MAX_DEVICES]; /* newest of each device; 0: nothing under way that anyone must wait for */
-    ht_ticket mark[HT_MAX_DEVICES];  /* the front some steps ago: devices may be ahead of it, not behind */
     ht_view slots[HT_SLOT_COUNT];
     size_t slot_bytes[HT_SLOT_COUNT];
     size_t first_token,
@@ -79,11 +118,11 @@ void ht_engine_unlock(ht_engine *engine);
 void ht_engine_settle(ht_engine *engine);
 size_t ht_engine_slot_tokens(const ht_engine *engine, ht_slot slot); /* rows of its buffer */
 
-/* The plan for a pass of `tokens` tokens. */
-static inline const ht_plan *ht_engine_plan_for(const ht_engine *engine, size_t tokens) {
-    return &engine->plans[tokens > 1 ? HT_PHASE_MANY : HT_PHASE_ONE];
+/* A lane's plan for `tokens` tokens. */
+static inline const ht_plan *ht_lane_plan(const ht_lane *lane, size_t tokens) {
+    return &lane->plans[tokens > 1 ? HT_PHASE_MANY : HT_PHASE_ONE];
 }
-/* Fills both plans, prepares their tasks, builds what the first requests need (placement.c). */
+/* Fills the lanes' plans, prepares their tasks, builds what the first requests need (placement.c). */
 ht_status ht_engine_place(ht_engine *engine, const ht_engine_options *options, ht_error *error);
 void ht_engine_unplace(ht_engine *engine); /* nothing is under way */
 /* Is the device part of any plan; cache_only: of its ROPE or ATTENTION steps? */
@@ -91,16 +130,60 @@ bool ht_engine_uses(const ht_engine *engine, size_t device, bool cache_only);
 /* Why the device does not compute the operator whole; NULL: it does. */
 const char *ht_device_refuses_whole(const ht_device *device, const ht_op *op);
 
+/* Has any device of the lane memory of its own? */
+bool ht_lane_copies(const ht_engine *engine, const ht_lane *lane);
 /* What moves between devices with memory of their own, and who hands over cores, worked out from who computes which step
  * (exec/residency.c). */
 void ht_engine_plan_transfers(ht_engine *engine);
 
 /* Everything but the head for ids[0..n), n <= info.chunk, at positions position .. position + n - 1; keys and values go to
- * kv. The head may be asked for tokens [first, n) afterwards: the last layer computes no more than that for the others. Devices may still be computing when it returns: the head waits for them, and so does whoever uses their memory next.
+ * kv. The head may be asked for tokens [first, n) afterwards: the last layer computes no more than that for the others.
+ * Devices may still be computing when it returns: the head waits for them, and so does whoever uses their memory next.
  * `cancel` (may be NULL) is looked at between steps: HT_ERROR_CANCELLED. The caller holds the engine and has checked ids
  * and position. Allocates nothing. */
 ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
                             size_t first, const atomic_bool *cancel, ht_error *error);
+
+/* ---- inside a pass (pass.c, lanes.c) ---------------------------------------------------------------------------------- */
+
+/* One lane's part of a pass. */
+typedef struct ht_run {
+    ht_engine *engine;
+    ht_lane *lane;
+    const ht_plan *plan;
+    const atomic_bool *cancel; /* may be NULL */
+    ht_crew *crew;             /* of a pass that several lanes share; NULL: this lane has it alone */
+    size_t index;              /* of the lane among those that share it */
+} ht_run;
+
+/* Runs steps [first, end) of the plan; after a failure nothing of the lane is under way. */
+ht_status ht_run_steps(const ht_run *run, size_t first, size_t end, const ht_binding *common, ht_error *error);
+/* Runs everything but the head for all of the binding's tokens, the tail of the last layer for tokens [wanted, ..) of them
+ * only, by the plan for so few: run->plan is the one that has computed them. */
+ht_status ht_run_body(ht_run *run, const ht_binding *common, size_t wanted, ht_error *error);
+/* Waits until every device has reached what the lane gave it, whatever comes of the others. */
+ht_status ht_lane_join(ht_engine *engine, ht_lane *lane, ht_sync sync, ht_error *error);
+/* What is bound of `all` from token `first` on, its slots in slots[]; logits and picks stay where they are. */
+ht_binding ht_binding_from(const ht_binding *all, size_t first, ht_view slots[HT_SLOT_COUNT]);
+/* What a pass at position 0 is predicted to take, cut like this and on each lane alone. */
+void ht_engine_predict(const ht_engine *engine, size_t n, const ht_cut *cut, ht_plan_times *times);
+/* Times the lanes, whose tasks are prepared, for ht_engine_cut (plan/cut.c). */
+ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+/* Which lane takes how many of a pass's n tokens, so that the last one to end ends first; logits of [first, n) are wanted
+ * (plan/cut.c). A lane alone where that is predicted to be quicker. */
+void ht_engine_cut(const ht_engine *engine, size_t n, size_t position, size_t first, ht_cut *cut);
+
+/* Threads for the lanes after the first one, asleep between passes. *crew is NULL after a failure. */
+ht_status ht_crew_create(size_t lanes, ht_crew **crew, ht_error *error);
+void ht_crew_destroy(ht_crew *crew);
+/* ht_run_body on several lanes at once: the causal cut. Each computes its tokens through all layers; a layer's attention
+ * starts once the lanes before have their keys and values of it. binding: of the whole pass. */
+ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_cut *cut, const ht_binding *binding, size_t first,
+                      const atomic_bool *cancel, ht_error *error);
+/* Called by ht_run_steps around a step of a shared pass: waits for lanes before; tells lanes after. */
+ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error);
+ht_status ht_crew_after(const ht_run *run, const ht_step *step, ht_sync sync, ht_error *error);
+
 /* Logits of tokens [first, first + count) of the newest forward, count <= HT_HEAD_TOKENS: [count][vocabulary], valid until
  * the next call on the engine. Once for each token: the final norm adds the last block's output to the residual stream. */
 ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const float **logits, ht_error *error);

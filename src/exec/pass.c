@@ -35,14 +35,30 @@ static ht_status join(ht_engine *engine, const ht_ticket *tickets, ht_sync sync,
     return status;
 }
 
+ht_status ht_lane_join(ht_engine *engine, ht_lane *lane, ht_sync sync, ht_error *error) {
+    const ht_status status = join(engine, lane->front.newest, sync, error);
+    memset(&lane->front, 0, sizeof lane->front);
+    return status;
+}
+
+static ht_status join_all(ht_engine *engine, ht_sync sync, ht_error *error) {
+    ht_status status = HT_OK;
+    for (size_t l = 0; l < engine->n_lanes; l++) {
+        const ht_status one = ht_lane_join(engine, &engine->lanes[l], sync, status ? NULL : error);
+        status = status ? status : one;
+    }
+    return status;
+}
+
 void ht_engine_settle(ht_engine *engine) {
-    (void)join(engine, engine->front, HT_SYNC_AUTO, NULL);
+    (void)join_all(engine, HT_SYNC_AUTO, NULL);
 }
 
 /* Submits every slice behind all of the step before, the one that computes in this thread last. Waits for nothing itself:
  * queues keep their own order, other devices' tickets are dependencies. */
-static ht_status run_step(ht_engine *engine, const ht_step *step, const ht_binding *common, ht_error *error) {
-    ht_ticket tickets[HT_MAX_DEVICES] = {0};
+static ht_status run_step(const ht_run *run, const ht_step *step, const ht_binding *common, ht_error *error) {
+    ht_engine *engine = run->engine;
+    ht_ticket tickets[HT_MAX_DEVICES] = {0}, *newest = run->lane->front.newest;
     ht_dependency after[HT_MAX_DEVICES];
     for (int in_caller = 0; in_caller < 2; in_caller++)
         for (size_t s = 0; s < step->n_slices; s++) {
@@ -52,8 +68,8 @@ static ht_status run_step(ht_engine *engine, const ht_step *step, const ht_bindi
                 continue;
             size_t n_after = 0;
             for (size_t d = 0; d < engine->n_devices; d++)
-                if (engine->front[d] && engine->devices[d] != device)
-                    after[n_after++] = (ht_dependency){engine->devices[d], engine->front[d]};
+                if (newest[d] && engine->devices[d] != device)
+                    after[n_after++] = (ht_dependency){engine->devices[d], newest[d]};
             ht_binding binding = *common;
             binding.resident = slice->resident;
             binding.kept = slice->kept & ~common->kept; /* common: what the caller of this pass reads */
@@ -65,63 +81,82 @@ static ht_status run_step(ht_engine *engine, const ht_step *step, const ht_bindi
             if (status) {
                 ht_error_prefix(error, "%s", step->op->name);
                 for (size_t d = 0; d < engine->n_devices; d++)
-                    engine->front[d] = ht_max_size(engine->front[d], tickets[d]);
+                    newest[d] = ht_max_size(newest[d], tickets[d]);
                 return status;
             }
         }
-    memcpy(engine->front, tickets, sizeof tickets);
+    memcpy(newest, tickets, sizeof tickets);
     return HT_OK;
 }
 
-/* Runs steps [first, end); every few of them waits for the devices to have come near, so that a cancellation or a failure
- * is noticed soon and queues stay short, but never empty. */
-static ht_status run_steps(ht_engine *engine, size_t first, size_t end, const ht_binding *common,
-                           const atomic_bool *cancel, ht_error *error) {
+/* Every few steps waits for the devices to have come near, so that a cancellation or a failure is noticed soon and queues
+ * stay short, but never empty. */
+ht_status ht_run_steps(const ht_run *run, size_t first, size_t end, const ht_binding *common, ht_error *error) {
+    ht_engine *engine = run->engine;
+    ht_front *front = &run->lane->front;
     ht_status status = HT_OK;
     for (size_t i = first; i < end && !status; i++) {
+        const ht_step *step = &run->plan->steps[i];
         ht_binding binding = *common;
         binding.joined = common->joined && i + 1 == end;
-        if (cancel && atomic_load_explicit(cancel, memory_order_relaxed))
+        if (run->cancel && atomic_load_explicit(run->cancel, memory_order_relaxed))
             status = ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
         if (!status && i % AHEAD == 0) {
-            status = join(engine, engine->mark, HT_SYNC_EVENT, error);
-            memcpy(engine->mark, engine->front, sizeof engine->mark);
+            status = join(engine, front->mark, HT_SYNC_EVENT, error);
+            memcpy(front->mark, front->newest, sizeof front->mark);
         }
+        if (!status && run->crew)
+            status = ht_crew_before(run, step, error);
         if (!status)
-            status = run_step(engine, &engine->running->steps[i], &binding, error);
+            status = run_step(run, step, &binding, error);
+        if (!status && run->crew)
+            status = ht_crew_after(run, step, common->sync, error);
     }
-    if (!status && common->joined) {
-        status = join(engine, engine->front, engine->sync, error);
-        memset(engine->front, 0, sizeof engine->front);
-        memset(engine->mark, 0, sizeof engine->mark);
+    if (status || common->joined) {
+        const ht_status one =
+            ht_lane_join(engine, run->lane, status ? HT_SYNC_AUTO : common->sync, status ? NULL : error);
+        status = status ? status : one;
     }
-    if (status)
-        ht_engine_settle(engine);
     return status;
 }
 
-/* The slots with token `first` as their first; logits and picks stay where they are. */
-static void shift_slots(const ht_engine *engine, size_t first, ht_view slots[HT_SLOT_COUNT]) {
-    memcpy(slots, engine->slots, HT_SLOT_COUNT * sizeof *slots);
+ht_binding ht_binding_from(const ht_binding *all, size_t first, ht_view slots[HT_SLOT_COUNT]) {
+    memcpy(slots, all->slots, HT_SLOT_COUNT * sizeof *slots);
     for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
         if (slot != HT_SLOT_LOGITS && slot != HT_SLOT_PICK)
             slots[slot].data = (float *)slots[slot].data + first * slots[slot].stride;
-}
-
-/* The last layer's steps for tokens [first, n): with few of them, by the plan for few. */
-static ht_status run_tail(ht_engine *engine, const ht_binding *all, size_t first, const atomic_bool *cancel,
-                          ht_error *error) {
-    if (first == all->tokens)
-        return HT_OK;
-    ht_view slots[HT_SLOT_COUNT];
-    shift_slots(engine, first, slots);
     ht_binding binding = *all;
     binding.slots = slots;
+    if (binding.cached == binding.position)
+        binding.cached += first;
     binding.position += first;
     binding.tokens -= first;
     binding.room -= first;
-    engine->running = ht_engine_plan_for(engine, binding.tokens);
-    return run_steps(engine, engine->running->tail, engine->running->n_steps - HT_HEAD_STEPS, &binding, cancel, error);
+    return binding;
+}
+
+ht_status ht_run_body(ht_run *run, const ht_binding *common, size_t wanted, ht_error *error) {
+    run->plan = ht_lane_plan(run->lane, common->tokens);
+    const bool split = wanted > 0 && run->plan->tail > 0;
+    ht_status status =
+        ht_run_steps(run, 0, split ? run->plan->tail : run->plan->n_steps - HT_HEAD_STEPS, common, error);
+    if (status || !split || wanted == common->tokens)
+        return status;
+    ht_view slots[HT_SLOT_COUNT];
+    const ht_binding binding = ht_binding_from(common, wanted, slots);
+    run->plan = ht_lane_plan(run->lane, binding.tokens);
+    return ht_run_steps(run, run->plan->tail, run->plan->n_steps - HT_HEAD_STEPS, &binding, error);
+}
+
+/* The only lane with tokens, or NULL. */
+static ht_lane *only_lane(ht_engine *engine, const ht_cut *cut) {
+    ht_lane *only = NULL;
+    for (size_t l = 0; l < engine->n_lanes; l++)
+        if (cut->tokens[l] && only)
+            return NULL;
+        else if (cut->tokens[l])
+            only = &engine->lanes[l];
+    return only;
 }
 
 ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
@@ -131,18 +166,24 @@ ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int3
                                 .position = position,
                                 .tokens = n,
                                 .room = (size_t)engine->info.chunk,
+                                .cached = engine->n_lanes > 1 ? 0 : position, /* other lanes wrote some */
                                 .sync = engine->sync};
     /* an earlier chunk's ids may not have been read yet */
-    ht_status status = join(engine, engine->front, HT_SYNC_EVENT, error);
+    ht_status status = join_all(engine, HT_SYNC_EVENT, error);
     if (status)
         return status;
     memcpy(engine->slots[HT_SLOT_IDS].data, ids, n * sizeof *ids);
-    engine->running = ht_engine_plan_for(engine, n);
-    const bool split = first > 0 && engine->running->tail > 0;
-    const size_t body = split ? engine->running->tail : engine->running->n_steps - HT_HEAD_STEPS;
-    status = run_steps(engine, 0, body, &binding, cancel, error);
-    if (!status && split)
-        status = run_tail(engine, &binding, first, cancel, error);
+    ht_cut cut;
+    ht_engine_cut(engine, n, position, first, &cut);
+    ht_lane *lane = only_lane(engine, &cut);
+    if (lane) {
+        ht_run run = {.engine = engine, .lane = lane, .cancel = cancel};
+        status = ht_run_body(&run, &binding, first, error);
+        engine->running = lane;
+        engine->plan = run.plan;
+    } else {
+        status = ht_crew_run(engine->crew, engine, &cut, &binding, first, cancel, error);
+    }
     if (!status) {
         engine->first_token = first;
         engine->last_tokens = n;
@@ -158,15 +199,16 @@ static ht_status run_head(ht_engine *engine, size_t first, size_t count, ht_slot
                        first + count, engine->first_token, engine->last_tokens,
                        ht_engine_slot_tokens(engine, HT_SLOT_LOGITS));
     ht_view slots[HT_SLOT_COUNT];
-    shift_slots(engine, first, slots);
-    const ht_binding binding = {.slots = slots,
-                                .tokens = count,
-                                .room = (size_t)engine->info.chunk - first,
-                                .sync = engine->sync,
-                                .joined = true,
-                                .kept = 1u << wanted};
-    const size_t end = engine->running->n_steps - (wanted == HT_SLOT_LOGITS);
-    return run_steps(engine, engine->running->n_steps - HT_HEAD_STEPS, end, &binding, NULL, error);
+    const ht_binding all = {.slots = engine->slots,
+                            .tokens = first + count,
+                            .room = (size_t)engine->info.chunk,
+                            .sync = engine->sync,
+                            .joined = true,
+                            .kept = 1u << wanted};
+    const ht_binding binding = ht_binding_from(&all, first, slots);
+    const ht_run run = {.engine = engine, .lane = engine->running, .plan = engine->plan};
+    const size_t end = run.plan->n_steps - (wanted == HT_SLOT_LOGITS);
+    return ht_run_steps(&run, run.plan->n_steps - HT_HEAD_STEPS, end, &binding, error);
 }
 
 ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const float **logits, ht_error *error) {

@@ -43,11 +43,14 @@ static bool is_dropped(const ht_engine *engine, int device, const ht_op *op) {
     return task && task->dropped;
 }
 
-/* The first device that takes op in this phase, or -1 and why the last one does not. */
-static int choose_device(const ht_engine *engine, const ht_op *op, ht_phase phase, const char **why) {
+/* The first device of the lane that takes op in this phase, or -1 and why the last one does not. */
+static int choose_device(const ht_engine *engine, const ht_lane *lane, const ht_op *op, ht_phase phase,
+                         const char **why) {
     int slow = -1;
     *why = "no device";
     for (size_t d = 0; d < engine->n_devices; d++) {
+        if (!(lane->devices >> d & 1))
+            continue;
         ht_device *device = engine->devices[d];
         const char *refusal = ht_device_refuses_whole(device, op);
         if (!refusal && is_dropped(engine, (int)d, op))
@@ -84,7 +87,7 @@ static ht_status get_task(ht_engine *engine, int device, const ht_op *op, ht_eng
 
 /* The operator that stands at ops[i] of the model in this phase: a whole feed-forward block where the device that would
  * compute its first part takes all of it. */
-static const ht_op *operator_at(ht_engine *engine, size_t i, ht_phase phase) {
+static const ht_op *operator_at(ht_engine *engine, const ht_lane *lane, size_t i, ht_phase phase) {
     const ht_model *model = engine->model;
     const ht_op *op = &model->ops[i];
     const char *why;
@@ -93,22 +96,27 @@ static const ht_op *operator_at(ht_engine *engine, size_t i, ht_phase phase) {
     ht_op *block = &engine->blocks[op->layer];
     if (!ht_op_ffn(op, model->n_ops - i, block))
         return op;
-    const int device = choose_device(engine, block, phase, &why);
-    return device >= 0 && device == choose_device(engine, op, phase, &why) ? block : op;
+    const int device = choose_device(engine, lane, block, phase, &why);
+    return device >= 0 && device == choose_device(engine, lane, op, phase, &why) ? block : op;
 }
 
-static ht_status make_plan(ht_engine *engine, ht_phase phase, const ht_engine_options *options, ht_error *error) {
+static size_t plan_number(const ht_engine *engine, const ht_lane *lane, ht_phase phase) {
+    return (size_t)(lane - engine->lanes) * HT_PHASES + phase;
+}
+
+static ht_status make_plan(ht_engine *engine, ht_lane *lane, ht_phase phase, const ht_engine_options *options,
+                           ht_error *error) {
     const ht_model *model = engine->model;
-    ht_plan *plan = &engine->plans[phase];
+    ht_plan *plan = &lane->plans[phase];
     ht_status status = HT_OK;
     if (!plan->steps)
         status = ht_alloc((void **)&plan->steps, model->n_ops, sizeof *plan->steps, "the plan", error);
     plan->n_steps = 0;
     for (size_t i = 0; i < model->n_ops && !status; i++) {
         const ht_phase here = i + HT_HEAD_STEPS >= model->n_ops ? HT_PHASE_ONE : phase; /* the head takes few tokens */
-        const ht_op *op = operator_at(engine, i, here);
+        const ht_op *op = operator_at(engine, lane, i, here);
         const char *why;
-        const int device = choose_device(engine, op, here, &why);
+        const int device = choose_device(engine, lane, op, here, &why);
         if (device < 0)
             return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: no device in use takes this operator (%s)", op->name, why);
         ht_engine_task *task;
@@ -119,8 +127,9 @@ static ht_status make_plan(ht_engine *engine, ht_phase phase, const ht_engine_op
             .op = op, .n_slices = 1, .slices[0] = {.device = device, .slice = task->slice, .task = task->task}};
         if (op->kind == HT_OP_FFN)
             i += 2;
-        if (options->progress && !options->progress("loading", (double)(phase * model->n_ops + i + 1),
-                                                    (double)(HT_PHASES * model->n_ops), options->progress_user))
+        if (options->progress &&
+            !options->progress("loading", (double)(plan_number(engine, lane, phase) * model->n_ops + i + 1),
+                               (double)(HT_PHASES * engine->n_lanes * model->n_ops), options->progress_user))
             return ht_fail(error, HT_ERROR_CANCELLED, "loading was stopped");
     }
     return status;
@@ -143,6 +152,12 @@ static ht_status for_expected(const ht_engine *engine, const ht_engine_options *
     if (phase == HT_PHASE_ONE || step->op->layer < 0)
         return function(device, task, 1, error);
     ht_status status = HT_OK;
+    if (engine->n_lanes > 1 && caps->n_lengths) { /* the cut may want any of them */
+        for (size_t i = 0; i < caps->n_lengths && !status; i++)
+            if (caps->lengths[i] > 1 && (size_t)caps->lengths[i] <= chunk)
+                status = function(device, task, (size_t)caps->lengths[i], error);
+        return status;
+    }
     for (size_t i = 0; i < options->n_prompts && !status; i++) {
         const size_t n = (size_t)options->prompts[i];
         if (n >= chunk)
@@ -159,7 +174,7 @@ static ht_status for_expected(const ht_engine *engine, const ht_engine_options *
 
 /* Other static lengths, in the background: shorter ones first, for most prompts are short. */
 static void warm_the_rest(const ht_engine *engine) {
-    const ht_plan *plan = &engine->plans[HT_PHASE_MANY];
+    const ht_plan *plan = &engine->lanes[0].plans[HT_PHASE_MANY]; /* with several lanes all are there */
     for (size_t k = 0;; k++) {
         bool any = false;
         for (size_t i = 0; i < plan->n_steps; i++) {
@@ -180,9 +195,11 @@ static void warm_the_rest(const ht_engine *engine) {
 static ht_status warm_plans(ht_engine *engine, const ht_engine_options *options, size_t *dropped, ht_error *first,
                             ht_error *error) {
     for (int settle = 0; settle < 2; settle++)
-        for (int phase = 0; phase < HT_PHASES; phase++)
-            for (size_t i = 0; i < engine->plans[phase].n_steps; i++) {
-                const ht_step *step = &engine->plans[phase].steps[i];
+        for (size_t p = 0; p < engine->n_lanes * HT_PHASES; p++) {
+            const int phase = (int)(p % HT_PHASES);
+            const ht_plan *plan = &engine->lanes[p / HT_PHASES].plans[phase];
+            for (size_t i = 0; i < plan->n_steps; i++) {
+                const ht_step *step = &plan->steps[i];
                 const int device = step->slices[0].device;
                 if (is_dropped(engine, device, step->op))
                     continue;
@@ -202,6 +219,7 @@ static ht_status warm_plans(ht_engine *engine, const ht_engine_options *options,
                 find_task(engine, device, step->op)->dropped = true;
                 ++*dropped;
             }
+        }
     return HT_OK;
 }
 
@@ -217,8 +235,8 @@ ht_status ht_engine_place(ht_engine *engine, const ht_engine_options *options, h
     size_t dropped = 0;
     ht_error first = {0};
     for (bool again = true; again && !status;) {
-        for (int phase = 0; phase < HT_PHASES && !status; phase++)
-            status = make_plan(engine, (ht_phase)phase, options, error);
+        for (size_t p = 0; p < engine->n_lanes * HT_PHASES && !status; p++)
+            status = make_plan(engine, &engine->lanes[p / HT_PHASES], (ht_phase)(p % HT_PHASES), options, error);
         const size_t before = dropped;
         if (!status)
             status = warm_plans(engine, options, &dropped, &first, error);
@@ -232,7 +250,7 @@ ht_status ht_engine_place(ht_engine *engine, const ht_engine_options *options, h
     if (dropped)
         ht_log(HT_LOG_WARN, "%zu operator%s given to another device: %s", dropped, dropped > 1 ? "s are" : " is",
                first.text);
-    if (!options->n_prompts)
+    if (!options->n_prompts && engine->n_lanes == 1)
         warm_the_rest(engine);
     for (size_t i = 0; i < engine->n_tasks; i++) {
         const ht_engine_task *task = &engine->tasks[i];
@@ -246,33 +264,27 @@ void ht_engine_unplace(ht_engine *engine) {
     for (size_t i = 0; i < engine->n_tasks; i++)
         release_task(engine, &engine->tasks[i]);
     free(engine->tasks);
-    for (int phase = 0; phase < HT_PHASES; phase++)
-        free(engine->plans[phase].steps);
+    for (size_t p = 0; p < engine->n_lanes * HT_PHASES; p++)
+        free(engine->lanes[p / HT_PHASES].plans[p % HT_PHASES].steps);
     free(engine->blocks);
 }
 
 bool ht_engine_uses(const ht_engine *engine, size_t device, bool cache_only) {
-    for (int phase = 0; phase < HT_PHASES; phase++)
-        for (size_t i = 0; i < engine->plans[phase].n_steps; i++) {
-            const ht_step *step = &engine->plans[phase].steps[i];
+    for (size_t p = 0; p < engine->n_lanes * HT_PHASES; p++) {
+        const ht_plan *plan = &engine->lanes[p / HT_PHASES].plans[p % HT_PHASES];
+        for (size_t i = 0; i < plan->n_steps; i++) {
+            const ht_step *step = &plan->steps[i];
             const bool cached = step->op->kind == HT_OP_ROPE || step->op->kind == HT_OP_ATTENTION;
             for (size_t s = 0; s < step->n_slices; s++)
                 if (step->slices[s].device == (int)device && (cached || !cache_only))
                     return true;
         }
+    }
     return false;
 }
 
-ht_status ht_engine_plan(const ht_engine *engine, int tokens, ht_plan_row **rows, size_t *n, ht_error *error) {
-    const ht_plan *plan = ht_engine_plan_for(engine, (size_t)tokens);
-    size_t count = 0;
-    for (size_t i = 0; i < plan->n_steps; i++)
-        count += plan->steps[i].n_slices;
-    ht_plan_row *list = calloc(count, sizeof *list);
-    if (!list)
-        return ht_fail(error, HT_ERROR_MEMORY, "no memory for a plan of %zu rows", count);
-    *rows = list;
-    *n = count;
+/* The devices' share of a plan, as rows for a person. */
+static void list_steps(const ht_engine *engine, const ht_plan *plan, size_t begin, size_t end, ht_plan_row **list) {
     for (size_t i = 0; i < plan->n_steps; i++)
         for (size_t s = 0; s < plan->steps[i].n_slices; s++) {
             const ht_op *op = plan->steps[i].op;
@@ -282,16 +294,43 @@ ht_status ht_engine_plan(const ht_engine *engine, int tokens, ht_plan_row **rows
             const ht_slice whole = whole_slice(op), *own = &slice->slice;
             const bool ffn = op->kind == HT_OP_FFN;
             const size_t cols = ffn ? ht_op_cols(&op->members[0]) : whole.reduction_end;
-            *list++ = (ht_plan_row){.op = op->name,
-                                    .device = caps->name,
-                                    .rows = whole.row_end,
-                                    .cols = cols,
-                                    .row_begin = own->row_begin,
-                                    .row_end = own->row_end,
-                                    .reduction_begin = own->reduction_begin,
-                                    .reduction_end = ffn ? cols : own->reduction_end,
-                                    .bytes = device->ops->task_bytes ? device->ops->task_bytes(slice->task) : 0,
-                                    .limit = caps->graph_bytes};
+            *(*list)++ = (ht_plan_row){.op = op->name,
+                                       .device = caps->name,
+                                       .rows = whole.row_end,
+                                       .cols = cols,
+                                       .row_begin = own->row_begin,
+                                       .row_end = own->row_end,
+                                       .reduction_begin = own->reduction_begin,
+                                       .reduction_end = ffn ? cols : own->reduction_end,
+                                       .token_begin = begin,
+                                       .token_end = end,
+                                       .bytes = device->ops->task_bytes ? device->ops->task_bytes(slice->task) : 0,
+                                       .limit = caps->graph_bytes};
         }
+}
+
+ht_status ht_engine_plan(const ht_engine *engine, int tokens, ht_plan_row **rows, size_t *n, ht_plan_times *times,
+                         ht_error *error) {
+    ht_cut cut;
+    const size_t pass = ht_min_size((size_t)tokens, (size_t)engine->info.chunk);
+    ht_engine_cut(engine, pass, 0, pass - 1, &cut);
+    size_t count = 0, begin = 0;
+    for (size_t l = 0; l < engine->n_lanes; l++) {
+        const ht_plan *plan = ht_lane_plan(&engine->lanes[l], cut.tokens[l]);
+        for (size_t i = 0; i < plan->n_steps && cut.tokens[l]; i++)
+            count += plan->steps[i].n_slices;
+    }
+    ht_plan_row *list = calloc(count, sizeof *list);
+    if (!list)
+        return ht_fail(error, HT_ERROR_MEMORY, "no memory for a plan of %zu rows", count);
+    *rows = list;
+    *n = count;
+    for (size_t l = 0; l < engine->n_lanes; l++) {
+        if (cut.tokens[l])
+            list_steps(engine, ht_lane_plan(&engine->lanes[l], cut.tokens[l]), begin, begin + cut.tokens[l], &list);
+        begin += cut.tokens[l];
+    }
+    if (times)
+        ht_engine_predict(engine, pass, &cut, times);
     return HT_OK;
 }

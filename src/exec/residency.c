@@ -39,18 +39,20 @@ static bool stays(const ht_plan *plan, size_t at, uint32_t what, int device) {
     return true;
 }
 
-/* The device that alone writes and reads a layer's cache, whichever plan runs: passes of both add to it. */
+/* The device that alone writes and reads a layer's cache, whichever plan runs: passes of all of them add to it. */
 static int cache_owner(const ht_engine *engine, int layer) {
     int owner = NOBODY;
-    for (size_t p = 0; p < HT_PHASES; p++)
-        for (size_t i = 0; i < engine->plans[p].n_steps; i++) {
-            const ht_step *step = &engine->plans[p].steps[i];
+    for (size_t p = 0; p < engine->n_lanes * HT_PHASES; p++) {
+        const ht_plan *plan = &engine->lanes[p / HT_PHASES].plans[p % HT_PHASES];
+        for (size_t i = 0; i < plan->n_steps; i++) {
+            const ht_step *step = &plan->steps[i];
             if (step->op->layer != layer || !((reads(step->op) | writes(step->op)) & HT_BIT_KV))
                 continue;
             if (only_device(step) == NOBODY || (owner != NOBODY && owner != only_device(step)))
                 return NOBODY;
             owner = only_device(step);
         }
+    }
     return owner;
 }
 
@@ -96,23 +98,30 @@ static void plan_transfers(ht_engine *engine, ht_plan *plan) {
     }
 }
 
-/* Steps that only wanted tokens need may be left to the other plan, and to fewer tokens: fine on devices that use the pool's own
- * pages, and where both plans name the same devices and the last layer's cache has one owner. */
-static bool may_split(const ht_engine *engine, int last_layer) {
-    const ht_plan *one = &engine->plans[HT_PHASE_ONE], *many = &engine->plans[HT_PHASE_MANY];
-    bool copies = false, same = one->n_steps == many->n_steps;
+/* Has any device of the lane memory of its own? */
+bool ht_lane_copies(const ht_engine *engine, const ht_lane *lane) {
     for (size_t d = 0; d < engine->n_devices; d++)
-        copies |= engine->devices[d]->ops->import != NULL;
-    for (size_t i = 0; i < one->n_steps && same; i++)
-        same = only_device(&one->steps[i]) != NOBODY && only_device(&one->steps[i]) == only_device(&many->steps[i]);
-    return (same || !copies) && cache_owner(engine, last_layer) != NOBODY;
+        if (lane->devices >> d & 1 && engine->devices[d]->ops->import &&
+            !engine->devices[d]->ops->caps(engine->devices[d])->unified_memory)
+            return true;
+    return false;
 }
 
-static void find_tails(ht_engine *engine) {
+/* Steps that only wanted tokens need may be left to the lane's other plan, and to fewer tokens: fine on devices that use
+ * the pool's own pages, and where both plans name the same devices and the last layer's cache has one owner. */
+static bool may_split(const ht_engine *engine, const ht_lane *lane) {
+    const ht_plan *one = &lane->plans[HT_PHASE_ONE], *many = &lane->plans[HT_PHASE_MANY];
+    bool same = one->n_steps == many->n_steps;
+    for (size_t i = 0; i < one->n_steps && same; i++)
+        same = only_device(&one->steps[i]) != NOBODY && only_device(&one->steps[i]) == only_device(&many->steps[i]);
+    return !ht_lane_copies(engine, lane) || (same && cache_owner(engine, engine->model->hparams.layers - 1) != NOBODY);
+}
+
+static void find_tails(const ht_engine *engine, ht_lane *lane) {
     const int last_layer = engine->model->hparams.layers - 1;
-    const bool split = may_split(engine, last_layer);
+    const bool split = may_split(engine, lane);
     for (size_t p = 0; p < HT_PHASES; p++) {
-        ht_plan *plan = &engine->plans[p];
+        ht_plan *plan = &lane->plans[p];
         plan->tail = 0;
         for (size_t i = 0; i < plan->n_steps && split; i++)
             if (plan->steps[i].op->kind == HT_OP_ATTENTION && plan->steps[i].op->layer == last_layer)
@@ -121,7 +130,9 @@ static void find_tails(ht_engine *engine) {
 }
 
 void ht_engine_plan_transfers(ht_engine *engine) {
-    find_tails(engine);
-    for (size_t p = 0; p < HT_PHASES; p++)
-        plan_transfers(engine, &engine->plans[p]);
+    for (size_t l = 0; l < engine->n_lanes; l++) {
+        find_tails(engine, &engine->lanes[l]);
+        for (size_t p = 0; p < HT_PHASES; p++)
+            plan_transfers(engine, &engine->lanes[l].plans[p]);
+    }
 }

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PIECE_TOKENS \
+    8 /* what one more piece costs: reading and unpacking the weights again takes about as long as these */
 #define MAX_LENGTHS 16
 #define MAX_LENGTH 65536
 
@@ -244,12 +246,34 @@ static size_t npu_task_bytes(const ht_task *task) {
     return (size_t)ht_npu_entry_bytes(task->entry);
 }
 
-/* The shortest length that holds `tokens`, else the longest there is. */
+/* The first of the pieces that `tokens` are best cut into: the shortest length that holds them all, or the longest that they
+ * fill and pieces for the rest, whichever computes less. *cost, in tokens: of all pieces. */
+static size_t choose_piece(const npu_device *d, size_t tokens, size_t *cost) {
+    size_t holds = 0, rest;
+    while (holds + 1 < d->caps.n_lengths && (size_t)d->lengths[holds] < tokens)
+        holds++;
+    const size_t length = (size_t)d->lengths[holds];
+    *cost = length + PIECE_TOKENS;
+    if (length == tokens || tokens == 0)
+        return holds;
+    if (length < tokens) { /* not even the longest */
+        choose_piece(d, tokens - length, &rest);
+        *cost += rest;
+        return holds;
+    }
+    if (holds == 0 || d->lengths[holds - 1] == 1)
+        return holds;
+    choose_piece(d, ht_max_size(tokens - (size_t)d->lengths[holds - 1], 2), &rest); /* not the graph for one token */
+    rest += (size_t)d->lengths[holds - 1] + PIECE_TOKENS;
+    if (rest >= *cost)
+        return holds;
+    *cost = rest;
+    return holds - 1;
+}
+
 static size_t choose_length(const npu_device *d, size_t tokens) {
-    size_t i = 0;
-    while (i + 1 < d->caps.n_lengths && (size_t)d->lengths[i] < tokens)
-        i++;
-    return i;
+    size_t cost;
+    return choose_piece(d, tokens, &cost);
 }
 
 static ht_status npu_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {

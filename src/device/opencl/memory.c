@@ -113,7 +113,7 @@ ht_status ht_cl_import(ht_device *device, void *host, size_t bytes, ht_error *er
         return status;
     ht_cl_region region = {host, bytes, NULL, d->mirrored};
     if (!region.mirrored && !share_pages(d, host, bytes, &region.memory))
-        region.mirrored = d->mirrored = true;
+        region.mirrored = d->mirrored = !(d->caps.unified_memory = false);
     if (region.mirrored && (status = ht_cl_buffer(d, bytes, CL_MEM_READ_WRITE, "pool", &region.memory, error)))
         return status;
     const size_t at = region_after(d, host);
@@ -257,14 +257,16 @@ static ht_status move_place(ht_cl_device *d, const ht_cl_place *p, size_t tokens
     return move(d, p->region, p->offset * 4, p->width * 4, tokens, p->stride * 4, to_device, error);
 }
 
-/* The cache rows of this submit's tokens, every head's. */
+/* The cache rows of this submit's tokens, every head's; to the device also those before that it has not seen. */
 static ht_status move_cache(ht_cl_device *d, const ht_task *task, const ht_cl_call *call, bool to_device,
                             ht_error *error) {
     if (!call->keys->mirrored)
         return HT_OK;
     const ht_kv_layer *kv = &call->binding->kv[task->op->layer];
-    const size_t row = (size_t)d->hparams.head_dim * kv_size(kv), at = call->binding->position * row;
-    const size_t width = call->tokens * row, heads = (size_t)d->hparams.kv_heads, pitch = kv->positions * row;
+    const size_t row = (size_t)d->hparams.head_dim * kv_size(kv), position = call->binding->position;
+    const size_t first = to_device ? ht_min_size(call->binding->cached, position) : position, at = first * row;
+    const size_t width = (position + call->tokens - first) * row, heads = (size_t)d->hparams.kv_heads,
+                 pitch = kv->positions * row;
     ht_status status = move(d, call->keys, call->keys_offset + at, width, heads, pitch, to_device, error);
     return status ? status : move(d, call->values, call->values_offset + at, width, heads, pitch, to_device, error);
 }

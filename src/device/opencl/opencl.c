@@ -335,6 +335,7 @@ static ht_status choose(ht_cl_device *d, const ht_device_options *options, doubl
     if (status == HT_OK)
         status = word_option(options, "memory", memories, &memory, error);
     d->mirrored = !info.unified_memory || memory == 1; /* without unified memory nothing can be shared */
+    d->caps.unified_memory = !d->mirrored;
     if (status == HT_OK && ht_device_option(options->options, "cpus", value, sizeof value))
         status = take_cores(d, value, f, error);
     d->forced_kernel = -1;

@@ -1,0 +1,40 @@
+"""Real models cut among lanes (strategy tensor): one device computes the first tokens of a pass, another the rest, within the
+bounds that hold for the CPU alone."""
+import os
+
+import pytest
+import test_golden as golden
+from test_golden import path # noqa: F401 (a fixture)
+
+pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two lanes need two cores")
+
+
+@pytest.fixture(params=["graphs", "cpu", "copied"])
+def lanes(request):
+    """Device names: a static-graph device before an OpenCL one, the CPU before it, the CPU before a GPU with memory of its own."""
+    gpu = request.getfixturevalue("gpu")
+    if request.param == "graphs":
+        return f"{gpu}:cpus=0,{request.getfixturevalue('npu')}:cpus=1"
+    return f"cpu:cpus=1,{gpu}:cpus=0" + (":memory=copied" if request.param == "copied" else "")
+
+
+def tensor(score):
+    return lambda *a, **k: score(*a, **k, more=("--strategy", "tensor"))
+
+
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+@pytest.mark.parametrize("chunk", [0, 64])
+def test_long_exact(score, path, name, lanes, chunk): # noqa: F811
+    golden.check_long_exact(tensor(score), path, name, lanes, chunk)
+
+
+@pytest.mark.parametrize("name", [golden.GEMMA3])
+def test_other_family(score, path, name, gpu): # noqa: F811
+    golden.check_long_exact(tensor(score), path, name, f"cpu:cpus=1,{gpu}:cpus=0", 0)
+
+
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+@pytest.mark.parametrize("lanes", ["cpu", "copied"], indirect=True)
+def test_last_token(score, command_json, path, name, lanes): # noqa: F811
+    """What generation uses: logits of the last token only, which the last lane alone carries through the last layer."""
+    golden.check_last_token(score, command_json, path, lanes, ("--strategy", "tensor"))
