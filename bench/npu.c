@@ -70,7 +70,7 @@ static void build_one(const ht_npu_config *config, const struct build_case *c, s
         ops[1] = (ht_op){.kind = HT_OP_GLU, .in = HT_SLOT_FFN, .out = HT_SLOT_ACT};
         ops[2] = matmul_op(c->type, "down", c->rows, c->features);
         ops[2].in = HT_SLOT_ACT;
-        slice = (ht_slice){0, c->features, 0, 0};
+        slice = (ht_slice){.row_end = c->features};
         weights = 3 * c->features * c->cols;
         if (!ht_op_ffn(ops, 3, &block))
             exit(1);

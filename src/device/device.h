@@ -22,10 +22,16 @@ typedef enum ht_device_kind { HT_DEVICE_CPU, HT_DEVICE_GPU, HT_DEVICE_NPU } ht_d
 /* Which part of an operator a task computes. Rows are output features of a MATMUL; the reduction range is a range of its
  * columns (a partial sum unless it is all of them; a bias belongs to the one that begins at 0). Rows of an FFN are features
  * of its hidden layer: what it gives is whole rows of the output, a partial sum unless it has all features. A slice of
- * another operator is whole: all zeros. Tokens are chosen at submit. */
+ * another operator is whole: all zeros. Tokens are chosen at submit.
+ *
+ * `of` not 0: rows are a share, parts [row_begin, row_end) of `of` equal ones. MATMUL: that share of each of its matrices'
+ * rows, at their own places in the output (of QKV with of = kv_heads: whole heads with their keys and values; of gate and up
+ * with of = feed_forward: features); each matrix must have a whole number of rows for one part. ROPE, ATTENTION: key-value
+ * heads and the query heads that use them, of = kv_heads. GLU: features, of = feed_forward. */
 typedef struct ht_slice {
     size_t row_begin, row_end;
     size_t reduction_begin, reduction_end;
+    size_t of;
 } ht_slice;
 
 /* Where one slot lies for one submit: token t's values start at data + t * stride (in elements of 4 bytes). The columns of
@@ -56,6 +62,12 @@ typedef struct ht_binding {
         cached; /* cache rows of earlier positions are on the device already: the others' results of position `cached` on
                     * are to be brought in, 0: all of them */
     ht_sync sync; /* for waits on other devices that the submit does itself */
+    /* NORM with aux: what is added is slot aux and these besides, in this order (partial sums of several devices). */
+    const ht_view *pieces;
+    size_t n_pieces; /* at most HT_MAX_PIECES */
+    /* Only this of the task's slice; NULL: all of it. For devices that say `divisible`, on tasks that are whole; refuses()
+     * says which slices those are. So a ratio moves from submit to submit, and weights are there once. */
+    const ht_slice *part;
     /* For devices with memory of their own; bit s is slot s, HT_BIT_KV the cache rows of these tokens. Zero is always right,
      * what is set saves transfers. */
     uint32_t resident; /* the newest values are this device's own: nothing to bring in */
@@ -64,6 +76,7 @@ typedef struct ht_binding {
     bool joined; /* somebody will wait for this very ticket: make that cheap */
 } ht_binding;
 #define HT_BIT_KV (1u << HT_SLOT_COUNT)
+#define HT_MAX_PIECES 3
 
 typedef struct ht_device_caps {
     ht_device_kind kind;
@@ -72,6 +85,7 @@ typedef struct ht_device_caps {
     bool unified_memory;
     bool emulated;       /* numbers count, times do not */
     bool runs_in_caller; /* submit computes before it returns: submit it last in a step */
+    bool divisible;      /* takes binding.part */
     bool many_only;      /* slow with one token: decode belongs elsewhere if another device takes the operator */
     const int *lengths;  /* static lengths, ascending; NULL: any length */
     size_t n_lengths;

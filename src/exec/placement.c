@@ -11,9 +11,9 @@
 
 static ht_slice whole_slice(const ht_op *op) {
     if (op->kind == HT_OP_MATMUL)
-        return (ht_slice){0, ht_op_rows(op), 0, ht_op_cols(op)};
+        return (ht_slice){.row_end = ht_op_rows(op), .reduction_end = ht_op_cols(op)};
     if (op->kind == HT_OP_FFN)
-        return (ht_slice){0, op->members[0].parts[0].rows, 0, 0};
+        return (ht_slice){.row_end = op->members[0].parts[0].rows};
     return (ht_slice){0};
 }
 

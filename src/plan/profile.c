@@ -70,7 +70,7 @@ static ht_status add_row(profiler *p, const ht_op *op, size_t tokens, const ht_t
 static ht_status profile_shape(profiler *p, size_t first, ht_error *error) {
     const ht_device_ops *ops = p->device->ops;
     const ht_op *op = &p->model->ops[first];
-    const ht_slice whole = {0, ht_op_rows(op), 0, ht_op_cols(op)};
+    const ht_slice whole = {.row_end = ht_op_rows(op), .reduction_end = ht_op_cols(op)};
     ht_task *tasks[MOST_TASKS];
     size_t n = 0, bytes = 0;
     ht_status status = HT_OK;

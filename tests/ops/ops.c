@@ -227,14 +227,16 @@ static void test_matmuls(bench *b) {
             if (i == 2)
                 op.bias[0] = bias;
             if (i == 0)
-                each_count(b, &op, (ht_slice){0, shapes[i].rows, 0, cols}, token_counts, n_counts, check_matmul);
+                each_count(b, &op, (ht_slice){.row_end = shapes[i].rows, .reduction_end = cols}, token_counts, n_counts,
+                           check_matmul);
             for (size_t n = 0; n < n_counts && i > 0; n++)
-                check_matmul(b, &op, (ht_slice){0, shapes[i].rows, 0, cols}, token_counts[n]);
+                check_matmul(b, &op, (ht_slice){.row_end = shapes[i].rows, .reduction_end = cols}, token_counts[n]);
             if (cols == 96)
-                check_matmul(b, &op, (ht_slice){3, 30, 32, 96}, 5);
+                check_matmul(b, &op,
+                             (ht_slice){.row_begin = 3, .row_end = 30, .reduction_begin = 32, .reduction_end = 96}, 5);
             if (i == 2) {
-                check_matmul(b, &op, (ht_slice){17, 90, 0, cols}, 5);
-                check_matmul(b, &op, (ht_slice){0, 100, 256, 512}, 13);
+                check_matmul(b, &op, (ht_slice){.row_begin = 17, .row_end = 90, .reduction_end = cols}, 5);
+                check_matmul(b, &op, (ht_slice){.row_end = 100, .reduction_begin = 256, .reduction_end = 512}, 13);
             }
             free((void *)(uintptr_t)op.parts[0].data);
         }
@@ -245,14 +247,14 @@ static void test_matmuls(bench *b) {
         op.parts[p] = make_matrix("part", kinds[p], 40 + 8 * (size_t)p, 512);
     op.bias[1] = bias;
     for (size_t n = 0; n < n_counts; n++)
-        check_matmul(b, &op, (ht_slice){10, 130, 0, 512}, token_counts[n]);
+        check_matmul(b, &op, (ht_slice){.row_begin = 10, .row_end = 130, .reduction_end = 512}, token_counts[n]);
     for (int p = 0; p < 3; p++)
         free((void *)(uintptr_t)op.parts[p].data);
     for (size_t k = 9; k < HT_COUNT(block_types); k++) {
         ht_op odd = {.kind = HT_OP_MATMUL, .name = "odd", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
         odd.parts[0] = make_matrix("odd", k, 37, 50);
-        check_matmul(b, &odd, (ht_slice){0, 37, 0, 50}, 1);
-        check_matmul(b, &odd, (ht_slice){0, 37, 0, 50}, 13);
+        check_matmul(b, &odd, (ht_slice){.row_end = 37, .reduction_end = 50}, 1);
+        check_matmul(b, &odd, (ht_slice){.row_end = 37, .reduction_end = 50}, 13);
         free((void *)(uintptr_t)odd.parts[0].data);
     }
 }
@@ -335,9 +337,9 @@ static void test_ffn(bench *b) {
         members[2].parts[0] = make_matrix("down", kinds[k][2], 70, 512);
         ht_op op;
         assert_true(ht_op_ffn(members, 3, &op));
-        each_count(b, &op, (ht_slice){0, 512, 0, 0}, token_counts, k < 2 ? HT_COUNT(token_counts) : 1, check_ffn);
-        check_ffn(b, &op, (ht_slice){0, 192, 0, 0}, 31); /* shares: partial sums of all rows */
-        check_ffn(b, &op, (ht_slice){192, 512, 0, 0}, 31);
+        each_count(b, &op, (ht_slice){.row_end = 512}, token_counts, k < 2 ? HT_COUNT(token_counts) : 1, check_ffn);
+        check_ffn(b, &op, (ht_slice){.row_end = 192}, 31); /* shares: partial sums of all rows */
+        check_ffn(b, &op, (ht_slice){.row_begin = 192, .row_end = 512}, 31);
         for (int p = 0; p < 3; p++)
             free((void *)(uintptr_t)members[p / 2 * 2].parts[p % 2].data);
     }

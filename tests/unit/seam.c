@@ -410,17 +410,18 @@ static void test_refusals(void **state) {
         if (!device)
             continue;
         ht_op op = layers[0].op;
-        expect_refusal(device, &op, (ht_slice){0, 0, 0, COLS});
-        expect_refusal(device, &op, (ht_slice){0, ROWS + 1, 0, COLS});
-        expect_refusal(device, &op, (ht_slice){0, ROWS, 0, COLS - 16}); /* in the middle of a group */
-        if (strncmp(specs[i], "openvino", 8) == 0) {                    /* matrix multiplications only */
+        expect_refusal(device, &op, (ht_slice){.reduction_end = COLS});
+        expect_refusal(device, &op, (ht_slice){.row_end = ROWS + 1, .reduction_end = COLS});
+        expect_refusal(device, &op,
+                       (ht_slice){.row_end = ROWS, .reduction_end = COLS - 16}); /* in the middle of a group */
+        if (strncmp(specs[i], "openvino", 8) == 0) {                             /* matrix multiplications only */
             op.kind = HT_OP_GLU;
             expect_refusal(device, &op, (ht_slice){0});
             op.kind = HT_OP_MATMUL;
         }
-        assert_null(
-            device->ops->refuses(device, &op, &(ht_slice){0, SPLIT, 0, COLS})); /* its rows are of another part */
-        if (device->ops->import) {                                              /* memory that was never imported */
+        assert_null(device->ops->refuses(
+            device, &op, &(ht_slice){.row_end = SPLIT, .reduction_end = COLS})); /* its rows are of another part */
+        if (device->ops->import) {                                               /* memory that was never imported */
             ht_task *task = prepare(device, &layers[0].op, 0, 64);
             float strange[COLS] = {0};
             ht_view views[HT_SLOT_COUNT];

@@ -131,7 +131,7 @@ static size_t embed_run(const ht_cl_device *d) {
 
 static ht_status embed_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
     /* segments as a MATMUL over all rows and columns has them: a tied head shares their buffers */
-    task->slice = (ht_slice){0, task->op->parts[0].rows, 0, task->op->parts[0].cols};
+    task->slice = (ht_slice){.row_end = task->op->parts[0].rows, .reduction_end = task->op->parts[0].cols};
     ht_status status = ht_cl_matmul_segments(d, task, error);
     if (status != HT_OK)
         return status;
