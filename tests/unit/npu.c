@@ -119,7 +119,7 @@ static const ht_npu_runtime runtime = {fake_list, fake_open, fake_close, fake_co
 
 static ht_op op = {
     .kind = HT_OP_MATMUL, .name = "blk.3.attn_qkv", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
-static const ht_slice whole = {0, ROWS, 0, COLS};
+static const ht_slice whole = {.row_end = ROWS, .reduction_end = COLS};
 static float x[TOKENS * COLS], y[TOKENS * ROWS];
 static char log_text[2048];
 

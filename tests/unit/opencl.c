@@ -238,7 +238,7 @@ static ht_op matmul = {.kind = HT_OP_MATMUL,
                        .aux = HT_SLOT_NONE,
                        .out = HT_SLOT_FFN,
                        .n_parts = 1};
-static const ht_slice whole = {0, ROWS, 0, COLS};
+static const ht_slice whole = {.row_end = ROWS, .reduction_end = COLS};
 static float *x, *y; /* [TOKENS][STRIDE] each, in pages of their own */
 
 static void make_numbers(void) {
