@@ -27,12 +27,14 @@ typedef struct cpu_device {
     size_t acts_bytes;
     float *scratch; /* [threads][scratch_floats] */
     size_t scratch_floats;
+    size_t aside; /* where in a thread's scratch a strip of max_tokens tokens is kept that is not wholly wanted */
     ht_ticket last;
 } cpu_device;
 
 struct ht_task {
     const ht_op *op;
-    ht_slice slice;
+    ht_slice slice; /* spelt out */
+    bool whole;     /* can be divided at submit */
     size_t n_parts;
     ht_packed parts[HT_MAX_PARTS];  /* those with rows in the slice */
     size_t first_row[HT_MAX_PARTS]; /* of the operator, where parts[i] begins */
@@ -109,7 +111,7 @@ static void processor_name(char *out, size_t capacity) {
 }
 
 static void describe(ht_device_caps *caps, const ht_cpu_kernels *kernels) {
-    *caps = (ht_device_caps){.kind = HT_DEVICE_CPU, .unified_memory = true, .runs_in_caller = true};
+    *caps = (ht_device_caps){.kind = HT_DEVICE_CPU, .unified_memory = true, .runs_in_caller = true, .divisible = true};
     snprintf(caps->name, sizeof caps->name, "cpu");
     snprintf(caps->runtime, sizeof caps->runtime, "hetero %s", kernels->name);
     snprintf(caps->dtypes, sizeof caps->dtypes, "int4,int6,int8,f16,bf16,f32");
@@ -187,9 +189,10 @@ static ht_status cpu_open(const ht_device_options *options, ht_device **device, 
     if (!status) {
         const ht_hparams *h = &cpu->hparams;
         size_t group = h->kv_heads ? (size_t)(h->heads / h->kv_heads) : 1;
-        size_t floats = ht_max_size(cpu->kernels->strip_scratch(cpu->max_tokens),
+        cpu->aside = ht_round_up(cpu->kernels->strip_scratch(cpu->max_tokens), 16);
+        size_t floats = ht_max_size(cpu->aside + cpu->max_tokens * HT_STRIP,
                                     cpu->kernels->attention_scratch((size_t)h->head_dim, group, ATTENTION_TOKENS));
-        cpu->scratch_floats = ht_round_up(floats, 1024);
+        cpu->scratch_floats = ht_round_up(ht_max_size(floats, (size_t)h->embedding), 1024);
         cpu->scratch = ht_pages_alloc((size_t)cpu->threads * cpu->scratch_floats * sizeof(float));
         if (!cpu->scratch)
             status = ht_fail(error, HT_ERROR_MEMORY, "cpu: no memory for scratch");
@@ -202,19 +205,95 @@ static ht_status cpu_open(const ht_device_options *options, ht_device **device, 
     return HT_OK;
 }
 
-/* ---- preparing ---------------------------------------------------------------------------------------------------------------- */
+/* ---- slices ------------------------------------------------------------------------------------------------------------------- */
 
-static const char *cpu_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice) {
+/* Columns of a MATMUL that are packed together: a range begins with one, and ends with one or with the matrix. */
+static size_t reduction_grain(const ht_op *op) {
+    size_t grain = HT_STEP;
+    for (int i = 0; i < op->n_parts; i++)
+        if (ht_forms[ht_form_of(&op->parts[i])].super)
+            grain = 256;
+    return grain;
+}
+
+static const char *refuse_share(const ht_hparams *h, const ht_op *op, const ht_slice *s) {
+    if (s->row_begin >= s->row_end || s->row_end > s->of)
+        return "the share is empty or more than all";
+    switch (op->kind) {
+    case HT_OP_MATMUL:
+        for (int i = 0; i < op->n_parts; i++)
+            if (op->parts[i].rows % s->of)
+                return "a matrix's rows are not whole parts of the share";
+        return NULL;
+    case HT_OP_ROPE:
+    case HT_OP_ATTENTION:
+        return s->of == (size_t)h->kv_heads ? NULL : "shares are of key-value heads";
+    case HT_OP_GLU:
+        return s->of == (size_t)h->feed_forward ? NULL : "shares are of the hidden layer's features";
+    default:
+        return "this operator is not divided";
+    }
+}
+
+/* Rows may begin and end anywhere; beginning inside a strip costs the strip twice, once here and once where it is shared. */
+static const char *cpu_refuses(const ht_device *device, const ht_op *op, const ht_slice *s) {
     if (op->kind >= HT_OP_KINDS || op->kind == HT_OP_FFN)
         return "unknown operator";
-    if (slice->reduction_end && op->kind == HT_OP_MATMUL) {
-        const size_t grain = ht_forms[ht_form_of(&op->parts[0])].super ? 256 : HT_STEP;
-        if (slice->reduction_begin % grain ||
-            (slice->reduction_end != op->parts[0].cols && slice->reduction_end % grain))
-            return "the reduction range does not end on whole groups";
+    if (s->of) {
+        const char *why = refuse_share(&((const cpu_device *)device)->hparams, op, s);
+        if (why)
+            return why;
     }
+    if (op->kind != HT_OP_MATMUL)
+        return s->reduction_begin || s->reduction_end || (!s->of && (s->row_begin || s->row_end))
+                   ? "ranges of rows or columns are for matrix multiplications"
+                   : NULL;
+    if (!s->of && (s->row_begin || s->row_end) && (s->row_begin >= s->row_end || s->row_end > ht_op_rows(op)))
+        return "the slice's rows are not in the matrix";
+    if (!s->reduction_begin && !s->reduction_end)
+        return NULL;
+    const size_t cols = ht_op_cols(op), grain = reduction_grain(op);
+    if (s->reduction_begin >= s->reduction_end || s->reduction_end > cols)
+        return "the slice's columns are not in the matrix";
+    if (s->reduction_begin % grain || (s->reduction_end != cols && s->reduction_end % grain))
+        return "the reduction range does not end on whole groups";
     return NULL;
 }
+
+/* Zeros that stand for all rows or columns as what they stand for, and a share that is all as none. */
+static ht_slice spell_out(const ht_op *op, const ht_slice *slice) {
+    ht_slice s = *slice;
+    if (s.of && s.row_begin == 0 && s.row_end == s.of)
+        s.row_end = s.of = 0;
+    if (op->kind != HT_OP_MATMUL)
+        return s;
+    if (!s.row_end)
+        s.row_end = ht_op_rows(op);
+    if (!s.reduction_end)
+        s.reduction_end = ht_op_cols(op);
+    return s;
+}
+
+static bool is_whole(const ht_op *op, const ht_slice *s) { /* spelt out */
+    if (s->of)
+        return false;
+    return op->kind != HT_OP_MATMUL || (s->row_begin == 0 && s->row_end == ht_op_rows(op) && s->reduction_begin == 0 &&
+                                        s->reduction_end == ht_op_cols(op));
+}
+
+/* Of the matrix whose `rows` rows begin at row `base` of the operator, the slice has rows [*begin, *end). False: none. */
+static bool rows_of_matrix(const ht_slice *s, size_t base, size_t rows, size_t *begin, size_t *end) {
+    if (s->of) {
+        *begin = s->row_begin * (rows / s->of);
+        *end = s->row_end * (rows / s->of);
+    } else {
+        *begin = s->row_begin - ht_min_size(s->row_begin, base);
+        *end = ht_min_size(s->row_end - ht_min_size(s->row_end, base), rows);
+    }
+    return *begin < *end;
+}
+
+/* ---- preparing ---------------------------------------------------------------------------------------------------------------- */
 
 typedef struct pack_job {
     const ht_matrix *matrix;
@@ -275,32 +354,36 @@ static void cpu_release(ht_device *device, ht_task *task) {
     free(task);
 }
 
+static ht_status pack_parts(cpu_device *cpu, ht_task *task, ht_error *error) {
+    const ht_op *op = task->op;
+    const ht_slice *s = &task->slice;
+    ht_status status = reserve_acts(cpu, s->reduction_end - s->reduction_begin, error);
+    size_t base = 0, begin, end;
+    for (int i = 0; i < op->n_parts && !status; base += op->parts[i++].rows) {
+        if (!rows_of_matrix(s, base, op->parts[i].rows, &begin, &end))
+            continue;
+        status = pack_part(cpu, op, i, begin, end, s, &task->parts[task->n_parts], error);
+        if (!status)
+            task->first_row[task->n_parts++] = base + begin;
+    }
+    return status;
+}
+
 static ht_status cpu_prepare(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **out,
                              ht_error *error) {
     cpu_device *cpu = (cpu_device *)device;
+    const char *why = cpu_refuses(device, op, slice);
+    if (why)
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "cpu: %s: %s", op->name, why);
     ht_task *task;
     ht_status status = ht_alloc((void **)&task, 1, sizeof *task, op->name, error);
     if (status)
         return status;
     task->op = op;
-    task->slice = *slice;
-    if (op->kind == HT_OP_MATMUL) {
-        ht_slice *s = &task->slice;
-        if (!s->row_end)
-            s->row_end = ht_op_rows(op);
-        if (!s->reduction_end)
-            s->reduction_end = ht_op_cols(op);
-        status = reserve_acts(cpu, s->reduction_end - s->reduction_begin, error);
-        size_t base = 0;
-        for (int i = 0; i < op->n_parts && !status; base += op->parts[i++].rows) {
-            size_t begin = ht_max_size(s->row_begin, base), end = ht_min_size(s->row_end, base + op->parts[i].rows);
-            if (begin >= end)
-                continue;
-            status = pack_part(cpu, op, i, begin - base, end - base, s, &task->parts[task->n_parts], error);
-            if (!status)
-                task->first_row[task->n_parts++] = begin;
-        }
-    }
+    task->slice = spell_out(op, slice);
+    task->whole = is_whole(op, &task->slice);
+    if (op->kind == HT_OP_MATMUL)
+        status = pack_parts(cpu, task, error);
     if (status) {
         cpu_release(device, task);
         return status;
@@ -318,10 +401,19 @@ static size_t cpu_task_bytes(const ht_task *task) {
 
 /* ---- running ---------------------------------------------------------------------------------------------------------------------- */
 
+typedef struct part_view { /* what one submit computes of a packed part */
+    ht_packed packed;      /* from the strip on that has its first row, up to its last row; its columns only */
+    size_t skip;           /* rows of the first strip that are not its own */
+    size_t first_row;      /* of the operator, where the first strip begins */
+} part_view;
+
 typedef struct run_job { /* one submit, as the pool's items see it */
     cpu_device *cpu;
     const ht_task *task;
     const ht_binding *binding;
+    ht_slice slice; /* the task's, or the part of it that the binding chose; spelt out */
+    size_t n_views; /* MATMUL */
+    part_view views[HT_MAX_PARTS];
     bool floats, codes; /* MATMUL: which activations to make */
     size_t block;       /* tokens of an item, where items are token blocks */
 } run_job;
@@ -333,10 +425,16 @@ static float *thread_scratch(const cpu_device *cpu, int thread) {
     return cpu->scratch + (size_t)thread * cpu->scratch_floats;
 }
 
+/* Of `all` heads or features the range that a share has. */
+static void share_range(const ht_slice *s, size_t all, size_t *begin, size_t *end) {
+    *begin = s->of ? s->row_begin : 0;
+    *end = s->of ? s->row_end : all;
+}
+
 static void acts_item(void *context, size_t item, int thread) {
     const run_job *job = context;
     const cpu_device *cpu = job->cpu;
-    const ht_slice *s = &job->task->slice;
+    const ht_slice *s = &job->slice;
     const float *x = slot_row(job->binding, job->task->op->in, 0) + s->reduction_begin;
     const size_t stride = job->binding->slots[job->task->op->in].stride, tokens = job->binding->tokens;
     const size_t cols = s->reduction_end - s->reduction_begin, tile = cpu->kernels->tile, first = item * tile;
@@ -356,14 +454,14 @@ static void lay_out_acts(run_job *job) {
     cpu_device *cpu = job->cpu;
     ht_acts *a = &cpu->acts;
     const size_t tokens = job->binding->tokens,
-                 cols = ht_round_up(job->task->slice.reduction_end - job->task->slice.reduction_begin, HT_STEP);
+                 cols = ht_round_up(job->slice.reduction_end - job->slice.reduction_begin, HT_STEP);
     const size_t steps = cols / HT_STEP;
     uint8_t *at = cpu->acts_pages;
     *a = (ht_acts){.tokens = tokens, .cols = cols};
     job->codes = job->floats = false;
     bool sums[HT_SUMS_COUNT] = {false};
-    for (size_t i = 0; i < job->task->n_parts; i++) {
-        const ht_pack_form form = job->task->parts[i].form;
+    for (size_t i = 0; i < job->n_views; i++) {
+        const ht_pack_form form = job->views[i].packed.form;
         if (cpu->precision == HT_PRECISION_EXACT || !ht_forms[form].bits) {
             job->floats = true;
             continue;
@@ -384,26 +482,60 @@ static void lay_out_acts(run_job *job) {
     }
 }
 
+/* Rows [begin, end) and the columns of a slice, of a packed part that has all columns. Strips and steps (eight of them
+ * where they share a head) follow each other, so that a range of them is a packed part too. */
+static part_view view_of(ht_packed p, size_t first_row, size_t begin, size_t end, const ht_slice *s) {
+    const ht_form_traits t = ht_forms[p.form];
+    const size_t strip = begin / HT_STRIP, steps = s->reduction_begin / HT_STEP;
+    p.data += strip * p.strip_bytes + steps * (size_t)t.step_bytes + (t.super ? steps / 8 * (size_t)t.head_bytes : 0);
+    p.rows = end - strip * HT_STRIP;
+    p.strips = (p.rows + HT_STRIP - 1) / HT_STRIP;
+    p.cols = ht_round_up(s->reduction_end - s->reduction_begin, HT_STEP);
+    p.bias = p.bias && s->reduction_begin == 0 ? p.bias + strip * HT_STRIP : NULL;
+    return (part_view){.packed = p, .skip = begin % HT_STRIP, .first_row = first_row + strip * HT_STRIP};
+}
+
+static void view_parts(run_job *job) {
+    const ht_task *task = job->task;
+    for (size_t i = 0; i < task->n_parts; i++) {
+        const ht_packed *p = &task->parts[i];
+        size_t begin, end;
+        if (!job->binding->part)
+            job->views[job->n_views++] = (part_view){.packed = *p, .first_row = task->first_row[i]};
+        else if (rows_of_matrix(&job->slice, task->first_row[i], p->rows, &begin, &end))
+            job->views[job->n_views++] = view_of(*p, task->first_row[i], begin, end, &job->slice);
+    }
+}
+
 static void matmul_item(void *context, size_t item, int thread) {
     const run_job *job = context;
     const cpu_device *cpu = job->cpu;
-    const ht_task *task = job->task;
-    size_t part = 0;
-    while (item >= task->parts[part].strips)
-        item -= task->parts[part++].strips;
-    const ht_packed *p = &task->parts[part];
-    float *y = slot_row(job->binding, task->op->out, 0) + task->first_row[part];
+    const part_view *view = job->views;
+    while (item >= view->packed.strips)
+        item -= view++->packed.strips;
+    const ht_packed *p = &view->packed;
+    const size_t stride = job->binding->slots[job->task->op->out].stride, skip = view->skip;
+    float *y = slot_row(job->binding, job->task->op->out, 0) + view->first_row, *scratch = thread_scratch(cpu, thread);
     const bool exact = cpu->precision == HT_PRECISION_EXACT || !ht_forms[p->form].bits;
-    (exact ? cpu->kernels->strip_exact : cpu->kernels->strip_fast)(
-        p, item, &cpu->acts, y, job->binding->slots[task->op->out].stride, thread_scratch(cpu, thread));
+    void (*const strip)(const ht_packed *, size_t, const ht_acts *, float *, size_t, float *) =
+        exact ? cpu->kernels->strip_exact : cpu->kernels->strip_fast;
+    if (item > 0 || skip == 0) {
+        strip(p, item, &cpu->acts, y, stride, scratch);
+        return;
+    }
+    float *aside = scratch + cpu->aside; /* its first rows are somebody else's to write */
+    strip(p, item, &cpu->acts, aside, HT_STRIP, scratch);
+    for (size_t t = 0; t < job->binding->tokens; t++)
+        memcpy(y + t * stride + skip, aside + t * HT_STRIP + skip, (ht_min_size(p->rows, HT_STRIP) - skip) * sizeof *y);
 }
 
 static void run_matmul(run_job *job) {
     cpu_device *cpu = job->cpu;
     const size_t tokens = job->binding->tokens, tile = cpu->kernels->tile;
+    view_parts(job);
     size_t strips = 0;
-    for (size_t i = 0; i < job->task->n_parts; i++)
-        strips += job->task->parts[i].strips;
+    for (size_t i = 0; i < job->n_views; i++)
+        strips += job->views[i].packed.strips;
     lay_out_acts(job);
     const size_t tiles = (tokens + tile - 1) / tile;
     ht_pool_run(cpu->pool, acts_item, job, tiles, 1);
@@ -427,8 +559,19 @@ static void norm_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
     const ht_binding *b = job->binding;
-    job->cpu->kernels->norm(slot_row(b, op->in, t), op->aux == HT_SLOT_NONE ? NULL : slot_row(b, op->aux, t),
-                            op->post_norm, op->weight, op->eps, (size_t)job->cpu->hparams.embedding,
+    const size_t n = (size_t)job->cpu->hparams.embedding;
+    const float *delta = op->aux == HT_SLOT_NONE ? NULL : slot_row(b, op->aux, t);
+    if (delta && b->n_pieces) {
+        float *sum = thread_scratch(job->cpu, thread);
+        memcpy(sum, delta, n * sizeof *sum);
+        for (size_t k = 0; k < b->n_pieces; k++) {
+            const float *piece = (const float *)b->pieces[k].data + t * b->pieces[k].stride;
+            for (size_t i = 0; i < n; i++)
+                sum[i] += piece[i];
+        }
+        delta = sum;
+    }
+    job->cpu->kernels->norm(slot_row(b, op->in, t), delta, op->post_norm, op->weight, op->eps, n,
                             slot_row(b, op->out, t));
 }
 
@@ -436,8 +579,10 @@ static void glu_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
     const size_t n = (size_t)job->cpu->hparams.feed_forward;
-    const float *gate = slot_row(job->binding, op->in, t);
-    job->cpu->kernels->glu(op->activation, gate, gate + n, n, slot_row(job->binding, op->out, t));
+    size_t begin, end;
+    share_range(&job->slice, n, &begin, &end);
+    const float *gate = slot_row(job->binding, op->in, t) + begin;
+    job->cpu->kernels->glu(op->activation, gate, gate + n, end - begin, slot_row(job->binding, op->out, t) + begin);
 }
 
 /* Blocks of ids each find their largest by plain loops that the compiler turns into vectors; a NaN is never larger. */
@@ -467,19 +612,24 @@ static void rope_item(void *context, size_t t, int thread) {
     const ht_op *op = job->task->op;
     const ht_hparams *h = &job->cpu->hparams;
     const ht_kv_layer *kv = &job->binding->kv[op->layer];
-    const size_t dim = (size_t)h->head_dim, position = job->binding->position + t;
+    const size_t dim = (size_t)h->head_dim, position = job->binding->position + t, heads = (size_t)h->heads,
+                 kv_heads = (size_t)h->kv_heads, group = heads / kv_heads;
     const float *table = op->rope + position * dim;
     float *qkv = slot_row(job->binding, op->in, t);
-    for (int i = 0; i < h->heads + h->kv_heads; i++) {
-        float *head = qkv + (size_t)i * dim;
-        const float *weight = i < h->heads ? op->q_norm : op->k_norm;
+    size_t begin, end; /* key-value heads */
+    share_range(&job->slice, kv_heads, &begin, &end);
+    for (size_t i = begin * group; i < heads + end; i++) {
+        if (i == end * group)
+            i = heads + begin; /* from its last query head to its first key */
+        float *head = qkv + i * dim;
+        const float *weight = i < heads ? op->q_norm : op->k_norm;
         if (weight)
             job->cpu->kernels->norm(head, NULL, NULL, weight, op->eps, dim, head);
         job->cpu->kernels->rope(head, table, (size_t)op->rope_dim, op->rope_halves);
     }
-    for (int i = 0; i < h->kv_heads; i++) {
-        const size_t at = ((size_t)i * kv->positions + position) * dim;
-        const float *key = qkv + (size_t)(h->heads + i) * dim, *value = key + (size_t)h->kv_heads * dim;
+    for (size_t i = begin; i < end; i++) {
+        const size_t at = (i * kv->positions + position) * dim;
+        const float *key = qkv + (heads + i) * dim, *value = key + kv_heads * dim;
         if (kv->type == HT_KV_F32) {
             memcpy((float *)kv->keys + at, key, dim * sizeof *key);
             memcpy((float *)kv->values + at, value, dim * sizeof *value);
@@ -500,10 +650,12 @@ static void attention_item(void *context, size_t item, int thread) {
     const size_t dim = (size_t)h->head_dim, group = (size_t)(h->heads / h->kv_heads);
     const size_t kv_size = kv->type == HT_KV_F32 ? sizeof(float) : sizeof(uint16_t);
     const bool few = job->block == 0;
+    size_t begin, end; /* key-value heads */
+    share_range(&job->slice, (size_t)h->kv_heads, &begin, &end);
     const size_t blocks = few ? 1 : (b->tokens + job->block - 1) / job->block;
     /* the last blocks see the most keys: hand them out first */
     const size_t first = few ? 0 : (blocks - 1 - item % blocks) * job->block;
-    const size_t kv_head = few ? item / group : item / blocks, head = few ? item : kv_head * group;
+    const size_t kv_head = begin + item / (few ? group : blocks), head = kv_head * group + (few ? item % group : 0);
     ht_attention_job a = {.queries = slot_row(b, op->in, first) + head * dim,
                           .query_stride = b->slots[op->in].stride,
                           .out = slot_row(b, op->out, first) + head * dim,
@@ -525,13 +677,32 @@ static void run_attention(run_job *job) {
     const ht_hparams *h = &job->cpu->hparams;
     const size_t tokens = job->binding->tokens;
     job->block = tokens < 4 ? 0 : ht_min_size(ATTENTION_TOKENS, ht_round_up(tokens, job->cpu->kernels->tile));
-    size_t items = job->block ? (size_t)h->kv_heads * ((tokens + job->block - 1) / job->block) : (size_t)h->heads;
-    ht_pool_run(job->cpu->pool, attention_item, job, items, 1);
+    size_t begin, end; /* key-value heads */
+    share_range(&job->slice, (size_t)h->kv_heads, &begin, &end);
+    const size_t each = job->block ? (tokens + job->block - 1) / job->block : (size_t)(h->heads / h->kv_heads);
+    ht_pool_run(job->cpu->pool, attention_item, job, (end - begin) * each, 1);
 }
 
 /* Cheap operators of a token or two are not worth waking anybody. */
 static size_t token_grain(size_t tokens) {
     return tokens < 8 ? tokens : 4;
+}
+
+/* What of the task this submit is to compute. */
+static ht_status choose_slice(run_job *job, ht_error *error) {
+    const ht_op *op = job->task->op;
+    const ht_binding *b = job->binding;
+    job->slice = job->task->slice;
+    if (b->n_pieces > HT_MAX_PIECES)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: %s: %zu pieces to add", op->name, b->n_pieces);
+    if (!b->part)
+        return HT_OK;
+    const char *why =
+        job->task->whole ? cpu_refuses(&job->cpu->base, op, b->part) : "it was prepared as a slice, and is not divided";
+    if (why)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: part of %s: %s", op->name, why);
+    job->slice = spell_out(op, b->part);
+    return HT_OK;
 }
 
 static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
@@ -545,10 +716,12 @@ static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *
     if (binding->tokens > cpu->max_tokens)
         return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: %zu tokens at once, opened for %zu", binding->tokens,
                        cpu->max_tokens);
-    ht_status status = ht_wait_all(device, after, n_after, binding->sync, error);
+    run_job job = {.cpu = cpu, .task = task, .binding = binding};
+    ht_status status = choose_slice(&job, error);
+    if (!status)
+        status = ht_wait_all(device, after, n_after, binding->sync, error);
     if (status)
         return status;
-    run_job job = {.cpu = cpu, .task = task, .binding = binding};
     ht_pool_yield(cpu->pool, binding->yields);
     switch (task->op->kind) {
     case HT_OP_MATMUL:
