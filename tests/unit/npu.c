@@ -246,6 +246,98 @@ static void test_any_count(void **state) {
     close_all(d, task);
 }
 
+/* ---- shares --------------------------------------------------------------------------------------------------------------- */
+
+/* Queries, keys and values of four heads, all in one form. */
+static ht_op fused_op(void) {
+    ht_op fused = {
+        .kind = HT_OP_MATMUL, .name = "blk.5.attn_qkv", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 3};
+    static const size_t rows[] = {64, 16, 16};
+    static const char *const names[] = {"q", "k", "v"};
+    for (int i = 0; i < 3; i++)
+        fused.parts[i] = (ht_matrix){.name = names[i], .type = ht_type_by_name("Q4_0"), .rows = rows[i], .cols = COLS};
+    return fused;
+}
+
+/* Rows that are apart in the slot are together in the graph, and come to their places whatever the length and the room. */
+static void test_share(void **state) {
+    const ht_op fused = fused_op();
+    const ht_slice share = {.row_begin = 1, .row_end = 3, .reduction_end = COLS, .of = 4};
+    ht_device *d = open_with("", 0, NULL);
+    ht_task *task = NULL;
+    ht_error error = {0};
+    assert_null(d->ops->refuses(d, &fused, &share));
+    check(d->ops->prepare(d, &fused, &share, &task, &error), &error);
+    static const size_t counts[] = {1, 2, 33, 64};
+    for (size_t i = 0; i < 2 * HT_COUNT(counts); i++) {
+        const size_t tokens = counts[i / 2], room = i % 2 ? TOKENS : tokens;
+        const ht_view slots[HT_SLOT_COUNT] = {[HT_SLOT_NORMED] = {x, COLS}, [HT_SLOT_QKV] = {y, ROWS}};
+        const ht_binding binding = {.slots = slots, .tokens = tokens, .room = room};
+        ht_ticket ticket;
+        for (size_t k = 0; k < TOKENS * ROWS; k++)
+            y[k] = 12345;
+        check(d->ops->submit(d, task, &binding, NULL, 0, &ticket, &error), &error);
+        float w[COLS];
+        for (size_t r = 0; r < ROWS; r++) {
+            size_t local;
+            const ht_matrix *m = &fused.parts[ht_op_part(&fused, r, &local)];
+            const bool mine = local * 4 >= m->rows && local * 4 < 3 * m->rows;
+            ht_matrix_floats(m, local, 1, w);
+            for (size_t t = 0; t < tokens; t++) {
+                double sum = 0;
+                for (size_t c = 0; c < COLS; c++)
+                    sum += (double)w[c] * (double)x[t * COLS + c];
+                assert_true(fabs((double)y[t * ROWS + r] - (mine ? sum : 12345)) <=
+                            (mine ? 1e-6 * (1 + fabs(sum)) : 0));
+            }
+        }
+        for (size_t k = tokens * ROWS; k < TOKENS * ROWS; k++)
+            assert_true(y[k] == 12345); /* padding is nobody's result */
+    }
+    const ht_binding part = {.tokens = 1, .part = &share};
+    ht_ticket ticket;
+    fails(d->ops->submit(d, task, &part, NULL, 0, &ticket, &error), HT_ERROR_ARGUMENT, &error, "blk.5.attn_qkv");
+    close_all(d, task);
+}
+
+static char *key_of(const ht_op *of, ht_slice slice, int runs) {
+    ht_npu_graph graph;
+    ht_text key = {0};
+    ht_error error = {0};
+    slice.reduction_end = COLS;
+    assert_null(ht_npu_describe(of, &slice, false, &graph));
+    assert_int_equal(graph.n_runs, runs);
+    check(ht_npu_key(&graph, &key, &error), &error);
+    return key.data;
+}
+
+/* A share that is one run of rows is the graph of these rows, and shares of other rows are other graphs. */
+static void test_share_keys(void **state) {
+    const ht_op fused = fused_op();
+    char *const keys[] = {key_of(&op, (ht_slice){.row_begin = 24, .row_end = 72}, 1),
+                          key_of(&op, (ht_slice){.row_begin = 1, .row_end = 3, .of = 4}, 1),
+                          key_of(&fused, (ht_slice){.row_end = ROWS}, 1),
+                          key_of(&fused, (ht_slice){.row_end = 4, .of = 4}, 1),
+                          key_of(&fused, (ht_slice){.row_begin = 1, .row_end = 3, .of = 4}, 3),
+                          key_of(&fused, (ht_slice){.row_begin = 2, .row_end = 4, .of = 4}, 3)};
+    for (size_t i = 0; i < HT_COUNT(keys); i++)
+        for (size_t k = 0; k < i; k++)
+            assert_int_equal(strcmp(keys[i], keys[k]) == 0, i < 4 && i == k + 1 && i % 2 == 1);
+    for (size_t i = 0; i < HT_COUNT(keys); i++)
+        free(keys[i]);
+}
+
+static void test_share_refusals(void **state) {
+    static const ht_slice bad[] = {{.row_end = 5, .reduction_end = COLS, .of = 4},
+                                   {.row_begin = 2, .row_end = 2, .reduction_end = COLS, .of = 4},
+                                   {.row_end = 1, .reduction_end = COLS, .of = 32}, /* of 16 rows */
+                                   {.row_end = 1, .reduction_end = COLS - 16, .of = 4}};
+    const ht_op fused = fused_op();
+    ht_npu_graph graph;
+    for (size_t i = 0; i < HT_COUNT(bad); i++)
+        assert_non_null(ht_npu_describe(&fused, &bad[i], false, &graph));
+}
+
 /* ---- memory, failures -------------------------------------------------------------------------------------------------------- */
 
 static void test_budget(void **state) {
@@ -488,6 +580,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_once),           TEST(test_what_is_there), TEST(test_any_count), TEST(test_budget),
         TEST(test_compiler_fails), TEST(test_wrong_numbers), TEST(test_cancel),    TEST(test_release_while_building),
-        TEST(test_disk),           TEST(test_bad_files),     TEST(test_options)};
+        TEST(test_disk),           TEST(test_bad_files),     TEST(test_options),   TEST(test_share),
+        TEST(test_share_keys),     TEST(test_share_refusals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

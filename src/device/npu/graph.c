@@ -45,23 +45,56 @@ static const char *add_rows(ht_npu_graph *g, const ht_op *op, size_t row, size_t
     return NULL;
 }
 
+/* Rows [row, end) of the operator are the next of the graph's; they lengthen the last run if they follow it. */
+static void add_run(ht_npu_graph *g, size_t row, size_t end) {
+    ht_npu_run *last = g->n_runs ? &g->runs[g->n_runs - 1] : NULL;
+    if (last && last->to + last->rows == row)
+        last->rows += end - row;
+    else
+        g->runs[g->n_runs++] = (ht_npu_run){.from = g->rows, .to = row, .rows = end - row};
+    g->rows += end - row;
+}
+
+static const char *describe_runs(const ht_op *op, const ht_slice *s, ht_npu_graph *g) {
+    if (!s->of) {
+        if (s->row_begin >= s->row_end || s->row_end > ht_op_rows(op))
+            return "the slice's rows are not in the matrix";
+        add_run(g, s->row_begin, s->row_end);
+        return NULL;
+    }
+    if (s->row_begin >= s->row_end || s->row_end > s->of)
+        return "the share is empty or more than all";
+    size_t base = 0;
+    for (int i = 0; i < op->n_parts; base += op->parts[i++].rows) {
+        const size_t each = op->parts[i].rows / s->of;
+        if (op->parts[i].rows % s->of)
+            return "a matrix's rows are not whole parts of the share";
+        if (each)
+            add_run(g, base + s->row_begin * each, base + s->row_end * each);
+    }
+    return NULL;
+}
+
 static const char *describe_matmul(const ht_op *op, const ht_slice *s, ht_npu_graph *g) {
-    const size_t cols = ht_op_cols(op);
-    if (s->row_begin >= s->row_end || s->row_end > ht_op_rows(op))
-        return "the slice's rows are not in the matrix";
-    if (s->reduction_begin >= s->reduction_end || s->reduction_end > cols)
+    const char *why = describe_runs(op, s, g);
+    if (why)
+        return why;
+    if (s->reduction_begin >= s->reduction_end || s->reduction_end > ht_op_cols(op))
         return "the slice's columns are not in the matrix";
-    g->rows = s->row_end - s->row_begin;
     g->cols = s->reduction_end - s->reduction_begin;
-    return add_rows(g, op, s->row_begin, s->row_end, s->reduction_begin, g->cols);
+    for (int i = 0; i < g->n_runs && !why; i++)
+        why = add_rows(g, op, g->runs[i].to, g->runs[i].to + g->runs[i].rows, s->reduction_begin, g->cols);
+    return why;
 }
 
 static const char *describe_ffn(const ht_op *op, const ht_slice *s, ht_npu_graph *g) {
     const ht_op *gate_up = &op->members[0], *down = &op->members[2];
     const size_t features = gate_up->parts[0].rows, n = s->row_end - s->row_begin;
+    if (s->of)
+        return "shares are of matrix multiplications";
     if (s->row_begin >= s->row_end || s->row_end > features || ht_op_cols(down) != features)
         return "the slice's features are not in the block";
-    g->rows = ht_op_rows(down);
+    add_run(g, 0, ht_op_rows(down));
     g->cols = ht_op_cols(gate_up);
     const char *why = NULL;
     for (int i = 0; i < 2 && !why; i++)

@@ -320,9 +320,10 @@ static ht_status find_length(npu_device *d, ht_task *task, size_t tokens, size_t
  * `room` rows of them ours to read and write. */
 static ht_status run(npu_device *d, ht_task *task, size_t i, size_t tokens, size_t room, float *in, size_t in_stride,
                      float *out, size_t out_stride, ht_error *error) {
-    const size_t length = (size_t)d->lengths[i], cols = task->graph.cols, rows = task->graph.rows;
+    const ht_npu_graph *g = &task->graph;
+    const size_t length = (size_t)d->lengths[i], cols = g->cols, rows = g->rows;
     ht_npu_program *program = ht_npu_entry_program(task->entry, i);
-    float *from = in, *to = out;
+    float *from = in, *to = out + g->runs[0].to;
     if (length > room || (length > 1 && in_stride != cols)) {
         from = d->in;
         for (size_t t = 0; t < tokens; t++)
@@ -330,16 +331,17 @@ static ht_status run(npu_device *d, ht_task *task, size_t i, size_t tokens, size
         /* Padding's results are dropped, but stale bits there could be NaNs or denormals, which are slow. */
         memset(from + tokens * cols, 0, (length - tokens) * cols * sizeof *in);
     }
-    if (length > room || (length > 1 && out_stride != rows))
+    if (length > room || (length > 1 && out_stride != rows) || g->n_runs > 1)
         to = d->out;
     ht_status status = d->runtime->bind(d->npu, program, from, to, error);
     if (status == HT_OK)
         status = d->runtime->start(d->npu, program, error);
     if (status == HT_OK)
         status = d->runtime->wait(d->npu, program, error);
-    if (status == HT_OK && to != out)
-        for (size_t t = 0; t < tokens; t++)
-            memcpy(out + t * out_stride, to + t * rows, rows * sizeof *out);
+    for (size_t t = 0; t < tokens && status == HT_OK && to == d->out; t++)
+        for (int k = 0; k < g->n_runs; k++)
+            memcpy(out + t * out_stride + g->runs[k].to, to + t * rows + g->runs[k].from,
+                   g->runs[k].rows * sizeof *out);
     return status;
 }
 
@@ -347,10 +349,12 @@ static ht_status npu_submit(ht_device *device, ht_task *task, const ht_binding *
                             size_t n_after, ht_ticket *ticket, ht_error *error) {
     npu_device *d = (npu_device *)device;
     const ht_npu_graph *g = &task->graph;
-    const bool matmul = g->op->kind == HT_OP_MATMUL; /* the rows and columns of an FFN's slots are whole */
     const ht_view *in = &binding->slots[g->op->in], *out = &binding->slots[g->op->out];
-    const size_t first_in = matmul ? g->slice.reduction_begin : 0, first_out = matmul ? g->slice.row_begin : 0;
+    const size_t first_in = g->op->kind == HT_OP_MATMUL ? g->slice.reduction_begin : 0; /* an FFN's columns are whole */
     const size_t room = ht_max_size(binding->room, binding->tokens);
+    if (binding->part)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: a graph computes its whole slice, not a part", d->caps.name,
+                       g->op->name);
     ht_status status = ht_wait_all(device, after, n_after, binding->sync, error);
     for (size_t done = 0; done < binding->tokens && status == HT_OK;) {
         const size_t left = binding->tokens - done;
@@ -359,7 +363,7 @@ static ht_status npu_submit(ht_device *device, ht_task *task, const ht_binding *
         if (status == HT_OK) {
             tokens = ht_min_size(left, (size_t)d->lengths[i]);
             status = run(d, task, i, tokens, room - done, (float *)in->data + done * in->stride + first_in, in->stride,
-                         (float *)out->data + done * out->stride + first_out, out->stride, error);
+                         (float *)out->data + done * out->stride, out->stride, error);
         }
         done += tokens;
     }

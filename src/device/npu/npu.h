@@ -21,8 +21,14 @@ typedef struct ht_npu_matrix {
     bool offset, bias;
 } ht_npu_matrix;
 
+/* Rows of a graph's output that lie together in the slot, too: [from, from + rows) go to columns [to, to + rows). */
+typedef struct ht_npu_run {
+    size_t from, to, rows;
+} ht_npu_run;
+
 #define HT_NPU_PARTS 3
-/* x [length][cols] -> out [length][rows], float32. A MATMUL's slice: parts are its rows, one run after another. A share of
+/* x [length][cols] -> out [length][rows], float32. A MATMUL's slice: parts are its rows, one run after another; a share has
+ * a run of each matrix, and they follow each other without the gaps between them (runs says where they belong). A share of
  * an FFN's features: parts are gate, up [features][cols] and down [rows][features], out = down(act(gate x) * up x). */
 typedef struct ht_npu_graph {
     const ht_op *op;
@@ -30,6 +36,8 @@ typedef struct ht_npu_graph {
     size_t cols, rows;
     ht_npu_matrix parts[HT_NPU_PARTS];
     int n_parts;
+    ht_npu_run runs[HT_MAX_PARTS];
+    int n_runs;
     bool weights_first; /* out^T = W x^T: the weights stream past what is held; else out = x W^T */
 } ht_npu_graph;
 
