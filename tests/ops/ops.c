@@ -87,6 +87,9 @@ typedef struct bench {
     size_t bytes[HT_SLOT_COUNT];
     ht_kv_layer kv;
     ht_task *task; /* prepared for several runs; NULL: each run prepares its own */
+    bool divided;  /* tasks are whole, and a slice is chosen at submit */
+    ht_view pieces[HT_MAX_PIECES];
+    size_t n_pieces;
 } bench;
 
 /* Pages that the device sees, and their end. */
@@ -118,17 +121,38 @@ static void free_slots(bench *b) {
     memset(b->slots, 0, sizeof b->slots);
 }
 
+static ht_slice whole_slice(const ht_op *op) {
+    if (op->kind == HT_OP_MATMUL)
+        return (ht_slice){.row_end = ht_op_rows(op), .reduction_end = ht_op_cols(op)};
+    return (ht_slice){0};
+}
+
+static bool divisible(const bench *b) {
+    return b->device->ops->caps(b->device)->divisible;
+}
+
+static bool refused(const bench *b, const ht_op *op, const ht_slice *slice) {
+    return b->device->ops->refuses && b->device->ops->refuses(b->device, op, slice);
+}
+
 /* False: the device refuses this operator (counted by the caller as a skip). */
 static bool run_op(bench *b, const ht_op *op, const ht_slice *slice, size_t tokens, size_t position) {
     ht_error error = {0};
     const ht_device_ops *ops = b->device->ops;
-    if (ops->refuses && ops->refuses(b->device, op, slice))
+    if (refused(b, op, slice))
         return false;
+    const ht_slice whole = whole_slice(op);
     ht_task *task = b->task;
-    if (!task && ops->prepare(b->device, op, slice, &task, &error))
+    if (!task && ops->prepare(b->device, op, b->divided ? &whole : slice, &task, &error))
         fail_msg("prepare %s: %s", op->name, error.text);
-    const ht_binding binding = {
-        .slots = b->slots, .kv = &b->kv, .position = position, .tokens = tokens, .sync = HT_SYNC_EVENT};
+    const ht_binding binding = {.slots = b->slots,
+                                .kv = &b->kv,
+                                .position = position,
+                                .tokens = tokens,
+                                .sync = HT_SYNC_EVENT,
+                                .part = b->divided ? slice : NULL,
+                                .pieces = b->pieces,
+                                .n_pieces = b->n_pieces};
     ht_ticket ticket;
     if (ops->submit(b->device, task, &binding, NULL, 0, &ticket, &error))
         fail_msg("submit %s: %s", op->name, error.text);
@@ -146,7 +170,7 @@ static void each_count(bench *b, const ht_op *op, ht_slice slice, const size_t *
                        void (*check_one)(bench *, const ht_op *, ht_slice, size_t)) {
     const ht_device_caps *caps = b->device->ops->caps(b->device);
     ht_error error = {0};
-    if (caps->n_lengths == 0 || b->device->ops->refuses(b->device, op, &slice)) {
+    if (caps->n_lengths == 0 || refused(b, op, &slice)) {
         for (size_t i = 0; i < n; i++)
             check_one(b, op, slice, counts[i]);
         return;
@@ -163,19 +187,25 @@ static void each_count(bench *b, const ht_op *op, ht_slice slice, const size_t *
 
 /* ---- matmul ----------------------------------------------------------------------------------------------------------------------- */
 
+/* Is row r of part p, whose first row is `base` of the operator, in the slice? */
+static bool has_row(const ht_op *op, const ht_slice *s, int p, size_t base, size_t r) {
+    const size_t each = s->of ? op->parts[p].rows / s->of : 1, row = s->of ? r : base + r;
+    return row >= s->row_begin * each && row < s->row_end * each;
+}
+
 static void check_matmul(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
-    const size_t cols = op->parts[0].cols, rows = ht_op_rows(op);
+    const size_t cols = op->parts[0].cols, rows = ht_op_rows(op), end = s.reduction_end ? s.reduction_end : cols;
     float *x = make_slot(b, HT_SLOT_NORMED, tokens, cols), *y = make_slot(b, HT_SLOT_QKV, tokens, rows);
     const size_t xs = b->slots[HT_SLOT_NORMED].stride, ys = b->slots[HT_SLOT_QKV].stride;
-    fill(x, tokens * xs);
-    for (size_t i = 0; i < tokens * ys; i++)
+    fill(x, (tokens - 1) * xs + cols);
+    for (size_t i = 0; i < (tokens - 1) * ys + rows; i++)
         y[i] = 12345;
     if (run_op(b, op, &s, tokens, 0)) {
         float *w = malloc(cols * sizeof *w);
         size_t base = 0;
         for (int p = 0; p < op->n_parts; base += op->parts[p++].rows)
             for (size_t r = 0; r < op->parts[p].rows; r++) {
-                const bool mine = base + r >= s.row_begin && base + r < s.row_end;
+                const bool mine = has_row(op, &s, p, base, r);
                 ht_matrix_floats(&op->parts[p], r, 1, w);
                 const bool coded = b->fast && op->parts[p].type->group;
                 for (size_t t = 0; t < tokens; t++) {
@@ -187,11 +217,11 @@ static void check_matmul(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
                     }
                     const bool biased = op->bias[p] && s.reduction_begin == 0; /* one of the partial sums has it */
                     double sum = biased ? (double)op->bias[p][r] : 0, square = 0, rounding = 0;
-                    for (size_t g = s.reduction_begin; g < s.reduction_end; g += 32) {
+                    for (size_t g = s.reduction_begin; g < end; g += 32) {
                         double most = 0;
-                        for (size_t c = g; c < g + 32 && c < s.reduction_end; c++)
+                        for (size_t c = g; c < g + 32 && c < end; c++)
                             most = fmax(most, fabs((double)xt[c]));
-                        for (size_t c = g; c < g + 32 && c < s.reduction_end; c++) {
+                        for (size_t c = g; c < g + 32 && c < end; c++) {
                             const double product = (double)xt[c] * (double)w[c];
                             sum += product, square += product * product;
                             rounding += (double)w[c] * (double)w[c] * (most / 127) * (most / 127) / 12;
@@ -259,6 +289,147 @@ static void test_matmuls(bench *b) {
     }
 }
 
+/* ---- parts and shares of matmuls ----------------------------------------------------------------------------------------- */
+
+static const size_t part_counts[] = {1, 33, 2, 31};
+
+/* Parts of one whole task, one after another; how many of the slices the device takes. */
+static size_t each_part(bench *b, const ht_op *op, const ht_slice *slices, size_t n) {
+    const ht_slice whole = whole_slice(op);
+    ht_error error = {0};
+    size_t taken = 0;
+    if (b->device->ops->prepare(b->device, op, &whole, &b->task, &error))
+        fail_msg("prepare %s: %s", op->name, error.text);
+    b->divided = true;
+    for (size_t i = 0; i < n; i++) {
+        taken += !refused(b, op, &slices[i]);
+        for (size_t k = 0; k < (small ? 2 : HT_COUNT(part_counts)); k++)
+            check_matmul(b, op, slices[i], part_counts[k]);
+    }
+    b->divided = false;
+    b->device->ops->release(b->device, b->task);
+    b->task = NULL;
+    return taken;
+}
+
+/* Ranges of rows, of the reduction, and of both, of one matrix with a bias. */
+static void test_ranges(bench *b) {
+    static const ht_slice rows[] = {{.row_end = 32},
+                                    {.row_begin = 32, .row_end = 100},
+                                    {.row_begin = 64, .row_end = 96},
+                                    {.row_begin = 96, .row_end = 100},
+                                    {.row_begin = 17, .row_end = 90},
+                                    {.row_begin = 63, .row_end = 64},
+                                    {.row_begin = 40, .row_end = 41},
+                                    {.row_end = 100}};
+    static const ht_slice reductions[] = {
+        {.row_end = 100, .reduction_end = 256},
+        {.row_end = 100, .reduction_begin = 256, .reduction_end = 512},
+        {.row_end = 100, .reduction_begin = 256, .reduction_end = 768},
+        {.row_begin = 32, .row_end = 96, .reduction_begin = 512, .reduction_end = 768},
+        {.row_begin = 17, .row_end = 64, .reduction_end = 512},
+        {.row_end = 64, .reduction_begin = 32, .reduction_end = 96}, /* not whole blocks of the K formats */
+        {.row_begin = 32, .row_end = 100, .reduction_begin = 480, .reduction_end = 768},
+        {.row_begin = 64, .row_end = 65, .reduction_begin = 736, .reduction_end = 768}};
+    float bias[100];
+    fill(bias, HT_COUNT(bias));
+    for (size_t k = 0; k < HT_COUNT(block_types); k += small ? 5 : 1) {
+        ht_op op = {.kind = HT_OP_MATMUL, .name = "ranges", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+        op.parts[0] = make_matrix("w", k, 100, 768);
+        op.bias[0] = bias;
+        assert_true(each_part(b, &op, rows, HT_COUNT(rows)) > 0);
+        assert_true(each_part(b, &op, reductions, HT_COUNT(reductions)) > 0);
+        free((void *)(uintptr_t)op.parts[0].data);
+    }
+    static const ht_slice odd[] = {{.row_begin = 32, .row_end = 37},
+                                   {.row_end = 37, .reduction_end = 32},
+                                   {.row_end = 32, .reduction_begin = 32, .reduction_end = 50}};
+    for (size_t k = 9; k < HT_COUNT(block_types); k++) { /* columns that are no whole group */
+        ht_op op = {.kind = HT_OP_MATMUL, .name = "odd", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+        op.parts[0] = make_matrix("odd", k, 37, 50);
+        if (!refused(b, &op, &odd[0]))
+            each_part(b, &op, odd, HT_COUNT(odd));
+        free((void *)(uintptr_t)op.parts[0].data);
+    }
+}
+
+/* Shares and row ranges of an operator of several matrices, prepared and, where the device can, chosen at submit. */
+static void check_shares(bench *b, const size_t *kinds, const size_t *rows, int n_parts, const ht_slice *slices,
+                         size_t n) {
+    const size_t cols = 512;
+    float bias[256];
+    fill(bias, HT_COUNT(bias));
+    ht_op op = {.kind = HT_OP_MATMUL, .name = "shares", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = n_parts};
+    for (int p = 0; p < n_parts; p++) {
+        op.parts[p] = make_matrix("part", kinds[p], rows[p], cols);
+        op.bias[p] = p == 1 && kinds[0] ? NULL : bias;
+    }
+    if (divisible(b) && !small)
+        assert_true(each_part(b, &op, slices, n) > 0);
+    const bool graphs = b->device->ops->caps(b->device)->n_lengths > 0; /* take their time to be built */
+    for (size_t i = 0; i < (graphs && kinds[0] != 5 ? 2 : n); i++) {
+        ht_slice s = slices[i]; /* a prepared slice says its columns */
+        s.reduction_end = s.reduction_end ? s.reduction_end : cols;
+        if (i == 1 && kinds[0] == 5) /* every length once */
+            each_count(b, &op, s, part_counts, small ? 2 : HT_COUNT(part_counts), check_matmul);
+        else
+            check_matmul(b, &op, s, i % 2 ? 31 : 1);
+    }
+    for (int p = 0; p < n_parts; p++)
+        free((void *)(uintptr_t)op.parts[p].data);
+}
+
+static void test_shares(bench *b) {
+    static const ht_slice heads[] = {
+        {.row_end = 1, .of = 4},                 /* the first, */
+        {.row_begin = 1, .row_end = 3, .of = 4}, /* some between, */
+        {.row_begin = 3, .row_end = 4, .of = 4}, /* the last, */
+        {.row_end = 4, .of = 4},                 /* and all of them */
+        {.row_begin = 1, .row_end = 4, .reduction_begin = 256, .reduction_end = 512, .of = 4},
+        {.row_end = 2, .reduction_end = 256, .of = 4},
+        {.row_begin = 192, .row_end = 320}}; /* no share: from one matrix into the next */
+    static const ht_slice features[] = {{.row_end = 64, .of = 200},
+                                        {.row_begin = 64, .row_end = 200, .of = 200},
+                                        {.row_begin = 33, .row_end = 150, .of = 200},
+                                        {.row_begin = 199, .row_end = 200, .of = 200},
+                                        {.row_begin = 32, .row_end = 96, .reduction_end = 256, .of = 200}};
+    const size_t same[] = {4, 4, 4}, mixed[] = {5, 0, 7}, first[] = {0, 0, 0};
+    check_shares(b, mixed, (const size_t[]){256, 128, 128}, 3, heads, HT_COUNT(heads));
+    if (small)
+        return;
+    check_shares(b, first, (const size_t[]){192, 96, 96}, 3, heads, HT_COUNT(heads)); /* heads are no whole strips */
+    check_shares(b, same, (const size_t[]){256, 64, 64}, 3, heads, HT_COUNT(heads));
+    check_shares(b, same, (const size_t[]){200, 200}, 2, features, HT_COUNT(features));
+    check_shares(b, mixed, (const size_t[]){200, 200}, 2, features, HT_COUNT(features));
+}
+
+/* What no device can compute is refused, and a part of it is an error, not a wrong result. */
+static void test_bad_parts(bench *b) {
+    static const ht_slice bad[] = {
+        {.row_begin = 32, .row_end = 65},        {.row_begin = 32, .row_end = 32},
+        {.row_end = 64, .reduction_end = 544},   {.row_end = 64, .reduction_begin = 16, .reduction_end = 512},
+        {.row_end = 64, .reduction_end = 48},    {.row_end = 3, .of = 2},
+        {.row_begin = 1, .row_end = 1, .of = 2}, {.row_begin = 1, .row_end = 2, .of = 3}};
+    ht_op op = {.kind = HT_OP_MATMUL, .name = "bad", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+    op.parts[0] = make_matrix("w", 0, 64, 512);
+    const ht_slice whole = whole_slice(&op);
+    ht_error error = {0};
+    ht_task *task;
+    ht_ticket ticket;
+    if (b->device->ops->prepare(b->device, &op, &whole, &task, &error))
+        fail_msg("%s", error.text);
+    make_slot(b, HT_SLOT_NORMED, 1, 512), make_slot(b, HT_SLOT_QKV, 1, 64);
+    for (size_t i = 0; i < HT_COUNT(bad); i++) {
+        const ht_binding binding = {.slots = b->slots, .tokens = 1, .part = &bad[i]};
+        assert_true(refused(b, &op, &bad[i]));
+        assert_int_equal(b->device->ops->submit(b->device, task, &binding, NULL, 0, &ticket, &error),
+                         HT_ERROR_ARGUMENT);
+    }
+    b->device->ops->release(b->device, task);
+    free_slots(b);
+    free((void *)(uintptr_t)op.parts[0].data);
+}
+
 /* ---- feed-forward blocks ------------------------------------------------------------------------------------------------- */
 
 typedef struct row_sum {
@@ -296,7 +467,7 @@ static void check_ffn(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
     const size_t cols = gate->cols, rows = down->rows, n = s.row_end - s.row_begin;
     float *x = make_slot(b, HT_SLOT_NORMED, tokens, cols), *y = make_slot(b, HT_SLOT_DELTA, tokens, rows);
     const size_t xs = b->slots[HT_SLOT_NORMED].stride, ys = b->slots[HT_SLOT_DELTA].stride;
-    fill(x, tokens * xs);
+    fill(x, (tokens - 1) * xs + cols);
     if (run_op(b, op, &s, tokens, 0)) {
         double *xt = malloc(cols * sizeof *xt), *hidden = malloc(2 * n * sizeof *hidden), *error = hidden + n;
         const size_t sampled[] = {0, tokens / 2, tokens - 1};
@@ -347,49 +518,73 @@ static void test_ffn(bench *b) {
 
 /* ---- the other operators -------------------------------------------------------------------------------------------------------- */
 
+/* What a norm is to add to token t: DELTA and the pieces. */
+static double norm_delta(const bench *b, size_t t, size_t i) {
+    const ht_view *d = &b->slots[HT_SLOT_DELTA];
+    double sum = (double)((const float *)d->data)[t * d->stride + i];
+    for (size_t k = 0; k < b->n_pieces; k++)
+        sum += (double)((const float *)b->pieces[k].data)[t * b->pieces[k].stride + i];
+    return sum;
+}
+
+static void check_norm(bench *b, const ht_op *op, size_t n, size_t tokens, size_t n_pieces) {
+    static const ht_slot lent[HT_MAX_PIECES] = {HT_SLOT_QKV, HT_SLOT_FFN, HT_SLOT_ACT}; /* memory for the pieces */
+    float *x = make_slot(b, HT_SLOT_X, tokens, n), *d = make_slot(b, HT_SLOT_DELTA, tokens, n),
+          *y = make_slot(b, HT_SLOT_NORMED, tokens, n);
+    const size_t stride = b->slots[HT_SLOT_X].stride;
+    fill(x, (tokens - 1) * stride + n), fill(d, (tokens - 1) * stride + n);
+    for (size_t k = 0; k < n_pieces; k++) {
+        float *piece = make_slot(b, lent[k], tokens, n + 3 * k);
+        fill(piece, (tokens - 1) * b->slots[lent[k]].stride + n);
+        b->pieces[k] = b->slots[lent[k]];
+    }
+    b->n_pieces = n_pieces;
+    float *before = malloc(b->bytes[HT_SLOT_X]);
+    memcpy(before, x, b->bytes[HT_SLOT_X]);
+    double *sum = malloc(n * sizeof *sum);
+    const bool ran = run_op(b, op, &(ht_slice){0}, tokens, 0);
+    for (size_t t = 0; t < tokens && ran; t++) {
+        double ds = 0, xs = 0;
+        for (size_t i = 0; i < n; i++)
+            ds += norm_delta(b, t, i) * norm_delta(b, t, i);
+        const double dscale = op->post_norm ? 1 / sqrt(ds / (double)n + 1e-5) : 1;
+        for (size_t i = 0; i < n; i++) {
+            const double delta = norm_delta(b, t, i) * dscale * (op->post_norm ? (double)op->post_norm[i] : 1);
+            sum[i] = (double)before[t * stride + i] + (op->aux == HT_SLOT_NONE ? 0 : delta);
+            xs += sum[i] * sum[i];
+        }
+        const double scale = 1 / sqrt(xs / (double)n + 1e-5);
+        for (size_t i = 0; i < n; i++) {
+            check((double)x[t * stride + i], sum[i], 16 * EPS * 10 * (double)(1 + n_pieces), "norm's residual", b->name,
+                  t, i);
+            check((double)y[t * stride + i], sum[i] * scale * (double)op->weight[i],
+                  64 * EPS * (double)(1 + n_pieces) * (fabs(sum[i] * scale * (double)op->weight[i]) + 1), "norm",
+                  b->name, t, i);
+        }
+    }
+    b->n_pieces = 0;
+    free(before), free(sum);
+    free_slots(b);
+}
+
 static void test_norm(bench *b, const ht_hparams *h) {
     const size_t n = (size_t)h->embedding;
     float *weight = malloc(2 * n * sizeof *weight), *post = weight + n;
     fill(weight, 2 * n);
-    for (int variant = 0; variant < 3; variant++) {
-        const size_t tokens = 33;
-        ht_op op = {.kind = HT_OP_NORM,
-                    .name = "norm",
-                    .in = HT_SLOT_X,
-                    .aux = variant ? HT_SLOT_DELTA : HT_SLOT_NONE,
-                    .out = HT_SLOT_NORMED,
-                    .weight = weight,
-                    .post_norm = variant == 2 ? post : NULL,
-                    .eps = 1e-5f};
-        float *x = make_slot(b, HT_SLOT_X, tokens, n), *d = make_slot(b, HT_SLOT_DELTA, tokens, n),
-              *y = make_slot(b, HT_SLOT_NORMED, tokens, n);
-        const size_t stride = b->slots[HT_SLOT_X].stride;
-        fill(x, tokens * stride), fill(d, tokens * stride);
-        float *before = malloc(tokens * stride * sizeof *before);
-        memcpy(before, x, tokens * stride * sizeof *before);
-        if (run_op(b, &op, &(ht_slice){0}, tokens, 0))
-            for (size_t t = 0; t < tokens; t++) {
-                double ds = 0, xs = 0;
-                for (size_t i = 0; i < n; i++)
-                    ds += (double)d[t * stride + i] * (double)d[t * stride + i];
-                const double dscale = variant == 2 ? 1 / sqrt(ds / (double)n + 1e-5) : 1;
-                double *sum = malloc(n * sizeof *sum);
-                for (size_t i = 0; i < n; i++) {
-                    sum[i] = (double)before[t * stride + i] +
-                             (variant ? (double)d[t * stride + i] * dscale * (variant == 2 ? (double)post[i] : 1) : 0);
-                    xs += sum[i] * sum[i];
-                }
-                const double scale = 1 / sqrt(xs / (double)n + 1e-5);
-                for (size_t i = 0; i < n; i++) {
-                    check((double)x[t * stride + i], sum[i], 16 * EPS * 10, "norm's residual", b->name, t, i);
-                    check((double)y[t * stride + i], sum[i] * scale * (double)weight[i],
-                          64 * EPS * (fabs(sum[i] * scale * (double)weight[i]) + 1), "norm", b->name, t, i);
-                }
-                free(sum);
-            }
-        free(before);
-        free_slots(b);
-    }
+    for (int variant = 0; variant < 3; variant++)
+        for (size_t pieces = 0; pieces <= (variant ? HT_MAX_PIECES : 0); pieces++) {
+            ht_op op = {.kind = HT_OP_NORM,
+                        .name = "norm",
+                        .in = HT_SLOT_X,
+                        .aux = variant ? HT_SLOT_DELTA : HT_SLOT_NONE,
+                        .out = HT_SLOT_NORMED,
+                        .weight = weight,
+                        .post_norm = variant == 2 ? post : NULL,
+                        .eps = 1e-5f};
+            check_norm(b, &op, n, 33, pieces);
+            if (pieces)
+                check_norm(b, &op, n, 1, pieces);
+        }
     free(weight);
 }
 
@@ -403,7 +598,7 @@ static void test_glu(bench *b, const ht_hparams *h) {
                     .activation = kind ? HT_ACT_GELU_TANH : HT_ACT_SILU};
         float *in = make_slot(b, HT_SLOT_FFN, tokens, 2 * n), *out = make_slot(b, HT_SLOT_ACT, tokens, n);
         const size_t is = b->slots[HT_SLOT_FFN].stride, os = b->slots[HT_SLOT_ACT].stride;
-        fill(in, tokens * is);
+        fill(in, (tokens - 1) * is + 2 * n);
         for (size_t i = 0; i < n; i++)
             in[i] = (float)i - (float)n / 2; /* far tails: -n/2 .. n/2 */
         if (run_op(b, &op, &(ht_slice){0}, tokens, 0))
@@ -419,6 +614,16 @@ static void test_glu(bench *b, const ht_hparams *h) {
     }
 }
 
+static float *make_rope_table(size_t dim, size_t rope_dim) {
+    float *table = malloc(MAX_CONTEXT * dim * sizeof *table);
+    for (size_t p = 0; p < MAX_CONTEXT; p++) /* a device may copy it whole */
+        for (size_t i = 0; i < rope_dim / 2; i++) {
+            double angle = (double)p * pow(10000, -2.0 * (double)i / (double)rope_dim);
+            table[p * dim + 2 * i] = (float)cos(angle), table[p * dim + 2 * i + 1] = (float)sin(angle);
+        }
+    return table;
+}
+
 /* Rope writes the cache, attention reads it: checked together on what the cache must hold (fp16 of the rotated keys). */
 static void test_attention(bench *b, const ht_hparams *h, int window, bool halves, bool norms, size_t position,
                            size_t tokens, ht_kv_type type) {
@@ -428,12 +633,7 @@ static void test_attention(bench *b, const ht_hparams *h, int window, bool halve
                  total = position + tokens, width = (heads + 2 * kvs) * dim;
     const size_t rope_dim = norms && halves ? dim / 2 : dim,
                  kv_bytes = ht_round_up(kvs * (total + 3) * dim * (type ? 4 : 2), small ? 1 : 4096);
-    float *table = malloc(MAX_CONTEXT * dim * sizeof *table), weight[512];
-    for (size_t p = 0; p < MAX_CONTEXT; p++) /* a device may copy it whole */
-        for (size_t i = 0; i < rope_dim / 2; i++) {
-            double angle = (double)p * pow(10000, -2.0 * (double)i / (double)rope_dim);
-            table[p * dim + 2 * i] = (float)cos(angle), table[p * dim + 2 * i + 1] = (float)sin(angle);
-        }
+    float *table = make_rope_table(dim, rope_dim), weight[512];
     fill(weight, dim);
     b->kv = (ht_kv_layer){make_pages(b, kv_bytes), make_pages(b, kv_bytes), total + 3, type};
     ht_op rope = {.kind = HT_OP_ROPE,
@@ -454,13 +654,13 @@ static void test_attention(bench *b, const ht_hparams *h, int window, bool halve
                        .window = window};
     float *qkv = make_slot(b, HT_SLOT_QKV, total, width), *out = make_slot(b, HT_SLOT_ATTN, total, heads * dim);
     const size_t stride = b->slots[HT_SLOT_QKV].stride, os = b->slots[HT_SLOT_ATTN].stride;
-    fill(qkv, total * stride);
-    float *all = malloc(total * stride * sizeof *all);
-    memcpy(all, qkv, total * stride * sizeof *all);
+    fill(qkv, (total - 1) * stride + width);
+    float *all = malloc(b->bytes[HT_SLOT_QKV]);
+    memcpy(all, qkv, b->bytes[HT_SLOT_QKV]);
     bool ran = true;
     if (position) { /* earlier tokens first, as an earlier chunk would */
         ran = run_op(b, &rope, &(ht_slice){0}, position, 0);
-        memcpy(qkv, all + position * stride, tokens * stride * sizeof *all);
+        memcpy(qkv, all + position * stride, ((tokens - 1) * stride + width) * sizeof *all);
     }
     ran = ran && run_op(b, &rope, &(ht_slice){0}, tokens, position) &&
           run_op(b, &attention, &(ht_slice){0}, tokens, position);
@@ -521,6 +721,166 @@ static void test_attention(bench *b, const ht_hparams *h, int window, bool halve
     free_slots(b);
 }
 
+/* ---- shares of the other operators ----------------------------------------------------------------------------------------- */
+
+/* A slot, or keys or values, as it was and as the whole operator leaves it. */
+typedef struct snapshot {
+    void *data, *before, *after;
+    size_t bytes;
+} snapshot;
+
+static snapshot snapshot_of(void *data, size_t bytes) {
+    snapshot s = {data, malloc(bytes), malloc(bytes), bytes};
+    memcpy(s.before, data, bytes);
+    return s;
+}
+
+/* What the whole operator made of it is kept, and it is as it was. */
+static void take_back(snapshot *s) {
+    memcpy(s->after, s->data, s->bytes);
+    memcpy(s->data, s->before, s->bytes);
+}
+
+static void free_snapshot(snapshot *s) {
+    free(s->before), free(s->after);
+}
+
+/* Key-value heads (or features) up to `done` are exactly as the whole operator leaves them, the others as before. The slot
+ * has `heads` heads of `dim` values and then any number of `kvs` more. */
+static void check_done(const bench *b, const char *what, const snapshot *s, ht_slot slot, size_t tokens, size_t dim,
+                       size_t heads, size_t kvs, size_t more, size_t done) {
+    const size_t stride = b->slots[slot].stride;
+    for (size_t t = 0; t < tokens; t++)
+        for (size_t c = 0; c < (heads + more * kvs) * dim; c++) {
+            const size_t head = c / dim, kv = head < heads ? head / (heads / kvs) : (head - heads) % kvs;
+            const float *want = kv < done ? s->after : s->before;
+            check((double)((const float *)s->data)[t * stride + c], (double)want[t * stride + c], 0, what, b->name, t,
+                  c);
+        }
+}
+
+static void check_cache(const bench *b, const char *what, const snapshot *s, size_t head_bytes, size_t kvs,
+                        size_t done) {
+    for (size_t i = 0; i < kvs; i++) {
+        const char *want = i < done ? s->after : s->before;
+        check(memcmp((char *)s->data + i * head_bytes, want + i * head_bytes, head_bytes) != 0, 0, 0, what, b->name, 0,
+              i);
+    }
+}
+
+/* Keys and values of earlier tokens are made up. */
+static void make_cache(bench *b, size_t values, size_t positions, ht_kv_type type) {
+    const size_t bytes = ht_round_up(values * (type ? 4 : 2), 4096);
+    b->kv = (ht_kv_layer){make_pages(b, bytes), make_pages(b, bytes), positions, type};
+    for (size_t i = 0; i < 2 * values; i++) {
+        void *to = i < values ? b->kv.keys : b->kv.values;
+        const float value = (float)uniform();
+        if (type)
+            ((float *)to)[i % values] = value;
+        else
+            ((uint16_t *)to)[i % values] = ht_f32_to_f16(value);
+    }
+}
+
+/* ROPE and ATTENTION, one share after the other, each with one head or all but one. */
+static void test_head_shares(bench *b, const ht_hparams *h, size_t position, size_t tokens, ht_kv_type type) {
+    const size_t dim = (size_t)h->head_dim, heads = (size_t)h->heads, kvs = (size_t)h->kv_heads,
+                 positions = position + tokens + 3, head_bytes = positions * dim * (type ? 4 : 2);
+    float *table = make_rope_table(dim, dim), weight[512];
+    fill(weight, dim);
+    make_cache(b, kvs * positions * dim, positions, type);
+    const ht_op rope = {.kind = HT_OP_ROPE,
+                        .name = "rope",
+                        .in = HT_SLOT_QKV,
+                        .out = HT_SLOT_QKV,
+                        .rope = table,
+                        .rope_dim = (int)dim,
+                        .rope_halves = type == HT_KV_F16,
+                        .q_norm = type ? weight : NULL,
+                        .k_norm = type ? weight : NULL,
+                        .eps = 1e-6f};
+    const ht_op attention = {
+        .kind = HT_OP_ATTENTION, .name = "attention", .in = HT_SLOT_QKV, .out = HT_SLOT_ATTN, .scale = 0.1f};
+    float *qkv = make_slot(b, HT_SLOT_QKV, tokens, (heads + 2 * kvs) * dim),
+          *out = make_slot(b, HT_SLOT_ATTN, tokens, heads * dim);
+    fill(qkv, b->bytes[HT_SLOT_QKV] / 4), fill(out, b->bytes[HT_SLOT_ATTN] / 4);
+    snapshot kept[] = {snapshot_of(qkv, b->bytes[HT_SLOT_QKV]), snapshot_of(out, b->bytes[HT_SLOT_ATTN]),
+                       snapshot_of(b->kv.keys, kvs * head_bytes), snapshot_of(b->kv.values, kvs * head_bytes)};
+    const ht_slice whole = {0};
+    const bool ran = run_op(b, &rope, &whole, tokens, position) && run_op(b, &attention, &whole, tokens, position);
+    for (int i = 0; i < 4; i++)
+        take_back(&kept[i]);
+    for (int divided = 0; divided <= divisible(b) && ran; divided++) {
+        b->divided = divided;
+        const size_t ends[] = {1, ht_max_size(kvs - 1, 1), kvs};
+        size_t begin = 0, shares = 0;
+        for (size_t i = 0; i < HT_COUNT(ends); i++) {
+            const ht_slice share = {.row_begin = begin, .row_end = ends[i], .of = kvs};
+            if (begin == ends[i] || !run_op(b, &rope, &share, tokens, position))
+                continue;
+            begin = ends[i], shares++;
+            check_done(b, "rope's share", &kept[0], HT_SLOT_QKV, tokens, dim, heads, kvs, 2, ends[i]);
+            check_cache(b, "a share's keys", &kept[2], head_bytes, kvs, ends[i]);
+            check_cache(b, "a share's values", &kept[3], head_bytes, kvs, ends[i]);
+            if (run_op(b, &attention, &share, tokens, position))
+                check_done(b, "attention's share", &kept[1], HT_SLOT_ATTN, tokens, dim, heads, kvs, 0, ends[i]);
+        }
+        assert_true(!divided || kvs < 4 || shares == 3);
+        for (int i = 0; i < 4; i++)
+            memcpy(kept[i].data, kept[i].before, kept[i].bytes);
+    }
+    b->divided = false;
+    for (int i = 0; i < 4; i++)
+        free_snapshot(&kept[i]);
+    const size_t bytes = ht_round_up(kvs * head_bytes, 4096);
+    free_pages(b, b->kv.keys, bytes), free_pages(b, b->kv.values, bytes);
+    free(table);
+    free_slots(b);
+}
+
+static void test_glu_shares(bench *b, const ht_hparams *h, size_t tokens) {
+    const size_t n = (size_t)h->feed_forward, ends[] = {n / 4, n / 3, n / 2, n - 1, n};
+    const ht_op op = {.kind = HT_OP_GLU, .name = "glu", .in = HT_SLOT_FFN, .out = HT_SLOT_ACT};
+    float *in = make_slot(b, HT_SLOT_FFN, tokens, 2 * n), *out = make_slot(b, HT_SLOT_ACT, tokens, n);
+    fill(in, b->bytes[HT_SLOT_FFN] / 4), fill(out, b->bytes[HT_SLOT_ACT] / 4);
+    snapshot kept = snapshot_of(out, b->bytes[HT_SLOT_ACT]);
+    const bool ran = run_op(b, &op, &(ht_slice){0}, tokens, 0);
+    take_back(&kept);
+    for (int divided = 0; divided <= divisible(b) && ran; divided++) {
+        b->divided = divided;
+        size_t begin = 0, shares = 0;
+        for (size_t i = 0; i < HT_COUNT(ends); i++) {
+            if (!run_op(b, &op, &(ht_slice){.row_begin = begin, .row_end = ends[i], .of = n}, tokens, 0))
+                continue; /* the next share is larger */
+            begin = ends[i], shares++;
+            check_done(b, "glu's share", &kept, HT_SLOT_ACT, tokens, 1, n, n, 0, begin);
+        }
+        assert_true(!divided || n < 256 || shares >= 3);
+        memcpy(kept.data, kept.before, kept.bytes);
+    }
+    b->divided = false;
+    free_snapshot(&kept);
+    free_slots(b);
+}
+
+/* Heads and features cut into parts; of operators that are not cut, all other slices are refused. */
+static void test_other_shares(bench *b, const ht_hparams *h) {
+    static const size_t tokens[] = {1, 2, 33, 31};
+    for (size_t i = 0; i < (small ? 2 : HT_COUNT(tokens)); i++) {
+        test_head_shares(b, h, 0, tokens[i], HT_KV_F16);
+        test_head_shares(b, h, 7, tokens[i], HT_KV_F32);
+        test_head_shares(b, h, 40, tokens[i], HT_KV_F16);
+        test_glu_shares(b, h, tokens[i]);
+    }
+    static const ht_op_kind kinds[] = {HT_OP_EMBED, HT_OP_NORM, HT_OP_ARGMAX, HT_OP_ROPE, HT_OP_ATTENTION, HT_OP_GLU};
+    for (size_t k = 0; k < HT_COUNT(kinds); k++) {
+        const ht_op op = {.kind = kinds[k], .name = "whole", .aux = HT_SLOT_NONE};
+        const size_t wrong = (size_t)(h->kv_heads + h->feed_forward);
+        assert_true(refused(b, &op, &(ht_slice){.row_end = 1, .of = wrong}));
+        assert_true(refused(b, &op, &(ht_slice){.row_begin = 1, .row_end = 2}));
+    }
+}
+
 static void test_embed(bench *b) {
     for (size_t k = 0; k < HT_COUNT(block_types); k++) {
         ht_op op = {
@@ -549,27 +909,29 @@ static const char *specs[16] = {"cpu:isa=scalar", "cpu:isa=avx2", "cpu:isa=avx51
 static size_t n_specs = 5;
 
 static void test_device(const char *spec, ht_precision precision) {
-    static const ht_hparams shapes[] = {{.layers = 1,
-                                         .embedding = 96,
-                                         .heads = 6,
-                                         .kv_heads = 2,
-                                         .head_dim = 64,
-                                         .feed_forward = 200,
-                                         .vocabulary = 19},
-                                        {.layers = 1,
-                                         .embedding = 577,
-                                         .heads = 4,
-                                         .kv_heads = 1,
-                                         .head_dim = 256,
-                                         .feed_forward = 64,
-                                         .vocabulary = 19},
-                                        {.layers = 1,
-                                         .embedding = 64,
-                                         .heads = 2,
-                                         .kv_heads = 2,
-                                         .head_dim = 20,
-                                         .feed_forward = 33,
-                                         .vocabulary = 19}};
+    static const ht_hparams shapes[] = {
+        {.layers = 1,
+         .embedding = 96,
+         .heads = 6,
+         .kv_heads = 2,
+         .head_dim = 64,
+         .feed_forward = 200,
+         .vocabulary = 19},
+        {.layers = 1,
+         .embedding = 577,
+         .heads = 4,
+         .kv_heads = 1,
+         .head_dim = 256,
+         .feed_forward = 64,
+         .vocabulary = 19},
+        {.layers = 1, .embedding = 64, .heads = 2, .kv_heads = 2, .head_dim = 20, .feed_forward = 33, .vocabulary = 19},
+        {.layers = 1, /* for shares */
+         .embedding = 32,
+         .heads = 8,
+         .kv_heads = 4,
+         .head_dim = 32,
+         .feed_forward = 256,
+         .vocabulary = 19}};
     for (size_t i = 0; i < HT_COUNT(shapes); i++) {
         bench b = {.name = spec, .fast = precision == HT_PRECISION_FAST};
         ht_error error = {0};
@@ -585,7 +947,14 @@ static void test_device(const char *spec, ht_precision precision) {
             return;
         }
         if (i == 0)
-            test_matmuls(&b), test_ffn(&b), test_embed(&b);
+            test_matmuls(&b), test_shares(&b), test_ffn(&b), test_embed(&b);
+        if (i == 0 && divisible(&b))
+            test_ranges(&b), test_bad_parts(&b);
+        test_other_shares(&b, &shapes[i]);
+        if (i == 3) {
+            b.device->ops->close(b.device);
+            continue;
+        }
         test_norm(&b, &shapes[i]);
         test_glu(&b, &shapes[i]);
         test_attention(&b, &shapes[i], 0, true, i == 1, 0, 1, HT_KV_F16);
