@@ -51,14 +51,27 @@ static ht_status get_kernel(ht_cl_device *d, way w, const char *name, ht_kv_type
 static const char *const names[] = {"attention_many", "attention_few", "attention_tiles", "attention_split"};
 
 /* Splits of the keys that give every unit a few groups. */
-static size_t count_splits(const ht_cl_device *d, size_t tokens, size_t keys) {
-    const size_t groups = tokens * (size_t)d->hparams.heads, wanted = (4 * (size_t)d->units + groups - 1) / groups;
+static size_t count_splits(const ht_cl_device *d, size_t heads, size_t tokens, size_t keys) {
+    const size_t groups = tokens * heads, wanted = (4 * (size_t)d->units + groups - 1) / groups;
     const size_t most = (keys + SPLIT_KEYS - 1) / SPLIT_KEYS;
     return ht_max_size(1, ht_min_size(ht_min_size(wanted, most), MOST_SPLITS));
 }
 
-static size_t partial_bytes(const ht_cl_device *d, size_t tokens, size_t splits) {
-    return tokens * (size_t)d->hparams.heads * splits * ((size_t)d->hparams.head_dim + 2) * sizeof(float);
+static size_t partial_bytes(const ht_cl_device *d, size_t heads, size_t tokens, size_t splits) {
+    return tokens * heads * splits * ((size_t)d->hparams.head_dim + 2) * sizeof(float);
+}
+
+/* What the partial results of `tokens` tokens need at most, whichever part of the heads they are of: fewer heads may have
+ * more splits. */
+static size_t most_partial_bytes(const ht_cl_device *d, size_t tokens) {
+    const size_t kvs = (size_t)d->hparams.kv_heads, group = kvs ? (size_t)d->hparams.heads / kvs : 0;
+    size_t room = 0;
+    for (size_t n = 1; n <= kvs; n++) {
+        const size_t splits = count_splits(d, n * group, tokens, d->max_context);
+        if (splits > 1)
+            room = ht_max_size(room, partial_bytes(d, n * group, tokens, splits));
+    }
+    return room;
 }
 
 ht_status ht_cl_attention_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
@@ -66,9 +79,8 @@ ht_status ht_cl_attention_prepare(ht_cl_device *d, ht_task *task, ht_error *erro
     size_t room = sizeof(float);
     for (size_t tokens = 1; tokens <= d->max_tokens; tokens++) {
         const way w = choose(d, tokens);
-        const size_t splits = w == SPLIT ? count_splits(d, tokens, d->max_context) : 1;
-        if (splits > 1)
-            room = ht_max_size(room, partial_bytes(d, tokens, splits));
+        if (w == SPLIT)
+            room = ht_max_size(room, most_partial_bytes(d, tokens));
         if (built[w])
             continue;
         built[w] = true;
@@ -82,16 +94,17 @@ ht_status ht_cl_attention_prepare(ht_cl_device *d, ht_task *task, ht_error *erro
     return ht_cl_scratch(d, HT_CL_SCRATCH_SPLITS, room, error);
 }
 
-static ht_status merge(ht_cl_device *d, ht_task *task, const ht_cl_call *call, cl_uint splits, ht_error *error) {
+static ht_status merge(ht_cl_device *d, ht_task *task, const ht_cl_call *call, cl_ulong out_offset, cl_uint heads,
+                       cl_uint splits, ht_error *error) {
     cl_kernel kernel;
     ht_status status = get_kernel(d, SPLIT, "attention_merge", call->binding->kv[task->op->layer].type, &kernel, error);
     if (status)
         return status;
-    const cl_uint stride = (cl_uint)call->out.stride, heads = (cl_uint)d->hparams.heads;
+    const cl_uint stride = (cl_uint)call->out.stride;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(d->scratch[HT_CL_SCRATCH_SPLITS]),
                                         HT_CL_ARGUMENT(splits),
                                         HT_CL_ARGUMENT(call->out.region->memory),
-                                        HT_CL_ARGUMENT(call->out.offset),
+                                        HT_CL_ARGUMENT(out_offset),
                                         HT_CL_ARGUMENT(stride),
                                         HT_CL_ARGUMENT(heads)};
     const size_t local[2] = {ITEMS, 1}, global[2] = {heads * ITEMS, call->tokens};
@@ -108,21 +121,27 @@ ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_ca
     if (status)
         return status;
     const cl_uint in_stride = (cl_uint)call->in.stride, out_stride = (cl_uint)call->out.stride,
-                  heads = (cl_uint)d->hparams.heads, kv_heads = (cl_uint)d->hparams.kv_heads,
+                  kv_heads = (cl_uint)(call->part.row_end - call->part.row_begin),
+                  group = (cl_uint)(d->hparams.heads / d->hparams.kv_heads), heads = kv_heads * group,
                   positions = (cl_uint)kv->positions, position = (cl_uint)call->binding->position,
                   tokens = call->tokens, window = (cl_uint)op->window;
     const size_t keys = position + tokens;
-    const cl_uint splits = w == SPLIT ? (cl_uint)count_splits(d, tokens, window ? ht_min_size(keys, window) : keys) : 1;
-    const cl_ulong keys_offset = call->keys_offset / size, values_offset = call->values_offset / size;
+    const cl_uint splits =
+        w == SPLIT ? (cl_uint)count_splits(d, heads, tokens, window ? ht_min_size(keys, window) : keys) : 1;
+    /* A part of the heads is an attention of its own, that begins elsewhere everywhere. */
+    const cl_ulong dim = (cl_ulong)d->hparams.head_dim, columns = call->part.row_begin * group * dim,
+                   rows = call->part.row_begin * positions * dim, in_offset = call->in.offset + columns,
+                   out_offset = call->out.offset + columns, keys_offset = call->keys_offset / size + rows,
+                   values_offset = call->values_offset / size + rows;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(call->in.region->memory),
-                                        HT_CL_ARGUMENT(call->in.offset),
+                                        HT_CL_ARGUMENT(in_offset),
                                         HT_CL_ARGUMENT(in_stride),
                                         HT_CL_ARGUMENT(call->keys->memory),
                                         HT_CL_ARGUMENT(keys_offset),
                                         HT_CL_ARGUMENT(call->values->memory),
                                         HT_CL_ARGUMENT(values_offset),
                                         HT_CL_ARGUMENT(call->out.region->memory),
-                                        HT_CL_ARGUMENT(call->out.offset),
+                                        HT_CL_ARGUMENT(out_offset),
                                         HT_CL_ARGUMENT(out_stride),
                                         HT_CL_ARGUMENT(heads),
                                         HT_CL_ARGUMENT(kv_heads),
@@ -138,7 +157,7 @@ ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_ca
     const size_t items = w == TILES || w == SPLIT ? ITEMS : 1, local[3] = {items, 1, 1};
     const size_t global[3] = {heads * items, (tokens + per_group - 1) / per_group, splits};
     status = ht_cl_launch(d, task, kernel, op->name, arguments, n, 3, global, local, error);
-    return !status && splits > 1 ? merge(d, task, call, splits, error) : status;
+    return !status && splits > 1 ? merge(d, task, call, out_offset, heads, splits, error) : status;
 }
 
 #else

@@ -152,27 +152,32 @@ static size_t packed_bytes(const ht_cl_matmul_row *row, size_t tokens, size_t co
     return ht_round_up(tokens, row->tile_tokens) * ht_round_up(cols, 32) * sizeof(float);
 }
 
-static ht_status pack_activations(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice,
-                                  const ht_cl_weights *w, const ht_cl_place *in, cl_uint tokens, const char *what,
-                                  ht_error *error) {
+static ht_status pack_activations(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice, cl_uint cols,
+                                  const ht_cl_place *in, cl_uint tokens, const char *what, ht_error *error) {
     const ht_cl_matmul_row *row = choice->row;
     const cl_uint stride = (cl_uint)in->stride;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
                                         HT_CL_ARGUMENT(in->offset),
                                         HT_CL_ARGUMENT(stride),
                                         HT_CL_ARGUMENT(d->scratch[HT_CL_SCRATCH_ACTS]),
-                                        HT_CL_ARGUMENT(w->cols),
+                                        HT_CL_ARGUMENT(cols),
                                         HT_CL_ARGUMENT(tokens)};
     const size_t tiles = (tokens + row->tile_tokens - 1) / row->tile_tokens, local[2] = {row->packed, 1},
-                 global[2] = {ht_round_up((w->cols + 31) / 32, row->packed), row->packed == 1 ? tiles : tokens};
+                 global[2] = {ht_round_up((cols + 31) / 32, row->packed), row->packed == 1 ? tiles : tokens};
     return ht_cl_launch(d, task, choice->pack, what, arguments, HT_COUNT(arguments), 2, global, local, error);
 }
 
+/* The bias belongs to the sum that has the first columns. */
+static cl_uint has_bias_for(const ht_cl_weights *w, const ht_cl_window *window) {
+    return w->bias != NULL && window->col == 0;
+}
+
 static ht_status add_parts(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice, const ht_cl_weights *w,
-                           cl_uint parts, const ht_cl_place *out, cl_uint tokens, const char *what, ht_error *error) {
+                           const ht_cl_window *window, cl_uint parts, const ht_cl_place *out, cl_uint tokens,
+                           const char *what, ht_error *error) {
     const cl_mem bias = w->bias ? w->bias : w->codes;
-    const cl_uint stride = (cl_uint)ht_round_up(w->rows, HT_CL_BLOCK), out_stride = (cl_uint)out->stride,
-                  has_bias = w->bias != NULL;
+    const cl_uint stride = (cl_uint)ht_round_up(window->rows, HT_CL_BLOCK), out_stride = (cl_uint)out->stride,
+                  has_bias = has_bias_for(w, window);
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(d->scratch[HT_CL_SCRATCH_PARTS]),
                                         HT_CL_ARGUMENT(parts),
                                         HT_CL_ARGUMENT(stride),
@@ -180,125 +185,220 @@ static ht_status add_parts(ht_cl_device *d, ht_task *task, const struct ht_cl_ch
                                         HT_CL_ARGUMENT(out->region->memory),
                                         HT_CL_ARGUMENT(out->offset),
                                         HT_CL_ARGUMENT(out_stride),
-                                        HT_CL_ARGUMENT(w->rows),
+                                        HT_CL_ARGUMENT(window->rows),
                                         HT_CL_ARGUMENT(tokens),
-                                        HT_CL_ARGUMENT(has_bias)};
-    const size_t local[2] = {d->local, 1}, global[2] = {ht_round_up(w->rows, d->local), tokens};
+                                        HT_CL_ARGUMENT(has_bias),
+                                        HT_CL_ARGUMENT(window->row)};
+    const size_t local[2] = {d->local, 1}, global[2] = {ht_round_up(window->rows, d->local), tokens};
     return ht_cl_launch(d, task, choice->add, what, arguments, HT_COUNT(arguments), 2, global, local, error);
 }
 
 /* As ht_cl_matmul_launch; `packed`: the activations of a row that wants them so are there already. */
 static ht_status launch(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice, const ht_cl_weights *w,
-                        const ht_cl_place *in, const ht_cl_place *out, cl_uint tokens, bool packed, const char *what,
-                        ht_error *error) {
+                        const ht_cl_window *window, const ht_cl_place *in, const ht_cl_place *out, cl_uint tokens,
+                        bool packed, const char *what, ht_error *error) {
     const ht_cl_matmul_row *row = choice->row;
     ht_status status = HT_OK;
     if (row->packed && !packed)
-        status = pack_activations(d, task, choice, w, in, tokens, what, error);
+        status = pack_activations(d, task, choice, window->cols, in, tokens, what, error);
     if (status != HT_OK)
         return status;
-    const size_t parts = count_parts(d, row, w->rows, w->cols, tokens);
+    const size_t parts = count_parts(d, row, window->rows, window->cols, tokens);
     const cl_mem scales = w->scales ? w->scales : w->codes, mins = w->mins ? w->mins : w->codes,
                  bias = w->bias ? w->bias : w->codes; /* none of these is read */
     const cl_mem x = row->packed ? d->scratch[HT_CL_SCRATCH_ACTS] : in->region->memory;
     const cl_mem to = parts > 1 ? d->scratch[HT_CL_SCRATCH_PARTS] : out->region->memory;
     const cl_ulong x_offset = row->packed ? 0 : in->offset, out_offset = parts > 1 ? 0 : out->offset;
     const cl_uint x_stride = (cl_uint)in->stride,
-                  out_stride = (cl_uint)(parts > 1 ? ht_round_up(w->rows, HT_CL_BLOCK) : out->stride),
-                  has_bias = w->bias != NULL && parts == 1;
-    const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(w->codes),   HT_CL_ARGUMENT(scales),  HT_CL_ARGUMENT(mins),
-                                        HT_CL_ARGUMENT(bias),       HT_CL_ARGUMENT(x),       HT_CL_ARGUMENT(x_offset),
-                                        HT_CL_ARGUMENT(x_stride),   HT_CL_ARGUMENT(to),      HT_CL_ARGUMENT(out_offset),
-                                        HT_CL_ARGUMENT(out_stride), HT_CL_ARGUMENT(w->rows), HT_CL_ARGUMENT(w->cols),
-                                        HT_CL_ARGUMENT(tokens),     HT_CL_ARGUMENT(has_bias)};
+                  out_stride = (cl_uint)(parts > 1 ? ht_round_up(window->rows, HT_CL_BLOCK) : out->stride),
+                  has_bias = parts == 1 && has_bias_for(w, window), first_block = window->row / HT_CL_BLOCK,
+                  first_group = window->col / 32, row_groups = (w->cols + 31) / 32;
+    const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(w->codes),
+                                        HT_CL_ARGUMENT(scales),
+                                        HT_CL_ARGUMENT(mins),
+                                        HT_CL_ARGUMENT(bias),
+                                        HT_CL_ARGUMENT(x),
+                                        HT_CL_ARGUMENT(x_offset),
+                                        HT_CL_ARGUMENT(x_stride),
+                                        HT_CL_ARGUMENT(to),
+                                        HT_CL_ARGUMENT(out_offset),
+                                        HT_CL_ARGUMENT(out_stride),
+                                        HT_CL_ARGUMENT(window->rows),
+                                        HT_CL_ARGUMENT(window->cols),
+                                        HT_CL_ARGUMENT(tokens),
+                                        HT_CL_ARGUMENT(has_bias),
+                                        HT_CL_ARGUMENT(first_block),
+                                        HT_CL_ARGUMENT(first_group),
+                                        HT_CL_ARGUMENT(row_groups)};
     const size_t tiles = (tokens + row->tile_tokens - 1) / row->tile_tokens,
-                 wide = (w->rows + row->tile_rows - 1) / row->tile_rows;
+                 wide = (window->rows + row->tile_rows - 1) / row->tile_rows;
     /* Long runs save work, as long as every unit has some. */
     const size_t wanted = (2 * (size_t)d->units + wide - 1) / wide;
     const size_t runs = ht_max_size((tiles + row->run - 1) / row->run, ht_min_size(tiles, wanted));
     const size_t global[3] = {wide * row->local[0], runs * row->local[1], parts},
                  local[3] = {row->local[0], row->local[1], 1};
     status = ht_cl_launch(d, task, choice->kernel, what, arguments, HT_COUNT(arguments), 3, global, local, error);
-    return !status && parts > 1 ? add_parts(d, task, choice, w, (cl_uint)parts, out, tokens, what, error) : status;
+    return !status && parts > 1 ? add_parts(d, task, choice, w, window, (cl_uint)parts, out, tokens, what, error)
+                                : status;
 }
 
 ht_status ht_cl_matmul_launch(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice,
-                              const ht_cl_weights *weights, const ht_cl_place *in, const ht_cl_place *out,
-                              cl_uint tokens, const char *what, ht_error *error) {
-    return launch(d, task, choice, weights, in, out, tokens, false, what, error);
+                              const ht_cl_weights *weights, const ht_cl_window *window, const ht_cl_place *in,
+                              const ht_cl_place *out, cl_uint tokens, const char *what, ht_error *error) {
+    return launch(d, task, choice, weights, window, in, out, tokens, false, what, error);
 }
 
-ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_weights *w, size_t tokens, struct ht_cl_choice *choice,
-                               ht_error *error) {
+ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols, size_t tokens,
+                               struct ht_cl_choice *choice, ht_error *error) {
     const ht_cl_matmul_row *row = choice->row;
-    ht_status status = kernel_of(d, row, &w->form, row->kernel, &choice->kernel, error);
+    ht_status status = kernel_of(d, row, form, row->kernel, &choice->kernel, error);
     if (!status && row->packed) {
-        status = kernel_of(d, row, &w->form, "pack_acts", &choice->pack, error);
+        status = kernel_of(d, row, form, "pack_acts", &choice->pack, error);
         if (!status)
-            status = ht_cl_scratch(d, HT_CL_SCRATCH_ACTS, packed_bytes(row, tokens, w->cols), error);
+            status = ht_cl_scratch(d, HT_CL_SCRATCH_ACTS, packed_bytes(row, tokens, cols), error);
     }
-    const size_t parts = count_parts(d, row, w->rows, w->cols, tokens);
+    const size_t parts = count_parts(d, row, rows, cols, tokens);
     if (!status && row->parts > 1)
-        status = kernel_of(d, row, &w->form, "add_parts", &choice->add, error);
+        status = kernel_of(d, row, form, "add_parts", &choice->add, error);
     if (!status && parts > 1)
-        status = ht_cl_scratch(d, HT_CL_SCRATCH_PARTS,
-                               parts * tokens * ht_round_up(w->rows, HT_CL_BLOCK) * sizeof(float), error);
+        status = ht_cl_scratch(d, HT_CL_SCRATCH_PARTS, parts * tokens * ht_round_up(rows, HT_CL_BLOCK) * sizeof(float),
+                               error);
     return status;
 }
 
-/* The kernels for this many tokens, from memory where it is a number that was met before. */
-static ht_status find_choice(ht_cl_device *d, ht_cl_segment *s, size_t tokens, struct ht_cl_choice **out,
-                             ht_error *error) {
-    struct ht_cl_choice *choice = &s->choices[tokens > 1];
-    *out = choice;
-    if (choice->tokens == tokens)
-        return HT_OK;
-    choice->tokens = 0;
-    choice->row = choose(d, &s->weights.form, s->weights.rows, s->weights.cols, tokens);
+/* A part takes what was measured for all of the matrix, else the cheapest kernel that is there already: a ratio that moves
+ * from submit to submit shall not wait for a compiler. */
+static const ht_cl_matmul_row *choose_for_part(const ht_cl_device *d, const ht_cl_segment *s, size_t rows, size_t cols,
+                                               size_t tokens) {
+    const ht_cl_weights *w = &s->weights;
+    if (d->forced_kernel >= 0)
+        return choose(d, &w->form, rows, cols, tokens);
+    const ht_cl_matmul_row *tuned = ht_cl_tuned(d, &w->form, w->rows, w->cols, tokens), *best = NULL;
+    if (tuned && s->built >> (tuned - table) & 1)
+        return tuned;
+    const ht_cl_matmul_row *found[HT_COUNT(table)];
+    const int n = ht_cl_matmul_candidates(d, &w->form, rows, cols, tokens, found, HT_COUNT(table));
+    for (int i = 0; i < n; i++)
+        if (s->built >> (found[i] - table) & 1 &&
+            (!best || cost(d, found[i], rows, cols, tokens) < cost(d, best, rows, cols, tokens)))
+            best = found[i];
+    return best;
+}
+
+/* The kernels for this window and number of tokens, from memory where they were met before: decoding and chunks, whole and
+ * in parts, for each matrix of a fused operator. */
+static ht_status find_choice(ht_cl_device *d, ht_cl_segment *s, const ht_cl_window *window, size_t tokens,
+                             const struct ht_cl_choice **out, ht_error *error) {
+    for (size_t i = 0; i < HT_CL_CHOICES; i++) {
+        const struct ht_cl_choice *c = &s->choices[i];
+        if (c->tokens == tokens && c->rows == window->rows && c->cols == window->cols) {
+            *out = c;
+            return HT_OK;
+        }
+    }
+    const ht_cl_weights *w = &s->weights;
+    const bool whole = window->rows == w->rows && window->cols == w->cols;
+    struct ht_cl_choice *choice = &s->choices[s->n_chosen++ % HT_CL_CHOICES];
+    *choice = (struct ht_cl_choice){.rows = window->rows, .cols = window->cols};
+    choice->row = whole ? choose(d, &w->form, w->rows, w->cols, tokens)
+                        : choose_for_part(d, s, window->rows, window->cols, tokens);
     if (!choice->row)
         return ht_fail(error, HT_ERROR_DEVICE, "%s: no kernel multiplies %zu tokens here", d->caps.name, tokens);
-    ht_status status = ht_cl_matmul_kernels(d, &s->weights, tokens, choice, error);
+    ht_status status = ht_cl_matmul_kernels(d, &w->form, window->rows, window->cols, tokens, choice, error);
     if (!status)
         choice->tokens = tokens;
+    *out = choice;
     return status;
 }
 
-ht_status ht_cl_matmul_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
-    const ht_cl_matmul_row *packed = NULL; /* the row whose tiles the scratch holds */
-    for (size_t i = 0; i < task->n_segments; i++) {
+/* Rows [first, end) of the operator, in every segment that has some. `packed`: the row whose tiles the scratch holds. */
+static ht_status multiply_rows(ht_cl_device *d, ht_task *task, const ht_cl_call *call, size_t first, size_t end,
+                               const ht_cl_matmul_row **packed, ht_error *error) {
+    const ht_slice *part = &call->part;
+    ht_cl_place in = call->in;
+    in.offset += part->reduction_begin;
+    ht_status status = HT_OK;
+    for (size_t i = 0; i < task->n_segments && status == HT_OK; i++) {
         ht_cl_segment *s = &task->segments[i];
-        struct ht_cl_choice *choice;
-        ht_status status = find_choice(d, s, call->shape_tokens, &choice, error);
+        const size_t from = ht_max_size(first, s->first_row), to = ht_min_size(end, s->first_row + s->weights.rows);
+        if (from >= to)
+            continue;
+        const ht_cl_window window = {.row = (cl_uint)(from - s->first_row),
+                                     .rows = (cl_uint)(to - from),
+                                     .col = (cl_uint)(part->reduction_begin - task->slice.reduction_begin),
+                                     .cols = (cl_uint)(part->reduction_end - part->reduction_begin)};
+        const struct ht_cl_choice *choice;
+        status = find_choice(d, s, &window, call->shape_tokens, &choice, error);
         if (status != HT_OK)
             return status;
         const ht_cl_matmul_row *row = choice->row;
         ht_cl_place out = call->out;
-        out.offset += s->first_row - task->slice.row_begin;
-        const bool there = packed && packed->packed == row->packed && packed->source == row->source &&
-                           (row->packed != 1 || packed->tile_tokens == row->tile_tokens);
-        status = launch(d, task, choice, &s->weights, &call->in, &out, call->tokens, there, task->op->name, error);
-        if (status != HT_OK)
-            return status;
+        out.offset += from;
+        const bool there = *packed && (*packed)->packed == row->packed && (*packed)->source == row->source &&
+                           (row->packed != 1 || (*packed)->tile_tokens == row->tile_tokens);
+        status = launch(d, task, choice, &s->weights, &window, &in, &out, call->tokens, there, task->op->name, error);
         if (row->packed)
-            packed = row;
+            *packed = row;
     }
-    return HT_OK;
+    return status;
+}
+
+ht_status ht_cl_matmul_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
+    const ht_cl_matmul_row *packed = NULL;
+    ht_cl_run runs[HT_MAX_PARTS];
+    const size_t n = ht_cl_matmul_runs(task->op, &call->part, runs);
+    ht_status status = HT_OK;
+    for (size_t i = 0; i < n && status == HT_OK; i++)
+        status = multiply_rows(d, task, call, runs[i].first, runs[i].first + runs[i].width, &packed, error);
+    return status;
 }
 
 /* ---- tasks ----------------------------------------------------------------------------------------------------------- */
 
+size_t ht_cl_matmul_runs(const ht_op *op, const ht_slice *slice, ht_cl_run runs[HT_MAX_PARTS]) {
+    size_t n = 0, base = 0;
+    if (!slice->of)
+        ht_cl_add_run(runs, &n, slice->row_begin, slice->row_end - slice->row_begin);
+    for (int p = 0; p < op->n_parts && slice->of; base += op->parts[p++].rows) {
+        const size_t share = op->parts[p].rows / slice->of;
+        ht_cl_add_run(runs, &n, base + slice->row_begin * share, (slice->row_end - slice->row_begin) * share);
+    }
+    return n;
+}
+
+/* Can a part begin or end at this row? Packed rows lie in blocks, from the first of each segment on (add_rows). */
+static bool on_grain(const ht_op *op, size_t row) {
+    size_t base = 0, first = 0; /* first: the segment's */
+    for (int p = 0; p < op->n_parts; base += op->parts[p++].rows) {
+        const ht_cl_form here = ht_cl_form_of(op->parts[p].type), before = ht_cl_form_of(op->parts[p ? p - 1 : 0].type);
+        if (!ht_cl_same_form(&here, &before) || (base - first) % HT_CL_BLOCK)
+            first = base;
+        if (row < base + op->parts[p].rows)
+            return (row - first) % HT_CL_BLOCK == 0;
+    }
+    return true; /* the last row's end */
+}
+
 const char *ht_cl_matmul_refuses(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
-    (void)d;
     const size_t cols = ht_op_cols(op);
-    if (slice->row_begin >= slice->row_end || slice->row_end > ht_op_rows(op))
-        return "no such rows";
-    if (slice->reduction_begin >= slice->reduction_end || slice->reduction_end > cols)
-        return "no such columns";
-    if (slice->reduction_begin % 32 || (slice->reduction_end % 32 && slice->reduction_end != cols))
-        return "a range of columns that does not end on multiples of 32";
-    for (int p = 0; p < op->n_parts; p++)
+    for (int p = 0; p < op->n_parts; p++) {
         if (op->parts[p].type->group && cols % 32)
             return "quantised rows that are no multiple of 32 columns";
+        if (slice->of && op->parts[p].rows % slice->of)
+            return "a share that is no whole number of rows";
+    }
+    if (slice->row_begin >= slice->row_end || slice->row_end > (slice->of ? slice->of : ht_op_rows(op)))
+        return "no such rows";
+    const ht_slice part = ht_cl_resolve(d, op, slice);
+    if (part.reduction_begin >= part.reduction_end || part.reduction_end > cols)
+        return "no such columns";
+    if (part.reduction_begin % 32 || (part.reduction_end % 32 && part.reduction_end != cols))
+        return "a range of columns that does not end on multiples of 32";
+    ht_cl_run runs[HT_MAX_PARTS];
+    const size_t n = ht_cl_matmul_runs(op, &part, runs);
+    for (size_t i = 0; i < n; i++)
+        if (!on_grain(op, runs[i].first) || !on_grain(op, runs[i].first + runs[i].width))
+            return "rows that do not begin and end on multiples of 16 of their matrix";
     return NULL;
 }
 
@@ -319,10 +419,13 @@ static ht_status add_segments(ht_cl_device *d, ht_task *task, const ht_cl_form *
             return ht_fail(error, HT_ERROR_DEVICE, "%s: %s: rows of %zu bytes need more than %d buffers of %llu bytes",
                            d->caps.name, task->op->name, block / HT_CL_BLOCK, HT_CL_MAX_SEGMENTS,
                            (unsigned long long)d->largest);
+        ht_status status = ht_grow((void **)&task->segments, &task->cap_segments, task->n_segments + 1,
+                                   sizeof *task->segments, task->op->name, error);
+        if (status != HT_OK)
+            return status;
         ht_cl_segment *s = &task->segments[task->n_segments];
-        s->first_row = row;
-        ht_status status =
-            ht_cl_weights_create(d, task->op, row, ht_min_size(most, end - row), first, cols, &s->weights, error);
+        *s = (ht_cl_segment){.first_row = row};
+        status = ht_cl_weights_create(d, task->op, row, ht_min_size(most, end - row), first, cols, &s->weights, error);
         if (status != HT_OK)
             return status;
         task->n_segments++;
@@ -331,37 +434,58 @@ static ht_status add_segments(ht_cl_device *d, ht_task *task, const ht_cl_form *
     return HT_OK;
 }
 
-/* Builds every kernel that a submit of up to max_tokens will choose, and makes room for what they need. */
-static ht_status build_kernels(ht_cl_device *d, const ht_cl_weights *w, ht_error *error) {
-    struct ht_cl_choice choice = {0};
-    const ht_cl_matmul_row *before = NULL;
-    size_t room = 0;
-    for (size_t tokens = 1; tokens <= d->max_tokens; tokens++) {
-        choice.row = choose(d, &w->form, w->rows, w->cols, tokens);
-        if (!choice.row)
-            return ht_fail(error, HT_ERROR_DEVICE, "%s: no kernel multiplies %zu tokens here", d->caps.name, tokens);
-        room = ht_max_size(room, count_parts(d, choice.row, w->rows, w->cols, tokens) * tokens);
-        ht_status status = HT_OK;
-        if (choice.row != before || tokens == d->max_tokens)
-            status = ht_cl_matmul_kernels(d, w, tokens, &choice, error);
-        if (status != HT_OK)
-            return status;
-        before = choice.row;
+/* Room for the sums and activations of every kernel that is built, whatever part of the matrix it is given: no submit
+ * makes more. Parts of the columns are as many as fill the device, so their sums are never more than it computes at once. */
+static ht_status make_room(ht_cl_device *d, const ht_cl_segment *s, ht_error *error) {
+    const size_t rows = ht_round_up(s->weights.rows, HT_CL_BLOCK), cols = s->weights.cols;
+    size_t sums = 0, acts = 0;
+    for (const ht_cl_matmul_row *row = table; row < table + HT_COUNT(table); row++) {
+        if (!(s->built >> (row - table) & 1))
+            continue;
+        const size_t tokens = ht_min_size(d->max_tokens, row->max_tokens);
+        const size_t parts = ht_min_size(row->parts, cols / (32 * PART_GROUPS));
+        if (parts > 1)
+            sums = ht_max_size(
+                sums, ht_min_size(parts * tokens * rows, full_groups(d, row) * row->tile_rows * row->tile_tokens));
+        if (row->packed)
+            acts = ht_max_size(acts, packed_bytes(row, tokens, cols));
     }
-    return ht_cl_scratch(d, HT_CL_SCRATCH_PARTS, room * ht_round_up(w->rows, HT_CL_BLOCK) * sizeof(float), error);
+    ht_status status = ht_cl_scratch(d, HT_CL_SCRATCH_PARTS, sums * sizeof(float), error);
+    return status ? status : ht_cl_scratch(d, HT_CL_SCRATCH_ACTS, acts, error);
 }
 
-ht_status ht_cl_matmul_segments(ht_cl_device *d, ht_task *task, ht_error *error) {
+/* Builds every kernel that a submit of up to max_tokens will choose, and makes room for what they need. */
+static ht_status build_kernels(ht_cl_device *d, ht_cl_segment *s, ht_error *error) {
+    _Static_assert(HT_COUNT(table) <= 64, "bits of ht_cl_segment.built");
+    const ht_cl_weights *w = &s->weights;
+    for (size_t tokens = 1; tokens <= d->max_tokens; tokens++) {
+        struct ht_cl_choice choice = {.row = choose(d, &w->form, w->rows, w->cols, tokens)};
+        if (!choice.row)
+            return ht_fail(error, HT_ERROR_DEVICE, "%s: no kernel multiplies %zu tokens here", d->caps.name, tokens);
+        const uint64_t bit = UINT64_C(1) << (choice.row - table);
+        if (s->built & bit)
+            continue;
+        s->built |= bit;
+        ht_status status = ht_cl_matmul_kernels(d, &w->form, w->rows, w->cols, tokens, &choice, error);
+        if (status != HT_OK)
+            return status;
+    }
+    return make_room(d, s, error);
+}
+
+/* Rows [begin, rows_end) of the operator as segments, each of one form. A matrix that would begin within a block has its
+ * own: shares begin where matrices do. */
+static ht_status add_rows(ht_cl_device *d, ht_task *task, size_t begin, size_t rows_end, ht_error *error) {
     const ht_op *op = task->op;
     ht_cl_form form = {0};
-    size_t base = 0, begin = task->slice.row_begin, end = begin; /* [begin, end): rows of `form` seen so far */
+    size_t base = 0, end = begin; /* [begin, end): rows of `form` seen so far */
     ht_status status = HT_OK;
     for (int p = 0; p < op->n_parts && status == HT_OK; base += op->parts[p++].rows) {
-        const size_t part_end = ht_min_size(base + op->parts[p].rows, task->slice.row_end);
+        const size_t part_end = ht_min_size(base + op->parts[p].rows, rows_end);
         if (part_end <= end)
             continue;
         const ht_cl_form here = ht_cl_form_of(op->parts[p].type);
-        if (end > begin && !ht_cl_same_form(&form, &here)) {
+        if (end > begin && (!ht_cl_same_form(&form, &here) || (end - begin) % HT_CL_BLOCK)) {
             status = add_segments(d, task, &form, begin, end - begin, error);
             begin = end;
         }
@@ -371,10 +495,19 @@ ht_status ht_cl_matmul_segments(ht_cl_device *d, ht_task *task, ht_error *error)
     return status ? status : add_segments(d, task, &form, begin, end - begin, error);
 }
 
+ht_status ht_cl_matmul_segments(ht_cl_device *d, ht_task *task, ht_error *error) {
+    ht_cl_run runs[HT_MAX_PARTS];
+    const size_t n = ht_cl_matmul_runs(task->op, &task->slice, runs);
+    ht_status status = HT_OK;
+    for (size_t i = 0; i < n && status == HT_OK; i++)
+        status = add_rows(d, task, runs[i].first, runs[i].first + runs[i].width, error);
+    return status;
+}
+
 ht_status ht_cl_matmul_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
     ht_status status = ht_cl_matmul_segments(d, task, error);
     for (size_t i = 0; i < task->n_segments && status == HT_OK; i++)
-        status = build_kernels(d, &task->segments[i].weights, error);
+        status = build_kernels(d, &task->segments[i], error);
     return status;
 }
 

@@ -23,6 +23,11 @@ typedef struct ht_cl_matmul_row {
     size_t local_bytes; /* local memory of a group */
 } ht_cl_matmul_row;
 
+/* What one launch multiplies of packed weights: rows from a block's first on, columns from a group's. */
+typedef struct ht_cl_window {
+    cl_uint row, rows, col, cols;
+} ht_cl_window;
+
 /* Rows that can multiply weights [rows, cols] of a form with this many tokens on this device, in the table's order:
  * out[0 .. returned), at most max. */
 int ht_cl_matmul_candidates(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols, size_t tokens,
@@ -33,13 +38,14 @@ const ht_cl_matmul_row *ht_cl_matmul_by_rule(const ht_cl_device *d, const ht_cl_
 /* The candidate that a measurement of this shape found best (tune.c); NULL: none was made. */
 const ht_cl_matmul_row *ht_cl_tuned(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
                                     size_t tokens);
-/* Enqueues weights times the `tokens` rows of in, by the kernels of `choice` (ht_cl_matmul_kernels); the weights' first row
- * goes where out begins. */
+/* Enqueues a window of weights times the `tokens` rows of in, by the kernels of `choice` (ht_cl_matmul_kernels); in and out
+ * are offset to the window's first column and row. */
 ht_status ht_cl_matmul_launch(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice,
-                              const ht_cl_weights *weights, const ht_cl_place *in, const ht_cl_place *out,
-                              cl_uint tokens, const char *what, ht_error *error);
-/* Fills the kernels of choice for choice->row, building them, and makes room for what they need with up to `tokens`. */
-ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_weights *weights, size_t tokens,
+                              const ht_cl_weights *weights, const ht_cl_window *window, const ht_cl_place *in,
+                              const ht_cl_place *out, cl_uint tokens, const char *what, ht_error *error);
+/* Fills the kernels of choice for choice->row, building them, and makes room for what they need for rows x cols weights
+ * with up to `tokens`. */
+ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols, size_t tokens,
                                struct ht_cl_choice *choice, ht_error *error);
 
 #endif

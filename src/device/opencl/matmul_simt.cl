@@ -118,17 +118,18 @@ static inline float4 four_weights(__global const uchar *from, uint4 words, uint 
 __kernel __attribute__((reqd_work_group_size(16, LANES, 1))) void matvec_simt(
     __global const uchar *codes, __global const uchar *scales, __global const uchar *mins, __global const float *bias,
     __global const float *x, ulong x_offset, uint x_stride, __global float *out, ulong out_offset, uint out_stride,
-    uint rows, uint cols, uint tokens, uint has_bias) {
+    uint rows, uint cols, uint tokens, uint has_bias, uint first_block, uint first_group, uint row_groups) {
     __local float shared[BLOCKS * TOKENS * LANES * 16];
     uint row = get_local_id(0), lane = get_local_id(1), first = get_group_id(1) * TOKENS, last = (rows - 1) / 16;
     uint n_groups = (cols + 31) / 32, whole = cols / 32;
+    BEGIN_PART
     bool aligned = ((x_offset | x_stride) & 3) == 0;
     __global const float *xs[TOKENS];
     ulong block[BLOCKS];
     float sums[BLOCKS][TOKENS];
     /* surplus tokens and blocks repeat the last one and are not stored */
     EACH_TOKEN xs[t] = x + x_offset + (ulong)min(first + t, tokens - 1) * x_stride;
-    EACH_BLOCK block[b] = (ulong)min((uint)get_group_id(0) * BLOCKS + b, last) * n_groups;
+    EACH_BLOCK block[b] = (ulong)min((uint)get_group_id(0) * BLOCKS + b, last) * row_groups;
     EACH sums[b][t] = 0.0f;
 #if INT8
     __global const record *acts = (__global const record *)x;
@@ -203,7 +204,7 @@ __kernel __attribute__((reqd_work_group_size(16, LANES, 1))) void matvec_simt(
     if (whole < n_groups && lane == 0) /* columns that fill no group: x ends before the padding does */
         for (uint c = whole * 32; c < cols; c++) EACH_BLOCK {
                 uint r = min((uint)get_group_id(0) * BLOCKS + b, last) * 16 + row;
-                float w = weight_at(codes, scales, mins, n_groups, r, c);
+                float w = weight_at(codes, scales, mins, row_groups, r, c);
                 EACH_TOKEN sums[b][t] += w * xs[t][c];
             }
     EACH shared[((b * TOKENS + t) * LANES + lane) * 16 + row] = sums[b][t];
@@ -269,7 +270,7 @@ typedef struct raw { /* 16 columns of a row, as stored */
 } raw;
 
 static inline raw fetch_weights(__global const uchar *codes, __global const uchar *scales, __global const uchar *mins,
-                                uint row, uint blocks, uint n_groups, uint g, uint piece) {
+                                uint row, uint blocks, uint row_groups, uint g, uint piece) {
     raw w;
     uint block = row / 16, r = row % 16;
     if (block >= blocks) {
@@ -277,7 +278,7 @@ static inline raw fetch_weights(__global const uchar *codes, __global const ucha
         w.scale = w.low = 0.0f;
         return w;
     }
-    ulong group = (ulong)block * n_groups + g;
+    ulong group = (ulong)block * row_groups + g;
     __global const uchar *from = codes + group * GROUP_BYTES;
 #if BITS == 4
     uint2 v = *(__global const uint2 *)(from + r * 16 + piece * 8);
@@ -357,7 +358,7 @@ static inline float4 fetch_x(__global const float *x, uint stride, uint token, u
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
     __global const uchar *codes, __global const uchar *scales, __global const uchar *mins, __global const float *bias,
     __global const float *x, ulong x_offset, uint x_stride, __global float *out, ulong out_offset, uint out_stride,
-    uint rows, uint cols, uint tokens, uint has_bias) {
+    uint rows, uint cols, uint tokens, uint has_bias, uint first_block, uint first_group, uint row_groups) {
     __local real ws[STEPS * TILE_ROWS] __attribute__((aligned(16)));
     __local real xs[STEPS * TILE_TOKENS] __attribute__((aligned(16)));
 #if INT8
@@ -369,6 +370,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
 #endif
     uint lid = get_local_id(0), row0 = get_group_id(0) * TILE_ROWS, token0 = get_group_id(1) * TILE_TOKENS;
     uint n_groups = (cols + 31) / 32, blocks = (rows + 15) / 16;
+    BEGIN_PART
     uint part_of = get_group_id(2), parts = get_num_groups(2);
     uint begin = n_groups * part_of / parts, end = n_groups * (part_of + 1) / parts;
     uint my_row = lid % ROW_SIDE * 4, my_token = lid / ROW_SIDE * 4;
@@ -400,7 +402,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
 #define FETCH(g) \
     _Pragma("unroll") for (uint i = 0; i < W_UNITS; i++) { \
         uint unit = lid + i * ITEMS; \
-        w[i] = fetch_weights(codes, scales, mins, row0 + unit % TILE_ROWS, blocks, n_groups, g, unit / TILE_ROWS); \
+        w[i] = fetch_weights(codes, scales, mins, row0 + unit % TILE_ROWS, blocks, row_groups, g, unit / TILE_ROWS); \
     } \
     FETCH_X(g)
     FETCH(begin)
@@ -545,12 +547,13 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
     }
 }
 
-/* out[t][r] = sum over parts of sums[part][t][r] (+ bias). Global size (rows, tokens). */
+/* out[t][r] = sum over parts of sums[part][t][r] (+ bias, whose first row here is first_row). Global size (rows, tokens). */
 __kernel void add_parts(__global const float *sums, uint parts, uint stride, __global const float *bias,
-                        __global float *out, ulong out_offset, uint out_stride, uint rows, uint tokens, uint has_bias) {
+                        __global float *out, ulong out_offset, uint out_stride, uint rows, uint tokens, uint has_bias,
+                        uint first_row) {
     uint r = get_global_id(0), t = get_global_id(1);
     if (r >= rows) return;
-    float sum = has_bias ? bias[r] : 0.0f;
+    float sum = has_bias ? bias[first_row + r] : 0.0f;
     for (uint i = 0; i < parts; i++) sum += sums[((ulong)i * tokens + t) * stride + r];
     out[out_offset + (ulong)t * out_stride + r] = sum;
 }

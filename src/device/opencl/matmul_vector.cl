@@ -73,18 +73,19 @@ static inline void store_rows(float16 sum, uint block, uint rows, __global const
 WIDE __kernel void matvec_vector(__global const uchar *codes, __global const uchar *scales, __global const uchar *mins,
                                  __global const float *bias, __global const float *x, ulong x_offset, uint x_stride,
                                  __global float *out, ulong out_offset, uint out_stride, uint rows, uint cols,
-                                 uint tokens, uint has_bias) {
+                                 uint tokens, uint has_bias, uint first_block, uint first_group, uint row_groups) {
+    BEGIN_PART
     uint first = get_global_id(0) * BLOCKS, last = (rows - 1) / 16, n_groups = (cols + 31) / 32;
     if (first > last) return;
     __global const float *xs[TOKENS];
     __global const uchar *from[BLOCKS];
     float16 sums[BLOCKS][TOKENS];
     EACH_TOKEN xs[t] = x + x_offset + (ulong)min(t, tokens - 1) * x_stride;
-    EACH_BLOCK from[b] = codes + (ulong)min(first + b, last) * n_groups * GROUP_BYTES;
+    EACH_BLOCK from[b] = codes + (ulong)min(first + b, last) * row_groups * GROUP_BYTES;
     EACH sums[b][t] = 0.0f;
 #if CODED
     ulong group[BLOCKS];
-    EACH_BLOCK group[b] = (ulong)min(first + b, last) * n_groups * (32 / GROUP);
+    EACH_BLOCK group[b] = (ulong)min(first + b, last) * row_groups * (32 / GROUP);
     for (uint g = 0; g < n_groups; g++) {
 #if BITS == 4
         float16 low[BLOCKS][TOKENS], high[BLOCKS][TOKENS];
@@ -228,7 +229,8 @@ DEFINE_TILE(12)
 WIDE __kernel void matmul_vector(__global const uchar *codes, __global const uchar *scales, __global const uchar *mins,
                                  __global const float *bias, __global const float *x, ulong x_offset, uint x_stride,
                                  __global float *out, ulong out_offset, uint out_stride, uint rows, uint cols,
-                                 uint tokens, uint has_bias) {
+                                 uint tokens, uint has_bias, uint first_block, uint first_group, uint row_groups) {
+    BEGIN_PART
     uint first = get_global_id(0) * 2, last = (rows - 1) / 16, n_groups = (cols + 31) / 32;
     uint n_tiles = (tokens + TILE - 1) / TILE, n_runs = get_global_size(1), run = get_global_id(1);
     uint begin = n_tiles * run / n_runs, end = n_tiles * (run + 1) / n_runs;
@@ -237,8 +239,8 @@ WIDE __kernel void matmul_vector(__global const uchar *codes, __global const uch
     for (uint g = 0; g < n_groups; g += DEPTH / 32) {
         uint n = min(n_groups - g, (uint)(DEPTH / 32));
         for (uint i = 0; i < n; i++) {
-            expand_group(codes, scales, mins, (ulong)first * n_groups + g + i, panel + i * 64);
-            expand_group(codes, scales, mins, (ulong)second * n_groups + g + i, panel + i * 64 + 1);
+            expand_group(codes, scales, mins, (ulong)first * row_groups + g + i, panel + i * 64);
+            expand_group(codes, scales, mins, (ulong)second * row_groups + g + i, panel + i * 64 + 1);
         }
         for (uint tile = begin; tile < end; tile++) {
             __global const float *acts = x + x_offset + ((ulong)tile * n_groups + g) * 32 * TILE;

@@ -157,20 +157,37 @@ static const ht_cl_region *find_region(const ht_cl_device *d, const void *host, 
     return (size_t)((const char *)host - r->host) + bytes <= r->bytes ? r : NULL;
 }
 
-static ht_status find_place(const ht_cl_device *d, const ht_op *op, const ht_binding *b, ht_slot slot, size_t first,
-                            size_t width, ht_cl_place *out, ht_error *error) {
-    const ht_view *view = &b->slots[slot];
-    if (b->tokens > 1 && view->stride < first + width)
+void ht_cl_add_run(ht_cl_run runs[HT_MAX_PARTS], size_t *n, size_t first, size_t width) {
+    if (*n && runs[*n - 1].first + runs[*n - 1].width == first)
+        runs[*n - 1].width += width;
+    else
+        runs[(*n)++] = (ht_cl_run){first, width};
+}
+
+/* Where a view lies; its runs are there already. */
+static ht_status find_view(const ht_cl_device *d, const ht_op *op, const ht_binding *b, const ht_view *view,
+                           const char *what, int number, ht_cl_place *place, ht_error *error) {
+    const ht_cl_run *last = &place->runs[place->n_runs - 1];
+    const size_t end = last->first + last->width;
+    if (b->tokens > 1 && view->stride < end)
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: a stride of %zu holds no %zu values", d->caps.name, op->name,
-                       view->stride, first + width);
-    const size_t bytes = ((b->tokens - 1) * view->stride + first + width) * 4;
-    const ht_cl_region *r = find_region(d, view->data, bytes);
-    if (!r)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: slot %d is not in imported memory", d->caps.name, op->name,
-                       slot);
-    const size_t offset = (size_t)((const char *)view->data - r->host) / 4 + first;
-    *out = (ht_cl_place){r, offset, first, width, view->stride};
+                       view->stride, end);
+    place->region = find_region(d, view->data, ((b->tokens - 1) * view->stride + end) * 4);
+    if (!place->region)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: %s %d is not in imported memory", d->caps.name, op->name,
+                       what, number);
+    place->offset = (size_t)((const char *)view->data - place->region->host) / 4;
+    place->stride = view->stride;
     return HT_OK;
+}
+
+static ht_status find_place(const ht_cl_device *d, const ht_op *op, const ht_binding *b, ht_slot slot,
+                            ht_cl_place *place, ht_error *error) {
+    return find_view(d, op, b, &b->slots[slot], "slot", slot, place, error);
+}
+
+static void add_columns(ht_cl_place *place, size_t first, size_t width) {
+    ht_cl_add_run(place->runs, &place->n_runs, first, width);
 }
 
 static size_t kv_size(const ht_kv_layer *kv) {
@@ -194,23 +211,52 @@ static ht_status find_cache(const ht_cl_device *d, const ht_op *op, const ht_bin
     return HT_OK;
 }
 
+/* Columns that the operator reads and writes for this part. */
+static void find_columns(const ht_cl_device *d, const ht_op *op, const ht_slice *part, ht_cl_place *in,
+                         ht_cl_place *out) {
+    const ht_hparams *h = &d->hparams;
+    const size_t dim = (size_t)h->head_dim, kvs = (size_t)h->kv_heads, heads = (size_t)h->heads,
+                 first = part->row_begin, n = part->row_end - first;
+    switch (op->kind) {
+    case HT_OP_MATMUL:
+        add_columns(in, part->reduction_begin, part->reduction_end - part->reduction_begin);
+        out->n_runs = ht_cl_matmul_runs(op, part, out->runs);
+        break;
+    case HT_OP_ROPE:
+        add_columns(in, first * (heads / kvs) * dim, n * (heads / kvs) * dim);
+        add_columns(in, (heads + first) * dim, n * dim);
+        add_columns(in, (heads + kvs + first) * dim, n * dim);
+        *out = *in;
+        break;
+    case HT_OP_ATTENTION: /* queries alone */
+        add_columns(in, first * (heads / kvs) * dim, n * (heads / kvs) * dim);
+        *out = *in;
+        break;
+    case HT_OP_GLU:
+        add_columns(in, first, n);
+        add_columns(in, (size_t)h->feed_forward + first, n);
+        add_columns(out, first, n);
+        break;
+    default:
+        add_columns(in, 0, ht_slot_width(h, op->in));
+        add_columns(out, 0, op->kind == HT_OP_EMBED ? op->parts[0].cols : ht_slot_width(h, op->out));
+    }
+}
+
 ht_status ht_cl_find_places(ht_cl_device *d, const ht_task *task, const ht_binding *b, ht_cl_call *call,
                             ht_error *error) {
     const ht_op *op = task->op;
-    size_t in_first = 0, in = ht_slot_width(&d->hparams, op->in), out_first = 0,
-           out = ht_slot_width(&d->hparams, op->out);
-    if (op->kind == HT_OP_MATMUL) {
-        in_first = task->slice.reduction_begin, in = task->slice.reduction_end - in_first;
-        out_first = task->slice.row_begin, out = task->slice.row_end - out_first;
-    } else if (op->kind == HT_OP_ATTENTION)
-        in = (size_t)d->hparams.heads * (size_t)d->hparams.head_dim; /* queries alone */
-    else if (op->kind == HT_OP_EMBED)
-        out = op->parts[0].cols;
-    ht_status status = find_place(d, op, b, op->in, in_first, in, &call->in, error);
-    if (!status && op->aux != HT_SLOT_NONE && op->kind == HT_OP_NORM)
-        status = find_place(d, op, b, op->aux, 0, in, &call->aux, error);
+    call->part = b->part ? ht_cl_resolve(d, op, b->part) : task->slice;
+    find_columns(d, op, &call->part, &call->in, &call->out);
+    ht_status status = HT_OK;
+    if (op->aux != HT_SLOT_NONE && op->kind == HT_OP_NORM) {
+        call->aux = call->in;
+        status = find_place(d, op, b, op->aux, &call->aux, error);
+    }
     if (!status)
-        status = find_place(d, op, b, op->out, out_first, out, &call->out, error);
+        status = find_place(d, op, b, op->in, &call->in, error);
+    if (!status)
+        status = find_place(d, op, b, op->out, &call->out, error);
     if (!status && (op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION))
         status = find_cache(d, op, b, call, error);
     return status;
@@ -254,19 +300,23 @@ static ht_status move(ht_cl_device *d, const ht_cl_region *r, size_t offset, siz
 static ht_status move_place(ht_cl_device *d, const ht_cl_place *p, size_t tokens, bool to_device, ht_error *error) {
     if (!p->region || !p->region->mirrored)
         return HT_OK;
-    return move(d, p->region, p->offset * 4, p->width * 4, tokens, p->stride * 4, to_device, error);
+    ht_status status = HT_OK;
+    for (size_t i = 0; i < p->n_runs && !status; i++)
+        status = move(d, p->region, (p->offset + p->runs[i].first) * 4, p->runs[i].width * 4, tokens, p->stride * 4,
+                      to_device, error);
+    return status;
 }
 
-/* The cache rows of this submit's tokens, every head's; to the device also those before that it has not seen. */
+/* The cache rows of this submit's tokens, of its heads; to the device also those before that it has not seen. */
 static ht_status move_cache(ht_cl_device *d, const ht_task *task, const ht_cl_call *call, bool to_device,
                             ht_error *error) {
     if (!call->keys->mirrored)
         return HT_OK;
     const ht_kv_layer *kv = &call->binding->kv[task->op->layer];
     const size_t row = (size_t)d->hparams.head_dim * kv_size(kv), position = call->binding->position;
-    const size_t first = to_device ? ht_min_size(call->binding->cached, position) : position, at = first * row;
-    const size_t width = (position + call->tokens - first) * row, heads = (size_t)d->hparams.kv_heads,
-                 pitch = kv->positions * row;
+    const size_t first = to_device ? ht_min_size(call->binding->cached, position) : position;
+    const size_t width = (position + call->tokens - first) * row, pitch = kv->positions * row,
+                 heads = call->part.row_end - call->part.row_begin, at = call->part.row_begin * pitch + first * row;
     ht_status status = move(d, call->keys, call->keys_offset + at, width, heads, pitch, to_device, error);
     return status ? status : move(d, call->values, call->values_offset + at, width, heads, pitch, to_device, error);
 }

@@ -315,6 +315,7 @@ static ht_status choose(ht_cl_device *d, const ht_device_options *options, doubl
     d->caps = (ht_device_caps){.kind = cpu ? HT_DEVICE_CPU : HT_DEVICE_GPU,
                                .memory_bytes = info.memory_bytes,
                                .unified_memory = info.unified_memory,
+                               .divisible = true,
                                .cores = cpu ? ht_all_cores() : 0};
     memcpy(d->caps.name, info.name, sizeof info.name);
     memcpy(d->caps.runtime, info.runtime, sizeof info.runtime);
@@ -415,7 +416,7 @@ static ht_status opencl_open(const ht_device_options *options, ht_device **devic
 static const char *opencl_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice) {
     if (op->kind >= HT_OP_KINDS || !ht_cl_ops[op->kind].enqueue)
         return "unknown operator";
-    return ht_cl_ops[op->kind].refuses ? ht_cl_ops[op->kind].refuses((const ht_cl_device *)device, op, slice) : NULL;
+    return ht_cl_ops[op->kind].refuses((const ht_cl_device *)device, op, slice);
 }
 
 static void opencl_release(ht_device *device, ht_task *task) {
@@ -430,6 +431,7 @@ static void opencl_release(ht_device *device, ht_task *task) {
     for (size_t i = 0; i < task->n_launched; i++)
         d->cl->ReleaseKernel(task->launched[i].copy);
     free(task->launched);
+    free(task->segments);
     free(task);
 }
 
@@ -444,7 +446,7 @@ static ht_status opencl_prepare(ht_device *device, const ht_op *op, const ht_sli
     if (status != HT_OK)
         return status;
     task->op = op;
-    task->slice = *slice;
+    task->slice = ht_cl_resolve(d, op, slice);
     status = ht_cl_ops[op->kind].prepare(d, task, error);
     if (status != HT_OK) {
         opencl_release(device, task);

@@ -22,6 +22,7 @@
 #define HT_CL_BLOCK 16        /* rows interleaved in packed weights */
 #define HT_CL_MAX_SEGMENTS 32 /* of one MATMUL task */
 #define HT_CL_MAX_ARGUMENTS 20
+#define HT_CL_CHOICES 8 /* of kernels, that a segment remembers */
 
 typedef struct ht_cl_device ht_cl_device;
 
@@ -66,12 +67,17 @@ typedef struct ht_cl_region { /* imported host memory */
     bool mirrored; /* a copy of its own; else the same pages */
 } ht_cl_region;
 
-/* Where a slot's [tokens][first, first + width) lies. */
+typedef struct ht_cl_run { /* of columns, or of an operator's rows */
+    size_t first, width;
+} ht_cl_run;
+
+/* Where a slot lies, and which of its columns a submit reads or writes. */
 typedef struct ht_cl_place {
     const ht_cl_region *region; /* NULL: the task does not use this slot */
-    cl_ulong offset;            /* of token 0's column `first`, in elements of 4 bytes */
-    size_t first, width;        /* columns, in elements of 4 bytes */
+    cl_ulong offset;            /* of token 0's column 0, in elements of 4 bytes */
     size_t stride;              /* elements from a token to the next */
+    ht_cl_run runs[HT_MAX_PARTS];
+    size_t n_runs;
 } ht_cl_place;
 
 /* A buffer that this device made and that several tasks may share (weights of a tied head, rope tables). */
@@ -100,6 +106,7 @@ typedef struct ht_cl_call {
     const ht_binding *binding;
     cl_uint tokens;
     size_t shape_tokens; /* kernels are chosen for this many: `tokens` but when a task is warmed */
+    ht_slice part;       /* what to compute, as ht_cl_resolve says it */
     ht_cl_place in, aux, out;
     const ht_cl_region *keys, *values;   /* ROPE, ATTENTION */
     cl_ulong keys_offset, values_offset; /* in bytes, from the region's beginning to the layer's */
@@ -144,18 +151,20 @@ typedef struct ht_cl_weights {
 typedef struct ht_cl_segment {
     size_t first_row; /* of the operator */
     ht_cl_weights weights;
-    struct ht_cl_choice { /* of a kernel, remembered: for one token, and for the newest other number */
-        size_t tokens;
+    uint64_t built; /* bit i: row i of the table of kernels is ready; parts are multiplied with these alone */
+    struct ht_cl_choice {
+        size_t tokens, rows, cols; /* what it is for; tokens 0: nothing */
         const struct ht_cl_matmul_row *row;
         cl_kernel kernel, pack, add; /* pack_acts and add_parts, where the row wants them */
-    } choices[2];
+    } choices[HT_CL_CHOICES];        /* the newest, in no order */
+    size_t n_chosen;                 /* so far */
 } ht_cl_segment;
 
 struct ht_task {
     const ht_op *op;
     ht_slice slice;
-    size_t n_segments;
-    ht_cl_segment segments[HT_CL_MAX_SEGMENTS];
+    ht_cl_segment *segments;
+    size_t n_segments, cap_segments;
     cl_kernel kernels[2];   /* those of kinds that need no choice at submit */
     struct ht_cl_launched { /* its copies of kernels, and the arguments they were given last */
         cl_kernel of, copy;
@@ -181,12 +190,21 @@ bool ht_cl_same_form(const ht_cl_form *a, const ht_cl_form *b);
 /* What the device does for a kind of operator: one row a kind (ops.c, matmul.c). prepare fills task's own fields and has
  * every kernel built that a submit of up to max_tokens may use. */
 typedef struct ht_cl_op_row {
-    const char *(*refuses)(const ht_cl_device *d, const ht_op *op, const ht_slice *slice); /* NULL: takes all */
+    const char *(*refuses)(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
     ht_status (*prepare)(ht_cl_device *d, ht_task *task, ht_error *error);
     ht_status (*enqueue)(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error);
 } ht_cl_op_row;
 extern const ht_cl_op_row ht_cl_ops[HT_OP_KINDS];
 
+/* A slice in one form, whichever way it was said. MATMUL: of 0 where that says the same, columns always a range. ROPE,
+ * ATTENTION, GLU: rows are key-value heads or features, all of them where the slice is whole. Others: zeros. */
+ht_slice ht_cl_resolve(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
+/* Is it the whole operator? */
+bool ht_cl_is_whole(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
+/* Appends columns to a place, to its last run where they follow on it. */
+void ht_cl_add_run(ht_cl_run runs[HT_MAX_PARTS], size_t *n, size_t first, size_t width);
+/* The operator's rows in a resolved slice of a MATMUL, ascending; returns how many runs. */
+size_t ht_cl_matmul_runs(const ht_op *op, const ht_slice *slice, ht_cl_run runs[HT_MAX_PARTS]);
 const char *ht_cl_matmul_refuses(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
 /* The segments of the task's slice, packed; no kernel is built. */
 ht_status ht_cl_matmul_segments(ht_cl_device *d, ht_task *task, ht_error *error);

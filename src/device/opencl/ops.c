@@ -15,6 +15,59 @@ static bool on_cpu(const ht_cl_device *d) {
     return d->features & HT_CL_VECTOR;
 }
 
+/* ---- slices ----------------------------------------------------------------------------------------------------------- */
+
+/* What a share of an operator is counted in; 0: it has none. */
+static size_t units_of(const ht_cl_device *d, const ht_op *op) {
+    return op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION ? (size_t)d->hparams.kv_heads
+           : op->kind == HT_OP_GLU                               ? (size_t)d->hparams.feed_forward
+                                                                 : 0;
+}
+
+ht_slice ht_cl_resolve(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
+    ht_slice s = *slice;
+    if (op->kind != HT_OP_MATMUL) {
+        const size_t units = units_of(d, op);
+        return s.of ? s : (ht_slice){.row_end = units, .of = units};
+    }
+    if (s.reduction_end == 0)
+        s.reduction_end = ht_op_cols(op);
+    if (s.of && s.row_begin == 0 && s.row_end == s.of)
+        s.of = 0, s.row_end = ht_op_rows(op);
+    return s;
+}
+
+bool ht_cl_is_whole(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
+    const ht_slice s = ht_cl_resolve(d, op, slice);
+    if (op->kind == HT_OP_MATMUL)
+        return !s.of && s.row_end - s.row_begin == ht_op_rows(op) &&
+               s.reduction_end - s.reduction_begin == ht_op_cols(op);
+    return s.row_end - s.row_begin == units_of(d, op);
+}
+
+/* EMBED and ARGMAX have no parts, nor has NORM: its sum of squares is that of the whole row. */
+static const char *refuses_parts(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
+    (void)d;
+    const bool rows = slice->row_begin || (slice->row_end && slice->row_end != ht_op_rows(op)),
+               cols = slice->reduction_begin || (slice->reduction_end && slice->reduction_end != ht_op_cols(op));
+    return slice->of || rows || cols ? "a part of an operator that is computed whole" : NULL;
+}
+
+static const char *refuses_shares(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
+    if (!slice->of)
+        return refuses_parts(d, op, slice);
+    if (slice->of != units_of(d, op))
+        return "a share that is not counted in key-value heads, or features of a GLU";
+    if (slice->reduction_begin || slice->reduction_end)
+        return "a range of columns of an operator that sums over none";
+    if (slice->row_begin >= slice->row_end || slice->row_end > slice->of)
+        return "no such heads or features";
+    /* whole vectors: a part's numbers are those of the whole, to the last bit */
+    const bool whole =
+        slice->row_begin % HT_CL_BLOCK == 0 && (slice->row_end % HT_CL_BLOCK == 0 || slice->row_end == slice->of);
+    return op->kind == HT_OP_GLU && !whole ? "features that do not begin and end on multiples of 16" : NULL;
+}
+
 /* A table of floats that tasks may share. */
 static ht_status make_table(ht_cl_device *d, ht_task *task, size_t which, const float *values, size_t n,
                             ht_error *error) {
@@ -88,15 +141,19 @@ static ht_status glu_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
 static ht_status glu_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
     const ht_cl_place *in = &call->in, *out = &call->out;
     const cl_uint in_stride = (cl_uint)in->stride, out_stride = (cl_uint)out->stride;
-    const cl_uint n = (cl_uint)d->hparams.feed_forward, gelu = task->op->activation == HT_ACT_GELU_TANH;
+    const size_t first = call->part.row_begin;
+    const cl_ulong in_offset = in->offset + first, out_offset = out->offset + first;
+    const cl_uint n = (cl_uint)(call->part.row_end - first), gelu = task->op->activation == HT_ACT_GELU_TANH,
+                  apart = (cl_uint)d->hparams.feed_forward;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
-                                        HT_CL_ARGUMENT(in->offset),
+                                        HT_CL_ARGUMENT(in_offset),
                                         HT_CL_ARGUMENT(in_stride),
                                         HT_CL_ARGUMENT(out->region->memory),
-                                        HT_CL_ARGUMENT(out->offset),
+                                        HT_CL_ARGUMENT(out_offset),
                                         HT_CL_ARGUMENT(out_stride),
                                         HT_CL_ARGUMENT(n),
-                                        HT_CL_ARGUMENT(gelu)};
+                                        HT_CL_ARGUMENT(gelu),
+                                        HT_CL_ARGUMENT(apart)};
     const size_t chunk = d->vector * glu_run(d), local[2] = {d->local, 1};
     const size_t global[2] = {ht_round_up((n + chunk - 1) / chunk, d->local), call->tokens};
     return ht_cl_launch(d, task, task->kernels[0], task->op->name, arguments, HT_COUNT(arguments), 2, global, local,
@@ -209,7 +266,8 @@ static ht_status rope_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
     const cl_mem q_norm = table_or(task, 1, task->tables[0]), k_norm = table_or(task, 2, task->tables[0]);
     const cl_uint stride = (cl_uint)call->in.stride, heads = (cl_uint)h->heads, kv_heads = (cl_uint)h->kv_heads,
                   positions = (cl_uint)kv->positions, position = (cl_uint)call->binding->position,
-                  norms = (op->q_norm != NULL) | (op->k_norm != NULL) << 1;
+                  norms = (op->q_norm != NULL) | (op->k_norm != NULL) << 1, first = (cl_uint)call->part.row_begin,
+                  n = (cl_uint)call->part.row_end - first;
     const cl_ulong keys = call->keys_offset / size, values = call->values_offset / size;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(call->in.region->memory),
                                         HT_CL_ARGUMENT(call->in.offset),
@@ -226,19 +284,21 @@ static ht_status rope_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
                                         HT_CL_ARGUMENT(positions),
                                         HT_CL_ARGUMENT(position),
                                         HT_CL_ARGUMENT(op->eps),
-                                        HT_CL_ARGUMENT(norms)};
-    const size_t local[2] = {rope_items(d), 1}, global[2] = {(heads + 2 * kv_heads) * local[0], call->tokens};
+                                        HT_CL_ARGUMENT(norms),
+                                        HT_CL_ARGUMENT(first),
+                                        HT_CL_ARGUMENT(n)};
+    const size_t local[2] = {rope_items(d), 1}, global[2] = {n * (heads / kv_heads + 2) * local[0], call->tokens};
     return ht_cl_launch(d, task, kernel, op->name, arguments, HT_COUNT(arguments), 2, global, local, error);
 }
 
 const ht_cl_op_row ht_cl_ops[HT_OP_KINDS] = {
-    [HT_OP_EMBED] = {NULL, embed_prepare, embed_enqueue},
-    [HT_OP_NORM] = {NULL, norm_prepare, norm_enqueue},
+    [HT_OP_EMBED] = {refuses_parts, embed_prepare, embed_enqueue},
+    [HT_OP_NORM] = {refuses_parts, norm_prepare, norm_enqueue},
     [HT_OP_MATMUL] = {ht_cl_matmul_refuses, ht_cl_matmul_prepare, ht_cl_matmul_enqueue},
-    [HT_OP_ROPE] = {NULL, rope_prepare, rope_enqueue},
-    [HT_OP_ATTENTION] = {NULL, ht_cl_attention_prepare, ht_cl_attention_enqueue},
-    [HT_OP_GLU] = {NULL, glu_prepare, glu_enqueue},
-    [HT_OP_ARGMAX] = {NULL, argmax_prepare, argmax_enqueue},
+    [HT_OP_ROPE] = {refuses_shares, rope_prepare, rope_enqueue},
+    [HT_OP_ATTENTION] = {refuses_shares, ht_cl_attention_prepare, ht_cl_attention_enqueue},
+    [HT_OP_GLU] = {refuses_shares, glu_prepare, glu_enqueue},
+    [HT_OP_ARGMAX] = {refuses_parts, argmax_prepare, argmax_enqueue},
 };
 
 #else

@@ -58,11 +58,11 @@ static inline float activate_one(float g, uint gelu) {
     return g / (1.0f + exp(-u));
 }
 
-/* act(gate) * up for RUN vectors of a token; in: n gates, then n ups. */
+/* act(gate) * up for RUN vectors of a token: n of them, ups `apart` from their gates. */
 __kernel void glu(__global const float *in, ulong in_offset, uint in_stride, __global float *out, ulong out_offset,
-                  uint out_stride, uint n, uint gelu) {
+                  uint out_stride, uint n, uint gelu, uint apart) {
     uint t = get_global_id(1);
-    __global const float *gate = in + in_offset + (ulong)t * in_stride, *up = gate + n;
+    __global const float *gate = in + in_offset + (ulong)t * in_stride, *up = gate + apart;
     __global float *to = out + out_offset + (ulong)t * out_stride;
     for (uint k = 0, i = get_global_id(0) * (RUN * VEC); k < RUN && i < n; k++, i += VEC) {
         if (i + VEC <= n)

@@ -495,6 +495,15 @@ static ht_status enqueue(ht_cl_device *d, ht_task *task, const ht_binding *bindi
     return status;
 }
 
+/* NULL, or why this cannot be submitted. */
+static const char *refuses_binding(const ht_cl_device *d, const ht_task *task, const ht_binding *binding) {
+    if (!binding->part)
+        return NULL;
+    if (!ht_cl_is_whole(d, task->op, &task->slice))
+        return "a part of a part";
+    return ht_cl_ops[task->op->kind].refuses(d, task->op, binding->part);
+}
+
 ht_status ht_cl_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
                        size_t n_after, ht_ticket *ticket, ht_error *error) {
     ht_cl_device *d = (ht_cl_device *)device;
@@ -502,6 +511,9 @@ ht_status ht_cl_submit(ht_device *device, ht_task *task, const ht_binding *bindi
     if (binding->tokens == 0 || binding->tokens > d->max_tokens)
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: %zu tokens in one submit", d->caps.name, task->op->name,
                        binding->tokens);
+    const char *why = refuses_binding(d, task, binding);
+    if (why)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: %s", d->caps.name, task->op->name, why);
     /* The host waits for the others. A GPU that is to stay busy across a join needs user events here. */
     ht_status status = ht_wait_all(device, after, n_after, binding->sync, error);
     if (!status && q->count == HT_CL_IN_FLIGHT)
@@ -554,16 +566,18 @@ ht_status ht_cl_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *
     const ht_cl_region region = {NULL, 3 * width * sizeof(float), d->scratch[HT_CL_SCRATCH_WARM], false};
     ht_view slots[HT_SLOT_COUNT] = {{NULL, 0}};
     const ht_binding binding = {.slots = slots, .kv = kv, .tokens = 1};
-    const ht_cl_call call = {.binding = &binding,
-                             .tokens = 1,
-                             .shape_tokens = tokens,
-                             .in = {&region, 0, 0, width, width},
-                             .aux = {&region, width, 0, width, width},
-                             .out = {&region, task->op->in == task->op->out ? 0 : 2 * width, 0, width, width},
-                             .keys = &region,
-                             .values = &region,
-                             .keys_offset = width * sizeof(float),
-                             .values_offset = 2 * width * sizeof(float)};
+    ht_cl_call call = {
+        .binding = &binding,
+        .tokens = 1,
+        .shape_tokens = tokens,
+        .part = task->slice,
+        .in = {.region = &region, .stride = width},
+        .aux = {.region = &region, .offset = width, .stride = width},
+        .out = {.region = &region, .offset = task->op->in == task->op->out ? 0 : 2 * width, .stride = width},
+        .keys = &region,
+        .values = &region,
+        .keys_offset = width * sizeof(float),
+        .values_offset = 2 * width * sizeof(float)};
     status = ht_cl_ops[task->op->kind].enqueue(d, task, &call, error);
     const ht_status finished = ht_cl_check(d->cl->Finish(d->queue), d->caps.name, "clFinish", status ? NULL : error);
     free(kv);

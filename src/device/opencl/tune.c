@@ -196,8 +196,10 @@ static ht_status time_launches(bench *b, const trial *t, size_t repeats, double 
     ht_status status = HT_OK;
     for (size_t i = 0; i < repeats && !status; i++) {
         ht_task *task = b->tasks[b->next++ % b->n_tasks];
-        status = ht_cl_matmul_launch(b->d, task, &t->choice, &task->segments[b->segment].weights, &b->in, &b->out,
-                                     b->tokens, task->op->name, error);
+        const ht_cl_weights *w = &task->segments[b->segment].weights;
+        const ht_cl_window all = {.rows = w->rows, .cols = w->cols};
+        status =
+            ht_cl_matmul_launch(b->d, task, &t->choice, w, &all, &b->in, &b->out, b->tokens, task->op->name, error);
     }
     if (!status)
         status = ht_cl_check(b->d->cl->Finish(b->d->queue), b->d->caps.name, "clFinish", error);
@@ -243,8 +245,8 @@ static ht_status make_places(bench *b, const ht_cl_weights *w, ht_error *error) 
     free(x);
     if (!status)
         status = ht_cl_buffer(b->d, out_bytes, CL_MEM_READ_WRITE, "sums", &b->out_region.memory, error);
-    b->in = (ht_cl_place){&b->in_region, 0, 0, w->cols, w->cols};
-    b->out = (ht_cl_place){&b->out_region, 0, 0, w->rows, w->rows};
+    b->in = (ht_cl_place){.region = &b->in_region, .stride = w->cols};
+    b->out = (ht_cl_place){.region = &b->out_region, .stride = w->rows};
     return status;
 }
 
@@ -258,7 +260,7 @@ static ht_status tune_segment(bench *b, ht_tuned *result, ht_error *error) {
     ht_status status = make_places(b, w, error);
     for (int i = 0; i < n && !status; i++) {
         trials[i].row = trials[i].choice.row = rows[i];
-        status = ht_cl_matmul_kernels(d, w, b->tokens, &trials[i].choice, error);
+        status = ht_cl_matmul_kernels(d, &w->form, w->rows, w->cols, b->tokens, &trials[i].choice, error);
     }
     if (!status)
         status = time_trials(b, trials, n, error);
