@@ -252,6 +252,11 @@ ht_status ht_cl_find_places(ht_cl_device *d, const ht_task *task, const ht_bindi
     if (op->aux != HT_SLOT_NONE && op->kind == HT_OP_NORM) {
         call->aux = call->in;
         status = find_place(d, op, b, op->aux, &call->aux, error);
+        for (; call->n_pieces < b->n_pieces && !status; call->n_pieces++) {
+            ht_cl_place *piece = &call->pieces[call->n_pieces];
+            *piece = (ht_cl_place){.runs = {call->in.runs[0]}, .n_runs = 1};
+            status = find_view(d, op, b, &b->pieces[call->n_pieces], "piece", (int)call->n_pieces, piece, error);
+        }
     }
     if (!status)
         status = find_place(d, op, b, op->in, &call->in, error);
@@ -334,6 +339,8 @@ ht_status ht_cl_bring_in(ht_cl_device *d, const ht_task *task, const ht_cl_call 
         status = move_place(d, &call->in, call->tokens, true, error);
     if (!status && call->aux.region && !has_bit(resident, task->op->aux))
         status = move_place(d, &call->aux, call->tokens, true, error);
+    for (size_t i = 0; i < call->n_pieces && !status; i++) /* others' by nature */
+        status = move_place(d, &call->pieces[i], call->tokens, true, error);
     if (!status && task->op->kind == HT_OP_ATTENTION && !(resident & HT_BIT_KV))
         status = move_cache(d, task, call, true, error);
     return status;

@@ -21,7 +21,7 @@
 #define HT_CL_IN_FLIGHT 64    /* submits whose events are kept; a further one waits for the oldest */
 #define HT_CL_BLOCK 16        /* rows interleaved in packed weights */
 #define HT_CL_MAX_SEGMENTS 32 /* of one MATMUL task */
-#define HT_CL_MAX_ARGUMENTS 20
+#define HT_CL_MAX_ARGUMENTS 24
 #define HT_CL_CHOICES 8 /* of kernels, that a segment remembers */
 
 typedef struct ht_cl_device ht_cl_device;
@@ -107,7 +107,8 @@ typedef struct ht_cl_call {
     cl_uint tokens;
     size_t shape_tokens; /* kernels are chosen for this many: `tokens` but when a task is warmed */
     ht_slice part;       /* what to compute, as ht_cl_resolve says it */
-    ht_cl_place in, aux, out;
+    ht_cl_place in, aux, out, pieces[HT_MAX_PIECES];
+    size_t n_pieces;
     const ht_cl_region *keys, *values;   /* ROPE, ATTENTION */
     cl_ulong keys_offset, values_offset; /* in bytes, from the region's beginning to the layer's */
 } ht_cl_call;

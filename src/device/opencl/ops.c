@@ -105,7 +105,9 @@ static ht_status norm_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
     ht_status status = make_table(d, task, 0, task->op->weight, n, error);
     if (status == HT_OK)
         status = make_table(d, task, 1, task->op->post_norm, n, error);
-    return status ? status : pointwise(d, "norm", &task->kernels[0], error);
+    if (status == HT_OK)
+        status = pointwise(d, "norm", &task->kernels[0], error);
+    return status ? status : pointwise(d, "norm_pieces", &task->kernels[1], error);
 }
 
 static ht_status norm_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
@@ -115,6 +117,13 @@ static ht_status norm_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
     const cl_uint strides[] = {(cl_uint)in->stride, (cl_uint)aux->stride, (cl_uint)out->stride};
     const cl_uint n = (cl_uint)d->hparams.embedding, mode = !adds ? 0 : op->post_norm ? 2 : 1;
     const cl_mem post = table_or(task, 1, task->tables[0]);
+    const cl_uint pieces = (cl_uint)call->n_pieces;
+    const ht_cl_place *piece[HT_MAX_PIECES]; /* aux for those that are not read */
+    cl_uint piece_strides[HT_MAX_PIECES];
+    for (size_t i = 0; i < HT_MAX_PIECES; i++) {
+        piece[i] = i < pieces ? &call->pieces[i] : aux;
+        piece_strides[i] = (cl_uint)piece[i]->stride;
+    }
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
                                         HT_CL_ARGUMENT(in->offset),
                                         HT_CL_ARGUMENT(strides[0]),
@@ -128,9 +137,19 @@ static ht_status norm_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
                                         HT_CL_ARGUMENT(strides[2]),
                                         HT_CL_ARGUMENT(n),
                                         HT_CL_ARGUMENT(op->eps),
-                                        HT_CL_ARGUMENT(mode)};
-    const size_t global = call->tokens * d->local;
-    return ht_cl_launch(d, task, task->kernels[0], op->name, arguments, HT_COUNT(arguments), 1, &global, &d->local,
+                                        HT_CL_ARGUMENT(mode),
+                                        HT_CL_ARGUMENT(piece[0]->region->memory),
+                                        HT_CL_ARGUMENT(piece[0]->offset),
+                                        HT_CL_ARGUMENT(piece_strides[0]),
+                                        HT_CL_ARGUMENT(piece[1]->region->memory),
+                                        HT_CL_ARGUMENT(piece[1]->offset),
+                                        HT_CL_ARGUMENT(piece_strides[1]),
+                                        HT_CL_ARGUMENT(piece[2]->region->memory),
+                                        HT_CL_ARGUMENT(piece[2]->offset),
+                                        HT_CL_ARGUMENT(piece_strides[2]),
+                                        HT_CL_ARGUMENT(pieces)};
+    const size_t global = call->tokens * d->local, n_arguments = HT_COUNT(arguments) - (pieces ? 0 : 10);
+    return ht_cl_launch(d, task, task->kernels[pieces > 0], op->name, arguments, n_arguments, 1, &global, &d->local,
                         error);
 }
 

@@ -2,46 +2,94 @@
 
 /* ---- NORM --------------------------------------------------------------------------------------------------------------- */
 
-/* Sum of squares of x[0..n), by all work-items of the group. */
-static inline float sum_of_squares(__global const float *x, uint n, __local float *shared) {
+/* What NORM adds: aux, then up to three pieces. `pieces` is a constant where there are none. */
+#define ADDENDS __global const float *aux, __global const float *p0, __global const float *p1, __global const float *p2
+
+static inline floatv added(ADDENDS, uint pieces, uint i) {
+    floatv v = vloadv(0, aux + i);
+    if (pieces > 0) v += vloadv(0, p0 + i);
+    if (pieces > 1) v += vloadv(0, p1 + i);
+    if (pieces > 2) v += vloadv(0, p2 + i);
+    return v;
+}
+
+static inline float added_one(ADDENDS, uint pieces, uint i) {
+    float v = aux[i];
+    if (pieces > 0) v += p0[i];
+    if (pieces > 1) v += p1[i];
+    if (pieces > 2) v += p2[i];
+    return v;
+}
+
+/* Sum of squares of what is added, n values, by all work-items of the group. */
+static inline float sum_of_squares(ADDENDS, uint pieces, uint n, __local float *shared) {
     floatv squares = (floatv)(0.0f);
     uint whole = n / VEC * VEC;
     for (uint i = get_local_id(0) * VEC; i < whole; i += LOCAL * VEC) {
-        floatv v = vloadv(0, x + i);
+        floatv v = added(aux, p0, p1, p2, pieces, i);
         squares += v * v;
     }
     float sum = lanes_sum(squares);
-    for (uint i = whole + get_local_id(0); i < n; i += LOCAL) sum += x[i] * x[i];
+    for (uint i = whole + get_local_id(0); i < n; i += LOCAL) {
+        float v = added_one(aux, p0, p1, p2, pieces, i);
+        sum += v * v;
+    }
     return group_sum(sum, shared);
 }
 
-/* One group a token. mode 1: x += aux; 2: x += rms(aux) * post; then out = rms(x) * weight. */
-__kernel void norm(__global float *x, ulong x_offset, uint x_stride, __global const float *aux, ulong aux_offset,
-                   uint aux_stride, __global const float *post, __global const float *weight, __global float *out,
-                   ulong out_offset, uint out_stride, uint n, float eps, uint mode) {
-#if LOCAL > 1
-    __local float shared[LOCAL];
-#else
-    __local float *shared = 0;
-#endif
-    uint t = get_group_id(0), lid = get_local_id(0), whole = n / VEC * VEC;
-    __global float *xs = x + x_offset + (ulong)t * x_stride;
-    __global const float *as = aux + aux_offset + (ulong)t * aux_stride;
-    __global float *to = out + out_offset + (ulong)t * out_stride;
+/* A token. mode 1: x += sum; 2: x += rms(sum) * post; then to = rms(x) * weight. */
+static inline void norm_token(__global float *xs, ADDENDS, uint pieces, __global const float *post,
+                              __global const float *weight, __global float *to, uint n, float eps, uint mode,
+                              __local float *shared) {
+    uint lid = get_local_id(0), whole = n / VEC * VEC;
     if (mode) {
-        float scale = mode == 2 ? 1.0f / sqrt(sum_of_squares(as, n, shared) / (float)n + eps) : 1.0f;
+        float scale =
+            mode == 2 ? 1.0f / sqrt(sum_of_squares(aux, p0, p1, p2, pieces, n, shared) / (float)n + eps) : 1.0f;
         for (uint i = lid * VEC; i < whole; i += LOCAL * VEC) {
-            floatv v = vloadv(0, as + i) * scale;
+            floatv v = added(aux, p0, p1, p2, pieces, i) * scale;
             if (mode == 2) v *= vloadv(0, post + i);
             vstorev(vloadv(0, xs + i) + v, 0, xs + i);
         }
-        for (uint i = whole + lid; i < n; i += LOCAL) xs[i] += as[i] * scale * (mode == 2 ? post[i] : 1.0f);
+        for (uint i = whole + lid; i < n; i += LOCAL)
+            xs[i] += added_one(aux, p0, p1, p2, pieces, i) * scale * (mode == 2 ? post[i] : 1.0f);
         /* every work-item reads back what it wrote itself */
     }
-    float scale = 1.0f / sqrt(sum_of_squares(xs, n, shared) / (float)n + eps);
+    float scale = 1.0f / sqrt(sum_of_squares(xs, xs, xs, xs, 0, n, shared) / (float)n + eps);
     for (uint i = lid * VEC; i < whole; i += LOCAL * VEC)
         vstorev(vloadv(0, xs + i) * scale * vloadv(0, weight + i), 0, to + i);
     for (uint i = whole + lid; i < n; i += LOCAL) to[i] = xs[i] * scale * weight[i];
+}
+
+#if LOCAL > 1
+#define SHARED __local float shared[LOCAL];
+#else
+#define SHARED __local float *shared = 0;
+#endif
+
+/* One group a token. */
+__kernel void norm(__global float *x, ulong x_offset, uint x_stride, __global const float *aux, ulong aux_offset,
+                   uint aux_stride, __global const float *post, __global const float *weight, __global float *out,
+                   ulong out_offset, uint out_stride, uint n, float eps, uint mode) {
+    SHARED
+    uint t = get_group_id(0);
+    __global const float *from = aux + aux_offset + (ulong)t * aux_stride;
+    norm_token(x + x_offset + (ulong)t * x_stride, from, from, from, from, 0, post, weight,
+               out + out_offset + (ulong)t * out_stride, n, eps, mode, shared);
+}
+
+/* The same with partial sums besides aux. */
+__kernel void norm_pieces(__global float *x, ulong x_offset, uint x_stride, __global const float *aux, ulong aux_offset,
+                          uint aux_stride, __global const float *post, __global const float *weight,
+                          __global float *out, ulong out_offset, uint out_stride, uint n, float eps, uint mode,
+                          __global const float *p0, ulong offset0, uint stride0, __global const float *p1,
+                          ulong offset1, uint stride1, __global const float *p2, ulong offset2, uint stride2,
+                          uint pieces) {
+    SHARED
+    uint t = get_group_id(0);
+    norm_token(x + x_offset + (ulong)t * x_stride, aux + aux_offset + (ulong)t * aux_stride,
+               p0 + offset0 + (ulong)t * stride0, p1 + offset1 + (ulong)t * stride1,
+               p2 + offset2 + (ulong)t * stride2, pieces, post, weight, out + out_offset + (ulong)t * out_stride, n,
+               eps, mode, shared);
 }
 
 /* ---- GLU ---------------------------------------------------------------------------------------------------------------- */

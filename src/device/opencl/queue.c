@@ -497,6 +497,8 @@ static ht_status enqueue(ht_cl_device *d, ht_task *task, const ht_binding *bindi
 
 /* NULL, or why this cannot be submitted. */
 static const char *refuses_binding(const ht_cl_device *d, const ht_task *task, const ht_binding *binding) {
+    if (binding->n_pieces > HT_MAX_PIECES)
+        return "too many pieces";
     if (!binding->part)
         return NULL;
     if (!ht_cl_is_whole(d, task->op, &task->slice))
@@ -579,6 +581,10 @@ ht_status ht_cl_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *
         .keys_offset = width * sizeof(float),
         .values_offset = 2 * width * sizeof(float)};
     status = ht_cl_ops[task->op->kind].enqueue(d, task, &call, error);
+    if (!status && task->op->kind == HT_OP_NORM && task->op->aux != HT_SLOT_NONE) {
+        call.pieces[call.n_pieces++] = call.aux; /* another kernel adds pieces */
+        status = ht_cl_ops[task->op->kind].enqueue(d, task, &call, error);
+    }
     const ht_status finished = ht_cl_check(d->cl->Finish(d->queue), d->caps.name, "clFinish", status ? NULL : error);
     free(kv);
     return status ? status : finished;
