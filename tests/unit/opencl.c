@@ -816,7 +816,8 @@ static cl_mem CL_API_CALL small_CreateBuffer(cl_context c, cl_mem_flags f, size_
     return test_CreateBuffer(c, f, n, h, code);
 }
 
-/* Matrices are cut where they do not fit into one buffer; what cannot be cut is refused with both sizes. */
+/* Matrices are cut where they do not fit into one buffer, and parts of them meet several; what cannot be cut is refused with
+ * both sizes. */
 static void test_small_buffers(void **state) {
     ht_error error = {0};
     scene s;
@@ -826,6 +827,17 @@ static void test_small_buffers(void **state) {
     for (size_t i = 0; i < HT_COUNT(specs); i++) {
         check(set_up(&s, specs[i], &error), &error);
         assert_true(s.task->n_segments >= 4);
+        const uint64_t made = ht_alloc_count() + s.d->n_built + s.d->dropped;
+        ht_ticket ticket = 0;
+        memset(y, 0xff, PAGES);
+        for (size_t row = 0; row < ROWS; row += 112) {
+            const ht_slice part = {.row_begin = row, .row_end = ht_min_size(row + 112, ROWS)};
+            const ht_binding binding = {.slots = s.slots, .tokens = TOKENS, .part = &part};
+            check(s.d->base.ops->submit(&s.d->base, s.task, &binding, NULL, 0, &ticket, &error), &error);
+        }
+        check(s.d->base.ops->wait(&s.d->base, ticket, HT_SYNC_EVENT, &error), &error);
+        check_numbers();
+        assert_int_equal(ht_alloc_count() + s.d->n_built + s.d->dropped, made);
         tear_down(&s);
         check(play(specs[i], HT_SYNC_EVENT, &error), &error);
     }
