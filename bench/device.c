@@ -65,7 +65,7 @@ static void matmul(const char *type, size_t rows, size_t cols, const char *lengt
     }
     op.parts[0] =
         (ht_matrix){"w", traits, rows, cols, NULL, cols / (size_t)traits->block * (size_t)traits->block_bytes};
-    const ht_slice whole = {0, rows, 0, cols};
+    const ht_slice whole = {.row_end = rows, .reduction_end = cols};
     ht_task *tasks[MOST_COPIES];
     size_t n = 0, bytes = 0, one = 0;
     for (; n < MOST_COPIES && bytes < (size_t)256 << 20; n++) {

@@ -42,7 +42,7 @@ typedef struct cli_words {
 typedef struct cli_options {
     const struct cli_command *command;
     const char *arguments[3]; /* MODEL, or IN OUT TYPE; NULL: one that may be left out was */
-    bool help, quiet, json, raw, no_special, quick, decode;
+    bool help, quiet, json, raw, no_special, quick, decode, stored;
     cli_words log_level, devices, strategy, precision, sync, kv, openvino, onnxruntime;
     cli_words prompt, file, system, stop, reference;
     cli_numbers ids, bench_prompt, bench_gen, bench_threads;

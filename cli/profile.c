@@ -1,32 +1,27 @@
-/* hetero profile: measures the devices and keeps what they do best. */
+/* hetero profile: measures the devices, keeps what they do. */
 #include "cli.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static json_t *result_json(const ht_profile_result *result) {
-    json_t *devices = json_array(), *matmul = json_array();
-    const char *last = "";
-    for (size_t i = 0; i < result->n; i++) {
-        const ht_profile_row *row = &result->rows[i];
-        if (strcmp(last, row->device) != 0)
-            json_array_append_new(devices, json_string(row->device));
-        last = row->device;
-        json_array_append_new(matmul,
-                              json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:f, s:f, s:i}", "device", row->device, "op",
-                                        row->op, "rows", (json_int_t)row->rows, "cols", (json_int_t)row->cols, "tokens",
-                                        (json_int_t)row->tokens, "kernel", row->kernel, "us", row->seconds * 1e6,
-                                        "us_by_rule", row->by_rule * 1e6, "tried", row->tried));
-    }
-    return json_pack("{s:o, s:o, s:{s:o}}", "path", result->n ? json_string(result->path) : json_null(), "devices",
-                     devices, "tables", "matmul", matmul);
+static int print_json(const cli_options *options, const ht_profile_result *result) {
+    char *text;
+    ht_error error;
+    if (ht_profile_json(result, &text, &error))
+        return cli_fail(options, &error);
+    json_t *all = json_loads(text, 0, NULL), *stale = json_array();
+    ht_free(text);
+    for (size_t i = 0; i < result->n_devices; i++)
+        if (*result->devices[i].stale)
+            json_array_append_new(stale, json_string(result->devices[i].stale));
+    json_object_set_new(all, "path", *result->path ? json_string(result->path) : json_null());
+    json_object_set_new(all, "stale", stale);
+    return cli_print_json(all);
 }
 
-static void print_table(const ht_profile_result *result) {
-    if (!result->n) {
-        printf("nothing to measure: these devices do everything in one way\n");
+static void print_kernels(const ht_profile_result *result) {
+    if (!result->n)
         return;
-    }
     printf("%-10s  %-22s  %7s %7s %6s  %11s  %8s  %s\n", "DEVICE", "OPERATOR", "ROWS", "COLS", "TOKENS", "TIME us",
            "BY RULE", "KERNEL");
     for (size_t i = 0; i < result->n; i++) {
@@ -34,12 +29,56 @@ static void print_table(const ht_profile_result *result) {
         printf("%-10s  %-22s  %7zu %7zu %6zu  %11.1f  %7.2fx  %s\n", row->device, row->op, row->rows, row->cols,
                row->tokens, row->seconds * 1e6, row->by_rule / row->seconds, row->kernel);
     }
-    printf("kept in %s\n", result->path);
+    putchar('\n');
 }
 
-int cli_profile(const cli_options *options) {
+/* The last column: what the table's points have besides a time. */
+static void print_more(const ht_profile_point *point) {
+    if (point->table == HT_PROFILE_JOINS)
+        printf("p99 %.1f us\n", point->p99 * 1e6);
+    else if (point->table == HT_PROFILE_GRAPHS)
+        printf("%.2f MiB\n", point->bytes / 1048576);
+    else if (point->table == HT_PROFILE_BANDWIDTH)
+        printf("%.2f GB/s\n", point->bytes / point->seconds * 1e-9);
+    else
+        printf("%.1f GFLOP/s\n", 2e-9 * (double)(point->rows * point->cols * point->tokens) / point->seconds);
+}
+
+static void print_tables(const ht_profile_result *result) {
+    static const char *const titles[HT_PROFILE_TABLES] = {"by tokens", "order", "shape", "join", "bandwidth", "graph"};
+    int width = 6; /* of the devices' column */
+    for (size_t i = 0; i < result->n_devices; i++)
+        if ((int)strlen(result->devices[i].spec) > width)
+            width = (int)strlen(result->devices[i].spec);
+    print_kernels(result);
+    printf("%-9s  %-*s  %-22s  %6s %6s %6s  %11s\n", "TABLE", width, "DEVICE", "OF WHAT", "ROWS", "COLS", "TOKENS",
+           "TIME us");
+    for (size_t i = 0; i < result->n_points; i++) {
+        const ht_profile_point *point = &result->points[i];
+        char what[300];
+        snprintf(what, sizeof what, "%s%s", point->with >= 0 ? "with " : point->what,
+                 point->with >= 0 ? result->devices[point->with].spec : "");
+        printf("%-9s  %-*s  %-22s  %6zu %6zu %6zu  %11.1f  ", titles[point->table], width,
+               result->devices[point->device].spec, what, point->rows, point->cols, point->tokens,
+               point->seconds * 1e6);
+        print_more(point);
+    }
+    if (*result->path)
+        printf("kept in %s\n", result->path);
+}
+
+/* Measures, or takes what was measured before. */
+static int get_result(const cli_options *options, ht_profile_result *result) {
     ht_error error;
     ht_model *model;
+    if (options->stored) {
+        if (ht_profile_load(result, &error))
+            return cli_fail(options, &error);
+        for (size_t i = 0; i < result->n_devices && !options->quiet; i++)
+            if (*result->devices[i].stale)
+                fprintf(stderr, "hetero: stale: %s\n", result->devices[i].stale);
+        return CLI_DONE;
+    }
     int status = cli_open_model(options, &model);
     if (status != CLI_DONE)
         return status;
@@ -49,16 +88,25 @@ int cli_profile(const cli_options *options) {
                                        .quick = options->quick,
                                        .progress = cli_progress,
                                        .progress_user = (void *)options};
-    ht_profile_result result;
-    const bool failed = ht_profile(model, &wanted, &result, &error) != HT_OK;
+    const bool failed = ht_profile(model, &wanted, result, &error) != HT_OK;
     cli_progress_clear();
-    if (failed)
+    if (failed) {
         status = cli_fail(options, &error);
-    else if (options->json)
-        status = cli_print_json(result_json(&result));
-    else
-        print_table(&result);
-    ht_profile_result_clear(&result);
+        ht_profile_result_clear(result);
+    }
     ht_model_close(model);
+    return status;
+}
+
+int cli_profile(const cli_options *options) {
+    ht_profile_result result;
+    int status = get_result(options, &result);
+    if (status != CLI_DONE)
+        return status;
+    if (options->json)
+        status = print_json(options, &result);
+    else
+        print_tables(&result);
+    ht_profile_result_clear(&result);
     return status;
 }

@@ -315,28 +315,59 @@ ht_status ht_bench(ht_session *session, const ht_bench_options *options, ht_benc
 /* ---- profile ------------------------------------------------------------------------------------------------------- */
 
 typedef struct ht_profile_options { /* zero-initialise */
-    const char *devices; /* as of ht_engine_options; NULL or "": every device that has something to measure */
+    const char *devices;            /* as of ht_engine_options; NULL or "": every device found */
     ht_precision precision;
-    bool quick; /* three numbers of tokens instead of ten */
+    bool quick; /* fewer numbers of tokens, shorter runs */
     ht_progress_function progress;
     void *progress_user;
 } ht_profile_options;
-typedef struct ht_profile_row { /* one matrix shape with one number of tokens on one device */
+typedef struct ht_profile_row { /* the search for kernels: one matrix shape with one number of tokens on one device */
     char device[64], op[64];    /* op: the first of this shape */
     size_t rows, cols, tokens;
     char kernel[160];        /* found quickest: what engines use from now on */
     double seconds, by_rule; /* of one run: the kernel's, and of the one that would be chosen without measuring */
     int tried;
 } ht_profile_row;
+typedef enum ht_profile_table {
+    HT_PROFILE_CURVE,     /* the largest matrix of a layer, by number of tokens */
+    HT_PROFILE_ORDER,     /* static graphs: the same with either operand first */
+    HT_PROFILE_SHAPE,     /* about as many weights in other proportions, and parts of the rows */
+    HT_PROFILE_JOINS,     /* a tiny task from submit to the end of the wait for it */
+    HT_PROFILE_BANDWIDTH, /* one-token products of matrices larger than caches: bytes of weights (a file's) in seconds */
+    HT_PROFILE_GRAPHS,    /* static graphs: seconds to build one, and its bytes */
+    HT_PROFILE_TABLES
+} ht_profile_table;
+typedef struct ht_profile_point {
+    ht_profile_table table;
+    int device, with; /* of devices[]; with: BANDWIDTH, the one that ran at the same time; -1: none */
+    char what[32];    /* ORDER "weights", SHAPE "1:4" or "3/4 of rows", JOINS "flag, alone"; else "" */
+    size_t rows, cols, tokens;
+    double seconds, p99, bytes; /* seconds: the median; p99: JOINS */
+} ht_profile_point;
+typedef struct ht_profile_device { /* what times depend on */
+    char spec[256], name[64], runtime[64], description[160];
+    uint64_t cores;     /* bits */
+    bool static_graphs; /* its times are a staircase */
+    char stale[400];    /* of a result that was loaded: what is not so any more, in one line; "": all is */
+} ht_profile_device;
 typedef struct ht_profile_result {
     ht_profile_row *rows;
-    size_t n;
-    char path[1024]; /* the newest file written in the cache folder */
+    size_t n, n_points, n_devices;
+    ht_profile_point *points;
+    ht_profile_device *devices;
+    char model[256], machine[256], date[32], version[16]; /* date: "2025-11-25T10:25:01Z" */
+    ht_precision precision;
+    bool quick;
+    char path[1024]; /* the file in the cache folder that holds all this; "": it could not be kept */
 } ht_profile_result;
-/* Measures what the devices can do in several ways on the matrices of `model`, and keeps what they do best in the cache
- * folder. On an error, too, what was found so far is kept. Clear the result, then too. */
+/* Measures what single devices, and pairs that share no core, do with matrices like those of `model`, and keeps it in the
+ * cache folder; a device's best kernels are kept for engines, too. A device that fails is left out with a warning. On an
+ * error the kernels found so far are kept. Clear the result, then too. */
 ht_status ht_profile(const ht_model *model, const ht_profile_options *options, ht_profile_result *result,
                      ht_error *error);
+/* The newest result that is kept. HT_ERROR_IO: there is none. */
+ht_status ht_profile_load(ht_profile_result *result, ht_error *error);
+ht_status ht_profile_json(const ht_profile_result *result, char **text, ht_error *error); /* *text from malloc */
 void ht_profile_result_clear(ht_profile_result *result);
 
 #ifdef __cplusplus

@@ -1,0 +1,32 @@
+/* What the files of the profile share: who measures, and where points go. */
+#ifndef HT_PLAN_CHARACTERISE_H
+#define HT_PLAN_CHARACTERISE_H
+
+#include "device/device.h"
+
+typedef struct ht_profiler {
+    const ht_model *model;
+    const ht_profile_options *options;
+    ht_profile_result *result;
+    size_t row_capacity, point_capacity, device_capacity; /* of the result's arrays */
+} ht_profiler;
+
+/* MATMULs that differ in nothing but their weights. */
+bool ht_profile_alike(const ht_op *a, const ht_op *b);
+
+/* All tables of one device alone but BANDWIDTH; `index`: its row of result->devices. */
+ht_status ht_characterise(ht_profiler *p, int index, ht_error *error);
+/* BANDWIDTH of every device of the result, and of pairs. Those that fail are left out with a warning. */
+ht_status ht_characterise_bandwidth(ht_profiler *p, ht_error *error);
+
+/* Fills what a result says of itself: model, machine, date. */
+void ht_profile_describe(ht_profile_result *result, const ht_model *model, const ht_profile_options *options);
+/* What the times of an open device depend on. */
+void ht_profile_fingerprint(const char *spec, const ht_device *device, ht_profile_device *out);
+/* Writes the result to the cache folder; its path is result->path then. */
+ht_status ht_profile_save(ht_profile_result *result, ht_error *error);
+
+const char *ht_profile_table_name(ht_profile_table table); /* "curve", ... */
+double ht_profile_rate(const ht_profile_point *point);     /* GFLOP/s, of BANDWIDTH GB/s; 0: it has none */
+
+#endif
