@@ -62,7 +62,7 @@ static void build_one(const ht_npu_config *config, const struct build_case *c, s
     ht_npu_facts facts = {0};
     must(ht_npu_openvino.open(config, &npu, &facts, &error));
     ht_op ops[3] = {matmul_op(c->type, "w", c->rows, c->cols)}, block;
-    ht_slice slice = {0, c->rows, 0, c->cols};
+    ht_slice slice = {.row_end = c->rows, .reduction_end = c->cols};
     size_t weights = c->rows * c->cols;
     if (c->features) {
         ops[0] = matmul_op(c->type, "gate", c->features, c->cols);
@@ -200,7 +200,8 @@ static void overhead(const ht_device_options *options) {
     must(ht_device_open("openvino:CPU", options, &device, &error));
     for (size_t i = 0; i < HT_COUNT(cases); i++) {
         ht_op op = matmul_op("Q4_0", "w", cases[i].rows, cases[i].cols);
-        const ht_slice slice = {cases[i].first, cases[i].first + cases[i].n, 0, cases[i].cols};
+        const ht_slice slice = {
+            .row_begin = cases[i].first, .row_end = cases[i].first + cases[i].n, .reduction_end = cases[i].cols};
         ht_npu_graph graph;
         ht_task *task;
         if (ht_npu_describe(&op, &slice, false, &graph))

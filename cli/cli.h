@@ -44,7 +44,7 @@ typedef struct cli_options {
     const char *arguments[3]; /* MODEL, or IN OUT TYPE; NULL: one that may be left out was */
     bool help, quiet, json, raw, no_special, quick, decode, stored;
     cli_words log_level, devices, strategy, precision, sync, kv, openvino, onnxruntime;
-    cli_words prompt, file, system, stop, reference;
+    cli_words prompt, file, system, stop, reference, report;
     cli_numbers ids, bench_prompt, bench_gen, bench_threads;
     int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions, length;
     double temperature, top_p, min_p, repeat_penalty;

@@ -1,4 +1,4 @@
-/* hetero profile: measures the devices, keeps what they do. */
+/* hetero profile: measures the devices, keeps what they do, and draws it. */
 #include "cli.h"
 
 #include <stdio.h>
@@ -99,14 +99,21 @@ static int get_result(const cli_options *options, ht_profile_result *result) {
 }
 
 int cli_profile(const cli_options *options) {
+    const char *report = cli_last(&options->report);
+    ht_error error;
     ht_profile_result result;
     int status = get_result(options, &result);
     if (status != CLI_DONE)
         return status;
-    if (options->json)
+    if (report && ht_profile_report(&result, report, &error))
+        status = cli_fail(options, &error);
+    else if (options->json)
         status = print_json(options, &result);
-    else
+    else {
         print_tables(&result);
+        if (report)
+            printf("drawn in %s\n", report);
+    }
     ht_profile_result_clear(&result);
     return status;
 }

@@ -368,6 +368,8 @@ ht_status ht_profile(const ht_model *model, const ht_profile_options *options, h
 /* The newest result that is kept. HT_ERROR_IO: there is none. */
 ht_status ht_profile_load(ht_profile_result *result, ht_error *error);
 ht_status ht_profile_json(const ht_profile_result *result, char **text, ht_error *error); /* *text from malloc */
+/* One HTML file of figures and tables that needs nothing else. */
+ht_status ht_profile_report(const ht_profile_result *result, const char *path, ht_error *error);
 void ht_profile_result_clear(ht_profile_result *result);
 
 #ifdef __cplusplus

@@ -1,15 +1,17 @@
-"""hetero profile: what it prints, and that what it keeps is used."""
+"""hetero profile: what it prints, that what it keeps is used, and what it draws."""
 import json
 import os
 import pathlib
 import re
 import subprocess
+import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 pytestmark = pytest.mark.check
 
 TABLES = ["matmul", "curve", "order", "shape", "joins", "bandwidth", "graphs"]
+SVG = ".//svg"
 
 
 def run(binary, cache, *arguments, code=0):
@@ -150,6 +152,8 @@ def test_stale(binary, kept, field, value, says):
     stale = json.loads(done.stdout)["stale"]
     assert len(stale) == 1 and stale[0].startswith("cpu:cpus=0: ") and says in stale[0]
     assert done.stderr.splitlines() == [f"hetero: stale: {stale[0]}"]
+    stored(binary, cache, "--quiet", "--report", str(cache / "r.html"))
+    assert says in (cache / "r.html").read_text(encoding="utf-8")
 
 
 def test_device_that_went_away(binary, kept):
@@ -189,3 +193,49 @@ def test_cut_file(binary, kept):
     cache, file = kept
     file.write_bytes(file.read_bytes()[:500])
     assert str(file) in stored(binary, cache, code=2).stderr
+
+
+def check_report(text):
+    """Well-formed, readable on a phone, complete in itself, every figure with marks and a unit; the figures' titles."""
+    page = ElementTree.fromstring(text)
+    assert 'name="viewport"' in text and "prefers-color-scheme:dark" in text
+    assert "http" not in text and "<script" not in text and "src=" not in text and "url(" not in text
+    assert not re.search(r'[" >-](nan|inf)[" <]', text)
+    figures = page.findall(".//figure")
+    for figure in figures:
+        marks = figure.findall(f"{SVG}//circle") + figure.findall(f"{SVG}//rect")
+        labels = [label.text for label in figure.findall(f"{SVG}//text")]
+        assert marks and figure.find("figcaption").text
+        assert any(unit in label for label in labels for unit in ("ms", "µs", "GFLOP/s", "GB/s", "MiB")), labels
+        for mark in marks:
+            at = float(mark.get("cx") or mark.get("x")), float(mark.get("cy") or mark.get("y"))
+            assert 0 <= at[0] <= 420 and 0 <= at[1] <= float(figure.find("svg").get("viewBox").split()[3])
+    return page, [figure.find("figcaption").text for figure in figures]
+
+
+def test_report(binary, measured, tmp_path):
+    file = tmp_path / "report.html"
+    stored(binary, measured[0], "--report", str(file))
+    page, titles = check_report(file.read_text(encoding="utf-8"))
+    assert "cpu:cpus=0" in titles and "All devices: arithmetic a second" in titles and "Each alone" in titles
+    tables = measured[1]["tables"]
+    sections = {section.get("id"): section for section in page.findall(".//section")}
+    assert set(sections) == {name for name in TABLES if tables[name]}
+    for name, section in sections.items():  # every point is in the table, and in a figure
+        assert len(section.findall(".//tr")) == len(tables[name]) + 1
+        marks = section.findall(f"{SVG}//circle") + section.findall(f"{SVG}//rect")
+        assert len(marks) == len(tables[name]) * (2 if name == "curve" else 1)
+
+
+def test_report_of_what_was_just_measured(binary, gpu, npu, tmp_path):
+    file = tmp_path / "report.html"
+    devices = "opencl:0,openvino:CPU:cpus=0:lengths=1+64" if npu == "openvino:CPU" else f"opencl:0,{npu}"
+    answer = json.loads(profile(binary, tmp_path, "--devices", devices, "--json", "--report", str(file)))
+    page, _ = check_report(file.read_text(encoding="utf-8"))
+    assert {section.get("id") for section in page.findall(".//section")} == {
+        name for name in TABLES if answer["tables"][name]} == set(TABLES)
+
+
+def test_report_that_cannot_be_written(binary, measured, tmp_path):
+    done = stored(binary, measured[0], "--report", str(tmp_path / "nowhere" / "r.html"), code=1)
+    assert "cannot be written" in done.stderr

@@ -136,7 +136,7 @@ static ht_device *open_device(const char *spec, ht_precision precision) {
 }
 
 static ht_task *prepare(ht_device *device, const ht_op *op, size_t row_begin, size_t row_end) {
-    ht_slice slice = {row_begin, row_end, 0, COLS};
+    ht_slice slice = {.row_begin = row_begin, .row_end = row_end, .reduction_end = COLS};
     assert_null(device->ops->refuses(device, op, &slice));
     ht_error error = {0};
     ht_task *task = NULL;
