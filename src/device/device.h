@@ -129,6 +129,8 @@ typedef struct ht_device_ops {
     const ht_device_caps *(*caps)(const ht_device *device);
     /* NULL: yes; else why not, for a person. */
     const char *(*refuses)(const ht_device *device, const ht_op *op, const ht_slice *slice);
+    /* The same of a part (binding.part) of the whole operator's task; optional (NULL: as refuses). */
+    const char *(*refuses_part)(const ht_device *device, const ht_op *op, const ht_slice *part);
     /* Memory of the pool or of a KV cache becomes visible to the device; optional (NULL: host memory needs nothing). The
      * memory must outlive the device or be forgotten. */
     ht_status (*import)(ht_device *device, void *host, size_t bytes, ht_error *error);
@@ -142,6 +144,8 @@ typedef struct ht_device_ops {
      * way in the background, and then settle waits for it and says what came of it. Both optional. */
     ht_status (*warm)(ht_device *device, ht_task *task, size_t tokens, ht_error *error);
     ht_status (*settle)(ht_device *device, ht_task *task, size_t tokens, ht_error *error);
+    /* Would a submit of `tokens` tokens start at once? Optional (NULL: always). */
+    bool (*ready)(ht_device *device, ht_task *task, size_t tokens);
     /* Measures the device's ways to run tasks[0..n), operators that are alike but for their weights and are run in turn,
      * so that weights come from where they do in a model; keeps the quickest for `tokens` tokens of this shape, on disk
      * too: a device that is opened later uses it. Nothing else may be submitted meanwhile. Optional. */

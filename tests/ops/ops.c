@@ -132,7 +132,9 @@ static bool divisible(const bench *b) {
 }
 
 static bool refused(const bench *b, const ht_op *op, const ht_slice *slice) {
-    return b->device->ops->refuses && b->device->ops->refuses(b->device, op, slice);
+    const ht_device_ops *ops = b->device->ops;
+    return b->divided && ops->refuses_part ? ops->refuses_part(b->device, op, slice) != NULL
+                                           : ops->refuses && ops->refuses(b->device, op, slice);
 }
 
 /* False: the device refuses this operator (counted by the caller as a skip). */

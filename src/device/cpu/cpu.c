@@ -29,6 +29,7 @@ typedef struct cpu_device {
     size_t scratch_floats;
     size_t aside; /* where in a thread's scratch a strip of max_tokens tokens is kept that is not wholly wanted */
     ht_ticket last;
+    unsigned long fail, submits; /* every fail-th submit fails; 0: none */
 } cpu_device;
 
 struct ht_task {
@@ -152,8 +153,10 @@ static void cpu_close(ht_device *device) {
     free(cpu);
 }
 
+/* Options: cpus=0-1,4 the cores to compute on; isa=avx512|avx2|scalar the kernels; fail=N for tests: every Nth submit fails, as
+ * a lost device does. */
 static ht_status read_options(cpu_device *cpu, const ht_device_options *options, uint64_t *pin, ht_error *error) {
-    static const char *const known[] = {"cpus", "isa", NULL};
+    static const char *const known[] = {"cpus", "isa", "fail", NULL};
     char text[64];
     *pin = 0;
     ht_status status = ht_device_check_options("cpu", options->options, known, error);
@@ -167,6 +170,12 @@ static ht_status read_options(cpu_device *cpu, const ht_device_options *options,
         if ((status = ht_parse_cpus("cpu", text, pin, error)))
             return status;
         cpu->caps.cores = *pin;
+    }
+    if (ht_device_option(options->options, "fail", text, sizeof text)) {
+        char *end;
+        cpu->fail = strtoul(text, &end, 10);
+        if (*end || end == text || cpu->fail == 0)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: fail=%s is not a number from 1 on", text);
     }
     cpu->threads = options->threads > 0 ? options->threads : ht_core_count(cpu->caps.cores);
     return HT_OK;
@@ -716,6 +725,8 @@ static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *
     if (binding->tokens > cpu->max_tokens)
         return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: %zu tokens at once, opened for %zu", binding->tokens,
                        cpu->max_tokens);
+    if (cpu->fail && ++cpu->submits % cpu->fail == 0)
+        return ht_fail(error, HT_ERROR_DEVICE, "cpu: submit %lu fails, as fail=%lu asks for", cpu->submits, cpu->fail);
     run_job job = {.cpu = cpu, .task = task, .binding = binding};
     ht_status status = choose_slice(&job, error);
     if (!status)

@@ -297,6 +297,17 @@ static ht_status npu_settle(ht_device *device, ht_task *task, size_t tokens, ht_
     return status;
 }
 
+static bool npu_ready(ht_device *device, ht_task *task, size_t tokens) {
+    const npu_device *d = (npu_device *)device;
+    bool ready = true;
+    while (tokens > 0 && ready) {
+        const size_t i = choose_length(d, tokens);
+        ready = ht_npu_entry_program(task->entry, i) != NULL;
+        tokens -= ht_min_size(tokens, (size_t)d->lengths[i]);
+    }
+    return ready;
+}
+
 /* A length whose graph is there for up to `tokens` tokens: the right one, else a longer one (padding more), else pieces not
  * much shorter. Nothing of the kind: the right one is built now, and if it cannot be, any that is there will do. */
 static ht_status find_length(npu_device *d, ht_task *task, size_t tokens, size_t *found, ht_error *error) {
@@ -408,6 +419,7 @@ const ht_device_ops ht_device_openvino = {
     .task_bytes = npu_task_bytes,
     .warm = npu_warm,
     .settle = npu_settle,
+    .ready = npu_ready,
     .submit = npu_submit,
     .completed = npu_completed,
     .wait = npu_wait,

@@ -379,6 +379,15 @@ static bool on_grain(const ht_op *op, size_t row) {
     return true; /* the last row's end */
 }
 
+static const char *off_grain(const ht_op *op, const ht_slice *part) {
+    ht_cl_run runs[HT_MAX_PARTS];
+    const size_t n = ht_cl_matmul_runs(op, part, runs);
+    for (size_t i = 0; i < n; i++)
+        if (!on_grain(op, runs[i].first) || !on_grain(op, runs[i].first + runs[i].width))
+            return "rows that do not begin and end on multiples of 16 of their matrix";
+    return NULL;
+}
+
 const char *ht_cl_matmul_refuses(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
     const size_t cols = ht_op_cols(op);
     for (int p = 0; p < op->n_parts; p++) {
@@ -394,12 +403,13 @@ const char *ht_cl_matmul_refuses(const ht_cl_device *d, const ht_op *op, const h
         return "no such columns";
     if (part.reduction_begin % 32 || (part.reduction_end % 32 && part.reduction_end != cols))
         return "a range of columns that does not end on multiples of 32";
-    ht_cl_run runs[HT_MAX_PARTS];
-    const size_t n = ht_cl_matmul_runs(op, &part, runs);
-    for (size_t i = 0; i < n; i++)
-        if (!on_grain(op, runs[i].first) || !on_grain(op, runs[i].first + runs[i].width))
-            return "rows that do not begin and end on multiples of 16 of their matrix";
-    return NULL;
+    return slice->of ? off_grain(op, &part) : NULL; /* a slice of its own is packed from its first row on */
+}
+
+const char *ht_cl_matmul_refuses_part(const ht_cl_device *d, const ht_op *op, const ht_slice *part) {
+    const char *why = ht_cl_matmul_refuses(d, op, part);
+    const ht_slice own = ht_cl_resolve(d, op, part);
+    return why ? why : off_grain(op, &own);
 }
 
 /* Rows [row, row + n) of one form as segments, each in buffers that the device takes. */

@@ -419,6 +419,11 @@ static const char *opencl_refuses(const ht_device *device, const ht_op *op, cons
     return ht_cl_ops[op->kind].refuses((const ht_cl_device *)device, op, slice);
 }
 
+const char *ht_cl_refuses_part(const ht_device *device, const ht_op *op, const ht_slice *part) {
+    return op->kind == HT_OP_MATMUL ? ht_cl_matmul_refuses_part((const ht_cl_device *)device, op, part)
+                                    : opencl_refuses(device, op, part);
+}
+
 static void opencl_release(ht_device *device, ht_task *task) {
     ht_cl_device *d = (ht_cl_device *)device;
     if (!task)
@@ -482,6 +487,7 @@ const ht_device_ops ht_device_opencl = {
     .close = opencl_close,
     .caps = opencl_caps,
     .refuses = opencl_refuses,
+    .refuses_part = ht_cl_refuses_part,
     .import = ht_cl_import,
     .forget = ht_cl_forget,
     .prepare = opencl_prepare,

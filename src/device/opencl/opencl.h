@@ -207,6 +207,8 @@ void ht_cl_add_run(ht_cl_run runs[HT_MAX_PARTS], size_t *n, size_t first, size_t
 /* The operator's rows in a resolved slice of a MATMUL, ascending; returns how many runs. */
 size_t ht_cl_matmul_runs(const ht_op *op, const ht_slice *slice, ht_cl_run runs[HT_MAX_PARTS]);
 const char *ht_cl_matmul_refuses(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
+const char *ht_cl_matmul_refuses_part(const ht_cl_device *d, const ht_op *op, const ht_slice *part);
+const char *ht_cl_refuses_part(const ht_device *device, const ht_op *op, const ht_slice *part);
 /* The segments of the task's slice, packed; no kernel is built. */
 ht_status ht_cl_matmul_segments(ht_cl_device *d, ht_task *task, ht_error *error);
 ht_status ht_cl_matmul_prepare(ht_cl_device *d, ht_task *task, ht_error *error);

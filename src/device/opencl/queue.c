@@ -503,7 +503,7 @@ static const char *refuses_binding(const ht_cl_device *d, const ht_task *task, c
         return NULL;
     if (!ht_cl_is_whole(d, task->op, &task->slice))
         return "a part of a part";
-    return ht_cl_ops[task->op->kind].refuses(d, task->op, binding->part);
+    return ht_cl_refuses_part(&d->base, task->op, binding->part);
 }
 
 ht_status ht_cl_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
