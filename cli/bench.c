@@ -7,13 +7,30 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-typedef struct bench_case {
+enum { MANY = 64 }; /* most rows of one setting */
+
+typedef struct bench_row {
+    int prompt, gen;  /* one is 0 */
+    double predicted; /* tokens per second; 0: not predicted */
+    size_t joins;
+    double *medians; /* of each round */
+    ht_bench_result result;
+} bench_row;
+
+typedef struct bench_case { /* one setting */
+    cli_setting setting;
+    cli_session session;
+    bench_row rows[MANY];
+} bench_case;
+
+typedef struct bench_run {
     const cli_options *options;
     ht_model *model;
-    cli_setting setting;
+    bench_row wanted[MANY];
+    size_t n_rows;
     json_t *rows; /* NULL: print a table */
     bool heading; /* printed already */
-} bench_case;
+} bench_run;
 
 /* "Processor name, 2 cores, Linux 6.1.0 x86_64" */
 static void describe_machine(char *text, size_t size) {
@@ -34,64 +51,153 @@ static void describe_machine(char *text, size_t size) {
              system.release, system.machine);
 }
 
-static void print_row(bench_case *bench, const char *phase, int tokens, const char *devices, const ht_engine_info *info,
-                      const ht_bench_result *result) {
-    const cli_setting *setting = &bench->setting;
-    const char *strategy = setting->strategy ? setting->strategy : "auto",
-               *sync = setting->sync ? setting->sync : "auto";
-    const char *precision = info->precision == HT_PRECISION_EXACT ? "exact" : "fast";
+/* ---- rows --------------------------------------------------------------------------------------------------------------- */
+
+static void add_json(bench_run *bench, const bench_case *one, const bench_row *row, const char *devices, int threads) {
+    const cli_setting *setting = &one->setting;
+    const ht_bench_result *result = &row->result;
+    json_array_append_new(
+        bench->rows,
+        json_pack("{s:i, s:s, s:i, s:s, s:s?, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:I}", row->gen ? "gen" : "prompt",
+                  row->gen ? row->gen : row->prompt, "devices", devices, "threads", threads, "strategy",
+                  setting->strategy ? setting->strategy : "auto", "cuts", setting->cuts, "joins",
+                  (json_int_t)row->joins, "precision", cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast",
+                  "sync", setting->sync ? setting->sync : "auto", "tps_median", cli_json_real(result->tps_median),
+                  "tps_min", cli_json_real(result->tps_min), "tps_max", cli_json_real(result->tps_max), "predicted_tps",
+                  row->predicted > 0 ? json_real(row->predicted) : json_null(), "peak_rss_bytes",
+                  (json_int_t)result->peak_rss_bytes));
+}
+
+static void print_row(bench_run *bench, const bench_case *one, const bench_row *row) {
+    const cli_setting *setting = &one->setting;
+    const ht_bench_result *result = &row->result;
+    const ht_engine_info *info = ht_engine_get_info(one->session.engine);
+    char devices[256] = "", memory[32], predicted[32] = "-";
+    for (size_t i = 0, used = 0; i < info->n_devices && used < sizeof devices; i++)
+        used += (size_t)snprintf(devices + used, sizeof devices - used, "%s%s", i ? "," : "", info->devices[i]);
     if (bench->rows) {
-        json_array_append_new(
-            bench->rows, json_pack("{s:i, s:s, s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:n, s:I}", phase, tokens, "devices",
-                                   devices, "threads", info->threads, "strategy", strategy, "precision", precision,
-                                   "sync", sync, "tps_median", cli_json_real(result->tps_median), "tps_min",
-                                   cli_json_real(result->tps_min), "tps_max", cli_json_real(result->tps_max),
-                                   "predicted_tps", "peak_rss_bytes", (json_int_t)result->peak_rss_bytes));
+        add_json(bench, one, row, devices, info->threads);
         return;
     }
-    char memory[32];
     cli_progress_clear();
     if (!bench->heading)
-        printf("%-6s %6s  %-16s %7s %-8s %-9s %-8s %10s %10s %10s %10s\n", "phase", "tokens", "devices", "threads",
-               "strategy", "precision", "sync", "tokens/s", "min", "max", "peak RSS");
+        printf("%-6s %6s  %-16s %7s %-8s %-12s %5s %-9s %-8s %10s %10s %10s %10s %10s\n", "phase", "tokens", "devices",
+               "threads", "strategy", "cuts", "joins", "precision", "sync", "tokens/s", "min", "max", "predicted",
+               "peak RSS");
     bench->heading = true;
-    printf("%-6s %6d  %-16s %7d %-8s %-9s %-8s %10.1f %10.1f %10.1f %10s\n", phase, tokens, devices, info->threads,
-           strategy, precision, sync, result->tps_median, result->tps_min, result->tps_max,
-           cli_bytes(result->peak_rss_bytes, memory));
+    if (row->predicted > 0)
+        snprintf(predicted, sizeof predicted, "%.1f", row->predicted);
+    printf("%-6s %6d  %-16s %7d %-8s %-12s %5zu %-9s %-8s %10.1f %10.1f %10.1f %10s %10s\n",
+           row->gen ? "gen" : "prompt", row->gen ? row->gen : row->prompt, devices, info->threads,
+           setting->strategy ? setting->strategy : "auto", setting->cuts ? setting->cuts : "-", row->joins,
+           cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast", setting->sync ? setting->sync : "auto",
+           result->tps_median, result->tps_min, result->tps_max, predicted, cli_bytes(result->peak_rss_bytes, memory));
     fflush(stdout);
 }
 
-static int measure_phase(bench_case *bench, const cli_session *session, const char *phase, const cli_numbers *lengths) {
-    const ht_engine_info *info = ht_engine_get_info(session->engine);
-    char devices[256] = "";
-    for (size_t i = 0, used = 0; i < info->n_devices && used < sizeof devices; i++)
-        used += (size_t)snprintf(devices + used, sizeof devices - used, "%s%s", i ? "," : "", info->devices[i]);
-    for (size_t i = 0; i < lengths->n; i++) {
-        int tokens = (int)lengths->at[i];
-        ht_bench_options wanted = {.repetitions = (int)bench->options->repetitions};
-        ht_bench_result result;
-        ht_error error;
-        *(!strcmp(phase, "gen") ? &wanted.gen : &wanted.prompt) = tokens;
-        if (!tokens) /* leaves the phase out */
-            continue;
-        if (ht_bench(session->session, &wanted, &result, &error))
-            return cli_fail(bench->options, &error);
-        print_row(bench, phase, tokens, devices, info, &result);
-    }
+/* ---- measuring ---------------------------------------------------------------------------------------------------------- */
+
+/* What the planner says before anything is run. */
+static int predict_row(const bench_run *bench, const bench_case *one, bench_row *row) {
+    ht_plan_row *rows;
+    ht_plan_times times;
+    ht_error error;
+    size_t n;
+    const int tokens = row->gen ? 1 : row->prompt;
+    if (ht_engine_plan(one->session.engine, tokens, &rows, &n, &times, &error))
+        return cli_fail(bench->options, &error);
+    ht_free(rows);
+    row->predicted = times.prompt_seconds > 0 ? tokens / times.prompt_seconds : 0;
+    row->joins = times.joins;
     return CLI_DONE;
 }
 
-static int measure_setting(bench_case *bench, const cli_numbers *prompts, const cli_numbers *gens) {
-    cli_session session;
-    int status = cli_open_session(bench->options, &bench->setting, bench->model, &session);
-    if (status != CLI_DONE)
-        return status;
-    status = measure_phase(bench, &session, "prompt", prompts);
-    if (status == CLI_DONE)
-        status = measure_phase(bench, &session, "gen", gens);
-    cli_close_session(&session);
+static int measure_row(const bench_run *bench, bench_case *one, bench_row *row, size_t round) {
+    const ht_bench_options wanted = {
+        .prompt = row->prompt, .gen = row->gen, .repetitions = (int)bench->options->repetitions};
+    ht_bench_result result;
+    ht_error error;
+    if (ht_bench(one->session.session, &wanted, &result, &error))
+        return cli_fail(bench->options, &error);
+    row->medians[round] = result.tps_median;
+    if (round && row->result.tps_min < result.tps_min)
+        result.tps_min = row->result.tps_min;
+    if (round && row->result.tps_max > result.tps_max)
+        result.tps_max = row->result.tps_max;
+    row->result = result;
+    return CLI_DONE;
+}
+
+static int compare(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void close_case(const bench_run *bench, bench_case *one) {
+    for (size_t i = 0; i < bench->n_rows; i++)
+        free(one->rows[i].medians);
+    cli_close_session(&one->session);
+}
+
+static int open_case(const bench_run *bench, bench_case *one) {
+    int status = cli_open_session(bench->options, &one->setting, bench->model, &one->session);
+    memcpy(one->rows, bench->wanted, sizeof one->rows);
+    for (size_t i = 0; i < bench->n_rows && status == CLI_DONE; i++) {
+        one->rows[i].medians = calloc((size_t)bench->options->rounds, sizeof *one->rows[i].medians);
+        status = one->rows[i].medians ? predict_row(bench, one, &one->rows[i])
+                                      : cli_wrong(bench->options->command, "memory ran out");
+    }
     return status;
 }
+
+/* Median of the rounds' medians. */
+static void finish_row(bench_run *bench, const bench_case *one, bench_row *row) {
+    const size_t n = (size_t)bench->options->rounds;
+    qsort(row->medians, n, sizeof *row->medians, compare);
+    row->result.tps_median = 0.5 * (row->medians[(n - 1) / 2] + row->medians[n / 2]);
+    print_row(bench, one, row);
+}
+
+/* One setting after the other, each row as soon as it is known. */
+static int measure_apart(bench_run *bench, bench_case *cases, size_t n) {
+    int status = CLI_DONE;
+    for (size_t i = 0; i < n && status == CLI_DONE; i++) {
+        if (bench->rows)
+            cli_progress("bench", (double)i, (double)n, (void *)bench->options);
+        status = open_case(bench, &cases[i]);
+        for (size_t k = 0; k < bench->n_rows && status == CLI_DONE; k++) {
+            status = measure_row(bench, &cases[i], &cases[i].rows[k], 0);
+            if (status == CLI_DONE)
+                finish_row(bench, &cases[i], &cases[i].rows[k]);
+        }
+        close_case(bench, &cases[i]);
+    }
+    return status;
+}
+
+/* All settings at once: what is to be compared is measured one right after the other, so that what the machine does besides
+ * meets them all. */
+static int measure_in_turn(bench_run *bench, bench_case *cases, size_t n) {
+    const size_t rounds = (size_t)bench->options->rounds;
+    int status = CLI_DONE;
+    for (size_t i = 0; i < n && status == CLI_DONE; i++)
+        status = open_case(bench, &cases[i]);
+    for (size_t round = 0; round < rounds && status == CLI_DONE; round++) {
+        cli_progress("bench", (double)round, (double)rounds, (void *)bench->options);
+        for (size_t k = 0; k < bench->n_rows && status == CLI_DONE; k++)
+            for (size_t i = 0; i < n && status == CLI_DONE; i++)
+                status = measure_row(bench, &cases[i], &cases[i].rows[k], round);
+    }
+    cli_progress_clear();
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < bench->n_rows && status == CLI_DONE; k++)
+            finish_row(bench, &cases[i], &cases[i].rows[k]);
+        close_case(bench, &cases[i]);
+    }
+    return status;
+}
+
+/* ---- settings ----------------------------------------------------------------------------------------------------------- */
 
 static const char *word(const cli_words *words, size_t i) {
     return words->n ? words->at[i] : NULL;
@@ -102,55 +208,78 @@ static size_t at_least_one(size_t n) {
 }
 
 /* Every combination, as digits of one counter: the last option varies fastest. */
-static int measure_all(bench_case *bench, const cli_numbers *prompts, const cli_numbers *gens) {
+static int measure_all(bench_run *bench, const cli_setting *common) {
+    enum { DIGITS = 6 };
     const cli_options *options = bench->options;
-    const size_t counts[] = {at_least_one(options->devices.n), at_least_one(options->bench_threads.n),
-                             at_least_one(options->strategy.n), at_least_one(options->precision.n),
-                             at_least_one(options->sync.n)};
-    size_t total = counts[0] * counts[1] * counts[2] * counts[3] * counts[4];
-    int status = CLI_DONE;
-    for (size_t i = 0; i < total && status == CLI_DONE; i++) {
-        size_t digits[5], rest = i;
-        for (int d = 4; d >= 0; d--) {
+    const size_t counts[DIGITS] = {at_least_one(options->devices.n),   at_least_one(options->bench_threads.n),
+                                   at_least_one(options->strategy.n),  at_least_one(options->cuts.n),
+                                   at_least_one(options->precision.n), at_least_one(options->sync.n)};
+    size_t total = 1;
+    for (int d = 0; d < DIGITS; d++)
+        total *= counts[d];
+    bench_case *cases = calloc(total, sizeof *cases);
+    if (!cases)
+        return cli_wrong(options->command, "memory ran out");
+    for (size_t i = 0; i < total; i++) {
+        size_t digits[DIGITS], rest = i;
+        cli_setting *setting = &cases[i].setting;
+        for (int d = DIGITS - 1; d >= 0; d--) {
             digits[d] = rest % counts[d];
             rest /= counts[d];
         }
-        bench->setting.devices = word(&options->devices, digits[0]);
-        bench->setting.threads = options->bench_threads.n ? (int)options->bench_threads.at[digits[1]] : 0;
-        bench->setting.strategy = word(&options->strategy, digits[2]);
-        bench->setting.precision = word(&options->precision, digits[3]);
-        bench->setting.sync = word(&options->sync, digits[4]);
-        if (bench->rows)
-            cli_progress("bench", (double)i, (double)total, (void *)options);
-        status = measure_setting(bench, prompts, gens);
+        *setting = *common;
+        setting->devices = word(&options->devices, digits[0]);
+        setting->threads = options->bench_threads.n ? (int)options->bench_threads.at[digits[1]] : 0;
+        setting->strategy = word(&options->strategy, digits[2]);
+        setting->cuts = word(&options->cuts, digits[3]);
+        setting->precision = word(&options->precision, digits[4]);
+        setting->sync = word(&options->sync, digits[5]);
     }
+    int status = options->rounds > 1 ? measure_in_turn(bench, cases, total) : measure_apart(bench, cases, total);
     cli_progress_clear();
+    free(cases);
     return status;
+}
+
+/* The rows of every setting; a length of 0 leaves its phase out. */
+static int want_rows(bench_run *bench, const cli_numbers *prompts, const cli_numbers *gens) {
+    for (size_t i = 0; i < prompts->n + gens->n; i++) {
+        const bool gen = i >= prompts->n;
+        const int tokens = (int)(gen ? gens->at[i - prompts->n] : prompts->at[i]);
+        if (!tokens)
+            continue;
+        if (bench->n_rows == MANY)
+            return cli_wrong(bench->options->command, "--prompt, --gen: more than %d rows", MANY);
+        bench->wanted[bench->n_rows++] = (bench_row){.prompt = gen ? 0 : tokens, .gen = gen ? tokens : 0};
+    }
+    return CLI_DONE;
 }
 
 int cli_bench(const cli_options *options) {
     static int64_t default_prompts[] = {64, 256, 1024}, default_gens[] = {64};
     cli_numbers prompts = options->bench_prompt.n ? options->bench_prompt : (cli_numbers){default_prompts, 3};
     cli_numbers gens = options->bench_gen.n ? options->bench_gen : (cli_numbers){default_gens, 1};
-    bench_case bench = {.options = options};
+    bench_run bench = {.options = options};
+    cli_setting common = {.context = (int)options->context};
     char machine[768];
-    int status = cli_open_model(options, &bench.model);
+    int status = want_rows(&bench, &prompts, &gens);
+    if (status == CLI_DONE)
+        status = cli_open_model(options, &bench.model);
     if (status != CLI_DONE)
         return status;
-    bench.setting.context = (int)options->context;
     for (size_t i = 0; !options->context && i < prompts.n + gens.n; i++) { /* no more than the rows need */
         int64_t needed = i < prompts.n ? prompts.at[i] : gens.at[i - prompts.n] + 1;
-        if (needed > bench.setting.context)
-            bench.setting.context = needed < INT32_MAX ? (int)needed : INT32_MAX;
+        if (needed > common.context)
+            common.context = needed < INT32_MAX ? (int)needed : INT32_MAX;
     }
     describe_machine(machine, sizeof machine);
     bench.rows = options->json ? json_array() : NULL;
     if (!options->json)
         printf("%s; hetero %s, commit %s\n", machine, ht_version(), HETERO_COMMIT);
-    cli_expect(&bench.setting, 1); /* what decoding starts from */
+    cli_expect(&common, 1); /* what decoding starts from */
     for (size_t i = 0; i < prompts.n; i++)
-        cli_expect(&bench.setting, prompts.at[i]);
-    status = measure_all(&bench, &prompts, &gens);
+        cli_expect(&common, prompts.at[i]);
+    status = measure_all(&bench, &common);
     ht_model_close(bench.model);
     if (!options->json || status != CLI_DONE) {
         json_decref(bench.rows);

@@ -42,11 +42,11 @@ typedef struct cli_words {
 typedef struct cli_options {
     const struct cli_command *command;
     const char *arguments[3]; /* MODEL, or IN OUT TYPE; NULL: one that may be left out was */
-    bool help, quiet, json, raw, no_special, quick, decode, stored;
-    cli_words log_level, devices, strategy, precision, sync, kv, openvino, onnxruntime;
-    cli_words prompt, file, system, stop, reference, report;
+    bool help, quiet, json, raw, no_special, quick, decode, measure, stored, run;
+    cli_words log_level, devices, strategy, cuts, precision, sync, kv, openvino, onnxruntime;
+    cli_words prompt, file, system, stop, reference, report, save, load, trace;
     cli_numbers ids, bench_prompt, bench_gen, bench_threads;
-    int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions, length;
+    int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions, rounds, length;
     double temperature, top_p, min_p, repeat_penalty;
 } cli_options;
 
@@ -98,7 +98,7 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text);
 /* ---- common.c: a model made ready ---- */
 
 typedef struct cli_setting { /* the part of the options that bench varies */
-    const char *devices, *strategy, *precision, *sync;
+    const char *devices, *strategy, *cuts, *precision, *sync;
     int threads, context;
     int prompts[16]; /* tokens of the prompts to come, where the command knows them */
     size_t n_prompts;
@@ -144,6 +144,12 @@ void cli_print_piece(const ht_model *model, int32_t id);
 size_t cli_utf8_valid_up_to(const char *text, size_t bytes);
 /* "12.3 GiB" for people. Returns buffer. */
 const char *cli_bytes(uint64_t bytes, char buffer[32]);
+
+/* ---- plan_table.c ---- */
+
+/* Is what was read from `path` a plan, as `hetero plan --json` writes it? Returns an exit status, having named the key. */
+int cli_plan_check(const cli_options *options, const char *path, json_t *plan);
+void cli_plan_print(const json_t *plan);
 
 /* ---- progress.c ---- */
 

@@ -123,6 +123,7 @@ int cli_open_model(const cli_options *options, ht_model **model) {
 cli_setting cli_setting_of(const cli_options *options) {
     return (cli_setting){.devices = cli_last(&options->devices),
                          .strategy = cli_last(&options->strategy),
+                         .cuts = cli_last(&options->cuts),
                          .precision = cli_last(&options->precision),
                          .sync = cli_last(&options->sync),
                          .threads = (int)options->threads,
@@ -155,12 +156,12 @@ int cli_open_session(const cli_options *options, const cli_setting *setting, ht_
         if (!strcmp(setting->sync, ht_sync_name((ht_sync)sync)))
             wanted.sync = (ht_sync)sync;
     *session = (cli_session){0};
-    if (setting->strategy && !strcmp(setting->strategy, "layer"))
-        return cli_wrong(options->command, "strategy layer is planned, not in this version");
-    if (setting->strategy && !strcmp(setting->strategy, "tensor"))
-        wanted.strategy = HT_STRATEGY_TENSOR;
-    else if (setting->strategy && !strcmp(setting->strategy, "single"))
-        wanted.strategy = HT_STRATEGY_SINGLE;
+    static const char *const strategies[] = {"auto", "single", "layer", "tensor"}; /* ht_strategy */
+    for (size_t i = 0; i < sizeof strategies / sizeof *strategies && setting->strategy; i++)
+        if (!strcmp(setting->strategy, strategies[i]))
+            wanted.strategy = (ht_strategy)i;
+    wanted.cuts = setting->cuts;
+    wanted.measure = options->measure;
     if (ht_engine_create(model, &wanted, &session->engine, &error)) {
         int status = cli_fail(options, &error);
         return error.status == HT_ERROR_ARGUMENT ? CLI_WRONG : status;

@@ -27,14 +27,16 @@ static const cli_command commands[] = {
      cli_quantize, NULL},
     {"bench", "MODEL", "MODEL [--prompt N,...] [--gen N,...] [-r N]", "measure the speed of prefill and decode",
      CLI_BENCH, cli_bench,
-     "Several values of --devices (repeat it), --threads, --strategy, --precision and --sync make a row of each "
-     "combination.\n"
+     "Several values of --devices and --cuts (repeat them), --threads, --strategy, --precision and --sync make a\n"
+     "row of each combination.\n"
      "--prompt 0 or --gen 0 leaves that phase out."},
     {"profile", "[MODEL]", "[MODEL]", "measure the devices and keep what they do best", CLI_PROFILE, cli_profile,
      "Times each kernel that a device has for the matrices of MODEL (default: those of a model of 1B) and keeps the\n"
      "quickest in the cache folder; from then on every command uses it."},
-    {"plan", "MODEL", "MODEL [--length N | --decode]", "show which device computes what", CLI_PLAN, cli_plan,
-     "Prepares the model as the other commands do, and lists each operator's device and the memory it takes there."},
+    {"plan", "[MODEL]", "MODEL [--length N | --decode] | --load FILE", "show which device computes what", CLI_PLAN,
+     cli_plan,
+     "Prepares the model as the other commands do, and lists for each operator how it is cut, each device's share,\n"
+     "the time it is predicted to take and the memory it needs there. Layers that are alike are one line."},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

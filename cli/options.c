@@ -18,7 +18,8 @@ typedef enum option_kind {
     OPTION_TEXT,    /* cli_words: every one given */
     OPTION_PATH,    /* the same, and it must exist */
     OPTION_CHOICE,  /* the same, and it must be one of the words of "a|b|c" in `value` */
-    OPTION_CHOICES  /* the same, separated by commas */
+    OPTION_CHOICES, /* the same, separated by commas */
+    OPTION_SET      /* such words with commas, kept as one text */
 } option_kind;
 
 typedef struct option_row {
@@ -41,6 +42,7 @@ enum {
     ONE_SETTING = (HAS_MODEL | CLI_PROFILE) & ~CLI_BENCH /* bench takes several values where the others take one */
 };
 #define MANY_MAX 2147483647.0
+#define CUTS "row|sequence|hybrid|feature|head|causal|layer"
 
 static const option_row rows[] = {
     /* a row without a name is a heading */
@@ -86,8 +88,16 @@ static const option_row rows[] = {
      "measure nothing: show or draw the newest profile that is kept"},
     {"repetitions", 'r', OPTION_NUMBER, CLI_BENCH, AT(repetitions), "N", 1, 10000,
      "measured runs of each row (default 5)"},
+    {"rounds", 0, OPTION_NUMBER, CLI_BENCH, AT(rounds), "N", 1, 10000,
+     "all settings at once, their rows in turn, N times over: for ratios (default 1)"},
     {"length", 0, OPTION_NUMBER, CLI_PLAN, AT(length), "N", 1, MANY_MAX, "a prompt of N tokens (default 256)"},
     {"decode", 0, OPTION_FLAG, CLI_PLAN, AT(decode), NULL, 0, 0, "one token at a time"},
+    {"trace", 0, OPTION_TEXT, CLI_PLAN, AT(trace), "FILE.json", 0, 0,
+     "write the predicted timeline: trace events, for ui.perfetto.dev"},
+    {"run", 0, OPTION_FLAG, CLI_PLAN, AT(run), NULL, 0, 0,
+     "with --trace: compute made-up tokens, and add what was measured"},
+    {"save", 0, OPTION_TEXT, CLI_PLAN, AT(save), "FILE.json", 0, 0, "keep the plan, as --json prints it"},
+    {"load", 0, OPTION_TEXT, CLI_PLAN, AT(load), "FILE.json", 0, 0, "print a plan that was kept; without MODEL"},
     {"ctx", 0, OPTION_NUMBER, COMPUTES, AT(context), "N", 1, MANY_MAX,
      "tokens of context (default: the model's own, at most 4096)"},
 
@@ -99,9 +109,15 @@ static const option_row rows[] = {
     {"devices", 0, OPTION_TEXT, CLI_PROFILE, AT(devices), "A,B,...", 0, 0, "devices to measure (default: all)"},
     {"devices", 0, OPTION_TEXT, CLI_BENCH, AT(devices), "A,B,...", 0, 0, "devices to use; repeat it for several rows"},
     {"strategy", 0, OPTION_CHOICE, ONE_SETTING & ~CLI_PROFILE, AT(strategy), "single|layer|tensor|auto", 0, 0,
-     "how devices share the work (default auto; layer is planned)"},
+     "how devices share the work (default auto)"},
     {"strategy", 0, OPTION_CHOICES, CLI_BENCH, AT(strategy), "single|layer|tensor|auto", 0, 0,
-     "how devices share the work (default auto; layer is planned)"},
+     "how devices share the work (default auto)"},
+    {"cuts", 0, OPTION_SET, ONE_SETTING & ~CLI_PROFILE, AT(cuts), CUTS, 0, 0,
+     "of strategy tensor: only these, separated by commas (default: all)"},
+    {"cuts", 0, OPTION_SET, CLI_BENCH, AT(cuts), CUTS, 0, 0,
+     "of strategy tensor: only these, separated by commas; repeat it for several rows"},
+    {"measure", 0, OPTION_FLAG, COMPUTES, AT(measure), NULL, 0, 0,
+     "time the devices anew (default: what was measured before)"},
     {"precision", 0, OPTION_CHOICE, ONE_SETTING, AT(precision), "fast|exact", 0, 0,
      "fast: activations in 8 bits where weights are quantised; exact: in float (default fast)"},
     {"precision", 0, OPTION_CHOICES, CLI_BENCH, AT(precision), "fast|exact", 0, 0,
@@ -169,6 +185,11 @@ static bool is_choice(const char *choices, const char *text, size_t bytes) {
 static int bad_value(const cli_command *command, const option_row *row, const char *value) {
     if (row->kind == OPTION_CHOICE || row->kind == OPTION_CHOICES)
         return cli_wrong(command, "--%s: '%s' is none of %s", row->name, value, row->value);
+    if (row->kind == OPTION_SET) { /* the first wrong word */
+        while (value[strcspn(value, ",")] && is_choice(row->value, value, strcspn(value, ",")))
+            value += strcspn(value, ",") + 1;
+        return cli_wrong(command, "--%s: '%.*s' is none of %s", row->name, (int)strcspn(value, ","), value, row->value);
+    }
     if (row->kind == OPTION_PATH)
         return cli_wrong(command, "--%s: '%s': %s", row->name, value, strerror(errno));
     if (row->kind == OPTION_SIZE)
@@ -225,6 +246,17 @@ static bool set_choices(const option_row *row, const char *text, cli_words *word
     }
 }
 
+static bool set_words(const option_row *row, const char *text, cli_words *words) {
+    for (const char *word = text;; word++) {
+        const size_t bytes = strcspn(word, ",");
+        if (!is_choice(row->value, word, bytes))
+            return false;
+        word += bytes;
+        if (!*word)
+            return push_word(words, text, strlen(text));
+    }
+}
+
 static bool set_value(const option_row *row, const char *text, void *field) {
     switch (row->kind) {
     case OPTION_FLAG:
@@ -249,6 +281,8 @@ static bool set_value(const option_row *row, const char *text, void *field) {
     case OPTION_CHOICE:
     case OPTION_CHOICES:
         return set_choices(row, text, field);
+    case OPTION_SET:
+        return set_words(row, text, field);
     }
     return false;
 }
@@ -319,6 +353,7 @@ int cli_options_parse(const cli_command *command, int argc, char **argv, cli_opt
                              .top_k = 40,
                              .seed = -1,
                              .repetitions = 5,
+                             .rounds = 1,
                              .length = 256,
                              .temperature = 0.8,
                              .top_p = 0.95,

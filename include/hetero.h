@@ -146,9 +146,10 @@ typedef enum ht_precision { HT_PRECISION_FAST, HT_PRECISION_EXACT } ht_precision
 typedef enum ht_sync { HT_SYNC_AUTO, HT_SYNC_FINISH, HT_SYNC_EVENT, HT_SYNC_CALLBACK, HT_SYNC_FLAG } ht_sync;
 const char *ht_sync_name(ht_sync sync); /* "auto", "finish", "event", "callback", "flag" */
 
-/* How devices share the work. SINGLE: each operator whole on the first device named that takes it. TENSOR: several compute
- * parts of a pass at the same time; needs two that share no cores. AUTO: SINGLE, so far. */
-typedef enum ht_strategy { HT_STRATEGY_AUTO, HT_STRATEGY_SINGLE, HT_STRATEGY_TENSOR } ht_strategy;
+/* How devices share the work. SINGLE: each operator whole on the first device named that takes it. LAYER: whole matrices on
+ * one device, all else on another. TENSOR: every cut there is, between devices that share no cores. AUTO: whichever of these
+ * the planner predicts to be quickest, one device alone included. */
+typedef enum ht_strategy { HT_STRATEGY_AUTO, HT_STRATEGY_SINGLE, HT_STRATEGY_LAYER, HT_STRATEGY_TENSOR } ht_strategy;
 
 typedef struct ht_engine_options { /* zero-initialise: every zero means the default */
     const char *devices;           /* "cpu", "cpu:cpus=0-1:isa=avx2", ...; NULL: all found */
@@ -159,6 +160,8 @@ typedef struct ht_engine_options { /* zero-initialise: every zero means the defa
     int chunk;          /* tokens computed at once in prefill; 0: 512 */
     ht_sync sync;
     ht_strategy strategy;
+    const char *cuts;    /* of TENSOR: only these of "row,sequence,hybrid,feature,head,causal,layer"; several devices */
+    bool measure;        /* measure the devices anew, even where an earlier measurement is kept */
     uint64_t npu_memory; /* most bytes of NPU graphs; 0: half of the device's memory */
     /* Tokens of the prompts to come, where they are known: NPU graphs are built for these before the engine is there, and
      * for no others until they are needed. None: for a middle length at first, then in the background for all. */
@@ -184,25 +187,38 @@ ht_model *ht_engine_model(const ht_engine *engine);
 
 typedef struct ht_plan_row { /* what one device computes of one operator */
     const char *op, *device;
-    size_t rows, cols; /* of the operator's weights; 0: it has none. A feed-forward block: features, embedding */
-    size_t row_begin, row_end;             /* the device's share of rows, */
+    const char *cut; /* "single", "row", "feature", "head", "sequence", "hybrid", "causal", "layer", "every" device */
+    size_t number, rows, cols; /* in the model; of its weights, 0: none (a feed-forward block: features, embedding) */
+    size_t row_begin, row_end; /* the device's share of rows, */
     size_t reduction_begin, reduction_end; /* and of columns */
+    size_t head_begin, head_end;           /* of key-value heads, and the queries' with them; 0, 0: not cut so */
     size_t token_begin, token_end;         /* and of the pass's tokens */
+    double seconds;                        /* predicted; 0: not measured */
+    bool joins;                            /* the other devices are told when this is done */
     uint64_t bytes;                        /* what the device holds for it: packed weights, or graphs of all lengths */
-    uint64_t limit;                        /* most bytes of graphs on this device; 0: it has none */
 } ht_plan_row;
-typedef struct ht_plan_times { /* predicted, of a pass without its head; 0: one lane only, nothing was measured */
-    double seconds;
-    size_t n_alone; /* lanes, and what the pass would take on each alone */
+typedef struct ht_plan_times {      /* predicted, of a pass with the head of one token; 0: nothing was measured */
+    double seconds, prompt_seconds; /* of this pass; of all passes of the prompt */
+    const char *strategy;           /* "single", "causal", "shares", "owner" */
+    size_t lanes, joins;            /* sets of devices that compute whole models; of a layer */
+    size_t n_alone, n_devices;      /* of alone: what the pass would take on one lane; of devices: those in the rows */
     struct {
         const char *device; /* the lane's first */
         double seconds;
     } alone[8];
+    struct {
+        const char *name;
+        uint64_t bytes, limit; /* that it holds in all; most bytes of graphs, 0: it has none */
+        bool emulated;         /* its times say nothing */
+    } devices[8];
 } ht_plan_times;
 /* The plan for the first pass of a prompt of `tokens` tokens, in order (one device's part after the other's, where they run
  * side by side). *rows from malloc; its strings, and those of times (may be NULL), live as long as the engine. */
-ht_status ht_engine_plan(const ht_engine *engine, int tokens, ht_plan_row **rows, size_t *n, ht_plan_times *times,
+ht_status ht_engine_plan(ht_engine *engine, int tokens, ht_plan_row **rows, size_t *n, ht_plan_times *times,
                          ht_error *error);
+/* The same pass as a timeline in Chrome's trace-event format, a track for each lane: predicted (pid 1) and, if `run`,
+ * measured with made-up tokens, each operator waited for (pid 2). *json from malloc. */
+ht_status ht_engine_trace(ht_engine *engine, int tokens, bool run, char **json, ht_error *error);
 
 /* ---- session ------------------------------------------------------------------------------------------------------- */
 

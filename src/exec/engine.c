@@ -113,19 +113,13 @@ static ht_status find_companion(ht_engine *engine, const ht_engine_options *opti
     return open_device(engine, options, spec, error);
 }
 
-/* One lane with every device, or for TENSOR one for each whole device and for each partial one with its companion; static
- * lengths first, for they take the pieces that fill them and leave the rest to others. */
-static ht_status make_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
-    uint32_t companions = 0;
-    uint64_t taken = 0;
-    if (options->strategy != HT_STRATEGY_TENSOR) {
-        engine->lanes[engine->n_lanes++].devices = (1u << engine->n_devices) - 1;
-        return HT_OK;
-    }
+/* A lane of each whole device and of each partial one with its companion; static lengths first, for they take the pieces
+ * that fill them and leave the rest to others. A CPU that is only there as a companion is no lane of its own. */
+static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     for (int whole = 0; whole < 2; whole++)
         for (size_t d = 0, n = engine->n_devices; d < n; d++) {
             ht_lane lane = {.devices = 1u << d, .cores = cores_of(engine, d)};
-            if (companions >> d & 1 || takes_all(engine, d) != (whole == 1))
+            if (takes_all(engine, d) != (whole == 1))
                 continue;
             if (!whole) {
                 size_t companion;
@@ -134,21 +128,62 @@ static ht_status make_lanes(ht_engine *engine, const ht_engine_options *options,
                     return status;
                 lane.devices |= 1u << companion;
                 lane.cores |= cores_of(engine, companion);
-                companions |= 1u << companion;
-            }
-            if (lane.cores & taken) {
-                ht_log(HT_LOG_WARN, "%s is left out: it shares cores with another device in use",
-                       engine->devices[d]->ops->caps(engine->devices[d])->name);
+            } else if (d >= engine->n_named) {
                 continue;
             }
-            taken |= lane.cores;
             engine->lanes[engine->n_lanes++] = lane;
         }
-    if (engine->n_lanes < 2)
+    return HT_OK;
+}
+
+/* Do any two lanes share no cores? */
+static bool can_share(const ht_engine *engine) {
+    for (size_t a = 0; a < engine->n_lanes; a++)
+        for (size_t b = a + 1; b < engine->n_lanes; b++)
+            if (!(engine->lanes[a].cores & engine->lanes[b].cores))
+                return true;
+    return false;
+}
+
+static ht_status read_cuts(ht_engine *engine, const char *text, ht_error *error) {
+    static const char *const names[] = {"layer", "row", "sequence", "hybrid", "feature", "head", "causal"};
+    engine->forced = text != NULL;
+    engine->cuts = text ? 0 : HT_CUT_ALL;
+    while (text && *text) {
+        const size_t n = strcspn(text, ",");
+        size_t i = 0;
+        while (i < HT_COUNT(names) && (strlen(names[i]) != n || strncmp(names[i], text, n) != 0))
+            i++;
+        if (i == HT_COUNT(names))
+            return ht_fail(error, HT_ERROR_ARGUMENT,
+                           "cuts: \"%.*s\" is none of layer, row, sequence, hybrid, feature, head, causal", (int)n,
+                           text);
+        engine->cuts |= 1u << i;
+        text += n + (text[n] == ',');
+    }
+    return HT_OK;
+}
+
+/* One lane with every device where nothing is to be shared or chosen. */
+static ht_status make_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    const bool shares = options->strategy == HT_STRATEGY_TENSOR || options->strategy == HT_STRATEGY_LAYER;
+    ht_status status = HT_OK;
+    if (shares || (options->strategy == HT_STRATEGY_AUTO && engine->n_named > 1))
+        status = find_lanes(engine, options, error);
+    if (!status && shares && !can_share(engine))
         return ht_fail(error, HT_ERROR_ARGUMENT,
-                       "strategy tensor needs at least two devices that share no cores; in use: %s",
+                       "strategy %s needs at least two devices that share no cores; in use: %s",
+                       options->strategy == HT_STRATEGY_LAYER ? "layer" : "tensor",
                        engine->devices[0]->ops->caps(engine->devices[0])->name);
-    return ht_crew_create(engine->n_lanes, &engine->crew, error);
+    if (status)
+        return status;
+    if (engine->n_lanes < 2) {
+        engine->n_lanes = 1;
+        engine->lanes[0] = (ht_lane){.devices = (1u << engine->n_devices) - 1};
+        return HT_OK;
+    }
+    status = read_cuts(engine, options->strategy == HT_STRATEGY_LAYER ? "layer" : options->cuts, error);
+    return status ? status : ht_crew_create(engine->n_lanes, &engine->crew, error);
 }
 
 /* Until there is a planner, "all found" is the CPU: it alone runs every operator. A device that is not there is done without
@@ -181,7 +216,9 @@ static ht_status open_devices(ht_engine *engine, const ht_engine_options *option
     }
     if (missing.status)
         ht_log(HT_LOG_WARN, "going on without %s", missing.text);
-    if (options->strategy == HT_STRATEGY_TENSOR || is_whole(engine))
+    engine->n_named = engine->n_devices;
+    const bool lanes = options->strategy != HT_STRATEGY_SINGLE && engine->n_named > 1;
+    if (lanes || options->strategy == HT_STRATEGY_TENSOR || options->strategy == HT_STRATEGY_LAYER || is_whole(engine))
         return HT_OK;
     return open_companion(engine, options, error);
 }
@@ -227,7 +264,7 @@ static void name_devices(ht_engine *engine) {
         const char *name = engine->devices[d]->ops->caps(engine->devices[d])->name;
         if (ht_engine_uses(engine, d, false))
             engine->names[engine->info.n_devices++] = name;
-        else
+        else if (d < engine->n_named)
             ht_log(HT_LOG_WARN, "%s has nothing to compute: other devices have every operator", name);
     }
     engine->info.devices = engine->names;
@@ -259,9 +296,21 @@ ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht
         return status;
     }
     ht_engine_plan_transfers(engine);
-    if (engine->n_lanes > 1 && (status = ht_engine_measure_lanes(engine, options, error)) != HT_OK) {
-        ht_engine_destroy(engine);
-        return status;
+    if (engine->n_lanes > 1) {
+        status = ht_engine_prepare_sharing(engine, error);
+        bool reduced = false;
+        if (!status)
+            status = ht_engine_measure_lanes(engine, options, error);
+        if (!status && options->strategy == HT_STRATEGY_AUTO)
+            status = ht_engine_reduce(engine, options, &reduced, error);
+        if (!status && reduced)
+            ht_engine_plan_transfers(engine);
+        else if (!status)
+            status = ht_engine_expect(engine, options, error);
+        if (status) {
+            ht_engine_destroy(engine);
+            return status;
+        }
     }
     name_devices(engine);
     for (size_t d = 0; d < engine->n_devices; d++) {
@@ -281,9 +330,17 @@ void ht_engine_destroy(ht_engine *engine) {
     ht_engine_unplace(engine);
     for (size_t d = 0; d < engine->n_devices; d++)
         engine->devices[d]->ops->close(engine->devices[d]);
+    for (size_t l = 0; l < engine->n_lanes; l++)
+        ht_lane_free_buffers(engine, &engine->lanes[l]);
     for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
         if (engine->slots[slot].data)
             ht_pages_free(engine->slots[slot].data, engine->slot_bytes[slot]);
+    for (size_t i = 0; i < HT_SCHEDULES; i++)
+        for (size_t k = 0; k < HT_MAX_DEVICES; k++)
+            free(engine->schedules[i].programs[k].steps);
+    for (size_t l = 0; l < HT_MAX_DEVICES && engine->recordings; l++)
+        free(engine->recordings[l].events);
+    free(engine->recordings);
     free(engine);
 }
 
@@ -309,13 +366,12 @@ static ht_status import_cache(ht_engine *engine, void *pages, size_t bytes, ht_e
     return HT_OK;
 }
 
-ht_status ht_kv_create(ht_engine *engine, ht_kv_layer **out, ht_error *error) {
+ht_status ht_kv_create_locked(ht_engine *engine, ht_kv_layer **out, ht_error *error) {
     const size_t layers = (size_t)engine->model->hparams.layers, bytes = kv_layer_bytes(engine);
     ht_kv_layer *kv;
     ht_status status = ht_alloc((void **)&kv, layers, sizeof *kv, "the KV cache", error);
     if (status)
         return status;
-    ht_engine_lock(engine);
     for (size_t i = 0; i < layers && !status; i++) {
         kv[i] = (ht_kv_layer){ht_pages_alloc(bytes), ht_pages_alloc(bytes), (size_t)engine->info.context,
                               engine->info.kv_type};
@@ -327,9 +383,8 @@ ht_status ht_kv_create(ht_engine *engine, ht_kv_layer **out, ht_error *error) {
         if (!status)
             status = import_cache(engine, kv[i].values, bytes, error);
     }
-    ht_engine_unlock(engine);
     if (status) {
-        ht_kv_destroy(engine, kv);
+        ht_kv_destroy_locked(engine, kv);
         return status == HT_ERROR_DEVICE ? ht_error_prefix(error, "KV cache (context %d)", engine->info.context)
                                          : status;
     }
@@ -346,15 +401,26 @@ static void free_cache(ht_engine *engine, void *pages, size_t bytes) {
     ht_pages_free(pages, bytes);
 }
 
-void ht_kv_destroy(ht_engine *engine, ht_kv_layer *kv) {
+void ht_kv_destroy_locked(ht_engine *engine, ht_kv_layer *kv) {
     if (!kv)
         return;
     const size_t bytes = kv_layer_bytes(engine);
-    ht_engine_lock(engine);
     for (int i = 0; i < engine->model->hparams.layers; i++) {
         free_cache(engine, kv[i].keys, bytes);
         free_cache(engine, kv[i].values, bytes);
     }
-    ht_engine_unlock(engine);
     free(kv);
+}
+
+ht_status ht_kv_create(ht_engine *engine, ht_kv_layer **out, ht_error *error) {
+    ht_engine_lock(engine);
+    ht_status status = ht_kv_create_locked(engine, out, error);
+    ht_engine_unlock(engine);
+    return status;
+}
+
+void ht_kv_destroy(ht_engine *engine, ht_kv_layer *kv) {
+    ht_engine_lock(engine);
+    ht_kv_destroy_locked(engine, kv);
+    ht_engine_unlock(engine);
 }

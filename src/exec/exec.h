@@ -3,28 +3,34 @@
 #define HT_EXEC_H
 
 #include "device/device.h"
+#include "plan/plan.h"
 
 #include <stdatomic.h>
 
-#define HT_MAX_DEVICES 8
-
-/* One operator cut into slices that run at the same time on different devices, then one join. */
+/* One operator, or a slice of it, on one device. The fields of the second half are for passes that several lanes share. */
 typedef struct ht_step {
     const ht_op *op;
-    size_t n_slices;
-    struct ht_step_slice {
-        int device; /* index into the engine's devices */
-        ht_slice slice;
-        ht_task *task;
-        uint32_t resident, kept; /* of its binding (device.h): what need not move on devices with memory of their own */
-        bool yields;             /* likewise */
-    } slices[HT_MAX_DEVICES];
+    int device; /* index into the engine's devices */
+    ht_slice slice;
+    ht_task *task;
+    uint32_t resident, kept; /* of its binding (device.h): what need not move on devices with memory of their own */
+    bool yields;             /* likewise */
+
+    bool divides;       /* only `part` of the task */
+    bool own;           /* slots X and NORMED are the lane's own: every lane computes the same norms */
+    uint8_t adds;       /* NORM: adds what lane i of the pass wrote to its buffer number `delta` - 1, for every bit i */
+    uint32_t publishes; /* not 0: how far the lane is once this is complete, for the others to know */
+    uint8_t delta;      /* slot DELTA is 0: the shared one; k: the lane's own buffer of partial sums number k - 1 */
+    uint8_t waits;      /* bit i: begins once lane i of the pass has published `need` times */
+    uint32_t need;
+    uint32_t begin, end; /* tokens of the pass; 0, 0: all */
+    ht_slice part;
 } ht_step;
 
 /* A forward pass as steps in order; the last three are the head: final NORM, lm_head MATMUL, ARGMAX. */
 typedef struct ht_plan {
     ht_step *steps;
-    size_t n_steps;
+    size_t n_steps, cap_steps;
     size_t
         tail; /* first step that only tokens need whose logits are wanted: the last layer's ATTENTION; 0: not known */
 } ht_plan;
@@ -40,21 +46,6 @@ typedef struct ht_front {
     ht_ticket mark[HT_MAX_DEVICES];   /* the front some steps ago: devices may be ahead of it, not behind */
 } ht_front;
 
-/* What tokens cost on a lane (plan/cut.c): seconds of a pass without its head. */
-#define HT_MAX_POINTS 16
-typedef struct ht_cost_point {
-    size_t tokens;
-    double seconds;
-} ht_cost_point;
-typedef struct ht_lane_cost {
-    ht_cost_point points[HT_MAX_POINTS]; /* at position 0, by tokens, times not falling */
-    size_t n_points;
-    bool stepped;   /* static lengths: nothing between the points */
-    double per_key; /* more for each token and position before the pass */
-} ht_lane_cost;
-/* Predicted seconds of n tokens whose first is at `position`. */
-double ht_lane_seconds(const ht_lane_cost *cost, size_t n, size_t position);
-
 /* Devices that together compute every operator, on cores of their own: a whole device, or a partial one and the CPU that
  * does the rest on the same cores. Lanes that share no core may compute parts of a pass at the same time. */
 typedef struct ht_crew ht_crew; /* threads of lanes (lanes.c) */
@@ -62,15 +53,35 @@ typedef struct ht_crew ht_crew; /* threads of lanes (lanes.c) */
 typedef struct ht_lane {
     uint32_t devices; /* bit d: the engine's device d */
     uint64_t cores;   /* bit i: occupies core i of the machine */
+    bool lost;        /* one of its devices failed: it takes no part any more */
+    bool crowded;     /* a device's own threads compute on these cores: the lane's thread must not poll meanwhile */
     ht_plan plans[HT_PHASES];
     ht_front front;
-    ht_lane_cost cost;
+    ht_lane_cost cost;              /* what its operators take (plan/cost.c) */
+    ht_lane_cost whole;             /* the same, with the lengths only whose graphs of whole operators are there */
+    ht_view own_x, own_normed;      /* where every lane computes the residual stream; no data: not allocated */
+    ht_view deltas[HT_LANE_DELTAS]; /* partial sums: of attention and of feed-forward blocks in turn */
 } ht_lane;
 
-/* Tokens of a pass by lane: the first lane with any takes the first ones. */
-typedef struct ht_cut {
-    size_t tokens[HT_MAX_DEVICES];
-} ht_cut;
+typedef double ht_drift[HT_MAX_DEVICES][HT_REGIMES];
+
+/* How a kind of pass is computed, and its lanes' programs (program.c). */
+typedef struct ht_schedule {
+    size_t tokens, wanted,
+        position; /* for passes of so many tokens of which the last `wanted` go to the end, from about
+                                        this position on; tokens 0: unused */
+    uint64_t age; /* when it was used last */
+    ht_choice choice;
+    ht_drift drift;              /* what each lane takes lately, by regime, over what was predicted */
+    ht_drift solved;             /* that, when the choice was made */
+    double busy[HT_MAX_DEVICES]; /* predicted, of lanes[i]: seconds without waiting */
+    size_t n_lanes;              /* that take part, in the order in which they take tokens */
+    ht_lane *lanes[HT_MAX_DEVICES];
+    ht_plan programs[HT_MAX_DEVICES]; /* more than one lane: theirs, the head included where all compute it */
+    double measured;                  /* seconds of a pass, lately; 0: not known */
+    size_t runs;
+} ht_schedule;
+#define HT_SCHEDULES 32
 
 /* A slice prepared on a device: steps of several plans may share it. */
 typedef struct ht_engine_task {
@@ -81,18 +92,40 @@ typedef struct ht_engine_task {
     bool dropped; /* its device could not do what it said it could */
 } ht_engine_task;
 
+/* What happened when, in a pass that is recorded. */
+typedef struct ht_event {
+    const char *what, *device; /* operator's name; "wait" */
+    size_t lane;
+    double begin, end; /* seconds, of ht_seconds */
+} ht_event;
+typedef struct ht_recording { /* of one lane: written by its thread alone */
+    ht_event *events;
+    size_t n, capacity;
+} ht_recording;
+
 struct ht_engine {
     ht_model *model;
     ht_engine_info info;
     ht_device *devices[HT_MAX_DEVICES];
-    size_t n_devices;
+    size_t n_devices, n_named; /* the first n_named were asked for, others are companions */
     const char *names[HT_MAX_DEVICES];
     ht_lane lanes[HT_MAX_DEVICES]; /* in the order in which they take tokens */
     size_t n_lanes;
-    ht_lane *running;    /* of the newest forward, which computed its last tokens: the head follows there */
-    const ht_plan *plan; /* likewise */
-    ht_crew *crew;       /* threads of the other lanes (lanes.c); NULL: one lane */
-    ht_op *blocks;       /* [layers]: FFN operators, where a device takes them as one */
+    ht_schedule schedules[HT_SCHEDULES];
+    ht_schedule *current; /* of the newest forward: the head follows in the same way */
+    uint64_t clock;       /* counts passes */
+    unsigned cuts;        /* ht_cuts that schedules may use */
+    bool forced;          /* several lanes, even where one alone is predicted to be quicker */
+    ht_lane *running;     /* of the newest forward, if one lane computes the head */
+    const ht_plan *plan;  /* likewise */
+    ht_crew *crew;        /* threads of the other lanes (lanes.c); NULL: one lane */
+    size_t segment_of[HT_SEGMENTS], segment_grain[HT_SEGMENTS]; /* units of a segment; rows, heads or features of one */
+    size_t built[HT_MAX_DEVICES][HT_SEGMENTS][HT_MAX_SHARES]; /* shares that static lanes have graphs for; 0: no more */
+    const ht_lane *alone;     /* transfers are planned as if this lane were the only one; NULL: all are */
+    bool may_build;           /* such graphs may be built now: not while a request waits */
+    atomic_uint failed;       /* bit d: device d has failed since the last recovery */
+    ht_recording *recordings; /* [n_lanes]; NULL: nothing is recorded */
+    ht_op *blocks;            /* [layers]: FFN operators, where a device takes them as one */
     ht_engine_task *tasks;
     size_t n_tasks, cap_tasks;
     ht_view slots[HT_SLOT_COUNT];
@@ -109,6 +142,9 @@ struct ht_engine {
  * import and forget the pages. */
 ht_status ht_kv_create(ht_engine *engine, ht_kv_layer **kv, ht_error *error);
 void ht_kv_destroy(ht_engine *engine, ht_kv_layer *kv);
+/* The same for who has the engine already. */
+ht_status ht_kv_create_locked(ht_engine *engine, ht_kv_layer **kv, ht_error *error);
+void ht_kv_destroy_locked(ht_engine *engine, ht_kv_layer *kv);
 
 /* Takes and gives the engine for one or more passes. */
 void ht_engine_lock(ht_engine *engine);
@@ -154,6 +190,7 @@ typedef struct ht_run {
     const atomic_bool *cancel; /* may be NULL */
     ht_crew *crew;             /* of a pass that several lanes share; NULL: this lane has it alone */
     size_t index;              /* of the lane among those that share it */
+    size_t offset;             /* of the binding's token 0 in the lane's own buffers */
 } ht_run;
 
 /* Runs steps [first, end) of the plan; after a failure nothing of the lane is under way. */
@@ -165,24 +202,71 @@ ht_status ht_run_body(ht_run *run, const ht_binding *common, size_t wanted, ht_e
 ht_status ht_lane_join(ht_engine *engine, ht_lane *lane, ht_sync sync, ht_error *error);
 /* What is bound of `all` from token `first` on, its slots in slots[]; logits and picks stay where they are. */
 ht_binding ht_binding_from(const ht_binding *all, size_t first, ht_view slots[HT_SLOT_COUNT]);
-/* What a pass at position 0 is predicted to take, cut like this and on each lane alone. */
-void ht_engine_predict(const ht_engine *engine, size_t n, const ht_cut *cut, ht_plan_times *times);
-/* Times the lanes, whose tasks are prepared, for ht_engine_cut (plan/cut.c). */
+
+/* ---- schedules (program.c) ---------------------------------------------------------------------------------------------- */
+
+/* How to compute n tokens from `position` on, of which the last `wanted` go to the end: found again, or solved now. */
+ht_status ht_engine_schedule(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_schedule **schedule,
+                             ht_error *error);
+/* The solver's question for such a pass; its lanes in lanes[]. */
+ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position, size_t wanted, const ht_drift drift,
+                             ht_solver_lane lanes[HT_MAX_DEVICES]);
+/* After a pass: what it took, all in all and each lane (busy[i] of schedule->lanes[i], without waiting). */
+void ht_engine_learn(ht_engine *engine, ht_schedule *schedule, double seconds, const double *busy);
+void ht_engine_forget_schedules(ht_engine *engine); /* lanes have changed */
+/* What several lanes need besides plans: their threads, buffers of their own, how finely operators are divided. */
+ht_status ht_engine_prepare_sharing(ht_engine *engine, ht_error *error);
+/* Measures the lanes, or finds what was measured before (plan/measure.c); then solves for prompts that are expected and
+ * has graphs of shares built. */
 ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error);
-/* Which lane takes how many of a pass's n tokens, so that the last one to end ends first; logits of [first, n) are wanted
- * (plan/cut.c). A lane alone where that is predicted to be quicker. */
-void ht_engine_cut(const ht_engine *engine, size_t n, size_t position, size_t first, ht_cut *cut);
+ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+/* Where one lane is predicted to be as quick for all prompts to come, and in decode, as any or several are: closes the
+ * devices of the others, and is an engine of one lane from then on. */
+ht_status ht_engine_reduce(ht_engine *engine, const ht_engine_options *options, bool *reduced, ht_error *error);
+/* A device has failed: its lanes go on without it, or are lost. False: nothing is left that computes the model. */
+bool ht_engine_recover(ht_engine *engine);
+
+void ht_engine_keep_ready(ht_engine *engine); /* which graphs are there, for the lanes' tables of whole operators */
+void ht_lane_free_buffers(const ht_engine *engine, ht_lane *lane);
+/* Fills a lane's plans anew, after it has lost a device. */
+ht_status ht_engine_place_lane(ht_engine *engine, ht_lane *lane, const ht_engine_options *options, ht_error *error);
+ht_status ht_lane_measure(ht_engine *engine, ht_lane *lane, ht_error *error); /* its cost table (plan/measure.c) */
+
+/* ---- the crew (lanes.c) --------------------------------------------------------------------------------------------------- */
 
 /* Threads for the lanes after the first one, asleep between passes. *crew is NULL after a failure. */
 ht_status ht_crew_create(size_t lanes, ht_crew **crew, ht_error *error);
 void ht_crew_destroy(ht_crew *crew);
-/* ht_run_body on several lanes at once: the causal cut. Each computes its tokens through all layers; a layer's attention
- * starts once the lanes before have their keys and values of it. binding: of the whole pass. */
-ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_cut *cut, const ht_binding *binding, size_t first,
-                      const atomic_bool *cancel, ht_error *error);
-/* Called by ht_run_steps around a step of a shared pass: waits for lanes before; tells lanes after. */
+/* Runs steps [first[i], end[i]) of every lane's program at once. The binding's token 0 is token `offset` of the lanes' own
+ * buffers. busy[i] (may be NULL): seconds that lane i did not wait. */
+ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_schedule *schedule, const size_t *first,
+                      const size_t *end, const ht_binding *binding, size_t offset, const atomic_bool *cancel,
+                      double *busy, ht_error *error);
+/* How a lane is waited for: as was asked for, else as was measured to be quickest. */
+static inline ht_sync ht_lane_sync(const ht_engine *engine, const ht_lane *lane) {
+    return engine->sync == HT_SYNC_AUTO ? lane->cost.sync : engine->sync;
+}
+/* The calling thread stays on these cores until ht_leave_cores, where the system lets it: a lane's thread would else take
+ * time from another lane's devices. */
+typedef struct ht_stay {
+    bool moved;
+    uint64_t before[16]; /* a cpu_set_t */
+} ht_stay;
+void ht_stay_on_cores(uint64_t cores, ht_stay *stay);
+void ht_leave_cores(const ht_stay *stay);
+/* Called by ht_run_steps around a step of a shared pass: waits for other lanes; tells them. */
 ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error);
 ht_status ht_crew_after(const ht_run *run, const ht_step *step, ht_sync sync, ht_error *error);
+
+/* ---- placement (placement.c) ------------------------------------------------------------------------------------------ */
+
+/* A task of a slice of op on a device, prepared now if it is not there. */
+ht_status ht_engine_task_of(ht_engine *engine, int device, const ht_op *op, const ht_slice *slice,
+                            ht_engine_task **task, ht_error *error);
+ht_slice ht_whole_slice(const ht_op *op);
+/* The step of a part of a feed-forward block by itself, on the lane's device that takes it: whole, or where graphs are
+ * static without a task yet. */
+ht_status ht_engine_step_of(ht_engine *engine, const ht_lane *lane, const ht_op *op, ht_step *step, ht_error *error);
 
 /* Logits of tokens [first, first + count) of the newest forward, count <= HT_HEAD_TOKENS: [count][vocabulary], valid until
  * the next call on the engine. Once for each token: the final norm adds the last block's output to the residual stream. */

@@ -1,13 +1,13 @@
-/* Several lanes in one pass: the causal cut.
- *
- * A later token needs the keys and values of earlier ones, never the reverse. So one lane takes the first tokens through all
- * layers, the next the ones behind them, and all that flows between them is one way: a lane publishes a layer once its keys
- * and values of it are in the cache, and the lanes behind look for that before the layer's attention. Nobody waits for a
- * later lane, so there is no joint step in which the quicker one stands still; and since weights are not divided, the cut
- * moves from pass to pass without preparing anything.
+/* Several lanes in one pass. Each runs a program of its own (program.c) and tells the others how far it is: `points` counts
+ * what it has published, and a step that needs others' results waits until theirs have reached a number. All cuts are
+ * that: the causal cut waits one way, for the keys and values of earlier tokens; shares wait for each other at the end of
+ * every segment.
  *
  * The first lane runs in the caller's thread, the others in threads of their own: devices that compute in their caller's
- * thread would else stand in each other's way.
+ * thread would else stand in each other's way. Every thread stays on its lane's cores meanwhile.
+ *
+ * Waiting is the paper's fast synchronisation between hosts: sleep until shortly before the others are expected, by how
+ * long the same wait took in the passes before, then poll; layers repeat, so the guess is good.
  */
 #define _GNU_SOURCE /* cpu_set_t */
 #include "device/common.h"
@@ -15,125 +15,203 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define SPIN_SECONDS 300e-6 /* polling for the next pass, before a thread sleeps */
+#define SLEEP_FROM 250e-6   /* waits expected to be shorter are polled through: timers are late by 50-80 us */
+#define SLEEP_MARGIN 120e-6 /* a sleep ends this much before the expected end */
+#define NAP_AFTER 5e-3      /* polling for longer than this only burns: look every NAP */
+#define NAP_NANOSECONDS 50000
 
 typedef struct part {
     ht_run run;
     ht_binding binding;
-    ht_view slots[HT_SLOT_COUNT];
-    size_t wanted; /* logits of these tokens on */
+    size_t first, end; /* steps */
     ht_status status;
     ht_error error;
-    int published; /* layers whose keys and values are there */
+    double waited, busy;
+    double expected[HT_CLASSES]; /* seconds of the wait before an operator of a class, lately */
+    _Alignas(64) atomic_uint points;
+    atomic_bool todo; /* handed out, and nobody has begun */
 } part;
 
 typedef struct worker {
     struct ht_crew *crew;
     pthread_t thread;
-    part *part; /* to do; NULL: nothing */
+    size_t index; /* of its part */
 } worker;
 
 struct ht_crew {
     pthread_mutex_t mutex;
-    pthread_cond_t work, progress; /* a part was handed out; one has published or ended */
+    pthread_cond_t work; /* a pass has begun, for threads that sleep */
     worker workers[HT_MAX_DEVICES];
     size_t n_workers;
     part parts[HT_MAX_DEVICES];
-    size_t n_parts, n_running; /* of the pass; parts under way in workers */
-    bool failed, closing;
+    size_t n_parts;
+    size_t tokens;                 /* of the newest pass */
+    _Alignas(64) atomic_uint pass; /* counts them; low bits first */
+    atomic_uint running;           /* under way in workers */
+    atomic_int sleepers;
+    atomic_bool failed, closing;
 };
+
+static inline void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void nap(double seconds) {
+    nanosleep(&(struct timespec){.tv_nsec = (long)(seconds * 1e9)}, NULL);
+}
 
 /* ---- between lanes ------------------------------------------------------------------------------------------------------ */
 
+static bool reached(const ht_crew *crew, const ht_step *step) {
+    for (size_t i = 0; i < crew->n_parts; i++)
+        if (step->waits >> i & 1 && atomic_load_explicit(&crew->parts[i].points, memory_order_acquire) < step->need)
+            return false;
+    return true;
+}
+
 ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error) {
     ht_crew *crew = run->crew;
-    if (step->op->kind != HT_OP_ATTENTION || run->index == 0)
+    part *own = &crew->parts[run->index];
+    if (!step->waits)
         return HT_OK;
-    ht_status status = HT_OK;
-    pthread_mutex_lock(&crew->mutex);
-    for (size_t i = 0; i < run->index && !status; i++)
-        while (!status && crew->parts[i].published <= step->op->layer) {
-            if (crew->failed)
-                status = ht_fail(error, HT_ERROR_CANCELLED, "another lane of this pass failed");
-            else
-                pthread_cond_wait(&crew->progress, &crew->mutex);
-        }
-    pthread_mutex_unlock(&crew->mutex);
-    return status;
+    if (run->lane->crowded && !reached(crew, step)) { /* polling would take the core from what is under way */
+        ht_status status = ht_lane_join(run->engine, run->lane, own->binding.sync, error);
+        if (status)
+            return status;
+    }
+    const double start = ht_seconds();
+    double *expected = &own->expected[ht_class_of(step->op)];
+    bool overslept = false;
+    if (!reached(crew, step) && *expected > SLEEP_FROM) {
+        nap(*expected - SLEEP_MARGIN < 0.05 ? *expected - SLEEP_MARGIN : 0.05);
+        overslept = reached(crew, step);
+    }
+    for (unsigned i = 0; !reached(crew, step); i++) {
+        const bool failed = atomic_load_explicit(&crew->failed, memory_order_acquire);
+        if (run->cancel && atomic_load_explicit(run->cancel, memory_order_relaxed)) /* which the other saw first */
+            return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
+        if (failed)
+            return ht_fail(error, HT_ERROR_CANCELLED, "another lane of this pass failed");
+        relax();
+        if (i % 64 == 63 && ht_seconds() - start > NAP_AFTER)
+            nap(NAP_NANOSECONDS * 1e-9);
+    }
+    const double took = ht_seconds() - start;
+    own->waited += took;
+    /* Down at once, up slowly: sleeping too long costs the pass, polling too long only this core. Who slept past the end knows
+     * only that it was sooner: taking the sleep for the wait would keep it for ever, and the other lane's with it. */
+    if (overslept)
+        *expected *= 0.5;
+    else
+        *expected = took < *expected ? took : 0.75 * *expected + 0.25 * took;
+    return HT_OK;
 }
 
 ht_status ht_crew_after(const ht_run *run, const ht_step *step, ht_sync sync, ht_error *error) {
-    ht_crew *crew = run->crew;
-    if (step->op->kind != HT_OP_ROPE || run->index + 1 == crew->n_parts)
+    if (!step->publishes)
         return HT_OK;
     ht_status status = ht_lane_join(run->engine, run->lane, sync, error);
     if (status)
         return status;
-    pthread_mutex_lock(&crew->mutex);
-    crew->parts[run->index].published = step->op->layer + 1;
-    pthread_cond_broadcast(&crew->progress);
-    pthread_mutex_unlock(&crew->mutex);
+    atomic_store_explicit(&run->crew->parts[run->index].points, step->publishes, memory_order_release);
     return HT_OK;
 }
 
 /* ---- threads ----------------------------------------------------------------------------------------------------------- */
 
-/* A lane's thread stays on the lane's cores: it would else take time from another lane's devices. Best effort. */
-static bool stay_on(uint64_t cores, cpu_set_t *before) {
-    if (!cores || pthread_getaffinity_np(pthread_self(), sizeof *before, before) != 0)
-        return false;
-    cpu_set_t own;
+_Static_assert(sizeof(cpu_set_t) <= sizeof((ht_stay *)NULL)->before, "ht_stay is too small");
+
+void ht_stay_on_cores(uint64_t cores, ht_stay *stay) {
+    cpu_set_t own, before;
+    stay->moved = false;
+    if (!cores || pthread_getaffinity_np(pthread_self(), sizeof before, &before) != 0)
+        return;
     ht_core_set(cores, &own);
-    return pthread_setaffinity_np(pthread_self(), sizeof own, &own) == 0;
+    if (CPU_EQUAL(&own, &before))
+        return;
+    memcpy(stay->before, &before, sizeof before);
+    stay->moved = pthread_setaffinity_np(pthread_self(), sizeof own, &own) == 0;
+}
+
+void ht_leave_cores(const ht_stay *stay) {
+    cpu_set_t before;
+    memcpy(&before, stay->before, sizeof before);
+    if (stay->moved)
+        pthread_setaffinity_np(pthread_self(), sizeof before, &before);
 }
 
 static void run_part(ht_crew *crew, part *p) {
-    cpu_set_t before;
-    const bool moved = stay_on(p->run.lane->cores, &before);
-    p->status = ht_run_body(&p->run, &p->binding, p->wanted, &p->error);
-    const bool last = p->run.index + 1 == crew->n_parts;
-    if (!p->status && !last) /* the last one's work is waited for by the head */
-        p->status = ht_lane_join(p->run.engine, p->run.lane, p->binding.sync, &p->error);
-    if (moved)
-        pthread_setaffinity_np(pthread_self(), sizeof before, &before);
-    if (!p->status)
-        return;
-    pthread_mutex_lock(&crew->mutex);
-    crew->failed = true;
-    pthread_cond_broadcast(&crew->progress);
-    pthread_mutex_unlock(&crew->mutex);
+    const double start = ht_seconds();
+    p->status = ht_run_steps(&p->run, p->first, p->end, &p->binding, &p->error);
+    p->busy = ht_seconds() - start - p->waited;
+    if (p->status)
+        atomic_store(&crew->failed, true);
+}
+
+/* Returns once a pass after `seen` has begun: polls first, then sleeps. */
+static unsigned await_pass(ht_crew *crew, unsigned seen) {
+    double start = 0;
+    for (unsigned i = 1;; i++) {
+        unsigned now = atomic_load_explicit(&crew->pass, memory_order_acquire);
+        if (now != seen || atomic_load_explicit(&crew->closing, memory_order_relaxed))
+            return now;
+        relax();
+        if (i % 64)
+            continue;
+        const double time = ht_seconds();
+        start = start > 0 ? start : time;
+        if (time - start < SPIN_SECONDS)
+            continue;
+        pthread_mutex_lock(&crew->mutex);
+        atomic_fetch_add(&crew->sleepers, 1);
+        while (atomic_load(&crew->pass) == seen && !atomic_load(&crew->closing))
+            pthread_cond_wait(&crew->work, &crew->mutex);
+        atomic_fetch_sub(&crew->sleepers, 1);
+        pthread_mutex_unlock(&crew->mutex);
+        start = 0;
+    }
 }
 
 static void *work(void *argument) {
-    worker *w = argument;
+    const worker *w = argument;
     ht_crew *crew = w->crew;
-    pthread_mutex_lock(&crew->mutex);
-    for (;;) {
-        while (!w->part && !crew->closing)
-            pthread_cond_wait(&crew->work, &crew->mutex);
-        if (crew->closing)
-            break;
-        pthread_mutex_unlock(&crew->mutex);
-        run_part(crew, w->part);
-        pthread_mutex_lock(&crew->mutex);
-        w->part = NULL;
-        crew->n_running--;
-        pthread_cond_broadcast(&crew->progress);
+    uint64_t cores = 0;
+    for (unsigned seen = 0;;) {
+        seen = await_pass(crew, seen);
+        if (atomic_load(&crew->closing))
+            return NULL;
+        part *p = &crew->parts[w->index];
+        if (!atomic_exchange(&p->todo, false))
+            continue; /* not needed in this pass, or done: this thread was late */
+        if (p->run.lane->cores != cores) {
+            ht_stay stay;
+            cores = p->run.lane->cores;
+            ht_stay_on_cores(cores, &stay);
+        }
+        run_part(crew, p);
+        atomic_fetch_sub_explicit(&crew->running, 1, memory_order_release);
     }
-    pthread_mutex_unlock(&crew->mutex);
-    return NULL;
 }
 
 ht_status ht_crew_create(size_t lanes, ht_crew **out, ht_error *error) {
-    ht_crew *crew;
+    ht_crew *crew = NULL;
     *out = NULL;
-    ht_status status = ht_alloc((void **)&crew, 1, sizeof *crew, "the lanes' threads", error);
-    if (status)
-        return status;
+    if (posix_memalign((void **)&crew, 64, sizeof *crew) != 0)
+        return ht_fail(error, HT_ERROR_MEMORY, "no memory for the lanes' threads");
+    memset(crew, 0, sizeof *crew);
     pthread_mutex_init(&crew->mutex, NULL);
     pthread_cond_init(&crew->work, NULL);
-    pthread_cond_init(&crew->progress, NULL);
+    ht_status status = HT_OK;
     for (size_t i = 0; i + 1 < lanes && !status; i++) {
-        crew->workers[i].crew = crew;
+        crew->workers[i] = (worker){.crew = crew, .index = i + 1};
         if (pthread_create(&crew->workers[i].thread, NULL, work, &crew->workers[i]) != 0)
             status = ht_fail(error, HT_ERROR_MEMORY, "no thread for a lane");
         else
@@ -146,16 +224,23 @@ ht_status ht_crew_create(size_t lanes, ht_crew **out, ht_error *error) {
     return status;
 }
 
+static void wake(ht_crew *crew) {
+    if (!atomic_load(&crew->sleepers))
+        return;
+    pthread_mutex_lock(&crew->mutex);
+    pthread_cond_broadcast(&crew->work);
+    pthread_mutex_unlock(&crew->mutex);
+}
+
 void ht_crew_destroy(ht_crew *crew) {
     if (!crew)
         return;
+    atomic_store(&crew->closing, true);
     pthread_mutex_lock(&crew->mutex);
-    crew->closing = true;
     pthread_cond_broadcast(&crew->work);
     pthread_mutex_unlock(&crew->mutex);
     for (size_t i = 0; i < crew->n_workers; i++)
         pthread_join(crew->workers[i].thread, NULL);
-    pthread_cond_destroy(&crew->progress);
     pthread_cond_destroy(&crew->work);
     pthread_mutex_destroy(&crew->mutex);
     free(crew);
@@ -163,50 +248,59 @@ void ht_crew_destroy(ht_crew *crew) {
 
 /* ---- a pass ------------------------------------------------------------------------------------------------------------ */
 
-static void divide(ht_crew *crew, ht_engine *engine, const ht_cut *cut, const ht_binding *binding, size_t first,
-                   const atomic_bool *cancel) {
-    size_t begin = 0;
-    crew->n_parts = 0;
-    crew->failed = false;
-    for (size_t l = 0; l < engine->n_lanes; l++) {
-        const size_t tokens = cut->tokens[l];
-        if (!tokens)
-            continue;
-        part *p = &crew->parts[crew->n_parts];
-        *p = (part){
-            .run = {
-                .engine = engine, .lane = &engine->lanes[l], .cancel = cancel, .crew = crew, .index = crew->n_parts}};
-        p->binding = ht_binding_from(binding, begin, p->slots);
-        p->binding.tokens = tokens;
-        p->binding.cached = 0; /* the lanes before write what this one has not seen */
-        p->wanted = first > begin ? ht_min_size(first - begin, tokens) : 0;
-        begin += tokens;
-        if (begin < binding->tokens)
-            p->binding.room = tokens; /* rows behind are another lane's */
-        crew->n_parts++;
+static void assign(ht_crew *crew, ht_engine *engine, const ht_schedule *schedule, const size_t *first,
+                   const size_t *end, const ht_binding *binding, size_t offset, const atomic_bool *cancel) {
+    crew->n_parts = schedule->n_lanes;
+    atomic_store(&crew->failed, false);
+    for (size_t i = 0; i < crew->n_parts; i++) {
+        part *p = &crew->parts[i];
+        p->run = (ht_run){.engine = engine,
+                          .lane = schedule->lanes[i],
+                          .plan = &schedule->programs[i],
+                          .cancel = cancel,
+                          .crew = crew,
+                          .index = i,
+                          .offset = offset};
+        p->binding = *binding;
+        p->binding.joined = true;
+        p->binding.sync = ht_lane_sync(engine, schedule->lanes[i]);
+        p->binding.cached = 0; /* the others write what this one has not seen */
+        p->first = first[i];
+        p->end = end[i];
+        p->waited = 0;
+        atomic_store_explicit(&p->points, 0, memory_order_relaxed);
     }
+    for (size_t i = 0; i < HT_MAX_DEVICES && binding->tokens != crew->tokens; i++)
+        memset(crew->parts[i].expected, 0, sizeof crew->parts[i].expected); /* a prompt's waits are no token's */
+    crew->tokens = binding->tokens;
+    atomic_store_explicit(&crew->running, (unsigned)crew->n_parts - 1, memory_order_relaxed);
+    for (size_t i = 1; i < crew->n_parts; i++) /* from here on a thread may begin */
+        atomic_store_explicit(&crew->parts[i].todo, true, memory_order_release);
 }
 
-ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_cut *cut, const ht_binding *binding, size_t first,
-                      const atomic_bool *cancel, ht_error *error) {
-    divide(crew, engine, cut, binding, first, cancel);
-    pthread_mutex_lock(&crew->mutex);
-    for (size_t i = 1; i < crew->n_parts; i++)
-        crew->workers[i - 1].part = &crew->parts[i];
-    crew->n_running = crew->n_parts - 1;
-    pthread_cond_broadcast(&crew->work);
-    pthread_mutex_unlock(&crew->mutex);
+ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_schedule *schedule, const size_t *first,
+                      const size_t *end, const ht_binding *binding, size_t offset, const atomic_bool *cancel,
+                      double *busy, ht_error *error) {
+    ht_stay stay;
+    assign(crew, engine, schedule, first, end, binding, offset, cancel);
+    atomic_fetch_add(&crew->pass, 1);
+    wake(crew);
+    ht_stay_on_cores(schedule->lanes[0]->cores, &stay);
     run_part(crew, &crew->parts[0]);
-    pthread_mutex_lock(&crew->mutex);
-    while (crew->n_running)
-        pthread_cond_wait(&crew->progress, &crew->mutex);
-    pthread_mutex_unlock(&crew->mutex);
-    const part *last = &crew->parts[crew->n_parts - 1], *failed = NULL;
-    for (size_t i = 0; i < crew->n_parts; i++) /* a lane that only gave up is not the reason */
-        if (crew->parts[i].status && (!failed || failed->status == HT_ERROR_CANCELLED))
-            failed = &crew->parts[i];
-    engine->running = last->run.lane;
-    engine->plan = last->run.plan;
+    ht_leave_cores(&stay);
+    for (unsigned i = 1; atomic_load_explicit(&crew->running, memory_order_acquire); i++) {
+        relax();
+        if (i % 4096 == 0)
+            nap(NAP_NANOSECONDS * 1e-9);
+    }
+    const part *failed = NULL;
+    for (size_t i = 0; i < crew->n_parts; i++) {
+        const part *p = &crew->parts[i];
+        if (busy)
+            busy[i] = p->busy;
+        if (p->status && (!failed || failed->status == HT_ERROR_CANCELLED)) /* who only gave up is not the reason */
+            failed = p;
+    }
     if (!failed)
         return HT_OK;
     ht_engine_settle(engine);

@@ -19,6 +19,21 @@ typedef struct walk {
     void *user;
 } walk;
 
+/* Logits of tokens [first, first + count) of the chunk ids[0..n) that session number s was just fed. A device that fails in
+ * the head is done without: the chunk is computed again by the others. */
+static ht_status walk_head(const walk *w, size_t s, const int32_t *ids, size_t n, size_t first, size_t count,
+                           const float **logits, ht_error *error) {
+    ht_session *session = w->sessions[s];
+    ht_status status = ht_engine_head(session->engine, first, count, logits, error);
+    while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine)) {
+        session->n_tokens -= n;
+        status = ht_session_feed(session, ids, n, first, &w->sessions[0]->cancel, error);
+        if (status == HT_OK)
+            status = ht_engine_head(session->engine, first, count, logits, error);
+    }
+    return status;
+}
+
 /* Feeds ids[begin..begin+n), one chunk, and visits those of its positions that lie in [first, last). Logits are asked
  * for in blocks and read where the engine has them: a whole chunk's would be half a gigabyte for Gemma's vocabulary. */
 static ht_status walk_chunk(const walk *w, const int32_t *ids, size_t begin, size_t n, size_t first, size_t last,
@@ -32,7 +47,7 @@ static ht_status walk_chunk(const walk *w, const int32_t *ids, size_t begin, siz
         const float *logits[2] = {NULL, NULL};
         const size_t count = ht_min_size(HT_HEAD_TOKENS, end - block);
         for (size_t s = 0; s < w->n_sessions && status == HT_OK; s++)
-            status = ht_engine_head(w->sessions[s]->engine, block - begin, count, &logits[s], error);
+            status = walk_head(w, s, ids + begin, n, block - begin, count, &logits[s], error);
         for (size_t i = 0; i < count && status == HT_OK; i++) {
             w->visit(block + i, logits, w->user);
             for (size_t s = 0; s < w->n_sessions; s++)

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static ht_slice whole_slice(const ht_op *op) {
+ht_slice ht_whole_slice(const ht_op *op) {
     if (op->kind == HT_OP_MATMUL)
         return (ht_slice){.row_end = ht_op_rows(op), .reduction_end = ht_op_cols(op)};
     if (op->kind == HT_OP_FFN)
@@ -18,17 +18,23 @@ static ht_slice whole_slice(const ht_op *op) {
 }
 
 const char *ht_device_refuses_whole(const ht_device *device, const ht_op *op) {
-    const ht_slice slice = whole_slice(op);
+    const ht_slice slice = ht_whole_slice(op);
     return device->ops->refuses ? device->ops->refuses(device, op, &slice) : NULL;
 }
 
 /* ---- choosing ------------------------------------------------------------------------------------------------------------ */
 
-static ht_engine_task *find_task(const ht_engine *engine, int device, const ht_op *op) {
+static ht_engine_task *find_slice(const ht_engine *engine, int device, const ht_op *op, const ht_slice *slice) {
     for (size_t i = 0; i < engine->n_tasks; i++)
-        if (engine->tasks[i].device == device && engine->tasks[i].op == op)
+        if (engine->tasks[i].device == device && engine->tasks[i].op == op &&
+            !memcmp(&engine->tasks[i].slice, slice, sizeof *slice))
             return &engine->tasks[i];
     return NULL;
+}
+
+static ht_engine_task *find_task(const ht_engine *engine, int device, const ht_op *op) {
+    const ht_slice whole = ht_whole_slice(op);
+    return find_slice(engine, device, op, &whole);
 }
 
 /* The operator itself, or the block that it is a part of. */
@@ -65,16 +71,16 @@ static int choose_device(const ht_engine *engine, const ht_lane *lane, const ht_
     return slow;
 }
 
-/* A task of op on a device, prepared now if it is not there. */
-static ht_status get_task(ht_engine *engine, int device, const ht_op *op, ht_engine_task **out, ht_error *error) {
-    if ((*out = find_task(engine, device, op)))
+ht_status ht_engine_task_of(ht_engine *engine, int device, const ht_op *op, const ht_slice *slice, ht_engine_task **out,
+                            ht_error *error) {
+    if ((*out = find_slice(engine, device, op, slice)))
         return HT_OK;
     ht_status status = ht_grow((void **)&engine->tasks, &engine->cap_tasks, engine->n_tasks + 1, sizeof *engine->tasks,
                                "the plan", error);
     if (status)
         return status;
     ht_engine_task *task = &engine->tasks[engine->n_tasks];
-    *task = (ht_engine_task){.device = device, .op = op, .slice = whole_slice(op)};
+    *task = (ht_engine_task){.device = device, .op = op, .slice = *slice};
     ht_device *d = engine->devices[device];
     status = d->ops->prepare(d, op, &task->slice, &task->task, error);
     if (status)
@@ -83,6 +89,27 @@ static ht_status get_task(ht_engine *engine, int device, const ht_op *op, ht_eng
     ht_op_drop_pages(op); /* the device has a copy of its own now */
     *out = task;
     return HT_OK;
+}
+
+static ht_status get_task(ht_engine *engine, int device, const ht_op *op, ht_engine_task **out, ht_error *error) {
+    const ht_slice whole = ht_whole_slice(op);
+    return ht_engine_task_of(engine, device, op, &whole, out, error);
+}
+
+ht_status ht_engine_step_of(ht_engine *engine, const ht_lane *lane, const ht_op *op, ht_step *step, ht_error *error) {
+    const char *why;
+    const int device = choose_device(engine, lane, op, HT_PHASE_MANY, &why);
+    if (device < 0)
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: no device in use takes this operator (%s)", op->name, why);
+    *step = (ht_step){.op = op, .device = device, .slice = ht_whole_slice(op)};
+    const ht_device *d = engine->devices[device];
+    if (op->kind == HT_OP_MATMUL && !d->ops->caps(d)->divisible)
+        return HT_OK; /* a share of it will be asked for */
+    ht_engine_task *task;
+    ht_status status = get_task(engine, device, op, &task, error);
+    if (!status)
+        step->task = task->task;
+    return status;
 }
 
 /* The operator that stands at ops[i] of the model in this phase: a whole feed-forward block where the device that would
@@ -109,8 +136,7 @@ static ht_status make_plan(ht_engine *engine, ht_lane *lane, ht_phase phase, con
     const ht_model *model = engine->model;
     ht_plan *plan = &lane->plans[phase];
     ht_status status = HT_OK;
-    if (!plan->steps)
-        status = ht_alloc((void **)&plan->steps, model->n_ops, sizeof *plan->steps, "the plan", error);
+    status = ht_grow((void **)&plan->steps, &plan->cap_steps, model->n_ops, sizeof *plan->steps, "the plan", error);
     plan->n_steps = 0;
     for (size_t i = 0; i < model->n_ops && !status; i++) {
         const ht_phase here = i + HT_HEAD_STEPS >= model->n_ops ? HT_PHASE_ONE : phase; /* the head takes few tokens */
@@ -123,8 +149,7 @@ static ht_status make_plan(ht_engine *engine, ht_lane *lane, ht_phase phase, con
         status = get_task(engine, device, op, &task, error);
         if (status)
             break;
-        plan->steps[plan->n_steps++] = (ht_step){
-            .op = op, .n_slices = 1, .slices[0] = {.device = device, .slice = task->slice, .task = task->task}};
+        plan->steps[plan->n_steps++] = (ht_step){.op = op, .device = device, .slice = task->slice, .task = task->task};
         if (op->kind == HT_OP_FFN)
             i += 2;
         if (options->progress &&
@@ -142,22 +167,18 @@ typedef ht_status (*warm_function)(ht_device *device, ht_task *task, size_t toke
 /* Calls `function` (a device's warm or settle) for one step and every number of tokens that it will soon see. */
 static ht_status for_expected(const ht_engine *engine, const ht_engine_options *options, ht_phase phase,
                               const ht_step *step, bool settle, ht_error *error) {
-    ht_device *device = engine->devices[step->slices[0].device];
+    ht_device *device = engine->devices[step->device];
     const ht_device_caps *caps = device->ops->caps(device);
     const warm_function function = settle ? device->ops->settle : device->ops->warm;
-    ht_task *task = step->slices[0].task;
+    ht_task *task = step->task;
     const size_t chunk = (size_t)engine->info.chunk;
     if (!function)
         return HT_OK;
     if (phase == HT_PHASE_ONE || step->op->layer < 0)
         return function(device, task, 1, error);
     ht_status status = HT_OK;
-    if (engine->n_lanes > 1 && caps->n_lengths) { /* the cut may want any of them */
-        for (size_t i = 0; i < caps->n_lengths && !status; i++)
-            if (caps->lengths[i] > 1 && (size_t)caps->lengths[i] <= chunk)
-                status = function(device, task, (size_t)caps->lengths[i], error);
-        return status;
-    }
+    if (engine->n_lanes > 1 && caps->n_lengths) /* the planner says which, later */
+        return HT_OK;
     for (size_t i = 0; i < options->n_prompts && !status; i++) {
         const size_t n = (size_t)options->prompts[i];
         if (n >= chunk)
@@ -178,13 +199,13 @@ static void warm_the_rest(const ht_engine *engine) {
     for (size_t k = 0;; k++) {
         bool any = false;
         for (size_t i = 0; i < plan->n_steps; i++) {
-            ht_device *device = engine->devices[plan->steps[i].slices[0].device];
+            ht_device *device = engine->devices[plan->steps[i].device];
             const ht_device_caps *caps = device->ops->caps(device);
             if (k >= caps->n_lengths || plan->steps[i].op->layer < 0)
                 continue;
             any = true;
             if (caps->lengths[k] > 1)
-                device->ops->warm(device, plan->steps[i].slices[0].task, (size_t)caps->lengths[k], NULL);
+                device->ops->warm(device, plan->steps[i].task, (size_t)caps->lengths[k], NULL);
         }
         if (!any)
             return;
@@ -200,7 +221,7 @@ static ht_status warm_plans(ht_engine *engine, const ht_engine_options *options,
             const ht_plan *plan = &engine->lanes[p / HT_PHASES].plans[phase];
             for (size_t i = 0; i < plan->n_steps; i++) {
                 const ht_step *step = &plan->steps[i];
-                const int device = step->slices[0].device;
+                const int device = step->device;
                 if (is_dropped(engine, device, step->op))
                     continue;
                 ht_error failure = {0};
@@ -235,8 +256,8 @@ ht_status ht_engine_place(ht_engine *engine, const ht_engine_options *options, h
     size_t dropped = 0;
     ht_error first = {0};
     for (bool again = true; again && !status;) {
-        for (size_t p = 0; p < engine->n_lanes * HT_PHASES && !status; p++)
-            status = make_plan(engine, &engine->lanes[p / HT_PHASES], (ht_phase)(p % HT_PHASES), options, error);
+        for (size_t l = 0; l < engine->n_lanes && !status; l++)
+            status = ht_engine_place_lane(engine, &engine->lanes[l], options, error);
         const size_t before = dropped;
         if (!status)
             status = warm_plans(engine, options, &dropped, &first, error);
@@ -260,6 +281,13 @@ ht_status ht_engine_place(ht_engine *engine, const ht_engine_options *options, h
     return HT_OK;
 }
 
+ht_status ht_engine_place_lane(ht_engine *engine, ht_lane *lane, const ht_engine_options *options, ht_error *error) {
+    ht_status status = HT_OK;
+    for (int phase = 0; phase < HT_PHASES && !status; phase++)
+        status = make_plan(engine, lane, (ht_phase)phase, options, error);
+    return status;
+}
+
 void ht_engine_unplace(ht_engine *engine) {
     for (size_t i = 0; i < engine->n_tasks; i++)
         release_task(engine, &engine->tasks[i]);
@@ -275,62 +303,9 @@ bool ht_engine_uses(const ht_engine *engine, size_t device, bool cache_only) {
         for (size_t i = 0; i < plan->n_steps; i++) {
             const ht_step *step = &plan->steps[i];
             const bool cached = step->op->kind == HT_OP_ROPE || step->op->kind == HT_OP_ATTENTION;
-            for (size_t s = 0; s < step->n_slices; s++)
-                if (step->slices[s].device == (int)device && (cached || !cache_only))
-                    return true;
+            if (step->device == (int)device && (cached || !cache_only))
+                return true;
         }
     }
     return false;
-}
-
-/* The devices' share of a plan, as rows for a person. */
-static void list_steps(const ht_engine *engine, const ht_plan *plan, size_t begin, size_t end, ht_plan_row **list) {
-    for (size_t i = 0; i < plan->n_steps; i++)
-        for (size_t s = 0; s < plan->steps[i].n_slices; s++) {
-            const ht_op *op = plan->steps[i].op;
-            const struct ht_step_slice *slice = &plan->steps[i].slices[s];
-            const ht_device *device = engine->devices[slice->device];
-            const ht_device_caps *caps = device->ops->caps(device);
-            const ht_slice whole = whole_slice(op), *own = &slice->slice;
-            const bool ffn = op->kind == HT_OP_FFN;
-            const size_t cols = ffn ? ht_op_cols(&op->members[0]) : whole.reduction_end;
-            *(*list)++ = (ht_plan_row){.op = op->name,
-                                       .device = caps->name,
-                                       .rows = whole.row_end,
-                                       .cols = cols,
-                                       .row_begin = own->row_begin,
-                                       .row_end = own->row_end,
-                                       .reduction_begin = own->reduction_begin,
-                                       .reduction_end = ffn ? cols : own->reduction_end,
-                                       .token_begin = begin,
-                                       .token_end = end,
-                                       .bytes = device->ops->task_bytes ? device->ops->task_bytes(slice->task) : 0,
-                                       .limit = caps->graph_bytes};
-        }
-}
-
-ht_status ht_engine_plan(const ht_engine *engine, int tokens, ht_plan_row **rows, size_t *n, ht_plan_times *times,
-                         ht_error *error) {
-    ht_cut cut;
-    const size_t pass = ht_min_size((size_t)tokens, (size_t)engine->info.chunk);
-    ht_engine_cut(engine, pass, 0, pass - 1, &cut);
-    size_t count = 0, begin = 0;
-    for (size_t l = 0; l < engine->n_lanes; l++) {
-        const ht_plan *plan = ht_lane_plan(&engine->lanes[l], cut.tokens[l]);
-        for (size_t i = 0; i < plan->n_steps && cut.tokens[l]; i++)
-            count += plan->steps[i].n_slices;
-    }
-    ht_plan_row *list = calloc(count, sizeof *list);
-    if (!list)
-        return ht_fail(error, HT_ERROR_MEMORY, "no memory for a plan of %zu rows", count);
-    *rows = list;
-    *n = count;
-    for (size_t l = 0; l < engine->n_lanes; l++) {
-        if (cut.tokens[l])
-            list_steps(engine, ht_lane_plan(&engine->lanes[l], cut.tokens[l]), begin, begin + cut.tokens[l], &list);
-        begin += cut.tokens[l];
-    }
-    if (times)
-        ht_engine_predict(engine, pass, &cut, times);
-    return HT_OK;
 }

@@ -23,15 +23,11 @@ static uint32_t writes(const ht_op *op) {
            (op->kind == HT_OP_ROPE ? HT_BIT_KV : 0);
 }
 
-static int only_device(const ht_step *step) {
-    return step->n_slices == 1 ? step->slices[0].device : NOBODY;
-}
-
 /* Is what step `at` writes to the slots of `what` read by nobody but `device` before it is written again? */
 static bool stays(const ht_plan *plan, size_t at, uint32_t what, int device) {
     for (size_t i = at + 1; i < plan->n_steps; i++) {
         const ht_step *step = &plan->steps[i];
-        if (reads(step->op) & what && only_device(step) != device)
+        if (reads(step->op) & what && step->device != device)
             return false;
         if (writes(step->op) & what)
             return true;
@@ -44,13 +40,15 @@ static int cache_owner(const ht_engine *engine, int layer) {
     int owner = NOBODY;
     for (size_t p = 0; p < engine->n_lanes * HT_PHASES; p++) {
         const ht_plan *plan = &engine->lanes[p / HT_PHASES].plans[p % HT_PHASES];
+        if (engine->alone && engine->alone != &engine->lanes[p / HT_PHASES])
+            continue;
         for (size_t i = 0; i < plan->n_steps; i++) {
             const ht_step *step = &plan->steps[i];
             if (step->op->layer != layer || !((reads(step->op) | writes(step->op)) & HT_BIT_KV))
                 continue;
-            if (only_device(step) == NOBODY || (owner != NOBODY && owner != only_device(step)))
+            if (owner != NOBODY && owner != step->device)
                 return NOBODY;
-            owner = only_device(step);
+            owner = step->device;
         }
     }
     return owner;
@@ -60,15 +58,8 @@ static int cache_owner(const ht_engine *engine, int layer) {
 static bool yields(const ht_engine *engine, const ht_plan *plan, size_t at, const ht_device *device) {
     if (at + 1 == plan->n_steps)
         return false;
-    const ht_step *step = &plan->steps[at + 1];
-    bool shares = false;
-    for (size_t s = 0; s < step->n_slices; s++) {
-        const ht_device *next = engine->devices[step->slices[s].device];
-        if (next == device)
-            return false;
-        shares |= (next->ops->caps(next)->cores & device->ops->caps(device)->cores) != 0;
-    }
-    return shares;
+    const ht_device *next = engine->devices[plan->steps[at + 1].device];
+    return next != device && (next->ops->caps(next)->cores & device->ops->caps(device)->cores) != 0;
 }
 
 static void plan_transfers(ht_engine *engine, ht_plan *plan) {
@@ -77,20 +68,17 @@ static void plan_transfers(ht_engine *engine, ht_plan *plan) {
         owner[i] = NOBODY;
     for (size_t i = 0; i < plan->n_steps; i++) {
         ht_step *step = &plan->steps[i];
-        const int device = only_device(step);
+        const int device = step->device;
         const bool cached = (reads(step->op) | writes(step->op)) & HT_BIT_KV;
-        const bool own_cache = cached && device != NOBODY && cache_owner(engine, step->op->layer) == device;
-        for (size_t s = 0; s < step->n_slices; s++) {
-            struct ht_step_slice *slice = &step->slices[s];
-            slice->yields = yields(engine, plan, i, engine->devices[slice->device]);
-            slice->resident = own_cache ? reads(step->op) & HT_BIT_KV : 0;
-            slice->kept = own_cache ? writes(step->op) & HT_BIT_KV : 0;
-            for (uint32_t slot = 0; slot < HT_SLOT_COUNT && device != NOBODY; slot++) {
-                if (reads(step->op) >> slot & 1 && owner[slot] == device)
-                    slice->resident |= 1u << slot;
-                if (writes(step->op) >> slot & 1 && stays(plan, i, 1u << slot, device))
-                    slice->kept |= 1u << slot;
-            }
+        const bool own_cache = cached && cache_owner(engine, step->op->layer) == device;
+        step->yields = yields(engine, plan, i, engine->devices[device]);
+        step->resident = own_cache ? reads(step->op) & HT_BIT_KV : 0;
+        step->kept = own_cache ? writes(step->op) & HT_BIT_KV : 0;
+        for (uint32_t slot = 0; slot < HT_SLOT_COUNT; slot++) {
+            if (reads(step->op) >> slot & 1 && owner[slot] == device)
+                step->resident |= 1u << slot;
+            if (writes(step->op) >> slot & 1 && stays(plan, i, 1u << slot, device))
+                step->kept |= 1u << slot;
         }
         for (uint32_t slot = 0; slot < HT_SLOT_COUNT; slot++)
             if (writes(step->op) >> slot & 1)
@@ -113,7 +101,7 @@ static bool may_split(const ht_engine *engine, const ht_lane *lane) {
     const ht_plan *one = &lane->plans[HT_PHASE_ONE], *many = &lane->plans[HT_PHASE_MANY];
     bool same = one->n_steps == many->n_steps;
     for (size_t i = 0; i < one->n_steps && same; i++)
-        same = only_device(&one->steps[i]) != NOBODY && only_device(&one->steps[i]) == only_device(&many->steps[i]);
+        same = one->steps[i].device == many->steps[i].device;
     return !ht_lane_copies(engine, lane) || (same && cache_owner(engine, engine->model->hparams.layers - 1) != NOBODY);
 }
 

@@ -79,7 +79,10 @@ ht_status ht_session_check_ids(const ht_session *session, const int32_t *ids, si
 
 ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, size_t first, atomic_bool *cancel,
                           ht_error *error) {
-    ht_status status = ht_engine_forward(session->engine, session->kv, ids, n, session->n_tokens, first, cancel, error);
+    ht_status status;
+    do /* a device that fails is done without; keys and values of earlier tokens are in the host's memory */
+        status = ht_engine_forward(session->engine, session->kv, ids, n, session->n_tokens, first, cancel, error);
+    while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine));
     if (status == HT_ERROR_CANCELLED)
         atomic_store(cancel, false);
     if (status != HT_OK)
@@ -102,13 +105,19 @@ static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, wan
         return status;
     const float *logits = NULL;
     ht_engine_lock(session->engine);
-    status = ht_session_feed(session, ids, n, what == NOTHING ? n : n - 1, &session->cancel, error);
-    if (status == HT_OK && what == LOGITS)
-        status = ht_engine_head(session->engine, n - 1, 1, &logits, error);
-    if (status == HT_OK && what == LOGITS)
-        memcpy(session->logits, logits, ht_session_vocabulary(session) * sizeof *session->logits);
-    if (status == HT_OK && what == PICK)
-        status = ht_engine_pick(session->engine, n - 1, pick, error);
+    const size_t before = session->n_tokens;
+    do {
+        session->n_tokens = before;
+        status = ht_session_feed(session, ids, n, what == NOTHING ? n : n - 1, &session->cancel, error);
+        if (status == HT_OK && what == LOGITS)
+            status = ht_engine_head(session->engine, n - 1, 1, &logits, error);
+        if (status == HT_OK && what == LOGITS)
+            memcpy(session->logits, logits, ht_session_vocabulary(session) * sizeof *session->logits);
+        if (status == HT_OK && what == PICK)
+            status = ht_engine_pick(session->engine, n - 1, pick, error);
+    } while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine));
+    if (status != HT_OK)
+        session->n_tokens = before;
     ht_engine_unlock(session->engine);
     return status;
 }

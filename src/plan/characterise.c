@@ -197,6 +197,8 @@ static ht_status fill_made_up(rig *r, size_t rows, size_t cols, size_t most, siz
     for (size_t i = 0; i < r->p->model->n_ops && !type; i++)
         if (r->p->model->ops[i].kind == HT_OP_MATMUL)
             type = r->p->model->ops[i].parts[0].type;
+    if (!type)
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "the model has no matrix to measure");
     ht_op op = {.kind = HT_OP_MATMUL, .layer = -1, .name = "made up", .n_parts = 1};
     op.parts[0] = (ht_matrix){
         .type = type, .rows = rows, .cols = cols, .row_bytes = cols / (size_t)type->block * (size_t)type->block_bytes};
@@ -498,9 +500,10 @@ ht_status ht_characterise(ht_profiler *p, int index, ht_error *error) {
     const ht_profile_options *options = p->options;
     rig r;
     ht_status status = open_rig(p, index, "", &r, error);
-    for (size_t i = 0; i < HT_COUNT(tables) && !status; i++) {
+    const size_t n = HT_COUNT(tables);
+    for (size_t i = 0; i < n && !status; i++) {
         if (options->progress &&
-            !options->progress(p->result->devices[index].spec, (double)i, HT_COUNT(tables) + 1, options->progress_user))
+            !options->progress(p->result->devices[index].spec, (double)i, (double)(n + 1), options->progress_user))
             status = ht_fail(error, HT_ERROR_CANCELLED, "profiling was stopped");
         if (!status)
             status = tables[i](&r, error);

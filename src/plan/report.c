@@ -97,19 +97,21 @@ static void put_axes(page *p, axes *a, const char *y_label) {
     char text[32];
     const double step = step_of(a->y_most);
     a->y_most = ceil(a->y_most / step - 1e-9) * step;
-    for (double y = 0; y <= a->y_most + step / 2; y += step) {
+    for (int i = 0; i * step <= a->y_most + step / 2; i++) {
+        const double y = i * step;
         PUT(p, "<path class=\"grid\" d=\"M%d %.1fH%d\"/>\n", LEFT, y_of(a, y), RIGHT);
         snprintf(text, sizeof text, "%.6g", y);
         put_label(p, LEFT - 5, y_of(a, y) + 4, "end", text);
     }
     const double x_step = a->log_x ? 0 : step_of(a->x_most);
-    for (double x = a->log_x ? 1 : 0; x <= a->x_most * 1.0001; x = a->log_x ? 2 * x : x + x_step) {
+    for (int i = 0; (a->log_x ? ldexp(1, i) : i * x_step) <= a->x_most * 1.0001; i++) {
+        const double x = a->log_x ? ldexp(1, i) : i * x_step;
         PUT(p, "<path class=\"axis\" d=\"M%.1f %dv4\"/>\n", x_of(a, x), BASE);
         snprintf(text, sizeof text, "%.0f", x);
         put_label(p, x_of(a, x), BASE + 16, "middle", text);
     }
     PUT(p, "<path class=\"axis\" d=\"M%d %dV%dH%d\"/>\n", LEFT, TOP, BASE, RIGHT);
-    put_label(p, (LEFT + RIGHT) / 2, BASE + 33, "middle", a->log_x ? "tokens (logarithmic)" : "tokens");
+    put_label(p, (LEFT + RIGHT) / 2.0, BASE + 33, "middle", a->log_x ? "tokens (logarithmic)" : "tokens");
     PUT(p, "<text transform=\"translate(12 %d) rotate(-90)\" text-anchor=\"middle\">%s</text>\n", (BASE + TOP) / 2,
         y_label);
 }
@@ -204,13 +206,14 @@ static double bar_x(const bars *all, double value, double least, double most) {
 static void put_bar_axis(page *p, const bars *all, double least, double most, int height) {
     char text[32];
     const double step = all->dots ? 0 : step_of(most);
-    for (double x = all->dots ? least : 0; x <= most * 1.0001; x = all->dots ? 10 * x : x + step) {
+    for (int i = 0; (all->dots ? least * pow(10, i) : i * step) <= most * 1.0001; i++) {
+        const double x = all->dots ? least * pow(10, i) : i * step;
         PUT(p, "<path class=\"grid\" d=\"M%.1f 4V%d\"/>\n", bar_x(all, x, least, most), height - 36);
         snprintf(text, sizeof text, "%.6g", x);
         put_label(p, bar_x(all, x, least, most), height - 22, "middle", text);
     }
     PUT(p, "<path class=\"axis\" d=\"M%d 4V%d\"/>\n", LABELS, height - 36);
-    put_label(p, (LABELS + RIGHT - 40) / 2, height - 6, "middle", all->unit);
+    put_label(p, (LABELS + RIGHT - 40) / 2.0, height - 6, "middle", all->unit);
 }
 
 static void put_bars(page *p, bars *all) {

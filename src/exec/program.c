@@ -1,0 +1,641 @@
+/* From a choice of the planner to programs: for each lane the steps it runs, what it waits for, and when it tells.
+ *
+ * A lane's own plan says which device and task computes an operator whole. Programs take tokens of it (TOKENS), or a part of
+ * the task where the device divides, or a task of that very share where graphs are static. Nothing is allocated in steady
+ * decode: schedules are kept, and their arrays grow only.
+ */
+#include "exec/exec.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define POSITIONS 256 /* passes this much further back are planned anew: attention costs more */
+#define FORGET 0.01   /* of what was learnt of lanes and regimes that a pass does not use */
+#define MOVED 0.04    /* a lane's speed has changed so much that ratios are worth moving */
+#define JOIN_SECONDS 3e-6
+#define EXCHANGE_SECONDS \
+    0.25e-9 /* a byte from core to core: what passes by shares took more than their parts; drift learns the machine's own */
+
+typedef struct builder {
+    ht_engine *engine;
+    ht_schedule *schedule;
+    const ht_choice *choice;
+    size_t n, wanted; /* tokens; the last `wanted` go to the end of the last layer */
+    uint32_t joins;   /* so far */
+    uint8_t told;     /* lanes that publish at the newest join */
+    uint8_t wrote[3]; /* lanes that wrote sums to their buffer k - 1 */
+    ht_status status;
+    ht_error *error;
+} builder;
+
+/* ---- pieces ----------------------------------------------------------------------------------------------------------------- */
+
+static ht_step *append(builder *b, size_t i, const ht_step *step) {
+    ht_plan *program = &b->schedule->programs[i];
+    if (b->status)
+        return NULL;
+    b->status = ht_grow((void **)&program->steps, &program->cap_steps, program->n_steps + 1, sizeof *program->steps,
+                        "a program", b->error);
+    if (b->status)
+        return NULL;
+    program->steps[program->n_steps] = *step;
+    return &program->steps[program->n_steps++];
+}
+
+/* The step of the lane's plan that computes `op`, or the block that it is in; NULL: none. */
+static const ht_step *step_of(const ht_plan *plan, const ht_op *op, size_t near) {
+    for (size_t k = 0; k < 2 * plan->n_steps; k++) { /* outward from where it is likely to stand */
+        const size_t i = k % 2 ? near + (k + 1) / 2 : near - k / 2;
+        const ht_step *step = i < plan->n_steps ? &plan->steps[i] : NULL;
+        if (step &&
+            (step->op == op || (step->op->kind == HT_OP_FFN && op >= step->op->members && op < step->op->members + 3)))
+            return step;
+    }
+    return NULL;
+}
+
+/* Where operator number `op` of the model is likely to stand in a plan, which has blocks for some. */
+static size_t near_of(const builder *b, const ht_plan *plan, size_t op) {
+    return op * plan->n_steps / b->engine->model->n_ops;
+}
+
+/* Which part of `op` units [begin, begin + n) of a segment are. */
+static ht_slice part_of(const ht_engine *e, ht_segment segment, const ht_op *op, size_t begin, size_t n) {
+    const ht_hparams *h = &e->model->hparams;
+    const size_t grain = e->segment_grain[segment], of = e->segment_of[segment];
+    const size_t heads = (size_t)(h->heads / h->kv_heads) * (size_t)h->head_dim;
+    ht_slice s = ht_whole_slice(op);
+    switch (segment) {
+    case HT_SEGMENT_HEADS:
+    case HT_SEGMENT_ATTENTION:
+    case HT_SEGMENT_ATTENTION_OUT:
+        if (ht_class_of(op) == HT_CLASS_OUT)
+            s.reduction_begin = begin * heads, s.reduction_end = (begin + n) * heads;
+        else
+            s.row_begin = begin, s.row_end = begin + n, s.of = of;
+        return s;
+    case HT_SEGMENT_FEATURES:
+    case HT_SEGMENT_GATE_UP: {
+        const size_t first = begin * grain, end = (begin + n) * grain;
+        if (ht_class_of(op) == HT_CLASS_DOWN)
+            s.reduction_begin = first, s.reduction_end = end;
+        else if (op->kind == HT_OP_FFN)
+            s.row_begin = first, s.row_end = end;
+        else
+            s.row_begin = first, s.row_end = end, s.of = (size_t)h->feed_forward;
+        return s;
+    }
+    default:
+        s.row_begin = begin * grain;
+        s.row_end = begin + n == of ? ht_op_rows(op) : (begin + n) * grain;
+        return s;
+    }
+}
+
+/* Is the part all of the operator? */
+static bool is_whole(const ht_op *op, const ht_slice *part) {
+    const ht_slice whole = ht_whole_slice(op);
+    return part->of ? part->row_begin == 0 && part->row_end == part->of : !memcmp(part, &whole, sizeof whole);
+}
+
+/* Makes the step compute `part` of its operator only. */
+static void take_part(builder *b, ht_step *step, const ht_slice *part) {
+    const ht_device *device = b->engine->devices[step->device];
+    if (is_whole(step->op, part) && step->task)
+        return;
+    if (device->ops->caps(device)->divisible) {
+        step->divides = true;
+        step->part = *part;
+        return;
+    }
+    ht_engine_task *task;
+    if (!b->status)
+        b->status = ht_engine_task_of(b->engine, step->device, step->op, part, &task, b->error);
+    if (!b->status)
+        step->slice = task->slice, step->task = task->task;
+}
+
+/* What the lanes had to tell at the last join is waited for by this step. */
+static void wait_for(const builder *b, ht_step *step, size_t own) {
+    step->waits = (uint8_t)(b->told & ~(1u << own));
+    step->need = b->joins;
+}
+
+/* ---- TOKENS ------------------------------------------------------------------------------------------------------------------ */
+
+static void add_range(builder *b, size_t i, const ht_plan *plan, size_t first, size_t end, size_t begin, size_t to) {
+    const bool last = i + 1 == b->choice->n_lanes;
+    for (size_t k = first; k < end && begin < to; k++) {
+        ht_step step = plan->steps[k];
+        step.begin = (uint32_t)begin;
+        step.end = (uint32_t)to;
+        if (step.op->kind == HT_OP_ROPE && !last)
+            step.publishes = (uint32_t)step.op->layer + 1;
+        if (step.op->kind == HT_OP_ATTENTION) {
+            step.waits = (uint8_t)((1u << i) - 1);
+            step.need = (uint32_t)step.op->layer + 1;
+        }
+        append(b, i, &step);
+    }
+}
+
+static void build_tokens(builder *b) {
+    size_t begin = 0;
+    for (size_t i = 0; i < b->choice->n_lanes; i++) {
+        const ht_lane *lane = b->schedule->lanes[i];
+        const size_t tokens = b->choice->tokens[i], end = begin + tokens, first = ht_max_size(b->n - b->wanted, begin);
+        const ht_plan *plan = ht_lane_plan(lane, tokens);
+        const size_t body = plan->n_steps - HT_HEAD_STEPS, tail = plan->tail ? plan->tail : body;
+        add_range(b, i, plan, 0, tail, begin, end);
+        if (first < end) {
+            plan = ht_lane_plan(lane, end - first);
+            add_range(b, i, plan, plan->tail ? plan->tail : plan->n_steps - HT_HEAD_STEPS,
+                      plan->n_steps - HT_HEAD_STEPS, first, end);
+        }
+        b->schedule->programs[i].tail = b->schedule->programs[i].n_steps;
+        begin = end;
+    }
+}
+
+/* ---- SHARES ------------------------------------------------------------------------------------------------------------------- */
+
+/* Slots that no other lane reads or writes within a segment. */
+static uint32_t private_slots(ht_segment segment) {
+    const uint32_t stream = 1u << HT_SLOT_X | 1u << HT_SLOT_NORMED;
+    switch (segment) {
+    case HT_SEGMENT_HEADS:
+    case HT_SEGMENT_TOKENS:
+        return stream | 1u << HT_SLOT_QKV | 1u << HT_SLOT_ATTN;
+    case HT_SEGMENT_FEATURES:
+        return stream | 1u << HT_SLOT_FFN | 1u << HT_SLOT_ACT;
+    case HT_SEGMENT_GATE_UP:
+        return stream | 1u << HT_SLOT_FFN;
+    default:
+        return stream;
+    }
+}
+
+typedef struct share {
+    ht_segment segment;
+    size_t lane, begin, units;
+    uint8_t in, out; /* which buffers of sums the norm adds and the last matrix writes; 0: the shared one */
+} share;
+
+/* One operator of a segment, on one lane. */
+static void add_share(builder *b, const share *s, const ht_plan *plan, const ht_op *op, size_t at, size_t first,
+                      bool *any) {
+    const ht_step *whole = step_of(plan, op, near_of(b, plan, at));
+    if (!whole || b->status)
+        return;
+    ht_step step = *whole;
+    if (step.op->kind == HT_OP_FFN && s->segment != HT_SEGMENT_FEATURES) { /* its parts go their own ways here */
+        b->status = ht_engine_step_of(b->engine, b->schedule->lanes[s->lane], op, &step, b->error);
+        if (b->status)
+            return;
+    } else if (step.op->kind == HT_OP_FFN && op != step.op->members) {
+        return; /* came with the block */
+    }
+    const ht_class class = ht_class_of(step.op);
+    const bool sums = class == HT_CLASS_OUT || class == HT_CLASS_DOWN || class == HT_CLASS_FFN;
+    step.resident &= private_slots(s->segment);
+    step.kept &= private_slots(s->segment);
+    step.own = true;
+    step.begin = (uint32_t)first;
+    step.end = (uint32_t)b->n;
+    if (class == HT_CLASS_NORM) {
+        step.delta = s->in;
+        step.adds = b->wrote[s->in];
+    } else {
+        const ht_slice part = part_of(b->engine, s->segment, step.op, s->begin, s->units);
+        if (s->units == 0)
+            return;
+        step.delta = sums ? s->out : 0;
+        take_part(b, &step, &part);
+    }
+    if (!*any)
+        wait_for(b, &step, s->lane);
+    *any = true;
+    append(b, s->lane, &step);
+}
+
+/* One operator of an attention block that is cut by tokens: a lane tells the ones behind it when its keys and values are
+ * there. */
+static void add_tokens(builder *b, const share *s, const size_t *units, const ht_op *op, size_t at, size_t tail,
+                       bool *any) {
+    const ht_class class = ht_class_of(op);
+    const size_t end = class == HT_CLASS_NORM ? b->n : s->begin + s->units;
+    size_t begin = class == HT_CLASS_NORM ? 0 : s->begin;
+    if (at >= tail)
+        begin = ht_max_size(begin, b->n - b->wanted);
+    if (begin >= end || b->status)
+        return;
+    const ht_plan *plan = ht_lane_plan(b->schedule->lanes[s->lane], end - begin);
+    ht_step step = *step_of(plan, op, near_of(b, plan, at));
+    step.resident &= private_slots(s->segment);
+    step.kept &= private_slots(s->segment);
+    step.begin = (uint32_t)begin;
+    step.end = (uint32_t)end;
+    step.own = true;
+    if (class == HT_CLASS_NORM)
+        step.delta = s->in, step.adds = b->wrote[s->in];
+    if (!*any)
+        wait_for(b, &step, s->lane);
+    if (class == HT_CLASS_ROPE && end < b->n)
+        step.publishes = b->joins + 1;
+    for (size_t i = 0; i < s->lane && class == HT_CLASS_ATTENTION; i++)
+        if (units[i]) {
+            step.waits |= (uint8_t)(1u << i);
+            step.need = b->joins + 1;
+        }
+    *any = true;
+    append(b, s->lane, &step);
+}
+
+static const struct {
+    int from, to; /* operators of a layer: NORM QKV ROPE ATTENTION OUT NORM GATE_UP GLU DOWN */
+} ranges[HT_SEGMENTS] = {
+    [HT_SEGMENT_HEADS] = {0, 5},     [HT_SEGMENT_TOKENS] = {0, 5},        [HT_SEGMENT_QKV_ROWS] = {0, 2},
+    [HT_SEGMENT_ATTENTION] = {2, 4}, [HT_SEGMENT_ATTENTION_OUT] = {2, 5}, [HT_SEGMENT_OUT_ROWS] = {4, 5},
+    [HT_SEGMENT_FEATURES] = {5, 9},  [HT_SEGMENT_GATE_UP] = {5, 8},       [HT_SEGMENT_DOWN_ROWS] = {8, 9}};
+enum { LAYER_OPS = 9, AT_ATTENTION = 3 };
+
+/* Operators [from, to) of the model as a segment on all lanes, and a join. */
+static void add_segment(builder *b, ht_segment segment, size_t from, size_t to, const size_t *units, uint8_t in,
+                        uint8_t out, size_t tail) {
+    const ht_model *model = b->engine->model;
+    share s = {.segment = segment, .in = in, .out = out};
+    uint8_t told = 0, wrote = 0;
+    for (s.lane = 0; s.lane < b->choice->n_lanes; s.begin += units[s.lane++]) {
+        bool any = false;
+        s.units = units[s.lane];
+        wrote |= (uint8_t)((s.units > 0) << s.lane);
+        for (size_t op = from; op < to && !b->status; op++) {
+            const size_t first = op >= tail ? b->n - b->wanted : 0;
+            const size_t tokens = b->n - first;
+            if (segment == HT_SEGMENT_TOKENS) {
+                add_tokens(b, &s, units, &model->ops[op], op, tail, &any);
+                continue;
+            }
+            const ht_plan *plan = ht_lane_plan(b->schedule->lanes[s.lane], ht_max_size(tokens, 1));
+            if (tokens == 0)
+                continue;
+            add_share(b, &s, plan, &model->ops[op], op, first, &any);
+        }
+        if (any && !b->status) {
+            ht_plan *program = &b->schedule->programs[s.lane];
+            program->steps[program->n_steps - 1].publishes = b->joins + 2; /* + 1 is for within */
+            told |= (uint8_t)(1u << s.lane);
+        }
+    }
+    if (out)
+        b->wrote[out] = wrote;
+    if (told) {
+        b->told = told;
+        b->joins += 2;
+    }
+}
+
+static void add_head(builder *b, uint8_t in) {
+    const ht_model *model = b->engine->model;
+    const size_t first = model->n_ops - HT_HEAD_STEPS;
+    b->told = 0;
+    b->joins = 0; /* the head is a pass of its own */
+    for (size_t i = 0; i < b->choice->n_lanes; i++)
+        b->schedule->programs[i].tail = b->schedule->programs[i].n_steps;
+    add_segment(b, HT_SEGMENT_LM_ROWS, first, first + 2, b->choice->units[1][HT_SEGMENT_LM_ROWS], in, 0, model->n_ops);
+    for (size_t i = 0; i < b->choice->n_lanes && !b->status; i++) {
+        ht_plan *program = &b->schedule->programs[i];
+        for (size_t k = program->tail; k < program->n_steps; k++)
+            program->steps[k].begin = program->steps[k].end = 0; /* the head's own tokens */
+    }
+    const ht_plan *plan = ht_lane_plan(b->schedule->lanes[0], 1);
+    ht_step pick = plan->steps[plan->n_steps - 1];
+    pick.resident = 0;
+    wait_for(b, &pick, 0);
+    append(b, 0, &pick);
+}
+
+static void build_shares(builder *b) {
+    const ht_model *model = b->engine->model;
+    uint8_t in = 0; /* what the next norm adds */
+    size_t op = 0;
+    for (size_t i = 0; i < b->choice->n_lanes; i++) {
+        ht_step embed = ht_lane_plan(b->schedule->lanes[i], b->n)->steps[0];
+        embed.own = true;
+        append(b, i, &embed);
+    }
+    op++;
+    for (int layer = 0; layer < model->hparams.layers; layer++, op += LAYER_OPS) {
+        const int last = layer + 1 == model->hparams.layers;
+        const size_t tail = last ? op + AT_ATTENTION : model->n_ops;
+        for (size_t g = 0; g < b->choice->n_segments[last] && !b->status; g++) {
+            const ht_segment s = b->choice->segments[last][g];
+            const uint8_t out = !ht_segment_is_partial(s) ? 0 : s == HT_SEGMENT_FEATURES ? 2 : 1;
+            add_segment(b, s, op + (size_t)ranges[s].from, op + (size_t)ranges[s].to, b->choice->units[last][s], in,
+                        out, tail);
+            if (ranges[s].to == 5 || ranges[s].to == LAYER_OPS)
+                in = out;
+        }
+    }
+    add_head(b, in);
+}
+
+/* ---- OWNER --------------------------------------------------------------------------------------------------------------------- */
+
+/* The operator's step on lane i: tokens [begin, end), units [first, first + n) of a segment; n == all of them: whole. */
+static ht_step *add_matrix(builder *b, size_t i, const ht_op *op, size_t near, ht_segment segment, size_t first,
+                           size_t n, size_t begin, size_t end) {
+    const ht_plan *plan = ht_lane_plan(b->schedule->lanes[i], end - begin);
+    const ht_step *whole = step_of(plan, op, near_of(b, plan, near));
+    if (!whole || begin == end || n == 0)
+        return NULL;
+    ht_step step = *whole;
+    step.begin = (uint32_t)begin;
+    step.end = (uint32_t)end;
+    step.resident = step.kept = 0;
+    const ht_slice part = part_of(b->engine, segment, step.op, first, n);
+    take_part(b, &step, &part);
+    return append(b, i, &step);
+}
+
+/* Operators [op, op + count) of the model (one matrix, or a feed-forward block) on lane i, as add_matrix. */
+static void add_block(builder *b, size_t i, size_t op, size_t count, ht_segment segment, size_t first, size_t n,
+                      size_t begin, size_t end, uint8_t delta, bool wait) {
+    const ht_model *model = b->engine->model;
+    bool any = false;
+    for (size_t k = op; k < op + count && !b->status; k++) {
+        ht_step *step = add_matrix(b, i, &model->ops[k], k, segment, first, n, begin, end);
+        if (!step)
+            continue;
+        if (wait && !any)
+            wait_for(b, step, i);
+        any = true;
+        const ht_class class = ht_class_of(step->op);
+        if (class == HT_CLASS_DOWN || class == HT_CLASS_FFN)
+            step->delta = delta;
+        if (step->op->kind == HT_OP_FFN)
+            break;
+    }
+}
+
+/* Marks the newest step of lane i as a join that only it tells of. */
+static void tell(builder *b, size_t i) {
+    ht_plan *program = &b->schedule->programs[i];
+    if (b->status || program->n_steps == 0)
+        return;
+    program->steps[program->n_steps - 1].publishes = ++b->joins;
+    b->told = (uint8_t)(1u << i);
+}
+
+static void add_cut(builder *b, size_t op, size_t count, ht_segment segment, const ht_matrix_cut *cut, size_t first,
+                    uint8_t *sums) {
+    const size_t of = b->engine->segment_of[segment], end = first + cut->tokens;
+    const bool partial = segment == HT_SEGMENT_FEATURES && cut->units < of;
+    const uint8_t delta = partial ? 1 : 0;
+    tell(b, 0);
+    add_block(b, 1, op, count, segment, 0, cut->units, first, end, delta, true);
+    tell(b, 1);
+    const uint8_t told = b->told;
+    add_block(b, 0, op, count, segment, cut->units, of - cut->units, first, end, delta, false);
+    add_block(b, 0, op, count, segment, 0, of, end, b->n, delta, false);
+    b->told = told; /* by the owner's next step */
+    *sums = delta;
+}
+
+static void build_owner(builder *b) {
+    const ht_model *model = b->engine->model;
+    bool waiting = false; /* the other lane has told something that the owner's next step needs */
+    uint8_t sums = 0;     /* the next norm adds what both lanes wrote, for tokens before sums_end */
+    size_t sums_end = 0;
+    for (size_t op = 0; op + HT_HEAD_STEPS < model->n_ops && !b->status; op++) {
+        const ht_op *o = &model->ops[op];
+        const int last = o->layer + 1 == model->hparams.layers;
+        const size_t at = op > 0 ? (op - 1) % LAYER_OPS : 0;
+        const size_t first = last && at >= AT_ATTENTION ? b->n - b->wanted : 0;
+        const ht_class class = ht_class_of(o), cut_class = class == HT_CLASS_GATE_UP ? HT_CLASS_FFN : class;
+        const ht_matrix_cut *cut = o->layer >= 0 ? &b->choice->cuts[last][cut_class] : NULL;
+        if (first == b->n)
+            break;
+        const ht_segment segment = class == HT_CLASS_QKV   ? HT_SEGMENT_QKV_ROWS
+                                   : class == HT_CLASS_OUT ? HT_SEGMENT_OUT_ROWS
+                                                           : HT_SEGMENT_FEATURES;
+        if (cut && cut->tokens && (class == HT_CLASS_QKV || class == HT_CLASS_OUT || class == HT_CLASS_GATE_UP)) {
+            const size_t count = class == HT_CLASS_GATE_UP ? 3 : 1;
+            add_cut(b, op, count, segment, cut, first, &sums);
+            sums_end = first + cut->tokens;
+            op += count - 1;
+            waiting = true;
+            continue;
+        }
+        const ht_plan *plan = ht_lane_plan(b->schedule->lanes[0], b->n - first);
+        const ht_step *whole = step_of(plan, o, near_of(b, plan, op));
+        if (!whole)
+            continue;
+        ht_step step = *whole;
+        step.begin = (uint32_t)first;
+        step.end = (uint32_t)b->n;
+        step.resident = step.kept = 0;
+        if (waiting)
+            wait_for(b, &step, 0);
+        waiting = false;
+        if (class == HT_CLASS_NORM && sums) {
+            step.delta = sums, step.adds = 3; /* both lanes */
+            if (sums_end < b->n) {            /* what one lane computed whole is there once */
+                step.end = (uint32_t)sums_end;
+                append(b, 0, &step);
+                step.waits = 0, step.adds = 0, step.begin = (uint32_t)sums_end, step.end = (uint32_t)b->n;
+            }
+            sums = 0;
+        }
+        append(b, 0, &step);
+        if (step.op->kind == HT_OP_FFN)
+            op += 2;
+    }
+    for (size_t i = 0; i < 2; i++)
+        b->schedule->programs[i].tail = b->schedule->programs[i].n_steps;
+}
+
+/* ---- schedules ------------------------------------------------------------------------------------------------------------------ */
+
+/* ht_problem.ready: one layer stands for all, for their graphs are built together. */
+static bool share_is_ready(const void *context, size_t lane, ht_segment segment, size_t units, size_t tokens) {
+    const ht_engine *e = context;
+    bool any = false;
+    for (size_t t = 0; t < e->n_tasks; t++) {
+        const ht_engine_task *task = &e->tasks[t];
+        ht_device *device = e->devices[task->device];
+        const ht_class class = ht_class_of(task->op);
+        const bool attention = segment <= HT_SEGMENT_OUT_ROWS;
+        if (!(e->lanes[lane].devices >> task->device & 1) || !device->ops->ready || task->op->layer != 0 ||
+            !task->task || attention != (class == HT_CLASS_QKV || class == HT_CLASS_OUT) || class == HT_CLASS_LM_HEAD)
+            continue;
+        const ht_slice part = part_of(e, segment, task->op, 0, units);
+        if (memcmp(&part, &task->slice, sizeof part) != 0)
+            continue;
+        any = true;
+        if (!device->ops->ready(device, task->task, tokens))
+            return false;
+    }
+    return any;
+}
+
+ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position, size_t wanted, const ht_drift drift,
+                             ht_solver_lane lanes[HT_MAX_DEVICES]) {
+    ht_problem p = {.layers = engine->model->hparams.layers,
+                    .lanes = lanes,
+                    .n_lanes = engine->n_lanes,
+                    .cuts = engine->cuts,
+                    .forced = engine->forced,
+                    .tokens = n,
+                    .wanted = wanted,
+                    .position = position,
+                    .join = JOIN_SECONDS,
+                    .exchange = EXCHANGE_SECONDS,
+                    .embedding = (size_t)engine->model->hparams.embedding,
+                    .qkv = ht_slot_width(&engine->model->hparams, HT_SLOT_QKV),
+                    .attention = ht_slot_width(&engine->model->hparams, HT_SLOT_ATTN),
+                    .feed_forward = (size_t)engine->model->hparams.feed_forward,
+                    .ready = share_is_ready,
+                    .ready_context = engine,
+                    .tokens_divide = true};
+    memcpy(p.of, engine->segment_of, sizeof p.of);
+    for (size_t l = 0; l < engine->n_lanes; l++) {
+        const ht_lane *lane = &engine->lanes[l];
+        lanes[l] = (ht_solver_lane){.cost = engine->may_build ? &lane->cost : &lane->whole,
+                                    .shares = &lane->cost,
+                                    .cores = lane->cores,
+                                    .lost = lane->lost,
+                                    .may_build = engine->may_build};
+        memcpy(lanes[l].built, engine->built[l], sizeof lanes[l].built);
+        memcpy(lanes[l].drift, drift[l], sizeof lanes[l].drift);
+        for (size_t d = 0; d < engine->n_devices; d++) {
+            const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
+            if (!(lane->devices >> d & 1) || !caps->n_lengths)
+                continue;
+            lanes[l].fixed = true;
+            lanes[l].lengths = caps->lengths;
+            lanes[l].n_lengths = caps->n_lengths;
+        }
+        /* the head of every wanted token runs on the last lane: it must see the others' */
+        p.tokens_divide &= !ht_lane_copies(engine, lane);
+    }
+    return p;
+}
+
+static ht_status build(ht_engine *engine, ht_schedule *schedule, ht_error *error) {
+    builder b = {.engine = engine,
+                 .schedule = schedule,
+                 .choice = &schedule->choice,
+                 .n = schedule->tokens,
+                 .wanted = schedule->wanted,
+                 .error = error};
+    schedule->n_lanes = schedule->choice.n_lanes;
+    for (size_t i = 0; i < schedule->n_lanes; i++) {
+        schedule->lanes[i] = &engine->lanes[schedule->choice.lanes[i]];
+        schedule->programs[i].n_steps = 0;
+    }
+    if (schedule->choice.regime == HT_REGIME_TOKENS)
+        build_tokens(&b);
+    else if (schedule->choice.regime == HT_REGIME_SHARES)
+        build_shares(&b);
+    else if (schedule->choice.regime == HT_REGIME_OWNER)
+        build_owner(&b);
+    return b.status;
+}
+
+static ht_status solve(ht_engine *engine, ht_schedule *schedule, ht_error *error) {
+    ht_solver_lane lanes[HT_MAX_DEVICES];
+    const ht_problem p =
+        ht_engine_problem(engine, schedule->tokens, schedule->position, schedule->wanted, schedule->drift, lanes);
+    const ht_choice before = schedule->choice;
+    ht_solve(&p, &schedule->choice);
+    memcpy(schedule->solved, schedule->drift, sizeof schedule->solved);
+    if (schedule->choice.n_lanes == 0)
+        return ht_fail(error, HT_ERROR_DEVICE, "no device is left that computes this model");
+    for (size_t i = 0; i < schedule->choice.n_lanes; i++)
+        schedule->busy[i] = ht_choice_busy(&p, &schedule->choice, i);
+    if (before.regime != schedule->choice.regime || before.n_lanes != schedule->choice.n_lanes)
+        schedule->measured = 0;
+    schedule->runs = 0;
+    const ht_choice *c = &schedule->choice;
+    ht_log(HT_LOG_DEBUG,
+           "%zu tokens at %zu: %s, %.3f ms; lanes %zu %zu: tokens %zu %zu, heads %zu %zu, features %zu %zu, drift %.2f "
+           "%.2f",
+           schedule->tokens, schedule->position, ht_regime_name(c->regime), c->seconds * 1e3, c->lanes[0], c->lanes[1],
+           c->tokens[0], c->tokens[1], c->units[0][HT_SEGMENT_HEADS][0], c->units[0][HT_SEGMENT_HEADS][1],
+           c->units[0][HT_SEGMENT_FEATURES][0], c->units[0][HT_SEGMENT_FEATURES][1],
+           schedule->drift[c->lanes[0]][c->regime], schedule->drift[c->lanes[1]][c->regime]);
+    return build(engine, schedule, error);
+}
+
+/* The lanes of this schedule have become slower or quicker, or others have. */
+static bool has_moved(const ht_engine *engine, const ht_schedule *s) {
+    for (size_t l = 0; l < engine->n_lanes && s->runs >= 2; l++)
+        for (size_t r = 0; r < HT_REGIMES; r++)
+            if (fabs(s->drift[l][r] / s->solved[l][r] - 1) > MOVED)
+                return true;
+    return false;
+}
+
+ht_status ht_engine_schedule(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_schedule **out,
+                             ht_error *error) {
+    const size_t bucket = position / POSITIONS * POSITIONS;
+    ht_schedule *oldest = &engine->schedules[0], *found = NULL, *nearest = NULL;
+    engine->clock++;
+    for (size_t i = 0; i < HT_SCHEDULES && !found; i++) {
+        ht_schedule *s = &engine->schedules[i];
+        if (s->tokens == n && s->position == bucket && s->wanted == wanted)
+            found = s;
+        if (s->tokens && (s->tokens > 1) == (n > 1) && (!nearest || s->age > nearest->age))
+            nearest = s;
+        if (s->age < oldest->age)
+            oldest = s;
+    }
+    ht_status status = HT_OK;
+    if (!found) {
+        ht_drift drift;
+        for (size_t i = 0; i < HT_MAX_DEVICES * HT_REGIMES; i++)
+            (&drift[0][0])[i] = nearest ? (&nearest->drift[0][0])[i] : 1;
+        found = oldest;
+        found->tokens = n, found->position = bucket, found->wanted = wanted;
+        found->measured = 0;
+        memcpy(found->drift, drift, sizeof drift);
+        status = solve(engine, found, error);
+    } else if (has_moved(engine, found)) {
+        status = solve(engine, found, error);
+    }
+    found->age = engine->clock;
+    if (status)
+        found->tokens = 0;
+    *out = found;
+    return status;
+}
+
+void ht_engine_learn(ht_engine *engine, ht_schedule *schedule, double seconds, const double *busy) {
+    ht_log(HT_LOG_DEBUG, "%zu tokens: %.3f ms of %.3f; busy %.3f of %.3f, %.3f of %.3f", schedule->tokens,
+           seconds * 1e3, schedule->choice.seconds * 1e3, busy[0] * 1e3, schedule->busy[0] * 1e3,
+           schedule->n_lanes > 1 ? busy[1] * 1e3 : 0, schedule->busy[1] * 1e3);
+    const double rate = schedule->tokens > 1 ? 0.4 : 0.15; /* single tokens come often, and are noisy */
+    const ht_regime regime = schedule->choice.regime;
+    for (size_t l = 0; l < engine->n_lanes; l++)
+        for (size_t r = 0; r < HT_REGIMES; r++) { /* what is not used is not known: believe in it more and more */
+            size_t i = 0;
+            while (i < schedule->n_lanes && schedule->lanes[i] != &engine->lanes[l])
+                i++;
+            double *drift = &schedule->drift[l][r];
+            const bool used = r == regime && i < schedule->n_lanes;
+            if (!used)
+                *drift += FORGET * (1 - *drift);
+            else if (schedule->busy[i] > 0 && isfinite(schedule->busy[i]))
+                *drift += rate * (fmin(fmax(schedule->solved[l][r] * busy[i] / schedule->busy[i], 0.25), 8) - *drift);
+        }
+    schedule->measured = schedule->measured > 0 ? 0.7 * schedule->measured + 0.3 * seconds : seconds;
+    schedule->runs++;
+}
+
+void ht_engine_forget_schedules(ht_engine *engine) {
+    for (size_t i = 0; i < HT_SCHEDULES; i++)
+        engine->schedules[i].tokens = 0;
+    engine->current = NULL;
+}

@@ -1,0 +1,69 @@
+/* Predicting from measured points: linear between them on devices that take any length (PAPER.md, GPU-1), a staircase of
+ * the cheapest pieces where lengths are static (NPU-1). */
+#include "plan/plan.h"
+
+#include <math.h>
+
+ht_class ht_class_of(const ht_op *op) {
+    switch (op->kind) {
+    case HT_OP_EMBED:
+        return HT_CLASS_EMBED;
+    case HT_OP_NORM:
+        return HT_CLASS_NORM;
+    case HT_OP_ROPE:
+        return HT_CLASS_ROPE;
+    case HT_OP_ATTENTION:
+        return HT_CLASS_ATTENTION;
+    case HT_OP_GLU:
+        return HT_CLASS_GLU;
+    case HT_OP_FFN:
+        return HT_CLASS_FFN;
+    case HT_OP_ARGMAX:
+        return HT_CLASS_ARGMAX;
+    default:
+        return op->out == HT_SLOT_LOGITS ? HT_CLASS_LM_HEAD
+               : op->out == HT_SLOT_QKV  ? HT_CLASS_QKV
+               : op->out == HT_SLOT_FFN  ? HT_CLASS_GATE_UP
+               : op->in == HT_SLOT_ACT   ? HT_CLASS_DOWN
+                                         : HT_CLASS_OUT;
+    }
+}
+
+const char *ht_class_name(ht_class c) {
+    static const char *const names[HT_CLASSES] = {"embed",   "norm", "qkv",  "rope", "attention", "out",
+                                                  "gate_up", "glu",  "down", "ffn",  "lm_head",   "argmax"};
+    return names[c];
+}
+
+/* Seconds of n > 0 tokens, whole. */
+static double whole_seconds(const ht_class_cost *cost, size_t n) {
+    const ht_cost_point *p = cost->points;
+    size_t i = 0;
+    if (cost->n_points == 0)
+        return INFINITY;
+    while (i + 1 < cost->n_points && p[i].tokens < n)
+        i++;
+    if (p[i].tokens < n && cost->stepped) /* beyond the last one: again and again that */
+        return p[i].tokens > 1 ? p[i].seconds + whole_seconds(cost, n - p[i].tokens) : INFINITY;
+    if (p[i].tokens < n) /* as quick for each */
+        return p[i].seconds * (double)n / (double)p[i].tokens;
+    if (p[i].tokens == n || i == 0)
+        return p[i].seconds;
+    if (!cost->stepped) {
+        const double share = (double)(n - p[i - 1].tokens) / (double)(p[i].tokens - p[i - 1].tokens);
+        return p[i - 1].seconds + share * (p[i].seconds - p[i - 1].seconds);
+    }
+    if (p[i - 1].tokens == 1) /* the graph for one token may not be there */
+        return p[i].seconds;
+    const double pieces = p[i - 1].seconds + whole_seconds(cost, ht_max_size(n - p[i - 1].tokens, 2));
+    return pieces < p[i].seconds ? pieces : p[i].seconds;
+}
+
+double ht_class_seconds(const ht_lane_cost *cost, ht_class c, size_t n, double share, size_t position) {
+    if (n == 0)
+        return 0;
+    double s = whole_seconds(&cost->classes[c], n);
+    if (c == HT_CLASS_ATTENTION)
+        s += cost->per_key * (double)n * (double)position;
+    return s <= cost->launch || s == INFINITY ? s : cost->launch + share * (s - cost->launch);
+}
