@@ -157,18 +157,24 @@ def test_plan(hetero, model, npu_device="openvino:CPU"):
         pytest.skip(f"no {npu_device}")
     plan = hetero("plan", model, "--devices", npu_device, "--length", 64, "--json").json
     by_name = {o["name"]: o for o in plan["operators"]}
-    assert by_name["blk.29.ffn"]["slices"][0] == {
+    assert by_name["blk.28.ffn"]["slices"] == [{
         "device": npu_device, "row_begin": 0, "row_end": 1536, "reduction_begin": 0, "reduction_end": 576,
-        "bytes": by_name["blk.0.ffn"]["slices"][0]["bytes"]}
+        "head_begin": 0, "head_end": 0, "token_begin": 0, "token_end": 64, "predicted_us": None,
+        "bytes": by_name["blk.0.ffn"]["slices"][0]["bytes"]}]
     assert by_name["blk.0.attn"]["slices"][0]["device"] == "cpu" and "blk.0.ffn_down" not in by_name
+    # only the last token goes through the end of the last layer: alone, so not as a graph
+    last = by_name["blk.29.ffn_down"]["slices"][0]
+    assert (last["device"], last["token_begin"], last["token_end"]) == ("cpu", 63, 64) and "blk.29.ffn" not in by_name
     memory = plan["memory"][npu_device]
-    assert memory["bytes"] == sum(o["slices"][0]["bytes"] for o in plan["operators"]
-                                  if o["slices"][0]["device"] == npu_device)
-    assert 0 < memory["bytes"] <= memory["graph_limit"]
+    listed = [o for o in plan["operators"] if o["slices"][0]["device"] == npu_device]
+    beside = ("blk.0.attn_output", "blk.0.ffn") # the last layer's graphs are there all the same
+    assert memory["bytes"] == sum(o["slices"][0]["bytes"] for o in listed) + sum(
+        by_name[name]["slices"][0]["bytes"] for name in beside)
+    assert 0 < memory["bytes"] <= memory["graph_limit"] and memory["emulated"] is False
     limited = hetero("plan", model, "--devices", npu_device, "--length", 64, "--json", "--npu-memory", "50M")
     assert 0 < limited.json["memory"][npu_device]["bytes"] <= 50 << 20 == limited.json["memory"][npu_device]["graph_limit"]
     assert "given to another device" in limited.err
     decode = hetero("plan", model, "--devices", npu_device, "--decode", "--json").json
     assert list(decode["memory"]) == ["cpu"]
     table = hetero("plan", model, "--devices", npu_device, "--length", 64)
-    assert "of at most" in table.out and "blk.29.ffn " in table.out
+    assert "of at most" in table.out and "blk.0-28.ffn " in table.out

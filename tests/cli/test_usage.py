@@ -15,9 +15,9 @@ OPTIONS = {
     "chat": ["--temp", "--seed", "--ctx", "--system"],
     "perplexity": ["-f, --file", "--reference"],
     "quantize": [],
-    "bench": ["--prompt", "--gen", "-r, "],
-    "plan": ["--length", "--decode"],
-    "profile": ["--quick", "--devices", "--precision"],
+    "bench": ["--prompt", "--gen", "-r, ", "--rounds", "--cuts", "--measure"],
+    "plan": ["--length", "--decode", "--trace", "--run", "--save", "--load", "--cuts", "--measure"],
+    "profile": ["--quick", "--devices", "--precision", "--report", "--stored"],
 }
 COMMON = ["--threads", "--quiet", "--log-level", "--help"]
 DEVICE = ["--devices", "--strategy", "--precision", "--sync", "--npu-memory", "--openvino", "--onnxruntime"]
@@ -83,6 +83,7 @@ BAD = [
     ("run", "--onnxruntime", "/nowhere"), ("score", "--ids", "1,2,"), ("score", "--ids", "1,-2"), ("score", "--ids", ""),
     ("score", "--chunk", "-1"), ("bench", "--prompt", "64,,1"), ("bench", "-r", "0"), ("bench", "--gen", "a"),
     ("bench", "--strategy", "single,both"), ("perplexity", "--reference", "fast"),
+    ("bench", "--rounds", "0"), ("run", "--cuts", "diagonal"),
 ]
 
 

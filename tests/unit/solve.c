@@ -1,0 +1,658 @@
+/* The planner against brute force: every set of lanes, every way to cut a layer into segments, every division of units and
+ * tokens, every matrix cut, by formulas written here from what plan.h says. Costs are made up. */
+#include "unit/test.h"
+
+#include "plan/plan.h"
+
+#include <math.h>
+
+#define TOLERANCE 1e-5 /* where a segment is divided is found by bisection, to a relative 1e-6 */
+
+static uint32_t random_state;
+static unsigned pick(unsigned n) { /* 0..n-1 */
+    random_state = random_state * 1664525u + 1013904223u;
+    return (random_state >> 8) % n;
+}
+static double uniform(double low, double high) {
+    return low + (high - low) * pick(1u << 20) / (double)(1u << 20);
+}
+
+/* ---- made-up problems ------------------------------------------------------------------------------------------------------- */
+
+enum { LANES = 3, MOST_TOKENS = 9 };
+
+typedef struct made {
+    ht_problem p;
+    ht_solver_lane lanes[LANES];
+    ht_lane_cost costs[LANES];
+} made;
+
+static const int static_lengths[] = {4, 8};
+
+static ht_class_cost make_class(bool stepped, double scale) {
+    static const size_t dynamic[] = {1, 2, 4, 8}, fixed[] = {1, 4, 8};
+    const size_t n = stepped ? HT_COUNT(fixed) : HT_COUNT(dynamic);
+    ht_class_cost c = {.n_points = n, .stepped = stepped};
+    double s = scale * uniform(0.5, 2);
+    for (size_t i = 0; i < n; i++, s += scale * uniform(0, 2))
+        c.points[i] = (ht_cost_point){stepped ? fixed[i] : dynamic[i], s};
+    return c;
+}
+
+/* Matrices cost more than the rest, joins sometimes much and sometimes next to nothing, so that every regime wins now and
+ * then. */
+static ht_lane_cost make_cost(bool stepped) {
+    static const double scales[HT_CLASSES] = {
+        [HT_CLASS_EMBED] = 1,     [HT_CLASS_NORM] = 1, [HT_CLASS_QKV] = 15,     [HT_CLASS_ROPE] = 1,
+        [HT_CLASS_ATTENTION] = 5, [HT_CLASS_OUT] = 10, [HT_CLASS_GATE_UP] = 30, [HT_CLASS_GLU] = 2,
+        [HT_CLASS_DOWN] = 20,     [HT_CLASS_FFN] = 50, [HT_CLASS_LM_HEAD] = 60, [HT_CLASS_ARGMAX] = 1};
+    ht_lane_cost cost = {.per_key = uniform(0, 0.05) * 1e-6,
+                         .launch = uniform(0, 1) * 1e-6,
+                         .join = uniform(0, pick(2) ? 0.5 : 10) * 1e-6,
+                         .together = {pick(3) ? uniform(1, 1.5) : 0, uniform(1, 1.5)}};
+    for (int c = 0; c < HT_CLASSES; c++)
+        if (c != HT_CLASS_FFN || pick(2)) /* not every device takes the block as one */
+            cost.classes[c] = make_class(stepped && c != HT_CLASS_NORM && c != HT_CLASS_ATTENTION, scales[c] * 1e-6);
+    if (pick(12) == 0)
+        cost.classes[pick(HT_CLASSES)].n_points = 0; /* a lane that lacks an operator */
+    return cost;
+}
+
+static void make_problem(made *m, size_t n_lanes) {
+    *m = (made){.p = {.layers = 2 + (int)pick(2),
+                      .lanes = m->lanes,
+                      .n_lanes = n_lanes,
+                      .cuts = pick(4) ? pick(HT_CUT_ALL + 1) : HT_CUT_ALL,
+                      .tokens = 1 + pick(MOST_TOKENS),
+                      .position = pick(2) * 100,
+                      .forced = pick(3) == 0,
+                      .join = uniform(0, 1) * 1e-6,
+                      .exchange = pick(2) ? uniform(0, 1) * 1e-9 : 0,
+                      .embedding = 64,
+                      .qkv = 96,
+                      .attention = 48,
+                      .feed_forward = 200,
+                      .tokens_divide = pick(2)}};
+    m->p.wanted = pick(2) ? m->p.tokens : 1;
+    const size_t heads = 1 + pick(4);
+    for (int s = 0; s < HT_SEGMENTS; s++)
+        m->p.of[s] =
+            s == HT_SEGMENT_HEADS || s == HT_SEGMENT_ATTENTION || s == HT_SEGMENT_ATTENTION_OUT ? heads : 3 + pick(4);
+    if (pick(6) == 0)
+        m->p.of[pick(HT_SEGMENTS)] = 0;
+    for (size_t l = 0; l < n_lanes; l++) {
+        const bool fixed = l == 0 && pick(3) == 0; /* static lengths come first */
+        m->costs[l] = make_cost(fixed);
+        m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l],
+                                       .cores = 1u << l | (pick(6) == 0 ? 1u : 0),
+                                       .lost = pick(10) == 0,
+                                       .fixed = fixed,
+                                       .may_build = pick(2),
+                                       .lengths = fixed ? static_lengths : NULL,
+                                       .n_lengths = fixed ? HT_COUNT(static_lengths) : 0};
+        for (int r = 0; r < HT_REGIMES; r++)
+            m->lanes[l].drift[r] = pick(2) ? 1 : uniform(0.5, 2);
+        for (int s = 0; s < HT_SEGMENTS && fixed && !m->lanes[l].may_build; s++)
+            for (int k = 0; k < 2; k++) /* none, one or two */
+                m->lanes[l].built[s][k] = m->p.of[s] > 1 && pick(2) && (k == 0 || m->lanes[l].built[s][0])
+                                              ? 1 + pick((unsigned)m->p.of[s] - 1)
+                                              : 0;
+    }
+}
+
+/* ---- brute force ------------------------------------------------------------------------------------------------------------ */
+
+static double op(const ht_problem *p, size_t lane, ht_class c, size_t n, double share, size_t position) {
+    return n == 0 || share <= 0 ? 0 : ht_class_seconds(p->lanes[lane].cost, c, n, share, position);
+}
+static double whole(const ht_problem *p, size_t lane, ht_class c, size_t n) {
+    return op(p, lane, c, n, 1, 0);
+}
+static double ffn(const ht_problem *p, size_t lane, size_t n, double share) {
+    return fmin(op(p, lane, HT_CLASS_FFN, n, share, 0), op(p, lane, HT_CLASS_GATE_UP, n, share, 0) +
+                                                            op(p, lane, HT_CLASS_GLU, n, share, 0) +
+                                                            op(p, lane, HT_CLASS_DOWN, n, share, 0));
+}
+static double slowed(const ht_problem *p, size_t lane, ht_regime regime) {
+    const double factor = p->lanes[lane].cost->together[p->tokens > 1], drift = p->lanes[lane].drift[regime];
+    return regime != HT_REGIME_SOLO && factor > 0 ? drift * factor : drift;
+}
+static double join(const ht_problem *p, size_t lane) {
+    return p->lanes[lane].cost->join;
+}
+static double head(const ht_problem *p, size_t lane) {
+    return whole(p, lane, HT_CLASS_NORM, 1) + whole(p, lane, HT_CLASS_LM_HEAD, 1) + whole(p, lane, HT_CLASS_ARGMAX, 1);
+}
+
+/* Tokens [begin, end) of the pass on one lane, without the head. */
+static double body(const ht_problem *p, size_t lane, size_t begin, size_t end) {
+    const size_t n = end - begin, from = p->tokens - p->wanted;
+    double s = whole(p, lane, HT_CLASS_EMBED, n);
+    for (int layer = 0; layer < p->layers; layer++) {
+        const size_t first = layer + 1 < p->layers || from < begin ? begin : from < end ? from : end, w = end - first;
+        s += whole(p, lane, HT_CLASS_NORM, n) + whole(p, lane, HT_CLASS_QKV, n) + whole(p, lane, HT_CLASS_ROPE, n);
+        s += op(p, lane, HT_CLASS_ATTENTION, w, 1, p->position + first) + whole(p, lane, HT_CLASS_OUT, w) +
+             whole(p, lane, HT_CLASS_NORM, w) + ffn(p, lane, w, 1);
+    }
+    return s;
+}
+
+static double solo(const ht_problem *p, size_t lane) {
+    return (body(p, lane, 0, p->tokens) + head(p, lane) + join(p, lane)) * slowed(p, lane, HT_REGIME_SOLO);
+}
+
+static double tokens_lane(const ht_problem *p, size_t lane, size_t begin, size_t end) {
+    const double s = body(p, lane, begin, end) + (end == p->tokens ? head(p, lane) : p->layers * join(p, lane));
+    return s * slowed(p, lane, HT_REGIME_TOKENS) + p->layers * p->join;
+}
+
+/* Every way to give tokens [begin, ..) to lanes[i..n): the slowest lane's time of the best. */
+static double best_tokens(const ht_problem *p, const size_t *lanes, size_t n, size_t i, size_t begin) {
+    if (i + 1 >= n)
+        return tokens_lane(p, lanes[i], begin, p->tokens);
+    double best = INFINITY;
+    for (size_t end = begin + 1; end + (n - i - 1) <= p->tokens; end++)
+        best = fmin(best, fmax(tokens_lane(p, lanes[i], begin, end), best_tokens(p, lanes, n, i + 1, end)));
+    return best;
+}
+
+static const ht_class layer_ops[] = {HT_CLASS_NORM, HT_CLASS_QKV,     HT_CLASS_ROPE, HT_CLASS_ATTENTION, HT_CLASS_OUT,
+                                     HT_CLASS_NORM, HT_CLASS_GATE_UP, HT_CLASS_GLU,  HT_CLASS_DOWN};
+static const struct {
+    size_t from, to;
+    unsigned cuts;
+} spans[HT_SEGMENTS] = {[HT_SEGMENT_HEADS] = {0, 5, HT_CUT_HEADS},
+                        [HT_SEGMENT_TOKENS] = {0, 5, HT_CUT_CAUSAL},
+                        [HT_SEGMENT_QKV_ROWS] = {0, 2, HT_CUT_ROWS},
+                        [HT_SEGMENT_ATTENTION] = {2, 4, HT_CUT_ROWS | HT_CUT_HEADS},
+                        [HT_SEGMENT_ATTENTION_OUT] = {2, 5, HT_CUT_HEADS},
+                        [HT_SEGMENT_OUT_ROWS] = {4, 5, HT_CUT_ROWS},
+                        [HT_SEGMENT_FEATURES] = {5, 9, HT_CUT_FEATURES},
+                        [HT_SEGMENT_GATE_UP] = {5, 8, HT_CUT_ROWS},
+                        [HT_SEGMENT_DOWN_ROWS] = {8, 9, HT_CUT_ROWS},
+                        [HT_SEGMENT_LM_ROWS] = {9, 9, HT_CUT_ROWS | HT_CUT_HEADS | HT_CUT_FEATURES}};
+
+/* One lane's part of a segment of a layer for `w` of n tokens in what follows ROPE. */
+static double segment_lane(const ht_problem *p, size_t lane, ht_segment s, size_t units, size_t w) {
+    const double share = (double)units / (double)p->of[s];
+    double sum = join(p, lane);
+    for (size_t i = spans[s].from; i < spans[s].to; i++) {
+        const size_t n = i < 3 ? p->tokens : w;
+        if (layer_ops[i] == HT_CLASS_NORM)
+            sum += whole(p, lane, HT_CLASS_NORM, n);
+        else if (s != HT_SEGMENT_FEATURES)
+            sum += op(p, lane, layer_ops[i], n, share,
+                      layer_ops[i] == HT_CLASS_ATTENTION ? p->position + p->tokens - n : 0);
+    }
+    if (s == HT_SEGMENT_FEATURES && units)
+        sum += ffn(p, lane, w, share);
+    if (s == HT_SEGMENT_LM_ROWS)
+        sum += whole(p, lane, HT_CLASS_NORM, 1) + op(p, lane, HT_CLASS_LM_HEAD, 1, share, 0);
+    return sum * slowed(p, lane, HT_REGIME_SHARES);
+}
+
+/* May the lane compute so many units? With several tokens a lane of static graphs has shares that were built, or none. */
+static bool may_take(const ht_problem *p, size_t lane, ht_segment s, size_t units, size_t w) {
+    const ht_solver_lane *l = &p->lanes[lane];
+    const size_t n = s == HT_SEGMENT_HEADS || s == HT_SEGMENT_QKV_ROWS ? p->tokens : w;
+    if (!l->fixed || n <= 1 || s == HT_SEGMENT_ATTENTION || s == HT_SEGMENT_LM_ROWS || units == 0)
+        return true;
+    return units == l->built[s][0] || units == l->built[s][1] || l->may_build;
+}
+
+static double best_units(const ht_problem *p, const size_t *lanes, size_t n, ht_segment s, size_t w, size_t i,
+                         size_t left) {
+    double best = INFINITY;
+    for (size_t u = i + 1 == n ? left : 0; u <= left; u++)
+        if (may_take(p, lanes[i], s, u, w))
+            best = fmin(best, fmax(segment_lane(p, lanes[i], s, u, w),
+                                   i + 1 == n ? 0 : best_units(p, lanes, n, s, w, i + 1, left - u)));
+    return best;
+}
+
+/* Tokens [begin, end) of an attention block; only those behind tokens - w go on behind ROPE. */
+static double attention_lane(const ht_problem *p, size_t lane, size_t w, size_t begin, size_t end) {
+    const size_t from = p->tokens - w, first = from < begin ? begin : from < end ? from : end;
+    double sum = join(p, lane) + whole(p, lane, HT_CLASS_NORM, p->tokens);
+    if (end > begin)
+        sum += join(p, lane) + p->join + whole(p, lane, HT_CLASS_QKV, end - begin) +
+               whole(p, lane, HT_CLASS_ROPE, end - begin) +
+               op(p, lane, HT_CLASS_ATTENTION, end - first, 1, p->position + first) +
+               whole(p, lane, HT_CLASS_OUT, end - first);
+    return sum * slowed(p, lane, HT_REGIME_SHARES);
+}
+
+static double best_attention(const ht_problem *p, const size_t *lanes, size_t n, size_t w, size_t i, size_t begin) {
+    double best = INFINITY;
+    for (size_t end = i + 1 == n ? p->tokens : begin; end <= p->tokens; end++)
+        best = fmin(best, fmax(attention_lane(p, lanes[i], w, begin, end),
+                               i + 1 == n ? 0 : best_attention(p, lanes, n, w, i + 1, end)));
+    return best;
+}
+
+static double exchanged(const ht_problem *p, size_t n, ht_segment s, size_t w) {
+    double floats = (double)(w * p->embedding);
+    if (s == HT_SEGMENT_HEADS || s == HT_SEGMENT_ATTENTION_OUT || s == HT_SEGMENT_FEATURES)
+        floats *= (double)n;
+    else if (s == HT_SEGMENT_QKV_ROWS)
+        floats = (double)(p->tokens * p->qkv);
+    else if (s == HT_SEGMENT_ATTENTION)
+        floats = (double)(w * p->attention);
+    else if (s == HT_SEGMENT_GATE_UP)
+        floats = (double)(w * p->feed_forward);
+    else if (s == HT_SEGMENT_LM_ROWS)
+        floats = 0;
+    return p->exchange * 4 * floats;
+}
+
+static double best_segment(const ht_problem *p, const size_t *lanes, size_t n, ht_segment s, size_t w) {
+    if (!(p->cuts & spans[s].cuts))
+        return INFINITY;
+    if (s == HT_SEGMENT_TOKENS)
+        return p->tokens < 2 ? INFINITY : p->join + exchanged(p, n, s, w) + best_attention(p, lanes, n, w, 0, 0);
+    return p->of[s] ? p->join + exchanged(p, n, s, w) + best_units(p, lanes, n, s, w, 0, p->of[s]) : INFINITY;
+}
+
+static double best_path(const double *segments, size_t from) {
+    double best = from == 9 ? 0 : INFINITY;
+    for (int s = 0; s < HT_SEGMENT_LM_ROWS; s++)
+        if (spans[s].from == from)
+            best = fmin(best, segments[s] + best_path(segments, spans[s].to));
+    return best;
+}
+
+static double best_shares(const ht_problem *p, const size_t *lanes, size_t n) {
+    double segments[2][HT_SEGMENTS], embed = 0;
+    for (int s = 0; s < HT_SEGMENTS; s++)
+        for (int last = 0; last < 2; last++)
+            segments[last][s] = best_segment(p, lanes, n, (ht_segment)s, last ? p->wanted : p->tokens);
+    for (size_t i = 0; i < n; i++)
+        embed = fmax(embed, whole(p, lanes[i], HT_CLASS_EMBED, p->tokens) * slowed(p, lanes[i], HT_REGIME_SHARES));
+    return embed + (p->layers - 1) * best_path(segments[0], 0) + best_path(segments[1], 0) +
+           best_segment(p, lanes, n, HT_SEGMENT_LM_ROWS, 1) +
+           whole(p, lanes[0], HT_CLASS_ARGMAX, 1) * slowed(p, lanes[0], HT_REGIME_SHARES);
+}
+
+static double matrix(const ht_problem *p, size_t lane, ht_class c, size_t n, double share) {
+    return n == 0 || share <= 0 ? 0 : c == HT_CLASS_FFN ? ffn(p, lane, n, share) : op(p, lane, c, n, share, 0);
+}
+
+/* A matrix of n tokens of which the other lane computes units of the first tokens. */
+static double cut_matrix(const ht_problem *p, size_t owner, size_t other, ht_class c, size_t n, size_t tokens,
+                         double share) {
+    const double own = join(p, owner) + matrix(p, owner, c, tokens, 1 - share) + matrix(p, owner, c, n - tokens, 1),
+                 others = join(p, other) + matrix(p, other, c, tokens, share);
+    const size_t widths = p->embedding + (c == HT_CLASS_QKV ? p->qkv : p->embedding);
+    return 2 * p->join + p->exchange * 4 * (double)(tokens * widths) +
+           fmax(own * slowed(p, owner, HT_REGIME_OWNER), others * slowed(p, other, HT_REGIME_OWNER));
+}
+
+static ht_segment segment_of(ht_class c) {
+    return c == HT_CLASS_QKV ? HT_SEGMENT_QKV_ROWS : c == HT_CLASS_OUT ? HT_SEGMENT_OUT_ROWS : HT_SEGMENT_FEATURES;
+}
+
+static bool cut_allowed(const ht_problem *p, size_t owner, size_t other, ht_class c, size_t n, size_t tokens,
+                        size_t units, bool sums) {
+    const ht_solver_lane *l = &p->lanes[other];
+    const size_t of = p->of[segment_of(c)];
+    const bool all_tokens = tokens == n, all_units = units == of;
+    bool length = !l->lengths || all_tokens;
+    for (size_t i = 0; i < l->n_lengths; i++)
+        length |= (size_t)l->lengths[i] == tokens;
+    if (!sums) /* of what the head goes on from */
+        return false;
+    if (all_units && all_tokens)
+        return p->cuts & HT_CUT_LAYER;
+    if (!all_tokens && (tokens < 2 || !length)) /* a single token is another plan's */
+        return false;
+    if (all_units)
+        return p->cuts & HT_CUT_SEQUENCE;
+    const size_t *built = l->built[segment_of(c)];
+    if ((n > 1 && p->lanes[owner].fixed) ||
+        (n > 1 && l->fixed && units != built[0] && units != built[1] && !l->may_build))
+        return false;
+    return p->cuts & (!all_tokens ? HT_CUT_HYBRID : c == HT_CLASS_FFN ? HT_CUT_FEATURES : HT_CUT_ROWS);
+}
+
+/* One matrix, cut or not; *cut: whether a cut is best. */
+static double best_matrix(const ht_problem *p, size_t owner, size_t other, ht_class c, size_t n, bool sums, bool *cut) {
+    const size_t of = p->of[segment_of(c)];
+    double best = matrix(p, owner, c, n, 1) * slowed(p, owner, HT_REGIME_OWNER);
+    for (size_t tokens = 1; tokens <= n; tokens++)
+        for (size_t units = 1; units <= of; units++) {
+            if (!cut_allowed(p, owner, other, c, n, tokens, units, sums))
+                continue;
+            const double s = cut_matrix(p, owner, other, c, n, tokens, (double)units / (double)of);
+            *cut |= s < best;
+            best = fmin(best, s);
+        }
+    return best;
+}
+
+static double best_owner(const ht_problem *p, size_t owner, size_t other) {
+    const double pace = slowed(p, owner, HT_REGIME_OWNER);
+    double sum = (whole(p, owner, HT_CLASS_EMBED, p->tokens) + head(p, owner)) * pace;
+    bool cut = false;
+    for (int layer = 0; layer < p->layers; layer++) {
+        const bool last = layer + 1 == p->layers;
+        const size_t n = p->tokens, w = last ? p->wanted : n;
+        sum += pace * (whole(p, owner, HT_CLASS_NORM, n) + whole(p, owner, HT_CLASS_ROPE, n) +
+                       whole(p, owner, HT_CLASS_NORM, w) + op(p, owner, HT_CLASS_ATTENTION, w, 1, p->position + n - w));
+        sum += best_matrix(p, owner, other, HT_CLASS_QKV, n, true, &cut) +
+               best_matrix(p, owner, other, HT_CLASS_OUT, w, true, &cut) +
+               best_matrix(p, owner, other, HT_CLASS_FFN, w, !last, &cut); /* the head adds no sums */
+    }
+    return cut ? sum : INFINITY;
+}
+
+/* Seconds of the best choice, or infinite; *several: more than one lane takes part. */
+static double brute_force(const ht_problem *p, bool *several) {
+    double alone = INFINITY, shared = INFINITY;
+    for (unsigned set = 1; set < 1u << p->n_lanes; set++) {
+        size_t lanes[HT_MAX_DEVICES], n = 0;
+        uint64_t cores = 0;
+        bool valid = true;
+        for (size_t l = 0; l < p->n_lanes; l++)
+            if (set >> l & 1) {
+                valid &= !p->lanes[l].lost && !(p->lanes[l].cores & cores);
+                cores |= p->lanes[l].cores;
+                lanes[n++] = l;
+            }
+        if (valid && n == 1)
+            alone = fmin(alone, solo(p, lanes[0]));
+        if (!valid || n < 2)
+            continue;
+        if (p->cuts & HT_CUT_CAUSAL && p->tokens >= 2 * n && (p->wanted == 1 || p->tokens_divide))
+            shared = fmin(shared, best_tokens(p, lanes, n, 0, 0));
+        shared = fmin(shared, best_shares(p, lanes, n));
+        for (size_t owner = 0; owner < 2 && n == 2; owner++)
+            shared = fmin(shared, best_owner(p, lanes[owner], lanes[1 - owner]));
+    }
+    *several = shared < INFINITY && (p->forced || shared < alone);
+    return *several ? shared : alone;
+}
+
+/* ---- the tests --------------------------------------------------------------------------------------------------------------- */
+
+/* What the choice itself says, computed by the formulas above: its parts are whole, and take what it predicts. */
+static double evaluate(const ht_problem *p, const ht_choice *c) {
+    double sum = 0;
+    if (c->n_lanes == 1)
+        return solo(p, c->lanes[0]);
+    if (c->regime == HT_REGIME_TOKENS) {
+        size_t begin = 0;
+        for (size_t i = 0; i < c->n_lanes; begin += c->tokens[i++]) {
+            assert_true(c->tokens[i] > 0);
+            sum = fmax(sum, tokens_lane(p, c->lanes[i], begin, begin + c->tokens[i]));
+        }
+        assert_int_equal(begin, p->tokens);
+        return sum;
+    }
+    assert_int_equal(c->regime, HT_REGIME_SHARES);
+    for (size_t i = 0; i < c->n_lanes; i++)
+        sum = fmax(sum, whole(p, c->lanes[i], HT_CLASS_EMBED, p->tokens) * slowed(p, c->lanes[i], HT_REGIME_SHARES));
+    for (int which = 0; which < 2; which++) {
+        size_t at = 0;
+        for (size_t g = 0; g <= c->n_segments[which]; g++) {
+            const bool is_head = g == c->n_segments[which];
+            const ht_segment s = is_head ? HT_SEGMENT_LM_ROWS : c->segments[which][g];
+            const size_t w = which ? p->wanted : p->tokens;
+            double slowest = 0;
+            size_t units = 0;
+            assert_int_equal(spans[s].from, at);
+            at = spans[s].to;
+            for (size_t i = 0; i < c->n_lanes; units += c->units[which][s][i++]) {
+                const size_t own = c->units[which][s][i];
+                assert_true(s == HT_SEGMENT_TOKENS || may_take(p, c->lanes[i], s, own, is_head ? 1 : w));
+                slowest = fmax(slowest, s == HT_SEGMENT_TOKENS ? attention_lane(p, c->lanes[i], w, units, units + own)
+                                                               : segment_lane(p, c->lanes[i], s, own, w));
+            }
+            assert_int_equal(units, s == HT_SEGMENT_TOKENS ? p->tokens : p->of[s]);
+            sum += (which ? 1 : is_head ? 0 : p->layers - 1) * (p->join + exchanged(p, c->n_lanes, s, w) + slowest);
+        }
+        assert_int_equal(at, 9);
+    }
+    return sum + whole(p, c->lanes[0], HT_CLASS_ARGMAX, 1) * slowed(p, c->lanes[0], HT_REGIME_SHARES);
+}
+
+static void check_lanes(const ht_problem *p, const ht_choice *c) {
+    uint64_t cores = 0;
+    for (size_t i = 0; i < c->n_lanes; i++) {
+        const ht_solver_lane *l = &p->lanes[c->lanes[i]];
+        assert_false(l->lost);
+        assert_int_equal(l->cores & cores, 0);
+        cores |= l->cores;
+    }
+    for (size_t l = 0; l < p->n_lanes; l++)
+        assert_true(p->lanes[l].lost          ? c->alone[l] == INFINITY
+                    : c->alone[l] == INFINITY ? solo(p, l) == INFINITY
+                                              : fabs(c->alone[l] / solo(p, l) - 1) < 1e-9);
+}
+
+static void compare(size_t n_lanes, unsigned cases) {
+    size_t won[4] = {0};
+    for (unsigned seed = 1; seed <= cases; seed++) {
+        made m;
+        ht_choice c;
+        bool several;
+        random_state = seed * 2654435761u;
+        make_problem(&m, n_lanes);
+        const double best = brute_force(&m.p, &several);
+        ht_solve(&m.p, &c);
+        check_lanes(&m.p, &c);
+        if (best == INFINITY) {
+            assert_true(c.seconds == INFINITY);
+            continue;
+        }
+        if (c.regime != HT_REGIME_OWNER && fabs(evaluate(&m.p, &c) / c.seconds - 1) > 1e-9)
+            fail_msg("seed %u, %s: says %.9g us, which takes %.9g us", seed, ht_regime_name(c.regime), c.seconds * 1e6,
+                     evaluate(&m.p, &c) * 1e6);
+        if (c.seconds < best * (1 - 1e-9) || c.seconds > best * (1 + TOLERANCE) || (c.n_lanes > 1) != several)
+            fail_msg(
+                "seed %u: %s on %zu lanes in %.9g us; by brute force %s in %.9g us (%zu tokens, %zu wanted, cuts %u%s)",
+                seed, ht_regime_name(c.regime), c.n_lanes, c.seconds * 1e6, several ? "several" : "one", best * 1e6,
+                m.p.tokens, m.p.wanted, m.p.cuts, m.p.forced ? ", forced" : "");
+        won[c.regime]++;
+    }
+    for (int r = 0; r < 4; r++) /* or the cases show nothing */
+        if (won[r] < cases / 100)
+            fail_msg("%s won %zu times of %u only", ht_regime_name((ht_regime)r), won[r], cases);
+}
+
+static void test_two_lanes_equal_brute_force(void **state) {
+    compare(2, 6000);
+}
+static void test_three_lanes_equal_brute_force(void **state) {
+    compare(3, 3000);
+}
+
+static void set_drift(ht_solver_lane *lane, double drift) {
+    for (int r = 0; r < HT_REGIMES; r++)
+        lane->drift[r] = drift;
+}
+
+/* A plain problem: equal lanes of the same times, all cuts. */
+static void plain_problem(made *m, size_t n_lanes) {
+    random_state = 5;
+    make_problem(m, n_lanes);
+    const ht_lane_cost cost = make_cost(false);
+    m->p.cuts = HT_CUT_ALL;
+    m->p.tokens = m->p.wanted = 8;
+    m->p.tokens_divide = true;
+    m->p.forced = false;
+    m->p.join = 0;
+    for (int s = 0; s < HT_SEGMENTS; s++)
+        m->p.of[s] = 6;
+    for (size_t l = 0; l < n_lanes; l++) {
+        m->costs[l] = cost;
+        m->costs[l].join = 0;
+        m->costs[l].together[1] = 1;
+        for (int c = 0; c < HT_CLASSES; c++)
+            m->costs[l].classes[c] = (ht_class_cost){.points = {{1, 1e-6}, {8, 8e-6}}, .n_points = 2};
+        m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l], .cores = 1u << l};
+        set_drift(&m->lanes[l], 1);
+    }
+}
+
+static void test_no_cuts_is_one_lane(void **state) {
+    made m;
+    ht_choice c;
+    plain_problem(&m, 2);
+    m.p.cuts = HT_CUT_NONE;
+    m.p.forced = true;
+    set_drift(&m.lanes[0], 2);
+    ht_solve(&m.p, &c);
+    assert_int_equal(c.n_lanes, 1);
+    assert_int_equal(c.lanes[0], 1);
+    assert_int_equal(c.regime, HT_REGIME_SOLO);
+}
+
+static void test_forced_shares_where_one_is_quicker(void **state) {
+    made m;
+    ht_choice c;
+    plain_problem(&m, 2);
+    set_drift(&m.lanes[1], 50); /* the first lane in its time could do all several times over */
+    for (unsigned cut = HT_CUT_ROWS; cut <= HT_CUT_CAUSAL; cut <<= 1) {
+        m.p.cuts = cut == HT_CUT_ROWS || cut == HT_CUT_CAUSAL ? cut : HT_CUT_HEADS | HT_CUT_FEATURES;
+        m.p.forced = false;
+        ht_solve(&m.p, &c);
+        assert_int_equal(c.n_lanes, 1);
+        m.p.forced = true;
+        ht_solve(&m.p, &c);
+        assert_int_equal(c.n_lanes, 2);
+    }
+}
+
+static void test_shared_cores_and_lost_lanes(void **state) {
+    made m;
+    ht_choice c;
+    plain_problem(&m, 3);
+    ht_solve(&m.p, &c);
+    assert_int_equal(c.n_lanes, 3);
+    m.lanes[1].cores = m.lanes[0].cores; /* never together */
+    ht_solve(&m.p, &c);
+    assert_int_equal(c.n_lanes, 2);
+    assert_int_equal(c.lanes[1], 2);
+    m.lanes[2].lost = true;
+    ht_solve(&m.p, &c);
+    assert_int_equal(c.n_lanes, 1);
+    assert_true(c.alone[2] == INFINITY);
+    m.lanes[0].lost = m.lanes[1].lost = true;
+    ht_solve(&m.p, &c);
+    assert_int_equal(c.n_lanes, 0);
+}
+
+/* Static graphs: what was built, whatever it is, and no share at all where none may be built. */
+static void test_fixed_lanes_use_built_shares(void **state) {
+    made m;
+    ht_choice c;
+    plain_problem(&m, 2);
+    m.p.cuts = HT_CUT_HEADS | HT_CUT_FEATURES;
+    m.p.wanted = 1;
+    m.lanes[0].fixed = true;
+    m.lanes[0].built[HT_SEGMENT_HEADS][0] = 2;
+    m.lanes[0].built[HT_SEGMENT_FEATURES][0] = 4;
+    ht_solve(&m.p, &c);
+    assert_int_equal(c.regime, HT_REGIME_SHARES);
+    assert_int_equal(c.units[0][HT_SEGMENT_HEADS][0], 2);
+    assert_int_equal(c.units[0][HT_SEGMENT_FEATURES][0], 4);
+    assert_int_equal(c.units[0][HT_SEGMENT_FEATURES][1], 2);
+    assert_int_equal(c.units[1][HT_SEGMENT_FEATURES][0], 3); /* one token: any share */
+    m.lanes[0].built[HT_SEGMENT_HEADS][0] = m.lanes[0].built[HT_SEGMENT_FEATURES][0] = 0;
+    m.lanes[0].may_build = true;
+    ht_solve(&m.p, &c);
+    assert_int_equal(c.units[0][HT_SEGMENT_HEADS][0], 3);
+    assert_int_equal(c.units[0][HT_SEGMENT_FEATURES][0], 3);
+}
+
+/* A launch takes 1, of any share. */
+static double seconds_of(const ht_cost_point *points, size_t n_points, bool stepped, size_t n, double share) {
+    ht_lane_cost cost = {.launch = 1};
+    memcpy(cost.classes[HT_CLASS_QKV].points, points, n_points * sizeof *points);
+    cost.classes[HT_CLASS_QKV].n_points = n_points;
+    cost.classes[HT_CLASS_QKV].stepped = stepped;
+    return ht_class_seconds(&cost, HT_CLASS_QKV, n, share, 0);
+}
+
+static void test_class_seconds(void **state) {
+    static const ht_cost_point p[] = {{1, 3}, {8, 10}, {32, 34}, {64, 90}};
+    static const struct {
+        bool stepped;
+        size_t n;
+        double share, want;
+    } rows[] = {{false, 0, 1, 0},       {false, 1, 1, 3},   {false, 2, 1, 4}, /* linear */
+                {false, 20, 1, 22},     {false, 48, 1, 62}, {false, 64, 1, 90},
+                {false, 128, 1, 180},                     /* beyond the last: as quick for each token */
+                {false, 20, 0.5, 11.5},                   /* 1 + (22 - 1) / 2 */
+                {true, 1, 1, 3},        {true, 2, 1, 10}, /* the next length; one token's is another's */
+                {true, 9, 1, 20},                         /* 8 and 8 */
+                {true, 16, 1, 20},      {true, 17, 1, 30},  {true, 25, 1, 34},
+                {true, 33, 1, 44}, /* 32 and 8 */
+                {true, 60, 1, 68}, /* 32 and 32, for 64 takes longer */
+                {true, 65, 1, 93}, /* 64 and 1 */
+                {true, 192, 1, 270}};
+    for (size_t r = 0; r < HT_COUNT(rows); r++) {
+        const double got = seconds_of(p, HT_COUNT(p), rows[r].stepped, rows[r].n, rows[r].share);
+        if (fabs(got - rows[r].want) > 1e-9)
+            fail_msg("%zu tokens%s: %g, not %g", rows[r].n, rows[r].stepped ? ", stepped" : "", got, rows[r].want);
+    }
+    static const ht_cost_point small[] = {{1, 0.5}};
+    assert_true(seconds_of(small, 1, false, 1, 0.25) == 0.5); /* no more than a launch: a share takes as long */
+    assert_true(seconds_of(small, 0, false, 1, 1) == INFINITY);
+    ht_lane_cost attention = {.per_key = 0.5};
+    attention.classes[HT_CLASS_ATTENTION] = (ht_class_cost){.points = {{1, 2}}, .n_points = 1};
+    assert_true(fabs(ht_class_seconds(&attention, HT_CLASS_ATTENTION, 3, 1, 10) - (6 + 0.5 * 3 * 10)) < 1e-9);
+    assert_true(fabs(ht_class_seconds(&attention, HT_CLASS_ATTENTION, 3, 0.5, 10) - 10.5) < 1e-9);
+}
+
+/* More tokens or more units never cost less: what bisection rests on. */
+static void test_class_seconds_never_fall(void **state) {
+    for (unsigned seed = 1; seed <= 300; seed++) {
+        random_state = seed * 2654435761u;
+        const ht_lane_cost cost = make_cost(seed % 2);
+        for (size_t n = 1; n < 40; n++)
+            assert_true(ht_class_seconds(&cost, HT_CLASS_QKV, n, 1, 0) <=
+                        ht_class_seconds(&cost, HT_CLASS_QKV, n + 1, 1, 0));
+        for (int u = 1; u < 8; u++)
+            assert_true(ht_class_seconds(&cost, HT_CLASS_QKV, 5, u / 8.0, 0) <=
+                        ht_class_seconds(&cost, HT_CLASS_QKV, 5, (u + 1) / 8.0, 0));
+    }
+}
+
+static void test_busy_agrees_with_prediction(void **state) {
+    unsigned seen = 0;
+    for (unsigned seed = 1; seed <= 4000; seed++) {
+        made m;
+        ht_choice c;
+        random_state = seed * 2654435761u;
+        make_problem(&m, 3);
+        m.p.cuts = HT_CUT_CAUSAL;
+        ht_solve(&m.p, &c);
+        if (c.regime != HT_REGIME_TOKENS || c.seconds == INFINITY)
+            continue;
+        double slowest = 0;
+        for (size_t i = 0; i < c.n_lanes; i++) {
+            const double after =
+                i + 1 == c.n_lanes ? head(&m.p, c.lanes[i]) * slowed(&m.p, c.lanes[i], HT_REGIME_TOKENS) : 0;
+            slowest = fmax(slowest, ht_choice_busy(&m.p, &c, i) + after);
+        }
+        assert_true(fabs(slowest / c.seconds - 1) < 1e-9);
+        seen++;
+    }
+    assert_in_range(seen, 100, 4000);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_two_lanes_equal_brute_force),
+        cmocka_unit_test(test_three_lanes_equal_brute_force),
+        cmocka_unit_test(test_no_cuts_is_one_lane),
+        cmocka_unit_test(test_forced_shares_where_one_is_quicker),
+        cmocka_unit_test(test_shared_cores_and_lost_lanes),
+        cmocka_unit_test(test_fixed_lanes_use_built_shares),
+        cmocka_unit_test(test_class_seconds),
+        cmocka_unit_test(test_class_seconds_never_fall),
+        cmocka_unit_test(test_busy_agrees_with_prediction),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
