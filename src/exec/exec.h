@@ -18,7 +18,8 @@ typedef struct ht_step {
 
     bool divides;       /* only `part` of the task */
     bool own;           /* slots X and NORMED are the lane's own: every lane computes the same norms */
-    uint8_t adds;       /* NORM: adds what lane i of the pass wrote to its buffer number `delta` - 1, for every bit i */
+    uint8_t adds;       /* NORM: adds what lane i of the pass wrote to its buffer number `delta` - 1, for every bit i;
+                     * others: write to lane i's */
     uint32_t publishes; /* not 0: how far the lane is once this is complete, for the others to know */
     uint8_t delta;      /* slot DELTA is 0: the shared one; k: the lane's own buffer of partial sums number k - 1 */
     uint8_t waits;      /* bit i: begins once lane i of the pass has published `need` times */

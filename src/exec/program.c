@@ -241,6 +241,8 @@ static void add_tokens(builder *b, const share *s, const size_t *units, const ht
         step.delta = s->in, step.adds = b->wrote[s->in];
     if (!*any)
         wait_for(b, &step, s->lane);
+    if (class == HT_CLASS_OUT) /* every lane's tokens to the first one's buffer: others may still read the shared one */
+        step.delta = s->out, step.adds = 1;
     if (class == HT_CLASS_ROPE && end < b->n)
         step.publishes = b->joins + 1;
     for (size_t i = 0; i < s->lane && class == HT_CLASS_ATTENTION; i++)
@@ -289,7 +291,7 @@ static void add_segment(builder *b, ht_segment segment, size_t from, size_t to, 
         }
     }
     if (out)
-        b->wrote[out] = wrote;
+        b->wrote[out] = segment == HT_SEGMENT_TOKENS ? 1 : wrote;
     if (told) {
         b->told = told;
         b->joins += 2;
@@ -331,7 +333,9 @@ static void build_shares(builder *b) {
         const size_t tail = last ? op + AT_ATTENTION : model->n_ops;
         for (size_t g = 0; g < b->choice->n_segments[last] && !b->status; g++) {
             const ht_segment s = b->choice->segments[last][g];
-            const uint8_t out = !ht_segment_is_partial(s) ? 0 : s == HT_SEGMENT_FEATURES ? 2 : 1;
+            const uint8_t out = s == HT_SEGMENT_FEATURES                             ? 2
+                                : ht_segment_is_partial(s) || s == HT_SEGMENT_TOKENS ? 1
+                                                                                     : 0;
             add_segment(b, s, op + (size_t)ranges[s].from, op + (size_t)ranges[s].to, b->choice->units[last][s], in,
                         out, tail);
             if (ranges[s].to == 5 || ranges[s].to == LAYER_OPS)

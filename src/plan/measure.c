@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 4
+#define VERSION 5
 #define ENOUGH_BYTES (24.0 * 1e6) /* of weights in the layers that are timed: more than caches near a core hold */
 #define MOST_RUNS 5
 #define ENOUGH_SECONDS 0.12 /* of runs at one point */
@@ -316,6 +316,15 @@ ht_status ht_lane_measure(ht_engine *engine, ht_lane *lane, ht_error *error) {
 
 /* ---- lanes at the same time ----------------------------------------------------------------------------------------------------- */
 
+/* Without ROPE and ATTENTION, in which a lane would read keys that another writes meanwhile. */
+static void leave_out_cache(timer *t) {
+    size_t n = 0;
+    for (size_t i = 0; i < t->n_steps; i++)
+        if (t->steps[i].op->kind != HT_OP_ROPE && t->steps[i].op->kind != HT_OP_ATTENTION)
+            t->steps[n++] = t->steps[i];
+    t->n_steps = n;
+}
+
 /* Two lanes run layers side by side, without waiting for each other: how much slower each becomes. */
 static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const ht_kv_layer *kv, size_t n,
                                   ht_error *error) {
@@ -332,6 +341,7 @@ static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const h
         const ht_plan *plan = ht_lane_plan(&engine->lanes[pair[i]], n);
         *t = (timer){.engine = engine, .lane = &engine->lanes[pair[i]], .kv = kv};
         take_steps(t, plan, HT_CLASSES, count_samples(t, plan, n));
+        leave_out_cache(t);
         s->lanes[i] = &engine->lanes[pair[i]];
         ht_stay stay;
         ht_stay_on_cores(s->lanes[i]->cores, &stay);
@@ -342,8 +352,12 @@ static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const h
             for (size_t k = 0; k < t->n_steps && !status; k++) {
                 status = ht_grow((void **)&s->programs[i].steps, &s->programs[i].cap_steps, end[i] + 1,
                                  sizeof *s->programs[i].steps, "a program", error);
-                if (!status)
-                    s->programs[i].steps[end[i]++] = t->steps[k];
+                if (status)
+                    break;
+                ht_step *step = &s->programs[i].steps[end[i]++];
+                *step = t->steps[k];
+                step->begin = (uint32_t)(i * n); /* tokens of its own: lanes write side by side */
+                step->end = (uint32_t)(i * n + n);
             }
         s->programs[i].n_steps = end[i];
         alone[i] *= (double)end[i] / (double)(t->n_steps ? t->n_steps : 1);
@@ -371,9 +385,12 @@ static ht_status measure_pairs(ht_engine *engine, const ht_kv_layer *kv, ht_erro
     ht_status status = HT_OK;
     for (size_t a = 0; a < engine->n_lanes; a++)
         for (size_t b = a + 1; b < engine->n_lanes; b++)
-            for (size_t n = 1; n <= 64 && !status; n += 63)
-                if (!(engine->lanes[a].cores & engine->lanes[b].cores) && n <= (size_t)engine->info.chunk)
+            for (int many = 0; many < 2 && !status; many++) {
+                const size_t n = many ? ht_min_size(64, (size_t)engine->info.chunk / 2) : 1;
+                if (!(engine->lanes[a].cores & engine->lanes[b].cores) && n > (size_t)many &&
+                    2 * n <= (size_t)engine->info.chunk)
                     status = measure_together(engine, a, b, kv, n, error);
+            }
     return status;
 }
 
