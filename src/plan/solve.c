@@ -425,9 +425,11 @@ static double cut_seconds(const matrix_context *k, const ht_matrix_cut *cut) {
     if (cut->tokens == 0 || share == 0)
         return matrix_seconds(p, k->owner, k->class, k->n, 1) * own_pace;
     const size_t widths = p->embedding + (k->class == HT_CLASS_QKV ? p->qkv : p->embedding);
-    const double joins = 2 * p->join + p->exchange * 4 * (double)(cut->tokens * widths);
+    /* the other lane begins once the owner has told, so that its join comes before, not beside */
+    const double joins =
+        2 * p->join + join_seconds(p, k->owner) * own_pace + p->exchange * 4 * (double)(cut->tokens * widths);
     const double others = join_seconds(p, k->other) + matrix_seconds(p, k->other, k->class, cut->tokens, share);
-    const double own = join_seconds(p, k->owner) + matrix_seconds(p, k->owner, k->class, cut->tokens, 1 - share) +
+    const double own = matrix_seconds(p, k->owner, k->class, cut->tokens, 1 - share) +
                        matrix_seconds(p, k->owner, k->class, k->n - cut->tokens, 1);
     return joins + fmax(others * other_pace, own * own_pace);
 }

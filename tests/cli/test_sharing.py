@@ -191,7 +191,7 @@ def test_trace(hetero, model, lanes, tmp_path, cuts, options):
     end = max(e["ts"] + e["dur"] for e in events if e["pid"] == 1)
     # the planner counts joins for lanes, too, that have nothing to tell, and leaves out by how much a lane lags behind the one
     # whose keys it waits for
-    assert 0.4 * made["predicted_ms"] < end / 1e3 < 1.15 * made["predicted_ms"]
+    assert 0.4 * made["predicted_ms"] < end / 1e3 < 1.3 * made["predicted_ms"]
 
 
 def test_trace_of_one_device(hetero, model, tmp_path):

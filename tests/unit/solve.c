@@ -280,10 +280,11 @@ static double matrix(const ht_problem *p, size_t lane, ht_class c, size_t n, dou
 /* A matrix of n tokens of which the other lane computes units of the first tokens. */
 static double cut_matrix(const ht_problem *p, size_t owner, size_t other, ht_class c, size_t n, size_t tokens,
                          double share) {
-    const double own = join(p, owner) + matrix(p, owner, c, tokens, 1 - share) + matrix(p, owner, c, n - tokens, 1),
+    const double own = matrix(p, owner, c, tokens, 1 - share) + matrix(p, owner, c, n - tokens, 1),
                  others = join(p, other) + matrix(p, other, c, tokens, share);
     const size_t widths = p->embedding + (c == HT_CLASS_QKV ? p->qkv : p->embedding);
-    return 2 * p->join + p->exchange * 4 * (double)(tokens * widths) +
+    return 2 * p->join + join(p, owner) * slowed(p, owner, HT_REGIME_OWNER) +
+           p->exchange * 4 * (double)(tokens * widths) +
            fmax(own * slowed(p, owner, HT_REGIME_OWNER), others * slowed(p, other, HT_REGIME_OWNER));
 }
 
