@@ -60,6 +60,15 @@ double ht_seconds(void);
 uint64_t ht_nanoseconds(void);
 uint64_t ht_peak_rss_bytes(void); /* of this process so far */
 
+/* What a loop that polls does between two looks. */
+static inline void ht_relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 /* A bump allocator: everything is released at once. Strings of a model's metadata live in one. */
 typedef struct ht_arena {
     struct ht_arena_block *head;

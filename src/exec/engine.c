@@ -71,6 +71,14 @@ static bool is_whole(const ht_engine *engine) {
     return true;
 }
 
+/* The name of the CPU device on these cores: "cpu:cpus=0,2"; on any where there are none: "cpu". */
+static void cpu_spec(uint64_t cores, char spec[256]) {
+    int at = snprintf(spec, 256, "cpu");
+    for (int core = 0, n = 0; core < 64; core++)
+        if (cores >> core & 1)
+            at += snprintf(spec + at, 256 - (size_t)at, n++ ? ",%d" : ":cpus=%d", core);
+}
+
 /* The CPU beside devices that compute some operators only: on the cores of the first one, if that is a CPU itself. */
 static ht_status open_companion(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     char spec[256] = "cpu";
@@ -79,9 +87,7 @@ static ht_status open_companion(ht_engine *engine, const ht_engine_options *opti
         if (engine->devices[d]->ops == &ht_device_cpu)
             return HT_OK;
     if (first && first->kind == HT_DEVICE_CPU && first->cores != ht_all_cores())
-        for (int core = 0, at = (int)strlen(spec), n = 0; core < 64; core++)
-            if (first->cores >> core & 1)
-                at += snprintf(spec + at, sizeof spec - (size_t)at, n++ ? ",%d" : ":cpus=%d", core);
+        cpu_spec(first->cores, spec);
     return open_device(engine, options, spec, error);
 }
 
@@ -106,9 +112,7 @@ static ht_status find_companion(ht_engine *engine, const ht_engine_options *opti
         if (engine->devices[i]->ops == &ht_device_cpu && (cores == 0 || (cores_of(engine, i) & ~cores) == 0))
             return *companion = i, HT_OK;
     char spec[256] = "cpu";
-    for (int core = 0, at = (int)strlen(spec), n = 0; core < 64 && cores; core++)
-        if (cores >> core & 1)
-            at += snprintf(spec + at, sizeof spec - (size_t)at, n++ ? ",%d" : ":cpus=%d", core);
+    cpu_spec(cores, spec);
     *companion = engine->n_devices;
     return open_device(engine, options, spec, error);
 }

@@ -79,7 +79,6 @@ typedef struct ht_schedule {
     size_t n_lanes;              /* that take part, in the order in which they take tokens */
     ht_lane *lanes[HT_MAX_DEVICES];
     ht_plan programs[HT_MAX_DEVICES]; /* more than one lane: theirs, the head included where all compute it */
-    double measured;                  /* seconds of a pass, lately; 0: not known */
     size_t runs;
 } ht_schedule;
 #define HT_SCHEDULES 32

@@ -56,14 +56,6 @@ struct ht_crew {
     atomic_bool failed, closing;
 };
 
-static inline void relax(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 static void nap(double seconds) {
     nanosleep(&(struct timespec){.tv_nsec = (long)(seconds * 1e9)}, NULL);
 }
@@ -100,7 +92,7 @@ ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error
             return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
         if (failed)
             return ht_fail(error, HT_ERROR_CANCELLED, "another lane of this pass failed");
-        relax();
+        ht_relax();
         if (i % 64 == 63 && ht_seconds() - start > NAP_AFTER)
             nap(NAP_NANOSECONDS * 1e-9);
     }
@@ -163,7 +155,7 @@ static unsigned await_pass(ht_crew *crew, unsigned seen) {
         unsigned now = atomic_load_explicit(&crew->pass, memory_order_acquire);
         if (now != seen || atomic_load_explicit(&crew->closing, memory_order_relaxed))
             return now;
-        relax();
+        ht_relax();
         if (i % 64)
             continue;
         const double time = ht_seconds();
@@ -289,7 +281,7 @@ ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_schedule *sched
     run_part(crew, &crew->parts[0]);
     ht_leave_cores(&stay);
     for (unsigned i = 1; atomic_load_explicit(&crew->running, memory_order_acquire); i++) {
-        relax();
+        ht_relax();
         if (i % 4096 == 0)
             nap(NAP_NANOSECONDS * 1e-9);
     }

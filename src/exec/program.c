@@ -254,14 +254,6 @@ static void add_tokens(builder *b, const share *s, const size_t *units, const ht
     append(b, s->lane, &step);
 }
 
-static const struct {
-    int from, to; /* operators of a layer: NORM QKV ROPE ATTENTION OUT NORM GATE_UP GLU DOWN */
-} ranges[HT_SEGMENTS] = {
-    [HT_SEGMENT_HEADS] = {0, 5},     [HT_SEGMENT_TOKENS] = {0, 5},        [HT_SEGMENT_QKV_ROWS] = {0, 2},
-    [HT_SEGMENT_ATTENTION] = {2, 4}, [HT_SEGMENT_ATTENTION_OUT] = {2, 5}, [HT_SEGMENT_OUT_ROWS] = {4, 5},
-    [HT_SEGMENT_FEATURES] = {5, 9},  [HT_SEGMENT_GATE_UP] = {5, 8},       [HT_SEGMENT_DOWN_ROWS] = {8, 9}};
-enum { LAYER_OPS = 9, AT_ATTENTION = 3 };
-
 /* Operators [from, to) of the model as a segment on all lanes, and a join. */
 static void add_segment(builder *b, ht_segment segment, size_t from, size_t to, const size_t *units, uint8_t in,
                         uint8_t out, size_t tail) {
@@ -328,17 +320,17 @@ static void build_shares(builder *b) {
         append(b, i, &embed);
     }
     op++;
-    for (int layer = 0; layer < model->hparams.layers; layer++, op += LAYER_OPS) {
+    for (int layer = 0; layer < model->hparams.layers; layer++, op += HT_AT_END) {
         const int last = layer + 1 == model->hparams.layers;
-        const size_t tail = last ? op + AT_ATTENTION : model->n_ops;
+        const size_t tail = last ? op + HT_AT_ATTENTION : model->n_ops;
         for (size_t g = 0; g < b->choice->n_segments[last] && !b->status; g++) {
             const ht_segment s = b->choice->segments[last][g];
             const uint8_t out = s == HT_SEGMENT_FEATURES                             ? 2
                                 : ht_segment_is_partial(s) || s == HT_SEGMENT_TOKENS ? 1
                                                                                      : 0;
-            add_segment(b, s, op + (size_t)ranges[s].from, op + (size_t)ranges[s].to, b->choice->units[last][s], in,
-                        out, tail);
-            if (ranges[s].to == 5 || ranges[s].to == LAYER_OPS)
+            add_segment(b, s, op + (size_t)ht_segment_spans[s].from, op + (size_t)ht_segment_spans[s].to,
+                        b->choice->units[last][s], in, out, tail);
+            if (ht_segment_spans[s].to == HT_AT_NORM2 || ht_segment_spans[s].to == HT_AT_END)
                 in = out;
         }
     }
@@ -415,8 +407,8 @@ static void build_owner(builder *b) {
     for (size_t op = 0; op + HT_HEAD_STEPS < model->n_ops && !b->status; op++) {
         const ht_op *o = &model->ops[op];
         const int last = o->layer + 1 == model->hparams.layers;
-        const size_t at = op > 0 ? (op - 1) % LAYER_OPS : 0;
-        const size_t first = last && at >= AT_ATTENTION ? b->n - b->wanted : 0;
+        const size_t at = op > 0 ? (op - 1) % HT_AT_END : 0;
+        const size_t first = last && at >= HT_AT_ATTENTION ? b->n - b->wanted : 0;
         const ht_class class = ht_class_of(o), cut_class = class == HT_CLASS_GATE_UP ? HT_CLASS_FFN : class;
         const ht_matrix_cut *cut = o->layer >= 0 ? &b->choice->cuts[last][cut_class] : NULL;
         if (first == b->n)
@@ -552,15 +544,12 @@ static ht_status solve(ht_engine *engine, ht_schedule *schedule, ht_error *error
     ht_solver_lane lanes[HT_MAX_DEVICES];
     const ht_problem p =
         ht_engine_problem(engine, schedule->tokens, schedule->position, schedule->wanted, schedule->drift, lanes);
-    const ht_choice before = schedule->choice;
     ht_solve(&p, &schedule->choice);
     memcpy(schedule->solved, schedule->drift, sizeof schedule->solved);
     if (schedule->choice.n_lanes == 0)
         return ht_fail(error, HT_ERROR_DEVICE, "no device is left that computes this model");
     for (size_t i = 0; i < schedule->choice.n_lanes; i++)
         schedule->busy[i] = ht_choice_busy(&p, &schedule->choice, i);
-    if (before.regime != schedule->choice.regime || before.n_lanes != schedule->choice.n_lanes)
-        schedule->measured = 0;
     schedule->runs = 0;
     const ht_choice *c = &schedule->choice;
     ht_log(HT_LOG_DEBUG,
@@ -603,7 +592,6 @@ ht_status ht_engine_schedule(ht_engine *engine, size_t n, size_t position, size_
             (&drift[0][0])[i] = nearest ? (&nearest->drift[0][0])[i] : 1;
         found = oldest;
         found->tokens = n, found->position = bucket, found->wanted = wanted;
-        found->measured = 0;
         memcpy(found->drift, drift, sizeof drift);
         status = solve(engine, found, error);
     } else if (has_moved(engine, found)) {
@@ -634,7 +622,6 @@ void ht_engine_learn(ht_engine *engine, ht_schedule *schedule, double seconds, c
             else if (schedule->busy[i] > 0 && isfinite(schedule->busy[i]))
                 *drift += rate * (fmin(fmax(schedule->solved[l][r] * busy[i] / schedule->busy[i], 0.25), 8) - *drift);
         }
-    schedule->measured = schedule->measured > 0 ? 0.7 * schedule->measured + 0.3 * seconds : seconds;
     schedule->runs++;
 }
 

@@ -152,18 +152,13 @@ static ht_status record(ht_session *session, const int32_t *ids, size_t n, ht_er
         return status;
     ht_schedule *schedule = engine->current;
     ht_drift drift;
-    double measured = 0;
-    if (schedule) {
+    if (schedule)
         memcpy(drift, schedule->drift, sizeof drift);
-        measured = schedule->measured;
-    }
     status = ht_alloc((void **)&engine->recordings, HT_MAX_DEVICES, sizeof *engine->recordings, "recordings", error);
     if (!status)
         status = run_pass(session, ids, n, error);
-    if (schedule && schedule == engine->current) {
+    if (schedule && schedule == engine->current)
         memcpy(schedule->drift, drift, sizeof drift);
-        schedule->measured = measured;
-    }
     return status;
 }
 

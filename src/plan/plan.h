@@ -101,6 +101,24 @@ typedef enum ht_segment {
     HT_SEGMENTS
 } ht_segment;
 const char *ht_segment_name(ht_segment s);
+/* A layer's operators in order; HT_AT_END: behind the last. */
+enum {
+    HT_AT_NORM,
+    HT_AT_QKV,
+    HT_AT_ROPE,
+    HT_AT_ATTENTION,
+    HT_AT_OUT,
+    HT_AT_NORM2,
+    HT_AT_GATE_UP,
+    HT_AT_GLU,
+    HT_AT_DOWN,
+    HT_AT_END
+};
+typedef struct ht_segment_span {
+    int from, to;   /* operators of a layer: [from, to); the head's: -1 */
+    unsigned needs; /* any of these ht_cuts */
+} ht_segment_span;
+extern const ht_segment_span ht_segment_spans[HT_SEGMENTS];
 bool ht_segment_is_partial(ht_segment s); /* its results are sums to be added up */
 
 /* A lane as the solver sees it. */

@@ -200,24 +200,20 @@ static void try_tokens(const solver *s, const size_t *lanes, size_t n_lanes) {
 
 /* ---- SHARES ------------------------------------------------------------------------------------------------------------------- */
 
-enum { AT_NORM, AT_QKV, AT_ROPE, AT_ATTENTION, AT_OUT, AT_NORM2, AT_GATE_UP, AT_GLU, AT_DOWN, LAYER_OPS };
-static const ht_class op_class[LAYER_OPS] = {HT_CLASS_NORM,      HT_CLASS_QKV, HT_CLASS_ROPE,
+static const ht_class op_class[HT_AT_END] = {HT_CLASS_NORM,      HT_CLASS_QKV, HT_CLASS_ROPE,
                                              HT_CLASS_ATTENTION, HT_CLASS_OUT, HT_CLASS_NORM,
                                              HT_CLASS_GATE_UP,   HT_CLASS_GLU, HT_CLASS_DOWN};
 
-static const struct {
-    int from, to;   /* operators of a layer */
-    unsigned needs; /* any of these cuts */
-} segments[HT_SEGMENTS] = {
-    [HT_SEGMENT_HEADS] = {AT_NORM, AT_NORM2, HT_CUT_HEADS},
-    [HT_SEGMENT_TOKENS] = {AT_NORM, AT_NORM2, HT_CUT_CAUSAL},
-    [HT_SEGMENT_QKV_ROWS] = {AT_NORM, AT_ROPE, HT_CUT_ROWS},
-    [HT_SEGMENT_ATTENTION] = {AT_ROPE, AT_OUT, HT_CUT_ROWS | HT_CUT_HEADS},
-    [HT_SEGMENT_ATTENTION_OUT] = {AT_ROPE, AT_NORM2, HT_CUT_HEADS},
-    [HT_SEGMENT_OUT_ROWS] = {AT_OUT, AT_NORM2, HT_CUT_ROWS},
-    [HT_SEGMENT_FEATURES] = {AT_NORM2, LAYER_OPS, HT_CUT_FEATURES},
-    [HT_SEGMENT_GATE_UP] = {AT_NORM2, AT_DOWN, HT_CUT_ROWS},
-    [HT_SEGMENT_DOWN_ROWS] = {AT_DOWN, LAYER_OPS, HT_CUT_ROWS},
+const ht_segment_span ht_segment_spans[HT_SEGMENTS] = {
+    [HT_SEGMENT_HEADS] = {HT_AT_NORM, HT_AT_NORM2, HT_CUT_HEADS},
+    [HT_SEGMENT_TOKENS] = {HT_AT_NORM, HT_AT_NORM2, HT_CUT_CAUSAL},
+    [HT_SEGMENT_QKV_ROWS] = {HT_AT_NORM, HT_AT_ROPE, HT_CUT_ROWS},
+    [HT_SEGMENT_ATTENTION] = {HT_AT_ROPE, HT_AT_OUT, HT_CUT_ROWS | HT_CUT_HEADS},
+    [HT_SEGMENT_ATTENTION_OUT] = {HT_AT_ROPE, HT_AT_NORM2, HT_CUT_HEADS},
+    [HT_SEGMENT_OUT_ROWS] = {HT_AT_OUT, HT_AT_NORM2, HT_CUT_ROWS},
+    [HT_SEGMENT_FEATURES] = {HT_AT_NORM2, HT_AT_END, HT_CUT_FEATURES},
+    [HT_SEGMENT_GATE_UP] = {HT_AT_NORM2, HT_AT_DOWN, HT_CUT_ROWS},
+    [HT_SEGMENT_DOWN_ROWS] = {HT_AT_DOWN, HT_AT_END, HT_CUT_ROWS},
     [HT_SEGMENT_LM_ROWS] = {-1, -1, HT_CUT_ROWS | HT_CUT_HEADS | HT_CUT_FEATURES},
 };
 
@@ -236,8 +232,8 @@ static double segment_seconds(const void *context, size_t lane, size_t begin, si
         s += seconds(p, lane, HT_CLASS_NORM, 1, 1, 0) + (units ? seconds(p, lane, HT_CLASS_LM_HEAD, 1, share, 0) : 0);
         return s * pace(p, lane, HT_REGIME_SHARES);
     }
-    for (int op = segments[k->segment].from; op < segments[k->segment].to; op++) {
-        const size_t n = op < AT_ATTENTION ? k->begin : k->end;
+    for (int op = ht_segment_spans[k->segment].from; op < ht_segment_spans[k->segment].to; op++) {
+        const size_t n = op < HT_AT_ATTENTION ? k->begin : k->end;
         if (op_class[op] == HT_CLASS_NORM) { /* every lane's own */
             s += seconds(p, lane, HT_CLASS_NORM, n, 1, 0);
         } else if (units && k->segment == HT_SEGMENT_FEATURES) {
@@ -302,7 +298,7 @@ static double solve_segment(const ht_problem *p, ht_segment segment, size_t begi
                             size_t n_lanes, size_t *units) {
     const segment_context k = {p, segment, begin, end};
     size_t fixed[HT_MAX_DEVICES] = {0};
-    if (!(p->cuts & segments[segment].needs))
+    if (!(p->cuts & ht_segment_spans[segment].needs))
         return INFINITY;
     if (segment == HT_SEGMENT_TOKENS)
         return begin < 2 ? INFINITY
@@ -350,31 +346,31 @@ static double solve_segment(const ht_problem *p, ht_segment segment, size_t begi
 /* The shortest path over a layer's operators. */
 static double solve_layer(const ht_problem *p, size_t begin, size_t end, const size_t *lanes, size_t n_lanes, int which,
                           ht_choice *c) {
-    double at[LAYER_OPS + 1];
-    ht_segment via[LAYER_OPS + 1];
+    double at[HT_AT_END + 1];
+    ht_segment via[HT_AT_END + 1];
     size_t units[HT_SEGMENTS][HT_MAX_DEVICES] = {{0}};
     at[0] = 0;
-    for (int i = 1; i <= LAYER_OPS; i++)
+    for (int i = 1; i <= HT_AT_END; i++)
         at[i] = INFINITY;
-    for (int i = 0; i < LAYER_OPS; i++) /* edges lead forward: in this order every node is final when it is left */
+    for (int i = 0; i < HT_AT_END; i++) /* edges lead forward: in this order every node is final when it is left */
         for (int g = 0; g < HT_SEGMENTS; g++) {
-            if (segments[g].from != i || at[i] == INFINITY)
+            if (ht_segment_spans[g].from != i || at[i] == INFINITY)
                 continue;
             const double there = at[i] + solve_segment(p, (ht_segment)g, begin, end, lanes, n_lanes, units[g]);
-            if (there < at[segments[g].to])
-                at[segments[g].to] = there, via[segments[g].to] = (ht_segment)g;
+            if (there < at[ht_segment_spans[g].to])
+                at[ht_segment_spans[g].to] = there, via[ht_segment_spans[g].to] = (ht_segment)g;
         }
-    if (at[LAYER_OPS] == INFINITY)
+    if (at[HT_AT_END] == INFINITY)
         return INFINITY;
-    ht_segment reversed[LAYER_OPS];
+    ht_segment reversed[HT_AT_END];
     size_t n = 0;
-    for (int i = LAYER_OPS; i > 0; i = segments[reversed[n - 1]].from)
+    for (int i = HT_AT_END; i > 0; i = ht_segment_spans[reversed[n - 1]].from)
         reversed[n++] = via[i];
     c->n_segments[which] = n;
     for (size_t i = 0; i < n; i++)
         c->segments[which][i] = reversed[n - 1 - i];
     memcpy(c->units[which], units, sizeof units);
-    return at[LAYER_OPS];
+    return at[HT_AT_END];
 }
 
 static void try_shares(const solver *s, const size_t *lanes, size_t n_lanes) {

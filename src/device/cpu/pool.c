@@ -35,14 +35,6 @@ struct ht_pool {
     atomic_bool stop;
 };
 
-static inline void relax(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 static void futex_wait(atomic_uint *word, unsigned seen) {
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
 }
@@ -69,7 +61,7 @@ static unsigned await_round(ht_pool *pool, unsigned seen) {
         unsigned now = atomic_load_explicit(&pool->round, memory_order_acquire);
         if (now != seen)
             return now;
-        relax();
+        ht_relax();
         if (i % 64 != 63)
             continue;
         uint64_t time = ht_nanoseconds();
@@ -198,7 +190,7 @@ void ht_pool_run(ht_pool *pool, ht_pool_function function, void *context, size_t
     take_items(pool, 0);
     atomic_fetch_or_explicit(&pool->gate, CLOSED, memory_order_relaxed);
     for (unsigned i = 0; atomic_load_explicit(&pool->gate, memory_order_acquire) != CLOSED; i++) {
-        relax();
+        ht_relax();
         if (i > 20000)
             sched_yield(), i = 0; /* a worker was descheduled: let it have this core */
     }
