@@ -230,7 +230,7 @@ static ht_status run_alone(ht_engine *engine, ht_schedule *schedule, const ht_bi
     ht_binding own = *binding;
     own.sync = ht_lane_sync(engine, lane);
     const double start = ht_seconds();
-    if (schedule) /* as it was measured, and as the lane would run beside others */
+    if (lane->cores) /* as it was measured, and as the lane would run beside others */
         ht_stay_on_cores(lane->cores, &stay);
     ht_status status = ht_run_body(&run, &own, first, error);
     engine->running = lane;

@@ -47,6 +47,10 @@ static double share_seconds(const ht_problem *p, size_t lane, ht_class c, size_t
     return n ? ht_class_seconds(cost, c, n, share, position) : 0;
 }
 
+static double stall(const ht_problem *p, ht_regime regime) {
+    return p->stall[regime] > 0 ? p->stall[regime] : 1;
+}
+
 /* What every time is multiplied by in a regime. Lanes that compute at the same time slow each other down: they share
  * memory, if no cores. */
 static double pace(const ht_problem *p, size_t lane, ht_regime regime) {
@@ -187,11 +191,14 @@ static double token_seconds(const void *context, size_t lane, size_t begin, size
 
 static void try_tokens(const solver *s, const size_t *lanes, size_t n_lanes) {
     const ht_problem *p = s->p;
-    ht_choice c = {.regime = HT_REGIME_TOKENS, .n_lanes = n_lanes};
+    const size_t end = lanes[n_lanes - 1];
+    ht_choice c = {
+        .regime = HT_REGIME_TOKENS, .n_lanes = n_lanes, .head = head_seconds(p, end) * pace(p, end, HT_REGIME_TOKENS)};
     if (!(p->cuts & HT_CUT_CAUSAL) || p->tokens < 2 * n_lanes || (p->wanted > 1 && !p->tokens_divide))
         return;
     /* one token at least: without any it would be a choice of fewer lanes, which is tried as such */
-    c.seconds = divide(token_seconds, p, lanes, n_lanes, p->tokens, 1, any_number, c.tokens);
+    c.seconds =
+        divide(token_seconds, p, lanes, n_lanes, p->tokens, 1, any_number, c.tokens) * stall(p, HT_REGIME_TOKENS);
     if (c.seconds < s->best->seconds) {
         memcpy(c.lanes, lanes, n_lanes * sizeof *lanes);
         *s->best = c;
@@ -390,8 +397,9 @@ static void try_shares(const solver *s, const size_t *lanes, size_t n_lanes) {
     for (size_t i = 0; i < n_lanes; i++)
         embed =
             fmax(embed, seconds(p, lanes[i], HT_CLASS_EMBED, p->tokens, 1, 0) * pace(p, lanes[i], HT_REGIME_SHARES));
-    c.seconds = embed + (p->layers - 1) * layer + last + head +
-                seconds(p, lanes[0], HT_CLASS_ARGMAX, 1, 1, 0) * pace(p, lanes[0], HT_REGIME_SHARES);
+    c.head = head + seconds(p, lanes[0], HT_CLASS_ARGMAX, 1, 1, 0) * pace(p, lanes[0], HT_REGIME_SHARES);
+    c.seconds = embed + (p->layers - 1) * layer + last + c.head;
+    c.seconds *= stall(p, HT_REGIME_SHARES);
     if (c.seconds < s->best->seconds) {
         memcpy(c.lanes, lanes, n_lanes * sizeof *lanes);
         *s->best = c;
@@ -485,7 +493,8 @@ static void try_owner(const solver *s, size_t owner, size_t other) {
     ht_choice c = {.regime = HT_REGIME_OWNER, .n_lanes = 2, .lanes = {owner, other}};
     bool any = false;
     const double own_pace = pace(p, owner, HT_REGIME_OWNER);
-    c.seconds = (seconds(p, owner, HT_CLASS_EMBED, p->tokens, 1, 0) + head_seconds(p, owner)) * own_pace;
+    c.head = head_seconds(p, owner) * own_pace;
+    c.seconds = seconds(p, owner, HT_CLASS_EMBED, p->tokens, 1, 0) * own_pace + c.head;
     for (int which = 0; which < 2; which++) {
         const size_t end = which ? p->wanted : p->tokens;
         const int times = which ? 1 : p->layers - 1;
@@ -504,6 +513,7 @@ static void try_owner(const solver *s, size_t owner, size_t other) {
         }
         c.seconds += times * layer;
     }
+    c.seconds *= stall(p, HT_REGIME_OWNER);
     if (any && c.seconds < s->best->seconds)
         *s->best = c;
 }
