@@ -68,6 +68,7 @@ typedef struct ht_lane {
 typedef struct ht_pace {
     double lanes[HT_MAX_DEVICES][HT_REGIMES]; /* busy, not waiting */
     double stall[HT_REGIMES]; /* waiting that was not predicted: what a pass takes over what its lanes are busy */
+    double head;
 } ht_pace;
 extern const ht_pace ht_even_pace;
 
@@ -81,17 +82,18 @@ typedef struct ht_schedule {
     ht_pace pace;   /* lately */
     ht_pace usual;  /* before the first request: what is not used is believed to become again */
     ht_pace solved; /* when the choice was made */
-    double ratios[HT_MAX_DEVICES],
-        whole;                   /* of the pass before: what lanes[i], and all of it, took over what was predicted */
+    double ratios[HT_MAX_DEVICES], whole,
+        head;                    /* of the pass before: what lanes[i], and all of it, took over what was predicted */
     double busy[HT_MAX_DEVICES]; /* predicted, of lanes[i]: seconds without waiting */
     size_t n_lanes;              /* that take part, in the order in which they take tokens */
     ht_lane *lanes[HT_MAX_DEVICES];
     ht_plan programs[HT_MAX_DEVICES]; /* more than one lane: theirs, the head included where all compute it */
     size_t runs;
     bool tried; /* what passes of this kind take was learnt before the first request, now or in an earlier process */
+    bool heads; /* one head was timed at least */
     bool stale; /* the choice is to be made anew */
 } ht_schedule;
-#define HT_SCHEDULES 32
+#define HT_SCHEDULES 64
 
 /* A slice prepared on a device: steps of several plans may share it. */
 typedef struct ht_engine_task {
@@ -224,6 +226,8 @@ ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position,
                              ht_solver_lane lanes[HT_MAX_DEVICES]);
 /* After a pass: what it took, all in all and each lane (busy[i] of schedule->lanes[i], without waiting). */
 void ht_engine_learn(ht_engine *engine, ht_schedule *schedule, double seconds, const double *busy);
+/* The same of a head of one token. */
+void ht_engine_learn_head(ht_engine *engine, double seconds);
 /* Has what passes take moved so far that the choice is worth making anew? */
 bool ht_engine_has_moved(const ht_engine *engine, const ht_schedule *schedule);
 void ht_engine_forget_schedules(ht_engine *engine); /* lanes have changed */

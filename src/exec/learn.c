@@ -11,7 +11,7 @@
 #define EVEN \
     { 1, 1, 1, 1 }
 _Static_assert(HT_REGIMES == 4 && HT_MAX_DEVICES == 8, "ht_even_pace lists them");
-const ht_pace ht_even_pace = {.lanes = {EVEN, EVEN, EVEN, EVEN, EVEN, EVEN, EVEN, EVEN}, .stall = EVEN};
+const ht_pace ht_even_pace = {.lanes = {EVEN, EVEN, EVEN, EVEN, EVEN, EVEN, EVEN, EVEN}, .stall = EVEN, .head = 1};
 
 /* Of a ratio and the one before it in the same way of computing; 0: there was none. Another program that takes the cores
  * for one pass must not move the plan. */
@@ -67,6 +67,17 @@ void ht_engine_learn(ht_engine *engine, ht_schedule *schedule, double seconds, c
         else if (schedule->n_lanes > 1 && whole > 0 && busier > 0)
             move(&stall[r], rate, fmax(schedule->solved.stall[r] * whole / busier, 0.5));
     schedule->runs++;
+}
+
+void ht_engine_learn_head(ht_engine *engine, double seconds) {
+    ht_schedule *schedule = engine->current;
+    if (!schedule || !(schedule->choice.head > 0) || !isfinite(schedule->choice.head))
+        return;
+    const double ratio = seconds / schedule->choice.head, lesser = schedule->heads ? fmin(schedule->head, ratio) : 0;
+    schedule->head = ratio;
+    schedule->heads = true;
+    if (lesser > 0)
+        move(&schedule->pace.head, 0.25, schedule->solved.head * lesser);
 }
 
 bool ht_engine_has_moved(const ht_engine *engine, const ht_schedule *s) {

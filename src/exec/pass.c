@@ -321,7 +321,10 @@ static ht_status run_head(ht_engine *engine, size_t first, size_t count, ht_slot
 }
 
 ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const float **logits, ht_error *error) {
+    const double start = ht_seconds();
     ht_status status = run_head(engine, first, count, HT_SLOT_LOGITS, error);
+    if (!status && count == 1)
+        ht_engine_learn_head(engine, ht_seconds() - start);
     if (!status)
         *logits = engine->slots[HT_SLOT_LOGITS].data;
     return status;

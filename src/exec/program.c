@@ -494,6 +494,7 @@ ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position,
                     .ready_context = engine,
                     .tokens_divide = true};
     memcpy(p.stall, pace->stall, sizeof p.stall);
+    p.head = pace->head;
     memcpy(p.of, engine->segment_of, sizeof p.of);
     for (size_t l = 0; l < engine->n_lanes; l++) {
         const ht_lane *lane = &engine->lanes[l];
@@ -550,6 +551,7 @@ static ht_status solve(ht_engine *engine, ht_schedule *schedule, ht_error *error
     for (size_t i = 0; i < schedule->choice.n_lanes; i++)
         schedule->busy[i] = ht_choice_busy(&p, &schedule->choice, i);
     schedule->runs = 0;
+    schedule->heads = false;
     schedule->stale = false;
     const ht_choice *c = &schedule->choice;
     ht_log(HT_LOG_DEBUG,

@@ -274,7 +274,10 @@ static ht_status try_passes(ht_engine *engine, const ht_kv_layer *kv, const int3
         return status;
     for (size_t i = 0; i < (n > 1 ? TRIALS : TRIALS_OF_ONE) && !status && spent < TRIAL_SECONDS; i++) {
         const double start = ht_seconds();
+        const float *logits;
         status = ht_engine_forward(engine, kv, ids, n, position, n - wanted, NULL, error);
+        if (!status && wanted)
+            status = ht_engine_head(engine, n - 1, 1, &logits, error);
         spent += ht_seconds() - start;
         if (!status)
             status = expect(engine, n, position, wanted, error);

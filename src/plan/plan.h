@@ -144,6 +144,7 @@ typedef struct ht_problem {
     bool forced;                     /* several lanes, even where one alone would be quicker */
     double stall[HT_REGIMES]; /* what passes in a regime take lately over what their lanes are busy, and over what was
                                * predicted of that: multiplies the whole; 0: 1 */
+    double head;              /* likewise of the head; 0: 1 */
     double join;              /* seconds from one lane's having told to another's going on */
     double exchange;          /* and for each byte that one lane writes and another reads: lines go from core to core */
     size_t embedding, qkv, attention, feed_forward; /* widths of what is exchanged, in floats a token */

@@ -82,9 +82,14 @@ static double layer_end(const ht_problem *p, size_t lane, size_t w, size_t posit
            seconds(p, lane, HT_CLASS_NORM, w, 1, 0) + ffn_seconds(p, lane, w, 1);
 }
 
+static double head_pace(const ht_problem *p) {
+    return p->head > 0 ? p->head : 1;
+}
+
 static double head_seconds(const ht_problem *p, size_t lane) {
-    return seconds(p, lane, HT_CLASS_NORM, 1, 1, 0) + seconds(p, lane, HT_CLASS_LM_HEAD, 1, 1, 0) +
-           seconds(p, lane, HT_CLASS_ARGMAX, 1, 1, 0);
+    return (seconds(p, lane, HT_CLASS_NORM, 1, 1, 0) + seconds(p, lane, HT_CLASS_LM_HEAD, 1, 1, 0) +
+            seconds(p, lane, HT_CLASS_ARGMAX, 1, 1, 0)) *
+           head_pace(p);
 }
 
 /* n tokens from `position` on through all layers, the last w of them to the end of the last. */
@@ -397,7 +402,8 @@ static void try_shares(const solver *s, const size_t *lanes, size_t n_lanes) {
     for (size_t i = 0; i < n_lanes; i++)
         embed =
             fmax(embed, seconds(p, lanes[i], HT_CLASS_EMBED, p->tokens, 1, 0) * pace(p, lanes[i], HT_REGIME_SHARES));
-    c.head = head + seconds(p, lanes[0], HT_CLASS_ARGMAX, 1, 1, 0) * pace(p, lanes[0], HT_REGIME_SHARES);
+    c.head =
+        (head + seconds(p, lanes[0], HT_CLASS_ARGMAX, 1, 1, 0) * pace(p, lanes[0], HT_REGIME_SHARES)) * head_pace(p);
     c.seconds = embed + (p->layers - 1) * layer + last + c.head;
     c.seconds *= stall(p, HT_REGIME_SHARES);
     if (c.seconds < s->best->seconds) {
@@ -548,8 +554,11 @@ void ht_solve(const ht_problem *p, ht_choice *choice) {
         if (n == 1) {
             alone[lanes[0]] = solo_seconds(p, lanes[0]);
             if (alone[lanes[0]] < solo.seconds || !solo.n_lanes)
-                solo =
-                    (ht_choice){.n_lanes = 1, .lanes = {lanes[0]}, .seconds = alone[lanes[0]], .tokens = {p->tokens}};
+                solo = (ht_choice){.n_lanes = 1,
+                                   .lanes = {lanes[0]},
+                                   .seconds = alone[lanes[0]],
+                                   .head = head_seconds(p, lanes[0]) * pace(p, lanes[0], HT_REGIME_SOLO),
+                                   .tokens = {p->tokens}};
         }
         if (n < 2 || !p->cuts)
             continue;
