@@ -261,6 +261,8 @@ static ht_status expect(ht_engine *engine, size_t n, size_t position, size_t wan
 }
 
 #define TRIAL_SECONDS 1.5 /* of passes of one kind */
+#define FEW_TRIALS 6      /* are made even where they take longer, up to: */
+#define LONG_TRIALS 4.0
 #define TRIALS 16
 #define TRIALS_OF_ONE 40 /* single tokens are learnt from slowly */
 
@@ -272,7 +274,9 @@ static ht_status try_passes(ht_engine *engine, const ht_kv_layer *kv, const int3
     double spent = 0;
     if (status || ht_engine_find_schedule(engine, n, position, wanted)->tried)
         return status;
-    for (size_t i = 0; i < (n > 1 ? TRIALS : TRIALS_OF_ONE) && !status && spent < TRIAL_SECONDS; i++) {
+    for (size_t i = 0;
+         i < (n > 1 ? TRIALS : TRIALS_OF_ONE) && !status && spent < (i < FEW_TRIALS ? LONG_TRIALS : TRIAL_SECONDS);
+         i++) {
         const double start = ht_seconds();
         const float *logits;
         status = ht_engine_forward(engine, kv, ids, n, position, n - wanted, NULL, error);
