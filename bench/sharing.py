@@ -124,7 +124,7 @@ def ablation(args):
 
 def auto(args):
     random.seed(1)
-    lengths = args.lengths or sorted(random.sample(range(8, 512), 20))
+    lengths = args.lengths or sorted(random.sample(range(8, 256), 20))
     best_of, rows = ["cpu", *PAIR, BOTH], []
     everything = f"cpu,{BOTH}"
     found = in_turn(args, [*best_of, everything], lengths, gen=32, rounds=max(args.rounds, 9))
