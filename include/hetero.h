@@ -125,7 +125,7 @@ typedef struct ht_device_info {
     char static_lengths[96]; /* "" for a device that takes any length */
     char limits[160];        /* what bounds it, for a person: "2 compute units, 11.7 GiB in one buffer, ..." */
     uint64_t memory_bytes;
-    bool unified_memory, usable;
+    bool unified_memory, usable, simulated;
     char why[256]; /* if not usable or limited: why */
 } ht_device_info;
 

@@ -96,7 +96,7 @@ typedef struct ht_engine_task {
 typedef struct ht_event {
     const char *what, *device; /* operator's name; "wait" */
     size_t lane;
-    double begin, end; /* seconds, of ht_seconds */
+    double begin, end; /* seconds, of the engine's clock */
 } ht_event;
 typedef struct ht_recording { /* of one lane: written by its thread alone */
     ht_event *events;
@@ -106,6 +106,8 @@ typedef struct ht_recording { /* of one lane: written by its thread alone */
 struct ht_engine {
     ht_model *model;
     ht_engine_info info;
+    ht_clock *time;             /* of its devices; NULL: the machine's own */
+    struct ht_machine *machine; /* of simulated devices */
     ht_device *devices[HT_MAX_DEVICES];
     size_t n_devices, n_named; /* the first n_named were asked for, others are companions */
     const char *names[HT_MAX_DEVICES];
@@ -246,13 +248,13 @@ ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_schedule *sched
 static inline ht_sync ht_lane_sync(const ht_engine *engine, const ht_lane *lane) {
     return engine->sync == HT_SYNC_AUTO ? lane->cost.sync : engine->sync;
 }
-/* The calling thread stays on these cores until ht_leave_cores, where the system lets it: a lane's thread would else take
- * time from another lane's devices. */
+/* The calling thread stays on the lane's cores until ht_leave_cores, where the system lets it: a lane's thread would else
+ * take time from another lane's devices. Cores of a simulated machine are not this one's. */
 typedef struct ht_stay {
     bool moved;
     uint64_t before[16]; /* a cpu_set_t */
 } ht_stay;
-void ht_stay_on_cores(uint64_t cores, ht_stay *stay);
+void ht_stay_on_cores(const ht_engine *engine, const ht_lane *lane, ht_stay *stay);
 void ht_leave_cores(const ht_stay *stay);
 /* Called by ht_run_steps around a step of a shared pass: waits for other lanes; tells them. */
 ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error);

@@ -13,16 +13,16 @@
 #include "device/common.h"
 #include "exec/exec.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define SPIN_SECONDS 300e-6 /* polling for the next pass, before a thread sleeps */
 #define SLEEP_FROM 250e-6   /* waits expected to be shorter are polled through: timers are late by 50-80 us */
 #define SLEEP_MARGIN 120e-6 /* a sleep ends this much before the expected end */
 #define NAP_AFTER 5e-3      /* polling for longer than this only burns: look every NAP */
-#define NAP_NANOSECONDS 50000
+#define NAP 50e-6
 
 typedef struct part {
     ht_run run;
@@ -56,17 +56,25 @@ struct ht_crew {
     atomic_bool failed, closing;
 };
 
-static void nap(double seconds) {
-    nanosleep(&(struct timespec){.tv_nsec = (long)(seconds * 1e9)}, NULL);
-}
-
 /* ---- between lanes ------------------------------------------------------------------------------------------------------ */
+
+typedef struct look { /* what a waiting lane looks for */
+    const ht_crew *crew;
+    const ht_step *step;
+    const atomic_bool *cancel;
+} look;
 
 static bool reached(const ht_crew *crew, const ht_step *step) {
     for (size_t i = 0; i < crew->n_parts; i++)
         if (step->waits >> i & 1 && atomic_load_explicit(&crew->parts[i].points, memory_order_acquire) < step->need)
             return false;
     return true;
+}
+
+static bool may_go_on(const void *context) {
+    const look *l = context;
+    return reached(l->crew, l->step) || atomic_load_explicit(&l->crew->failed, memory_order_acquire) ||
+           (l->cancel && atomic_load_explicit(l->cancel, memory_order_relaxed));
 }
 
 ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error) {
@@ -79,11 +87,13 @@ ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error
         if (status)
             return status;
     }
-    const double start = ht_seconds();
+    ht_clock *clock = run->engine->time;
+    const look l = {crew, step, run->cancel};
+    const double start = ht_clock_now(clock);
     double *expected = &own->expected[ht_class_of(step->op)];
     bool overslept = false;
     if (!reached(crew, step) && *expected > SLEEP_FROM) {
-        nap(*expected - SLEEP_MARGIN < 0.05 ? *expected - SLEEP_MARGIN : 0.05);
+        ht_clock_sleep(clock, *expected - SLEEP_MARGIN < 0.05 ? *expected - SLEEP_MARGIN : 0.05);
         overslept = reached(crew, step);
     }
     for (unsigned i = 0; !reached(crew, step); i++) {
@@ -92,11 +102,12 @@ ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error
             return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
         if (failed)
             return ht_fail(error, HT_ERROR_CANCELLED, "another lane of this pass failed");
-        ht_relax();
-        if (i % 64 == 63 && ht_seconds() - start > NAP_AFTER)
-            nap(NAP_NANOSECONDS * 1e-9);
+        if (!ht_clock_poll(clock, may_go_on, &l, start + NAP_AFTER))
+            return ht_fail(error, HT_ERROR_DEVICE, "waits for ever: no lane will tell what it needs");
+        if ((i % 64 == 63 || clock) && ht_clock_now(clock) >= start + NAP_AFTER && !reached(crew, step))
+            ht_clock_sleep(clock, NAP);
     }
-    const double took = ht_seconds() - start;
+    const double took = ht_clock_now(clock) - start;
     own->waited += took;
     /* Down at once, up slowly: sleeping too long costs the pass, polling too long only this core. Who slept past the end knows
      * only that it was sooner: taking the sleep for the wait would keep it for ever, and the other lane's with it. */
@@ -121,12 +132,12 @@ ht_status ht_crew_after(const ht_run *run, const ht_step *step, ht_sync sync, ht
 
 _Static_assert(sizeof(cpu_set_t) <= sizeof((ht_stay *)NULL)->before, "ht_stay is too small");
 
-void ht_stay_on_cores(uint64_t cores, ht_stay *stay) {
+void ht_stay_on_cores(const ht_engine *engine, const ht_lane *lane, ht_stay *stay) {
     cpu_set_t own, before;
     stay->moved = false;
-    if (!cores || pthread_getaffinity_np(pthread_self(), sizeof before, &before) != 0)
+    if (!lane->cores || engine->time || pthread_getaffinity_np(pthread_self(), sizeof before, &before) != 0)
         return;
-    ht_core_set(cores, &own);
+    ht_core_set(lane->cores, &own);
     if (CPU_EQUAL(&own, &before))
         return;
     memcpy(stay->before, &before, sizeof before);
@@ -141,9 +152,10 @@ void ht_leave_cores(const ht_stay *stay) {
 }
 
 static void run_part(ht_crew *crew, part *p) {
-    const double start = ht_seconds();
+    ht_clock *clock = p->run.engine->time;
+    const double start = ht_clock_now(clock);
     p->status = ht_run_steps(&p->run, p->first, p->end, &p->binding, &p->error);
-    p->busy = ht_seconds() - start - p->waited;
+    p->busy = ht_clock_now(clock) - start - p->waited;
     if (p->status)
         atomic_store(&crew->failed, true);
 }
@@ -186,10 +198,13 @@ static void *work(void *argument) {
         if (p->run.lane->cores != cores) {
             ht_stay stay;
             cores = p->run.lane->cores;
-            ht_stay_on_cores(cores, &stay);
+            ht_stay_on_cores(p->run.engine, p->run.lane, &stay);
         }
+        ht_clock *clock = p->run.engine->time;
+        ht_clock_enter(clock, w->index);
         run_part(crew, p);
         atomic_fetch_sub_explicit(&crew->running, 1, memory_order_release);
+        ht_clock_leave(clock, w->index);
     }
 }
 
@@ -266,8 +281,13 @@ static void assign(ht_crew *crew, ht_engine *engine, const ht_schedule *schedule
         memset(crew->parts[i].expected, 0, sizeof crew->parts[i].expected); /* a prompt's waits are no token's */
     crew->tokens = binding->tokens;
     atomic_store_explicit(&crew->running, (unsigned)crew->n_parts - 1, memory_order_relaxed);
+    ht_clock_begin(engine->time, crew->n_parts, SPIN_SECONDS);
     for (size_t i = 1; i < crew->n_parts; i++) /* from here on a thread may begin */
         atomic_store_explicit(&crew->parts[i].todo, true, memory_order_release);
+}
+
+static bool all_ended(const void *crew) {
+    return !atomic_load_explicit(&((const ht_crew *)crew)->running, memory_order_acquire);
 }
 
 ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_schedule *schedule, const size_t *first,
@@ -277,13 +297,13 @@ ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_schedule *sched
     assign(crew, engine, schedule, first, end, binding, offset, cancel);
     atomic_fetch_add(&crew->pass, 1);
     wake(crew);
-    ht_stay_on_cores(schedule->lanes[0]->cores, &stay);
+    ht_stay_on_cores(engine, schedule->lanes[0], &stay);
     run_part(crew, &crew->parts[0]);
     ht_leave_cores(&stay);
-    for (unsigned i = 1; atomic_load_explicit(&crew->running, memory_order_acquire); i++) {
-        ht_relax();
+    for (unsigned i = 1; !all_ended(crew); i++) {
+        ht_clock_poll(engine->time, all_ended, crew, INFINITY);
         if (i % 4096 == 0)
-            nap(NAP_NANOSECONDS * 1e-9);
+            ht_clock_sleep(engine->time, NAP);
     }
     const part *failed = NULL;
     for (size_t i = 0; i < crew->n_parts; i++) {

@@ -39,11 +39,11 @@ static ht_status run_once(const timer *t, size_t n, size_t position, bool apart,
                                 .room = (size_t)t->engine->info.chunk,
                                 .sync = ht_lane_sync(t->engine, t->lane),
                                 .joined = true};
-    const double begin = ht_seconds();
+    const double begin = ht_clock_now(t->engine->time);
     ht_status status = apart ? HT_OK : ht_run_steps(&run, 0, t->n_steps, &binding, error);
     for (size_t i = 0; i < t->n_steps && apart && !status; i++) /* a join after each */
         status = ht_run_steps(&run, i, i + 1, &binding, error);
-    *seconds = ht_seconds() - begin;
+    *seconds = ht_clock_now(t->engine->time) - begin;
     return status;
 }
 
@@ -52,7 +52,8 @@ static ht_status time_steps(const timer *t, size_t n, size_t position, bool apar
     double times[MOST_RUNS], spent = 0;
     size_t runs = 0;
     ht_status status = run_once(t, n, position, apart, seconds, error);
-    while (!status && runs < MOST_RUNS && (runs == 0 || spent < ENOUGH_SECONDS)) {
+    const size_t most = t->engine->time ? 1 : MOST_RUNS; /* virtual time has no noise */
+    while (!status && runs < most && (runs == 0 || spent < ENOUGH_SECONDS)) {
         status = run_once(t, n, position, apart, &times[runs], error);
         spent += times[runs++];
     }
@@ -288,7 +289,7 @@ static ht_status measure_lane(ht_engine *engine, ht_lane *lane, const ht_kv_laye
     *t = (timer){.engine = engine, .lane = lane, .kv = kv};
     lane->cost = (ht_lane_cost){.devices = lane->devices};
     ht_stay stay;
-    ht_stay_on_cores(lane->cores, &stay);
+    ht_stay_on_cores(engine, lane, &stay);
     engine->alone =
         lane; /* keys and values stay on a device with memory of its own, as they would if it had a pass alone */
     ht_engine_plan_transfers(engine);
@@ -344,7 +345,7 @@ static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const h
         leave_out_cache(t);
         s->lanes[i] = &engine->lanes[pair[i]];
         ht_stay stay;
-        ht_stay_on_cores(s->lanes[i]->cores, &stay);
+        ht_stay_on_cores(engine, s->lanes[i], &stay);
         status = time_steps(t, n, 0, false, &alone[i], error);
         ht_leave_cores(&stay);
         end[i] = s->programs[i].n_steps = 0;
@@ -511,7 +512,8 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
     ht_kv_layer *kv = NULL;
     bool whole = true; /* every device of every lane was measured: worth keeping */
     ht_status status = describe(engine, &key, error);
-    if (!status && !options->measure && load_tables(engine, &key)) {
+    const bool kept = !engine->time; /* virtual time costs none: simulated lanes are measured anew */
+    if (!status && kept && !options->measure && load_tables(engine, &key)) {
         ht_text_free(&key);
         return HT_OK;
     }
@@ -539,7 +541,7 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
         status = measure_pairs(engine, kv, error);
     if (kv)
         ht_kv_destroy(engine, kv);
-    if (!status && whole)
+    if (!status && whole && kept)
         save_tables(engine, &key);
     ht_text_free(&key);
     return status;
