@@ -59,9 +59,9 @@ struct ht_crew {
 /* ---- between lanes ------------------------------------------------------------------------------------------------------ */
 
 typedef struct look { /* what a waiting lane looks for */
-    const ht_crew *crew;
+    const ht_run *run;
     const ht_step *step;
-    const atomic_bool *cancel;
+    bool busy; /* its own devices' end, too */
 } look;
 
 static bool reached(const ht_crew *crew, const ht_step *step) {
@@ -73,24 +73,46 @@ static bool reached(const ht_crew *crew, const ht_step *step) {
 
 static bool may_go_on(const void *context) {
     const look *l = context;
-    return reached(l->crew, l->step) || atomic_load_explicit(&l->crew->failed, memory_order_acquire) ||
-           (l->cancel && atomic_load_explicit(l->cancel, memory_order_relaxed));
+    const atomic_bool *cancel = l->run->cancel;
+    return reached(l->run->crew, l->step) || atomic_load_explicit(&l->run->crew->failed, memory_order_acquire) ||
+           (cancel && atomic_load_explicit(cancel, memory_order_relaxed));
 }
 
+/* Has all ended that the lane gave its devices? */
+static bool is_idle(const ht_run *run) {
+    bool idle = true;
+    for (size_t d = 0; d < run->engine->n_devices; d++) {
+        ht_device *device = run->engine->devices[d];
+        const ht_ticket newest = run->lane->front.newest[d];
+        idle &= newest == 0 || device->ops->completed(device) >= newest;
+    }
+    return idle;
+}
+
+static bool may_look(const void *context) {
+    const look *l = context;
+    return may_go_on(l) || (l->busy && is_idle(l->run));
+}
+
+/* Waits for other lanes. What counts as waiting begins when the lane's own devices are done: a queue that still computes is at
+ * work, and the others' being early only keeps it full. */
 ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error) {
     ht_crew *crew = run->crew;
     part *own = &crew->parts[run->index];
     if (!step->waits)
         return HT_OK;
-    if (run->lane->crowded && !reached(crew, step)) { /* polling would take the core from what is under way */
-        ht_status status = ht_lane_join(run->engine, run->lane, own->binding.sync, error);
+    ht_clock *clock = run->engine->time;
+    double *expected = &own->expected[ht_class_of(step->op)];
+    /* crowded: polling would take the core from what is under way; a long wait: others end later, so it costs nothing */
+    if ((run->lane->crowded || *expected > SLEEP_FROM) && !reached(crew, step)) {
+        ht_status status =
+            ht_lane_join(run->engine, run->lane, run->lane->crowded ? own->binding.sync : HT_SYNC_EVENT, error);
         if (status)
             return status;
     }
-    ht_clock *clock = run->engine->time;
-    const look l = {crew, step, run->cancel};
+    look l = {.run = run, .step = step, .busy = !is_idle(run)};
     const double start = ht_clock_now(clock);
-    double *expected = &own->expected[ht_class_of(step->op)];
+    double idle = start; /* since when */
     bool overslept = false;
     if (!reached(crew, step) && *expected > SLEEP_FROM) {
         ht_clock_sleep(clock, *expected - SLEEP_MARGIN < 0.05 ? *expected - SLEEP_MARGIN : 0.05);
@@ -102,12 +124,18 @@ ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error
             return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
         if (failed)
             return ht_fail(error, HT_ERROR_CANCELLED, "another lane of this pass failed");
-        if (!ht_clock_poll(clock, may_go_on, &l, start + NAP_AFTER))
+        if (!ht_clock_poll(clock, may_look, &l, start + NAP_AFTER))
             return ht_fail(error, HT_ERROR_DEVICE, "waits for ever: no lane will tell what it needs");
-        if ((i % 64 == 63 || clock) && ht_clock_now(clock) >= start + NAP_AFTER && !reached(crew, step))
+        if (i % 64 != 63 && !clock)
+            continue;
+        if (l.busy && is_idle(run)) {
+            l.busy = false;
+            idle = ht_clock_now(clock);
+        }
+        if (ht_clock_now(clock) >= start + NAP_AFTER && !reached(crew, step))
             ht_clock_sleep(clock, NAP);
     }
-    const double took = ht_clock_now(clock) - start;
+    const double now = ht_clock_now(clock), took = l.busy ? 0 : now - idle;
     own->waited += took;
     /* Down at once, up slowly: sleeping too long costs the pass, polling too long only this core. Who slept past the end knows
      * only that it was sooner: taking the sleep for the wait would keep it for ever, and the other lane's with it. */

@@ -250,6 +250,11 @@ static void release_task(ht_engine *engine, ht_engine_task *task) {
     task->task = NULL;
 }
 
+void ht_engine_drop_tasks(ht_engine *engine, size_t first) {
+    while (engine->n_tasks > first)
+        release_task(engine, &engine->tasks[--engine->n_tasks]);
+}
+
 ht_status ht_engine_place(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     ht_status status = ht_alloc((void **)&engine->blocks, (size_t)engine->model->hparams.layers + 1,
                                 sizeof *engine->blocks, "the plan", error);

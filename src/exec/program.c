@@ -462,9 +462,10 @@ static bool share_is_ready(const void *context, size_t lane, ht_segment segment,
         const ht_engine_task *task = &e->tasks[t];
         ht_device *device = e->devices[task->device];
         const ht_class class = ht_class_of(task->op);
-        const bool attention = segment <= HT_SEGMENT_OUT_ROWS;
-        if (!(e->lanes[lane].devices >> task->device & 1) || !device->ops->ready || task->op->layer != 0 ||
-            !task->task || attention != (class == HT_CLASS_QKV || class == HT_CLASS_OUT) || class == HT_CLASS_LM_HEAD)
+        const bool attention = segment <= HT_SEGMENT_OUT_ROWS, head = segment == HT_SEGMENT_LM_ROWS;
+        if (!(e->lanes[lane].devices >> task->device & 1) || !device->ops->ready ||
+            task->op->layer != (head ? -1 : 0) || !task->task ||
+            attention != (class == HT_CLASS_QKV || class == HT_CLASS_OUT) || head != (class == HT_CLASS_LM_HEAD))
             continue;
         const ht_slice part = part_of(e, segment, task->op, 0, units);
         if (memcmp(&part, &task->slice, sizeof part) != 0)
@@ -487,7 +488,8 @@ ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position,
                     .wanted = wanted,
                     .position = position,
                     .join = JOIN_SECONDS,
-                    .exchange = EXCHANGE_SECONDS,
+                    .exchange =
+                        engine->time ? 0 : EXCHANGE_SECONDS, /* simulated operators move their bytes themselves */
                     .embedding = (size_t)engine->model->hparams.embedding,
                     .qkv = ht_slot_width(&engine->model->hparams, HT_SLOT_QKV),
                     .attention = ht_slot_width(&engine->model->hparams, HT_SLOT_ATTN),
@@ -502,7 +504,8 @@ ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position,
                                     .shares = &lane->cost,
                                     .cores = lane->cores,
                                     .lost = lane->lost,
-                                    .may_build = engine->may_build};
+                                    .may_build = engine->may_build,
+                                    .full = engine->full};
         memcpy(lanes[l].built, engine->built[l], sizeof lanes[l].built);
         memcpy(lanes[l].drift, drift[l], sizeof lanes[l].drift);
         for (size_t d = 0; d < engine->n_devices; d++) {
@@ -510,6 +513,7 @@ ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position,
             if (!(lane->devices >> d & 1) || !caps->n_lengths)
                 continue;
             lanes[l].fixed = true;
+            lanes[l].single = !caps->many_only;
             lanes[l].lengths = caps->lengths;
             lanes[l].n_lengths = caps->n_lengths;
         }

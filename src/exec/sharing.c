@@ -175,12 +175,29 @@ static void keep_share(ht_engine *engine, size_t lane, ht_segment segment, size_
         }
 }
 
+/* Has lane i of the choice graphs of its shares for so many tokens? Else it has a device that divides. */
+static bool has_graphs(const ht_engine *engine, const ht_choice *c, size_t i, size_t tokens) {
+    bool graphs = false;
+    for (size_t d = 0; d < engine->n_devices; d++) {
+        const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
+        if (engine->lanes[c->lanes[i]].devices >> d & 1 && caps->n_lengths)
+            graphs |= tokens > 1 || !caps->many_only;
+    }
+    return graphs;
+}
+
+static void keep_segment(ht_engine *engine, const ht_choice *c, ht_segment segment, size_t tokens) {
+    for (size_t i = 0; i < c->n_lanes; i++) {
+        const size_t units = c->units[0][segment][i];
+        if (units && units < engine->segment_of[segment] && has_graphs(engine, c, i, tokens))
+            keep_share(engine, c->lanes[i], segment, units);
+    }
+}
+
 /* Graphs of shares that a schedule wants are what every later one has: few cuts of a matrix serve all lengths. */
 static void keep_shares(ht_engine *engine, const ht_schedule *schedule) {
     const ht_choice *c = &schedule->choice;
-    if (schedule->tokens == 1) /* computed by devices that divide */
-        return;
-    if (c->regime == HT_REGIME_OWNER) {
+    if (c->regime == HT_REGIME_OWNER && has_graphs(engine, c, 1, schedule->tokens)) {
         static const struct {
             ht_class class;
             ht_segment segment;
@@ -193,12 +210,11 @@ static void keep_shares(ht_engine *engine, const ht_schedule *schedule) {
                 keep_share(engine, c->lanes[1], matrices[i].segment, cut->units);
         }
     }
-    for (size_t g = 0; g < c->n_segments[0] && c->regime == HT_REGIME_SHARES; g++)
-        for (size_t i = 0; i < c->n_lanes; i++) {
-            const size_t units = c->units[0][c->segments[0][g]][i];
-            if (units && units < engine->segment_of[c->segments[0][g]])
-                keep_share(engine, c->lanes[i], c->segments[0][g], units);
-        }
+    if (c->regime != HT_REGIME_SHARES)
+        return;
+    for (size_t g = 0; g < c->n_segments[0]; g++)
+        keep_segment(engine, c, c->segments[0][g], schedule->tokens);
+    keep_segment(engine, c, HT_SEGMENT_LM_ROWS, 1);
 }
 
 /* Has the graphs of a schedule's steps built (or begins to: settle false). */
@@ -256,31 +272,54 @@ void ht_engine_keep_ready(ht_engine *engine) {
         keep_ready(engine, &engine->lanes[l], &engine->lanes[l].whole);
 }
 
+/* Solves for a pass and has its graphs built. Where these find no memory, the shares that were new go again. */
 static ht_status expect(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_error *error) {
     ht_schedule *schedule;
+    size_t built[HT_MAX_DEVICES][HT_SEGMENTS][HT_MAX_SHARES];
+    const size_t n_tasks = engine->n_tasks;
+    memcpy(built, engine->built, sizeof built);
     ht_status status = ht_engine_schedule(engine, n, position, wanted, &schedule, error);
     if (status)
         return status;
     keep_shares(engine, schedule);
     status = build_graphs(engine, schedule, false, error);
-    return status ? status : build_graphs(engine, schedule, true, error);
+    if (!status)
+        status = build_graphs(engine, schedule, true, error);
+    if (status == HT_ERROR_MEMORY && engine->n_tasks > n_tasks && !engine->full) {
+        ht_log(HT_LOG_INFO, "no memory for graphs of more shares: %s", error ? error->text : "");
+        engine->full = true;
+        memcpy(engine->built, built, sizeof built);
+        atomic_store(&engine->failed, 0);
+        ht_engine_forget_schedules(engine);
+        ht_engine_drop_tasks(engine, n_tasks);
+        return expect(engine, n, position, wanted, error);
+    }
+    return status;
 }
 
-ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+/* All passes of a prompt. */
+static ht_status expect_prompt(ht_engine *engine, size_t tokens, ht_error *error) {
     const size_t chunk = (size_t)engine->info.chunk;
-    const int usual[] = {64, (int)chunk};
+    ht_status status = HT_OK;
+    engine->may_build = true;
+    for (size_t begin = 0; begin < tokens && !status; begin += chunk) {
+        const size_t n = ht_min_size(chunk, tokens - begin);
+        status = expect(engine, n, begin, begin + n == tokens, error);
+    }
+    engine->may_build = false;
+    return status;
+}
+
+/* Single tokens first: they are part of every answer. */
+ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    const int usual[] = {64, engine->info.chunk};
     const int *prompts = options->n_prompts ? options->prompts : usual;
     const size_t n_prompts = options->n_prompts ? options->n_prompts : HT_COUNT(usual);
     ht_status status = HT_OK;
-    for (size_t i = 0; i < n_prompts && !status; i++) {
+    for (size_t i = 0; i <= n_prompts && !status; i++) {
         if (options->progress && !options->progress("planning", (double)i, (double)n_prompts, options->progress_user))
             return ht_fail(error, HT_ERROR_CANCELLED, "planning was stopped");
-        engine->may_build = true;
-        for (size_t begin = 0; begin < (size_t)prompts[i] && !status; begin += chunk) {
-            const size_t n = ht_min_size(chunk, (size_t)prompts[i] - begin);
-            status = expect(engine, n, begin, begin + n == (size_t)prompts[i], error);
-        }
-        engine->may_build = false;
+        status = expect_prompt(engine, i ? (size_t)prompts[i - 1] : 1, error);
         const unsigned shares = HT_CUT_ROWS | HT_CUT_HYBRID | HT_CUT_FEATURES | HT_CUT_HEADS;
         if (status == HT_ERROR_MEMORY && engine->cuts & shares && engine->cuts & ~shares) {
             ht_log(HT_LOG_WARN, "no memory for graphs of shares, going on with whole ones: %s",

@@ -8,6 +8,7 @@ typedef struct ht_profiler {
     const ht_model *model;
     const ht_profile_options *options;
     ht_profile_result *result;
+    struct ht_machine *machine;                           /* of simulated devices that are open */
     size_t row_capacity, point_capacity, device_capacity; /* of the result's arrays */
 } ht_profiler;
 

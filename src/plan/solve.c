@@ -277,8 +277,13 @@ static double exchange_seconds(const ht_problem *p, ht_segment segment, size_t b
     return p->exchange * 4 * (double)floats;
 }
 
+/* Does the lane compute n tokens by graphs of shares? */
+static bool is_fixed(const ht_solver_lane *lane, size_t n) {
+    return lane->fixed && (n > 1 || lane->single);
+}
+
 static bool has_room(const ht_solver_lane *lane, ht_segment segment) {
-    return lane->may_build && lane->built[segment][HT_MAX_SHARES - 1] == 0;
+    return lane->may_build && !lane->full && lane->built[segment][HT_MAX_SHARES - 1] == 0;
 }
 
 static bool is_ready(const ht_problem *p, size_t lane, ht_segment segment, size_t units, size_t tokens) {
@@ -307,7 +312,7 @@ static double solve_segment(const ht_problem *p, ht_segment segment, size_t begi
     if (p->of[segment] == 0)
         return INFINITY;
     const size_t n = segment == HT_SEGMENT_HEADS || segment == HT_SEGMENT_QKV_ROWS ? begin : end;
-    const bool graphs = segment != HT_SEGMENT_ATTENTION && segment != HT_SEGMENT_LM_ROWS && n > 1;
+    const bool graphs = segment != HT_SEGMENT_ATTENTION;
     size_t trial[HT_MAX_DEVICES];
     double best = INFINITY;
     /* every combination of shares that static lanes have graphs for, as digits of one counter; then one of their own choice,
@@ -315,13 +320,13 @@ static double solve_segment(const ht_problem *p, ht_segment segment, size_t begi
     const size_t options = HT_MAX_SHARES + 1;
     size_t combinations = 1;
     for (size_t i = 0; i < n_lanes; i++)
-        combinations *= graphs && p->lanes[lanes[i]].fixed ? options : 1;
+        combinations *= graphs && is_fixed(&p->lanes[lanes[i]], n) ? options : 1;
     for (size_t c = 0; c < combinations; c++) {
         bool possible = true, free = false;
         for (size_t i = 0, rest = c; i < n_lanes; i++) {
             const ht_solver_lane *lane = &p->lanes[lanes[i]];
             fixed[i] = SIZE_MAX;
-            if (!graphs || !lane->fixed)
+            if (!graphs || !is_fixed(lane, n))
                 continue;
             const size_t option = rest % options;
             rest /= options;
@@ -445,7 +450,7 @@ static double solve_matrix(const matrix_context *k, ht_matrix_cut *cut) {
     const size_t of = p->of[k->segment];
     const unsigned rows = k->class == HT_CLASS_FFN ? HT_CUT_FEATURES : HT_CUT_ROWS,
                    /* static graphs are built for the other lane's shares only */
-        cuts = p->lanes[k->owner].fixed && k->n > 1 ? p->cuts & ~(rows | HT_CUT_HYBRID) : p->cuts;
+        cuts = is_fixed(&p->lanes[k->owner], k->n) ? p->cuts & ~(rows | HT_CUT_HYBRID) : p->cuts;
     *cut = (ht_matrix_cut){0};
     double least = cut_seconds(k, cut);
     if (of == 0 || k->whole)
@@ -463,7 +468,7 @@ static double solve_matrix(const matrix_context *k, ht_matrix_cut *cut) {
                 try_cut(k, tokens, u, cut, &least);
     }
     for (size_t u = 1; u < of && cuts & rows; u++)
-        if (k->n == 1 || !other->fixed || is_built(p, k->other, k->segment, u, k->n))
+        if (!is_fixed(other, k->n) || is_built(p, k->other, k->segment, u, k->n))
             try_cut(k, k->n, u, cut, &least);
     return least;
 }

@@ -2,8 +2,6 @@
 
 #include <stdlib.h>
 
-#define PIECE_TOKENS \
-    8 /* what one more piece costs: reading and unpacking the weights again takes about as long as these */
 #define MAX_LENGTH 65536
 
 ht_status ht_npu_parse_lengths(const char *name, const char *text, int *lengths, size_t *n, ht_error *error) {
@@ -23,42 +21,41 @@ ht_status ht_npu_parse_lengths(const char *name, const char *text, int *lengths,
 }
 
 /* *cost, in tokens: of all pieces. */
-static size_t choose_piece(const int *lengths, size_t n, size_t tokens, size_t *cost) {
+static size_t choose_piece(const ht_npu_lengths *l, size_t tokens, size_t *cost) {
     size_t holds = 0, rest;
-    while (holds + 1 < n && (size_t)lengths[holds] < tokens)
+    while (holds + 1 < l->n && (size_t)l->at[holds] < tokens)
         holds++;
-    const size_t length = (size_t)lengths[holds];
-    *cost = length + PIECE_TOKENS;
+    const size_t length = (size_t)l->at[holds];
+    *cost = length + l->piece;
     if (length == tokens || tokens == 0)
         return holds;
     if (length < tokens) { /* not even the longest */
-        choose_piece(lengths, n, tokens - length, &rest);
+        choose_piece(l, tokens - length, &rest);
         *cost += rest;
         return holds;
     }
-    if (holds == 0 || lengths[holds - 1] == 1)
+    if (holds == 0 || l->at[holds - 1] == 1)
         return holds;
-    choose_piece(lengths, n, ht_max_size(tokens - (size_t)lengths[holds - 1], 2),
-                 &rest); /* not the graph for one token */
-    rest += (size_t)lengths[holds - 1] + PIECE_TOKENS;
+    choose_piece(l, ht_max_size(tokens - (size_t)l->at[holds - 1], 2), &rest); /* not the graph for one token */
+    rest += (size_t)l->at[holds - 1] + l->piece;
     if (rest >= *cost)
         return holds;
     *cost = rest;
     return holds - 1;
 }
 
-size_t ht_npu_choose_length(const int *lengths, size_t n, size_t tokens) {
+size_t ht_npu_choose_length(const ht_npu_lengths *lengths, size_t tokens) {
     size_t cost;
-    return choose_piece(lengths, n, tokens, &cost);
+    return choose_piece(lengths, tokens, &cost);
 }
 
-bool ht_npu_find_length(const int *lengths, size_t n, size_t tokens, bool (*there)(const void *context, size_t i),
+bool ht_npu_find_length(const ht_npu_lengths *lengths, size_t tokens, bool (*there)(const void *context, size_t i),
                         const void *context, size_t *found) {
-    const size_t best = *found = ht_npu_choose_length(lengths, n, tokens);
-    for (size_t i = best; i < n; i++)
+    const size_t best = *found = ht_npu_choose_length(lengths, tokens);
+    for (size_t i = best; i < lengths->n; i++)
         if (there(context, i))
             return *found = i, true;
-    for (size_t i = best; i-- > 0 && 4 * lengths[i] >= lengths[best];)
+    for (size_t i = best; i-- > 0 && 4 * lengths->at[i] >= lengths->at[best];)
         if (there(context, i))
             return *found = i, true;
     return false;

@@ -11,6 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PIECE_TOKENS \
+    8 /* what one more piece costs: reading and unpacking the weights again takes about as long as these */
+
 typedef struct npu_device {
     ht_device base;
     ht_device_caps caps;
@@ -225,7 +228,8 @@ static size_t npu_task_bytes(const ht_task *task) {
 }
 
 static size_t choose_length(const npu_device *d, size_t tokens) {
-    return ht_npu_choose_length(d->lengths, d->caps.n_lengths, tokens);
+    const ht_npu_lengths lengths = {d->lengths, d->caps.n_lengths, PIECE_TOKENS};
+    return ht_npu_choose_length(&lengths, tokens);
 }
 
 static ht_status npu_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {
@@ -267,7 +271,8 @@ static bool is_there(const void *task, size_t i) {
 /* A length whose graph is there for up to `tokens` tokens. Nothing suitable: the right one is built now, and if it cannot be,
  * any that is there will do. */
 static ht_status find_length(npu_device *d, ht_task *task, size_t tokens, size_t *found, ht_error *error) {
-    if (ht_npu_find_length(d->lengths, d->caps.n_lengths, tokens, is_there, task, found))
+    const ht_npu_lengths lengths = {d->lengths, d->caps.n_lengths, PIECE_TOKENS};
+    if (ht_npu_find_length(&lengths, tokens, is_there, task, found))
         return HT_OK;
     ht_status status = ht_npu_entry_await(task->entry, *found, error);
     for (size_t i = *found; status && i-- > 0 && status != HT_ERROR_CANCELLED;)

@@ -43,6 +43,7 @@ struct ht_task {
     ht_task *inner[MEMBERS]; /* one, or a feed-forward block's three */
     size_t n_inner;
     double weights, weight_bytes;
+    ht_npu_lengths lengths;
     size_t cols, rows;                 /* of a graph's input and output */
     double ready[HT_NPU_MOST_LENGTHS]; /* when the graph of a length is there; 0: nobody asked for it */
     uint64_t graph_bytes;
@@ -198,8 +199,8 @@ static ht_status sim_open(const ht_device_options *options, ht_device **device, 
     char soc[sizeof((ht_soc *)0)->spec];
     if (strncmp(options->name, "sim:", 4) != 0 || !slash || slash == spec || !slash[1] ||
         (size_t)(slash - spec) >= sizeof soc)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: sim:SOC/PROCESSOR is wanted, such as sim:%s/gpu",
-                       options->name, ht_soc_name(0));
+        return ht_fail(error, HT_ERROR_ARGUMENT,
+                       "device %s: sim:SOC/PROCESSOR is wanted, such as sim:snapdragon-8-gen-3/gpu", options->name);
     memcpy(soc, spec, (size_t)(slash - spec));
     soc[slash - spec] = '\0';
     sim_device *d;
@@ -365,6 +366,16 @@ static ht_status prepare_inner(sim_device *d, ht_task *task, ht_error *error) {
     return status;
 }
 
+/* What one more piece costs is what a graph for next to nothing takes, in tokens of a long one. */
+static void know_lengths(const sim_device *d, ht_task *task) {
+    const size_t few = 1, many = 1024;
+    const double least = ht_law_work(&d->law, task->op, &task->slice, few, 0).seconds,
+                 most = ht_law_work(&d->law, task->op, &task->slice, many, 0).seconds;
+    task->lengths = (ht_npu_lengths){.at = d->lengths, .n = d->caps.n_lengths};
+    if (most > least)
+        task->lengths.piece = (size_t)(least * (double)(many - few) / (most - least));
+}
+
 static ht_status sim_prepare(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **out,
                              ht_error *error) {
     sim_device *d = (sim_device *)device;
@@ -383,6 +394,8 @@ static ht_status sim_prepare(ht_device *device, const ht_op *op, const ht_slice 
         task->cols = ht_op_cols(op), task->rows = ht_op_rows(op);
     else if (op->kind == HT_OP_FFN)
         task->cols = task->rows = (size_t)d->hparams.embedding;
+    if (is_static(d))
+        know_lengths(d, task);
     if (d->computes)
         status = prepare_inner(d, task, error);
     if (status)
@@ -439,7 +452,7 @@ static ht_status for_pieces(sim_device *d, ht_task *task, size_t tokens,
                             ht_status (*f)(sim_device *, ht_task *, size_t, ht_error *), ht_error *error) {
     ht_status status = HT_OK;
     while (tokens > 0 && is_static(d) && !status) {
-        const size_t i = ht_npu_choose_length(d->lengths, d->caps.n_lengths, tokens);
+        const size_t i = ht_npu_choose_length(&task->lengths, tokens);
         status = f(d, task, i, error);
         tokens -= ht_min_size(tokens, (size_t)d->lengths[i]);
     }
@@ -501,7 +514,7 @@ static ht_status add_graphs(sim_device *d, ht_task *task, const ht_binding *bind
             ht_clock_charge(ht_machine_clock(d->machine), build_seconds(d, task));
             length = left;
         } else {
-            if (!ht_npu_find_length(d->lengths, d->caps.n_lengths, left, is_there, task, &i))
+            if (!ht_npu_find_length(&task->lengths, left, is_there, task, &i))
                 status = await_graph(d, task, i, error);
             length = (size_t)d->lengths[i];
         }
