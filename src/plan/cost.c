@@ -45,7 +45,9 @@ static double whole_seconds(const ht_class_cost *cost, size_t n) {
     while (i + 1 < cost->n_points && p[i].tokens < n)
         i++;
     if (p[i].tokens < n && cost->stepped) /* beyond the last one: again and again that */
-        return p[i].tokens > 1 ? p[i].seconds + whole_seconds(cost, ht_max_size(n - p[i].tokens, 2)) : INFINITY;
+        return p[i].tokens > 1
+                   ? p[i].seconds + whole_seconds(cost, ht_max_size(n - p[i].tokens, p[0].tokens > 1 ? 2 : 1))
+                   : INFINITY;
     if (p[i].tokens < n) /* as quick for each */
         return p[i].seconds * (double)n / (double)p[i].tokens;
     if (p[i].tokens == n || i == 0)

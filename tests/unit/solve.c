@@ -600,6 +600,8 @@ static void test_class_seconds(void **state) {
     static const ht_cost_point small[] = {{1, 0.5}};
     assert_true(seconds_of(small, 1, false, 1, 0.25) == 0.5); /* no more than a launch: a share takes as long */
     assert_true(seconds_of(small, 0, false, 1, 1) == INFINITY);
+    assert_true(seconds_of(p + 1, 3, true, 1, 1) == INFINITY); /* graphs of 8 tokens and more: one takes other steps */
+    assert_true(seconds_of(p + 1, 3, true, 65, 1) == 100);     /* 64 and 8 */
     ht_lane_cost attention = {.per_key = 0.5};
     attention.classes[HT_CLASS_ATTENTION] = (ht_class_cost){.points = {{1, 2}}, .n_points = 1};
     assert_true(fabs(ht_class_seconds(&attention, HT_CLASS_ATTENTION, 3, 1, 10) - (6 + 0.5 * 3 * 10)) < 1e-9);
