@@ -31,7 +31,7 @@ typedef struct part {
     ht_status status;
     ht_error error;
     double waited, busy;
-    double expected[HT_CLASSES]; /* seconds of the wait before an operator of a class, lately */
+    double expected[HT_CLASSES + 1]; /* seconds of the wait before an operator of a class, lately (wait_of) */
     _Alignas(64) atomic_uint points;
     atomic_bool todo; /* handed out, and nobody has begun */
 } part;
@@ -94,6 +94,12 @@ static bool may_look(const void *context) {
     return may_go_on(l) || (l->busy && is_idle(l->run));
 }
 
+/* Which waits take as long as the one before this operator. A layer's second norm waits for less than its first: in the regime
+ * OWNER for the attention block's output, where the first waits for a whole feed-forward block. */
+static size_t wait_of(const ht_op *op) {
+    return op->kind == HT_OP_NORM && ht_class_of(op - 1) == HT_CLASS_OUT ? HT_CLASSES : ht_class_of(op);
+}
+
 /* Waits for other lanes. What counts as waiting begins when the lane's own devices are done: a queue that still computes is at
  * work, and the others' being early only keeps it full. */
 ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error) {
@@ -102,7 +108,7 @@ ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error
     if (!step->waits)
         return HT_OK;
     ht_clock *clock = run->engine->time;
-    double *expected = &own->expected[ht_class_of(step->op)];
+    double *expected = &own->expected[wait_of(step->op)];
     /* crowded: polling would take the core from what is under way; a long wait: others end later, so it costs nothing */
     if ((run->lane->crowded || *expected > SLEEP_FROM) && !reached(crew, step)) {
         ht_status status =
