@@ -141,13 +141,21 @@ bool ht_clock_await(ht_clock *clock, ht_clock_predicate wanted, const void *cont
     return there;
 }
 
-bool ht_clock_virtual_poll(ht_clock *clock, ht_clock_predicate wanted, const void *context, double deadline) {
+/* When a loop that looks at `from` and every `nap` later, late as timers are, sees what is so at `now`. */
+static double next_look(const ht_clock *clock, double from, double nap) {
+    const double step = nap + clock->host.late;
+    return clock->now <= from || !(step > 0) ? clock->now + clock->host.poll
+                                             : from + step * ceil((clock->now - from) / step);
+}
+
+bool ht_clock_virtual_poll(ht_clock *clock, ht_clock_predicate wanted, const void *context, double from, double nap) {
     pthread_mutex_lock(&clock->mutex);
     bool alive = true;
-    if (!wanted(context) && deadline > clock->now) {
-        alive = wait_in_turn(clock, wanted, context, deadline);
-        if (alive && clock->host.poll > 0)
-            wait_in_turn(clock, NULL, NULL, clock->now + clock->host.poll);
+    if (!wanted(context)) {
+        alive = wait_in_turn(clock, wanted, context, INFINITY);
+        const double seen = next_look(clock, from, nap);
+        if (alive && seen > clock->now)
+            wait_in_turn(clock, NULL, NULL, seen);
     }
     pthread_mutex_unlock(&clock->mutex);
     return alive;

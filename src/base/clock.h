@@ -46,12 +46,14 @@ void ht_clock_charge(ht_clock *clock, double seconds);
 /* Virtual clocks only. Waits until `wanted` is true or it is `deadline`; true at once costs nothing. `wanted` is asked by
  * whichever thread has the baton. False: the deadline has come, or nobody could ever have gone on. */
 bool ht_clock_await(ht_clock *clock, ht_clock_predicate wanted, const void *context, double deadline);
-/* Once more round a loop that polls: a pause on the machine's own clock; on a virtual one until `wanted` or `deadline`, the
- * poll's cost included. False: nobody can ever go on, the loop must end with an error. */
-bool ht_clock_virtual_poll(ht_clock *clock, ht_clock_predicate wanted, const void *context, double deadline);
-static inline bool ht_clock_poll(ht_clock *clock, ht_clock_predicate wanted, const void *context, double deadline) {
+/* Once more round a loop that polls: a pause on the machine's own clock. On a virtual one until `wanted`, and until the loop
+ * would see it: it polls up to time `from`, and later sleeps `nap` between two looks. False: nobody can ever go on, the loop
+ * must end with an error. */
+bool ht_clock_virtual_poll(ht_clock *clock, ht_clock_predicate wanted, const void *context, double from, double nap);
+static inline bool ht_clock_poll(ht_clock *clock, ht_clock_predicate wanted, const void *context, double from,
+                                 double nap) {
     if (HT_UNLIKELY(clock != NULL))
-        return ht_clock_virtual_poll(clock, wanted, context, deadline);
+        return ht_clock_virtual_poll(clock, wanted, context, from, nap);
     ht_relax();
     return true;
 }

@@ -113,12 +113,15 @@ static bool takes_all(const ht_engine *engine, size_t d) {
     return true;
 }
 
-/* The device opened by this name, without options; n_devices: there is none. */
+/* The device that is open by this name, whatever its options; n_devices: there is none. */
 static size_t find_device(const ht_engine *engine, const char *spec) {
-    size_t d = 0;
-    while (d < engine->n_devices && strcmp(engine->devices[d]->ops->caps(engine->devices[d])->name, spec) != 0)
-        d++;
-    return d;
+    for (size_t d = 0; d < engine->n_devices; d++) {
+        const char *name = engine->devices[d]->ops->caps(engine->devices[d])->name;
+        const size_t n = strlen(name);
+        if (!strncmp(name, spec, n) && (!spec[n] || spec[n] == ':'))
+            return d;
+    }
+    return engine->n_devices;
 }
 
 /* The CPU device that computes on cores of device d, what d does not take: one that is open, or a new one. */

@@ -130,7 +130,7 @@ ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error
             return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
         if (failed)
             return ht_fail(error, HT_ERROR_CANCELLED, "another lane of this pass failed");
-        if (!ht_clock_poll(clock, may_look, &l, start + NAP_AFTER))
+        if (!ht_clock_poll(clock, may_look, &l, start + NAP_AFTER, NAP))
             return ht_fail(error, HT_ERROR_DEVICE, "waits for ever: no lane will tell what it needs");
         if (i % 64 != 63 && !clock)
             continue;
@@ -138,7 +138,7 @@ ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error
             l.busy = false;
             idle = ht_clock_now(clock);
         }
-        if (ht_clock_now(clock) >= start + NAP_AFTER && !reached(crew, step))
+        if (!clock && ht_seconds() - start > NAP_AFTER)
             ht_clock_sleep(clock, NAP);
     }
     const double now = ht_clock_now(clock), took = l.busy ? 0 : now - idle;
@@ -335,7 +335,7 @@ ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_schedule *sched
     run_part(crew, &crew->parts[0]);
     ht_leave_cores(&stay);
     for (unsigned i = 1; !all_ended(crew); i++) {
-        ht_clock_poll(engine->time, all_ended, crew, INFINITY);
+        ht_clock_poll(engine->time, all_ended, crew, INFINITY, NAP);
         if (i % 4096 == 0)
             ht_clock_sleep(engine->time, NAP);
     }

@@ -18,7 +18,7 @@
 typedef struct sim_device {
     ht_device base;
     ht_device_caps caps;
-    char companion[sizeof((ht_soc *)0)->spec + 24];
+    char companion[sizeof((ht_soc *)0)->spec + 48];
     ht_machine *machine;
     size_t index; /* of the processor */
     ht_law law;
@@ -158,7 +158,10 @@ static void state_caps(sim_device *d, const ht_device_options *options) {
     for (size_t i = 0; i < soc->n_processors && !*p->companion; i++)
         if (soc->processors[i].kind == HT_DEVICE_CPU)
             name = soc->processors[i].name;
-    snprintf(d->companion, sizeof d->companion, "sim:%s/%s", soc->spec, name);
+    char numbers[8];
+    const bool said = ht_device_option(options->options, "numbers", numbers, sizeof numbers);
+    snprintf(d->companion, sizeof d->companion, "sim:%s/%s%s%s", soc->spec, name, said ? ":numbers=" : "",
+             said ? numbers : "");
     caps->companion = *name ? d->companion : NULL;
 }
 
@@ -526,14 +529,21 @@ static ht_status add_graphs(sim_device *d, ht_task *task, const ht_binding *bind
     return status;
 }
 
-/* Slots that the host copies to or from a processor that shares no memory with it: each a copy's fixed time. */
-static void charge_copies(sim_device *d, const ht_op *op, const ht_binding *b) {
+/* What the host copies to a processor that shares no memory with it: each slot a copy's fixed time. */
+static void copy_in(sim_device *d, const ht_op *op, const ht_binding *b) {
     const ht_slot in[] = {op->in, op->kind == HT_OP_NORM ? op->aux : HT_SLOT_NONE};
-    int copies = op->out != HT_SLOT_NONE && !(b->kept >> op->out & 1);
-    for (size_t i = 0; i < HT_COUNT(in); i++)
-        copies += in[i] != HT_SLOT_NONE && !(b->resident >> in[i] & 1);
-    if (d->copied)
-        ht_clock_charge(ht_machine_clock(d->machine), copies * figure(d, HT_SOC_COPY));
+    for (size_t i = 0; i < HT_COUNT(in) && d->copied; i++)
+        if (in[i] != HT_SLOT_NONE && !(b->resident >> in[i] & 1))
+            ht_clock_charge(ht_machine_clock(d->machine), figure(d, HT_SOC_COPY));
+}
+
+/* And from it, once the command has ended. */
+static ht_status copy_out(sim_device *d, const ht_op *op, const ht_binding *b, ht_ticket ticket, ht_error *error) {
+    if (!d->copied || b->kept >> op->out & 1)
+        return HT_OK;
+    ht_status status = ht_machine_wait(d->machine, d->index, ticket, HT_SYNC_AUTO, error);
+    ht_clock_charge(ht_machine_clock(d->machine), figure(d, HT_SOC_COPY));
+    return status;
 }
 
 static ht_status sim_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
@@ -553,7 +563,7 @@ static ht_status sim_submit(ht_device *device, ht_task *task, const ht_binding *
         status = compute(d, task, binding, error);
     if (status)
         return status;
-    charge_copies(d, task->op, binding);
+    copy_in(d, task->op, binding);
     if (is_static(d)) {
         status = add_graphs(d, task, binding, ticket, error);
     } else {
@@ -563,7 +573,7 @@ static ht_status sim_submit(ht_device *device, ht_task *task, const ht_binding *
     }
     if (!status && d->caps.runs_in_caller)
         status = ht_machine_wait(d->machine, d->index, *ticket, HT_SYNC_AUTO, error);
-    return status;
+    return status ? status : copy_out(d, task->op, binding, *ticket, error);
 }
 
 static ht_ticket sim_completed(ht_device *device) {
