@@ -213,6 +213,7 @@ static ht_status make_lanes(ht_engine *engine, const ht_engine_options *options,
         return HT_OK;
     }
     status = read_cuts(engine, options->strategy == HT_STRATEGY_LAYER ? "layer" : options->cuts, error);
+    engine->apart = options->cuts && options->strategy == HT_STRATEGY_TENSOR && !(engine->cuts & HT_CUT_FEATURES);
     return status ? status : ht_crew_create(engine->n_lanes, &engine->crew, error);
 }
 

@@ -117,6 +117,7 @@ struct ht_engine {
     ht_schedule *current; /* of the newest forward: the head follows in the same way */
     uint64_t clock;       /* counts passes */
     unsigned cuts;        /* ht_cuts that schedules may use */
+    bool apart;           /* a feed-forward block is never one operator: the cuts asked for are of single matrices */
     bool forced;          /* several lanes, even where one alone is predicted to be quicker */
     ht_lane *running;     /* of the newest forward, if one lane computes the head */
     const ht_plan *plan;  /* likewise */

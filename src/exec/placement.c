@@ -118,7 +118,7 @@ static const ht_op *operator_at(ht_engine *engine, const ht_lane *lane, size_t i
     const ht_model *model = engine->model;
     const ht_op *op = &model->ops[i];
     const char *why;
-    if (op->layer < 0)
+    if (op->layer < 0 || engine->apart)
         return op;
     ht_op *block = &engine->blocks[op->layer];
     if (!ht_op_ffn(op, model->n_ops - i, block))

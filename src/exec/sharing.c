@@ -198,16 +198,10 @@ static void keep_segment(ht_engine *engine, const ht_choice *c, ht_segment segme
 static void keep_shares(ht_engine *engine, const ht_schedule *schedule) {
     const ht_choice *c = &schedule->choice;
     if (c->regime == HT_REGIME_OWNER && has_graphs(engine, c, 1, schedule->tokens)) {
-        static const struct {
-            ht_class class;
-            ht_segment segment;
-        } matrices[] = {{HT_CLASS_QKV, HT_SEGMENT_QKV_ROWS},
-                        {HT_CLASS_OUT, HT_SEGMENT_OUT_ROWS},
-                        {HT_CLASS_FFN, HT_SEGMENT_FEATURES}};
-        for (size_t i = 0; i < HT_COUNT(matrices); i++) {
-            const ht_matrix_cut *cut = &c->cuts[0][matrices[i].class];
+        for (size_t i = 0; i < HT_OWNER_MATRICES; i++) {
+            const ht_matrix_cut *cut = &c->cuts[0][ht_owner_matrices[i].class];
             if (cut->tokens && cut->units < cut->of)
-                keep_share(engine, c->lanes[1], matrices[i].segment, cut->units);
+                keep_share(engine, c->lanes[1], ht_owner_matrices[i].segment, cut->units);
         }
     }
     if (c->regime != HT_REGIME_SHARES)

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 5
+#define VERSION 6
 #define ENOUGH_BYTES (24.0 * 1e6) /* of weights in the layers that are timed: more than caches near a core hold */
 #define MOST_RUNS 5
 #define ENOUGH_SECONDS 0.12 /* of runs at one point */
@@ -195,6 +195,56 @@ static ht_status measure_point(timer *t, size_t n, ht_error *error) {
     return HT_OK;
 }
 
+/* The steps of one part of the feed-forward blocks that the lane computes as one: member 0, gate and up, or 2, down. None: it
+ * has no such blocks, or only where any number of rows can be asked for. */
+static ht_status take_members(timer *t, const ht_plan *plan, int member, int samples, ht_error *error) {
+    ht_status status = HT_OK;
+    size_t n = 0;
+    take_steps(t, plan, HT_CLASS_FFN, samples);
+    for (size_t i = 0; i < t->n_steps && !status; i++) {
+        const ht_device *device = t->engine->devices[t->steps[i].device];
+        const ht_op *op = &t->steps[i].op->members[member];
+        const ht_slice whole = ht_whole_slice(op);
+        ht_engine_task *task;
+        if (device->ops->caps(device)->n_lengths == 0)
+            continue;
+        status = ht_engine_task_of(t->engine, t->steps[i].device, op, &whole, &task, error);
+        if (!status)
+            t->steps[n++] = (ht_step){.op = op, .device = task->device, .slice = task->slice, .task = task->task};
+    }
+    t->n_steps = n;
+    return status;
+}
+
+/* Where static graphs compute a feed-forward block as one, its matrices may still be better cut apart: a device that is quick
+ * with one of them and slow with the other takes more of the first. Where there is no room for their graphs they are not. */
+static ht_status measure_members(timer *t, size_t n, ht_error *error) {
+    static const struct {
+        int member;
+        ht_class class;
+    } parts[] = {{0, HT_CLASS_GATE_UP}, {2, HT_CLASS_DOWN}};
+    const ht_plan *plan = ht_lane_plan(t->lane, n);
+    const int samples = count_samples(t, plan, n);
+    double seconds[HT_COUNT(parts)];
+    if (n < 2 || !(t->engine->cuts & (HT_CUT_ROWS | HT_CUT_HYBRID)))
+        return HT_OK;
+    for (size_t i = 0; i < HT_COUNT(parts); i++) {
+        ht_status status = take_members(t, plan, parts[i].member, samples, error);
+        if (!status)
+            status = warm(t, n, error);
+        if (status == HT_ERROR_MEMORY || status == HT_ERROR_UNSUPPORTED || (!status && t->n_steps == 0))
+            return HT_OK;
+        if (!status)
+            status = time_steps(t, n, 0, false, &seconds[i], error);
+        if (status)
+            return status;
+        seconds[i] /= (double)t->n_steps;
+    }
+    for (size_t i = 0; i < HT_COUNT(parts); i++)
+        add_point(&t->lane->cost.classes[parts[i].class], n, seconds[i], true);
+    return HT_OK;
+}
+
 static bool has_queue(const timer *t) {
     bool queues = false;
     for (size_t i = 0; i < t->n_steps; i++) {
@@ -296,6 +346,10 @@ static ht_status measure_lane(ht_engine *engine, ht_lane *lane, const ht_kv_laye
     status = measure_rest(t, lengths, n, error);
     for (size_t i = 0; i < n && !status; i++)
         status = measure_point(t, lengths[i], error);
+    const size_t n_tasks = engine->n_tasks;
+    for (size_t i = 0; i < n && !status; i++)
+        status = measure_members(t, lengths[i], error);
+    ht_engine_drop_tasks(engine, n_tasks);
     ht_leave_cores(&stay);
     engine->alone = NULL;
     ht_engine_plan_transfers(engine);

@@ -156,6 +156,14 @@ typedef struct ht_problem {
 
 /* ---- its answer ------------------------------------------------------------------------------------------------------------ */
 
+/* OWNER: what it may cut, and the segments whose units these are. A feed-forward block is cut as one, or its matrices are. */
+typedef struct ht_owner_matrix {
+    ht_class class;
+    ht_segment segment;
+} ht_owner_matrix;
+#define HT_OWNER_MATRICES 5
+extern const ht_owner_matrix ht_owner_matrices[HT_OWNER_MATRICES];
+
 /* OWNER: the other lane computes units [0, units) of `of` for tokens [0, tokens); all else is the owner's. */
 typedef struct ht_matrix_cut {
     size_t tokens, units, of;
@@ -172,7 +180,7 @@ typedef struct ht_choice {
     ht_segment segments[2][8];
     size_t n_segments[2];
     size_t units[2][HT_SEGMENTS][HT_MAX_DEVICES]; /* of lanes[i], one lane's behind the other's */
-    ht_matrix_cut cuts[2][HT_CLASSES];            /* OWNER: QKV, OUT, FFN; [1] as above */
+    ht_matrix_cut cuts[2][HT_CLASSES];            /* OWNER: of ht_owner_matrices; [1] as above */
 } ht_choice;
 
 /* The cheapest way that the cuts allow, by exact search: over lanes, over regimes, over the segments of a layer (a dynamic
