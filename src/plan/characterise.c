@@ -503,6 +503,49 @@ static ht_status graphs(rig *r, ht_error *error) {
     return status;
 }
 
+/* ---- cuts ------------------------------------------------------------------------------------------------------------------- */
+
+#define MOST_PARTS 4
+
+static ht_status open_part(ht_profiler *p, const ht_product *part, rig *r, ht_error *error) {
+    ht_status status = open_rig(p, part->device, part->more, r, error);
+    if (!status && r->caps->runs_in_caller)
+        status = ht_fail(error, HT_ERROR_UNSUPPORTED, "%s computes in its caller", r->caps->name);
+    if (!status)
+        status = fill_made_up(r, part->rows, part->cols, FEW_GRAPHS, part->tokens, error);
+    return status ? status : warm(r, r->n, part->tokens, error);
+}
+
+static ht_status run_parts(rig *rigs, const ht_product *parts, size_t n, size_t repeats, ht_error *error) {
+    ht_ticket tickets[MOST_PARTS];
+    ht_status status = HT_OK;
+    for (size_t k = 0; k < repeats; k++)
+        for (size_t i = 0; i < n && !status; i++)
+            status = submit(&rigs[i], &rigs[i].products[k % rigs[i].n], parts[i].tokens, HT_SYNC_AUTO, k + 1 == repeats,
+                            &tickets[i], error);
+    for (size_t i = 0; i < n && !status; i++)
+        status = rigs[i].ops->wait(rigs[i].device, tickets[i], HT_SYNC_AUTO, error);
+    return status;
+}
+
+ht_status ht_characterise_cut(ht_profiler *p, const ht_product *parts, size_t n, size_t repeats, double *seconds,
+                              ht_error *error) {
+    rig rigs[MOST_PARTS] = {0};
+    ht_status status =
+        n <= MOST_PARTS ? HT_OK : ht_fail(error, HT_ERROR_ARGUMENT, "a cut has at most %d parts", MOST_PARTS);
+    for (size_t i = 0; i < n && !status; i++)
+        status = open_part(p, &parts[i], &rigs[i], error);
+    if (!status) /* the first one loads something */
+        status = run_parts(rigs, parts, n, 1, error);
+    const double start = ht_clock_now(rigs[0].clock);
+    if (!status)
+        status = run_parts(rigs, parts, n, repeats, error);
+    *seconds = (ht_clock_now(rigs[0].clock) - start) / (double)repeats;
+    for (size_t i = 0; i < n && i < MOST_PARTS; i++)
+        close_rig(&rigs[i]);
+    return status;
+}
+
 ht_status ht_characterise(ht_profiler *p, int index, ht_error *error) {
     static ht_status (*const tables[])(rig *, ht_error *) = {curve, order, shape, joins, graphs};
     const ht_profile_options *options = p->options;
