@@ -99,6 +99,10 @@ static const option_row rows[] = {
      "with --trace: compute made-up tokens, and add what was measured"},
     {"save", 0, OPTION_TEXT, CLI_PLAN, AT(save), "FILE.json", 0, 0, "keep the plan, as --json prints it"},
     {"load", 0, OPTION_TEXT, CLI_PLAN, AT(load), "FILE.json", 0, 0, "print a plan that was kept; without MODEL"},
+    {"soc", 0, OPTION_TEXT, CLI_REPRODUCE, AT(soc), "NAME", 0, 0,
+     "the simulated SoC, or FILE.json that describes one (default snapdragon-8-gen-3)"},
+    {"out", 0, OPTION_TEXT, CLI_REPRODUCE, AT(out), "DIR", 0, 0,
+     "where report.html and tables.json are written (default reproduction)"},
     {"ctx", 0, OPTION_NUMBER, COMPUTES, AT(context), "N", 1, MANY_MAX,
      "tokens of context (default: the model's own, at most 4096)"},
 

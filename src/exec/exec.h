@@ -118,6 +118,8 @@ struct ht_engine {
     uint64_t clock;       /* counts passes */
     unsigned cuts;        /* ht_cuts that schedules may use */
     bool apart;           /* a feed-forward block is never one operator: the cuts asked for are of single matrices */
+    bool by_operator;     /* plans cut single operators only: the regime OWNER (for experiments) */
+    bool fixed;           /* plans stay as they were first made: nothing is learnt from passes (for experiments) */
     bool forced;          /* several lanes, even where one alone is predicted to be quicker */
     ht_lane *running;     /* of the newest forward, if one lane computes the head */
     const ht_plan *plan;  /* likewise */

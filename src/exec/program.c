@@ -499,6 +499,7 @@ ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position,
                     .lanes = lanes,
                     .n_lanes = engine->n_lanes,
                     .cuts = engine->cuts,
+                    .by_operator = engine->by_operator,
                     .forced = engine->forced,
                     .tokens = n,
                     .wanted = wanted,
@@ -628,6 +629,8 @@ void ht_engine_learn(ht_engine *engine, ht_schedule *schedule, double seconds, c
     ht_log(HT_LOG_DEBUG, "%zu tokens: %.3f ms of %.3f; busy %.3f of %.3f, %.3f of %.3f", schedule->tokens,
            seconds * 1e3, schedule->choice.seconds * 1e3, busy[0] * 1e3, schedule->busy[0] * 1e3,
            schedule->n_lanes > 1 ? busy[1] * 1e3 : 0, schedule->busy[1] * 1e3);
+    if (engine->fixed)
+        return;
     const double rate = schedule->tokens > 1 ? 0.4 : 0.15; /* single tokens come often, and are noisy */
     const ht_regime regime = schedule->choice.regime;
     for (size_t l = 0; l < engine->n_lanes; l++)

@@ -466,10 +466,10 @@ static ht_status joins(rig *r, ht_error *error) {
 
 /* ---- graphs ----------------------------------------------------------------------------------------------------------------- */
 
-static ht_status build_graph(rig *r, size_t width, size_t tokens, ht_error *error) {
+static ht_status build_graph(rig *r, size_t rows, size_t cols, size_t tokens, ht_error *error) {
     ht_profile_point point = {
-        .table = HT_PROFILE_GRAPHS, .device = r->index, .with = -1, .rows = width, .cols = width, .tokens = tokens};
-    ht_status status = fill_made_up(r, width, width, 1, 1, error);
+        .table = HT_PROFILE_GRAPHS, .device = r->index, .with = -1, .rows = rows, .cols = cols, .tokens = tokens};
+    ht_status status = fill_made_up(r, rows, cols, 1, 1, error);
     const double start = ht_clock_now(r->clock);
     if (!status)
         status = warm(r, 1, tokens, error);
@@ -495,11 +495,29 @@ static ht_status graphs(rig *r, ht_error *error) {
         status = warm(&other, 1, (size_t)other.caps->lengths[0], error);
     for (size_t i = 0; i < n && !status; i++)
         for (size_t k = 0; k < other.caps->n_lengths && !status; k++) {
-            const size_t tokens = (size_t)other.caps->lengths[k];
+            const size_t width = is_quick(r) ? quick_widths[i] : widths[i], tokens = (size_t)other.caps->lengths[k];
             if (tokens <= MOST_TOKENS && (!is_quick(r) || tokens == 1 || tokens == 64 || tokens == 256))
-                status = build_graph(&other, is_quick(r) ? quick_widths[i] : widths[i], tokens, error);
+                status = build_graph(&other, width, width, tokens, error);
         }
     close_rig(&other);
+    return status;
+}
+
+ht_status ht_characterise_joins(ht_profiler *p, int index, ht_error *error) {
+    rig r;
+    ht_status status = open_rig(p, index, "", &r, error);
+    if (!status)
+        status = joins(&r, error);
+    close_rig(&r);
+    return status;
+}
+
+ht_status ht_characterise_build(ht_profiler *p, int index, size_t rows, size_t cols, size_t tokens, ht_error *error) {
+    rig r;
+    ht_status status = open_rig(p, index, "", &r, error);
+    if (!status)
+        status = build_graph(&r, rows, cols, tokens, error);
+    close_rig(&r);
     return status;
 }
 
@@ -507,9 +525,9 @@ static ht_status graphs(rig *r, ht_error *error) {
 
 #define MOST_PARTS 4
 
-static ht_status open_part(ht_profiler *p, const ht_product *part, rig *r, ht_error *error) {
+static ht_status open_part(ht_profiler *p, const ht_product *part, bool only, rig *r, ht_error *error) {
     ht_status status = open_rig(p, part->device, part->more, r, error);
-    if (!status && r->caps->runs_in_caller)
+    if (!status && !only && r->caps->runs_in_caller)
         status = ht_fail(error, HT_ERROR_UNSUPPORTED, "%s computes in its caller", r->caps->name);
     if (!status)
         status = fill_made_up(r, part->rows, part->cols, FEW_GRAPHS, part->tokens, error);
@@ -534,7 +552,7 @@ ht_status ht_characterise_cut(ht_profiler *p, const ht_product *parts, size_t n,
     ht_status status =
         n <= MOST_PARTS ? HT_OK : ht_fail(error, HT_ERROR_ARGUMENT, "a cut has at most %d parts", MOST_PARTS);
     for (size_t i = 0; i < n && !status; i++)
-        status = open_part(p, &parts[i], &rigs[i], error);
+        status = open_part(p, &parts[i], n == 1, &rigs[i], error);
     if (!status) /* the first one loads something */
         status = run_parts(rigs, parts, n, 1, error);
     const double start = ht_clock_now(rigs[0].clock);

@@ -24,9 +24,13 @@ typedef struct ht_product {
     size_t rows, cols, tokens;
 } ht_product;
 /* Seconds of several at once, as a cut makes them: all are submitted, then all are waited for. `repeats` times without a pause,
- * each counts: with many, joins vanish. Devices that compute in their caller are refused: they know no "at once". */
+ * each counts: with many, joins vanish. Devices that compute in their caller are refused beside others: they know no
+ * "at once". */
 ht_status ht_characterise_cut(ht_profiler *p, const ht_product *parts, size_t n, size_t repeats, double *seconds,
                               ht_error *error);
+/* JOINS of one device; GRAPHS of one matrix. */
+ht_status ht_characterise_joins(ht_profiler *p, int index, ht_error *error);
+ht_status ht_characterise_build(ht_profiler *p, int index, size_t rows, size_t cols, size_t tokens, ht_error *error);
 /* BANDWIDTH of every device of the result, and of pairs. Those that fail are left out with a warning. */
 ht_status ht_characterise_bandwidth(ht_profiler *p, ht_error *error);
 

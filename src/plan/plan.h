@@ -143,6 +143,7 @@ typedef struct ht_problem {
     size_t n_lanes;
     unsigned cuts;                   /* ht_cuts; none: a lane alone */
     size_t tokens, wanted, position; /* of the pass; the last `wanted` tokens go through the end of the last layer */
+    bool by_operator;                /* OWNER or a lane alone: nothing is planned over a whole layer */
     bool forced;                     /* several lanes, even where one alone would be quicker */
     double join;                     /* seconds from one lane's having told to another's going on */
     double exchange; /* and for each byte that one lane writes and another reads: lines go from core to core */

@@ -567,8 +567,10 @@ void ht_solve(const ht_problem *p, ht_choice *choice) {
         }
         if (n < 2 || !p->cuts)
             continue;
-        try_tokens(&s, lanes, n);
-        try_shares(&s, lanes, n);
+        if (!p->by_operator) {
+            try_tokens(&s, lanes, n);
+            try_shares(&s, lanes, n);
+        }
         if (n == 2) {
             try_owner(&s, lanes[0], lanes[1]);
             try_owner(&s, lanes[1], lanes[0]);

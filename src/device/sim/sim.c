@@ -44,7 +44,6 @@ struct ht_task {
     size_t n_inner;
     double weights, weight_bytes;
     ht_npu_lengths lengths;
-    size_t cols, rows;                 /* of a graph's input and output */
     double ready[HT_NPU_MOST_LENGTHS]; /* when the graph of a length is there; 0: nobody asked for it */
     uint64_t graph_bytes;
     sim_device *device;
@@ -393,10 +392,6 @@ static ht_status sim_prepare(ht_device *device, const ht_op *op, const ht_slice 
     task->op = op;
     task->slice = *slice;
     ht_law_weights(op, slice, &task->weights, &task->weight_bytes);
-    if (op->kind == HT_OP_MATMUL)
-        task->cols = ht_op_cols(op), task->rows = ht_op_rows(op);
-    else if (op->kind == HT_OP_FFN)
-        task->cols = task->rows = (size_t)d->hparams.embedding;
     if (is_static(d))
         know_lengths(d, task);
     if (d->computes)
@@ -419,13 +414,12 @@ static double build_seconds(const sim_device *d, const ht_task *task) {
     return figure(d, HT_SOC_BUILD) + task->weights * figure(d, HT_SOC_BUILD_PER_WEIGHT);
 }
 
-/* Graphs are built one after the other, whoever asked for them. The weights are there once for all lengths. */
+/* Graphs are built one after the other, whoever asked for them. The weights are there once for all lengths, and activations are
+ * the pool's, which all graphs share. */
 static ht_status want_graph(sim_device *d, ht_task *task, size_t i, ht_error *error) {
     if (task->ready[i] > 0)
         return HT_OK;
-    const double value = d->law.soc->figures[HT_SOC_ACTIVATION_BYTES].value;
-    const uint64_t bytes = (uint64_t)(value * d->lengths[i] * (double)(task->cols + task->rows)) +
-                           (task->graph_bytes ? 0 : (uint64_t)task->weight_bytes);
+    const uint64_t bytes = task->graph_bytes ? 0 : (uint64_t)task->weight_bytes;
     if (d->graph_bytes + bytes > d->caps.graph_bytes)
         return ht_fail(error, HT_ERROR_MEMORY, "%s: %s: no room for a graph of %d tokens: %llu MiB are in use of %llu",
                        d->caps.name, task->op->name, d->lengths[i], (unsigned long long)d->graph_bytes >> 20,

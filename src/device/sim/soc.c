@@ -291,7 +291,7 @@ static ht_status read_figures(const loader *l, const json_t *object, const place
 }
 
 static ht_status read_lengths(const loader *l, const json_t *json, const place *here, ht_soc_processor *p) {
-    static const int standard[] = {64, 128, 256, 512, 1024};
+    static const int standard[] = {1, 64, 128, 256, 512, 1024};
     p->n_lengths = json ? json_array_size(json) : HT_COUNT(standard);
     if (!json)
         memcpy(p->lengths, standard, sizeof standard);
