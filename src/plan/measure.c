@@ -380,6 +380,13 @@ static void leave_out_cache(timer *t) {
     t->n_steps = n;
 }
 
+/* How much longer than alone what took `busy` takes while the other lane computes: that was done after `other`, and what was
+ * left then went as quickly as alone. */
+static double slowed(double busy, double other, double alone) {
+    const double rest = busy - other, beside = alone - rest; /* seconds of work, alone, that were done beside it */
+    return rest <= 0 || beside < 0.1 * alone ? busy / alone : other / beside;
+}
+
 /* Two lanes run layers side by side, without waiting for each other: how much slower each becomes. */
 static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const ht_kv_layer *kv, size_t n,
                                   ht_error *error) {
@@ -423,8 +430,10 @@ static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const h
     engine->current = s;
     for (int run = 0; run < 4 && !status; run++) {
         status = ht_crew_run(engine->crew, engine, s, first, end, &binding, 0, NULL, busy, error);
-        for (size_t i = 0; i < 2 && run; i++) /* the quicker one is alone at the end: the least of the runs */
-            together[i] = together[i] > 0 ? fmin(together[i], busy[i] / alone[i]) : busy[i] / alone[i];
+        for (size_t i = 0; i < 2 && run; i++) { /* the least of the runs */
+            const double beside = slowed(busy[i], busy[1 - i], alone[i]);
+            together[i] = together[i] > 0 ? fmin(together[i], beside) : beside;
+        }
     }
     engine->current = NULL;
     for (size_t i = 0; i < 2 && !status; i++) {

@@ -64,9 +64,8 @@ static double figure(const ht_law *law, ht_soc_key key) {
 /* Computing and moving hide behind each other, as far as the processor overlaps them. */
 static ht_work work_of(const ht_law *law, double compute, double bytes, double flops) {
     const double move = bytes / figure(law, HT_SOC_BANDWIDTH);
-    return (ht_work){.seconds = fmax(compute, move) + (1 - figure(law, HT_SOC_OVERLAP)) * fmin(compute, move),
-                     .bytes = bytes,
-                     .flops = flops};
+    const double apart = (1 - figure(law, HT_SOC_OVERLAP)) * fmin(compute, move);
+    return (ht_work){.seconds = fmax(compute, move) + apart, .bytes = bytes, .flops = flops, .apart = apart};
 }
 
 static double round_up(double x, double multiple) {
@@ -106,7 +105,7 @@ static ht_work ffn_work(const ht_law *law, const ht_op *op, const ht_slice *slic
     split_ffn(op, slice, &gate_up, &down);
     const ht_work a = matmul_work(law, &op->members[0], &gate_up, tokens),
                   b = matmul_work(law, &op->members[2], &down, tokens);
-    return (ht_work){a.seconds + b.seconds, a.bytes + b.bytes, a.flops + b.flops};
+    return (ht_work){a.seconds + b.seconds, a.bytes + b.bytes, a.flops + b.flops, a.apart + b.apart};
 }
 
 /* Keys that all tokens see together. */

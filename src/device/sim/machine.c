@@ -49,7 +49,8 @@ struct ht_machine {
 /* ---- sharing -------------------------------------------------------------------------------------------------------- */
 
 static double demand(const processor *p) {
-    return p->runs && p->work.seconds > 0 ? p->work.bytes / p->work.seconds : 0;
+    const double moving = p->work.seconds - p->work.apart;
+    return p->runs && moving > 0 ? p->work.bytes / moving : 0;
 }
 
 /* Serves all of one priority: in proportion to what they ask for, if there is not enough. */
@@ -86,7 +87,10 @@ static void share_memory(ht_machine *m) {
         if (!p->runs)
             continue;
         const double asked = demand(p);
-        p->speed = p->got < asked ? fmax(p->got / asked, 1e-9) : 1; /* never quite nothing: it would never end */
+        const double slower = p->got < asked ? asked / fmax(p->got, 1e-9 * asked) : 1; /* never for ever */
+        p->speed = p->work.seconds / (p->work.apart + (p->work.seconds - p->work.apart) * slower);
+        if (slower == 1)
+            p->speed = 1; /* of no seconds at all, too */
         p->end = m->now + p->left / p->speed;
     }
 }

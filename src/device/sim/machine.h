@@ -1,7 +1,7 @@
 /* The processors of one simulated SoC and the memory that they share, in virtual time.
  *
  * Each processor works through its commands one after the other. A command has so much to do and so many bytes to move; alone
- * it takes `seconds`, which asks the memory for bytes / seconds. When all that is asked for is more than the memory delivers,
+ * it takes `seconds`, which asks the memory for its bytes in all of them but those `apart`. When all that is asked for is more than the memory delivers,
  * those who are served last get less, and their commands take as much longer. Who gets how much is worked out anew whenever a
  * command begins or ends.
  *
@@ -17,6 +17,8 @@ typedef struct ht_machine ht_machine;
 /* What a command is, of a processor alone. */
 typedef struct ht_work {
     double seconds, bytes, flops;
+    double
+        apart; /* of seconds: it computes what does not hide behind moving, so that memory that is short slows it no more */
 } ht_work;
 
 typedef struct ht_machine_use { /* of one processor, so far */

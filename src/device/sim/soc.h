@@ -14,7 +14,7 @@
  *
  *   Alone, a command moves `bytes` and does `flops` in
  *       launch + max(compute, bytes / bandwidth) + (1 - overlap) * min(compute, bytes / bandwidth)
- *   Weights count as the file's bytes, activations ACTIVATION_BYTES a value. With two processors at work their bytes a second
+ *   of which what does not hide asks the memory for nothing. Weights count as the file's bytes, activations ACTIVATION_BYTES a value. With two processors at work their bytes a second
  *   add up to at most memory TOGETHER, with more to at most memory REACHED; who has the higher PRIORITY is served first, equals
  *   share in proportion to what they ask for.
  *
