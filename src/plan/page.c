@@ -13,6 +13,7 @@
 #define TOP 12
 #define LABELS 128 /* width of the labels before bars */
 #define ROW 19     /* height of a bar with its gap */
+#define GAP 7      /* more before a group of bars */
 
 void ht_page_text(ht_page *p, const char *text) {
     for (; *text; text++)
@@ -164,14 +165,18 @@ void ht_page_bars(ht_page *p, ht_bars *all) {
         least = pow(10, floor(log10(least)));
         most = fmax(10 * least, pow(10, ceil(log10(most))));
     }
-    const int height = (int)all->n * ROW + 44;
+    int height = (int)all->n * ROW + 44;
+    for (size_t i = 1; i < all->n; i++)
+        height += all->at[i].begins ? GAP : 0;
     if (all->n && most > 0) {
         begin_figure(p, all->title, height);
         put_bar_axis(p, all, least, most, height);
     }
-    for (size_t i = 0; i < all->n && most > 0; i++) {
+    double y = 6;
+    for (size_t i = 0; i < all->n && most > 0; i++, y += ROW) {
         const ht_bar *b = &all->at[i];
-        const double y = (double)i * ROW + 6, from = bar_x(all, b->from, least, most);
+        y += i && b->begins ? GAP : 0;
+        const double from = bar_x(all, b->from, least, most);
         const double to = bar_x(all, b->to, least, most), end = b->mark > 0 ? bar_x(all, b->mark, least, most) : to;
         if (*b->label)
             put_label(p, LABELS - 6, y + 11, "end", b->label);
@@ -195,30 +200,48 @@ void ht_page_bars(ht_page *p, ht_bars *all) {
 
 /* ---- the page ---- */
 
+/* clang-format off: a rule a line */
 static const char style[] =
-    ":root{color-scheme:light dark;--paper:#fff;--ink:#1c2024;--soft:#5c666f;--grid:#e3e7ea;--s0:#0069b4;--s1:#c2410c;"
-    "--s2:#00785a;--s3:#a8327e;--s4:#8a6a00;--s5:#5b4bc4;--s6:#5c666f}\n"
-    "@media (prefers-color-scheme:dark){:root{--paper:#15181b;--ink:#e8eaec;--soft:#a0a9b1;--grid:#2f353a;--s0:#58b1f0;"
-    "--s1:#f68a5a;--s2:#3fc9a0;--s3:#e58cc6;--s4:#d9b84a;--s5:#a99cf5;--s6:#a0a9b1}}\n"
-    "body{background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;margin:0 auto;padding:1rem;"
-    "max-width:72rem}\n"
-    "h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.2rem;margin:2rem 0 .3rem}p{margin:.3rem 0;max-width:44rem}\n"
+    ":root{color-scheme:light dark;--paper:#fff;--ink:#1c2024;--soft:#5c666f;--grid:#e3e7ea;--card:#f5f7f8;\n"
+    "--s0:#0069b4;--s1:#c2410c;--s2:#00785a;--s3:#a8327e;--s4:#8a6a00;--s5:#5b4bc4;--s6:#5c666f}\n"
+    "@media "
+    "(prefers-color-scheme:dark){:root{--paper:#15181b;--ink:#e8eaec;--soft:#a0a9b1;--grid:#2f353a;--card:#1d2125;\n"
+    "--s0:#58b1f0;--s1:#f68a5a;--s2:#3fc9a0;--s3:#e58cc6;--s4:#d9b84a;--s5:#a99cf5;--s6:#a0a9b1}}\n"
+    "body{background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;margin:0 "
+    "auto;padding:1rem;max-width:72rem}\n"
+    "h1{font-size:1.5rem;margin:.5rem 0}\n"
+    "h2{font-size:1.2rem;margin:2rem 0 .3rem}\n"
+    "h3{font-size:1rem;margin:.8rem 0 .3rem}\n"
+    "p{margin:.3rem 0;max-width:44rem}\n"
+    "a{color:var(--s0)}\n"
+    "nav{display:flex;flex-wrap:wrap;gap:.4rem;margin:1rem 0}\n"
+    "nav a{background:var(--card);border-radius:1rem;padding:.1rem .7rem;text-decoration:none;font-size:.85rem}\n"
+    ".cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,13rem),1fr));gap:.7rem;margin:1rem 0}\n"
+    ".cards div{background:var(--card);border-radius:.5rem;padding:.6rem .8rem;font-size:.85rem;color:var(--soft)}\n"
+    ".cards b{display:block;font-size:1.4rem;line-height:1.3;color:var(--ink)}\n"
     ".figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,25rem),1fr));gap:1rem 2rem}\n"
-    "figure{margin:.5rem "
-    "0;max-width:35rem}figcaption{font-weight:600;overflow-wrap:anywhere}svg{width:100%;height:auto;"
-    "display:block}\n"
-    "svg text{font:11px "
-    "system-ui,sans-serif;fill:var(--soft)}.grid{stroke:var(--grid);fill:none}.axis{stroke:var(--soft);"
-    "fill:none}.line{fill:none;stroke-width:1.6}\n"
-    ".scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;white-space:nowrap}th,td{padding:.2rem "
-    ".6rem;"
-    "border-bottom:1px solid "
-    "var(--grid);text-align:right;font-variant-numeric:tabular-nums}th:first-child,td:first-child"
-    "{text-align:left}\n"
-    ".text td,.text th{text-align:left}summary{cursor:pointer;color:var(--soft)}.soft{color:var(--soft)}.stale{color:"
-    "var(--s1);font-weight:600}\n"
-    ".legend span{display:inline-block;margin-right:1em}.legend i{display:inline-block;width:.8em;height:.8em;"
-    "margin-right:.35em;border-radius:2px}\n";
+    ".sheet{min-width:0}\n"
+    ".wide{grid-column:1/-1}\n"
+    "figure{margin:.5rem 0;max-width:35rem}\n"
+    "figcaption{font-weight:600;overflow-wrap:anywhere}\n"
+    "svg{width:100%;height:auto;display:block}\n"
+    "svg text{font:11px system-ui,sans-serif;fill:var(--soft)}\n"
+    ".grid{stroke:var(--grid);fill:none}\n"
+    ".axis{stroke:var(--soft);fill:none}\n"
+    ".line{fill:none;stroke-width:1.6}\n"
+    ".scroll{overflow-x:auto}\n"
+    "table{border-collapse:collapse;font-size:.85rem;white-space:nowrap}\n"
+    "th,td{padding:.2rem .6rem;border-bottom:1px solid "
+    "var(--grid);text-align:right;font-variant-numeric:tabular-nums}\n"
+    "th{color:var(--soft);font-weight:600}\n"
+    "th:first-child,td:first-child,.text td,.text th,.left{text-align:left}\n"
+    "td.long{white-space:normal;min-width:14rem}\n"
+    "summary{cursor:pointer;color:var(--soft)}\n"
+    ".soft{color:var(--soft)}\n"
+    ".stale{color:var(--s1);font-weight:600}\n"
+    ".legend span{display:inline-block;margin-right:1em}\n"
+    ".legend i{display:inline-block;width:.8em;height:.8em;margin-right:.35em;border-radius:2px}\n";
+/* clang-format on */
 
 static void put_style(ht_page *p) {
     HT_PUT(p, "<style>\n%s", style);

@@ -46,6 +46,7 @@ typedef struct ht_bar {
     char label[48], value[48];
     double from, to, mark; /* ends; mark: a second value behind it, 0: none */
     int colour;
+    bool begins; /* a group */
 } ht_bar;
 
 typedef struct ht_bars { /* a figure of them */

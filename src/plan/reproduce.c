@@ -52,6 +52,17 @@ ht_status ht_sheet_row(ht_reproduction *r, ht_sheet *sheet, const char *format, 
     return HT_OK;
 }
 
+void ht_headline_add(ht_reproduction *r, const char *text, const char *format, ...) {
+    if (r->n_headlines == HT_COUNT(r->headlines))
+        return;
+    ht_headline *h = &r->headlines[r->n_headlines++];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(h->value, sizeof h->value, format, list);
+    va_end(list);
+    snprintf(h->text, sizeof h->text, "%s", text);
+}
+
 static void free_sections(ht_section *sections, size_t n) {
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < sections[i].n; k++)

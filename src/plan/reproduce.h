@@ -19,7 +19,7 @@ typedef enum ht_chart {
 } ht_chart;
 
 typedef struct ht_cell {
-    char text[96];
+    char text[192];
     double number; /* drawn and written where text is empty; NAN: nothing */
 } ht_cell;
 
@@ -28,6 +28,7 @@ typedef struct ht_sheet {
     const char *x_label, *y_label; /* of the chart */
     ht_chart chart;
     bool log_x;
+    size_t n_drawn; /* columns behind the first that the chart shows; 0: all numbers */
     size_t n_columns, n_rows, capacity;
     char columns[HT_SHEET_COLUMNS][40];
     ht_cell (*rows)[HT_SHEET_COLUMNS];
@@ -39,11 +40,17 @@ typedef struct ht_section { /* an experiment and its sheets */
     size_t n, capacity;
 } ht_section;
 
+typedef struct ht_headline { /* what the report says first */
+    char value[40], text[160];
+} ht_headline;
+
 typedef struct ht_reproduction {
     const ht_soc *soc;
     const char *gpu, *npu, *cpu; /* names of its processors; NULL: it has none */
     ht_model *models[4];         /* the paper's */
     ht_section *section;         /* that is being filled */
+    ht_headline headlines[8];
+    size_t n_headlines;
     ht_error *error;
 } ht_reproduction;
 
@@ -52,6 +59,9 @@ ht_sheet *ht_sheet_add(ht_reproduction *r, const char *id, const char *title, co
                        const char *x_label, const char *y_label);
 /* Adds a row as the format says, a letter for each column: s a text (const char *), d a number (double). A NAN is left out. */
 ht_status ht_sheet_row(ht_reproduction *r, ht_sheet *sheet, const char *format, ...);
+
+/* Adds a headline; the format is of its value. */
+void ht_headline_add(ht_reproduction *r, const char *text, const char *format, ...) HT_PRINTF(3, 4);
 
 /* ---- runs of whole models (reproduce_runs.c) ------------------------------------------------------------------------------ */
 

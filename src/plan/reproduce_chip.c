@@ -69,7 +69,7 @@ static double rate(size_t rows, size_t cols, size_t tokens, double seconds) { /*
 
 static ht_status put_stairs(ht_reproduction *r) {
     static const size_t tokens[] = {1, 16, 32, 33, 48, 64, 65, 80, 96, 97, 112, 128, 129, 144, 160, 161, 176, 192};
-    ht_sheet *sheet = ht_sheet_add(r, "npu-staircase", "NPU, [tokens, 4096] x [4096, 14336]", "tokens,ms",
+    ht_sheet *sheet = ht_sheet_add(r, "npu-staircase", "NPU, [tokens, 4096] × [4096, 14336]", "tokens,ms",
                                    HT_CHART_STAIRS, "tokens", "ms");
     ht_status status = HT_OK;
     for (size_t i = 0; i < HT_COUNT(tokens) && r->npu && !status; i++) {
@@ -93,7 +93,7 @@ ht_status ht_reproduce_curves(ht_reproduction *r) {
     bench b;
     double gpu, npu, cpu;
     ht_status status = begin_bench(r, &b, "lengths=1+32+64+128+256+512");
-    ht_sheet *sheet = ht_sheet_add(r, "flops-by-tokens", "Arithmetic, [tokens, 4096] x [4096, 14336]",
+    ht_sheet *sheet = ht_sheet_add(r, "flops-by-tokens", "Arithmetic, [tokens, 4096] × [4096, 14336]",
                                    "tokens,GPU,NPU,CPU", HT_CHART_LINES, "tokens (logarithmic)", "TFLOP/s");
     if (sheet)
         sheet->log_x = true;
@@ -107,7 +107,7 @@ ht_status ht_reproduce_curves(ht_reproduction *r) {
             status = ht_sheet_row(r, sheet, "dddd", (double)tokens[i], rate(ROWS, COLS, tokens[i], gpu),
                                   rate(ROWS, COLS, tokens[i], npu), rate(ROWS, COLS, tokens[i], cpu));
     }
-    sheet = ht_sheet_add(r, "flops-by-size", "Arithmetic, [4, size] x [size, size]", "size,GPU,NPU,CPU", HT_CHART_LINES,
+    sheet = ht_sheet_add(r, "flops-by-size", "Arithmetic, [4, size] × [size, size]", "size,GPU,NPU,CPU", HT_CHART_LINES,
                          "size (logarithmic)", "TFLOP/s");
     if (sheet)
         sheet->log_x = true;
@@ -129,9 +129,10 @@ ht_status ht_reproduce_order(ht_reproduction *r) {
     static const size_t tokens[] = {32, 64, 128, 256, 512};
     bench b;
     ht_status status = begin_bench(r, &b, DECODE_LENGTHS);
-    ht_sheet *sheet =
-        ht_sheet_add(r, "order-of-operands", "[14336, 4096] x [4096, tokens], ms",
-                     "tokens,weights held,activations held,times", HT_CHART_BARS, "tokens", "ms; times as long");
+    ht_sheet *sheet = ht_sheet_add(r, "order-of-operands", "[14336, 4096] × [4096, tokens], ms",
+                                   "tokens,weights held,activations held,times", HT_CHART_BARS, "tokens", "ms");
+    if (sheet)
+        sheet->n_drawn = 2;
     for (size_t i = 0; i < HT_COUNT(tokens) && r->npu && !status; i++) {
         double weights, activations;
         status = time_product(r, &b, b.npu, "order=activations", ROWS, COLS, tokens[i], &weights);
@@ -152,19 +153,19 @@ ht_status ht_reproduce_shape(ht_reproduction *r) {
     bench b;
     double gpu, npu;
     ht_status status = begin_bench(r, &b, DECODE_LENGTHS);
-    ht_sheet *sheet = ht_sheet_add(r, "shape-of-weights", "As many weights, 256 tokens", "rows x columns,GPU,NPU",
+    ht_sheet *sheet = ht_sheet_add(r, "shape-of-weights", "As many weights, 256 tokens", "rows × columns,GPU,NPU",
                                    HT_CHART_BARS, "", "TFLOP/s");
     for (size_t i = 0; i < HT_COUNT(shapes) && !status; i++) {
         const size_t rows = shapes[i][0], cols = shapes[i][1];
         char name[48];
-        snprintf(name, sizeof name, "%zu x %zu", rows, cols);
+        snprintf(name, sizeof name, "%zu × %zu", rows, cols);
         status = time_product(r, &b, b.gpu, "", rows, cols, 256, &gpu);
         if (!status)
             status = time_product(r, &b, b.npu, "", rows, cols, 256, &npu);
         if (!status)
             status = ht_sheet_row(r, sheet, "sdd", name, rate(rows, cols, 256, gpu), rate(rows, cols, 256, npu));
     }
-    sheet = ht_sheet_add(r, "ffn-down", "FFN-down, [tokens, 14336] x [14336, 4096]: NPU over GPU",
+    sheet = ht_sheet_add(r, "ffn-down", "FFN-down, [tokens, 14336] × [14336, 4096]: NPU over GPU",
                          "tokens,times the GPU", HT_CHART_BARS, "tokens", "times the GPU's speed");
     for (size_t i = 0; i < HT_COUNT(tokens) && r->npu && r->gpu && !status; i++) {
         status = time_product(r, &b, b.gpu, "", COLS, ROWS, tokens[i], &gpu);
@@ -222,7 +223,7 @@ static ht_status put_points(ht_reproduction *r, const bench *b, ht_profile_table
         char name[64];
         if (p->table != table || p->device != device)
             continue;
-        snprintf(name, sizeof name, "%zu x %zu", p->rows, p->cols);
+        snprintf(name, sizeof name, "%zu × %zu", p->rows, p->cols);
         status = ht_sheet_row(r, sheet, "sd", table == HT_PROFILE_JOINS ? p->what : name,
                               p->seconds * (table == HT_PROFILE_JOINS ? 1e6 : 1e3));
     }
@@ -255,14 +256,14 @@ ht_status ht_reproduce_graphs(ht_reproduction *r) {
     if (!r->npu)
         return HT_OK;
     ht_sheet *sheet =
-        ht_sheet_add(r, "graph-building", "One graph of 64 tokens", "rows x columns,ms", HT_CHART_BARS, "", "ms");
+        ht_sheet_add(r, "graph-building", "One graph of 64 tokens", "rows × columns,ms", HT_CHART_BARS, "", "ms");
     bench b;
     status = begin_bench(r, &b, "lengths=64");
     for (size_t i = 0; i < HT_COUNT(shapes) && !status; i++) {
         const size_t before = b.result.n_points;
         char name[48];
         status = ht_characterise_build(&b.profiler, b.npu, shapes[i][0], shapes[i][1], 64, r->error);
-        snprintf(name, sizeof name, "%zu x %zu", shapes[i][0], shapes[i][1]);
+        snprintf(name, sizeof name, "%zu × %zu", shapes[i][0], shapes[i][1]);
         if (!status)
             status = ht_sheet_row(r, sheet, "sd", name, b.result.points[before].seconds * 1e3);
     }
@@ -296,24 +297,25 @@ enum {
 
 /* What the first submit after the queue ran empty takes more, and one behind others: from the profile's joins by flag. */
 static ht_status measure_joins(ht_reproduction *r, bench *b, facts *f) {
-    double alone = NAN, idle = NAN, finish = NAN;
+    double behind = NAN, idle = NAN, finish = NAN;
     ht_status status = b->gpu < 0 ? HT_OK : ht_characterise_joins(&b->profiler, b->gpu, r->error);
     for (size_t i = 0; i < b->result.n_points; i++) {
         const ht_profile_point *p = &b->result.points[i];
         if (p->table != HT_PROFILE_JOINS)
             continue;
-        if (!strcmp(p->what, "flag, alone"))
-            alone = p->seconds;
+        if (!strcmp(p->what, "flag, behind 20"))
+            behind = p->seconds;
         else if (!strcmp(p->what, "flag, after 5 ms"))
             idle = p->seconds;
-        else if (!strcmp(p->what, "finish, alone"))
+        else if (!strcmp(p->what, "finish, behind 20"))
             finish = p->seconds;
     }
-    f->value[EMPTY] = (idle - alone) * 1e6;
-    f->value[FINISH] = finish * 1e6;
+    double submit = NAN;
     if (!status) /* many in a row: each is a launch, for there is next to nothing to do */
-        status = time_product(r, b, b->gpu, "", 32, 256, 1, &alone);
-    f->value[SUBMIT] = alone * 1e6;
+        status = time_product(r, b, b->gpu, "", 32, 256, 1, &submit);
+    f->value[SUBMIT] = submit * 1e6;
+    f->value[EMPTY] = (idle - behind) * 1e6;
+    f->value[FINISH] = (finish - submit) * 1e6;
     return status;
 }
 
@@ -423,7 +425,7 @@ ht_status ht_reproduce_paper(ht_reproduction *r) {
         {"NPU-2", "order of operands, up to", "times", ORDER, 6, 6, "fitted"},
         {"NPU-3", "FFN-down against the GPU, least", "times", DOWN_LEAST, 0.5, 1.5, "fitted"},
         {"NPU-3", "FFN-down against the GPU, most", "times", DOWN_MOST, 0.5, 1.5, "fitted"},
-        {"decode", "GPU over NPU at [28672,4096] x [4096,1]", "times", DECODE, 1.36, 1.36, "fitted"},
+        {"decode", "GPU over NPU at [28672,4096] × [4096,1]", "times", DECODE, 1.36, 1.36, "fitted"},
     };
     bench b;
     facts f;
@@ -446,6 +448,7 @@ ht_status ht_reproduce_paper(ht_reproduction *r) {
     end_bench(&b);
     ht_sheet *sheet = ht_sheet_add(r, "paper-figures", "Figures of the paper's first table",
                                    "tag,figure,paper,simulated,unit,error,is", HT_CHART_NONE, "", "");
+    size_t good = 0, all = 0;
     for (size_t i = 0; i < HT_COUNT(rows) && !status; i++) {
         const double value = f.value[rows[i].fact];
         char paper[48], error[48] = "inside";
@@ -453,11 +456,15 @@ ht_status ht_reproduce_paper(ht_reproduction *r) {
             continue;
         snprintf(paper, sizeof paper, rows[i].low < rows[i].high ? "%.4g–%.4g" : "%.4g", rows[i].low, rows[i].high);
         const double nearest = fmin(fmax(value, rows[i].low), rows[i].high);
+        good += fabs(value / nearest - 1) <= 0.1;
+        all++;
         if (rows[i].low == rows[i].high || value != nearest)
             snprintf(error, sizeof error, "%+.1f%%", 100 * (value / nearest - 1));
         status = ht_sheet_row(r, sheet, "sssdsss", rows[i].tag, rows[i].what, paper, value, rows[i].unit, error,
                               rows[i].input);
     }
+    ht_headline_add(r, "of the paper's figures within 10% or inside their range, inputs included", "%zu of %zu", good,
+                    all);
     return status;
 }
 
@@ -484,7 +491,7 @@ static void describe(const ht_reproduction *r, const ht_plan_row *rows, size_t n
 
 static ht_status decide(ht_reproduction *r, ht_sheet *sheet, const char *question, const char *paper, const char *op,
                         int tokens) {
-    char devices[700], text[300], answer[96];
+    char devices[700], text[300], answer[192];
     double share;
     ht_engine *engine;
     ht_plan_row *rows;
@@ -504,10 +511,11 @@ static ht_status decide(ht_reproduction *r, ht_sheet *sheet, const char *questio
     status = ht_engine_plan(engine, tokens, &rows, &n, NULL, r->error);
     if (!status) {
         describe(r, rows, n, op, text, sizeof text, &share);
-        if (tokens == 1)
+        snprintf(answer, sizeof answer, "%.191s", text);
+        if (tokens == 1) {
             snprintf(answer, sizeof answer, "%.2f : 1", share / (1 - share));
-        else
-            snprintf(answer, sizeof answer, "%.95s", text);
+            ht_headline_add(r, "GPU:NPU for [28672,4096] × [4096,1], which the paper cuts at 3 : 1", "%s", answer);
+        }
         status = ht_sheet_row(r, sheet, "sss", question, paper, answer);
         ht_free(rows);
     }
@@ -521,7 +529,7 @@ ht_status ht_reproduce_decisions(ht_reproduction *r) {
         return HT_OK;
     ht_sheet *sheet = ht_sheet_add(r, "decisions-taken", "With the paper's cuts, llama-3-8b", "question,paper,here",
                                    HT_CHART_NONE, "", "");
-    ht_status status = decide(r, sheet, "GPU:NPU of rows, [28672,4096] x [4096,1]", "3 : 1", "ffn_gate_up", 1);
+    ht_status status = decide(r, sheet, "GPU:NPU of rows, [28672,4096] × [4096,1]", "3 : 1", "ffn_gate_up", 1);
     if (!status)
         status = decide(r, sheet, "FFN-down at length 320", "hybrid: 256 on the NPU, cut by rows too, 64 on the GPU",
                         "ffn_down", 320);
@@ -537,7 +545,7 @@ ht_status ht_reproduce_decisions(ht_reproduction *r) {
         status = time_product(r, &b, b.npu, "order=activations", ROWS, COLS, n, &weights);
         if (!status)
             status = time_product(r, &b, b.npu, "order=weights", ROWS, COLS, n, &activations);
-        snprintf(question, sizeof question, "operand held at [%zu,4096] x [4096,14336]", n);
+        snprintf(question, sizeof question, "operand held at [%zu,4096] × [4096,14336]", n);
         if (!status)
             status = ht_sheet_row(r, sheet, "sss", question, "the smaller one: the activations",
                                   activations < weights ? "the activations" : "the weights");
@@ -556,7 +564,7 @@ static ht_status put_section(ht_reproduction *r, const char *section, const char
     ht_status status = HT_OK;
     for (int key = 0; key < HT_SOC_KEYS && !status; key++) {
         const ht_figure *f = &figures[key];
-        char source[96];
+        char source[192];
         if (!ht_soc_key_is_of((ht_soc_key)key, section) || !f->source)
             continue;
         snprintf(source, sizeof source, "%s%s", f->given ? "" : "default: ", f->source);

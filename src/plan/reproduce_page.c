@@ -20,6 +20,11 @@ static bool is_number(const ht_sheet *s, size_t column) {
     return s->n_rows > 0;
 }
 
+/* Does the chart show this column? */
+static bool is_drawn(const ht_sheet *s, size_t column) {
+    return column > 0 && is_number(s, column) && (s->n_drawn == 0 || column <= s->n_drawn);
+}
+
 static void put_lines(ht_page *p, const ht_sheet *s) {
     double x[64], y[64];
     ht_axes a = {.x_least = INFINITY, .y_most = 1e-9, .log_x = s->log_x, .x_label = s->x_label, .y_label = s->y_label};
@@ -45,6 +50,13 @@ static void put_lines(ht_page *p, const ht_sheet *s) {
     ht_page_end_figure(p);
 }
 
+static size_t count_drawn(const ht_sheet *s) {
+    size_t n = 0;
+    for (size_t c = 1; c < s->n_columns; c++)
+        n += is_drawn(s, c);
+    return n;
+}
+
 /* Rows one under the other; of several columns the row's name stands at the first bar of each group. */
 static void put_bars(ht_page *p, const ht_sheet *s) {
     ht_bars bars = {.title = s->title, .unit = s->y_label};
@@ -55,9 +67,11 @@ static void put_bars(ht_page *p, const ht_sheet *s) {
         else
             snprintf(label, sizeof label, "%.6g %s", s->rows[i][0].number, s->x_label);
         for (size_t c = 1; c < s->n_columns; c++) {
-            if (!is_number(s, c) || !isfinite(s->rows[i][c].number))
+            if (!is_drawn(s, c) || !isfinite(s->rows[i][c].number))
                 continue;
-            ht_page_add_bar(p, &bars, label, s->rows[i][c].number, colour_of(c - 1));
+            ht_bar *bar = ht_page_add_bar(p, &bars, label, s->rows[i][c].number, colour_of(c - 1));
+            bar->to = fmax(bar->to, 0);
+            bar->begins = *label && count_drawn(s) > 1;
             *label = 0;
         }
     }
@@ -66,21 +80,18 @@ static void put_bars(ht_page *p, const ht_sheet *s) {
 
 /* What the colours mean; a single one means nothing. */
 static void put_keys(ht_page *p, const ht_sheet *s) {
-    size_t n = 0;
-    for (size_t c = 1; c < s->n_columns; c++)
-        n += is_number(s, c);
-    if (n < 2)
+    if (count_drawn(s) < 2)
         return;
     HT_PUT(p, "<p class=\"legend\">");
     for (size_t c = 1; c < s->n_columns; c++)
-        if (is_number(s, c))
+        if (is_drawn(s, c))
             ht_page_key(p, colour_of(c - 1), s->columns[c]);
     HT_PUT(p, "</p>\n");
 }
 
 static void put_cell(ht_page *p, const ht_cell *cell, bool left) {
     char text[32];
-    HT_PUT(p, left ? "<td class=\"left\">" : "<td>");
+    HT_PUT(p, "<td%s>", strlen(cell->text) > 40 ? " class=\"left long\"" : left ? " class=\"left\"" : "");
     if (*cell->text)
         ht_page_text(p, cell->text);
     else if (!isfinite(cell->number))
@@ -146,6 +157,15 @@ ht_status ht_reproduce_page(const ht_reproduction *r, const ht_section *sections
     ht_page_text(p, r->soc->spec);
     HT_PUT(p, "</code>: hetero's own planner and executor, in virtual time. Results are predictions of a model whose "
               "every figure is listed at the end; nothing here was measured on the chip.</p>\n");
+    HT_PUT(p, "<div class=\"cards\">\n");
+    for (size_t i = 0; i < r->n_headlines; i++) {
+        HT_PUT(p, "<div><b>");
+        ht_page_text(p, r->headlines[i].value);
+        HT_PUT(p, "</b>");
+        ht_page_text(p, r->headlines[i].text);
+        HT_PUT(p, "</div>\n");
+    }
+    HT_PUT(p, "</div>\n");
     put_contents(p, sections, n);
     for (size_t i = 0; i < n; i++) {
         if (!sections[i].n)
