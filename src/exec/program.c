@@ -470,6 +470,16 @@ static void build_owner(builder *b) {
 
 /* ---- schedules ------------------------------------------------------------------------------------------------------------------ */
 
+/* Whose tasks a segment's shares are of, as bits. */
+static unsigned segment_classes(ht_segment segment) {
+    const unsigned down = 1u << HT_CLASS_DOWN, gate_up = 1u << HT_CLASS_GATE_UP;
+    return segment == HT_SEGMENT_LM_ROWS     ? 1u << HT_CLASS_LM_HEAD
+           : segment == HT_SEGMENT_DOWN_ROWS ? down
+           : segment == HT_SEGMENT_GATE_UP   ? gate_up
+           : segment == HT_SEGMENT_FEATURES  ? down | gate_up | 1u << HT_CLASS_FFN
+                                             : 1u << HT_CLASS_QKV | 1u << HT_CLASS_OUT;
+}
+
 /* ht_problem.ready: one layer stands for all, for their graphs are built together. */
 static bool share_is_ready(const void *context, size_t lane, ht_segment segment, size_t units, size_t tokens) {
     const ht_engine *e = context;
@@ -478,10 +488,8 @@ static bool share_is_ready(const void *context, size_t lane, ht_segment segment,
         const ht_engine_task *task = &e->tasks[t];
         ht_device *device = e->devices[task->device];
         const ht_class class = ht_class_of(task->op);
-        const bool attention = segment <= HT_SEGMENT_OUT_ROWS, head = segment == HT_SEGMENT_LM_ROWS;
-        if (!(e->lanes[lane].devices >> task->device & 1) || !device->ops->ready ||
-            task->op->layer != (head ? -1 : 0) || !task->task ||
-            attention != (class == HT_CLASS_QKV || class == HT_CLASS_OUT) || head != (class == HT_CLASS_LM_HEAD))
+        if (!(e->lanes[lane].devices >> task->device & 1) || !device->ops->ready || !task->task ||
+            task->op->layer != (segment == HT_SEGMENT_LM_ROWS ? -1 : 0) || !(segment_classes(segment) >> class & 1))
             continue;
         const ht_slice part = part_of(e, segment, task->op, 0, units);
         if (memcmp(&part, &task->slice, sizeof part) != 0)
