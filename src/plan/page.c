@@ -203,10 +203,10 @@ void ht_page_bars(ht_page *p, ht_bars *all) {
 /* clang-format off: a rule a line */
 static const char style[] =
     ":root{color-scheme:light dark;--paper:#fff;--ink:#1c2024;--soft:#5c666f;--grid:#e3e7ea;--card:#f5f7f8;\n"
-    "--s0:#0069b4;--s1:#c2410c;--s2:#00785a;--s3:#a8327e;--s4:#8a6a00;--s5:#5b4bc4;--s6:#5c666f}\n"
+    "--s0:#0069b4;--s1:#c2410c;--s2:#00785a;--s3:#a8327e;--s4:#8a6a00;--s5:#5b4bc4;--s6:#0e7c8c;--s7:#5c666f}\n"
     "@media "
     "(prefers-color-scheme:dark){:root{--paper:#15181b;--ink:#e8eaec;--soft:#a0a9b1;--grid:#2f353a;--card:#1d2125;\n"
-    "--s0:#58b1f0;--s1:#f68a5a;--s2:#3fc9a0;--s3:#e58cc6;--s4:#d9b84a;--s5:#a99cf5;--s6:#a0a9b1}}\n"
+    "--s0:#58b1f0;--s1:#f68a5a;--s2:#3fc9a0;--s3:#e58cc6;--s4:#d9b84a;--s5:#a99cf5;--s6:#6fd6e6;--s7:#a0a9b1}}\n"
     "body{background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;margin:0 "
     "auto;padding:1rem;max-width:72rem}\n"
     "h1{font-size:1.5rem;margin:.5rem 0}\n"

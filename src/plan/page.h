@@ -6,7 +6,7 @@
 #include "base/base.h"
 
 #define HT_PAGE_WIDTH 420
-#define HT_PAGE_COLOURS 6 /* that tell things apart; one more, grey, for what is beside the point */
+#define HT_PAGE_COLOURS 7 /* that tell things apart; one more, grey, for what is beside the point */
 
 typedef struct ht_page {
     ht_text text;

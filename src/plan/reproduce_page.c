@@ -63,7 +63,7 @@ static void put_bars(ht_page *p, const ht_sheet *s) {
     for (size_t i = 0; i < s->n_rows; i++) {
         char label[96];
         if (*s->rows[i][0].text)
-            snprintf(label, sizeof label, "%s", s->rows[i][0].text);
+            snprintf(label, sizeof label, "%.90s", s->rows[i][0].text);
         else
             snprintf(label, sizeof label, "%.6g %s", s->rows[i][0].number, s->x_label);
         for (size_t c = 1; c < s->n_columns; c++) {
