@@ -3,12 +3,14 @@
 usage: sharing.py [--hetero PATH] [--model GGUF] [--precision exact] [--rounds 5] [--out FILE.json] WHAT...
   prefill     tensor and each device alone at 64, 256, 1024, 100, 300, 333, 777, in turn; shares of the sum
   cuts        what each cut alone gives, at 64, 100, 256
-  decode      tensor and each device alone; bytes of weights a second, next to both reading at once
+  odd         odd lengths: padded, in standard pieces, tensor
+  ablation    from the NPU alone to every cut and join, prefill and decode
+  decode      both and each device alone
   auto        auto over {cpu, P} next to every single device and strategy: 20 lengths and decode
   predicted   predicted and measured times at 40 random lengths and in decode
   drift       a busy loop on one device's core: the rate before, while it runs, and what a fresh measurement gives
 
-Every ratio is of medians of rounds that were measured in turn in one process (`hetero bench --rounds`).
+Everything is the median of rounds that were measured in turn in one process (`hetero bench --rounds`).
 """
 import argparse
 import json
@@ -44,81 +46,104 @@ def table(title, head, rows):
     sys.stdout.flush()
 
 
-def one_device(args, spec, lengths, gen=0):
-    return bench(args, "--devices", spec, "--strategy", "single", "--prompt", joined(lengths) if lengths else 0, "--gen", gen)
+def in_turn(args, settings, lengths, gen=0, rounds=None, more=()):
+    """{(setting, tokens; 0: decode): row}: all settings in one process, in turn, round after round."""
+    devices = [x for s in settings for x in ("--devices", s)]
+    rows = bench(args, *devices, "--prompt", joined(lengths) if lengths else 0, "--gen", gen, *more, rounds=rounds, r=args.inner)
+    keys = [(n, s) for n in [*lengths, *([0] if gen else [])] for s in settings]
+    by_length = {n: [r for r in rows if (r.get("prompt") or 0) == n] for n, _ in keys}
+    return {(s, n): by_length[n][settings.index(s)] for n, s in keys}
 
 
-def prefill(args):
-    """Engines of two devices at once would hold three copies of a large model: alone, then together, round after round."""
-    lengths = args.lengths or [64, 256, 1024, 100, 300, 333, 777]
-    rates = {name: {n: [] for n in lengths} for name in (*PAIR, BOTH)}
-    spread, predicted, joins = {n: [] for n in lengths}, {}, {}
-    for n in lengths:  # a process for each length and setting, in turn
-        for _ in range(args.rounds):
-            for spec in PAIR:
-                rates[spec][n].append(bench(args, "--devices", spec, "--strategy", "single", "--prompt", n, "--gen", 0, rounds=1, r=args.inner)[0]["tps_median"])
-            row = bench(args, "--devices", BOTH, "--strategy", "tensor", "--prompt", n, "--gen", 0, rounds=1, r=args.inner)[0]
-            rates[BOTH][n].append(row["tps_median"])
-            spread[n] += [row["tps_min"], row["tps_max"]]
-            predicted[n], joins[n] = row.get("predicted_tps"), row.get("joins")
+def span(row):
+    return f"{row['tps_median']:.1f} ({row['tps_min']:.1f}-{row['tps_max']:.1f})"
+
+
+def share_rows(found, lengths):
     rows = []
     for n in lengths:
-        a, b, both = (statistics.median(rates[k][n]) for k in (*PAIR, BOTH))
-        ratios = [z / (x + y) for x, y, z in zip(rates[PAIR[0]][n], rates[PAIR[1]][n], rates[BOTH][n])]
-        rows.append((n, a, b, f"{both:.1f} ({min(rates[BOTH][n]):.1f}-{max(rates[BOTH][n]):.1f})", f"{100 * statistics.median(ratios):.0f}%",
-                     f"{both / max(a, b):.2f}x", predicted[n] or "-", joins[n]))
-    table(f"prefill, {args.precision}, {os.path.basename(args.model)}", ["tokens", *PAIR, "tensor", "of the sum", "of the better", "predicted", "joins a layer"], rows)
-    return rates
-
-
-def cuts(args):
-    rows = []
-    for n in args.lengths or [64, 100, 256]:
-        for cut in ("causal", "row", "head,feature", "row,feature", "causal,feature", "layer", "sequence", "hybrid,sequence", "layer,row,sequence,hybrid,feature"):
-            row = bench(args, "--devices", BOTH, "--strategy", "tensor", "--cuts", cut, "--prompt", n, "--gen", 0, rounds=1, r=args.rounds)[0]
-            rows.append((n, cut, row["tps_median"], f"{row['tps_min']:.1f}-{row['tps_max']:.1f}", row.get("joins"), row.get("predicted_tps") or "-"))
-    table("what each cut alone gives", ["tokens", "cuts", "tokens/s", "spread", "joins a layer", "predicted"], rows)
+        a, b, both = found[PAIR[0], n], found[PAIR[1], n], found[BOTH, n]
+        x, y, z = (r["tps_median"] for r in (a, b, both))
+        rows.append((n or "decode", span(a), span(b), span(both), f"{100 * z / (x + y):.0f}%", f"{z / max(x, y):.2f}x", both["predicted_tps"] or "-", both["joins"]))
     return rows
 
 
+def prefill(args):
+    lengths = args.lengths or [64, 256, 1024, 100, 300, 333, 777]
+    found = in_turn(args, [*PAIR, BOTH], lengths)
+    table(f"prefill, {args.precision}, {os.path.basename(args.model)}",
+          ["tokens", *PAIR, "both", "of the sum", "of the better", "predicted", "joins a layer"], share_rows(found, lengths))
+    return list(found.values())
+
+
 def decode(args):
-    out = {}
-    for spec, strategy in ((PAIR[0], "single"), (PAIR[1], "single"), (BOTH, "tensor")):
-        out[spec] = bench(args, "--devices", spec, "--strategy", strategy, "--prompt", 0, "--gen", 64, rounds=1, r=args.rounds)[0]
-    a, b, both = (out[k]["tps_median"] for k in (*PAIR, BOTH))
-    table("decode", [*PAIR, "tensor", "of the sum"], [(a, b, both, f"{100 * both / (a + b):.0f}%")])
-    return out
+    found = in_turn(args, [*PAIR, BOTH], [], gen=64)
+    rows = share_rows(found, [0])
+    table("decode", ["", *PAIR, "both", "of the sum", "of the better", "predicted", "joins a layer"], rows)
+    return list(found.values())
+
+
+CUTS = ("causal", "row", "head,feature", "row,feature", "causal,feature", "layer", "layer,sequence", "layer,sequence,hybrid", "layer,row,sequence,hybrid,feature")
+
+
+def cuts(args):
+    rows, lengths = [], args.lengths or [64, 100, 256]
+    for cut in CUTS:
+        found = in_turn(args, [BOTH], lengths, more=("--cuts", cut))
+        rows += [(n, cut, span(found[BOTH, n]), found[BOTH, n]["joins"], found[BOTH, n]["predicted_tps"] or "-") for n in lengths]
+    table("what each cut alone gives", ["tokens", "cuts", "tokens/s", "joins a layer", "predicted"], sorted(rows, key=lambda r: r[0]))
+    return rows
+
+
+def odd(args):
+    """At odd lengths: one graph of the next length, standard pieces only, tensor. A graph built online: its time is in numbers.md."""
+    rows = []
+    for n in args.lengths or [100, 300, 333, 777]:
+        whole = next(x for x in (128, 256, 512, 1024) if x >= n)
+        settings = [f"{PAIR[1]}:lengths=1+{whole}", f"{PAIR[1]}:lengths=1+64+128+256+512", BOTH]
+        found = in_turn(args, settings, [n], more=("--chunk", 1024))
+        rows.append((n, *(span(found[s, n]) for s in settings)))
+    table("odd lengths", ["tokens", "padded to the next length", "standard pieces", "tensor"], rows)
+    return rows
+
+
+def ablation(args):
+    """From the NPU alone to everything; a blocking finish until the row of joins chosen by measurement."""
+    rows, naive = [], f"{PAIR[1]}:lengths=1+64+256+1024"
+    steps = [("NPU alone", naive, (), "finish"), ("+ sequence cut", BOTH, ("layer,sequence",), "finish"), ("+ row cut", BOTH, ("layer,sequence,row,hybrid",), "finish"),
+             ("+ joins by measurement", BOTH, ("layer,sequence,row,hybrid",), "auto"), ("+ feature cut", BOTH, ("layer,sequence,row,hybrid,feature",), "auto"),
+             ("+ head and causal cuts", BOTH, (), "auto"), ("layer, finish", BOTH, ("layer",), "finish"), ("layer, joins by measurement", BOTH, ("layer",), "auto"),
+             ("tensor, finish", BOTH, (), "finish"), ("tensor, event", BOTH, (), "event"), ("tensor, flag", BOTH, (), "flag")]
+    for name, devices, cut, sync in steps:
+        lengths = args.lengths or [64, 300]
+        found = in_turn(args, [devices], lengths, gen=32, more=(*(("--cuts", cut[0]) if cut else ()), "--sync", sync))
+        rows.append((name, *(f"{span(found[devices, n])}, {found[devices, n]['joins']}" for n in [*lengths, 0])))
+    table("ablation: tokens/s, joins a layer", ["", *(args.lengths or [64, 300]), "decode"], rows)
+    return rows
 
 
 def auto(args):
     random.seed(1)
     lengths = args.lengths or sorted(random.sample(range(8, 512), 20))
-    settings = [("cpu", "single"), (PAIR[0], "single"), (PAIR[1], "single"), (BOTH, "tensor"), (f"cpu,{BOTH}", "auto")]
-    rates, rows = {}, []
+    best_of, rows = ["cpu", *PAIR, BOTH], []
+    everything = f"cpu,{BOTH}"
+    found = in_turn(args, [*best_of, everything], lengths, gen=32, rounds=max(args.rounds, 9))
     for n in [*lengths, 0]:
-        found = {s: [] for s in settings}
-        for _ in range(args.rounds):
-            for s in settings:
-                what = ("--prompt", n, "--gen", 0) if n else ("--prompt", 0, "--gen", 32)
-                found[s].append(bench(args, "--devices", s[0], "--strategy", s[1], *what, rounds=1, r=args.inner)[0]["tps_median"])
-        best = max(settings[:-1], key=lambda s: statistics.median(found[s]))
-        ratio = statistics.median(x / y for x, y in zip(found[settings[-1]], found[best]))
-        rows.append((n or "decode", *(statistics.median(found[s]) for s in settings), best[0] if best[1] == "single" else "tensor", f"{ratio:.3f}"))
-        rates[n] = {" ".join(s): v for s, v in found.items()}
-        print(rows[-1], flush=True)
-    table("auto", ["tokens", *(" ".join(s) for s in settings), "best", "auto / best"], rows)
-    return rates
+        rate = {s: found[s, n]["tps_median"] for s in [*best_of, everything]}
+        best = max(best_of, key=rate.get)
+        rows.append((n or "decode", *rate.values(), best, f"{rate[everything] / rate[best]:.3f}"))
+    table("auto", ["tokens", *best_of, everything, "best", "auto / best"], rows)
+    return rows
 
 
 def predicted(args):
     random.seed(2)
     lengths = args.lengths or sorted(random.sample(range(2, 1000), 40))
     errors, rows = [], []
-    found = bench(args, "--devices", BOTH, "--strategy", "tensor", "--prompt", joined(lengths), "--gen", 32, rounds=1, r=args.rounds)
-    for row in found:
+    for (_, n), row in in_turn(args, [BOTH], lengths, gen=32, rounds=1).items():
         error = row["predicted_tps"] / row["tps_median"] - 1
         errors.append(abs(error))
-        rows.append((row.get("prompt") or "decode", row["predicted_tps"], row["tps_median"], f"{100 * error:+.0f}%"))
+        rows.append((n or "decode", row["predicted_tps"], row["tps_median"], f"{100 * error:+.0f}%"))
     table("predicted against measured", ["tokens", "predicted", "measured", "error"], rows)
     print(f"\nmedian error {100 * statistics.median(errors):.1f}%, worst {100 * max(errors):.1f}%")
     return rows
@@ -126,7 +151,7 @@ def predicted(args):
 
 def passes(args, what, busy_after=None, core=0, more=()):
     """Milliseconds of each pass of a bench run, from its debug log; a busy loop starts on `core` after so many of them."""
-    command = [args.hetero, "bench", args.model, "--precision", args.precision, "--devices", BOTH, "--strategy", "tensor", *more,
+    command = [args.hetero, "bench", args.model, "--precision", args.precision, "--devices", BOTH, *more,
                "--log-level", "debug", *map(str, what)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     times, load = [], None
@@ -160,12 +185,12 @@ def drift(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", choices=["prefill", "cuts", "decode", "auto", "predicted", "drift"])
+    parser.add_argument("what", nargs="+", choices=["prefill", "cuts", "odd", "ablation", "decode", "auto", "predicted", "drift"])
     parser.add_argument("--hetero", default="build/hetero")
     parser.add_argument("--model", default="models/SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--precision", default="exact")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--inner", type=int, default=5, help="runs of a process, behind its warm-up")
+    parser.add_argument("--inner", type=int, default=1, help="runs of a process, behind its warm-up")
     parser.add_argument("--lengths", type=lambda s: [int(x) for x in s.split(",")])
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()

@@ -102,7 +102,7 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text);
 typedef struct cli_setting { /* the part of the options that bench varies */
     const char *devices, *strategy, *cuts, *precision, *sync;
     int threads, context;
-    int prompts[16]; /* tokens of the prompts to come, where the command knows them */
+    int prompts[64]; /* tokens of the prompts to come, where the command knows them */
     size_t n_prompts;
 } cli_setting;
 

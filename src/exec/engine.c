@@ -144,10 +144,11 @@ static ht_status find_companion(ht_engine *engine, const ht_engine_options *opti
 }
 
 /* A lane of each whole device and of each partial one with its companion; static lengths first, for they take the pieces
- * that fill them and leave the rest to others. A CPU that is only there as a companion is no lane of its own. */
+ * that fill them and leave the rest to others. A companion is a lane of its own besides: with few tokens it may be the
+ * quicker one. */
 static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     for (int whole = 0; whole < 2; whole++)
-        for (size_t d = 0, n = engine->n_devices; d < n; d++) {
+        for (size_t d = 0; d < engine->n_devices; d++) {
             ht_lane lane = {.devices = 1u << d, .cores = cores_of(engine, d)};
             if (takes_all(engine, d) != (whole == 1))
                 continue;
@@ -158,8 +159,6 @@ static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options,
                     return status;
                 lane.devices |= 1u << companion;
                 lane.cores |= cores_of(engine, companion);
-            } else if (d >= engine->n_named) {
-                continue;
             }
             engine->lanes[engine->n_lanes++] = lane;
         }
@@ -194,6 +193,15 @@ static ht_status read_cuts(ht_engine *engine, const char *text, ht_error *error)
     return HT_OK;
 }
 
+static void find_crowded(ht_engine *engine) {
+    for (size_t l = 0; l < engine->n_lanes; l++)
+        for (size_t d = 0; d < engine->n_devices; d++) {
+            const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
+            if (engine->lanes[l].devices >> d & 1 && !caps->runs_in_caller && caps->cores)
+                engine->lanes[l].crowded = true;
+        }
+}
+
 /* One lane with every device where nothing is to be shared or chosen. */
 static ht_status make_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const bool shares = options->strategy == HT_STRATEGY_TENSOR || options->strategy == HT_STRATEGY_LAYER;
@@ -208,10 +216,16 @@ static ht_status make_lanes(ht_engine *engine, const ht_engine_options *options,
     if (status)
         return status;
     if (engine->n_lanes < 2) {
+        uint64_t cores = 0;
+        for (size_t d = 0; d < engine->n_devices; d++)
+            cores |= cores_of(engine, d);
         engine->n_lanes = 1;
-        engine->lanes[0] = (ht_lane){.devices = (1u << engine->n_devices) - 1};
+        engine->lanes[0] = (ht_lane){.devices = (1u << engine->n_devices) - 1,
+                                     .cores = cores == ht_all_cores() ? 0 : cores}; /* cpus= is for our thread, too */
+        find_crowded(engine);
         return HT_OK;
     }
+    find_crowded(engine);
     status = read_cuts(engine, options->strategy == HT_STRATEGY_LAYER ? "layer" : options->cuts, error);
     engine->apart = options->cuts && options->strategy == HT_STRATEGY_TENSOR && !(engine->cuts & HT_CUT_FEATURES);
     return status ? status : ht_crew_create(engine->n_lanes, &engine->crew, error);

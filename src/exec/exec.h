@@ -64,7 +64,13 @@ typedef struct ht_lane {
     ht_view deltas[HT_LANE_DELTAS]; /* partial sums: of attention and of feed-forward blocks in turn */
 } ht_lane;
 
-typedef double ht_drift[HT_MAX_DEVICES][HT_REGIMES];
+/* What passes take over what the tables of times predict. All ones: as predicted. Doubles only. */
+typedef struct ht_pace {
+    double lanes[HT_MAX_DEVICES][HT_REGIMES]; /* busy, not waiting */
+    double stall[HT_REGIMES]; /* waiting that was not predicted: what a pass takes over what its lanes are busy */
+    double head;
+} ht_pace;
+extern const ht_pace ht_even_pace;
 
 /* How a kind of pass is computed, and its lanes' programs (program.c). */
 typedef struct ht_schedule {
@@ -73,15 +79,21 @@ typedef struct ht_schedule {
                                         this position on; tokens 0: unused */
     uint64_t age; /* when it was used last */
     ht_choice choice;
-    ht_drift drift;              /* what each lane takes lately, by regime, over what was predicted */
-    ht_drift solved;             /* that, when the choice was made */
+    ht_pace pace;   /* lately */
+    ht_pace usual;  /* before the first request: what is not used is believed to become again */
+    ht_pace solved; /* when the choice was made */
+    double ratios[HT_MAX_DEVICES], whole,
+        head;                    /* of the pass before: what lanes[i], and all of it, took over what was predicted */
     double busy[HT_MAX_DEVICES]; /* predicted, of lanes[i]: seconds without waiting */
     size_t n_lanes;              /* that take part, in the order in which they take tokens */
     ht_lane *lanes[HT_MAX_DEVICES];
     ht_plan programs[HT_MAX_DEVICES]; /* more than one lane: theirs, the head included where all compute it */
     size_t runs;
+    bool tried; /* what passes of this kind take was learnt before the first request, now or in an earlier process */
+    bool heads; /* one head was timed at least */
+    bool stale; /* the choice is to be made anew */
 } ht_schedule;
-#define HT_SCHEDULES 32
+#define HT_SCHEDULES 64
 
 /* A slice prepared on a device: steps of several plans may share it. */
 typedef struct ht_engine_task {
@@ -127,6 +139,7 @@ struct ht_engine {
     size_t segment_of[HT_SEGMENTS], segment_grain[HT_SEGMENTS]; /* units of a segment; rows, heads or features of one */
     size_t built[HT_MAX_DEVICES][HT_SEGMENTS][HT_MAX_SHARES]; /* shares that static lanes have graphs for; 0: no more */
     const ht_lane *alone;     /* transfers are planned as if this lane were the only one; NULL: all are */
+    bool trying;              /* passes are made to learn what ways to compute cost */
     bool may_build;           /* such graphs may be built now: not while a request waits */
     bool full;                /* there is no memory for graphs of more shares */
     atomic_uint failed;       /* bit d: device d has failed since the last recovery */
@@ -215,17 +228,24 @@ ht_binding ht_binding_from(const ht_binding *all, size_t first, ht_view slots[HT
 ht_status ht_engine_schedule(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_schedule **schedule,
                              ht_error *error);
 /* The solver's question for such a pass; its lanes in lanes[]. */
-ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position, size_t wanted, const ht_drift drift,
+ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position, size_t wanted, const ht_pace *pace,
                              ht_solver_lane lanes[HT_MAX_DEVICES]);
 /* After a pass: what it took, all in all and each lane (busy[i] of schedule->lanes[i], without waiting). */
 void ht_engine_learn(ht_engine *engine, ht_schedule *schedule, double seconds, const double *busy);
+/* The same of a head of one token. */
+void ht_engine_learn_head(ht_engine *engine, double seconds);
+/* Has what passes take moved so far that the choice is worth making anew? */
+bool ht_engine_has_moved(const ht_engine *engine, const ht_schedule *schedule);
 void ht_engine_forget_schedules(ht_engine *engine); /* lanes have changed */
+/* The schedule of such passes, without a choice as yet if it is new; the one used least lately makes room for it. */
+ht_schedule *ht_engine_find_schedule(ht_engine *engine, size_t n, size_t position, size_t wanted);
 /* What several lanes need besides plans: their threads, buffers of their own, how finely operators are divided. */
 ht_status ht_engine_prepare_sharing(ht_engine *engine, ht_error *error);
 /* Measures the lanes, or finds what was measured before (plan/measure.c); then solves for prompts that are expected and
  * has graphs of shares built. */
 ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error);
 ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+void ht_engine_keep_learnt(const ht_engine *engine); /* beside the tables of times, for later processes */
 /* Where one lane is predicted to be as quick for all prompts to come, and in decode, as any or several are: closes the
  * devices of the others, and is an engine of one lane from then on. */
 ht_status ht_engine_reduce(ht_engine *engine, const ht_engine_options *options, bool *reduced, ht_error *error);

@@ -86,7 +86,7 @@ static const char *cut_of(const listing *l, const ht_step *step, bool head) {
 static double slowness(const listing *l, const ht_lane *lane, bool shared) {
     if (!l->schedule)
         return 1;
-    const double drift = l->schedule->solved[lane - l->engine->lanes][l->schedule->choice.regime],
+    const double drift = l->schedule->solved.lanes[lane - l->engine->lanes][l->schedule->choice.regime],
                  together = lane->cost.together[l->tokens > 1];
     return (drift > 0 ? drift : 1) * (shared && together > 0 ? together : 1);
 }

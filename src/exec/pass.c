@@ -231,7 +231,7 @@ static ht_status run_alone(ht_engine *engine, ht_schedule *schedule, const ht_bi
     ht_binding own = *binding;
     own.sync = ht_lane_sync(engine, lane);
     const double start = ht_clock_now(engine->time);
-    if (schedule) /* as it was measured, and as the lane would run beside others */
+    if (lane->cores) /* as it was measured, and as the lane would run beside others */
         ht_stay_on_cores(engine, lane, &stay);
     ht_status status = ht_run_body(&run, &own, first, error);
     engine->running = lane;
@@ -322,7 +322,10 @@ static ht_status run_head(ht_engine *engine, size_t first, size_t count, ht_slot
 }
 
 ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const float **logits, ht_error *error) {
+    const double start = ht_clock_now(engine->time);
     ht_status status = run_head(engine, first, count, HT_SLOT_LOGITS, error);
+    if (!status && count == 1)
+        ht_engine_learn_head(engine, ht_clock_now(engine->time) - start);
     if (!status)
         *logits = engine->slots[HT_SLOT_LOGITS].data;
     return status;

@@ -11,8 +11,6 @@
 #include <string.h>
 
 #define POSITIONS 256 /* passes this much further back are planned anew: attention costs more */
-#define FORGET 0.01   /* of what was learnt of lanes and regimes that a pass does not use */
-#define MOVED 0.04    /* a lane's speed has changed so much that ratios are worth moving */
 #define JOIN_SECONDS 3e-6
 #define EXCHANGE_SECONDS \
     0.25e-9 /* a byte from core to core: what passes by shares took more than their parts; drift learns the machine's own */
@@ -501,7 +499,7 @@ static bool share_is_ready(const void *context, size_t lane, ht_segment segment,
     return any;
 }
 
-ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position, size_t wanted, const ht_drift drift,
+ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position, size_t wanted, const ht_pace *pace,
                              ht_solver_lane lanes[HT_MAX_DEVICES]) {
     ht_problem p = {.layers = engine->model->hparams.layers,
                     .lanes = lanes,
@@ -522,6 +520,8 @@ ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position,
                     .ready = share_is_ready,
                     .ready_context = engine,
                     .tokens_divide = true};
+    memcpy(p.stall, pace->stall, sizeof p.stall);
+    p.head = pace->head;
     memcpy(p.of, engine->segment_of, sizeof p.of);
     for (size_t l = 0; l < engine->n_lanes; l++) {
         const ht_lane *lane = &engine->lanes[l];
@@ -532,7 +532,7 @@ ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position,
                                     .may_build = engine->may_build,
                                     .full = engine->full};
         memcpy(lanes[l].built, engine->built[l], sizeof lanes[l].built);
-        memcpy(lanes[l].drift, drift[l], sizeof lanes[l].drift);
+        memcpy(lanes[l].drift, pace->lanes[l], sizeof lanes[l].drift);
         for (size_t d = 0; d < engine->n_devices; d++) {
             const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
             if (!(lane->devices >> d & 1) || !caps->n_lengths)
@@ -572,14 +572,16 @@ static ht_status build(ht_engine *engine, ht_schedule *schedule, ht_error *error
 static ht_status solve(ht_engine *engine, ht_schedule *schedule, ht_error *error) {
     ht_solver_lane lanes[HT_MAX_DEVICES];
     const ht_problem p =
-        ht_engine_problem(engine, schedule->tokens, schedule->position, schedule->wanted, schedule->drift, lanes);
+        ht_engine_problem(engine, schedule->tokens, schedule->position, schedule->wanted, &schedule->pace, lanes);
     ht_solve(&p, &schedule->choice);
-    memcpy(schedule->solved, schedule->drift, sizeof schedule->solved);
+    schedule->solved = schedule->pace;
     if (schedule->choice.n_lanes == 0)
         return ht_fail(error, HT_ERROR_DEVICE, "no device is left that computes this model");
     for (size_t i = 0; i < schedule->choice.n_lanes; i++)
         schedule->busy[i] = ht_choice_busy(&p, &schedule->choice, i);
     schedule->runs = 0;
+    schedule->heads = false;
+    schedule->stale = false;
     const ht_choice *c = &schedule->choice;
     ht_log(HT_LOG_DEBUG,
            "%zu tokens at %zu: %s, %.3f ms; lanes %zu %zu: tokens %zu %zu, heads %zu %zu, features %zu %zu, drift %.2f "
@@ -587,73 +589,43 @@ static ht_status solve(ht_engine *engine, ht_schedule *schedule, ht_error *error
            schedule->tokens, schedule->position, ht_regime_name(c->regime), c->seconds * 1e3, c->lanes[0], c->lanes[1],
            c->tokens[0], c->tokens[1], c->units[0][HT_SEGMENT_HEADS][0], c->units[0][HT_SEGMENT_HEADS][1],
            c->units[0][HT_SEGMENT_FEATURES][0], c->units[0][HT_SEGMENT_FEATURES][1],
-           schedule->drift[c->lanes[0]][c->regime], schedule->drift[c->lanes[1]][c->regime]);
+           schedule->pace.lanes[c->lanes[0]][c->regime], schedule->pace.lanes[c->lanes[1]][c->regime]);
     return build(engine, schedule, error);
 }
 
-/* The lanes of this schedule have become slower or quicker, or others have. */
-static bool has_moved(const ht_engine *engine, const ht_schedule *s) {
-    for (size_t l = 0; l < engine->n_lanes && s->runs >= 2; l++)
-        for (size_t r = 0; r < HT_REGIMES; r++)
-            if (fabs(s->drift[l][r] / s->solved[l][r] - 1) > MOVED)
-                return true;
-    return false;
-}
-
-ht_status ht_engine_schedule(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_schedule **out,
-                             ht_error *error) {
+ht_schedule *ht_engine_find_schedule(ht_engine *engine, size_t n, size_t position, size_t wanted) {
     const size_t bucket = position / POSITIONS * POSITIONS;
-    ht_schedule *oldest = &engine->schedules[0], *found = NULL, *nearest = NULL;
+    ht_schedule *oldest = &engine->schedules[0], *nearest = NULL;
     engine->clock++;
-    for (size_t i = 0; i < HT_SCHEDULES && !found; i++) {
+    for (size_t i = 0; i < HT_SCHEDULES; i++) {
         ht_schedule *s = &engine->schedules[i];
-        if (s->tokens == n && s->position == bucket && s->wanted == wanted)
-            found = s;
+        if (s->tokens == n && s->position == bucket && s->wanted == wanted) {
+            s->age = engine->clock;
+            return s;
+        }
         if (s->tokens && (s->tokens > 1) == (n > 1) && (!nearest || s->age > nearest->age))
             nearest = s;
         if (s->age < oldest->age)
             oldest = s;
     }
+    const ht_pace pace = nearest ? nearest->pace : ht_even_pace, usual = nearest ? nearest->usual : ht_even_pace;
+    oldest->tokens = n, oldest->position = bucket, oldest->wanted = wanted;
+    oldest->age = engine->clock;
+    oldest->tried = false, oldest->stale = true;
+    oldest->pace = pace, oldest->usual = usual;
+    return oldest;
+}
+
+ht_status ht_engine_schedule(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_schedule **out,
+                             ht_error *error) {
+    ht_schedule *found = ht_engine_find_schedule(engine, n, position, wanted);
     ht_status status = HT_OK;
-    if (!found) {
-        ht_drift drift;
-        for (size_t i = 0; i < HT_MAX_DEVICES * HT_REGIMES; i++)
-            (&drift[0][0])[i] = nearest ? (&nearest->drift[0][0])[i] : 1;
-        found = oldest;
-        found->tokens = n, found->position = bucket, found->wanted = wanted;
-        memcpy(found->drift, drift, sizeof drift);
+    if (found->stale || ht_engine_has_moved(engine, found))
         status = solve(engine, found, error);
-    } else if (has_moved(engine, found)) {
-        status = solve(engine, found, error);
-    }
-    found->age = engine->clock;
     if (status)
         found->tokens = 0;
     *out = found;
     return status;
-}
-
-void ht_engine_learn(ht_engine *engine, ht_schedule *schedule, double seconds, const double *busy) {
-    ht_log(HT_LOG_DEBUG, "%zu tokens: %.3f ms of %.3f; busy %.3f of %.3f, %.3f of %.3f", schedule->tokens,
-           seconds * 1e3, schedule->choice.seconds * 1e3, busy[0] * 1e3, schedule->busy[0] * 1e3,
-           schedule->n_lanes > 1 ? busy[1] * 1e3 : 0, schedule->busy[1] * 1e3);
-    if (engine->fixed)
-        return;
-    const double rate = schedule->tokens > 1 ? 0.4 : 0.15; /* single tokens come often, and are noisy */
-    const ht_regime regime = schedule->choice.regime;
-    for (size_t l = 0; l < engine->n_lanes; l++)
-        for (size_t r = 0; r < HT_REGIMES; r++) { /* what is not used is not known: believe in it more and more */
-            size_t i = 0;
-            while (i < schedule->n_lanes && schedule->lanes[i] != &engine->lanes[l])
-                i++;
-            double *drift = &schedule->drift[l][r];
-            const bool used = r == regime && i < schedule->n_lanes;
-            if (!used)
-                *drift += FORGET * (1 - *drift);
-            else if (schedule->busy[i] > 0 && isfinite(schedule->busy[i]))
-                *drift += rate * (fmin(fmax(schedule->solved[l][r] * busy[i] / schedule->busy[i], 0.25), 8) - *drift);
-        }
-    schedule->runs++;
 }
 
 void ht_engine_forget_schedules(ht_engine *engine) {

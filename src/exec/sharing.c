@@ -144,14 +144,8 @@ static void find_grains(ht_engine *engine) {
 
 ht_status ht_engine_prepare_sharing(ht_engine *engine, ht_error *error) {
     ht_status status = HT_OK;
-    for (size_t l = 0; l < engine->n_lanes && !status; l++) {
+    for (size_t l = 0; l < engine->n_lanes && !status; l++)
         status = make_buffers(engine, &engine->lanes[l], error);
-        for (size_t d = 0; d < engine->n_devices; d++) {
-            const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
-            if (engine->lanes[l].devices >> d & 1 && !caps->runs_in_caller && caps->cores)
-                engine->lanes[l].crowded = true;
-        }
-    }
     /* rows cut in two and the waits between: no program is longer, and a choice that is made anew allocates nothing */
     const size_t most = 2 * engine->model->n_ops + 64;
     for (size_t i = 0; i < HT_SCHEDULES * engine->n_lanes && !status; i++) {
@@ -291,46 +285,97 @@ static ht_status expect(ht_engine *engine, size_t n, size_t position, size_t wan
     return status;
 }
 
-/* All passes of a prompt. */
-static ht_status expect_prompt(ht_engine *engine, size_t tokens, ht_error *error) {
-    const size_t chunk = (size_t)engine->info.chunk;
-    ht_status status = HT_OK;
-    engine->may_build = true;
-    for (size_t begin = 0; begin < tokens && !status; begin += chunk) {
-        const size_t n = ht_min_size(chunk, tokens - begin);
-        status = expect(engine, n, begin, begin + n == tokens, error);
+#define TRIAL_SECONDS 1.5 /* of passes of one kind */
+#define FEW_TRIALS 6      /* are made even where they take longer, up to: */
+#define LONG_TRIALS 4.0
+#define TRIALS 16
+#define TRIALS_OF_ONE 40 /* single tokens are learnt from slowly */
+
+/* Runs such passes before the first request: what joins and exchange cost shows only there, and so does which of several
+ * ways is best that are predicted to take nearly the same. */
+static ht_status try_passes(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
+                            size_t wanted, ht_error *error) {
+    ht_status status = expect(engine, n, position, wanted, error);
+    double spent = 0;
+    if (status || engine->fixed || ht_engine_find_schedule(engine, n, position, wanted)->tried)
+        return status;
+    for (size_t i = 0;
+         i < (n > 1 ? TRIALS : TRIALS_OF_ONE) && !status && spent < (i < FEW_TRIALS ? LONG_TRIALS : TRIAL_SECONDS);
+         i++) {
+        const double start = ht_clock_now(engine->time);
+        const float *logits;
+        status = ht_engine_forward(engine, kv, ids, n, position, n - wanted, NULL, error);
+        if (!status && wanted)
+            status = ht_engine_head(engine, n - 1, 1, &logits, error);
+        spent += ht_clock_now(engine->time) - start;
+        if (!status)
+            status = expect(engine, n, position, wanted, error);
     }
-    engine->may_build = false;
+    if (!status) {
+        ht_schedule *schedule = ht_engine_find_schedule(engine, n, position, wanted);
+        schedule->tried = true;
+        schedule->usual = schedule->pace;
+    }
     return status;
 }
 
-/* Single tokens first: they are part of every answer. */
+/* A prompt to come, or (0) decode. */
+static ht_status expect_prompt(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t prompt,
+                               ht_error *error) {
+    const size_t chunk = (size_t)engine->info.chunk;
+    ht_status status = HT_OK;
+    engine->may_build = engine->trying = true;
+    if (prompt == 0)
+        status = try_passes(engine, kv, ids, 1, 0, 1, error);
+    for (size_t begin = 0; begin < prompt && !status; begin += chunk) {
+        const size_t n = ht_min_size(chunk, prompt - begin);
+        status = try_passes(engine, kv, ids, n, begin, begin + n == prompt, error);
+    }
+    engine->may_build = engine->trying = false;
+    return status;
+}
+
+/* Goes on after a failure, where that is possible. */
+static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error) {
+    const unsigned shares = HT_CUT_ROWS | HT_CUT_HYBRID | HT_CUT_FEATURES | HT_CUT_HEADS;
+    if (status == HT_ERROR_MEMORY && engine->cuts & shares && engine->cuts & ~shares) {
+        ht_log(HT_LOG_WARN, "no memory for graphs of shares, going on with whole ones: %s", error ? error->text : "");
+        engine->cuts &= ~shares;
+        memset(engine->built, 0, sizeof engine->built);
+        atomic_store(&engine->failed, 0);
+        ht_engine_forget_schedules(engine);
+        return true;
+    }
+    if ((status != HT_ERROR_DEVICE && status != HT_ERROR_MEMORY) || !atomic_load(&engine->failed))
+        return false;
+    ht_log(HT_LOG_WARN, "%s", error ? error->text : "a graph could not be built");
+    return ht_engine_recover(engine);
+}
+
 ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const int usual[] = {64, engine->info.chunk};
     const int *prompts = options->n_prompts ? options->prompts : usual;
     const size_t n_prompts = options->n_prompts ? options->n_prompts : HT_COUNT(usual);
-    ht_status status = HT_OK;
-    for (size_t i = 0; i <= n_prompts && !status; i++) {
+    ht_kv_layer *kv = NULL;
+    int32_t *ids = NULL;
+    ht_status status = ht_alloc((void **)&ids, (size_t)engine->info.chunk, sizeof *ids, "planning", error);
+    if (!status)
+        status = ht_kv_create(engine, &kv, error);
+    for (size_t i = 0; i <= n_prompts && !status; i++) { /* decode first: it is part of every answer */
         if (options->progress && !options->progress("planning", (double)i, (double)n_prompts, options->progress_user))
-            return ht_fail(error, HT_ERROR_CANCELLED, "planning was stopped");
-        status = expect_prompt(engine, i ? (size_t)prompts[i - 1] : 1, error);
-        const unsigned shares = HT_CUT_ROWS | HT_CUT_HYBRID | HT_CUT_FEATURES | HT_CUT_HEADS;
-        if (status == HT_ERROR_MEMORY && engine->cuts & shares && engine->cuts & ~shares) {
-            ht_log(HT_LOG_WARN, "no memory for graphs of shares, going on with whole ones: %s",
-                   error ? error->text : "");
-            engine->cuts &= ~shares;
-            memset(engine->built, 0, sizeof engine->built);
-            atomic_store(&engine->failed, 0);
-            ht_engine_forget_schedules(engine);
+            status = ht_fail(error, HT_ERROR_CANCELLED, "planning was stopped");
+        else
+            status = expect_prompt(engine, kv, ids, i ? (size_t)prompts[i - 1] : 0, error);
+        if (status && can_go_on(engine, status, error))
             status = HT_OK, i--;
-        } else if ((status == HT_ERROR_DEVICE || status == HT_ERROR_MEMORY) && atomic_load(&engine->failed)) {
-            ht_log(HT_LOG_WARN, "%s", error ? error->text : "a graph could not be built");
-            if (ht_engine_recover(engine))
-                status = HT_OK, i--;
-        }
     }
+    ht_kv_destroy(engine, kv);
+    free(ids);
     ht_engine_keep_ready(engine);
-    ht_engine_forget_schedules(engine); /* they were free to ask for graphs */
+    for (size_t i = 0; i < HT_SCHEDULES; i++) /* they were free to ask for graphs */
+        engine->schedules[i].stale = true;
+    if (!status)
+        ht_engine_keep_learnt(engine);
     return status;
 }
 
@@ -341,11 +386,8 @@ ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, 
 /* The only lane that is as good as the best for passes of n tokens, as bits of lanes; 0: several together are better. */
 static uint32_t good_lanes(ht_engine *engine, size_t n, size_t position) {
     ht_solver_lane lanes[HT_MAX_DEVICES];
-    ht_drift calm;
     ht_choice choice;
-    for (size_t i = 0; i < HT_MAX_DEVICES * HT_REGIMES; i++)
-        (&calm[0][0])[i] = 1;
-    const ht_problem p = ht_engine_problem(engine, n, position, 1, calm, lanes);
+    const ht_problem p = ht_engine_problem(engine, n, position, 1, &ht_even_pace, lanes);
     ht_solve(&p, &choice);
     double best = choice.alone[0];
     uint32_t good = 0;

@@ -123,7 +123,7 @@ static ht_status predict(const ht_engine *engine, const ht_schedule *schedule, c
     for (size_t i = 0; i < n; i++)
         t.end[i] = -1;
     if (schedule)
-        t.join = ht_engine_problem(engine, schedule->tokens, 0, 1, schedule->drift, lanes).join;
+        t.join = ht_engine_problem(engine, schedule->tokens, 0, 1, &schedule->pace, lanes).join;
     add_tracks(engine, events, PREDICTED);
     run_rows(&t, false);
     for (size_t lane = 0; lane < HT_MAX_DEVICES; lane++)
@@ -151,14 +151,14 @@ static ht_status record(ht_session *session, const int32_t *ids, size_t n, ht_er
     if (status)
         return status;
     ht_schedule *schedule = engine->current;
-    ht_drift drift;
+    ht_pace pace;
     if (schedule)
-        memcpy(drift, schedule->drift, sizeof drift);
+        pace = schedule->pace;
     status = ht_alloc((void **)&engine->recordings, HT_MAX_DEVICES, sizeof *engine->recordings, "recordings", error);
     if (!status)
         status = run_pass(session, ids, n, error);
     if (schedule && schedule == engine->current)
-        memcpy(schedule->drift, drift, sizeof drift);
+        schedule->pace = pace;
     return status;
 }
 

@@ -11,12 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 6
+#define VERSION 9
 #define ENOUGH_BYTES (24.0 * 1e6) /* of weights in the layers that are timed: more than caches near a core hold */
 #define MOST_RUNS 5
 #define ENOUGH_SECONDS 0.12 /* of runs at one point */
 #define LATER 1024          /* position of the second point of attention */
 #define MOST_STEPS 512
+#define PACES (sizeof(ht_pace) / sizeof(double))
 
 /* ---- timing ------------------------------------------------------------------------------------------------------------------ */
 
@@ -286,7 +287,9 @@ static ht_status measure_joins(timer *t, const ht_plan *one, const ht_plan *many
     }
     int best = first;
     for (int sync = first + 1; sync <= last; sync++)
-        if (single[sync] / single[best] + (longer[best] > 0 ? longer[sync] / longer[best] : 1) < 2)
+        if (t->lane->crowded && (sync == HT_SYNC_EVENT || sync == HT_SYNC_FLAG))
+            continue; /* a thread that polls takes the time from the device's own */
+        else if (single[sync] / single[best] + (longer[best] > 0 ? longer[sync] / longer[best] : 1) < 2)
             best = sync;
     cost->sync = (ht_sync)best;
     cost->join = cost->joins[best];
@@ -428,7 +431,7 @@ static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const h
     const ht_binding binding = {
         .slots = engine->slots, .kv = kv, .tokens = n, .room = (size_t)engine->info.chunk, .sync = engine->sync};
     engine->current = s;
-    for (int run = 0; run < 4 && !status; run++) {
+    for (int run = 0; run < 7 && !status; run++) {
         status = ht_crew_run(engine->crew, engine, s, first, end, &binding, 0, NULL, busy, error);
         for (size_t i = 0; i < 2 && run; i++) { /* the least of the runs */
             const double beside = slowed(busy[i], busy[1 - i], alone[i]);
@@ -538,6 +541,45 @@ static bool table_path(const ht_text *key, char *path, size_t capacity) {
     return ht_cache_path(name, path, capacity, NULL) == HT_OK;
 }
 
+static json_t *learnt_json(const ht_engine *engine) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < HT_SCHEDULES; i++) {
+        const ht_schedule *s = &engine->schedules[i];
+        json_t *pace = json_array();
+        for (size_t k = 0; k < PACES; k++)
+            json_array_append_new(pace, json_real(((const double *)&s->usual)[k]));
+        if (s->tokens && s->tried)
+            json_array_append_new(list,
+                                  json_pack("{s:I, s:I, s:I, s:O}", "tokens", (json_int_t)s->tokens, "position",
+                                            (json_int_t)s->position, "wanted", (json_int_t)s->wanted, "pace", pace));
+        json_decref(pace);
+    }
+    return list;
+}
+
+/* What an earlier process learnt; what makes no sense is left out. */
+static void read_learnt(ht_engine *engine, const json_t *list) {
+    for (size_t i = 0; i < json_array_size(list) && i < HT_SCHEDULES; i++) {
+        const json_t *one = json_array_get(list, i), *pace = json_object_get(one, "pace");
+        const json_int_t n = json_integer_value(json_object_get(one, "tokens")),
+                         position = json_integer_value(json_object_get(one, "position")),
+                         wanted = json_integer_value(json_object_get(one, "wanted"));
+        bool good = n > 0 && n <= engine->info.chunk && position >= 0 && wanted >= 0 && wanted <= n &&
+                    json_array_size(pace) == PACES;
+        for (size_t k = 0; k < PACES && good; k++) {
+            const double value = json_number_value(json_array_get(pace, k));
+            good = value >= 0.2 && value <= 10;
+        }
+        if (!good)
+            continue;
+        ht_schedule *s = ht_engine_find_schedule(engine, (size_t)n, (size_t)position, (size_t)wanted);
+        s->tried = true;
+        for (size_t k = 0; k < PACES; k++)
+            ((double *)&s->usual)[k] = json_number_value(json_array_get(pace, k));
+        s->pace = s->usual;
+    }
+}
+
 /* True: every lane has its table. A file that is not of this key, or is damaged, is as good as none. */
 static bool load_tables(ht_engine *engine, const ht_text *key) {
     char path[1024];
@@ -550,6 +592,8 @@ static bool load_tables(ht_engine *engine, const ht_text *key) {
         good = read_cost(json_array_get(json_object_get(root, "lanes"), l), &engine->lanes[l].cost);
         engine->lanes[l].cost.devices = engine->lanes[l].devices;
     }
+    if (good)
+        read_learnt(engine, json_object_get(root, "learnt"));
     if (root && !good)
         ht_log(HT_LOG_INFO, "%s: of another version or damaged: measuring anew", path);
     json_decref(root);
@@ -561,7 +605,8 @@ static void save_tables(const ht_engine *engine, const ht_text *key) {
     json_t *lanes = json_array();
     for (size_t l = 0; l < engine->n_lanes; l++)
         json_array_append_new(lanes, cost_json(&engine->lanes[l].cost));
-    json_t *root = json_pack("{s:i, s:s, s:o}", "version", VERSION, "key", key->data, "lanes", lanes);
+    json_t *root = json_pack("{s:i, s:s, s:o, s:o}", "version", VERSION, "key", key->data, "lanes", lanes, "learnt",
+                             learnt_json(engine));
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
     ht_error error;
     if (text && table_path(key, path, sizeof path) && ht_file_write(path, text, strlen(text), &error))
@@ -608,4 +653,14 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
         save_tables(engine, &key);
     ht_text_free(&key);
     return status;
+}
+
+void ht_engine_keep_learnt(const ht_engine *engine) {
+    ht_text key = {0};
+    bool all = !engine->time; /* as the tables; a lane that was lost is in none */
+    for (size_t l = 0; l < engine->n_lanes; l++)
+        all &= !engine->lanes[l].lost && engine->lanes[l].cost.devices == engine->lanes[l].devices;
+    if (all && describe(engine, &key, NULL) == HT_OK)
+        save_tables(engine, &key);
+    ht_text_free(&key);
 }

@@ -145,8 +145,11 @@ typedef struct ht_problem {
     size_t tokens, wanted, position; /* of the pass; the last `wanted` tokens go through the end of the last layer */
     bool by_operator;                /* OWNER or a lane alone: nothing is planned over a whole layer */
     bool forced;                     /* several lanes, even where one alone would be quicker */
-    double join;                     /* seconds from one lane's having told to another's going on */
-    double exchange; /* and for each byte that one lane writes and another reads: lines go from core to core */
+    double stall[HT_REGIMES]; /* what passes in a regime take lately over what their lanes are busy, and over what was
+                               * predicted of that: multiplies the whole; 0: 1 */
+    double head;              /* likewise of the head; 0: 1 */
+    double join;              /* seconds from one lane's having told to another's going on */
+    double exchange;          /* and for each byte that one lane writes and another reads: lines go from core to core */
     size_t embedding, qkv, attention, feed_forward; /* widths of what is exchanged, in floats a token */
     /* Does static lane `lane` have graphs for units [0, units) of a segment with so many tokens? NULL: yes. */
     bool (*ready)(const void *context, size_t lane, ht_segment segment, size_t units, size_t tokens);
@@ -174,7 +177,7 @@ typedef struct ht_choice {
     ht_regime regime;
     size_t n_lanes;
     size_t lanes[HT_MAX_DEVICES];  /* by index, ascending; OWNER: the owner, then the other */
-    double seconds;                /* predicted, the head of one token included */
+    double seconds, head;          /* predicted, the head of one token included; the head of that */
     double alone[HT_MAX_DEVICES];  /* what each of the problem's lanes alone would take; infinite: it cannot */
     size_t tokens[HT_MAX_DEVICES]; /* TOKENS: of lanes[i] */
     /* SHARES: segments of a layer, in order; [1]: of the last one, where only `wanted` tokens go to the end */

@@ -47,6 +47,10 @@ static double share_seconds(const ht_problem *p, size_t lane, ht_class c, size_t
     return n ? ht_class_seconds(cost, c, n, share, position) : 0;
 }
 
+static double stall(const ht_problem *p, ht_regime regime) {
+    return p->stall[regime] > 0 ? p->stall[regime] : 1;
+}
+
 /* What every time is multiplied by in a regime. Lanes that compute at the same time slow each other down: they share
  * memory, if no cores. */
 static double pace(const ht_problem *p, size_t lane, ht_regime regime) {
@@ -78,9 +82,14 @@ static double layer_end(const ht_problem *p, size_t lane, size_t w, size_t posit
            seconds(p, lane, HT_CLASS_NORM, w, 1, 0) + ffn_seconds(p, lane, w, 1);
 }
 
+static double head_pace(const ht_problem *p) {
+    return p->head > 0 ? p->head : 1;
+}
+
 static double head_seconds(const ht_problem *p, size_t lane) {
-    return seconds(p, lane, HT_CLASS_NORM, 1, 1, 0) + seconds(p, lane, HT_CLASS_LM_HEAD, 1, 1, 0) +
-           seconds(p, lane, HT_CLASS_ARGMAX, 1, 1, 0);
+    return (seconds(p, lane, HT_CLASS_NORM, 1, 1, 0) + seconds(p, lane, HT_CLASS_LM_HEAD, 1, 1, 0) +
+            seconds(p, lane, HT_CLASS_ARGMAX, 1, 1, 0)) *
+           head_pace(p);
 }
 
 /* n tokens from `position` on through all layers, the last w of them to the end of the last. */
@@ -187,11 +196,14 @@ static double token_seconds(const void *context, size_t lane, size_t begin, size
 
 static void try_tokens(const solver *s, const size_t *lanes, size_t n_lanes) {
     const ht_problem *p = s->p;
-    ht_choice c = {.regime = HT_REGIME_TOKENS, .n_lanes = n_lanes};
+    const size_t end = lanes[n_lanes - 1];
+    ht_choice c = {
+        .regime = HT_REGIME_TOKENS, .n_lanes = n_lanes, .head = head_seconds(p, end) * pace(p, end, HT_REGIME_TOKENS)};
     if (!(p->cuts & HT_CUT_CAUSAL) || p->tokens < 2 * n_lanes || (p->wanted > 1 && !p->tokens_divide))
         return;
     /* one token at least: without any it would be a choice of fewer lanes, which is tried as such */
-    c.seconds = divide(token_seconds, p, lanes, n_lanes, p->tokens, 1, any_number, c.tokens);
+    c.seconds =
+        divide(token_seconds, p, lanes, n_lanes, p->tokens, 1, any_number, c.tokens) * stall(p, HT_REGIME_TOKENS);
     if (c.seconds < s->best->seconds) {
         memcpy(c.lanes, lanes, n_lanes * sizeof *lanes);
         *s->best = c;
@@ -395,8 +407,10 @@ static void try_shares(const solver *s, const size_t *lanes, size_t n_lanes) {
     for (size_t i = 0; i < n_lanes; i++)
         embed =
             fmax(embed, seconds(p, lanes[i], HT_CLASS_EMBED, p->tokens, 1, 0) * pace(p, lanes[i], HT_REGIME_SHARES));
-    c.seconds = embed + (p->layers - 1) * layer + last + head +
-                seconds(p, lanes[0], HT_CLASS_ARGMAX, 1, 1, 0) * pace(p, lanes[0], HT_REGIME_SHARES);
+    c.head =
+        (head + seconds(p, lanes[0], HT_CLASS_ARGMAX, 1, 1, 0) * pace(p, lanes[0], HT_REGIME_SHARES)) * head_pace(p);
+    c.seconds = embed + (p->layers - 1) * layer + last + c.head;
+    c.seconds *= stall(p, HT_REGIME_SHARES);
     if (c.seconds < s->best->seconds) {
         memcpy(c.lanes, lanes, n_lanes * sizeof *lanes);
         *s->best = c;
@@ -520,14 +534,15 @@ static void try_owner(const solver *s, size_t owner, size_t other) {
     const ht_problem *p = s->p;
     ht_choice c = {.regime = HT_REGIME_OWNER, .n_lanes = 2, .lanes = {owner, other}};
     bool any = false;
-    c.seconds =
-        (seconds(p, owner, HT_CLASS_EMBED, p->tokens, 1, 0) + head_seconds(p, owner)) * pace(p, owner, HT_REGIME_OWNER);
+    c.head = head_seconds(p, owner) * pace(p, owner, HT_REGIME_OWNER);
+    c.seconds = seconds(p, owner, HT_CLASS_EMBED, p->tokens, 1, 0) * pace(p, owner, HT_REGIME_OWNER) + c.head;
     for (int last = 0; last < 2; last++) {
         const double layer = owner_layer(p, owner, other, last ? p->wanted : p->tokens, last, c.cuts[last]);
         c.seconds += (last ? 1 : p->layers - 1) * layer;
         for (size_t i = 0; i < HT_OWNER_MATRICES; i++)
             any |= c.cuts[last][ht_owner_matrices[i].class].tokens > 0;
     }
+    c.seconds *= stall(p, HT_REGIME_OWNER);
     if (any && c.seconds < s->best->seconds)
         *s->best = c;
 }
@@ -562,8 +577,11 @@ void ht_solve(const ht_problem *p, ht_choice *choice) {
         if (n == 1) {
             alone[lanes[0]] = solo_seconds(p, lanes[0]);
             if (alone[lanes[0]] < solo.seconds || !solo.n_lanes)
-                solo =
-                    (ht_choice){.n_lanes = 1, .lanes = {lanes[0]}, .seconds = alone[lanes[0]], .tokens = {p->tokens}};
+                solo = (ht_choice){.n_lanes = 1,
+                                   .lanes = {lanes[0]},
+                                   .seconds = alone[lanes[0]],
+                                   .head = head_seconds(p, lanes[0]) * pace(p, lanes[0], HT_REGIME_SOLO),
+                                   .tokens = {p->tokens}};
         }
         if (n < 2 || !p->cuts)
             continue;

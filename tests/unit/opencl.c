@@ -871,7 +871,7 @@ static void test_zero_copy(void **state) {
     tear_down(&s);
 }
 
-/* cpus=1: the thread that computes may run on core 1 alone. */
+/* cpus=1: the thread that computes may run on core 1 alone, and threads that have nothing to do are on no other core. */
 static void test_cores(void **state) {
     ht_error error = {0};
     scene s;
@@ -891,14 +891,18 @@ static void test_cores(void **state) {
     check(submit(&s, HT_SYNC_FINISH, &ticket, &error), &error);
     check(s.d->base.ops->wait(&s.d->base, ticket, HT_SYNC_FINISH, &error), &error);
     DIR *all = opendir("/proc/self/task");
-    int pinned = 0;
+    int computing = 0, elsewhere = 0;
     for (struct dirent *entry; all && (entry = readdir(all));) {
         cpu_set_t set;
-        pinned += entry->d_name[0] != '.' && sched_getaffinity(atoi(entry->d_name), sizeof set, &set) == 0 &&
-                  CPU_COUNT(&set) == 1 && CPU_ISSET(1, &set);
+        const int thread = atoi(entry->d_name);
+        if (thread == 0 || sched_getaffinity(thread, sizeof set, &set) || CPU_COUNT(&set) != 1)
+            continue;
+        computing += CPU_ISSET(1, &set) && sched_getscheduler(thread) == SCHED_OTHER;
+        elsewhere += !CPU_ISSET(1, &set);
     }
     closedir(all);
-    assert_int_equal(pinned, 1);
+    assert_int_equal(computing, 1);
+    assert_int_equal(elsewhere, 0);
     tear_down(&s);
 }
 

@@ -40,6 +40,7 @@ static void load(void) {
         *(void **)((char *)&functions + table[i].offset) = symbol; /* POSIX: function and object pointers are alike */
     }
     loaded = true;
+    ht_cl_find_workers(&functions);
 }
 
 const ht_cl *ht_cl_load(const char **why) {

@@ -43,6 +43,10 @@ void ht_cl_set_library(const char *name);
 /* For tests: the very table that devices call through, to put failures into; NULL if nothing is loaded. */
 ht_cl *ht_cl_functions_for_tests(void);
 
+/* PoCL's threads (workers.c): found when the library is loaded; told which cores a device computes on, or no longer does. */
+void ht_cl_find_workers(const ht_cl *cl);
+void ht_cl_use_cores(uint64_t cores, bool use);
+
 /* "CL_OUT_OF_RESOURCES", ...; "unknown code" for what has no name here. */
 const char *ht_cl_error_name(cl_int code);
 

@@ -371,6 +371,7 @@ static void opencl_close(ht_device *device) {
         d->cl->ReleaseContext(d->context);
     if (d->is_sub_device)
         d->cl->ReleaseDevice(d->id);
+    ht_cl_use_cores(d->used_cores, false);
     free(d);
 }
 
@@ -406,6 +407,7 @@ static ht_status opencl_open(const ht_device_options *options, ht_device **devic
         opencl_close(&d->base);
         return status;
     }
+    ht_cl_use_cores(d->used_cores = d->caps.cores, true);
     ht_cl_tiles_load(d);
     *device = &d->base;
     return HT_OK;
