@@ -141,7 +141,7 @@ struct ht_engine {
     const ht_lane *alone;     /* transfers are planned as if this lane were the only one; NULL: all are */
     bool trying;              /* passes are made to learn what ways to compute cost */
     bool may_build;           /* such graphs may be built now: not while a request waits */
-    bool full;                /* there is no memory for graphs of more shares */
+    bool full;                /* there is no memory for more graphs, but of other lengths of shares that have some */
     atomic_uint failed;       /* bit d: device d has failed since the last recovery */
     ht_recording *recordings; /* [n_lanes]; NULL: nothing is recorded */
     ht_op *blocks;            /* [layers]: FFN operators, where a device takes them as one */
@@ -291,6 +291,8 @@ ht_status ht_engine_task_of(ht_engine *engine, int device, const ht_op *op, cons
                             ht_engine_task **task, ht_error *error);
 /* Releases tasks [first, n_tasks), which no plan and no schedule has. */
 void ht_engine_drop_tasks(ht_engine *engine, size_t first);
+/* Releases all static graphs of shares; no schedule is there. */
+void ht_engine_drop_shares(ht_engine *engine);
 ht_slice ht_whole_slice(const ht_op *op);
 /* The step of a part of a feed-forward block by itself, on the lane's device that takes it: whole, or where graphs are
  * static without a task yet. */

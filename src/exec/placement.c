@@ -255,6 +255,20 @@ void ht_engine_drop_tasks(ht_engine *engine, size_t first) {
         release_task(engine, &engine->tasks[--engine->n_tasks]);
 }
 
+void ht_engine_drop_shares(ht_engine *engine) {
+    size_t kept = 0;
+    for (size_t t = 0; t < engine->n_tasks; t++) {
+        ht_engine_task *task = &engine->tasks[t];
+        const ht_slice whole = ht_whole_slice(task->op);
+        const ht_device *device = engine->devices[task->device];
+        if (device->ops->caps(device)->n_lengths && memcmp(&whole, &task->slice, sizeof whole) != 0)
+            release_task(engine, task);
+        else
+            engine->tasks[kept++] = *task;
+    }
+    engine->n_tasks = kept;
+}
+
 ht_status ht_engine_place(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     ht_status status = ht_alloc((void **)&engine->blocks, (size_t)engine->model->hparams.layers + 1,
                                 sizeof *engine->blocks, "the plan", error);

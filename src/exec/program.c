@@ -525,7 +525,7 @@ ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position,
     memcpy(p.of, engine->segment_of, sizeof p.of);
     for (size_t l = 0; l < engine->n_lanes; l++) {
         const ht_lane *lane = &engine->lanes[l];
-        lanes[l] = (ht_solver_lane){.cost = engine->may_build ? &lane->cost : &lane->whole,
+        lanes[l] = (ht_solver_lane){.cost = engine->may_build && !engine->full ? &lane->cost : &lane->whole,
                                     .shares = &lane->cost,
                                     .cores = lane->cores,
                                     .lost = lane->lost,

@@ -242,7 +242,8 @@ static void keep_ready(const ht_engine *engine, const ht_lane *lane, ht_lane_cos
                 ht_device *device = engine->devices[task->device];
                 const bool end = task->op->layer + 1 == engine->model->hparams.layers && c > HT_CLASS_ATTENTION;
                 if (!class->stepped || class->points[i].tokens == 1 || !task->task || task->dropped || end ||
-                    !(lane->devices >> task->device & 1) || (int)ht_class_of(task->op) != c || !device->ops->ready ||
+                    !(lane->devices >> task->device & 1) || (int)ht_class_of(task->op) != c ||
+                    !device->ops->caps(device)->n_lengths || !device->ops->ready ||
                     memcmp(&whole, &task->slice, sizeof whole) != 0)
                     continue;
                 ready = device->ops->ready(device, task->task, class->points[i].tokens);
@@ -260,7 +261,8 @@ void ht_engine_keep_ready(ht_engine *engine) {
         keep_ready(engine, &engine->lanes[l], &engine->lanes[l].whole);
 }
 
-/* Solves for a pass and has its graphs built. Where these find no memory, the shares that were new go again. */
+/* Solves for a pass and has its graphs built. Where these find no memory, what was new goes again, and the planner works with
+ * what is there. */
 static ht_status expect(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_error *error) {
     ht_schedule *schedule;
     size_t built[HT_MAX_DEVICES][HT_SEGMENTS][HT_MAX_SHARES];
@@ -273,13 +275,14 @@ static ht_status expect(ht_engine *engine, size_t n, size_t position, size_t wan
     status = build_graphs(engine, schedule, false, error);
     if (!status)
         status = build_graphs(engine, schedule, true, error);
-    if (status == HT_ERROR_MEMORY && engine->n_tasks > n_tasks && !engine->full) {
+    if (status == HT_ERROR_MEMORY && !engine->full) {
         ht_log(HT_LOG_INFO, "no memory for graphs of more shares: %s", error ? error->text : "");
         engine->full = true;
         memcpy(engine->built, built, sizeof built);
         atomic_store(&engine->failed, 0);
         ht_engine_forget_schedules(engine);
         ht_engine_drop_tasks(engine, n_tasks);
+        ht_engine_keep_ready(engine);
         return expect(engine, n, position, wanted, error);
     }
     return status;
@@ -341,9 +344,11 @@ static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error
     if (status == HT_ERROR_MEMORY && engine->cuts & shares && engine->cuts & ~shares) {
         ht_log(HT_LOG_WARN, "no memory for graphs of shares, going on with whole ones: %s", error ? error->text : "");
         engine->cuts &= ~shares;
+        engine->full = false;
+        ht_engine_forget_schedules(engine);
+        ht_engine_drop_shares(engine);
         memset(engine->built, 0, sizeof engine->built);
         atomic_store(&engine->failed, 0);
-        ht_engine_forget_schedules(engine);
         return true;
     }
     if ((status != HT_ERROR_DEVICE && status != HT_ERROR_MEMORY) || !atomic_load(&engine->failed))

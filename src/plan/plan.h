@@ -131,7 +131,7 @@ typedef struct ht_solver_lane {
     bool fixed;     /* static graphs: with more than one token it computes shares that were built, and no others */
     bool single;    /* and with one token, too */
     bool may_build; /* but a few more may be, where that pays */
-    bool full;      /* of those that were, and no others: there is no memory for more */
+    bool full;      /* but no more: there is no memory for them */
     size_t built[HT_SEGMENTS][HT_MAX_SHARES]; /* units of the shares that were; 0: no more */
     const int *lengths;                       /* static ones, ascending; NULL: any */
     size_t n_lengths;

@@ -585,23 +585,56 @@ static void test_graphs(void **state) {
     close_bench(&online);
 }
 
-static void test_graph_memory(void **state) {
-    ht_error error = {0};
-    ht_engine *engine = NULL;
-    static const int prompts[] = {64};
-    char *devices = devices_of("gpu,npu:lengths=64", "");
+/* An engine for prompts of 64 and 96 tokens whose graphs may hold so many bytes (0: any); what they hold. */
+static uint64_t open_with_memory(ht_model *deep, uint64_t bytes, const char *devices, ht_engine **engine) {
+    static const int prompts[] = {64, 96};
     const ht_engine_options options = {.devices = devices,
                                        .strategy = HT_STRATEGY_TENSOR,
                                        .context = CONTEXT,
                                        .prompts = prompts,
-                                       .n_prompts = 1,
-                                       .npu_memory = 1 << 10};
-    check(ht_engine_create(model, &options, &engine, &error), &error); /* without it */
+                                       .n_prompts = HT_COUNT(prompts),
+                                       .npu_memory = bytes};
+    uint64_t held = 0;
+    ht_error error = {0};
+    check(ht_engine_create(deep, &options, engine, &error), &error);
+    for (size_t i = 0; i < (*engine)->n_tasks; i++) {
+        const ht_engine_task *task = &(*engine)->tasks[i];
+        const ht_device *device = (*engine)->devices[task->device];
+        if (device->ops->caps(device)->n_lengths)
+            held += device->ops->task_bytes(task->task);
+    }
+    return held;
+}
+
+static bool has_npu(const ht_engine *engine) {
+    bool found = false;
     for (size_t l = 0; l < engine->n_lanes; l++)
         for (size_t d = 0; d < engine->n_devices; d++)
-            if (engine->lanes[l].devices >> d & 1 && !engine->lanes[l].lost)
-                assert_true(engine->devices[d]->ops->caps(engine->devices[d])->kind != HT_DEVICE_NPU);
+            found |= engine->lanes[l].devices >> d & 1 && !engine->lanes[l].lost &&
+                     engine->devices[d]->ops->caps(engine->devices[d])->kind == HT_DEVICE_NPU;
+    return found;
+}
+
+/* With less memory than the plans would like there are fewer graphs; with next to none the NPU is done without. */
+static void test_graph_memory(void **state) {
+    ht_engine *engine;
+    ht_error error = {0};
+    ht_model *deep; /* what is measured first is two layers of it */
+    char *devices = devices_of("gpu,npu:lengths=64+96", "");
+    check(ht_model_open("shape:smollm2-135m", &deep, &error), &error);
+    const uint64_t all = open_with_memory(deep, 0, devices, &engine);
+    assert_true(has_npu(engine) && !engine->full);
     ht_engine_destroy(engine);
+    for (uint64_t part = 2; part < 5; part++) {
+        const uint64_t held = open_with_memory(deep, all * part / 5, devices, &engine);
+        assert_true(has_npu(engine) && engine->full);
+        assert_true(held <= all * part / 5);
+        ht_engine_destroy(engine);
+    }
+    open_with_memory(deep, 1 << 10, devices, &engine);
+    assert_false(has_npu(engine));
+    ht_engine_destroy(engine);
+    ht_model_close(deep);
     free(devices);
 }
 
