@@ -174,11 +174,11 @@ static ht_status for_expected(const ht_engine *engine, const ht_engine_options *
     const size_t chunk = (size_t)engine->info.chunk;
     if (!function)
         return HT_OK;
+    if (engine->n_lanes > 1 && caps->n_lengths) /* the planner says which, later */
+        return HT_OK;
     if (phase == HT_PHASE_ONE || step->op->layer < 0)
         return function(device, task, 1, error);
     ht_status status = HT_OK;
-    if (engine->n_lanes > 1 && caps->n_lengths) /* the planner says which, later */
-        return HT_OK;
     for (size_t i = 0; i < options->n_prompts && !status; i++) {
         const size_t n = (size_t)options->prompts[i];
         if (n >= chunk)

@@ -228,28 +228,44 @@ static ht_status build_graphs(ht_engine *engine, const ht_schedule *schedule, bo
     return HT_OK;
 }
 
+/* Are the lane's graphs of whole operators of this class there for so many tokens? Of the last layer, whose end is for few
+ * tokens, nobody asks. */
+static bool has_whole(const ht_engine *engine, const ht_lane *lane, ht_class c, size_t tokens) {
+    bool any = false;
+    for (size_t t = 0; t < engine->n_tasks; t++) {
+        const ht_engine_task *task = &engine->tasks[t];
+        const ht_slice whole = ht_whole_slice(task->op);
+        ht_device *device = engine->devices[task->device];
+        const bool end = task->op->layer + 1 == engine->model->hparams.layers && c > HT_CLASS_ATTENTION;
+        if (!device->ops->caps(device)->n_lengths || !device->ops->ready || !task->task || task->dropped || end ||
+            !(lane->devices >> task->device & 1) || ht_class_of(task->op) != c ||
+            memcmp(&whole, &task->slice, sizeof whole) != 0)
+            continue;
+        if (!device->ops->ready(device, task->task, tokens))
+            return false;
+        any = true;
+    }
+    return any;
+}
+
+/* Does a companion compute the lane's single tokens? */
+static bool leaves_single(const ht_engine *engine, const ht_lane *lane) {
+    bool leaves = false;
+    for (size_t d = 0; d < engine->n_devices; d++)
+        leaves |= lane->devices >> d & 1 && engine->devices[d]->ops->caps(engine->devices[d])->many_only;
+    return leaves;
+}
+
 /* The lane's table without the lengths that its graphs are not there for: they are not built while a request waits. */
 static void keep_ready(const ht_engine *engine, const ht_lane *lane, ht_lane_cost *cost) {
+    const bool leaves = leaves_single(engine, lane);
     *cost = lane->cost;
     for (int c = 0; c < HT_CLASSES; c++) {
         ht_class_cost *class = &cost->classes[c];
         size_t kept = 0;
         for (size_t i = 0; i < class->n_points; i++) {
-            bool ready = !class->stepped || class->points[i].tokens == 1, any = ready;
-            for (size_t t = 0; t < engine->n_tasks && !(any && !ready); t++) {
-                const ht_engine_task *task = &engine->tasks[t];
-                const ht_slice whole = ht_whole_slice(task->op);
-                ht_device *device = engine->devices[task->device];
-                const bool end = task->op->layer + 1 == engine->model->hparams.layers && c > HT_CLASS_ATTENTION;
-                if (!class->stepped || class->points[i].tokens == 1 || !task->task || task->dropped || end ||
-                    !(lane->devices >> task->device & 1) || (int)ht_class_of(task->op) != c ||
-                    !device->ops->caps(device)->n_lengths || !device->ops->ready ||
-                    memcmp(&whole, &task->slice, sizeof whole) != 0)
-                    continue;
-                ready = device->ops->ready(device, task->task, class->points[i].tokens);
-                any = true;
-            }
-            if (ready)
+            const size_t tokens = class->points[i].tokens;
+            if (!class->stepped || (tokens == 1 && leaves) || has_whole(engine, lane, (ht_class)c, tokens))
                 class->points[kept++] = class->points[i];
         }
         class->n_points = kept;

@@ -99,12 +99,9 @@ static ht_status write_json(const ht_reproduction *r, const ht_section *sections
         json_object_set_new(all, sections[i].id, json_pack("{s:s, s:o}", "title", sections[i].title, "tables", sheets));
     }
     json_t *root = json_pack("{s:s, s:s, s:o}", "soc", r->soc->spec, "version", ht_version(), "experiments", all);
-    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
-    ht_status status = text ? ht_file_write(path, text, strlen(text), r->error)
-                            : ht_fail(r->error, HT_ERROR_MEMORY, "%s: out of memory", path);
-    free(text);
+    const bool good = root && json_dump_file(root, path, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) == 0;
     json_decref(root);
-    return status;
+    return good ? HT_OK : ht_fail(r->error, HT_ERROR_IO, "%s: cannot be written", path);
 }
 
 /* ---- experiments -------------------------------------------------------------------------------------------------------------- */

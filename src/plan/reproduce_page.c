@@ -36,6 +36,8 @@ static void put_lines(ht_page *p, const ht_sheet *s) {
     }
     if (!s->log_x && a.x_least < a.x_most / 4)
         a.x_least = 0;
+    if (!(a.x_least < a.x_most)) /* a single point, or none that is a number: there is nothing to draw */
+        return;
     ht_page_begin_plot(p, s->title, &a);
     for (size_t c = 1; c < s->n_columns; c++) {
         size_t n = 0;

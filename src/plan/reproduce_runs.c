@@ -64,6 +64,8 @@ static bool name_devices(const ht_reproduction *r, const ht_setup *s, int prompt
         char length[32] = "";
         if (!devices[i].options)
             continue;
+        if (!devices[i].name && s->strategy == HT_STRATEGY_AUTO)
+            continue; /* it takes what there is */
         if (!devices[i].name)
             return false;
         if (i == 0 && s->padded) {
@@ -80,7 +82,7 @@ static bool name_devices(const ht_reproduction *r, const ht_setup *s, int prompt
         if (at >= 800)
             return false;
     }
-    return true;
+    return at > 0;
 }
 
 /* A planner that knows less than ours makes the plans. */
@@ -401,7 +403,7 @@ ht_status ht_reproduce_gains(ht_reproduction *r) {
 
 /* ---- other chips -------------------------------------------------------------------------------------------------------------- */
 
-typedef struct sweep { /* figures of some sections, all multiplied by the same */
+typedef struct sweep { /* figures of some sections, all multiplied by the same; the first one is the x axis */
     const char *id, *title, *x_label;
     const struct {
         char section; /* m: memory, g: GPU, n: NPU, c: CPU */
@@ -409,7 +411,6 @@ typedef struct sweep { /* figures of some sections, all multiplied by the same *
     } figures[6];
     size_t n_figures;
     double factors[8];
-    ht_soc_key shown; /* the x axis: this figure of the first section, in the file's unit */
 } sweep;
 
 static const sweep sweeps[] = {
@@ -418,80 +419,81 @@ static const sweep sweeps[] = {
      "GB/s, two processors at once",
      {{'m', HT_SOC_TOGETHER},
       {'m', HT_SOC_REACHED_MEMORY},
-      {'m', HT_SOC_PEAK_BANDWIDTH},
       {'g', HT_SOC_BANDWIDTH},
       {'n', HT_SOC_BANDWIDTH},
       {'c', HT_SOC_BANDWIDTH}},
-     6,
-     {0.5, 0.75, 1, 1.25, 1.5, 2, 3},
-     HT_SOC_TOGETHER},
+     5,
+     {0.5, 0.75, 1, 1.25, 1.5, 2, 3}},
     {"sweep-joins",
      "Cost of a join",
      "µs by the GPU's flag",
      {{'g', HT_SOC_FLAG}, {'n', HT_SOC_FLAG}},
      2,
-     {1.0 / 3, 1, 4, 10, 25, 50, 100, 150},
-     HT_SOC_FLAG},
+     {1.0 / 3, 1, 4, 10, 25, 50, 100, 150}},
     {"sweep-array",
      "Side of the NPU's arrays",
      "side, as many operations a second",
      {{'n', HT_SOC_ARRAY}},
      1,
-     {0.25, 0.5, 1, 2, 4, 8},
-     HT_SOC_ARRAY},
+     {0.25, 0.5, 1, 2, 4, 8}},
+    {"sweep-onchip", "The NPU's on-chip memory", "MiB", {{'n', HT_SOC_ONCHIP}}, 1, {0.5, 1, 1.5, 2, 4}},
 };
 
-/* The description with the sweep's figures multiplied. */
+static const char *section_name(const ht_reproduction *r, char section) {
+    return section == 'm' ? "memory" : section == 'g' ? r->gpu : section == 'n' ? r->npu : r->cpu;
+}
+
+/* The description with the sweep's figures multiplied. Returns the first one's value; NAN: the name would be too long. */
 static double changed_soc(const ht_reproduction *r, const sweep *s, double factor, char spec[256]) {
-    double shown = 0;
+    double shown = NAN;
     size_t at = (size_t)snprintf(spec, 256, "%s", r->soc->spec);
     for (size_t i = 0; i < s->n_figures && at < 256; i++) {
-        const char c = s->figures[i].section;
-        const char *name = c == 'm' ? "memory" : c == 'g' ? r->gpu : c == 'n' ? r->npu : r->cpu;
+        const ht_soc_key key = s->figures[i].key;
+        const char *name = section_name(r, s->figures[i].section);
         if (!name)
             continue;
-        const ht_figure *figures = c == 'm' ? r->soc->figures : ht_soc_find(r->soc, name)->figures;
-        const double value = factor * figures[s->figures[i].key].value / ht_soc_key_unit(s->figures[i].key);
-        shown = s->figures[i].key == s->shown && i == 0 ? value : shown;
-        at += (size_t)snprintf(spec + at, 256 - at, "@%s.%s=%.6g", name, ht_soc_key_name(s->figures[i].key), value);
+        const ht_figure *figures = s->figures[i].section == 'm' ? r->soc->figures : ht_soc_find(r->soc, name)->figures;
+        const double value = factor * figures[key].value / ht_soc_key_unit(key);
+        shown = i ? shown : value;
+        at += (size_t)snprintf(spec + at, 256 - at, "@%s.%s=%.6g", name, ht_soc_key_name(key), value);
     }
-    return at < 256 ? shown : NAN;
+    return at < 256 - 32 ? shown : NAN; /* names and options of devices follow */
+}
+
+/* One sweep in one phase. */
+static ht_status run_sweep(ht_reproduction *r, const sweep *s, int prompt, int gen) {
+    const size_t run[] = {GPU, TENSOR, OURS};
+    ht_status status = HT_OK;
+    char id[64], title[120], spec[256];
+    if (!section_name(r, s->figures[0].section) || !isfinite(changed_soc(r, s, s->factors[0], spec)))
+        return HT_OK;
+    snprintf(id, sizeof id, "%s-%s", s->id, gen ? "decode" : "prefill");
+    snprintf(title, sizeof title, "%s: llama-3-8b, %s", s->title, gen ? "decode" : "prefill 256");
+    ht_sheet *sheet = ht_sheet_add(r, id, title, "x,GPU,tensor,hetero", HT_CHART_LINES, s->x_label, "tokens a second");
+    if (sheet) /* the label has commas */
+        snprintf(sheet->columns[0], sizeof *sheet->columns, "%s", s->x_label);
+    for (size_t k = 0; k < HT_COUNT(s->factors) && s->factors[k] > 0 && !status; k++) {
+        double rates[HT_COUNT(run)] = {0};
+        const double x = changed_soc(r, s, s->factors[k], spec);
+        for (size_t m = 0; m < HT_COUNT(run) && !status; m++) {
+            ht_setup setup = setups[run[m]];
+            ht_outcome outcome;
+            setup.soc = spec;
+            if (s->figures[0].key == HT_SOC_FLAG && run[m] != GPU)
+                setup.sync = HT_SYNC_FLAG;
+            status = ht_reproduce_run(r, &setup, r->models[0], prompt, gen, &outcome);
+            rates[m] = outcome.tps;
+        }
+        if (!status)
+            status = ht_sheet_row(r, sheet, "dddd", x, rates[0], rates[1], rates[2]);
+    }
+    return status;
 }
 
 ht_status ht_reproduce_sweeps(ht_reproduction *r) {
-    static const struct {
-        const char *name;
-        int prompt, gen;
-    } phases[] = {{"prefill 256", 256, 0}, {"decode", 0, DECODED}};
-    const size_t run[] = {GPU, TENSOR, OURS};
     ht_status status = HT_OK;
-    for (size_t i = 0; i < HT_COUNT(sweeps) * HT_COUNT(phases) && !status; i++) {
-        const sweep *s = &sweeps[i / HT_COUNT(phases)];
-        const size_t phase = i % HT_COUNT(phases);
-        char id[64], title[120];
-        snprintf(id, sizeof id, "%s-%s", s->id, phases[phase].gen ? "decode" : "prefill");
-        snprintf(title, sizeof title, "%s: llama-3-8b, %s", s->title, phases[phase].name);
-        ht_sheet *sheet =
-            ht_sheet_add(r, id, title, "x,GPU,tensor,hetero", HT_CHART_LINES, s->x_label, "tokens a second");
-        if (sheet)
-            snprintf(sheet->columns[0], sizeof *sheet->columns, "%s", s->x_label);
-        for (size_t k = 0; k < HT_COUNT(s->factors) && s->factors[k] > 0 && !status; k++) {
-            char spec[256];
-            double rates[HT_COUNT(run)] = {0};
-            const double x = changed_soc(r, s, s->factors[k], spec);
-            for (size_t m = 0; m < HT_COUNT(run) && !status; m++) {
-                ht_setup setup = setups[run[m]];
-                ht_outcome outcome;
-                setup.soc = spec;
-                if (s->shown == HT_SOC_FLAG && run[m] != GPU)
-                    setup.sync = HT_SYNC_FLAG;
-                status = ht_reproduce_run(r, &setup, r->models[0], phases[phase].prompt, phases[phase].gen, &outcome);
-                rates[m] = outcome.tps;
-            }
-            if (!status)
-                status = ht_sheet_row(r, sheet, "dddd", x, rates[0], rates[1], rates[2]);
-        }
-    }
+    for (size_t i = 0; i < 2 * HT_COUNT(sweeps) && !status; i++)
+        status = run_sweep(r, &sweeps[i / 2], i % 2 ? 0 : 256, i % 2 ? DECODED : 0);
     return status;
 }
 

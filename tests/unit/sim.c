@@ -103,6 +103,10 @@ static void test_queue_and_joins(void **state) {
     is_near(now_us(m), 1265 + 30);
     wait_for(m, GPU, third, HT_SYNC_FINISH); /* 1365 */
     is_near(now_us(m), 1365 + 400);
+    submit_us(m, GPU, 100, 0); /* begins at 1775 + 70 */
+    submit_us(m, GPU, 100, 0);
+    wait_for(m, GPU, third + 1, HT_SYNC_FINISH); /* for all that is in the queue */
+    is_near(now_us(m), 1775 + 70 + 200 + 400);
     ht_machine_leave(m);
 }
 
@@ -249,6 +253,8 @@ static void test_laws(void **state) {
     is_near(microseconds(&best, &op, &whole, 256), tiles * 8 * (96 + 4096) * row);
     is_near(microseconds(&best, &op, &whole, 225), microseconds(&best, &op, &whole, 256)); /* padded to 32 */
     assert_true(microseconds(&best, &op, &whole, 257) > microseconds(&best, &op, &whole, 256));
+    const ht_slice odd = {.row_end = 2049}, even = {.row_end = 2080};
+    is_near(microseconds(&weights, &op, &odd, 256), microseconds(&weights, &op, &even, 256));
     /* a long reduction: 4 * 32 * 8 * 16384 bytes are twice what the chip holds; sums go out 16 times, come back 15 times */
     const ht_work spilled = ht_law_work(&best, &deep, &whole, 64, 0);
     is_near(spilled.bytes, 1024 * 16384 * 18 / 32.0 + 2 * 64 * (1024 + 16384) + 8 * 1024 * 64 * 15.0);
