@@ -26,7 +26,8 @@ enum {
     CLI_BENCH = 1 << 8,
     CLI_PROFILE = 1 << 9,
     CLI_PLAN = 1 << 10,
-    CLI_ALL = (1 << 11) - 1
+    CLI_REPRODUCE = 1 << 11,
+    CLI_ALL = (1 << 12) - 1
 };
 
 typedef struct cli_numbers {
@@ -44,7 +45,7 @@ typedef struct cli_options {
     const char *arguments[3]; /* MODEL, or IN OUT TYPE; NULL: one that may be left out was */
     bool help, quiet, json, raw, no_special, quick, decode, measure, stored, run;
     cli_words log_level, devices, strategy, cuts, precision, sync, kv, openvino, onnxruntime;
-    cli_words prompt, file, system, stop, reference, report, save, load, trace;
+    cli_words prompt, file, system, stop, reference, report, save, load, trace, soc, out;
     cli_numbers ids, bench_prompt, bench_gen, bench_threads;
     int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions, rounds, length;
     double temperature, top_p, min_p, repeat_penalty;
@@ -68,6 +69,7 @@ int cli_quantize(const cli_options *options);
 int cli_bench(const cli_options *options);
 int cli_profile(const cli_options *options);
 int cli_plan(const cli_options *options);
+int cli_reproduce(const cli_options *options);
 
 /* ---- options.c ---- */
 

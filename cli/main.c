@@ -37,6 +37,11 @@ static const cli_command commands[] = {
      cli_plan,
      "Prepares the model as the other commands do, and lists for each operator how it is cut, each device's share,\n"
      "the time it is predicted to take and the memory it needs there. Layers that are alike are one line."},
+    {"reproduce", "", "[--soc NAME] [--out DIR]", "the paper's experiments on a simulated chip, as a report",
+     CLI_REPRODUCE, cli_reproduce,
+     "Runs every experiment in virtual time, in some minutes, and writes DIR/report.html and DIR/tables.json. A "
+     "figure\n"
+     "of the chip is changed for one run behind its name: --soc snapdragon-8-gen-3@memory.together_GBps=80."},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

@@ -16,6 +16,7 @@ typedef enum option_kind {
     OPTION_SIZE,    /* int64_t: bytes with K, M, G */
     OPTION_REAL,    /* double */
     OPTION_TEXT,    /* cli_words: every one given */
+    OPTION_SOC,     /* the same, kept as "sim:" and the text */
     OPTION_PATH,    /* the same, and it must exist */
     OPTION_CHOICE,  /* the same, and it must be one of the words of "a|b|c" in `value` */
     OPTION_CHOICES, /* the same, separated by commas */
@@ -98,6 +99,10 @@ static const option_row rows[] = {
      "with --trace: compute made-up tokens, and add what was measured"},
     {"save", 0, OPTION_TEXT, CLI_PLAN, AT(save), "FILE.json", 0, 0, "keep the plan, as --json prints it"},
     {"load", 0, OPTION_TEXT, CLI_PLAN, AT(load), "FILE.json", 0, 0, "print a plan that was kept; without MODEL"},
+    {"soc", 0, OPTION_TEXT, CLI_REPRODUCE, AT(soc), "NAME", 0, 0,
+     "the simulated SoC, or FILE.json that describes one (default snapdragon-8-gen-3)"},
+    {"out", 0, OPTION_TEXT, CLI_REPRODUCE, AT(out), "DIR", 0, 0,
+     "where report.html and tables.json are written (default reproduction)"},
     {"ctx", 0, OPTION_NUMBER, COMPUTES, AT(context), "N", 1, MANY_MAX,
      "tokens of context (default: the model's own, at most 4096)"},
 
@@ -108,6 +113,8 @@ static const option_row rows[] = {
      "devices to use: 'gpu', 'opencl:0', 'cpu:cpus=0-1', ... (default: cpu)"},
     {"devices", 0, OPTION_TEXT, CLI_PROFILE, AT(devices), "A,B,...", 0, 0, "devices to measure (default: all)"},
     {"devices", 0, OPTION_TEXT, CLI_BENCH, AT(devices), "A,B,...", 0, 0, "devices to use; repeat it for several rows"},
+    {"soc", 0, OPTION_SOC, ONE_SETTING | CLI_BENCH, AT(devices), "NAME", 0, 0,
+     "all simulated devices of a SoC, or of one that FILE.json describes: --devices sim:NAME"},
     {"strategy", 0, OPTION_CHOICE, ONE_SETTING & ~CLI_PROFILE, AT(strategy), "single|layer|tensor|auto", 0, 0,
      "how devices share the work (default auto)"},
     {"strategy", 0, OPTION_CHOICES, CLI_BENCH, AT(strategy), "single|layer|tensor|auto", 0, 0,
@@ -192,6 +199,8 @@ static int bad_value(const cli_command *command, const option_row *row, const ch
     }
     if (row->kind == OPTION_PATH)
         return cli_wrong(command, "--%s: '%s': %s", row->name, value, strerror(errno));
+    if (row->kind == OPTION_SOC)
+        return cli_wrong(command, "--%s: '%s' is no name of a SoC", row->name, value);
     if (row->kind == OPTION_SIZE)
         return cli_wrong(command, "--%s: '%s' is no size such as 512M or 2G", row->name, value);
     return cli_wrong(command, "--%s: '%s' is no %s of %.15g to %.15g", row->name, value,
@@ -257,6 +266,12 @@ static bool set_words(const option_row *row, const char *text, cli_words *words)
     }
 }
 
+static bool push_soc(cli_words *words, const char *name) {
+    char spec[256];
+    const int bytes = snprintf(spec, sizeof spec, "sim:%s", name);
+    return bytes < (int)sizeof spec && *name && push_word(words, spec, (size_t)bytes);
+}
+
 static bool set_value(const option_row *row, const char *text, void *field) {
     switch (row->kind) {
     case OPTION_FLAG:
@@ -278,6 +293,8 @@ static bool set_value(const option_row *row, const char *text, void *field) {
         return !access(text, F_OK) && push_word(field, text, strlen(text));
     case OPTION_TEXT:
         return push_word(field, text, strlen(text));
+    case OPTION_SOC:
+        return push_soc(field, text);
     case OPTION_CHOICE:
     case OPTION_CHOICES:
         return set_choices(row, text, field);

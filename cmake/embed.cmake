@@ -1,6 +1,6 @@
-# Turns text files into one C file: cmake -DINPUTS=a.clh;b.cl -DOUTPUT=x.c -P embed.cmake
-# The table ht_cl_sources has a row for each, in the order of INPUTS: the file's name and its text, one literal a source
-# line; a row of NULLs ends it. Whoever reads it declares it (src/device/opencl/program.c).
+# Turns text files into one C file: cmake -DINPUTS=a.clh;b.cl -DTYPE=ht_cl_source -DOUTPUT=x.c -P embed.cmake
+# The table ht_cl_sources (the type's name and an s) has a row for each, in the order of INPUTS: the file's name and its
+# text, one literal a source line; a row of NULLs ends it. Whoever reads it declares it (src/device/opencl/program.c).
 set(rows "")
 foreach(input ${INPUTS})
   get_filename_component(name "${input}" NAME)
@@ -10,11 +10,11 @@ foreach(input ${INPUTS})
   string(REPLACE "\n" "\\n\"\n     \"" content "${content}")
   string(APPEND rows "    {\"${name}\",\n     \"${content}\"},\n")
 endforeach()
-set(type "struct ht_cl_source {\n    const char *name, *text;\n}")
+set(type "struct ${TYPE} {\n    const char *name, *text;\n}")
 file(WRITE "${OUTPUT}" "/* Made by cmake/embed.cmake: do not edit. */
 ${type};
-extern const struct ht_cl_source ht_cl_sources[];
-const struct ht_cl_source ht_cl_sources[] = {
+extern const struct ${TYPE} ${TYPE}s[];
+const struct ${TYPE} ${TYPE}s[] = {
 ${rows}    {0, 0},
 };
 ")

@@ -125,7 +125,7 @@ typedef struct ht_device_info {
     char static_lengths[96]; /* "" for a device that takes any length */
     char limits[160];        /* what bounds it, for a person: "2 compute units, 11.7 GiB in one buffer, ..." */
     uint64_t memory_bytes;
-    bool unified_memory, usable;
+    bool unified_memory, usable, simulated;
     char why[256]; /* if not usable or limited: why */
 } ht_device_info;
 
@@ -387,6 +387,8 @@ ht_status ht_profile_json(const ht_profile_result *result, char **text, ht_error
 /* One HTML file of figures and tables that needs nothing else. */
 ht_status ht_profile_report(const ht_profile_result *result, const char *path, ht_error *error);
 void ht_profile_result_clear(ht_profile_result *result);
+/* Runs the paper's experiments on a simulated SoC (a name, or a file's path): FOLDER/report.html and FOLDER/tables.json. */
+ht_status ht_reproduce(const char *soc, const char *folder, ht_progress_function progress, void *user, ht_error *error);
 
 #ifdef __cplusplus
 }

@@ -10,7 +10,8 @@
 
 #define MAX_CORES 64 /* bits of ht_device_caps.cores */
 
-const ht_device_ops *const ht_device_runtimes[] = {&ht_device_cpu, &ht_device_opencl, &ht_device_openvino, NULL};
+const ht_device_ops *const ht_device_runtimes[] = {&ht_device_cpu, &ht_device_opencl, &ht_device_openvino,
+                                                   &ht_device_sim, NULL};
 
 /* ---- options: "key=value:key=value" ---------------------------------------------------------------------------- */
 
@@ -153,7 +154,7 @@ static ht_status resolve_kind(char *name, size_t capacity, ht_error *error) {
         return status;
     const ht_device_info *best = NULL;
     for (size_t i = 0; i < n; i++) {
-        if (!list[i].usable)
+        if (!list[i].usable || list[i].simulated)
             continue;
         bool stands_in = gpu ? strncmp(list[i].name, "opencl:", 7) == 0 : list[i].static_lengths[0] != '\0';
         bool real = strcmp(list[i].kind, name) == 0 && (stands_in || !gpu);
@@ -185,28 +186,32 @@ static const ht_device_ops *find_runtime(const char *name) {
     return NULL;
 }
 
+/* Bytes of the name of "openvino:CPU:cpus=1": every piece before the first with a '='. What is before the last slash is the
+ * name's own, a simulated SoC's changes ("sim:SOC@memory.peak_GBps=80/gpu") included. */
+static size_t name_bytes(const char *spec) {
+    const char *slash = strrchr(spec, '/'), *equals = strchr(slash ? slash : spec, '=');
+    const char *end = equals ? equals : spec + strlen(spec);
+    while (equals && end > spec && *end != ':')
+        end--;
+    return (size_t)(end - spec);
+}
+
 ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_device **device, ht_error *error) {
-    /* The name is every piece before the first with a '=': "openvino:CPU" of "openvino:CPU:cpus=1". */
-    size_t name_bytes = strlen(spec);
-    const char *equals = strchr(spec, '=');
-    if (equals) {
-        for (name_bytes = (size_t)(equals - spec); name_bytes > 0 && spec[name_bytes] != ':';)
-            name_bytes--;
-        if (name_bytes == 0)
-            return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': a name comes before options", spec);
-    }
-    char name[sizeof((ht_device_info *)0)->name];
-    if (name_bytes == 0 || name_bytes >= sizeof name)
+    const size_t bytes = name_bytes(spec);
+    char name[256];
+    if (bytes == 0 && *spec)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': a name comes before options", spec);
+    if (bytes == 0 || bytes >= sizeof name)
         return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': no such device", spec);
-    memcpy(name, spec, name_bytes);
-    name[name_bytes] = '\0';
+    memcpy(name, spec, bytes);
+    name[bytes] = '\0';
     ht_status status = resolve_kind(name, sizeof name, error);
     if (status != HT_OK)
         return status;
 
     ht_device_options filled = *options;
     filled.name = name;
-    filled.options = equals ? spec + name_bytes + 1 : "";
+    filled.options = spec[bytes] ? spec + bytes + 1 : "";
     const ht_device_ops *runtime = find_runtime(name);
     if (runtime)
         return runtime->open(&filled, device, error);
@@ -230,6 +235,21 @@ bool ht_device_next(const char **list, char spec[256]) {
     spec[fits ? length : 0] = '\0';
     *list += length + ((*list)[length] == ',');
     return true;
+}
+
+ht_status ht_device_expand(const char *list, ht_text *expanded, ht_error *error) {
+    char spec[256];
+    ht_status status = HT_OK;
+    for (int i = 0; !status && ht_device_next(&list, spec); i++) {
+        const ht_device_ops *runtime = find_runtime(spec);
+        ht_text members = {0};
+        if (runtime && runtime->members)
+            status = runtime->members(spec, &members, error);
+        if (!status)
+            status = ht_text_printf(expanded, error, "%s%s", i ? "," : "", members.bytes ? members.data : spec);
+        ht_text_free(&members);
+    }
+    return status;
 }
 
 const char *ht_sync_name(ht_sync sync) {

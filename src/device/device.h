@@ -11,6 +11,7 @@
 #ifndef HT_DEVICE_H
 #define HT_DEVICE_H
 
+#include "base/clock.h"
 #include "model/model.h"
 
 typedef struct ht_device ht_device;
@@ -91,6 +92,8 @@ typedef struct ht_device_caps {
     size_t n_lengths;
     uint64_t graph_bytes; /* of graphs that it may hold (static lengths) */
     uint64_t cores;       /* bit i: occupies core i of the machine */
+    const char
+        *companion; /* name of the device that computes beside it what it does not take; NULL: a CPU on its cores */
 } ht_device_caps;
 
 typedef struct ht_device_options {
@@ -102,7 +105,9 @@ typedef struct ht_device_options {
     size_t max_tokens;         /* most tokens of one submit */
     size_t max_context;
     ht_kv_type kv_type;
-    uint64_t graph_memory;         /* most bytes of static graphs; 0: half of the device's memory */
+    uint64_t graph_memory;       /* most bytes of static graphs; 0: half of the device's memory */
+    struct ht_machine **machine; /* simulated devices opened with the same are of one machine; NULL: each of its own */
+    bool made_up; /* the model has no weights worth computing with: simulated devices only tell the time */
     ht_progress_function progress; /* NULL: none; long work of opening and preparing, such as compiling kernels */
     void *progress_user;
 } ht_device_options;
@@ -120,13 +125,17 @@ typedef struct ht_tuned {    /* what a search among a device's ways to run a tas
 } ht_tuned;
 
 typedef struct ht_device_ops {
-    const char *prefix; /* "cpu", "opencl", "openvino": what DEVICE names begin with */
+    const char *prefix; /* "cpu", "opencl", "openvino", "sim": what DEVICE names begin with */
     bool partial;       /* takes some operators only: the CPU is always beside it */
     /* Appends a row for every device of this runtime, and one unusable row that says why when there is none. */
     ht_status (*list)(ht_device_info **list, size_t *n, ht_error *error);
+    /* Appends the devices, with commas, that a name stands for which is none of a device; optional (NULL: there are none). */
+    ht_status (*members)(const char *name, ht_text *list, ht_error *error);
     ht_status (*open)(const ht_device_options *options, ht_device **device, ht_error *error);
     void (*close)(ht_device *device);
     const ht_device_caps *(*caps)(const ht_device *device);
+    /* The clock that its times are of; optional (NULL: the machine's own). Devices of one engine have the same. */
+    ht_clock *(*clock)(ht_device *device);
     /* NULL: yes; else why not, for a person. */
     const char *(*refuses)(const ht_device *device, const ht_op *op, const ht_slice *slice);
     /* The same of a part (binding.part) of the whole operator's task; optional (NULL: as refuses). */
@@ -166,12 +175,18 @@ struct ht_device { /* first member of every device's own struct */
     const ht_device_ops *ops;
 };
 
-extern const ht_device_ops ht_device_cpu, ht_device_opencl, ht_device_openvino;
+extern const ht_device_ops ht_device_cpu, ht_device_opencl, ht_device_openvino, ht_device_sim;
 extern const ht_device_ops *const ht_device_runtimes[]; /* all of the above, NULL-terminated (device.c) */
 
 /* Takes the next name from a list with commas: *list moves behind it, spec[0..256) is it. False at the list's end; an empty
  * or overlong name is "" in spec, for ht_device_open to refuse. */
 bool ht_device_next(const char **list, char spec[256]);
+/* The list with every name that stands for several devices ("sim:SOC") replaced by theirs. Free *expanded. */
+ht_status ht_device_expand(const char *list, ht_text *expanded, ht_error *error);
+/* The clock that a device's times are of; NULL: the machine's own. */
+static inline ht_clock *ht_device_clock(ht_device *device) {
+    return device->ops->clock ? device->ops->clock(device) : NULL;
+}
 /* Opens "name:option=value:..." (grammar of CLI.md). Fills runtime-independent defaults in *options from `spec`. */
 ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_device **device, ht_error *error);
 /* Does a device of this name take some operators only, whether it is there or not? */

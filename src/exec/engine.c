@@ -52,11 +52,18 @@ static ht_status open_device(ht_engine *engine, const ht_engine_options *options
                                       .max_context = (size_t)engine->info.context,
                                       .kv_type = engine->info.kv_type,
                                       .graph_memory = options->npu_memory,
+                                      .machine = &engine->machine,
+                                      .made_up = engine->model->shape != NULL,
                                       .progress = options->progress,
                                       .progress_user = options->progress_user};
     ht_status status = ht_device_open(spec, &device, &engine->devices[engine->n_devices], error);
-    engine->n_devices += status == HT_OK;
-    return status;
+    if (status)
+        return status;
+    ht_clock *clock = ht_device_clock(engine->devices[engine->n_devices++]);
+    if (engine->n_devices > 1 && clock != engine->time)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "devices: simulated and real ones cannot share an engine (%s)", spec);
+    engine->time = clock;
+    return HT_OK;
 }
 
 /* Does any device take each of the model's operators? */
@@ -86,6 +93,8 @@ static ht_status open_companion(ht_engine *engine, const ht_engine_options *opti
     for (size_t d = 0; d < engine->n_devices; d++) /* it refused something: another would do so, too */
         if (engine->devices[d]->ops == &ht_device_cpu)
             return HT_OK;
+    if (first && first->companion)
+        return open_device(engine, options, first->companion, error);
     if (first && first->kind == HT_DEVICE_CPU && first->cores != ht_all_cores())
         cpu_spec(first->cores, spec);
     return open_device(engine, options, spec, error);
@@ -104,10 +113,27 @@ static bool takes_all(const ht_engine *engine, size_t d) {
     return true;
 }
 
+/* The device that is open by this name, whatever its options; n_devices: there is none. */
+static size_t find_device(const ht_engine *engine, const char *spec) {
+    for (size_t d = 0; d < engine->n_devices; d++) {
+        const char *name = engine->devices[d]->ops->caps(engine->devices[d])->name;
+        const size_t n = strlen(name);
+        if (!strncmp(name, spec, n) && (!spec[n] || spec[n] == ':'))
+            return d;
+    }
+    return engine->n_devices;
+}
+
 /* The CPU device that computes on cores of device d, what d does not take: one that is open, or a new one. */
 static ht_status find_companion(ht_engine *engine, const ht_engine_options *options, size_t d, size_t *companion,
                                 ht_error *error) {
-    const uint64_t cores = cores_of(engine, d);
+    const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
+    const uint64_t cores = caps->cores;
+    if (caps->companion) {
+        const size_t i = find_device(engine, caps->companion);
+        *companion = i;
+        return i < engine->n_devices ? HT_OK : open_device(engine, options, caps->companion, error);
+    }
     for (size_t i = 0; i < engine->n_devices; i++)
         if (engine->devices[i]->ops == &ht_device_cpu && (cores == 0 || (cores_of(engine, i) & ~cores) == 0))
             return *companion = i, HT_OK;
@@ -201,13 +227,12 @@ static ht_status make_lanes(ht_engine *engine, const ht_engine_options *options,
     }
     find_crowded(engine);
     status = read_cuts(engine, options->strategy == HT_STRATEGY_LAYER ? "layer" : options->cuts, error);
+    engine->apart = options->cuts && options->strategy == HT_STRATEGY_TENSOR && !(engine->cuts & HT_CUT_FEATURES);
     return status ? status : ht_crew_create(engine->n_lanes, &engine->crew, error);
 }
 
-/* Until there is a planner, "all found" is the CPU: it alone runs every operator. A device that is not there is done without
- * if others are, or if the CPU would be beside it anyway. */
-static ht_status open_devices(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
-    const char *list = options->devices && *options->devices ? options->devices : "cpu";
+/* A device that is not there is done without if others are, or if the CPU would be beside it anyway. */
+static ht_status open_list(ht_engine *engine, const ht_engine_options *options, const char *list, ht_error *error) {
     char spec[256];
     ht_error missing = {0}; /* the last one */
     bool partial = false;
@@ -234,6 +259,19 @@ static ht_status open_devices(ht_engine *engine, const ht_engine_options *option
     }
     if (missing.status)
         ht_log(HT_LOG_WARN, "going on without %s", missing.text);
+    return HT_OK;
+}
+
+/* Until there is a planner, "all found" is the CPU: it alone runs every operator. */
+static ht_status open_devices(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    ht_text expanded = {0};
+    ht_status status =
+        ht_device_expand(options->devices && *options->devices ? options->devices : "cpu", &expanded, error);
+    if (!status)
+        status = open_list(engine, options, expanded.data, error);
+    ht_text_free(&expanded);
+    if (status)
+        return status;
     engine->n_named = engine->n_devices;
     const bool lanes = options->strategy != HT_STRATEGY_SINGLE && engine->n_named > 1;
     if (lanes || options->strategy == HT_STRATEGY_TENSOR || options->strategy == HT_STRATEGY_LAYER || is_whole(engine))

@@ -108,7 +108,7 @@ typedef struct ht_engine_task {
 typedef struct ht_event {
     const char *what, *device; /* operator's name; "wait" */
     size_t lane;
-    double begin, end; /* seconds, of ht_seconds */
+    double begin, end; /* seconds, of the engine's clock */
 } ht_event;
 typedef struct ht_recording { /* of one lane: written by its thread alone */
     ht_event *events;
@@ -118,6 +118,8 @@ typedef struct ht_recording { /* of one lane: written by its thread alone */
 struct ht_engine {
     ht_model *model;
     ht_engine_info info;
+    ht_clock *time;             /* of its devices; NULL: the machine's own */
+    struct ht_machine *machine; /* of simulated devices */
     ht_device *devices[HT_MAX_DEVICES];
     size_t n_devices, n_named; /* the first n_named were asked for, others are companions */
     const char *names[HT_MAX_DEVICES];
@@ -127,6 +129,9 @@ struct ht_engine {
     ht_schedule *current; /* of the newest forward: the head follows in the same way */
     uint64_t clock;       /* counts passes */
     unsigned cuts;        /* ht_cuts that schedules may use */
+    bool apart;           /* a feed-forward block is never one operator: the cuts asked for are of single matrices */
+    bool by_operator;     /* plans cut single operators only: the regime OWNER (for experiments) */
+    bool fixed;           /* plans stay as they were first made: nothing is learnt from passes (for experiments) */
     bool forced;          /* several lanes, even where one alone is predicted to be quicker */
     ht_lane *running;     /* of the newest forward, if one lane computes the head */
     const ht_plan *plan;  /* likewise */
@@ -136,6 +141,7 @@ struct ht_engine {
     const ht_lane *alone;     /* transfers are planned as if this lane were the only one; NULL: all are */
     bool trying;              /* passes are made to learn what ways to compute cost */
     bool may_build;           /* such graphs may be built now: not while a request waits */
+    bool full;                /* there is no memory for more graphs, but of other lengths of shares that have some */
     atomic_uint failed;       /* bit d: device d has failed since the last recovery */
     ht_recording *recordings; /* [n_lanes]; NULL: nothing is recorded */
     ht_op *blocks;            /* [layers]: FFN operators, where a device takes them as one */
@@ -266,13 +272,13 @@ ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_schedule *sched
 static inline ht_sync ht_lane_sync(const ht_engine *engine, const ht_lane *lane) {
     return engine->sync == HT_SYNC_AUTO ? lane->cost.sync : engine->sync;
 }
-/* The calling thread stays on these cores until ht_leave_cores, where the system lets it: a lane's thread would else take
- * time from another lane's devices. */
+/* The calling thread stays on the lane's cores until ht_leave_cores, where the system lets it: a lane's thread would else
+ * take time from another lane's devices. Cores of a simulated machine are not this one's. */
 typedef struct ht_stay {
     bool moved;
     uint64_t before[16]; /* a cpu_set_t */
 } ht_stay;
-void ht_stay_on_cores(uint64_t cores, ht_stay *stay);
+void ht_stay_on_cores(const ht_engine *engine, const ht_lane *lane, ht_stay *stay);
 void ht_leave_cores(const ht_stay *stay);
 /* Called by ht_run_steps around a step of a shared pass: waits for other lanes; tells them. */
 ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error);
@@ -283,6 +289,10 @@ ht_status ht_crew_after(const ht_run *run, const ht_step *step, ht_sync sync, ht
 /* A task of a slice of op on a device, prepared now if it is not there. */
 ht_status ht_engine_task_of(ht_engine *engine, int device, const ht_op *op, const ht_slice *slice,
                             ht_engine_task **task, ht_error *error);
+/* Releases tasks [first, n_tasks), which no plan and no schedule has. */
+void ht_engine_drop_tasks(ht_engine *engine, size_t first);
+/* Releases all static graphs of shares; no schedule is there. */
+void ht_engine_drop_shares(ht_engine *engine);
 ht_slice ht_whole_slice(const ht_op *op);
 /* The step of a part of a feed-forward block by itself, on the lane's device that takes it: whole, or where graphs are
  * static without a task yet. */

@@ -189,7 +189,7 @@ static ht_status sample_and_decode(generation *gen, prediction next, ht_stop *st
             *stop = HT_STOP_END;
             break;
         }
-        const double now = ht_seconds();
+        const double now = ht_clock_now(session->engine->time);
         if (gen->n == 0)
             first_token = now;
         *decode_ms = (now - first_token) * 1e3;
@@ -218,11 +218,12 @@ static ht_status generate(generation *gen, const int32_t *ids, size_t n, ht_gene
     if (status != HT_OK)
         return status;
     prediction next = {NULL, 0};
-    const double start = ht_seconds();
+    ht_clock *clock = gen->session->engine->time;
+    const double start = ht_clock_now(clock);
     status = best_suffices(gen)
                  ? ht_session_prefill_greedy(gen->session, ids, n, &next.best, &result->prompt_reused, error)
                  : ht_session_prefill(gen->session, ids, n, &next.logits, &result->prompt_reused, error);
-    result->prefill_ms = (ht_seconds() - start) * 1e3;
+    result->prefill_ms = (ht_clock_now(clock) - start) * 1e3;
     result->prompt_tokens = n;
     if (status == HT_OK)
         return sample_and_decode(gen, next, &result->stop, &result->decode_ms, error);

@@ -13,16 +13,16 @@
 #include "device/common.h"
 #include "exec/exec.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define SPIN_SECONDS 300e-6 /* polling for the next pass, before a thread sleeps */
 #define SLEEP_FROM 250e-6   /* waits expected to be shorter are polled through: timers are late by 50-80 us */
 #define SLEEP_MARGIN 120e-6 /* a sleep ends this much before the expected end */
 #define NAP_AFTER 5e-3      /* polling for longer than this only burns: look every NAP */
-#define NAP_NANOSECONDS 50000
+#define NAP 50e-6
 
 typedef struct part {
     ht_run run;
@@ -31,7 +31,7 @@ typedef struct part {
     ht_status status;
     ht_error error;
     double waited, busy;
-    double expected[HT_CLASSES]; /* seconds of the wait before an operator of a class, lately */
+    double expected[HT_CLASSES + 1]; /* seconds of the wait before an operator of a class, lately (wait_of) */
     _Alignas(64) atomic_uint points;
     atomic_bool todo; /* handed out, and nobody has begun */
 } part;
@@ -56,11 +56,13 @@ struct ht_crew {
     atomic_bool failed, closing;
 };
 
-static void nap(double seconds) {
-    nanosleep(&(struct timespec){.tv_nsec = (long)(seconds * 1e9)}, NULL);
-}
-
 /* ---- between lanes ------------------------------------------------------------------------------------------------------ */
+
+typedef struct look { /* what a waiting lane looks for */
+    const ht_run *run;
+    const ht_step *step;
+    bool busy; /* its own devices' end, too */
+} look;
 
 static bool reached(const ht_crew *crew, const ht_step *step) {
     for (size_t i = 0; i < crew->n_parts; i++)
@@ -69,21 +71,57 @@ static bool reached(const ht_crew *crew, const ht_step *step) {
     return true;
 }
 
+static bool may_go_on(const void *context) {
+    const look *l = context;
+    const atomic_bool *cancel = l->run->cancel;
+    return reached(l->run->crew, l->step) || atomic_load_explicit(&l->run->crew->failed, memory_order_acquire) ||
+           (cancel && atomic_load_explicit(cancel, memory_order_relaxed));
+}
+
+/* Has all ended that the lane gave its devices? */
+static bool is_idle(const ht_run *run) {
+    bool idle = true;
+    for (size_t d = 0; d < run->engine->n_devices; d++) {
+        ht_device *device = run->engine->devices[d];
+        const ht_ticket newest = run->lane->front.newest[d];
+        idle &= newest == 0 || device->ops->completed(device) >= newest;
+    }
+    return idle;
+}
+
+static bool may_look(const void *context) {
+    const look *l = context;
+    return may_go_on(l) || (l->busy && is_idle(l->run));
+}
+
+/* Which waits take as long as the one before this operator. A layer's second norm waits for less than its first: in the regime
+ * OWNER for the attention block's output, where the first waits for a whole feed-forward block. */
+static size_t wait_of(const ht_op *op) {
+    return op->kind == HT_OP_NORM && ht_class_of(op - 1) == HT_CLASS_OUT ? HT_CLASSES : ht_class_of(op);
+}
+
+/* Waits for other lanes. What counts as waiting begins when the lane's own devices are done: a queue that still computes is at
+ * work, and the others' being early only keeps it full. */
 ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error) {
     ht_crew *crew = run->crew;
     part *own = &crew->parts[run->index];
     if (!step->waits)
         return HT_OK;
-    if (run->lane->crowded && !reached(crew, step)) { /* polling would take the core from what is under way */
-        ht_status status = ht_lane_join(run->engine, run->lane, own->binding.sync, error);
+    ht_clock *clock = run->engine->time;
+    double *expected = &own->expected[wait_of(step->op)];
+    /* crowded: polling would take the core from what is under way; a long wait: others end later, so it costs nothing */
+    if ((run->lane->crowded || *expected > SLEEP_FROM) && !reached(crew, step)) {
+        ht_status status =
+            ht_lane_join(run->engine, run->lane, run->lane->crowded ? own->binding.sync : HT_SYNC_EVENT, error);
         if (status)
             return status;
     }
-    const double start = ht_seconds();
-    double *expected = &own->expected[ht_class_of(step->op)];
+    look l = {.run = run, .step = step, .busy = !is_idle(run)};
+    const double start = ht_clock_now(clock);
+    double idle = start; /* since when */
     bool overslept = false;
     if (!reached(crew, step) && *expected > SLEEP_FROM) {
-        nap(*expected - SLEEP_MARGIN < 0.05 ? *expected - SLEEP_MARGIN : 0.05);
+        ht_clock_sleep(clock, *expected - SLEEP_MARGIN < 0.05 ? *expected - SLEEP_MARGIN : 0.05);
         overslept = reached(crew, step);
     }
     for (unsigned i = 0; !reached(crew, step); i++) {
@@ -92,11 +130,18 @@ ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error
             return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
         if (failed)
             return ht_fail(error, HT_ERROR_CANCELLED, "another lane of this pass failed");
-        ht_relax();
-        if (i % 64 == 63 && ht_seconds() - start > NAP_AFTER)
-            nap(NAP_NANOSECONDS * 1e-9);
+        if (!ht_clock_poll(clock, may_look, &l, start + NAP_AFTER, NAP))
+            return ht_fail(error, HT_ERROR_DEVICE, "waits for ever: no lane will tell what it needs");
+        if (i % 64 != 63 && !clock)
+            continue;
+        if (l.busy && is_idle(run)) {
+            l.busy = false;
+            idle = ht_clock_now(clock);
+        }
+        if (!clock && ht_seconds() - start > NAP_AFTER)
+            ht_clock_sleep(clock, NAP);
     }
-    const double took = ht_seconds() - start;
+    const double now = ht_clock_now(clock), took = l.busy ? 0 : now - idle;
     own->waited += took;
     /* Down at once, up slowly: sleeping too long costs the pass, polling too long only this core. Who slept past the end knows
      * only that it was sooner: taking the sleep for the wait would keep it for ever, and the other lane's with it. */
@@ -121,12 +166,12 @@ ht_status ht_crew_after(const ht_run *run, const ht_step *step, ht_sync sync, ht
 
 _Static_assert(sizeof(cpu_set_t) <= sizeof((ht_stay *)NULL)->before, "ht_stay is too small");
 
-void ht_stay_on_cores(uint64_t cores, ht_stay *stay) {
+void ht_stay_on_cores(const ht_engine *engine, const ht_lane *lane, ht_stay *stay) {
     cpu_set_t own, before;
     stay->moved = false;
-    if (!cores || pthread_getaffinity_np(pthread_self(), sizeof before, &before) != 0)
+    if (!lane->cores || engine->time || pthread_getaffinity_np(pthread_self(), sizeof before, &before) != 0)
         return;
-    ht_core_set(cores, &own);
+    ht_core_set(lane->cores, &own);
     if (CPU_EQUAL(&own, &before))
         return;
     memcpy(stay->before, &before, sizeof before);
@@ -141,9 +186,10 @@ void ht_leave_cores(const ht_stay *stay) {
 }
 
 static void run_part(ht_crew *crew, part *p) {
-    const double start = ht_seconds();
+    ht_clock *clock = p->run.engine->time;
+    const double start = ht_clock_now(clock);
     p->status = ht_run_steps(&p->run, p->first, p->end, &p->binding, &p->error);
-    p->busy = ht_seconds() - start - p->waited;
+    p->busy = ht_clock_now(clock) - start - p->waited;
     if (p->status)
         atomic_store(&crew->failed, true);
 }
@@ -186,10 +232,13 @@ static void *work(void *argument) {
         if (p->run.lane->cores != cores) {
             ht_stay stay;
             cores = p->run.lane->cores;
-            ht_stay_on_cores(cores, &stay);
+            ht_stay_on_cores(p->run.engine, p->run.lane, &stay);
         }
+        ht_clock *clock = p->run.engine->time;
+        ht_clock_enter(clock, w->index);
         run_part(crew, p);
         atomic_fetch_sub_explicit(&crew->running, 1, memory_order_release);
+        ht_clock_leave(clock, w->index);
     }
 }
 
@@ -266,8 +315,13 @@ static void assign(ht_crew *crew, ht_engine *engine, const ht_schedule *schedule
         memset(crew->parts[i].expected, 0, sizeof crew->parts[i].expected); /* a prompt's waits are no token's */
     crew->tokens = binding->tokens;
     atomic_store_explicit(&crew->running, (unsigned)crew->n_parts - 1, memory_order_relaxed);
+    ht_clock_begin(engine->time, crew->n_parts, SPIN_SECONDS);
     for (size_t i = 1; i < crew->n_parts; i++) /* from here on a thread may begin */
         atomic_store_explicit(&crew->parts[i].todo, true, memory_order_release);
+}
+
+static bool all_ended(const void *crew) {
+    return !atomic_load_explicit(&((const ht_crew *)crew)->running, memory_order_acquire);
 }
 
 ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_schedule *schedule, const size_t *first,
@@ -277,13 +331,13 @@ ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_schedule *sched
     assign(crew, engine, schedule, first, end, binding, offset, cancel);
     atomic_fetch_add(&crew->pass, 1);
     wake(crew);
-    ht_stay_on_cores(schedule->lanes[0]->cores, &stay);
+    ht_stay_on_cores(engine, schedule->lanes[0], &stay);
     run_part(crew, &crew->parts[0]);
     ht_leave_cores(&stay);
-    for (unsigned i = 1; atomic_load_explicit(&crew->running, memory_order_acquire); i++) {
-        ht_relax();
+    for (unsigned i = 1; !all_ended(crew); i++) {
+        ht_clock_poll(engine->time, all_ended, crew, INFINITY, NAP);
         if (i % 4096 == 0)
-            nap(NAP_NANOSECONDS * 1e-9);
+            ht_clock_sleep(engine->time, NAP);
     }
     const part *failed = NULL;
     for (size_t i = 0; i < crew->n_parts; i++) {

@@ -43,6 +43,8 @@ void ht_engine_learn(ht_engine *engine, ht_schedule *schedule, double seconds, c
     ht_log(HT_LOG_DEBUG, "%zu tokens: %.3f ms of %.3f; busy %.3f of %.3f, %.3f of %.3f", schedule->tokens,
            seconds * 1e3, schedule->choice.seconds * 1e3, busy[0] * 1e3, schedule->busy[0] * 1e3,
            schedule->n_lanes > 1 ? busy[1] * 1e3 : 0, schedule->busy[1] * 1e3);
+    if (engine->fixed)
+        return;
     const double rate = schedule->tokens > 1 ? 0.8 : 0.25; /* single tokens come often, and are noisy */
     const ht_regime regime = schedule->choice.regime;
     double busier = 0; /* than predicted: the lane that is most */
@@ -71,7 +73,7 @@ void ht_engine_learn(ht_engine *engine, ht_schedule *schedule, double seconds, c
 
 void ht_engine_learn_head(ht_engine *engine, double seconds) {
     ht_schedule *schedule = engine->current;
-    if (!schedule || !(schedule->choice.head > 0) || !isfinite(schedule->choice.head))
+    if (engine->fixed || !schedule || !(schedule->choice.head > 0) || !isfinite(schedule->choice.head))
         return;
     const double ratio = seconds / schedule->choice.head, lesser = schedule->heads ? fmin(schedule->head, ratio) : 0;
     schedule->head = ratio;

@@ -20,8 +20,9 @@ typedef struct listing {
 static const char *owner_cut(const ht_schedule *schedule, const ht_op *op, bool last) {
     const ht_class class = ht_class_of(op);
     const bool ffn =
-        class == HT_CLASS_FFN || class == HT_CLASS_GATE_UP || class == HT_CLASS_GLU || class == HT_CLASS_DOWN;
-    if (op->layer < 0 || (!ffn && class != HT_CLASS_QKV && class != HT_CLASS_OUT))
+        schedule->choice.cuts[last][HT_CLASS_FFN].tokens &&
+        (class == HT_CLASS_FFN || class == HT_CLASS_GATE_UP || class == HT_CLASS_GLU || class == HT_CLASS_DOWN);
+    if (op->layer < 0 || (!ffn && op->kind != HT_OP_MATMUL))
         return "single";
     const ht_matrix_cut *cut = &schedule->choice.cuts[last][ffn ? HT_CLASS_FFN : class];
     const size_t all = last && class != HT_CLASS_QKV ? schedule->wanted : schedule->tokens;

@@ -281,14 +281,15 @@ static void fill_ids(const ht_session *session, int32_t *ids, size_t n) {
 static ht_status run_bench(ht_session *session, const ht_bench_options *options, const int32_t *ids, double *seconds,
                            ht_error *error) {
     session->n_tokens = 0; /* nothing is reused */
-    double start = ht_seconds();
+    ht_clock *clock = session->engine->time;
+    double start = ht_clock_now(clock);
     const size_t prompt = options->gen > 0 ? 1 : (size_t)options->prompt;
     ht_status status = ht_session_prefill(session, ids, prompt, NULL, NULL, error);
     if (options->gen > 0)
-        start = ht_seconds();
+        start = ht_clock_now(clock);
     for (int i = 1; i <= options->gen && status == HT_OK; i++)
         status = ht_session_decode(session, ids[i], NULL, error);
-    *seconds = ht_seconds() - start;
+    *seconds = ht_clock_now(clock) - start;
     return status;
 }
 

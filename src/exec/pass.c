@@ -132,13 +132,14 @@ static ht_status run_step(const ht_run *run, const ht_step *step, const ht_bindi
 static void record(const ht_run *run, const char *what, const char *device, double begin) {
     ht_recording *r = &run->engine->recordings[run->lane - run->engine->lanes];
     if (ht_grow((void **)&r->events, &r->capacity, r->n + 1, sizeof *r->events, "a recording", NULL) == HT_OK)
-        r->events[r->n++] = (ht_event){what, device, (size_t)(run->lane - run->engine->lanes), begin, ht_seconds()};
+        r->events[r->n++] =
+            (ht_event){what, device, (size_t)(run->lane - run->engine->lanes), begin, ht_clock_now(run->engine->time)};
 }
 
 /* A recorded step is waited for, so that its end is known: lanes still run side by side, queues do not run ahead. */
 static ht_status run_recorded(const ht_run *run, const ht_step *step, const ht_binding *binding, ht_error *error) {
     const ht_device *device = run->engine->devices[step->device];
-    const double begin = ht_seconds();
+    const double begin = ht_clock_now(run->engine->time);
     ht_status status = run_step(run, step, binding, error);
     if (!status)
         status = ht_lane_join(run->engine, run->lane, binding->sync, error);
@@ -152,9 +153,9 @@ static ht_status run_one(const ht_run *run, const ht_step *step, const ht_bindin
     ht_status status = HT_OK;
     const bool recorded = run->engine->recordings != NULL;
     if (run->crew) {
-        const double begin = recorded && step->waits ? ht_seconds() : 0;
+        const double begin = recorded && step->waits ? ht_clock_now(run->engine->time) : -1;
         status = ht_crew_before(run, step, error);
-        if (begin > 0)
+        if (begin >= 0)
             record(run, "wait", "", begin);
     }
     if (!status)
@@ -229,9 +230,9 @@ static ht_status run_alone(ht_engine *engine, ht_schedule *schedule, const ht_bi
     ht_stay stay = {0};
     ht_binding own = *binding;
     own.sync = ht_lane_sync(engine, lane);
-    const double start = ht_seconds();
+    const double start = ht_clock_now(engine->time);
     if (lane->cores) /* as it was measured, and as the lane would run beside others */
-        ht_stay_on_cores(lane->cores, &stay);
+        ht_stay_on_cores(engine, lane, &stay);
     ht_status status = ht_run_body(&run, &own, first, error);
     engine->running = lane;
     engine->plan = run.plan;
@@ -240,7 +241,7 @@ static ht_status run_alone(ht_engine *engine, ht_schedule *schedule, const ht_bi
     ht_leave_cores(&stay);
     if (status || !schedule)
         return status;
-    const double seconds = ht_seconds() - start;
+    const double seconds = ht_clock_now(engine->time) - start;
     ht_engine_learn(engine, schedule, seconds, &seconds);
     return status;
 }
@@ -249,13 +250,13 @@ static ht_status run_shared(ht_engine *engine, ht_schedule *schedule, const ht_b
                             const atomic_bool *cancel, ht_error *error) {
     size_t first[HT_MAX_DEVICES] = {0}, end[HT_MAX_DEVICES];
     double busy[HT_MAX_DEVICES];
-    const double start = ht_seconds();
+    const double start = ht_clock_now(engine->time);
     for (size_t i = 0; i < schedule->n_lanes; i++)
         end[i] = schedule->programs[i].tail; /* where the head begins */
     ht_status status = ht_crew_run(engine->crew, engine, schedule, first, end, binding, 0, cancel, busy, error);
     if (status)
         return status;
-    ht_engine_learn(engine, schedule, ht_seconds() - start, busy);
+    ht_engine_learn(engine, schedule, ht_clock_now(engine->time) - start, busy);
     const size_t head = schedule->choice.regime == HT_REGIME_TOKENS ? schedule->n_lanes - 1 : 0;
     engine->running = schedule->choice.regime == HT_REGIME_SHARES ? NULL : schedule->lanes[head];
     engine->plan = ht_lane_plan(schedule->lanes[head], 1);
@@ -321,10 +322,10 @@ static ht_status run_head(ht_engine *engine, size_t first, size_t count, ht_slot
 }
 
 ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const float **logits, ht_error *error) {
-    const double start = ht_seconds();
+    const double start = ht_clock_now(engine->time);
     ht_status status = run_head(engine, first, count, HT_SLOT_LOGITS, error);
     if (!status && count == 1)
-        ht_engine_learn_head(engine, ht_seconds() - start);
+        ht_engine_learn_head(engine, ht_clock_now(engine->time) - start);
     if (!status)
         *logits = engine->slots[HT_SLOT_LOGITS].data;
     return status;

@@ -118,7 +118,7 @@ static const ht_op *operator_at(ht_engine *engine, const ht_lane *lane, size_t i
     const ht_model *model = engine->model;
     const ht_op *op = &model->ops[i];
     const char *why;
-    if (op->layer < 0)
+    if (op->layer < 0 || engine->apart)
         return op;
     ht_op *block = &engine->blocks[op->layer];
     if (!ht_op_ffn(op, model->n_ops - i, block))
@@ -174,11 +174,11 @@ static ht_status for_expected(const ht_engine *engine, const ht_engine_options *
     const size_t chunk = (size_t)engine->info.chunk;
     if (!function)
         return HT_OK;
+    if (engine->n_lanes > 1 && caps->n_lengths) /* the planner says which, later */
+        return HT_OK;
     if (phase == HT_PHASE_ONE || step->op->layer < 0)
         return function(device, task, 1, error);
     ht_status status = HT_OK;
-    if (engine->n_lanes > 1 && caps->n_lengths) /* the planner says which, later */
-        return HT_OK;
     for (size_t i = 0; i < options->n_prompts && !status; i++) {
         const size_t n = (size_t)options->prompts[i];
         if (n >= chunk)
@@ -248,6 +248,25 @@ static void release_task(ht_engine *engine, ht_engine_task *task) {
     if (task->task)
         engine->devices[task->device]->ops->release(engine->devices[task->device], task->task);
     task->task = NULL;
+}
+
+void ht_engine_drop_tasks(ht_engine *engine, size_t first) {
+    while (engine->n_tasks > first)
+        release_task(engine, &engine->tasks[--engine->n_tasks]);
+}
+
+void ht_engine_drop_shares(ht_engine *engine) {
+    size_t kept = 0;
+    for (size_t t = 0; t < engine->n_tasks; t++) {
+        ht_engine_task *task = &engine->tasks[t];
+        const ht_slice whole = ht_whole_slice(task->op);
+        const ht_device *device = engine->devices[task->device];
+        if (device->ops->caps(device)->n_lengths && memcmp(&whole, &task->slice, sizeof whole) != 0)
+            release_task(engine, task);
+        else
+            engine->tasks[kept++] = *task;
+    }
+    engine->n_tasks = kept;
 }
 
 ht_status ht_engine_place(ht_engine *engine, const ht_engine_options *options, ht_error *error) {

@@ -337,17 +337,28 @@ static void build_shares(builder *b) {
 
 /* ---- OWNER --------------------------------------------------------------------------------------------------------------------- */
 
+/* The operator's step on lane i, for so many tokens. False: it came with a feed-forward block, or there is none. A lane that
+ * takes such blocks as one has steps of their parts made where these are cut (`apart`). */
+static bool owner_step(builder *b, size_t i, const ht_op *op, size_t near, size_t tokens, bool apart, ht_step *step) {
+    const ht_plan *plan = ht_lane_plan(b->schedule->lanes[i], tokens);
+    const ht_step *whole = step_of(plan, op, near_of(b, plan, near));
+    if (!whole || b->status)
+        return false;
+    *step = *whole;
+    if (step->op->kind == HT_OP_FFN && apart)
+        b->status = ht_engine_step_of(b->engine, b->schedule->lanes[i], op, step, b->error);
+    step->resident = step->kept = 0;
+    return !b->status && (step->op->kind != HT_OP_FFN || op == step->op->members);
+}
+
 /* The operator's step on lane i: tokens [begin, end), units [first, first + n) of a segment; n == all of them: whole. */
 static ht_step *add_matrix(builder *b, size_t i, const ht_op *op, size_t near, ht_segment segment, size_t first,
                            size_t n, size_t begin, size_t end) {
-    const ht_plan *plan = ht_lane_plan(b->schedule->lanes[i], end - begin);
-    const ht_step *whole = step_of(plan, op, near_of(b, plan, near));
-    if (!whole || begin == end || n == 0)
+    ht_step step;
+    if (begin == end || n == 0 || !owner_step(b, i, op, near, end - begin, segment != HT_SEGMENT_FEATURES, &step))
         return NULL;
-    ht_step step = *whole;
     step.begin = (uint32_t)begin;
     step.end = (uint32_t)end;
-    step.resident = step.kept = 0;
     const ht_slice part = part_of(b->engine, segment, step.op, first, n);
     take_part(b, &step, &part);
     return append(b, i, &step);
@@ -397,6 +408,16 @@ static void add_cut(builder *b, size_t op, size_t count, ht_segment segment, con
     *sums = delta;
 }
 
+/* What is cut that begins with an operator of this class; NULL: it is not. */
+static const ht_owner_matrix *owner_matrix(const ht_matrix_cut cuts[HT_CLASSES], ht_class class) {
+    for (size_t i = 0; i < HT_OWNER_MATRICES; i++) {
+        const ht_owner_matrix *m = &ht_owner_matrices[i];
+        if (cuts[m->class].tokens && (m->class == HT_CLASS_FFN ? HT_CLASS_GATE_UP : m->class) == class)
+            return m;
+    }
+    return NULL;
+}
+
 static void build_owner(builder *b) {
     const ht_model *model = b->engine->model;
     bool waiting = false; /* the other lane has told something that the owner's next step needs */
@@ -407,33 +428,28 @@ static void build_owner(builder *b) {
         const int last = o->layer + 1 == model->hparams.layers;
         const size_t at = op > 0 ? (op - 1) % HT_AT_END : 0;
         const size_t first = last && at >= HT_AT_ATTENTION ? b->n - b->wanted : 0;
-        const ht_class class = ht_class_of(o), cut_class = class == HT_CLASS_GATE_UP ? HT_CLASS_FFN : class;
-        const ht_matrix_cut *cut = o->layer >= 0 ? &b->choice->cuts[last][cut_class] : NULL;
+        const ht_matrix_cut *cuts = b->choice->cuts[last];
         if (first == b->n)
             break;
-        const ht_segment segment = class == HT_CLASS_QKV   ? HT_SEGMENT_QKV_ROWS
-                                   : class == HT_CLASS_OUT ? HT_SEGMENT_OUT_ROWS
-                                                           : HT_SEGMENT_FEATURES;
-        if (cut && cut->tokens && (class == HT_CLASS_QKV || class == HT_CLASS_OUT || class == HT_CLASS_GATE_UP)) {
-            const size_t count = class == HT_CLASS_GATE_UP ? 3 : 1;
-            add_cut(b, op, count, segment, cut, first, &sums);
-            sums_end = first + cut->tokens;
+        const ht_owner_matrix *matrix = o->layer >= 0 ? owner_matrix(cuts, ht_class_of(o)) : NULL;
+        if (matrix) {
+            const size_t count = matrix->class == HT_CLASS_FFN ? 3 : 1;
+            add_cut(b, op, count, matrix->segment, &cuts[matrix->class], first, &sums);
+            sums_end = first + cuts[matrix->class].tokens;
             op += count - 1;
             waiting = true;
             continue;
         }
-        const ht_plan *plan = ht_lane_plan(b->schedule->lanes[0], b->n - first);
-        const ht_step *whole = step_of(plan, o, near_of(b, plan, op));
-        if (!whole)
+        const bool apart = o->layer >= 0 && (cuts[HT_CLASS_GATE_UP].tokens || cuts[HT_CLASS_DOWN].tokens);
+        ht_step step;
+        if (!owner_step(b, 0, o, op, b->n - first, apart, &step))
             continue;
-        ht_step step = *whole;
         step.begin = (uint32_t)first;
         step.end = (uint32_t)b->n;
-        step.resident = step.kept = 0;
         if (waiting)
             wait_for(b, &step, 0);
         waiting = false;
-        if (class == HT_CLASS_NORM && sums) {
+        if (o->kind == HT_OP_NORM && sums) {
             step.delta = sums, step.adds = 3; /* both lanes */
             if (sums_end < b->n) {            /* what one lane computed whole is there once */
                 step.end = (uint32_t)sums_end;
@@ -452,6 +468,16 @@ static void build_owner(builder *b) {
 
 /* ---- schedules ------------------------------------------------------------------------------------------------------------------ */
 
+/* Whose tasks a segment's shares are of, as bits. */
+static unsigned segment_classes(ht_segment segment) {
+    const unsigned down = 1u << HT_CLASS_DOWN, gate_up = 1u << HT_CLASS_GATE_UP;
+    return segment == HT_SEGMENT_LM_ROWS     ? 1u << HT_CLASS_LM_HEAD
+           : segment == HT_SEGMENT_DOWN_ROWS ? down
+           : segment == HT_SEGMENT_GATE_UP   ? gate_up
+           : segment == HT_SEGMENT_FEATURES  ? down | gate_up | 1u << HT_CLASS_FFN
+                                             : 1u << HT_CLASS_QKV | 1u << HT_CLASS_OUT;
+}
+
 /* ht_problem.ready: one layer stands for all, for their graphs are built together. */
 static bool share_is_ready(const void *context, size_t lane, ht_segment segment, size_t units, size_t tokens) {
     const ht_engine *e = context;
@@ -460,9 +486,8 @@ static bool share_is_ready(const void *context, size_t lane, ht_segment segment,
         const ht_engine_task *task = &e->tasks[t];
         ht_device *device = e->devices[task->device];
         const ht_class class = ht_class_of(task->op);
-        const bool attention = segment <= HT_SEGMENT_OUT_ROWS;
-        if (!(e->lanes[lane].devices >> task->device & 1) || !device->ops->ready || task->op->layer != 0 ||
-            !task->task || attention != (class == HT_CLASS_QKV || class == HT_CLASS_OUT) || class == HT_CLASS_LM_HEAD)
+        if (!(e->lanes[lane].devices >> task->device & 1) || !device->ops->ready || !task->task ||
+            task->op->layer != (segment == HT_SEGMENT_LM_ROWS ? -1 : 0) || !(segment_classes(segment) >> class & 1))
             continue;
         const ht_slice part = part_of(e, segment, task->op, 0, units);
         if (memcmp(&part, &task->slice, sizeof part) != 0)
@@ -480,12 +505,14 @@ ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position,
                     .lanes = lanes,
                     .n_lanes = engine->n_lanes,
                     .cuts = engine->cuts,
+                    .by_operator = engine->by_operator,
                     .forced = engine->forced,
                     .tokens = n,
                     .wanted = wanted,
                     .position = position,
                     .join = JOIN_SECONDS,
-                    .exchange = EXCHANGE_SECONDS,
+                    .exchange =
+                        engine->time ? 0 : EXCHANGE_SECONDS, /* simulated operators move their bytes themselves */
                     .embedding = (size_t)engine->model->hparams.embedding,
                     .qkv = ht_slot_width(&engine->model->hparams, HT_SLOT_QKV),
                     .attention = ht_slot_width(&engine->model->hparams, HT_SLOT_ATTN),
@@ -498,11 +525,12 @@ ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position,
     memcpy(p.of, engine->segment_of, sizeof p.of);
     for (size_t l = 0; l < engine->n_lanes; l++) {
         const ht_lane *lane = &engine->lanes[l];
-        lanes[l] = (ht_solver_lane){.cost = engine->may_build ? &lane->cost : &lane->whole,
+        lanes[l] = (ht_solver_lane){.cost = engine->may_build && !engine->full ? &lane->cost : &lane->whole,
                                     .shares = &lane->cost,
                                     .cores = lane->cores,
                                     .lost = lane->lost,
-                                    .may_build = engine->may_build};
+                                    .may_build = engine->may_build,
+                                    .full = engine->full};
         memcpy(lanes[l].built, engine->built[l], sizeof lanes[l].built);
         memcpy(lanes[l].drift, pace->lanes[l], sizeof lanes[l].drift);
         for (size_t d = 0; d < engine->n_devices; d++) {
@@ -510,6 +538,7 @@ ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position,
             if (!(lane->devices >> d & 1) || !caps->n_lengths)
                 continue;
             lanes[l].fixed = true;
+            lanes[l].single = !caps->many_only;
             lanes[l].lengths = caps->lengths;
             lanes[l].n_lengths = caps->n_lengths;
         }

@@ -169,30 +169,40 @@ static void keep_share(ht_engine *engine, size_t lane, ht_segment segment, size_
         }
 }
 
+/* Has lane i of the choice graphs of its shares for so many tokens? Else it has a device that divides. */
+static bool has_graphs(const ht_engine *engine, const ht_choice *c, size_t i, size_t tokens) {
+    bool graphs = false;
+    for (size_t d = 0; d < engine->n_devices; d++) {
+        const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
+        if (engine->lanes[c->lanes[i]].devices >> d & 1 && caps->n_lengths)
+            graphs |= tokens > 1 || !caps->many_only;
+    }
+    return graphs;
+}
+
+static void keep_segment(ht_engine *engine, const ht_choice *c, ht_segment segment, size_t tokens) {
+    for (size_t i = 0; i < c->n_lanes; i++) {
+        const size_t units = c->units[0][segment][i];
+        if (units && units < engine->segment_of[segment] && has_graphs(engine, c, i, tokens))
+            keep_share(engine, c->lanes[i], segment, units);
+    }
+}
+
 /* Graphs of shares that a schedule wants are what every later one has: few cuts of a matrix serve all lengths. */
 static void keep_shares(ht_engine *engine, const ht_schedule *schedule) {
     const ht_choice *c = &schedule->choice;
-    if (schedule->tokens == 1) /* computed by devices that divide */
-        return;
-    if (c->regime == HT_REGIME_OWNER) {
-        static const struct {
-            ht_class class;
-            ht_segment segment;
-        } matrices[] = {{HT_CLASS_QKV, HT_SEGMENT_QKV_ROWS},
-                        {HT_CLASS_OUT, HT_SEGMENT_OUT_ROWS},
-                        {HT_CLASS_FFN, HT_SEGMENT_FEATURES}};
-        for (size_t i = 0; i < HT_COUNT(matrices); i++) {
-            const ht_matrix_cut *cut = &c->cuts[0][matrices[i].class];
+    if (c->regime == HT_REGIME_OWNER && has_graphs(engine, c, 1, schedule->tokens)) {
+        for (size_t i = 0; i < HT_OWNER_MATRICES; i++) {
+            const ht_matrix_cut *cut = &c->cuts[0][ht_owner_matrices[i].class];
             if (cut->tokens && cut->units < cut->of)
-                keep_share(engine, c->lanes[1], matrices[i].segment, cut->units);
+                keep_share(engine, c->lanes[1], ht_owner_matrices[i].segment, cut->units);
         }
     }
-    for (size_t g = 0; g < c->n_segments[0] && c->regime == HT_REGIME_SHARES; g++)
-        for (size_t i = 0; i < c->n_lanes; i++) {
-            const size_t units = c->units[0][c->segments[0][g]][i];
-            if (units && units < engine->segment_of[c->segments[0][g]])
-                keep_share(engine, c->lanes[i], c->segments[0][g], units);
-        }
+    if (c->regime != HT_REGIME_SHARES)
+        return;
+    for (size_t g = 0; g < c->n_segments[0]; g++)
+        keep_segment(engine, c, c->segments[0][g], schedule->tokens);
+    keep_segment(engine, c, HT_SEGMENT_LM_ROWS, 1);
 }
 
 /* Has the graphs of a schedule's steps built (or begins to: settle false). */
@@ -218,27 +228,44 @@ static ht_status build_graphs(ht_engine *engine, const ht_schedule *schedule, bo
     return HT_OK;
 }
 
+/* Are the lane's graphs of whole operators of this class there for so many tokens? Of the last layer, whose end is for few
+ * tokens, nobody asks. */
+static bool has_whole(const ht_engine *engine, const ht_lane *lane, ht_class c, size_t tokens) {
+    bool any = false;
+    for (size_t t = 0; t < engine->n_tasks; t++) {
+        const ht_engine_task *task = &engine->tasks[t];
+        const ht_slice whole = ht_whole_slice(task->op);
+        ht_device *device = engine->devices[task->device];
+        const bool end = task->op->layer + 1 == engine->model->hparams.layers && c > HT_CLASS_ATTENTION;
+        if (!device->ops->caps(device)->n_lengths || !device->ops->ready || !task->task || task->dropped || end ||
+            !(lane->devices >> task->device & 1) || ht_class_of(task->op) != c ||
+            memcmp(&whole, &task->slice, sizeof whole) != 0)
+            continue;
+        if (!device->ops->ready(device, task->task, tokens))
+            return false;
+        any = true;
+    }
+    return any;
+}
+
+/* Does a companion compute the lane's single tokens? */
+static bool leaves_single(const ht_engine *engine, const ht_lane *lane) {
+    bool leaves = false;
+    for (size_t d = 0; d < engine->n_devices; d++)
+        leaves |= lane->devices >> d & 1 && engine->devices[d]->ops->caps(engine->devices[d])->many_only;
+    return leaves;
+}
+
 /* The lane's table without the lengths that its graphs are not there for: they are not built while a request waits. */
 static void keep_ready(const ht_engine *engine, const ht_lane *lane, ht_lane_cost *cost) {
+    const bool leaves = leaves_single(engine, lane);
     *cost = lane->cost;
     for (int c = 0; c < HT_CLASSES; c++) {
         ht_class_cost *class = &cost->classes[c];
         size_t kept = 0;
         for (size_t i = 0; i < class->n_points; i++) {
-            bool ready = !class->stepped || class->points[i].tokens == 1, any = ready;
-            for (size_t t = 0; t < engine->n_tasks && !(any && !ready); t++) {
-                const ht_engine_task *task = &engine->tasks[t];
-                const ht_slice whole = ht_whole_slice(task->op);
-                ht_device *device = engine->devices[task->device];
-                const bool end = task->op->layer + 1 == engine->model->hparams.layers && c > HT_CLASS_ATTENTION;
-                if (!class->stepped || class->points[i].tokens == 1 || !task->task || task->dropped || end ||
-                    !(lane->devices >> task->device & 1) || (int)ht_class_of(task->op) != c || !device->ops->ready ||
-                    memcmp(&whole, &task->slice, sizeof whole) != 0)
-                    continue;
-                ready = device->ops->ready(device, task->task, class->points[i].tokens);
-                any = true;
-            }
-            if (ready)
+            const size_t tokens = class->points[i].tokens;
+            if (!class->stepped || (tokens == 1 && leaves) || has_whole(engine, lane, (ht_class)c, tokens))
                 class->points[kept++] = class->points[i];
         }
         class->n_points = kept;
@@ -250,14 +277,31 @@ void ht_engine_keep_ready(ht_engine *engine) {
         keep_ready(engine, &engine->lanes[l], &engine->lanes[l].whole);
 }
 
+/* Solves for a pass and has its graphs built. Where these find no memory, what was new goes again, and the planner works with
+ * what is there. */
 static ht_status expect(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_error *error) {
     ht_schedule *schedule;
+    size_t built[HT_MAX_DEVICES][HT_SEGMENTS][HT_MAX_SHARES];
+    const size_t n_tasks = engine->n_tasks;
+    memcpy(built, engine->built, sizeof built);
     ht_status status = ht_engine_schedule(engine, n, position, wanted, &schedule, error);
     if (status)
         return status;
     keep_shares(engine, schedule);
     status = build_graphs(engine, schedule, false, error);
-    return status ? status : build_graphs(engine, schedule, true, error);
+    if (!status)
+        status = build_graphs(engine, schedule, true, error);
+    if (status == HT_ERROR_MEMORY && !engine->full) {
+        ht_log(HT_LOG_INFO, "no memory for graphs of more shares: %s", error ? error->text : "");
+        engine->full = true;
+        memcpy(engine->built, built, sizeof built);
+        atomic_store(&engine->failed, 0);
+        ht_engine_forget_schedules(engine);
+        ht_engine_drop_tasks(engine, n_tasks);
+        ht_engine_keep_ready(engine);
+        return expect(engine, n, position, wanted, error);
+    }
+    return status;
 }
 
 #define TRIAL_SECONDS 1.5 /* of passes of one kind */
@@ -272,17 +316,17 @@ static ht_status try_passes(ht_engine *engine, const ht_kv_layer *kv, const int3
                             size_t wanted, ht_error *error) {
     ht_status status = expect(engine, n, position, wanted, error);
     double spent = 0;
-    if (status || ht_engine_find_schedule(engine, n, position, wanted)->tried)
+    if (status || engine->fixed || ht_engine_find_schedule(engine, n, position, wanted)->tried)
         return status;
     for (size_t i = 0;
          i < (n > 1 ? TRIALS : TRIALS_OF_ONE) && !status && spent < (i < FEW_TRIALS ? LONG_TRIALS : TRIAL_SECONDS);
          i++) {
-        const double start = ht_seconds();
+        const double start = ht_clock_now(engine->time);
         const float *logits;
         status = ht_engine_forward(engine, kv, ids, n, position, n - wanted, NULL, error);
         if (!status && wanted)
             status = ht_engine_head(engine, n - 1, 1, &logits, error);
-        spent += ht_seconds() - start;
+        spent += ht_clock_now(engine->time) - start;
         if (!status)
             status = expect(engine, n, position, wanted, error);
     }
@@ -316,9 +360,11 @@ static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error
     if (status == HT_ERROR_MEMORY && engine->cuts & shares && engine->cuts & ~shares) {
         ht_log(HT_LOG_WARN, "no memory for graphs of shares, going on with whole ones: %s", error ? error->text : "");
         engine->cuts &= ~shares;
+        engine->full = false;
+        ht_engine_forget_schedules(engine);
+        ht_engine_drop_shares(engine);
         memset(engine->built, 0, sizeof engine->built);
         atomic_store(&engine->failed, 0);
-        ht_engine_forget_schedules(engine);
         return true;
     }
     if ((status != HT_ERROR_DEVICE && status != HT_ERROR_MEMORY) || !atomic_load(&engine->failed))
@@ -336,11 +382,11 @@ ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, 
     ht_status status = ht_alloc((void **)&ids, (size_t)engine->info.chunk, sizeof *ids, "planning", error);
     if (!status)
         status = ht_kv_create(engine, &kv, error);
-    for (size_t i = 0; i <= n_prompts && !status; i++) { /* decode last: prompts say which devices are there for it */
+    for (size_t i = 0; i <= n_prompts && !status; i++) { /* decode first: it is part of every answer */
         if (options->progress && !options->progress("planning", (double)i, (double)n_prompts, options->progress_user))
             status = ht_fail(error, HT_ERROR_CANCELLED, "planning was stopped");
         else
-            status = expect_prompt(engine, kv, ids, i < n_prompts ? (size_t)prompts[i] : 0, error);
+            status = expect_prompt(engine, kv, ids, i ? (size_t)prompts[i - 1] : 0, error);
         if (status && can_go_on(engine, status, error))
             status = HT_OK, i--;
     }

@@ -8,11 +8,12 @@
 
 #include "device/common.h"
 
+#include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define MOST_COPIES 64
 #define MOST_TOKENS 512
@@ -42,6 +43,7 @@ typedef struct rig { /* an open device, and what runs on it */
     ht_device *device;
     const ht_device_ops *ops;
     const ht_device_caps *caps;
+    ht_clock *clock;
     product *products; /* [MOST_COPIES] */
     size_t n, next;
     void *pages[2]; /* input and output */
@@ -82,7 +84,9 @@ static ht_status open_rig(ht_profiler *p, int index, const char *more, rig *r, h
     const ht_device_options options = {.precision = p->options->precision,
                                        .hparams = &p->model->hparams,
                                        .max_tokens = MOST_TOKENS,
-                                       .max_context = 64};
+                                       .max_context = 64,
+                                       .machine = &p->machine,
+                                       .made_up = true}; /* what is computed is of no interest */
     *r = (rig){.p = p, .index = index};
     ht_status status = ht_alloc((void **)&r->products, MOST_COPIES, sizeof *r->products, "the profile", error);
     if (!status)
@@ -91,7 +95,8 @@ static ht_status open_rig(ht_profiler *p, int index, const char *more, rig *r, h
         return status;
     r->ops = r->device->ops;
     r->caps = r->ops->caps(r->device);
-    r->moved = r->caps->runs_in_caller && stay_on(r->caps->cores, &r->before);
+    r->clock = ht_device_clock(r->device);
+    r->moved = r->caps->runs_in_caller && !r->clock && stay_on(r->caps->cores, &r->before);
     return HT_OK;
 }
 
@@ -228,12 +233,12 @@ static ht_status submit(rig *r, product *what, size_t tokens, ht_sync sync, bool
 static ht_status run(rig *r, size_t n, size_t repeats, size_t tokens, double *seconds, ht_error *error) {
     ht_ticket ticket = 0;
     ht_status status = HT_OK;
-    const double start = ht_seconds();
+    const double start = ht_clock_now(r->clock);
     for (size_t i = 0; i < repeats && !status; i++)
         status = submit(r, &r->products[r->next++ % n], tokens, HT_SYNC_AUTO, i + 1 == repeats, &ticket, error);
     if (!status)
         status = r->ops->wait(r->device, ticket, HT_SYNC_AUTO, error);
-    *seconds = ht_seconds() - start;
+    *seconds = ht_clock_now(r->clock) - start;
     return status;
 }
 
@@ -337,18 +342,21 @@ static ht_status order_of(rig *r, const char *name, ht_error *error) {
                   : add_times(r, HT_PROFILE_ORDER, name, rows, lengths, is_quick(r) ? 1 : HT_COUNT(lengths), error);
 }
 
-/* A second device with the operands the other way round. */
+/* Devices of their own with either operand first. */
 static ht_status order(rig *r, ht_error *error) {
+    static const char *const names[] = {"activations", "weights"};
+    ht_status status = HT_OK;
     if (!r->caps->n_lengths || strstr(r->p->result->devices[r->index].spec, ":order="))
         return HT_OK;
-    ht_status status = order_of(r, "activations", error);
-    rig other;
-    if (status)
-        return status;
-    status = open_rig(r->p, r->index, "order=weights", &other, error);
-    if (!status)
-        status = order_of(&other, "weights", error);
-    close_rig(&other);
+    for (size_t i = 0; i < HT_COUNT(names) && !status; i++) {
+        char option[32];
+        rig other;
+        snprintf(option, sizeof option, "order=%s", names[i]);
+        status = open_rig(r->p, r->index, option, &other, error);
+        if (!status)
+            status = order_of(&other, names[i], error);
+        close_rig(&other);
+    }
     return status;
 }
 
@@ -399,20 +407,19 @@ typedef enum join_state { ALONE, IDLE, BEHIND, JOIN_STATES } join_state;
 static const char *const join_names[] = {"alone", "after 5 ms", "behind 20"};
 
 static ht_status join_once(rig *r, ht_sync sync, join_state state, double *seconds, ht_error *error) {
-    static const struct timespec idle = {.tv_nsec = (long)(IDLE_SECONDS * 1e9)};
     product *tiny = &r->products[0];
     ht_ticket ticket = 0;
     ht_status status = HT_OK;
     if (state == IDLE)
-        nanosleep(&idle, NULL);
+        ht_clock_sleep(r->clock, IDLE_SECONDS);
     for (int i = 0; state == BEHIND && i < BUSY && !status; i++)
         status = submit(r, tiny, 1, sync, false, &ticket, error);
-    const double start = ht_seconds();
+    const double start = ht_clock_now(r->clock);
     if (!status)
         status = submit(r, tiny, 1, sync, true, &ticket, error);
     if (!status)
         status = r->ops->wait(r->device, ticket, sync, error);
-    *seconds = ht_seconds() - start;
+    *seconds = ht_clock_now(r->clock) - start;
     return status;
 }
 
@@ -459,14 +466,14 @@ static ht_status joins(rig *r, ht_error *error) {
 
 /* ---- graphs ----------------------------------------------------------------------------------------------------------------- */
 
-static ht_status build_graph(rig *r, size_t width, size_t tokens, ht_error *error) {
+static ht_status build_graph(rig *r, size_t rows, size_t cols, size_t tokens, ht_error *error) {
     ht_profile_point point = {
-        .table = HT_PROFILE_GRAPHS, .device = r->index, .with = -1, .rows = width, .cols = width, .tokens = tokens};
-    ht_status status = fill_made_up(r, width, width, 1, 1, error);
-    const double start = ht_seconds();
+        .table = HT_PROFILE_GRAPHS, .device = r->index, .with = -1, .rows = rows, .cols = cols, .tokens = tokens};
+    ht_status status = fill_made_up(r, rows, cols, 1, 1, error);
+    const double start = ht_clock_now(r->clock);
     if (!status)
         status = warm(r, 1, tokens, error);
-    point.seconds = ht_seconds() - start;
+    point.seconds = ht_clock_now(r->clock) - start;
     if (!status)
         point.bytes = (double)r->ops->task_bytes(r->products[0].task);
     return status ? status : add_point(r->p, &point, error);
@@ -479,7 +486,8 @@ static ht_status graphs(rig *r, ht_error *error) {
     if (!r->caps->n_lengths)
         return HT_OK;
     rig other;
-    const bool said = strstr(r->p->result->devices[r->index].spec, ":cache=");
+    const bool said =
+        r->clock || strstr(r->p->result->devices[r->index].spec, ":cache="); /* simulated: nothing is kept */
     ht_status status = open_rig(r->p, r->index, said ? "" : "cache=off", &other, error);
     if (!status) /* the first build starts the runtime's compiler */
         status = fill_made_up(&other, 64, 256, 1, 1, error);
@@ -487,11 +495,72 @@ static ht_status graphs(rig *r, ht_error *error) {
         status = warm(&other, 1, (size_t)other.caps->lengths[0], error);
     for (size_t i = 0; i < n && !status; i++)
         for (size_t k = 0; k < other.caps->n_lengths && !status; k++) {
-            const size_t tokens = (size_t)other.caps->lengths[k];
+            const size_t width = is_quick(r) ? quick_widths[i] : widths[i], tokens = (size_t)other.caps->lengths[k];
             if (tokens <= MOST_TOKENS && (!is_quick(r) || tokens == 1 || tokens == 64 || tokens == 256))
-                status = build_graph(&other, is_quick(r) ? quick_widths[i] : widths[i], tokens, error);
+                status = build_graph(&other, width, width, tokens, error);
         }
     close_rig(&other);
+    return status;
+}
+
+ht_status ht_characterise_joins(ht_profiler *p, int index, ht_error *error) {
+    rig r;
+    ht_status status = open_rig(p, index, "", &r, error);
+    if (!status)
+        status = joins(&r, error);
+    close_rig(&r);
+    return status;
+}
+
+ht_status ht_characterise_build(ht_profiler *p, int index, size_t rows, size_t cols, size_t tokens, ht_error *error) {
+    rig r;
+    ht_status status = open_rig(p, index, "", &r, error);
+    if (!status)
+        status = build_graph(&r, rows, cols, tokens, error);
+    close_rig(&r);
+    return status;
+}
+
+/* ---- cuts ------------------------------------------------------------------------------------------------------------------- */
+
+#define MOST_PARTS 4
+
+static ht_status open_part(ht_profiler *p, const ht_product *part, bool only, rig *r, ht_error *error) {
+    ht_status status = open_rig(p, part->device, part->more, r, error);
+    if (!status && !only && r->caps->runs_in_caller)
+        status = ht_fail(error, HT_ERROR_UNSUPPORTED, "%s computes in its caller", r->caps->name);
+    if (!status)
+        status = fill_made_up(r, part->rows, part->cols, FEW_GRAPHS, part->tokens, error);
+    return status ? status : warm(r, r->n, part->tokens, error);
+}
+
+static ht_status run_parts(rig *rigs, const ht_product *parts, size_t n, size_t repeats, ht_error *error) {
+    ht_ticket tickets[MOST_PARTS];
+    ht_status status = HT_OK;
+    for (size_t k = 0; k < repeats; k++)
+        for (size_t i = 0; i < n && !status; i++)
+            status = submit(&rigs[i], &rigs[i].products[k % rigs[i].n], parts[i].tokens, HT_SYNC_AUTO, k + 1 == repeats,
+                            &tickets[i], error);
+    for (size_t i = 0; i < n && !status; i++)
+        status = rigs[i].ops->wait(rigs[i].device, tickets[i], HT_SYNC_AUTO, error);
+    return status;
+}
+
+ht_status ht_characterise_cut(ht_profiler *p, const ht_product *parts, size_t n, size_t repeats, double *seconds,
+                              ht_error *error) {
+    rig rigs[MOST_PARTS] = {0};
+    ht_status status =
+        n <= MOST_PARTS ? HT_OK : ht_fail(error, HT_ERROR_ARGUMENT, "a cut has at most %d parts", MOST_PARTS);
+    for (size_t i = 0; i < n && !status; i++)
+        status = open_part(p, &parts[i], n == 1, &rigs[i], error);
+    if (!status) /* the first one loads something */
+        status = run_parts(rigs, parts, n, 1, error);
+    const double start = ht_clock_now(rigs[0].clock);
+    if (!status)
+        status = run_parts(rigs, parts, n, repeats, error);
+    *seconds = (ht_clock_now(rigs[0].clock) - start) / (double)repeats;
+    for (size_t i = 0; i < n && i < MOST_PARTS; i++)
+        close_rig(&rigs[i]);
     return status;
 }
 
@@ -516,6 +585,8 @@ ht_status ht_characterise(ht_profiler *p, int index, ht_error *error) {
 
 typedef struct reader { /* reads weights on a thread of its own */
     rig *r;
+    size_t number; /* of the clock's threads */
+    atomic_uint *running;
     pthread_barrier_t *start;
     pthread_t thread;
     double limit, times[MOST_PASSES]; /* of passes over all copies */
@@ -529,16 +600,25 @@ static void *read_weights(void *argument) {
     rig *r = self->r;
     cpu_set_t before;
     double pass, seconds = 0;
-    stay_on(r->caps->cores, &before);
+    if (!r->clock)
+        stay_on(r->caps->cores, &before);
+    ht_clock_enter(r->clock, self->number);
     self->status = run(r, r->n, r->n, 1, &pass, &self->error);
-    pthread_barrier_wait(self->start);
-    const double start = ht_seconds();
+    if (!r->clock) /* in virtual time nobody is late */
+        pthread_barrier_wait(self->start);
+    const double start = ht_clock_now(r->clock);
     for (size_t i = 0; !self->status && seconds < self->limit; i++) {
         self->status = run(r, r->n, r->n, 1, &self->times[i % MOST_PASSES], &self->error);
         self->n = ht_min_size(i + 1, MOST_PASSES);
-        seconds = ht_seconds() - start;
+        seconds = ht_clock_now(r->clock) - start;
     }
+    atomic_fetch_sub(self->running, 1);
+    ht_clock_leave(r->clock, self->number);
     return NULL;
+}
+
+static bool all_read(const void *running) {
+    return atomic_load((const atomic_uint *)running) == 0;
 }
 
 /* Both for the same time; second may be NULL. The median pass counts: what else the machine does hits some only. */
@@ -547,15 +627,24 @@ static ht_status read_together(rig *first, rig *second, ht_error *error) {
     const unsigned n = second ? 2 : 1;
     reader readers[2];
     pthread_barrier_t start;
+    atomic_uint running = n;
     ht_status status = HT_OK;
     pthread_barrier_init(&start, NULL, n);
     unsigned started = 0;
     for (; started < n; started++) {
-        readers[started] = (reader){.r = rigs[started], .start = &start, .limit = is_quick(first) ? 0.25 : 1.5};
+        readers[started] = (reader){.r = rigs[started],
+                                    .number = started + 1,
+                                    .running = &running,
+                                    .start = &start,
+                                    .limit = is_quick(first) ? 0.25 : 1.5};
         if (pthread_create(&readers[started].thread, NULL, read_weights, &readers[started]))
             break;
     }
-    if (started == 1 && n == 2) /* let the one that waits go on */
+    atomic_fetch_sub(&running, n - started);
+    ht_clock_begin(first->clock, started + 1, INFINITY);
+    if (first->clock)
+        ht_clock_await(first->clock, all_read, &running, INFINITY);
+    else if (started == 1 && n == 2) /* let the one that waits go on */
         pthread_barrier_wait(&start);
     for (unsigned i = 0; i < started; i++)
         pthread_join(readers[i].thread, NULL);
@@ -594,7 +683,7 @@ static ht_status read_pairs(rig *rigs, const bool *ready, size_t n, ht_error *er
     ht_status status = HT_OK;
     for (size_t i = 0; i < n && !status; i++)
         for (size_t k = i + 1; k < n && !status; k++)
-            if (ready[i] && ready[k] && !(rigs[i].caps->cores & rigs[k].caps->cores))
+            if (ready[i] && ready[k] && !(rigs[i].caps->cores & rigs[k].caps->cores) && rigs[i].clock == rigs[k].clock)
                 status = read_together(&rigs[i], &rigs[k], error);
     return status;
 }

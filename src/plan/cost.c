@@ -39,12 +39,15 @@ const char *ht_class_name(ht_class c) {
 static double whole_seconds(const ht_class_cost *cost, size_t n) {
     const ht_cost_point *p = cost->points;
     size_t i = 0;
-    if (cost->n_points == 0)
+    /* graphs for many tokens only: the lane's plan for one has other steps */
+    if (cost->n_points == 0 || (n == 1 && cost->stepped && p[0].tokens > 1))
         return INFINITY;
     while (i + 1 < cost->n_points && p[i].tokens < n)
         i++;
     if (p[i].tokens < n && cost->stepped) /* beyond the last one: again and again that */
-        return p[i].tokens > 1 ? p[i].seconds + whole_seconds(cost, n - p[i].tokens) : INFINITY;
+        return p[i].tokens > 1
+                   ? p[i].seconds + whole_seconds(cost, ht_max_size(n - p[i].tokens, p[0].tokens > 1 ? 2 : 1))
+                   : INFINITY;
     if (p[i].tokens < n) /* as quick for each */
         return p[i].seconds * (double)n / (double)p[i].tokens;
     if (p[i].tokens == n || i == 0)

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 8
+#define VERSION 9
 #define ENOUGH_BYTES (24.0 * 1e6) /* of weights in the layers that are timed: more than caches near a core hold */
 #define MOST_RUNS 5
 #define ENOUGH_SECONDS 0.12 /* of runs at one point */
@@ -40,11 +40,11 @@ static ht_status run_once(const timer *t, size_t n, size_t position, bool apart,
                                 .room = (size_t)t->engine->info.chunk,
                                 .sync = ht_lane_sync(t->engine, t->lane),
                                 .joined = true};
-    const double begin = ht_seconds();
+    const double begin = ht_clock_now(t->engine->time);
     ht_status status = apart ? HT_OK : ht_run_steps(&run, 0, t->n_steps, &binding, error);
     for (size_t i = 0; i < t->n_steps && apart && !status; i++) /* a join after each */
         status = ht_run_steps(&run, i, i + 1, &binding, error);
-    *seconds = ht_seconds() - begin;
+    *seconds = ht_clock_now(t->engine->time) - begin;
     return status;
 }
 
@@ -53,7 +53,8 @@ static ht_status time_steps(const timer *t, size_t n, size_t position, bool apar
     double times[MOST_RUNS], spent = 0;
     size_t runs = 0;
     ht_status status = run_once(t, n, position, apart, seconds, error);
-    while (!status && runs < MOST_RUNS && (runs == 0 || spent < ENOUGH_SECONDS)) {
+    const size_t most = t->engine->time ? 1 : MOST_RUNS; /* virtual time has no noise */
+    while (!status && runs < most && (runs == 0 || spent < ENOUGH_SECONDS)) {
         status = run_once(t, n, position, apart, &times[runs], error);
         spent += times[runs++];
     }
@@ -195,6 +196,56 @@ static ht_status measure_point(timer *t, size_t n, ht_error *error) {
     return HT_OK;
 }
 
+/* The steps of one part of the feed-forward blocks that the lane computes as one: member 0, gate and up, or 2, down. None: it
+ * has no such blocks, or only where any number of rows can be asked for. */
+static ht_status take_members(timer *t, const ht_plan *plan, int member, int samples, ht_error *error) {
+    ht_status status = HT_OK;
+    size_t n = 0;
+    take_steps(t, plan, HT_CLASS_FFN, samples);
+    for (size_t i = 0; i < t->n_steps && !status; i++) {
+        const ht_device *device = t->engine->devices[t->steps[i].device];
+        const ht_op *op = &t->steps[i].op->members[member];
+        const ht_slice whole = ht_whole_slice(op);
+        ht_engine_task *task;
+        if (device->ops->caps(device)->n_lengths == 0)
+            continue;
+        status = ht_engine_task_of(t->engine, t->steps[i].device, op, &whole, &task, error);
+        if (!status)
+            t->steps[n++] = (ht_step){.op = op, .device = task->device, .slice = task->slice, .task = task->task};
+    }
+    t->n_steps = n;
+    return status;
+}
+
+/* Where static graphs compute a feed-forward block as one, its matrices may still be better cut apart: a device that is quick
+ * with one of them and slow with the other takes more of the first. Where there is no room for their graphs they are not. */
+static ht_status measure_members(timer *t, size_t n, ht_error *error) {
+    static const struct {
+        int member;
+        ht_class class;
+    } parts[] = {{0, HT_CLASS_GATE_UP}, {2, HT_CLASS_DOWN}};
+    const ht_plan *plan = ht_lane_plan(t->lane, n);
+    const int samples = count_samples(t, plan, n);
+    double seconds[HT_COUNT(parts)];
+    if (n < 2 || !(t->engine->cuts & (HT_CUT_ROWS | HT_CUT_HYBRID)))
+        return HT_OK;
+    for (size_t i = 0; i < HT_COUNT(parts); i++) {
+        ht_status status = take_members(t, plan, parts[i].member, samples, error);
+        if (!status)
+            status = warm(t, n, error);
+        if (status == HT_ERROR_MEMORY || status == HT_ERROR_UNSUPPORTED || (!status && t->n_steps == 0))
+            return HT_OK;
+        if (!status)
+            status = time_steps(t, n, 0, false, &seconds[i], error);
+        if (status)
+            return status;
+        seconds[i] /= (double)t->n_steps;
+    }
+    for (size_t i = 0; i < HT_COUNT(parts); i++)
+        add_point(&t->lane->cost.classes[parts[i].class], n, seconds[i], true);
+    return HT_OK;
+}
+
 static bool has_queue(const timer *t) {
     bool queues = false;
     for (size_t i = 0; i < t->n_steps; i++) {
@@ -291,13 +342,17 @@ static ht_status measure_lane(ht_engine *engine, ht_lane *lane, const ht_kv_laye
     *t = (timer){.engine = engine, .lane = lane, .kv = kv};
     lane->cost = (ht_lane_cost){.devices = lane->devices};
     ht_stay stay;
-    ht_stay_on_cores(lane->cores, &stay);
+    ht_stay_on_cores(engine, lane, &stay);
     engine->alone =
         lane; /* keys and values stay on a device with memory of its own, as they would if it had a pass alone */
     ht_engine_plan_transfers(engine);
     status = measure_rest(t, lengths, n, error);
     for (size_t i = 0; i < n && !status; i++)
         status = measure_point(t, lengths[i], error);
+    const size_t n_tasks = engine->n_tasks;
+    for (size_t i = 0; i < n && !status; i++)
+        status = measure_members(t, lengths[i], error);
+    ht_engine_drop_tasks(engine, n_tasks);
     ht_leave_cores(&stay);
     engine->alone = NULL;
     ht_engine_plan_transfers(engine);
@@ -328,6 +383,13 @@ static void leave_out_cache(timer *t) {
     t->n_steps = n;
 }
 
+/* How much longer than alone what took `busy` takes while the other lane computes: that was done after `other`, and what was
+ * left then went as quickly as alone. */
+static double slowed(double busy, double other, double alone) {
+    const double rest = busy - other, beside = alone - rest; /* seconds of work, alone, that were done beside it */
+    return rest <= 0 || beside < 0.1 * alone ? busy / alone : other / beside;
+}
+
 /* Two lanes run layers side by side, without waiting for each other: how much slower each becomes. */
 static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const ht_kv_layer *kv, size_t n,
                                   ht_error *error) {
@@ -347,7 +409,7 @@ static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const h
         leave_out_cache(t);
         s->lanes[i] = &engine->lanes[pair[i]];
         ht_stay stay;
-        ht_stay_on_cores(s->lanes[i]->cores, &stay);
+        ht_stay_on_cores(engine, s->lanes[i], &stay);
         status = time_steps(t, n, 0, false, &alone[i], error);
         ht_leave_cores(&stay);
         end[i] = s->programs[i].n_steps = 0;
@@ -371,8 +433,10 @@ static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const h
     engine->current = s;
     for (int run = 0; run < 7 && !status; run++) {
         status = ht_crew_run(engine->crew, engine, s, first, end, &binding, 0, NULL, busy, error);
-        for (size_t i = 0; i < 2 && run; i++) /* the quicker one is alone at the end: the least of the runs */
-            together[i] = together[i] > 0 ? fmin(together[i], busy[i] / alone[i]) : busy[i] / alone[i];
+        for (size_t i = 0; i < 2 && run; i++) { /* the least of the runs */
+            const double beside = slowed(busy[i], busy[1 - i], alone[i]);
+            together[i] = together[i] > 0 ? fmin(together[i], beside) : beside;
+        }
     }
     engine->current = NULL;
     for (size_t i = 0; i < 2 && !status; i++) {
@@ -556,7 +620,8 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
     ht_kv_layer *kv = NULL;
     bool whole = true; /* every device of every lane was measured: worth keeping */
     ht_status status = describe(engine, &key, error);
-    if (!status && !options->measure && load_tables(engine, &key)) {
+    const bool kept = !engine->time; /* virtual time costs none: simulated lanes are measured anew */
+    if (!status && kept && !options->measure && load_tables(engine, &key)) {
         ht_text_free(&key);
         return HT_OK;
     }
@@ -584,7 +649,7 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
         status = measure_pairs(engine, kv, error);
     if (kv)
         ht_kv_destroy(engine, kv);
-    if (!status && whole)
+    if (!status && whole && kept)
         save_tables(engine, &key);
     ht_text_free(&key);
     return status;
@@ -592,7 +657,7 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
 
 void ht_engine_keep_learnt(const ht_engine *engine) {
     ht_text key = {0};
-    bool all = true; /* a lane that was lost is in no table */
+    bool all = !engine->time; /* as the tables; a lane that was lost is in none */
     for (size_t l = 0; l < engine->n_lanes; l++)
         all &= !engine->lanes[l].lost && engine->lanes[l].cost.devices == engine->lanes[l].devices;
     if (all && describe(engine, &key, NULL) == HT_OK)

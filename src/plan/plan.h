@@ -129,7 +129,9 @@ typedef struct ht_solver_lane {
     uint64_t cores;             /* lanes that share some are never used together */
     bool lost;                  /* takes no part */
     bool fixed;     /* static graphs: with more than one token it computes shares that were built, and no others */
+    bool single;    /* and with one token, too */
     bool may_build; /* but a few more may be, where that pays */
+    bool full;      /* but no more: there is no memory for them */
     size_t built[HT_SEGMENTS][HT_MAX_SHARES]; /* units of the shares that were; 0: no more */
     const int *lengths;                       /* static ones, ascending; NULL: any */
     size_t n_lengths;
@@ -141,6 +143,7 @@ typedef struct ht_problem {
     size_t n_lanes;
     unsigned cuts;                   /* ht_cuts; none: a lane alone */
     size_t tokens, wanted, position; /* of the pass; the last `wanted` tokens go through the end of the last layer */
+    bool by_operator;                /* OWNER or a lane alone: nothing is planned over a whole layer */
     bool forced;                     /* several lanes, even where one alone would be quicker */
     double stall[HT_REGIMES]; /* what passes in a regime take lately over what their lanes are busy, and over what was
                                * predicted of that: multiplies the whole; 0: 1 */
@@ -156,6 +159,14 @@ typedef struct ht_problem {
 } ht_problem;
 
 /* ---- its answer ------------------------------------------------------------------------------------------------------------ */
+
+/* OWNER: what it may cut, and the segments whose units these are. A feed-forward block is cut as one, or its matrices are. */
+typedef struct ht_owner_matrix {
+    ht_class class;
+    ht_segment segment;
+} ht_owner_matrix;
+#define HT_OWNER_MATRICES 5
+extern const ht_owner_matrix ht_owner_matrices[HT_OWNER_MATRICES];
 
 /* OWNER: the other lane computes units [0, units) of `of` for tokens [0, tokens); all else is the owner's. */
 typedef struct ht_matrix_cut {
@@ -173,7 +184,7 @@ typedef struct ht_choice {
     ht_segment segments[2][8];
     size_t n_segments[2];
     size_t units[2][HT_SEGMENTS][HT_MAX_DEVICES]; /* of lanes[i], one lane's behind the other's */
-    ht_matrix_cut cuts[2][HT_CLASSES];            /* OWNER: QKV, OUT, FFN; [1] as above */
+    ht_matrix_cut cuts[2][HT_CLASSES];            /* OWNER: of ht_owner_matrices; [1] as above */
 } ht_choice;
 
 /* The cheapest way that the cuts allow, by exact search: over lanes, over regimes, over the segments of a layer (a dynamic

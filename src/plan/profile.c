@@ -152,10 +152,12 @@ static ht_status try_device(ht_profiler *p, const char *spec, ht_error *error) {
 static ht_status profile_devices(ht_profiler *p, ht_error *error) {
     ht_status status = HT_OK;
     if (p->options->devices && *p->options->devices) {
-        const char *list = p->options->devices;
+        ht_text expanded = {0};
         char spec[256];
-        while (!status && ht_device_next(&list, spec))
+        status = ht_device_expand(p->options->devices, &expanded, error);
+        for (const char *list = expanded.data; !status && ht_device_next(&list, spec);)
             status = try_device(p, spec, error);
+        ht_text_free(&expanded);
         return status;
     }
     ht_device_info *found;
@@ -163,7 +165,7 @@ static ht_status profile_devices(ht_profiler *p, ht_error *error) {
     if ((status = ht_devices_list(&found, &n, error)))
         return status;
     for (size_t i = 0; i < n && !status; i++)
-        if (found[i].usable)
+        if (found[i].usable && !found[i].simulated)
             status = try_device(p, found[i].name, error);
     ht_free(found);
     return status;

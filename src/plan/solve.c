@@ -289,8 +289,13 @@ static double exchange_seconds(const ht_problem *p, ht_segment segment, size_t b
     return p->exchange * 4 * (double)floats;
 }
 
+/* Does the lane compute n tokens by graphs of shares? */
+static bool is_fixed(const ht_solver_lane *lane, size_t n) {
+    return lane->fixed && (n > 1 || lane->single);
+}
+
 static bool has_room(const ht_solver_lane *lane, ht_segment segment) {
-    return lane->may_build && lane->built[segment][HT_MAX_SHARES - 1] == 0;
+    return lane->may_build && !lane->full && lane->built[segment][HT_MAX_SHARES - 1] == 0;
 }
 
 static bool is_ready(const ht_problem *p, size_t lane, ht_segment segment, size_t units, size_t tokens) {
@@ -319,7 +324,7 @@ static double solve_segment(const ht_problem *p, ht_segment segment, size_t begi
     if (p->of[segment] == 0)
         return INFINITY;
     const size_t n = segment == HT_SEGMENT_HEADS || segment == HT_SEGMENT_QKV_ROWS ? begin : end;
-    const bool graphs = segment != HT_SEGMENT_ATTENTION && segment != HT_SEGMENT_LM_ROWS && n > 1;
+    const bool graphs = segment != HT_SEGMENT_ATTENTION;
     size_t trial[HT_MAX_DEVICES];
     double best = INFINITY;
     /* every combination of shares that static lanes have graphs for, as digits of one counter; then one of their own choice,
@@ -327,13 +332,13 @@ static double solve_segment(const ht_problem *p, ht_segment segment, size_t begi
     const size_t options = HT_MAX_SHARES + 1;
     size_t combinations = 1;
     for (size_t i = 0; i < n_lanes; i++)
-        combinations *= graphs && p->lanes[lanes[i]].fixed ? options : 1;
+        combinations *= graphs && is_fixed(&p->lanes[lanes[i]], n) ? options : 1;
     for (size_t c = 0; c < combinations; c++) {
         bool possible = true, free = false;
         for (size_t i = 0, rest = c; i < n_lanes; i++) {
             const ht_solver_lane *lane = &p->lanes[lanes[i]];
             fixed[i] = SIZE_MAX;
-            if (!graphs || !lane->fixed)
+            if (!graphs || !is_fixed(lane, n))
                 continue;
             const size_t option = rest % options;
             rest /= options;
@@ -414,6 +419,20 @@ static void try_shares(const solver *s, const size_t *lanes, size_t n_lanes) {
 
 /* ---- OWNER -------------------------------------------------------------------------------------------------------------------- */
 
+const ht_owner_matrix ht_owner_matrices[HT_OWNER_MATRICES] = {{HT_CLASS_QKV, HT_SEGMENT_QKV_ROWS},
+                                                              {HT_CLASS_OUT, HT_SEGMENT_OUT_ROWS},
+                                                              {HT_CLASS_FFN, HT_SEGMENT_FEATURES},
+                                                              {HT_CLASS_GATE_UP, HT_SEGMENT_GATE_UP},
+                                                              {HT_CLASS_DOWN, HT_SEGMENT_DOWN_ROWS}};
+
+/* Floats a token that one lane writes and the other reads. */
+static size_t owner_widths(const ht_problem *p, ht_class c) {
+    return c == HT_CLASS_GATE_UP ? p->embedding + 2 * p->feed_forward
+           : c == HT_CLASS_DOWN  ? p->feed_forward + p->embedding
+           : c == HT_CLASS_QKV   ? p->embedding + p->qkv
+                                 : 2 * p->embedding;
+}
+
 static double matrix_seconds(const ht_problem *p, size_t lane, ht_class c, size_t n, double share) {
     if (n == 0 || share == 0)
         return 0;
@@ -434,7 +453,7 @@ static double cut_seconds(const matrix_context *k, const ht_matrix_cut *cut) {
     const double own_pace = pace(p, k->owner, HT_REGIME_OWNER), other_pace = pace(p, k->other, HT_REGIME_OWNER);
     if (cut->tokens == 0 || share == 0)
         return matrix_seconds(p, k->owner, k->class, k->n, 1) * own_pace;
-    const size_t widths = p->embedding + (k->class == HT_CLASS_QKV ? p->qkv : p->embedding);
+    const size_t widths = owner_widths(p, k->class);
     /* the other lane begins once the owner has told, so that its join comes before, not beside */
     const double joins =
         2 * p->join + join_seconds(p, k->owner) * own_pace + p->exchange * 4 * (double)(cut->tokens * widths);
@@ -459,7 +478,7 @@ static double solve_matrix(const matrix_context *k, ht_matrix_cut *cut) {
     const size_t of = p->of[k->segment];
     const unsigned rows = k->class == HT_CLASS_FFN ? HT_CUT_FEATURES : HT_CUT_ROWS,
                    /* static graphs are built for the other lane's shares only */
-        cuts = p->lanes[k->owner].fixed && k->n > 1 ? p->cuts & ~(rows | HT_CUT_HYBRID) : p->cuts;
+        cuts = is_fixed(&p->lanes[k->owner], k->n) ? p->cuts & ~(rows | HT_CUT_HYBRID) : p->cuts;
     *cut = (ht_matrix_cut){0};
     double least = cut_seconds(k, cut);
     if (of == 0 || k->whole)
@@ -477,7 +496,7 @@ static double solve_matrix(const matrix_context *k, ht_matrix_cut *cut) {
                 try_cut(k, tokens, u, cut, &least);
     }
     for (size_t u = 1; u < of && cuts & rows; u++)
-        if (k->n == 1 || !other->fixed || is_built(p, k->other, k->segment, u, k->n))
+        if (!is_fixed(other, k->n) || is_built(p, k->other, k->segment, u, k->n))
             try_cut(k, k->n, u, cut, &least);
     return least;
 }
@@ -489,35 +508,39 @@ static double owner_rest(const ht_problem *p, size_t owner, size_t end) {
            seconds(p, owner, HT_CLASS_ATTENTION, end, 1, p->position + p->tokens - end);
 }
 
+/* A layer of which the end is for `end` tokens. */
+static double owner_layer(const ht_problem *p, size_t owner, size_t other, size_t end, bool last,
+                          ht_matrix_cut cuts[HT_CLASSES]) {
+    double matrices[HT_CLASSES] = {0};
+    for (size_t i = 0; i < HT_OWNER_MATRICES; i++) {
+        const ht_class class = ht_owner_matrices[i].class;
+        const bool whole = last && (class == HT_CLASS_FFN || class == HT_CLASS_DOWN);
+        const matrix_context k = {
+            p, class, owner, other, class == HT_CLASS_QKV ? p->tokens : end, ht_owner_matrices[i].segment, whole};
+        matrices[class] = k.n ? solve_matrix(&k, &cuts[class]) : 0;
+    }
+    const double own_pace = pace(p, owner, HT_REGIME_OWNER);
+    const double parts =
+        matrices[HT_CLASS_GATE_UP] + matrices[HT_CLASS_DOWN] + seconds(p, owner, HT_CLASS_GLU, end, 1, 0) * own_pace;
+    if (parts < matrices[HT_CLASS_FFN])
+        cuts[HT_CLASS_FFN] = (ht_matrix_cut){0};
+    else
+        cuts[HT_CLASS_GATE_UP] = cuts[HT_CLASS_DOWN] = (ht_matrix_cut){0};
+    return owner_rest(p, owner, end) * own_pace + matrices[HT_CLASS_QKV] + matrices[HT_CLASS_OUT] +
+           fmin(parts, matrices[HT_CLASS_FFN]);
+}
+
 static void try_owner(const solver *s, size_t owner, size_t other) {
-    static const struct {
-        ht_class class;
-        ht_segment segment;
-    } matrices[] = {
-        {HT_CLASS_QKV, HT_SEGMENT_QKV_ROWS}, {HT_CLASS_OUT, HT_SEGMENT_OUT_ROWS}, {HT_CLASS_FFN, HT_SEGMENT_FEATURES}};
     const ht_problem *p = s->p;
     ht_choice c = {.regime = HT_REGIME_OWNER, .n_lanes = 2, .lanes = {owner, other}};
     bool any = false;
-    const double own_pace = pace(p, owner, HT_REGIME_OWNER);
-    c.head = head_seconds(p, owner) * own_pace;
-    c.seconds = seconds(p, owner, HT_CLASS_EMBED, p->tokens, 1, 0) * own_pace + c.head;
-    for (int which = 0; which < 2; which++) {
-        const size_t end = which ? p->wanted : p->tokens;
-        const int times = which ? 1 : p->layers - 1;
-        double layer = owner_rest(p, owner, end) * own_pace;
-        for (size_t i = 0; i < HT_COUNT(matrices); i++) {
-            const matrix_context k = {p,
-                                      matrices[i].class,
-                                      owner,
-                                      other,
-                                      i == 0 ? p->tokens : end,
-                                      matrices[i].segment,
-                                      which && matrices[i].class == HT_CLASS_FFN};
-            ht_matrix_cut *cut = &c.cuts[which][matrices[i].class];
-            layer += k.n ? solve_matrix(&k, cut) : 0;
-            any |= cut->tokens > 0;
-        }
-        c.seconds += times * layer;
+    c.head = head_seconds(p, owner) * pace(p, owner, HT_REGIME_OWNER);
+    c.seconds = seconds(p, owner, HT_CLASS_EMBED, p->tokens, 1, 0) * pace(p, owner, HT_REGIME_OWNER) + c.head;
+    for (int last = 0; last < 2; last++) {
+        const double layer = owner_layer(p, owner, other, last ? p->wanted : p->tokens, last, c.cuts[last]);
+        c.seconds += (last ? 1 : p->layers - 1) * layer;
+        for (size_t i = 0; i < HT_OWNER_MATRICES; i++)
+            any |= c.cuts[last][ht_owner_matrices[i].class].tokens > 0;
     }
     c.seconds *= stall(p, HT_REGIME_OWNER);
     if (any && c.seconds < s->best->seconds)
@@ -562,8 +585,10 @@ void ht_solve(const ht_problem *p, ht_choice *choice) {
         }
         if (n < 2 || !p->cuts)
             continue;
-        try_tokens(&s, lanes, n);
-        try_shares(&s, lanes, n);
+        if (!p->by_operator) {
+            try_tokens(&s, lanes, n);
+            try_shares(&s, lanes, n);
+        }
         if (n == 2) {
             try_owner(&s, lanes[0], lanes[1]);
             try_owner(&s, lanes[1], lanes[0]);
@@ -592,21 +617,25 @@ static double shares_busy(const ht_problem *p, const ht_choice *c, size_t i) {
 }
 
 static double owner_busy(const ht_problem *p, const ht_choice *c, size_t i) {
-    static const ht_class matrices[] = {HT_CLASS_QKV, HT_CLASS_OUT, HT_CLASS_FFN};
     const size_t lane = c->lanes[i];
     double s = i == 0 ? seconds(p, lane, HT_CLASS_EMBED, p->tokens, 1, 0) : 0;
     for (int which = 0; which < 2; which++) {
         const size_t end = which ? p->wanted : p->tokens;
+        const bool apart = c->cuts[which][HT_CLASS_GATE_UP].tokens || c->cuts[which][HT_CLASS_DOWN].tokens;
         double layer = i ? 0 : owner_rest(p, lane, end);
-        for (size_t m = 0; m < HT_COUNT(matrices); m++) {
-            const ht_matrix_cut *cut = &c->cuts[which][matrices[m]];
+        layer += i || !apart ? 0 : seconds(p, lane, HT_CLASS_GLU, end, 1, 0);
+        for (size_t m = 0; m < HT_OWNER_MATRICES; m++) {
+            const ht_class class = ht_owner_matrices[m].class;
+            const ht_matrix_cut *cut = &c->cuts[which][class];
             const double share = cut->of ? (double)cut->units / (double)cut->of : 0;
-            const size_t n = m ? end : p->tokens, tokens = cut->of ? cut->tokens : 0;
-            const size_t widths = p->embedding + (m ? p->embedding : p->qkv);
-            layer += p->exchange * 4 * (double)(tokens * widths) + (tokens ? join_seconds(p, lane) : 0);
-            layer += i ? matrix_seconds(p, lane, matrices[m], tokens, share)
-                       : matrix_seconds(p, lane, matrices[m], tokens, 1 - share) +
-                             matrix_seconds(p, lane, matrices[m], n - tokens, 1);
+            const size_t n = class == HT_CLASS_QKV ? p->tokens : end, tokens = cut->of ? cut->tokens : 0;
+            const bool part = class == HT_CLASS_GATE_UP || class == HT_CLASS_DOWN;
+            if ((part || class == HT_CLASS_FFN) && part != apart)
+                continue;
+            layer += p->exchange * 4 * (double)(tokens * owner_widths(p, class)) + (tokens ? join_seconds(p, lane) : 0);
+            layer +=
+                i ? matrix_seconds(p, lane, class, tokens, share)
+                  : matrix_seconds(p, lane, class, tokens, 1 - share) + matrix_seconds(p, lane, class, n - tokens, 1);
         }
         s += which ? layer : (p->layers - 1) * layer;
     }

@@ -282,14 +282,21 @@ static double cut_matrix(const ht_problem *p, size_t owner, size_t other, ht_cla
                          double share) {
     const double own = matrix(p, owner, c, tokens, 1 - share) + matrix(p, owner, c, n - tokens, 1),
                  others = join(p, other) + matrix(p, other, c, tokens, share);
-    const size_t widths = p->embedding + (c == HT_CLASS_QKV ? p->qkv : p->embedding);
+    const size_t widths = c == HT_CLASS_QKV       ? p->embedding + p->qkv
+                          : c == HT_CLASS_GATE_UP ? p->embedding + 2 * p->feed_forward
+                          : c == HT_CLASS_DOWN    ? p->feed_forward + p->embedding
+                                                  : 2 * p->embedding;
     return 2 * p->join + join(p, owner) * slowed(p, owner, HT_REGIME_OWNER) +
            p->exchange * 4 * (double)(tokens * widths) +
            fmax(own * slowed(p, owner, HT_REGIME_OWNER), others * slowed(p, other, HT_REGIME_OWNER));
 }
 
 static ht_segment segment_of(ht_class c) {
-    return c == HT_CLASS_QKV ? HT_SEGMENT_QKV_ROWS : c == HT_CLASS_OUT ? HT_SEGMENT_OUT_ROWS : HT_SEGMENT_FEATURES;
+    return c == HT_CLASS_QKV       ? HT_SEGMENT_QKV_ROWS
+           : c == HT_CLASS_OUT     ? HT_SEGMENT_OUT_ROWS
+           : c == HT_CLASS_GATE_UP ? HT_SEGMENT_GATE_UP
+           : c == HT_CLASS_DOWN    ? HT_SEGMENT_DOWN_ROWS
+                                   : HT_SEGMENT_FEATURES;
 }
 
 static bool cut_allowed(const ht_problem *p, size_t owner, size_t other, ht_class c, size_t n, size_t tokens,
@@ -339,9 +346,15 @@ static double best_owner(const ht_problem *p, size_t owner, size_t other) {
         const size_t n = p->tokens, w = last ? p->wanted : n;
         sum += pace * (whole(p, owner, HT_CLASS_NORM, n) + whole(p, owner, HT_CLASS_ROPE, n) +
                        whole(p, owner, HT_CLASS_NORM, w) + op(p, owner, HT_CLASS_ATTENTION, w, 1, p->position + n - w));
+        bool block_cut = false, parts_cut = false;
+        const double block =
+            best_matrix(p, owner, other, HT_CLASS_FFN, w, !last, &block_cut); /* the head adds no sums */
+        const double parts = best_matrix(p, owner, other, HT_CLASS_GATE_UP, w, true, &parts_cut) +
+                             pace * whole(p, owner, HT_CLASS_GLU, w) +
+                             best_matrix(p, owner, other, HT_CLASS_DOWN, w, !last, &parts_cut);
         sum += best_matrix(p, owner, other, HT_CLASS_QKV, n, true, &cut) +
-               best_matrix(p, owner, other, HT_CLASS_OUT, w, true, &cut) +
-               best_matrix(p, owner, other, HT_CLASS_FFN, w, !last, &cut); /* the head adds no sums */
+               best_matrix(p, owner, other, HT_CLASS_OUT, w, true, &cut) + fmin(block, parts);
+        cut |= parts < block ? parts_cut : block_cut;
     }
     return cut ? sum : INFINITY;
 }
@@ -600,6 +613,8 @@ static void test_class_seconds(void **state) {
     static const ht_cost_point small[] = {{1, 0.5}};
     assert_true(seconds_of(small, 1, false, 1, 0.25) == 0.5); /* no more than a launch: a share takes as long */
     assert_true(seconds_of(small, 0, false, 1, 1) == INFINITY);
+    assert_true(seconds_of(p + 1, 3, true, 1, 1) == INFINITY); /* graphs of 8 tokens and more: one takes other steps */
+    assert_true(seconds_of(p + 1, 3, true, 65, 1) == 100);     /* 64 and 8 */
     ht_lane_cost attention = {.per_key = 0.5};
     attention.classes[HT_CLASS_ATTENTION] = (ht_class_cost){.points = {{1, 2}}, .n_points = 1};
     assert_true(fabs(ht_class_seconds(&attention, HT_CLASS_ATTENTION, 3, 1, 10) - (6 + 0.5 * 3 * 10)) < 1e-9);

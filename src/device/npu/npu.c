@@ -4,6 +4,7 @@
  * is split first. Padding costs no copy where the slots have room for it; else, and where a slot's rows are not dense, two
  * staging buffers of the device are used. Submits compute in the caller. What is no matrix multiplication is refused.
  */
+#include "device/npu/lengths.h"
 #include "device/npu/npu.h"
 
 #include <stdio.h>
@@ -12,8 +13,6 @@
 
 #define PIECE_TOKENS \
     8 /* what one more piece costs: reading and unpacking the weights again takes about as long as these */
-#define MAX_LENGTHS 16
-#define MAX_LENGTH 65536
 
 typedef struct npu_device {
     ht_device base;
@@ -25,8 +24,8 @@ typedef struct npu_device {
     char hint[16];
     ht_npu_store *store;
     bool weights_first;
-    int lengths[MAX_LENGTHS]; /* ascending */
-    float *in, *out;          /* staging: [longest][cols], [longest][rows] of the widest tasks */
+    int lengths[HT_NPU_MOST_LENGTHS]; /* ascending */
+    float *in, *out;                  /* staging: [longest][cols], [longest][rows] of the widest tasks */
     size_t in_bytes, out_bytes;
     ht_ticket last; /* every ticket given is complete */
 } npu_device;
@@ -37,24 +36,6 @@ struct ht_task {
 };
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
-
-/* "1+64+256", ascending. */
-static ht_status parse_lengths(npu_device *d, const char *text, ht_error *error) {
-    size_t n = 0;
-    for (const char *p = text; p;) {
-        char *end;
-        long length = *p >= '0' && *p <= '9' ? strtol(p, &end, 10) : 0;
-        if (length < 1 || length > MAX_LENGTH || (*end && *end != '+') || n == MAX_LENGTHS ||
-            (n && length <= d->lengths[n - 1]))
-            return ht_fail(error, HT_ERROR_ARGUMENT,
-                           "device %s: lengths=%s: up to %d ascending lengths such as 1+64+256", d->caps.name, text,
-                           MAX_LENGTHS);
-        d->lengths[n++] = (int)length;
-        p = *end ? end + 1 : NULL;
-    }
-    d->caps.n_lengths = n;
-    return HT_OK;
-}
 
 /* The runtime's usual lengths, as far as a submit can fill them. */
 static void default_to(npu_device *d, size_t max_tokens) {
@@ -159,7 +140,7 @@ static ht_status configure(npu_device *d, const ht_device_options *options, ht_e
         return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus= is for devices that are CPUs", options->name);
     char value[128];
     if (ht_device_option(options->options, "lengths", value, sizeof value))
-        status = parse_lengths(d, value, error);
+        status = ht_npu_parse_lengths(d->caps.name, value, d->lengths, &d->caps.n_lengths, error);
     else
         default_to(d, options->max_tokens);
     bool decodes;
@@ -246,34 +227,9 @@ static size_t npu_task_bytes(const ht_task *task) {
     return (size_t)ht_npu_entry_bytes(task->entry);
 }
 
-/* The first of the pieces that `tokens` are best cut into: the shortest length that holds them all, or the longest that they
- * fill and pieces for the rest, whichever computes less. *cost, in tokens: of all pieces. */
-static size_t choose_piece(const npu_device *d, size_t tokens, size_t *cost) {
-    size_t holds = 0, rest;
-    while (holds + 1 < d->caps.n_lengths && (size_t)d->lengths[holds] < tokens)
-        holds++;
-    const size_t length = (size_t)d->lengths[holds];
-    *cost = length + PIECE_TOKENS;
-    if (length == tokens || tokens == 0)
-        return holds;
-    if (length < tokens) { /* not even the longest */
-        choose_piece(d, tokens - length, &rest);
-        *cost += rest;
-        return holds;
-    }
-    if (holds == 0 || d->lengths[holds - 1] == 1)
-        return holds;
-    choose_piece(d, ht_max_size(tokens - (size_t)d->lengths[holds - 1], 2), &rest); /* not the graph for one token */
-    rest += (size_t)d->lengths[holds - 1] + PIECE_TOKENS;
-    if (rest >= *cost)
-        return holds;
-    *cost = rest;
-    return holds - 1;
-}
-
 static size_t choose_length(const npu_device *d, size_t tokens) {
-    size_t cost;
-    return choose_piece(d, tokens, &cost);
+    const ht_npu_lengths lengths = {d->lengths, d->caps.n_lengths, PIECE_TOKENS};
+    return ht_npu_choose_length(&lengths, tokens);
 }
 
 static ht_status npu_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {
@@ -308,21 +264,19 @@ static bool npu_ready(ht_device *device, ht_task *task, size_t tokens) {
     return ready;
 }
 
-/* A length whose graph is there for up to `tokens` tokens: the right one, else a longer one (padding more), else pieces not
- * much shorter. Nothing of the kind: the right one is built now, and if it cannot be, any that is there will do. */
+static bool is_there(const void *task, size_t i) {
+    return ht_npu_entry_program(((const ht_task *)task)->entry, i) != NULL;
+}
+
+/* A length whose graph is there for up to `tokens` tokens. Nothing suitable: the right one is built now, and if it cannot be,
+ * any that is there will do. */
 static ht_status find_length(npu_device *d, ht_task *task, size_t tokens, size_t *found, ht_error *error) {
-    const size_t best = choose_length(d, tokens);
-    for (size_t i = best; i < d->caps.n_lengths; i++)
-        if (ht_npu_entry_program(task->entry, i))
-            return *found = i, HT_OK;
-    for (size_t i = best; i-- > 0 && 4 * d->lengths[i] >= d->lengths[best];)
-        if (ht_npu_entry_program(task->entry, i))
-            return *found = i, HT_OK;
-    ht_status status = ht_npu_entry_await(task->entry, best, error);
-    if (status == HT_OK)
-        return *found = best, HT_OK;
-    for (size_t i = best; i-- > 0 && status != HT_ERROR_CANCELLED;)
-        if (ht_npu_entry_program(task->entry, i))
+    const ht_npu_lengths lengths = {d->lengths, d->caps.n_lengths, PIECE_TOKENS};
+    if (ht_npu_find_length(&lengths, tokens, is_there, task, found))
+        return HT_OK;
+    ht_status status = ht_npu_entry_await(task->entry, *found, error);
+    for (size_t i = *found; status && i-- > 0 && status != HT_ERROR_CANCELLED;)
+        if (is_there(task, i))
             return *found = i, HT_OK;
     return status;
 }

@@ -1,0 +1,163 @@
+#include "device/sim/law.h"
+
+#include <math.h>
+
+/* ---- how much there is to do ---------------------------------------------------------------------------------------- */
+
+typedef struct extent { /* of a slice of a MATMUL */
+    double rows, cols, bytes;
+} extent;
+
+/* Rows of the operator's matrix that begins at its row `base`, as a slice has them. */
+static double rows_of(const ht_slice *s, size_t base, size_t rows) {
+    if (s->of)
+        return (double)(s->row_end - s->row_begin) * (double)rows / (double)s->of;
+    if (!s->row_end)
+        return (double)rows;
+    const size_t begin = ht_max_size(s->row_begin, base), end = ht_min_size(s->row_end, base + rows);
+    return end > begin ? (double)(end - begin) : 0;
+}
+
+static extent extent_of(const ht_op *op, const ht_slice *s) {
+    const size_t all = ht_op_cols(op);
+    extent e = {.cols = (double)(s->reduction_end ? s->reduction_end - s->reduction_begin : all)};
+    size_t base = 0;
+    for (int i = 0; i < op->n_parts; base += op->parts[i++].rows) {
+        const double rows = rows_of(s, base, op->parts[i].rows);
+        e.rows += rows;
+        e.bytes += rows * (double)op->parts[i].row_bytes * e.cols / (double)all;
+    }
+    return e;
+}
+
+/* The slices of gate and up, and of down, that a slice of a feed-forward block is. */
+static void split_ffn(const ht_op *op, const ht_slice *s, ht_slice *gate_up, ht_slice *down) {
+    const size_t features = op->members[0].parts[0].rows, begin = s->row_begin,
+                 end = s->row_end ? s->row_end : features;
+    *gate_up = (ht_slice){.row_begin = begin, .row_end = end, .of = features};
+    *down = (ht_slice){.reduction_begin = begin, .reduction_end = end};
+}
+
+void ht_law_weights(const ht_op *op, const ht_slice *slice, double *count, double *bytes) {
+    *count = *bytes = 0;
+    if (op->kind == HT_OP_FFN) {
+        ht_slice gate_up, down;
+        double more, more_bytes;
+        split_ffn(op, slice, &gate_up, &down);
+        ht_law_weights(&op->members[0], &gate_up, count, bytes);
+        ht_law_weights(&op->members[2], &down, &more, &more_bytes);
+        *count += more;
+        *bytes += more_bytes;
+    } else if (op->kind == HT_OP_MATMUL) {
+        const extent e = extent_of(op, slice);
+        *count = e.rows * e.cols;
+        *bytes = e.bytes;
+    }
+}
+
+/* ---- how long it takes ---------------------------------------------------------------------------------------------- */
+
+static double figure(const ht_law *law, ht_soc_key key) {
+    return law->processor->figures[key].value;
+}
+
+/* Computing and moving hide behind each other, as far as the processor overlaps them. */
+static ht_work work_of(const ht_law *law, double compute, double bytes, double flops) {
+    const double move = bytes / figure(law, HT_SOC_BANDWIDTH);
+    const double apart = (1 - figure(law, HT_SOC_OVERLAP)) * fmin(compute, move);
+    return (ht_work){.seconds = fmax(compute, move) + apart, .bytes = bytes, .flops = flops, .apart = apart};
+}
+
+static double round_up(double x, double multiple) {
+    return ceil(x / multiple) * multiple;
+}
+
+/* Seconds of [tokens, cols] x [cols, rows] on systolic arrays. */
+static double array_seconds(const ht_law *law, double tokens, double rows, double cols) {
+    const double a = figure(law, HT_SOC_ARRAY), load = figure(law, HT_SOC_TILE_LOAD);
+    const double m = round_up(tokens, a), n = round_up(rows, a), k = round_up(cols, a);
+    const double weights = k / a * (n / a) * (load + m), activations = k / a * (m / a) * (load + n);
+    const double streamed = law->order == HT_SIM_ACTIVATIONS_FIRST ? weights
+                            : law->order == HT_SIM_WEIGHTS_FIRST   ? activations
+                                                                   : fmin(weights, activations);
+    return streamed * 2 * a * a / figure(law, HT_SOC_REACHED);
+}
+
+/* Partial sums that go to memory and back. */
+static double spilled_bytes(const ht_law *law, double tokens, double rows, double cols) {
+    const double held = 4 * figure(law, HT_SOC_ARRAY) * cols * figure(law, HT_SOC_ARRAYS);
+    const double times = cols / figure(law, HT_SOC_SPILL) - 1;
+    return held > figure(law, HT_SOC_ONCHIP) && times > 0 ? 8 * rows * tokens * times : 0;
+}
+
+static ht_work matmul_work(const ht_law *law, const ht_op *op, const ht_slice *slice, size_t tokens) {
+    const extent e = extent_of(op, slice);
+    const double m = (double)tokens, flops = 2 * m * e.rows * e.cols;
+    const double value = law->soc->figures[HT_SOC_ACTIVATION_BYTES].value;
+    const double bytes = e.bytes + value * m * (e.rows + e.cols);
+    if (law->processor->kind != HT_DEVICE_NPU)
+        return work_of(law, flops / figure(law, HT_SOC_REACHED), bytes, flops);
+    return work_of(law, array_seconds(law, m, e.rows, e.cols), bytes + spilled_bytes(law, m, e.rows, e.cols), flops);
+}
+
+static ht_work ffn_work(const ht_law *law, const ht_op *op, const ht_slice *slice, size_t tokens) {
+    ht_slice gate_up, down;
+    split_ffn(op, slice, &gate_up, &down);
+    const ht_work a = matmul_work(law, &op->members[0], &gate_up, tokens),
+                  b = matmul_work(law, &op->members[2], &down, tokens);
+    return (ht_work){a.seconds + b.seconds, a.bytes + b.bytes, a.flops + b.flops, a.apart + b.apart};
+}
+
+/* Keys that all tokens see together. */
+static double keys_seen(const ht_op *op, double tokens, double position) {
+    const double window = (double)op->window;
+    if (op->window == 0 || position + tokens <= window)
+        return tokens * position + tokens * (tokens + 1) / 2;
+    const double ramp = fmax(window - position, 0); /* tokens that see fewer than the window */
+    return ramp * position + ramp * (ramp + 1) / 2 + (tokens - ramp) * window;
+}
+
+/* Operators without weights, and the rows of the embedding: values read and written, arithmetic only in attention. Of heads
+ * and features a share. */
+static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, size_t tokens, size_t position) {
+    const ht_hparams *h = law->hparams;
+    const double n = (double)tokens, share = s->of ? (double)(s->row_end - s->row_begin) / (double)s->of : 1;
+    const double value = law->soc->figures[HT_SOC_ACTIVATION_BYTES].value, dim = (double)h->head_dim;
+    const double key = 2 * (double)h->kv_heads * dim * (law->kv_type == HT_KV_F32 ? 4 : 2); /* and value, of a token */
+    double values = 0, bytes = 0, flops = 0;
+    switch (op->kind) {
+    case HT_OP_EMBED:
+        values = h->embedding;
+        bytes = n * (double)op->parts[0].row_bytes;
+        break;
+    case HT_OP_NORM: /* X and what is added to it; X and the result */
+        values = (op->aux == HT_SLOT_NONE ? 2 : 4) * (double)h->embedding;
+        break;
+    case HT_OP_ROPE:
+        values = 2 * (h->heads + h->kv_heads) * dim + h->kv_heads * dim;
+        bytes = n * key;
+        break;
+    case HT_OP_ATTENTION: {
+        const double seen = keys_seen(op, n, (double)position), all = (double)position + n;
+        values = 2 * h->heads * dim;
+        bytes = key * (op->window ? fmin(all, op->window + n) : all);
+        flops = 4 * h->heads * dim * seen;
+        break;
+    }
+    case HT_OP_GLU:
+        values = 3 * (double)h->feed_forward;
+        break;
+    default: /* ARGMAX */
+        values = h->vocabulary;
+    }
+    bytes = share * (bytes + value * n * values);
+    return work_of(law, share * flops / figure(law, HT_SOC_REACHED), bytes, share * flops);
+}
+
+ht_work ht_law_work(const ht_law *law, const ht_op *op, const ht_slice *slice, size_t tokens, size_t position) {
+    if (op->kind == HT_OP_MATMUL)
+        return matmul_work(law, op, slice, tokens);
+    if (op->kind == HT_OP_FFN)
+        return ffn_work(law, op, slice, tokens);
+    return rest_work(law, op, slice, tokens, position);
+}

@@ -1,0 +1,27 @@
+/* What an operator's slice is to a simulated processor: seconds alone, bytes, operations (the laws of soc.h). */
+#ifndef HT_SIM_LAW_H
+#define HT_SIM_LAW_H
+
+#include "device/sim/machine.h"
+
+/* Which operand of an NPU's product stays in the array while the other streams through. */
+typedef enum ht_sim_order {
+    HT_SIM_BEST,              /* whichever takes less */
+    HT_SIM_ACTIVATIONS_FIRST, /* [tokens, K] x [K, rows] as the model has it: the second operand, the weights, stays */
+    HT_SIM_WEIGHTS_FIRST      /* its transpose: activations stay */
+} ht_sim_order;
+
+typedef struct ht_law {
+    const ht_soc *soc;
+    const ht_soc_processor *processor;
+    const ht_hparams *hparams;
+    ht_kv_type kv_type;
+    ht_sim_order order;
+} ht_law;
+
+/* `tokens` tokens from `position` on, of the slice; a graph's length where graphs are static. */
+ht_work ht_law_work(const ht_law *law, const ht_op *op, const ht_slice *slice, size_t tokens, size_t position);
+/* Weights of a slice of a MATMUL or FFN: their number, and their bytes in the model's file. */
+void ht_law_weights(const ht_op *op, const ht_slice *slice, double *count, double *bytes);
+
+#endif

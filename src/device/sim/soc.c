@@ -1,0 +1,581 @@
+/* Reading descriptions of systems on a chip. One table says what figures there are, one loop reads them. */
+#include "device/sim/soc.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Made by cmake/embed.cmake from socs/. */
+struct ht_soc_source {
+    const char *name, *text;
+};
+extern const struct ht_soc_source ht_soc_sources[];
+
+/* ---- what figures there are --------------------------------------------------------------------------------------------------- */
+
+enum { MEMORY = 1, HOST = 2, CPU = 4, GPU = 8, NPU = 16, ALL = CPU | GPU | NPU };
+static const char *const section_names[] = {"memory", "host", "cpu", "gpu", "npu"}; /* of the bits above */
+
+typedef struct row {
+    ht_soc_key key;
+    unsigned sections;
+    const char *name;
+    double unit, least, most; /* of the file's number; unit: its SI value */
+    double fallback;          /* in the file's unit; NAN: it must be given */
+    int of; /* the fallback is a multiple of this figure, of the section's own or of memory; -1: of none */
+} row;
+
+static const row rows[] = {
+    {HT_SOC_PEAK_BANDWIDTH, MEMORY, "peak_GBps", 1e9, 0.1, 1e5, NAN, -1},
+    {HT_SOC_TOGETHER, MEMORY, "together_GBps", 1e9, 0.1, 1e5, 0.87, HT_SOC_PEAK_BANDWIDTH},
+    {HT_SOC_REACHED_MEMORY, MEMORY, "reached_GBps", 1e9, 0.1, 1e5, 0.91, HT_SOC_PEAK_BANDWIDTH},
+    {HT_SOC_ACTIVATION_BYTES, MEMORY, "activation_bytes", 1, 1, 4, 2, -1},
+    {HT_SOC_POLL, HOST, "poll_us", 1e-6, 0.01, 1000, 0.5, -1},
+    {HT_SOC_SLEEP_LATE, HOST, "sleep_late_us", 1e-6, 0, 1e4, 60, -1},
+    {HT_SOC_SWITCH, HOST, "switch_us", 1e-6, 0, 1e4, 15, -1},
+    {HT_SOC_REACHED, ALL, "reached_TFLOPS", 1e12, 1e-4, 1e5, NAN, -1},
+    {HT_SOC_PEAK, ALL, "peak_TFLOPS", 1e12, 1e-4, 1e5, 1.7, HT_SOC_REACHED},
+    {HT_SOC_BANDWIDTH, ALL, "bandwidth_GBps", 1e9, 0.1, 1e5, 0.62, HT_SOC_PEAK_BANDWIDTH},
+    {HT_SOC_PRIORITY, GPU, "priority", 1, 0, 9, 1, -1},
+    {HT_SOC_PRIORITY, CPU | NPU, "priority", 1, 0, 9, 0, -1},
+    {HT_SOC_OVERLAP, CPU | GPU, "overlap", 1, 0, 1, 1, -1},
+    {HT_SOC_OVERLAP, NPU, "overlap", 1, 0, 1, 0.5, -1},
+    {HT_SOC_LAUNCH, CPU, "launch_us", 1e-6, 0, 1e6, 3, -1},
+    {HT_SOC_LAUNCH, GPU, "launch_us", 1e-6, 0, 1e6, 15, -1},
+    {HT_SOC_LAUNCH, NPU, "launch_us", 1e-6, 0, 1e6, 20, -1},
+    {HT_SOC_EMPTY, CPU, "empty_us", 1e-6, 0, 1e6, 5, -1},
+    {HT_SOC_EMPTY, GPU, "empty_us", 1e-6, 0, 1e6, 75, -1},
+    {HT_SOC_EMPTY, NPU, "empty_us", 1e-6, 0, 1e6, 30, -1},
+    {HT_SOC_FINISH, CPU, "finish_us", 1e-6, 0, 1e6, 5, -1},
+    {HT_SOC_FINISH, GPU, "finish_us", 1e-6, 0, 1e6, 400, -1},
+    {HT_SOC_FINISH, NPU, "finish_us", 1e-6, 0, 1e6, 100, -1},
+    {HT_SOC_EVENT, CPU, "event_us", 1e-6, 0, 1e6, 2, -1},
+    {HT_SOC_EVENT, GPU, "event_us", 1e-6, 0, 1e6, 120, -1},
+    {HT_SOC_EVENT, NPU, "event_us", 1e-6, 0, 1e6, 40, -1},
+    {HT_SOC_CALLBACK, CPU, "callback_us", 1e-6, 0, 1e6, 20, -1},
+    {HT_SOC_CALLBACK, GPU | NPU, "callback_us", 1e-6, 0, 1e6, 180, -1},
+    {HT_SOC_FLAG, CPU, "flag_us", 1e-6, 0, 1e6, 1, -1},
+    {HT_SOC_FLAG, GPU | NPU, "flag_us", 1e-6, 0, 1e6, 3, -1},
+    {HT_SOC_COPY, CPU, "copy_us", 1e-6, 0, 1e6, 5, -1},
+    {HT_SOC_COPY, GPU | NPU, "copy_us", 1e-6, 0, 1e6, 400, -1},
+    {HT_SOC_MEMORY, ALL, "memory_GB", 1e9, 0.01, 1e5, 8, -1},
+    {HT_SOC_WATTS, ALL, "busy_W", 1, 0, 1e4, 0, -1},
+    {HT_SOC_IDLE_WATTS, ALL, "idle_W", 1, 0, 1e4, 0, -1},
+    {HT_SOC_ARRAY, NPU, "array", 1, 1, 1024, 32, -1},
+    {HT_SOC_ARRAYS, NPU, "arrays", 1, 1, 1024, 8, -1},
+    {HT_SOC_TILE_LOAD, NPU, "tile_load_rows", 1, 0, 1e5, 320, -1},
+    {HT_SOC_ONCHIP, NPU, "onchip_MiB", 1048576, 0.01, 1e5, 8, -1},
+    {HT_SOC_SPILL, NPU, "spill_columns", 1, 1, 1e6, 128, -1},
+    {HT_SOC_BUILD, NPU, "build_ms", 1e-3, 0, 1e6, 3, -1},
+    {HT_SOC_BUILD_PER_WEIGHT, NPU, "build_ns_per_weight", 1e-9, 0, 1e6, 4, -1},
+};
+
+static const row *find_row(const char *name, unsigned section) {
+    for (size_t i = 0; i < HT_COUNT(rows); i++)
+        if (rows[i].sections & section && !strcmp(rows[i].name, name))
+            return &rows[i];
+    return NULL;
+}
+
+static const row *row_of(ht_soc_key key) {
+    for (size_t i = 0; i < HT_COUNT(rows); i++)
+        if (rows[i].key == key)
+            return &rows[i];
+    return NULL;
+}
+
+const char *ht_soc_key_name(ht_soc_key key) {
+    return row_of(key)->name;
+}
+
+double ht_soc_key_unit(ht_soc_key key) {
+    return row_of(key)->unit;
+}
+
+bool ht_soc_key_is_of(ht_soc_key key, const char *section) {
+    for (size_t i = 0; i < HT_COUNT(rows); i++)
+        for (size_t bit = 0; bit < HT_COUNT(section_names); bit++)
+            if (rows[i].key == key && rows[i].sections >> bit & 1 && !strcmp(section_names[bit], section))
+                return true;
+    return false;
+}
+
+static unsigned section_of(ht_device_kind kind) {
+    return kind == HT_DEVICE_CPU ? CPU : kind == HT_DEVICE_GPU ? GPU : NPU;
+}
+
+/* ---- where in the text ---------------------------------------------------------------------------------------------------------- */
+
+/* A place in the file: a key of an object, or an element of an array. The root has neither. */
+typedef struct place {
+    const struct place *up;
+    const char *key;
+    size_t index;
+} place;
+
+typedef struct loader {
+    const char *file, *text;
+    size_t bytes;
+    ht_soc *soc;
+    ht_error *error;
+} loader;
+
+/* jansson tells lines of broken syntax only, so what it has read is walked again. The text is valid JSON by then. */
+static const char *skip_space(const char *at) {
+    return at + strspn(at, " \t\r\n");
+}
+
+static const char *skip_string(const char *at) {
+    for (at++; *at && *at != '"'; at++)
+        at += *at == '\\' && at[1];
+    return *at ? at + 1 : at;
+}
+
+static const char *skip_value(const char *at) {
+    int depth = 0;
+    do {
+        at = skip_space(at);
+        if (*at == '"')
+            at = skip_string(at);
+        else if (strchr("{[", *at) && *at)
+            depth++, at++;
+        else if (strchr("}]", *at) && *at)
+            depth--, at++;
+        else if (strchr(",:", *at) && *at)
+            at++;
+        else
+            at += strcspn(at, " \t\r\n,:]}");
+    } while (depth > 0 && *at);
+    return at;
+}
+
+/* Where the value at a place begins, or its key; NULL: it is not there. */
+static const char *find_place(const loader *l, const place *p, bool its_key) {
+    if (!p->up)
+        return skip_space(l->text);
+    const char *at = find_place(l, p->up, false);
+    if (!at || *at != (p->key ? '{' : '['))
+        return NULL;
+    at = skip_space(at + 1);
+    for (size_t i = 0; *at && !strchr("}]", *at); i++) {
+        const char *begin = at, *key_end = p->key ? skip_string(at) : at;
+        if (p->key)
+            at = skip_space(skip_space(key_end) + 1); /* behind the colon */
+        const bool found =
+            p->key ? (size_t)(key_end - begin) == strlen(p->key) + 2 && !strncmp(begin + 1, p->key, strlen(p->key))
+                   : i == p->index;
+        if (found)
+            return its_key ? begin : at;
+        at = skip_space(skip_value(at));
+        at = skip_space(at + (*at == ','));
+    }
+    return NULL;
+}
+
+/* The line of a place; of what holds it, if it is not there. */
+static int line_of(const loader *l, const place *p) {
+    const char *at = NULL;
+    for (; !at; p = p->up)
+        at = find_place(l, p, true);
+    int line = 1;
+    for (const char *c = l->text; c < at; c++)
+        line += *c == '\n';
+    return line;
+}
+
+static void name_place(const place *p, char *out, size_t capacity) {
+    if (!p->up) {
+        *out = 0;
+        return;
+    }
+    name_place(p->up, out, capacity);
+    const size_t n = strlen(out);
+    if (p->key)
+        snprintf(out + n, capacity - n, "%s%.60s", n ? "." : "", p->key);
+    else
+        snprintf(out + n, capacity - n, "[%zu]", p->index);
+}
+
+/* "FILE: line 12: processors[1].launch_us: ..." */
+static ht_status bad(const loader *l, const place *p, const char *format, ...) HT_PRINTF(3, 4);
+static ht_status bad(const loader *l, const place *p, const char *format, ...) {
+    char what[256], name[160];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(what, sizeof what, format, list);
+    va_end(list);
+    name_place(p, name, sizeof name);
+    return ht_fail(l->error, HT_ERROR_FORMAT, "%s: line %d: %s%s%s", l->file, line_of(l, p), name, *name ? ": " : "",
+                   what);
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------------------------------------ */
+
+/* A text of at most capacity - 1 bytes; absent: "". */
+static ht_status read_text(const loader *l, const json_t *object, const place *up, const char *key, bool required,
+                           char *out, size_t capacity) {
+    const place here = {up, key, 0};
+    const json_t *value = json_object_get(object, key);
+    *out = 0;
+    if (!value && !required)
+        return HT_OK;
+    if (!json_is_string(value) || (required && json_string_length(value) == 0))
+        return bad(l, &here, value ? "must be a text" : "is missing");
+    if (json_string_length(value) >= capacity)
+        return bad(l, &here, "is longer than %zu bytes", capacity - 1);
+    memcpy(out, json_string_value(value), json_string_length(value) + 1);
+    return HT_OK;
+}
+
+static ht_status read_figure(const loader *l, const json_t *json, const place *here, const row *r, ht_figure *figure) {
+    const char *key;
+    json_t *one;
+    if (!json_is_object(json))
+        return bad(l, here, "must be {\"value\": number, \"source\": text}");
+    json_object_foreach((json_t *)json, key, one) {
+        const place inner = {here, key, 0};
+        if (strcmp(key, "value") && strcmp(key, "source"))
+            return bad(l, &inner, "unknown key; a figure has \"value\" and \"source\"");
+    }
+    const json_t *value = json_object_get(json, "value"), *source = json_object_get(json, "source");
+    const place at_value = {here, "value", 0}, at_source = {here, "source", 0};
+    if (!value || !source)
+        return bad(l, value ? &at_source : &at_value, "is missing");
+    if (!json_is_number(value))
+        return bad(l, &at_value, "must be a number");
+    const double number = json_number_value(value);
+    if (!(number >= r->least && number <= r->most))
+        return bad(l, &at_value, "%.9g is not from %.9g to %.9g", number, r->least, r->most);
+    if (!json_is_string(source) || !json_string_length(source))
+        return bad(l, &at_source, "must say where the figure is from, or \"estimated\"");
+    *figure =
+        (ht_figure){number * r->unit,
+                    ht_arena_strndup(&l->soc->strings, json_string_value(source), json_string_length(source)), true};
+    return figure->source ? HT_OK : ht_fail(l->error, HT_ERROR_MEMORY, "%s: out of memory", l->file);
+}
+
+/* All figures of a section. Keys in `others` (NULL-terminated) are somebody else's. */
+static ht_status read_figures(const loader *l, const json_t *object, const place *here, unsigned section,
+                              const char *const *others, ht_figure *figures) {
+    const char *key;
+    json_t *value;
+    ht_status status = HT_OK;
+    json_object_foreach((json_t *)object, key, value) {
+        const place inner = {here, key, 0};
+        bool known = false;
+        for (size_t i = 0; others && others[i]; i++)
+            known |= !strcmp(others[i], key);
+        const row *r = find_row(key, section);
+        if (!known && !r)
+            return bad(l, &inner, "unknown key");
+        if (r)
+            status = read_figure(l, value, &inner, r, &figures[r->key]);
+        if (status)
+            return status;
+    }
+    for (size_t i = 0; i < HT_COUNT(rows); i++) {
+        const row *r = &rows[i];
+        const place inner = {here, r->name, 0};
+        if (!(r->sections & section) || figures[r->key].given)
+            continue;
+        if (isnan(r->fallback))
+            return bad(l, &inner, "is missing");
+        const ht_figure *base = r->of < 0 ? NULL : &figures[r->of];
+        if (base && !base->source)
+            base = &l->soc->figures[r->of];
+        figures[r->key] = (ht_figure){base ? r->fallback * base->value : r->fallback * r->unit, "estimated", false};
+    }
+    return HT_OK;
+}
+
+static ht_status read_lengths(const loader *l, const json_t *json, const place *here, ht_soc_processor *p) {
+    static const int standard[] = {1, 64, 128, 256, 512, 1024};
+    p->n_lengths = json ? json_array_size(json) : HT_COUNT(standard);
+    if (!json)
+        memcpy(p->lengths, standard, sizeof standard);
+    if (json && (!json_is_array(json) || p->n_lengths == 0 || p->n_lengths > HT_SOC_MAX_LENGTHS))
+        return bad(l, here, "must be a list of 1 to %d lengths", HT_SOC_MAX_LENGTHS);
+    for (size_t i = 0; json && i < p->n_lengths; i++) {
+        const place one = {here, NULL, i};
+        const json_t *value = json_array_get(json, i);
+        const json_int_t length = json_integer_value(value);
+        if (!json_is_integer(value) || length < 1 || length > 65536)
+            return bad(l, &one, "must be a whole number from 1 to 65536");
+        if (i && length <= p->lengths[i - 1])
+            return bad(l, &one, "lengths must ascend");
+        p->lengths[i] = (int)length;
+    }
+    return HT_OK;
+}
+
+static ht_status read_kind(const loader *l, const json_t *json, const place *here, ht_device_kind *kind) {
+    static const ht_device_kind kinds[] = {HT_DEVICE_CPU, HT_DEVICE_GPU, HT_DEVICE_NPU};
+    char name[8];
+    const place at = {here, "kind", 0};
+    ht_status status = read_text(l, json, here, "kind", true, name, sizeof name);
+    for (size_t i = 0; i < HT_COUNT(kinds) && !status; i++)
+        if (!strcmp(name, section_names[i + 2])) {
+            *kind = kinds[i];
+            return HT_OK;
+        }
+    return status ? status : bad(l, &at, "\"%s\" is not one of cpu, gpu, npu", name);
+}
+
+/* "0-1,4": of the SoC's cores, however many the machine at hand has. */
+static bool parse_cores(const char *text, uint64_t *cores) {
+    for (;;) {
+        char *end;
+        const unsigned long first = strtoul(text, &end, 10);
+        unsigned long last = first;
+        if (end == text || *text < '0' || *text > '9')
+            return false;
+        if (*end == '-') {
+            text = end + 1;
+            last = strtoul(text, &end, 10);
+            if (*text < '0' || *text > '9')
+                return false;
+        }
+        if (first > last || last > 63)
+            return false;
+        for (unsigned long i = first; i <= last; i++)
+            *cores |= UINT64_C(1) << i;
+        if (!*end)
+            return true;
+        if (*end != ',')
+            return false;
+        text = end + 1;
+    }
+}
+
+static ht_status read_processor(const loader *l, const json_t *json, const place *here, ht_soc_processor *p) {
+    static const char *const others[] = {"name", "kind", "description", "companion", "cores", "lengths", NULL};
+    static const struct {
+        const char *key;
+        unsigned sections;
+    } only[] = {{"companion", NPU}, {"lengths", NPU}, {"cores", CPU}};
+    char cores[64];
+    if (!json_is_object(json))
+        return bad(l, here, "must be an object");
+    ht_status status = read_text(l, json, here, "name", true, p->name, sizeof p->name);
+    if (!status)
+        status = read_kind(l, json, here, &p->kind);
+    if (!status)
+        status = read_text(l, json, here, "description", false, p->description, sizeof p->description);
+    if (!status)
+        status = read_text(l, json, here, "companion", false, p->companion, sizeof p->companion);
+    if (!status)
+        status = read_text(l, json, here, "cores", false, cores, sizeof cores);
+    const place at_name = {here, "name", 0}, at_cores = {here, "cores", 0}, at_lengths = {here, "lengths", 0};
+    if (!status && strspn(p->name, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(p->name))
+        return bad(l, &at_name, "must be of small letters, digits and hyphens");
+    for (size_t i = 0; i < HT_COUNT(only) && !status; i++) {
+        const place at = {here, only[i].key, 0};
+        if (json_object_get(json, only[i].key) && !(only[i].sections & section_of(p->kind)))
+            return bad(l, &at, "is not of a %s",
+                       section_names[p->kind == HT_DEVICE_GPU   ? 3
+                                     : p->kind == HT_DEVICE_CPU ? 2
+                                                                : 4]);
+    }
+    if (!status && *cores && !parse_cores(cores, &p->cores))
+        return bad(l, &at_cores, "\"%s\" is no list of cores such as 0-1,4", cores);
+    if (!status && p->kind == HT_DEVICE_NPU)
+        status = read_lengths(l, json_object_get(json, "lengths"), &at_lengths, p);
+    return status ? status : read_figures(l, json, here, section_of(p->kind), others, p->figures);
+}
+
+/* What one processor says of another. */
+static ht_status check_processors(const loader *l, const place *list) {
+    ht_soc *soc = l->soc;
+    uint64_t taken = 0;
+    for (size_t i = 0; i < soc->n_processors; i++) {
+        ht_soc_processor *p = &soc->processors[i];
+        const place here = {list, NULL, i}, at_name = {&here, "name", 0}, at_companion = {&here, "companion", 0},
+                    at_cores = {&here, "cores", 0};
+        if (ht_soc_find(soc, p->name) != p)
+            return bad(l, &at_name, "\"%s\" is there twice", p->name);
+        if (p->cores & taken)
+            return bad(l, &at_cores, "some are another processor's");
+        taken |= p->cores;
+        const ht_soc_processor *companion = *p->companion ? ht_soc_find(soc, p->companion) : NULL;
+        if (*p->companion && (!companion || companion->kind != HT_DEVICE_CPU))
+            return bad(l, &at_companion, "\"%s\" is no CPU of this file", p->companion);
+    }
+    return HT_OK;
+}
+
+static ht_status read_soc(const loader *l, const json_t *root) {
+    static const char *const keys[] = {"name", "description", "memory", "host", "processors"};
+    const place top = {0}, memory = {&top, "memory", 0}, host = {&top, "host", 0}, list = {&top, "processors", 0};
+    ht_soc *soc = l->soc;
+    const char *key;
+    json_t *value;
+    if (!json_is_object(root))
+        return bad(l, &top, "must be an object");
+    json_object_foreach((json_t *)root, key, value) {
+        const place here = {&top, key, 0};
+        bool known = false;
+        for (size_t i = 0; i < HT_COUNT(keys); i++)
+            known |= !strcmp(keys[i], key);
+        if (!known)
+            return bad(l, &here, "unknown key");
+    }
+    ht_status status = read_text(l, root, &top, "name", true, soc->name, sizeof soc->name);
+    if (!status)
+        status = read_text(l, root, &top, "description", false, soc->description, sizeof soc->description);
+    const json_t *of_memory = json_object_get(root, "memory"), *of_host = json_object_get(root, "host"),
+                 *processors = json_object_get(root, "processors");
+    if (!status && !json_is_object(of_memory))
+        status = bad(l, &memory, of_memory ? "must be an object" : "is missing");
+    if (!status && of_host && !json_is_object(of_host))
+        status = bad(l, &host, "must be an object");
+    if (!status)
+        status = read_figures(l, of_memory, &memory, MEMORY, NULL, soc->figures);
+    if (!status)
+        status = read_figures(l, of_host, &host, HOST, NULL, soc->figures);
+    soc->n_processors = json_array_size(processors);
+    if (!status && (soc->n_processors == 0 || soc->n_processors > HT_SOC_MAX_PROCESSORS))
+        status = bad(l, &list, processors ? "must be a list of 1 to %d processors" : "is missing (1 to %d processors)",
+                     HT_SOC_MAX_PROCESSORS);
+    for (size_t i = 0; i < soc->n_processors && !status; i++) {
+        const place here = {&list, NULL, i};
+        status = read_processor(l, json_array_get(processors, i), &here, &soc->processors[i]);
+    }
+    return status ? status : check_processors(l, &list);
+}
+
+ht_status ht_soc_parse(const char *file, const char *text, size_t bytes, ht_soc **out, ht_error *error) {
+    ht_soc *soc;
+    json_error_t syntax;
+    char *copy = NULL; /* with a NUL at its end, which a mapped file has not */
+    ht_status status = ht_alloc((void **)&soc, 1, sizeof *soc, file, error);
+    if (status)
+        return status;
+    status = ht_alloc((void **)&copy, bytes + 1, 1, file, error);
+    if (!status)
+        memcpy(copy, text, bytes);
+    json_t *root = status ? NULL : json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &syntax);
+    const loader l = {file, copy, bytes, soc, error};
+    if (!status)
+        status = root ? read_soc(&l, root)
+                      : ht_fail(error, HT_ERROR_FORMAT, "%s: line %d: %s", file, syntax.line, syntax.text);
+    json_decref(root);
+    free(copy);
+    soc->hash = ht_hash(HT_HASH_START, text, bytes);
+    snprintf(soc->spec, sizeof soc->spec, "%s", soc->name);
+    if (status)
+        ht_soc_free(soc);
+    else
+        *out = soc;
+    return status;
+}
+
+/* ---- overrides, names --------------------------------------------------------------------------------------------------------------- */
+
+/* "gpu.finish_us=100" */
+static ht_status override(ht_soc *soc, const char *spec, const char *text, ht_error *error) {
+    char section[64], key[64], *end;
+    double number;
+    const char *dot = strchr(text, '.'), *equals = strchr(text, '=');
+    if (!dot || !equals || dot > equals || dot - text >= (long)sizeof section || equals - dot >= (long)sizeof key)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: \"%s\" is not of the form processor.key=number", spec, text);
+    snprintf(section, sizeof section, "%.*s", (int)(dot - text), text);
+    snprintf(key, sizeof key, "%.*s", (int)(equals - dot - 1), dot + 1);
+    number = strtod(equals + 1, &end);
+    const ht_soc_processor *p = ht_soc_find(soc, section);
+    const unsigned bits = p                            ? section_of(p->kind)
+                          : !strcmp(section, "memory") ? MEMORY
+                          : !strcmp(section, "host")   ? HOST
+                                                       : 0;
+    const row *r = find_row(key, bits);
+    if (!bits || !r)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s has no %s%s%s", spec, bits ? section : soc->name,
+                       bits ? key : "processor \"", bits ? "" : section, bits ? "" : "\"");
+    if (end == equals + 1 || *end || !(number >= r->least && number <= r->most))
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s.%s: \"%s\" is no number from %.9g to %.9g", spec, section, key,
+                       equals + 1, r->least, r->most);
+    ht_figure *figures = p ? (ht_figure *)p->figures : soc->figures;
+    figures[r->key] = (ht_figure){number * r->unit, "as asked for", true};
+    return HT_OK;
+}
+
+static ht_status override_all(ht_soc *soc, const char *spec, const char *text, ht_error *error) {
+    ht_status status = HT_OK;
+    while (*text == '@' && !status) {
+        char one[160];
+        const size_t n = strcspn(text + 1, "@");
+        snprintf(one, sizeof one, "%.*s", (int)ht_min_size(n, sizeof one - 1), text + 1);
+        status = override(soc, spec, one, error);
+        text += 1 + n;
+    }
+    soc->hash = ht_hash(soc->hash, spec, strlen(spec));
+    snprintf(soc->spec, sizeof soc->spec, "%s", spec);
+    return status;
+}
+
+const char *ht_soc_name(size_t index) {
+    static char names[16][64]; /* file names without ".json"; the same whoever asks */
+    for (size_t i = 0; i <= index && i < HT_COUNT(names); i++)
+        if (!ht_soc_sources[i].name)
+            return NULL;
+    if (index >= HT_COUNT(names))
+        return NULL;
+    const char *file = ht_soc_sources[index].name;
+    snprintf(names[index], sizeof names[index], "%.*s", (int)(strlen(file) - strlen(".json")), file);
+    return names[index];
+}
+
+static ht_status load_named(const char *name, ht_soc **soc, ht_error *error) {
+    const size_t bytes = strlen(name);
+    for (size_t i = 0; ht_soc_sources[i].name; i++)
+        if (strlen(ht_soc_sources[i].name) == bytes + 5 && !strncmp(ht_soc_sources[i].name, name, bytes))
+            return ht_soc_parse(ht_soc_sources[i].name, ht_soc_sources[i].text, strlen(ht_soc_sources[i].text), soc,
+                                error);
+    char names[300] = "";
+    for (size_t i = 0, at = 0; ht_soc_name(i) && at < sizeof names; i++)
+        at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", ht_soc_name(i));
+    return ht_fail(error, HT_ERROR_ARGUMENT, "%s: no such system on a chip; there are %s, and paths of JSON files",
+                   name, names);
+}
+
+ht_status ht_soc_load(const char *spec, ht_soc **out, ht_error *error) {
+    char path[1024];
+    const size_t n = strcspn(spec, "@");
+    ht_soc *soc = NULL;
+    if (n == 0 || n >= sizeof path || strlen(spec) >= sizeof soc->spec)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "\"%s\" is no name of a system on a chip", spec);
+    snprintf(path, sizeof path, "%.*s", (int)n, spec);
+    ht_status status;
+    if (strchr(path, '/') || (n > 5 && !strcmp(path + n - 5, ".json"))) {
+        ht_mapping mapping;
+        status = ht_mapping_open(path, &mapping, error);
+        if (status)
+            return status;
+        status = ht_soc_parse(path, (const char *)mapping.data, mapping.bytes, &soc, error);
+        ht_mapping_close(&mapping);
+    } else {
+        status = load_named(path, &soc, error);
+    }
+    if (!status)
+        status = override_all(soc, spec, spec + n, error);
+    if (status)
+        ht_soc_free(soc);
+    else
+        *out = soc;
+    return status;
+}
+
+void ht_soc_free(ht_soc *soc) {
+    if (!soc)
+        return;
+    ht_arena_free(&soc->strings);
+    free(soc);
+}
+
+const ht_soc_processor *ht_soc_find(const ht_soc *soc, const char *name) {
+    for (size_t i = 0; i < soc->n_processors; i++)
+        if (!strcmp(soc->processors[i].name, name))
+            return &soc->processors[i];
+    return NULL;
+}

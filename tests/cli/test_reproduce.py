@@ -1,0 +1,184 @@
+"""hetero reproduce: its tables say what the paper says, two runs agree, and a browser shows the report."""
+import html.parser
+import json
+import math
+import re
+import shutil
+import subprocess
+
+import pytest
+
+SOC = "snapdragon-8-gen-3"
+
+
+def reproduce(binary, folder, soc=SOC):
+    done = subprocess.run([binary, "reproduce", "--soc", soc, "--out", str(folder)], capture_output=True, text=True,
+                          timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(binary, tmp_path_factory):
+    return reproduce(binary, tmp_path_factory.mktemp("reproduce") / "out")
+
+
+@pytest.fixture(scope="module")
+def tables(folder):
+    """By name: rows as dicts."""
+    answer = json.loads((folder / "tables.json").read_text())
+    assert answer["soc"] == SOC
+    return {name: [dict(zip(sheet["columns"], row)) for row in sheet["rows"]]
+            for part in answer["experiments"].values() for name, sheet in part["tables"].items()}
+
+
+def test_paper(tables):
+    """Within 10% of each figure, or inside its range; what was put in is said to be."""
+    rows = tables["paper-figures"]
+    assert {row["tag"] for row in rows} >= {"GPU", "NPU", "memory", "GPU-1", "GPU-2", "NPU-1", "NPU-2", "NPU-3", "decode"}
+    for row in rows:
+        ends = [float(end) for end in row["paper"].split("–")]
+        assert 0.9 * ends[0] <= row["simulated"] <= 1.1 * ends[-1], row
+        assert row["is"] in ("input", "fitted", "predicted")
+    assert any(row["is"] == "predicted" for row in rows)
+
+
+def test_decisions(tables):
+    rows = tables["decisions-taken"]
+    ratio = float(rows[0]["here"].split(":")[0])
+    assert 2.5 < ratio < 3.5
+    down = rows[1]["here"]
+    assert re.search(r"npu: \d\d% of rows, tokens 0-255", down) and "gpu: 100% of rows, tokens 256-319" in down
+    assert all(row["here"] == "the activations" for row in rows[2:]) and len(rows) == 4
+
+
+def test_curves(tables):
+    flops = tables["flops-by-tokens"]
+    assert flops[1]["GPU"] / flops[0]["GPU"] == pytest.approx(2, rel=0.05)  # memory-bound: linear
+    assert flops[-1]["GPU"] == pytest.approx(flops[-3]["GPU"], rel=0.01)  # then a plateau
+    stairs = {row["tokens"]: row["ms"] for row in tables["npu-staircase"]}
+    assert stairs[33] > 1.1 * stairs[32] and stairs[64] < 1.05 * stairs[33]
+    assert all(row["sum"] < 62 for row in tables["bandwidth-of-weights"] if row["sum"])
+
+
+def test_speeds(tables):
+    """Sharing pays where the paper says that it does, and ours is never much slower than a cut of single operators."""
+    for name, rows in tables.items():
+        if not name.startswith("prefill-"):
+            continue
+        for row in rows:
+            assert row["tensor"] > 2 * row["GPU"], (name, row)
+            assert row["NPU online"] < row["NPU padded"], (name, row)
+            assert row["hetero"] > 0.97 * max(row["tensor"], row["GPU"], row["layer"]), (name, row)
+    for row in tables["decode-rates"]:
+        assert row["hetero"] > 0.97 * max(row["GPU"], row["tensor"]), row
+    steps = [row["tokens a second"] for row in tables["ablation-llama-3-8b-300"]]
+    assert steps[4] > 2 * steps[0]
+    for row in tables["odd-lengths"]:
+        assert row["hetero"] > 0.95 * max(row["padding"], row["pipeline"], row["tensor"]), row
+    for name in ("sync-llama-3-8b", "sync-internlm2-1.8b"):
+        assert all(row["flag"] > row["finish"] for row in tables[name])
+
+
+def test_game(tables):
+    speed, frames = tables["game-speed-prefill"], tables["game-frames-prefill"]
+    assert all(a["hetero learning"] > b["hetero learning"] for a, b in zip(speed, speed[1:]))
+    assert all(row["hetero learning"] > row["GPU"] for row in frames)  # a GPU that we fill has no time for frames
+
+
+def test_other_chips(binary, tables, tmp_path):
+    """A figure that is changed changes results; a chip without an NPU has what it can have."""
+    soc = tmp_path / "gpu.json"
+    soc.write_text(json.dumps({"name": "lonely", "memory": {"peak_GBps": {"value": 100, "source": "test"}}, "processors": [
+        {"name": "gpu", "kind": "gpu", "reached_TFLOPS": {"value": 1, "source": "test"}},
+        {"name": "cpu", "kind": "cpu", "cores": "0-3", "reached_TFLOPS": {"value": 0.2, "source": "test"}}]}))
+    answer = json.loads((reproduce(binary, tmp_path / "out", soc) / "tables.json").read_text())
+    row = answer["experiments"]["prefill"]["tables"]["prefill-llama-3-8b"]["rows"][1]
+    assert row[1] > 0 and row[2] is None and row[7] >= 0.97 * row[1]  # the GPU; no NPU; all that there is
+    wide = tables["sweep-bandwidth-decode"]
+    assert wide[-1]["hetero"] > 2 * wide[0]["hetero"]
+
+
+def test_again(binary, folder, tmp_path):
+    again = reproduce(binary, tmp_path / "again")
+    for name in ("tables.json", "report.html"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_refusals(hetero, tmp_path):
+    hetero("reproduce", "--soc", "no-such-chip", "--out", tmp_path / "x").refuses("no-such-chip", "snapdragon-8-gen-3")
+    bad = tmp_path / "bad.json"
+    bad.write_text('{"name": "bad",\n"memory": {"peak_GBps": 3}}')
+    hetero("reproduce", "--soc", bad, "--out", tmp_path / "x").refuses("bad.json: line 2: memory.peak_GBps")
+    assert not (tmp_path / "x").exists()
+
+
+# ---- the report ---------------------------------------------------------------------------------------------------------
+
+
+class Figures(html.parser.HTMLParser):
+    """Counts what is drawn in each svg."""
+
+    def __init__(self):
+        super().__init__()
+        self.figures, self.inside, self.remote, self.scripts = [], False, [], 0
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.scripts += tag == "script"
+        self.remote += [value for key, value in attributes if key in ("src", "href") and not (value or "").startswith("#")]
+        if tag == "svg":
+            self.figures.append((values["aria-label"], []))
+            self.inside = True
+        elif self.inside and tag in ("rect", "circle"):
+            self.figures[-1][1].append(values)
+
+    def handle_endtag(self, tag):
+        if tag == "svg":
+            self.inside = False
+
+
+def test_report(folder):
+    page = Figures()
+    text = (folder / "report.html").read_text()
+    page.feed(text)
+    assert not page.remote and not page.scripts and "url(" not in text
+    assert len(page.figures) > 25
+    for title, drawn in page.figures:
+        assert drawn, f"{title}: empty"
+        numbers = [float(mark[key]) for mark in drawn for key in ("x", "y", "cx", "cy", "width") if key in mark]
+        assert all(math.isfinite(n) and -1 <= n <= 3000 for n in numbers), title
+    assert "nan" not in re.sub(r"<[^>]*>", " ", text).lower().split()
+    assert "prefers-color-scheme:dark" in text
+
+
+# What a browser makes of it, as seen from inside: figures without a size, and how far the page is wider than its window.
+PROBE = """<script>
+addEventListener('error', e => document.title = 'ERROR ' + e.message);
+addEventListener('load', () => {
+  const empty = [...document.querySelectorAll('svg')].filter(s => {
+    const box = s.getBoundingClientRect(), drawn = [...s.querySelectorAll('rect,circle')];
+    return box.width < 200 || box.height < 60 || !drawn.some(d => d.getBoundingClientRect().height > 1)});
+  document.body.setAttribute('data-probe', JSON.stringify({figures: document.querySelectorAll('svg').length,
+    empty: empty.length, wider: document.documentElement.scrollWidth - innerWidth, width: innerWidth}))});
+</script>"""
+
+
+@pytest.mark.parametrize("width", [500, 1280])  # 500: the narrowest window that headless Chromium has
+def test_browser(folder, tmp_path, width):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no Chromium on this machine: the report is not looked at")
+    page = tmp_path / "probed.html"
+    page.write_text((folder / "report.html").read_text().replace("</body>", PROBE + "</body>"))
+    done = subprocess.run([chromium, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
+                           "--enable-logging=stderr", "--v=0", f"--user-data-dir={tmp_path / 'profile'}",
+                           "--virtual-time-budget=3000", "--dump-dom", page.as_uri()],
+                          capture_output=True, text=True, timeout=120, check=False)
+    found = re.search(r'data-probe="([^"]*)"', done.stdout)
+    assert found, done.stderr
+    probe = json.loads(found.group(1).replace("&quot;", '"'))
+    assert probe["figures"] > 25 and probe["empty"] == 0 and probe["wider"] <= 0, probe
+    assert abs(probe["width"] - width) < 20
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert not console and "ERROR" not in re.search("<title>([^<]*)", done.stdout).group(1), console
