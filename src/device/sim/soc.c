@@ -60,7 +60,7 @@ static const row rows[] = {
     {HT_SOC_FLAG, GPU | NPU, "flag_us", 1e-6, 0, 1e6, 3, -1},
     {HT_SOC_COPY, CPU, "copy_us", 1e-6, 0, 1e6, 5, -1},
     {HT_SOC_COPY, GPU | NPU, "copy_us", 1e-6, 0, 1e6, 400, -1},
-    {HT_SOC_MEMORY, ALL, "memory_GB", 1e9, 0.01, 1e5, 8, -1},
+    {HT_SOC_MEMORY, ALL, "memory_GB", 1e9, 0.01, 1e5, 16, -1},
     {HT_SOC_WATTS, ALL, "busy_W", 1, 0, 1e4, 0, -1},
     {HT_SOC_IDLE_WATTS, ALL, "idle_W", 1, 0, 1e4, 0, -1},
     {HT_SOC_ARRAY, NPU, "array", 1, 1, 1024, 32, -1},
