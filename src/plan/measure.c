@@ -184,7 +184,7 @@ static ht_status measure_point(timer *t, size_t n, ht_error *error) {
     if (status)
         return status;
     const double scale = fmin(fmax(layer / sum, 0.6), 1.7);
-    const bool graphs = n > 1 && static_caps(t->engine, t->lane);
+    const bool graphs = static_caps(t->engine, t->lane);
     for (int c = HT_CLASS_NORM; c < HT_CLASS_LM_HEAD; c++)
         if (count[c]) {
             take_steps(t, plan, c, samples);

@@ -96,8 +96,9 @@ static void pretend(ht_engine *engine, bool owned) {
     ht_engine_forget_schedules(engine);
 }
 
-/* Both lanes take the same: everything is halved. */
+/* Both lanes take the same: everything is halved, and stays so whatever the machine does. */
 static void pretend_equal(ht_engine *engine) {
+    engine->fixed = true;
     for (size_t l = 0; l < engine->n_lanes; l++) {
         ht_lane_cost *cost = &engine->lanes[l].cost;
         *cost = (ht_lane_cost){.devices = engine->lanes[l].devices, .together = {1, 1}};
