@@ -603,7 +603,8 @@ ht_schedule *ht_engine_find_schedule(ht_engine *engine, size_t n, size_t positio
             s->age = engine->clock;
             return s;
         }
-        if (s->tokens && (s->tokens > 1) == (n > 1) && (!nearest || s->age > nearest->age))
+        if (s->tokens && (s->tokens > 1) == (n > 1) &&
+            (!nearest || fabs(log((double)s->tokens / (double)n)) < fabs(log((double)nearest->tokens / (double)n))))
             nearest = s;
         if (s->age < oldest->age)
             oldest = s;

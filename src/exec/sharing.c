@@ -306,10 +306,18 @@ static ht_status expect(ht_engine *engine, size_t n, size_t position, size_t wan
 }
 
 #define TRIAL_SECONDS 1.5 /* of passes of one kind */
-#define FEW_TRIALS 6      /* are made even where they take longer, up to: */
-#define LONG_TRIALS 4.0
 #define TRIALS 16
 #define TRIALS_OF_ONE 40 /* single tokens are learnt from slowly */
+
+/* Were passes of about so many tokens (to the power of two) tried, now or by an earlier process? */
+static bool was_tried(const ht_engine *engine, size_t n) {
+    bool tried = false;
+    for (size_t i = 0; i < HT_SCHEDULES; i++) {
+        const size_t tokens = engine->schedules[i].tokens;
+        tried |= engine->schedules[i].tried && tokens && __builtin_clzll(tokens) == __builtin_clzll(n);
+    }
+    return tried;
+}
 
 /* Runs such passes before the first request: what joins and exchange cost shows only there, and so does which of several
  * ways is best that are predicted to take nearly the same. */
@@ -319,11 +327,9 @@ static ht_status try_passes(ht_engine *engine, const ht_kv_layer *kv, const int3
     double spent = 0;
     const bool calm =
         engine->fixed || engine->time; /* simulated devices' tables are exact, and nothing else is on them */
-    if (status || calm || ht_engine_find_schedule(engine, n, position, wanted)->tried)
+    if (status || calm || was_tried(engine, n))
         return status;
-    for (size_t i = 0;
-         i < (n > 1 ? TRIALS : TRIALS_OF_ONE) && !status && spent < (i < FEW_TRIALS ? LONG_TRIALS : TRIAL_SECONDS);
-         i++) {
+    for (size_t i = 0; i < (n > 1 ? TRIALS : TRIALS_OF_ONE) && !status && spent < TRIAL_SECONDS; i++) {
         const double start = ht_clock_now(engine->time);
         const float *logits;
         status = ht_engine_forward(engine, kv, ids, n, position, n - wanted, NULL, error);

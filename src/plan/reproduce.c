@@ -197,11 +197,12 @@ static ht_status open_models(ht_reproduction *r) {
 }
 
 static ht_status run_experiments(ht_reproduction *r, ht_section *sections, ht_progress_function progress, void *user) {
+    const size_t n = HT_COUNT(experiments);
     ht_status status = HT_OK;
-    for (size_t i = 0; i < HT_COUNT(experiments) && !status; i++) {
+    for (size_t i = 0; i < n && !status; i++) {
         sections[i] = (ht_section){experiments[i].id, experiments[i].title, experiments[i].about, NULL, 0, 0};
         r->section = &sections[i];
-        if (progress && !progress(experiments[i].title, (double)i, (double)HT_COUNT(experiments), user))
+        if (progress && !progress(experiments[i].title, (double)i, (double)n, user))
             return ht_fail(r->error, HT_ERROR_CANCELLED, "cancelled");
         status = experiments[i].run(r);
     }

@@ -330,7 +330,7 @@ static ht_status measure_products(ht_reproduction *r, bench *b, facts *f) {
                     {GPU_LINEAR, false, "", ROWS, COLS, 1},
                     {GPU_PLATEAU, false, "", ROWS, COLS, 2}};
     ht_status status = HT_OK;
-    double seconds, other;
+    double seconds = 0, other = 1;
     for (size_t i = 0; i < HT_COUNT(products) && !status; i++) {
         const size_t rows = products[i].rows, cols = products[i].cols, n = products[i].tokens;
         status = time_product(r, b, products[i].npu ? b->npu : b->gpu, products[i].more, rows, cols, n, &seconds);
