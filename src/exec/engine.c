@@ -143,9 +143,17 @@ static ht_status find_companion(ht_engine *engine, const ht_engine_options *opti
     return open_device(engine, options, spec, error);
 }
 
+/* Does a device that takes some operators only compute on these cores, as a processor in an NPU's place? */
+static bool stands_in(const ht_engine *engine, uint64_t cores) {
+    for (size_t d = 0; d < engine->n_devices; d++)
+        if (!takes_all(engine, d) && cores_of(engine, d) & cores)
+            return true;
+    return false;
+}
+
 /* A lane of each whole device and of each partial one with its companion; static lengths first, for they take the pieces
- * that fill them and leave the rest to others. A companion is a lane of its own besides: with few tokens it may be the
- * quicker one. */
+ * that fill them and leave the rest to others. A CPU that is only there as a companion is a lane of its own beside a device
+ * that computes on its very cores: with few tokens it may be the quicker one. */
 static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     for (int whole = 0; whole < 2; whole++)
         for (size_t d = 0; d < engine->n_devices; d++) {
@@ -159,6 +167,8 @@ static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options,
                     return status;
                 lane.devices |= 1u << companion;
                 lane.cores |= cores_of(engine, companion);
+            } else if (d >= engine->n_named && !stands_in(engine, cores_of(engine, d))) {
+                continue;
             }
             engine->lanes[engine->n_lanes++] = lane;
         }
