@@ -66,18 +66,6 @@ static ht_status open_device(ht_engine *engine, const ht_engine_options *options
     return HT_OK;
 }
 
-/* Does any device take each of the model's operators? */
-static bool is_whole(const ht_engine *engine) {
-    for (size_t i = 0; i < engine->model->n_ops; i++) {
-        bool taken = false;
-        for (size_t d = 0; d < engine->n_devices && !taken; d++)
-            taken = !ht_device_refuses_whole(engine->devices[d], &engine->model->ops[i]);
-        if (!taken)
-            return false;
-    }
-    return true;
-}
-
 /* The name of the CPU device on these cores: "cpu:cpus=0,2"; on any where there are none: "cpu". */
 static void cpu_spec(uint64_t cores, char spec[256]) {
     int at = snprintf(spec, 256, "cpu");
@@ -104,13 +92,6 @@ static ht_status open_companion(ht_engine *engine, const ht_engine_options *opti
 
 static uint64_t cores_of(const ht_engine *engine, size_t d) {
     return engine->devices[d]->ops->caps(engine->devices[d])->cores;
-}
-
-static bool takes_all(const ht_engine *engine, size_t d) {
-    for (size_t i = 0; i < engine->model->n_ops; i++)
-        if (ht_device_refuses_whole(engine->devices[d], &engine->model->ops[i]))
-            return false;
-    return true;
 }
 
 /* The device that is open by this name, whatever its options; n_devices: there is none. */
@@ -146,7 +127,7 @@ static ht_status find_companion(ht_engine *engine, const ht_engine_options *opti
 /* Does a device that takes some operators only compute on these cores, as a processor in an NPU's place? */
 static bool stands_in(const ht_engine *engine, uint64_t cores) {
     for (size_t d = 0; d < engine->n_devices; d++)
-        if (!takes_all(engine, d) && cores_of(engine, d) & cores)
+        if (!ht_engine_takes_all(engine, 1u << d) && cores_of(engine, d) & cores)
             return true;
     return false;
 }
@@ -158,7 +139,7 @@ static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options,
     for (int whole = 0; whole < 2; whole++)
         for (size_t d = 0; d < engine->n_devices; d++) {
             ht_lane lane = {.devices = 1u << d, .cores = cores_of(engine, d)};
-            if (takes_all(engine, d) != (whole == 1))
+            if (ht_engine_takes_all(engine, 1u << d) != (whole == 1))
                 continue;
             if (!whole) {
                 size_t companion;
@@ -284,7 +265,8 @@ static ht_status open_devices(ht_engine *engine, const ht_engine_options *option
         return status;
     engine->n_named = engine->n_devices;
     const bool lanes = options->strategy != HT_STRATEGY_SINGLE && engine->n_named > 1;
-    if (lanes || options->strategy == HT_STRATEGY_TENSOR || options->strategy == HT_STRATEGY_LAYER || is_whole(engine))
+    if (lanes || options->strategy == HT_STRATEGY_TENSOR || options->strategy == HT_STRATEGY_LAYER ||
+        ht_engine_takes_all(engine, (1u << engine->n_devices) - 1))
         return HT_OK;
     return open_companion(engine, options, error);
 }

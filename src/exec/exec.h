@@ -184,6 +184,8 @@ void ht_engine_unplace(ht_engine *engine); /* nothing is under way */
 bool ht_engine_uses(const ht_engine *engine, size_t device, bool cache_only);
 /* Why the device does not compute the operator whole; NULL: it does. */
 const char *ht_device_refuses_whole(const ht_device *device, const ht_op *op);
+/* Does any of these devices (bits) compute each of the model's operators? */
+bool ht_engine_takes_all(const ht_engine *engine, uint32_t devices);
 
 /* Has any device of the lane memory of its own? */
 bool ht_lane_copies(const ht_engine *engine, const ht_lane *lane);

@@ -13,10 +13,10 @@
 _Static_assert(HT_REGIMES == 4 && HT_MAX_DEVICES == 8, "ht_even_pace lists them");
 const ht_pace ht_even_pace = {.lanes = {EVEN, EVEN, EVEN, EVEN, EVEN, EVEN, EVEN, EVEN}, .stall = EVEN, .head = 1};
 
-/* Of a ratio and the one before it in the same way of computing; 0: there was none. Another program that takes the cores
- * for one pass must not move the plan. */
-static double lesser_of_two(const ht_schedule *schedule, double *before, double now) {
-    const double lesser = schedule->runs ? fmin(*before, now) : 0;
+/* Of a ratio and the one before it in the same way of computing; 0: there was none (`again` false). Another program that
+ * takes the cores for one pass must not move the plan. */
+static double lesser_of_two(bool again, double *before, double now) {
+    const double lesser = again ? fmin(*before, now) : 0;
     *before = now;
     return lesser;
 }
@@ -53,7 +53,7 @@ void ht_engine_learn(ht_engine *engine, ht_schedule *schedule, double seconds, c
         while (i < schedule->n_lanes && schedule->lanes[i] != &engine->lanes[l])
             i++;
         if (i < schedule->n_lanes && schedule->busy[i] > 0 && isfinite(schedule->busy[i])) {
-            const double ratio = lesser_of_two(schedule, &schedule->ratios[i], busy[i] / schedule->busy[i]);
+            const double ratio = lesser_of_two(schedule->runs > 0, &schedule->ratios[i], busy[i] / schedule->busy[i]);
             busier = fmax(busier, ratio);
             learn_lane(engine, schedule, l, ratio, rate);
         }
@@ -62,7 +62,8 @@ void ht_engine_learn(ht_engine *engine, ht_schedule *schedule, double seconds, c
     }
     double *stall = schedule->pace.stall;
     const double body = schedule->choice.seconds - schedule->choice.head * schedule->solved.stall[regime];
-    const double whole = body > 0 && isfinite(body) ? lesser_of_two(schedule, &schedule->whole, seconds / body) : 0;
+    const double whole =
+        body > 0 && isfinite(body) ? lesser_of_two(schedule->runs > 0, &schedule->whole, seconds / body) : 0;
     for (size_t r = 0; r < HT_REGIMES; r++)
         if (r != regime)
             move(&stall[r], FORGET, schedule->usual.stall[r]);
@@ -75,11 +76,10 @@ void ht_engine_learn_head(ht_engine *engine, double seconds) {
     ht_schedule *schedule = engine->current;
     if (engine->fixed || !schedule || !(schedule->choice.head > 0) || !isfinite(schedule->choice.head))
         return;
-    const double ratio = seconds / schedule->choice.head, lesser = schedule->heads ? fmin(schedule->head, ratio) : 0;
-    schedule->head = ratio;
+    const double ratio = lesser_of_two(schedule->heads, &schedule->head, seconds / schedule->choice.head);
     schedule->heads = true;
-    if (lesser > 0)
-        move(&schedule->pace.head, 0.25, schedule->solved.head * lesser);
+    if (ratio > 0)
+        move(&schedule->pace.head, 0.25, schedule->solved.head * ratio);
 }
 
 bool ht_engine_has_moved(const ht_engine *engine, const ht_schedule *s) {

@@ -22,6 +22,17 @@ const char *ht_device_refuses_whole(const ht_device *device, const ht_op *op) {
     return device->ops->refuses ? device->ops->refuses(device, op, &slice) : NULL;
 }
 
+bool ht_engine_takes_all(const ht_engine *engine, uint32_t devices) {
+    for (size_t i = 0; i < engine->model->n_ops; i++) {
+        bool taken = false;
+        for (size_t d = 0; d < engine->n_devices && !taken; d++)
+            taken = devices >> d & 1 && !ht_device_refuses_whole(engine->devices[d], &engine->model->ops[i]);
+        if (!taken)
+            return false;
+    }
+    return true;
+}
+
 /* ---- choosing ------------------------------------------------------------------------------------------------------------ */
 
 static ht_engine_task *find_slice(const ht_engine *engine, int device, const ht_op *op, const ht_slice *slice) {

@@ -593,9 +593,24 @@ static ht_status solve(ht_engine *engine, ht_schedule *schedule, ht_error *error
     return build(engine, schedule, error);
 }
 
+/* Of those for one token, or for many, the one whose number of tokens is nearest to n; NULL: none. */
+static const ht_schedule *nearest_schedule(const ht_engine *engine, size_t n) {
+    const ht_schedule *nearest = NULL;
+    double least = INFINITY;
+    for (size_t i = 0; i < HT_SCHEDULES; i++) {
+        const ht_schedule *s = &engine->schedules[i];
+        if (!s->tokens || (s->tokens > 1) != (n > 1))
+            continue;
+        const double away = fabs(log((double)s->tokens / (double)n));
+        if (away < least)
+            least = away, nearest = s;
+    }
+    return nearest;
+}
+
 ht_schedule *ht_engine_find_schedule(ht_engine *engine, size_t n, size_t position, size_t wanted) {
     const size_t bucket = position / POSITIONS * POSITIONS;
-    ht_schedule *oldest = &engine->schedules[0], *nearest = NULL;
+    ht_schedule *oldest = &engine->schedules[0];
     engine->clock++;
     for (size_t i = 0; i < HT_SCHEDULES; i++) {
         ht_schedule *s = &engine->schedules[i];
@@ -603,12 +618,10 @@ ht_schedule *ht_engine_find_schedule(ht_engine *engine, size_t n, size_t positio
             s->age = engine->clock;
             return s;
         }
-        if (s->tokens && (s->tokens > 1) == (n > 1) &&
-            (!nearest || fabs(log((double)s->tokens / (double)n)) < fabs(log((double)nearest->tokens / (double)n))))
-            nearest = s;
         if (s->age < oldest->age)
             oldest = s;
     }
+    const ht_schedule *nearest = nearest_schedule(engine, n);
     const ht_pace pace = nearest ? nearest->pace : ht_even_pace, usual = nearest ? nearest->usual : ht_even_pace;
     oldest->tokens = n, oldest->position = bucket, oldest->wanted = wanted;
     oldest->age = engine->clock;

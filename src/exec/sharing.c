@@ -309,6 +309,25 @@ static ht_status expect(ht_engine *engine, size_t n, size_t position, size_t wan
 #define TRIALS 16
 #define TRIALS_OF_ONE 40 /* single tokens are learnt from slowly */
 
+/* What trial passes work on: made for the first one, for later processes try nothing. */
+typedef struct trials {
+    ht_kv_layer *kv;
+    int32_t *ids; /* [chunk], any */
+    bool failed;  /* there is no memory for them: no device's fault */
+} trials;
+
+static ht_status make_trials(ht_engine *engine, trials *t, ht_error *error) {
+    if (t->kv)
+        return HT_OK;
+    ht_status status = HT_OK;
+    if (!t->ids)
+        status = ht_alloc((void **)&t->ids, (size_t)engine->info.chunk, sizeof *t->ids, "planning", error);
+    if (!status)
+        status = ht_kv_create(engine, &t->kv, error);
+    t->failed = status != HT_OK;
+    return status;
+}
+
 /* Were passes of about so many tokens (to the power of two) tried, now or by an earlier process? */
 static bool was_tried(const ht_engine *engine, size_t n) {
     bool tried = false;
@@ -321,18 +340,18 @@ static bool was_tried(const ht_engine *engine, size_t n) {
 
 /* Runs such passes before the first request: what joins and exchange cost shows only there, and so does which of several
  * ways is best that are predicted to take nearly the same. */
-static ht_status try_passes(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
-                            size_t wanted, ht_error *error) {
+static ht_status try_passes(ht_engine *engine, trials *t, size_t n, size_t position, size_t wanted, ht_error *error) {
     ht_status status = expect(engine, n, position, wanted, error);
     double spent = 0;
     const bool calm =
         engine->fixed || engine->time; /* simulated devices' tables are exact, and nothing else is on them */
     if (status || calm || was_tried(engine, n))
         return status;
+    status = make_trials(engine, t, error);
     for (size_t i = 0; i < (n > 1 ? TRIALS : TRIALS_OF_ONE) && !status && spent < TRIAL_SECONDS; i++) {
         const double start = ht_clock_now(engine->time);
         const float *logits;
-        status = ht_engine_forward(engine, kv, ids, n, position, n - wanted, NULL, error);
+        status = ht_engine_forward(engine, t->kv, t->ids, n, position, n - wanted, NULL, error);
         if (!status && wanted)
             status = ht_engine_head(engine, n - 1, 1, &logits, error);
         spent += ht_clock_now(engine->time) - start;
@@ -348,16 +367,15 @@ static ht_status try_passes(ht_engine *engine, const ht_kv_layer *kv, const int3
 }
 
 /* A prompt to come, or (0) decode. */
-static ht_status expect_prompt(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t prompt,
-                               ht_error *error) {
+static ht_status expect_prompt(ht_engine *engine, trials *t, size_t prompt, ht_error *error) {
     const size_t chunk = (size_t)engine->info.chunk;
     ht_status status = HT_OK;
     engine->may_build = engine->trying = true;
     if (prompt == 0)
-        status = try_passes(engine, kv, ids, 1, 0, 1, error);
+        status = try_passes(engine, t, 1, 0, 1, error);
     for (size_t begin = 0; begin < prompt && !status; begin += chunk) {
         const size_t n = ht_min_size(chunk, prompt - begin);
-        status = try_passes(engine, kv, ids, n, begin, begin + n == prompt, error);
+        status = try_passes(engine, t, n, begin, begin + n == prompt, error);
     }
     engine->may_build = engine->trying = false;
     return status;
@@ -382,30 +400,35 @@ static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error
     return ht_engine_recover(engine);
 }
 
+/* Tokens of the prompts that are expected; usual[2]: room for those that are where nobody says. */
+static const int *prompts_to_come(const ht_engine *engine, const ht_engine_options *options, int *usual, size_t *n) {
+    usual[0] = 64;
+    usual[1] = engine->info.chunk;
+    *n = options->n_prompts ? options->n_prompts : 2;
+    return options->n_prompts ? options->prompts : usual;
+}
+
 ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
-    const int usual[] = {64, engine->info.chunk};
-    const int *prompts = options->n_prompts ? options->prompts : usual;
-    const size_t n_prompts = options->n_prompts ? options->n_prompts : HT_COUNT(usual);
-    ht_kv_layer *kv = NULL;
-    int32_t *ids = NULL;
-    ht_status status = ht_alloc((void **)&ids, (size_t)engine->info.chunk, sizeof *ids, "planning", error);
-    if (!status)
-        status = ht_kv_create(engine, &kv, error);
+    int usual[2];
+    size_t n_prompts;
+    const int *prompts = prompts_to_come(engine, options, usual, &n_prompts);
+    trials t = {0};
+    ht_status status = HT_OK;
     for (size_t i = 0; i <= n_prompts && !status; i++) { /* decode first: it is part of every answer */
         if (options->progress && !options->progress("planning", (double)i, (double)n_prompts, options->progress_user))
             status = ht_fail(error, HT_ERROR_CANCELLED, "planning was stopped");
         else
-            status = expect_prompt(engine, kv, ids, i ? (size_t)prompts[i - 1] : 0, error);
-        if (status && can_go_on(engine, status, error))
+            status = expect_prompt(engine, &t, i ? (size_t)prompts[i - 1] : 0, error);
+        if (status && !t.failed && can_go_on(engine, status, error))
             status = HT_OK, i--;
     }
-    ht_kv_destroy(engine, kv);
-    free(ids);
     ht_engine_keep_ready(engine);
     for (size_t i = 0; i < HT_SCHEDULES; i++) /* they were free to ask for graphs */
         engine->schedules[i].stale = true;
-    if (!status)
+    if (!status && t.kv) /* something was tried */
         ht_engine_keep_learnt(engine);
+    ht_kv_destroy(engine, t.kv);
+    free(t.ids);
     return status;
 }
 
@@ -470,9 +493,9 @@ static void keep_lane(ht_engine *engine, size_t keep) {
 
 ht_status ht_engine_reduce(ht_engine *engine, const ht_engine_options *options, bool *reduced, ht_error *error) {
     const size_t chunk = (size_t)engine->info.chunk;
-    const int usual[] = {64, (int)chunk};
-    const int *prompts = options->n_prompts ? options->prompts : usual;
-    const size_t n_prompts = options->n_prompts ? options->n_prompts : HT_COUNT(usual);
+    int usual[2];
+    size_t n_prompts;
+    const int *prompts = prompts_to_come(engine, options, usual, &n_prompts);
     uint32_t good = good_lanes(engine, 1, ht_min_size(128, (size_t)engine->info.context - 1));
     engine->may_build = true;
     for (size_t i = 0; i < n_prompts && good; i++)
@@ -488,17 +511,6 @@ ht_status ht_engine_reduce(ht_engine *engine, const ht_engine_options *options, 
 }
 
 /* ---- going on without a device -------------------------------------------------------------------------------------------- */
-
-static bool computes_all(const ht_engine *engine, const ht_lane *lane) {
-    for (size_t i = 0; i < engine->model->n_ops; i++) {
-        bool taken = false;
-        for (size_t d = 0; d < engine->n_devices && !taken; d++)
-            taken = lane->devices >> d & 1 && !ht_device_refuses_whole(engine->devices[d], &engine->model->ops[i]);
-        if (!taken)
-            return false;
-    }
-    return true;
-}
 
 bool ht_engine_recover(ht_engine *engine) {
     const uint32_t failed = atomic_exchange(&engine->failed, 0);
@@ -517,7 +529,8 @@ bool ht_engine_recover(ht_engine *engine) {
         if (lane->devices & failed && !lane->lost) {
             ht_error error;
             lane->devices &= ~failed;
-            lane->lost = !computes_all(engine, lane) || ht_engine_place_lane(engine, lane, &plain, &error);
+            lane->lost =
+                !ht_engine_takes_all(engine, lane->devices) || ht_engine_place_lane(engine, lane, &plain, &error);
         }
         any |= !lane->lost;
     }
