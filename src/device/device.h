@@ -87,8 +87,9 @@ typedef struct ht_device_caps {
     bool emulated;       /* numbers count, times do not */
     bool runs_in_caller; /* submit computes before it returns: submit it last in a step */
     bool divisible;      /* takes binding.part */
-    bool many_only;      /* slow with one token: decode belongs elsewhere if another device takes the operator */
-    const int *lengths;  /* static lengths, ascending; NULL: any length */
+    size_t granule;     /* tokens that are multiplied together: more take as long as the next multiple; 0: any number */
+    bool many_only;     /* slow with one token: decode belongs elsewhere if another device takes the operator */
+    const int *lengths; /* static lengths, ascending; NULL: any length */
     size_t n_lengths;
     uint64_t graph_bytes; /* of graphs that it may hold (static lengths) */
     uint64_t cores;       /* bit i: occupies core i of the machine */

@@ -35,6 +35,11 @@ const char *ht_class_name(ht_class c) {
     return names[c];
 }
 
+/* Is it a matrix multiplication? */
+static bool is_matmul(ht_class c) {
+    return c == HT_CLASS_QKV || c == HT_CLASS_OUT || c == HT_CLASS_GATE_UP || c == HT_CLASS_DOWN || c == HT_CLASS_FFN;
+}
+
 /* Seconds of n > 0 tokens, whole. */
 static double whole_seconds(const ht_class_cost *cost, size_t n) {
     const ht_cost_point *p = cost->points;
@@ -65,7 +70,9 @@ static double whole_seconds(const ht_class_cost *cost, size_t n) {
 double ht_class_seconds(const ht_lane_cost *cost, ht_class c, size_t n, double share, size_t position) {
     if (n == 0)
         return 0;
-    double s = whole_seconds(&cost->classes[c], n);
+    /* few tokens have kernels of their own, and the points of the table lie close there */
+    const bool whole = cost->granule && n > 2 * cost->granule && is_matmul(c) && !cost->classes[c].stepped;
+    double s = whole_seconds(&cost->classes[c], whole ? ht_round_up(n, cost->granule) : n);
     if (c == HT_CLASS_ATTENTION)
         s += cost->per_key * (double)n * (double)position;
     return s <= cost->launch || s == INFINITY ? s : cost->launch + share * (s - cost->launch);

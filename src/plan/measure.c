@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 9
+#define VERSION 11
 #define ENOUGH_BYTES (24.0 * 1e6) /* of weights in the layers that are timed: more than caches near a core hold */
 #define MOST_RUNS 5
 #define ENOUGH_SECONDS 0.12 /* of runs at one point */
@@ -119,6 +119,14 @@ static const ht_device_caps *static_caps(const ht_engine *engine, const ht_lane 
             return caps;
     }
     return NULL;
+}
+
+static size_t granule_of(const ht_engine *engine, const ht_lane *lane) {
+    size_t granule = 0;
+    for (size_t d = 0; d < engine->n_devices; d++)
+        if (lane->devices >> d & 1)
+            granule = ht_max_size(granule, engine->devices[d]->ops->caps(engine->devices[d])->granule);
+    return granule;
 }
 
 static size_t list_lengths(const ht_engine *engine, const ht_lane *lane, size_t lengths[HT_MAX_POINTS]) {
@@ -340,7 +348,7 @@ static ht_status measure_lane(ht_engine *engine, ht_lane *lane, const ht_kv_laye
     if (status)
         return status;
     *t = (timer){.engine = engine, .lane = lane, .kv = kv};
-    lane->cost = (ht_lane_cost){.devices = lane->devices};
+    lane->cost = (ht_lane_cost){.devices = lane->devices, .granule = granule_of(engine, lane)};
     ht_stay stay;
     ht_stay_on_cores(engine, lane, &stay);
     engine->alone =
@@ -498,10 +506,10 @@ static json_t *cost_json(const ht_lane_cost *cost) {
         json_object_set_new(classes, ht_class_name((ht_class)c),
                             json_pack("{s:b, s:o}", "stepped", cost->classes[c].stepped, "tokens_us", points));
     }
-    return json_pack("{s:o, s:f, s:f, s:f, s:[f, f], s:s, s:[f, f, f, f]}", "classes", classes,
-                     "attention_us_per_token_and_key", cost->per_key * 1e6, "launch_us", cost->launch * 1e6, "join_us",
-                     cost->join * 1e6, "together", cost->together[0], cost->together[1], "sync",
-                     ht_sync_name(cost->sync), "joins_us", cost->joins[1] * 1e6, cost->joins[2] * 1e6,
+    return json_pack("{s:o, s:I, s:f, s:f, s:f, s:[f, f], s:s, s:[f, f, f, f]}", "classes", classes, "granule",
+                     (json_int_t)cost->granule, "attention_us_per_token_and_key", cost->per_key * 1e6, "launch_us",
+                     cost->launch * 1e6, "join_us", cost->join * 1e6, "together", cost->together[0], cost->together[1],
+                     "sync", ht_sync_name(cost->sync), "joins_us", cost->joins[1] * 1e6, cost->joins[2] * 1e6,
                      cost->joins[3] * 1e6, cost->joins[4] * 1e6);
 }
 
@@ -521,6 +529,8 @@ static bool read_cost(const json_t *json, ht_lane_cost *cost) {
             cost->classes[c].points[cost->classes[c].n_points++] = (ht_cost_point){(size_t)tokens, us * 1e-6};
         }
     }
+    const json_int_t granule = json_integer_value(json_object_get(json, "granule"));
+    cost->granule = granule > 0 && granule <= 1024 ? (size_t)granule : 0;
     cost->per_key = json_number_value(json_object_get(json, "attention_us_per_token_and_key")) * 1e-6;
     cost->launch = json_number_value(json_object_get(json, "launch_us")) * 1e-6;
     cost->join = json_number_value(json_object_get(json, "join_us")) * 1e-6;

@@ -53,7 +53,9 @@ typedef struct ht_class_cost {
 } ht_class_cost;
 
 typedef struct ht_lane_cost {
-    uint32_t devices;                  /* of the lane, when it was measured */
+    uint32_t devices; /* of the lane, when it was measured */
+    size_t
+        granule; /* tokens of matrices, where lengths are not static, cost as much as the next multiple; 0: any number */
     ht_class_cost classes[HT_CLASSES]; /* one operator, queue not empty */
     double per_key;                    /* attention of a layer: more for each token and position before the pass */
     double launch;                     /* of an operator that has next to nothing to do */

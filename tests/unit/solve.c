@@ -46,7 +46,8 @@ static ht_lane_cost make_cost(bool stepped) {
         [HT_CLASS_EMBED] = 1,     [HT_CLASS_NORM] = 1, [HT_CLASS_QKV] = 15,     [HT_CLASS_ROPE] = 1,
         [HT_CLASS_ATTENTION] = 5, [HT_CLASS_OUT] = 10, [HT_CLASS_GATE_UP] = 30, [HT_CLASS_GLU] = 2,
         [HT_CLASS_DOWN] = 20,     [HT_CLASS_FFN] = 50, [HT_CLASS_LM_HEAD] = 60, [HT_CLASS_ARGMAX] = 1};
-    ht_lane_cost cost = {.per_key = uniform(0, 0.05) * 1e-6,
+    ht_lane_cost cost = {.granule = pick(3) ? 0 : 2,
+                         .per_key = uniform(0, 0.05) * 1e-6,
                          .launch = uniform(0, 1) * 1e-6,
                          .join = uniform(0, pick(2) ? 0.5 : 10) * 1e-6,
                          .together = {pick(3) ? uniform(1, 1.5) : 0, uniform(1, 1.5)}};
@@ -615,6 +616,13 @@ static void test_class_seconds(void **state) {
     assert_true(seconds_of(small, 0, false, 1, 1) == INFINITY);
     assert_true(seconds_of(p + 1, 3, true, 1, 1) == INFINITY); /* graphs of 8 tokens and more: one takes other steps */
     assert_true(seconds_of(p + 1, 3, true, 65, 1) == 100);     /* 64 and 8 */
+    ht_lane_cost tiles = {.granule = 4}; /* matrices in fours, but for few tokens; the rest by the token */
+    tiles.classes[HT_CLASS_OUT] = tiles.classes[HT_CLASS_GLU] =
+        (ht_class_cost){.points = {{1, 1}, {64, 64}}, .n_points = 2};
+    assert_true(fabs(ht_class_seconds(&tiles, HT_CLASS_OUT, 33, 1, 0) - 36) < 1e-9);
+    assert_true(fabs(ht_class_seconds(&tiles, HT_CLASS_OUT, 36, 1, 0) - 36) < 1e-9);
+    assert_true(fabs(ht_class_seconds(&tiles, HT_CLASS_OUT, 7, 1, 0) - 7) < 1e-9);
+    assert_true(fabs(ht_class_seconds(&tiles, HT_CLASS_GLU, 33, 1, 0) - 33) < 1e-9);
     ht_lane_cost attention = {.per_key = 0.5};
     attention.classes[HT_CLASS_ATTENTION] = (ht_class_cost){.points = {{1, 2}}, .n_points = 1};
     assert_true(fabs(ht_class_seconds(&attention, HT_CLASS_ATTENTION, 3, 1, 10) - (6 + 0.5 * 3 * 10)) < 1e-9);

@@ -177,6 +177,7 @@ static ht_status read_options(cpu_device *cpu, const ht_device_options *options,
         if (*end || end == text || cpu->fail == 0)
             return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: fail=%s is not a number from 1 on", text);
     }
+    cpu->caps.granule = cpu->precision == HT_PRECISION_EXACT ? cpu->kernels->granule : 0;
     cpu->threads = options->threads > 0 ? options->threads : ht_core_count(cpu->caps.cores);
     return HT_OK;
 }

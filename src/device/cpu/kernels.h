@@ -102,7 +102,8 @@ typedef struct ht_attention_job {
 
 typedef struct ht_cpu_kernels {
     const char *name;
-    size_t tile; /* tokens of a tile of exact activations */
+    size_t tile;    /* tokens of a tile of exact activations, */
+    size_t granule; /* and of the least part of one that is computed */
     /* Tokens [t0, t0 + n) of x (token t at x + t*stride, `cols` valid columns) into acts. */
     void (*quantize)(const float *x, size_t stride, size_t cols, size_t t0, size_t n, const ht_acts *acts);
     void (*pack_floats)(const float *x, size_t stride, size_t cols, size_t tokens, size_t tile_index,

@@ -315,27 +315,46 @@ static void strip_fast(const ht_packed *p, size_t strip, const ht_acts *a, float
 
 /* ---- float activations -------------------------------------------------------------------------------------------------------- */
 
-/* acc[TILE][ld] += panel[depth][panel_ld]^T x, for PASS_ROWS columns of the panel; x of step k and tile row i lies at
+/* acc[n][ld] += panel[depth][panel_ld]^T x, for PASS_ROWS columns of the panel; x of step k and tile row i lies at
  * x[k * step + i * row]. Both matmul and attention. */
-INLINE void panel_product(const float *panel, size_t panel_ld, const float *x, size_t step, size_t row, size_t depth,
-                          float *acc, size_t ld) {
+INLINE void panel_rows(int n, const float *panel, size_t panel_ld, const float *x, size_t step, size_t row,
+                       size_t depth, float *acc, size_t ld) {
     vf sum[TILE][RV];
-    for (int i = 0; i < TILE; i++)
+    for (int i = 0; i < n; i++)
         for (int r = 0; r < RV; r++)
             sum[i][r] = vf_load(acc + (size_t)i * ld + r * VW);
     for (size_t k = 0; k < depth; k++) {
         vf w[RV];
         for (int r = 0; r < RV; r++)
             w[r] = vf_load(panel + k * panel_ld + r * VW);
-        for (int i = 0; i < TILE; i++) {
+        for (int i = 0; i < n; i++) {
             vf xi = vf_bcast(x[k * step + (size_t)i * row]);
             for (int r = 0; r < RV; r++)
                 sum[i][r] = vf_fma(w[r], xi, sum[i][r]);
         }
     }
-    for (int i = 0; i < TILE; i++)
+    for (int i = 0; i < n; i++)
         for (int r = 0; r < RV; r++)
             vf_store(acc + (size_t)i * ld + r * VW, sum[i][r]);
+}
+
+/* The same for the first `rows` rows of a tile at least: the last tile of a prompt is seldom full, and with few tokens a
+ * lane's share is two or three tiles. */
+#define THIRD (TILE < 6 ? 1 : TILE / 3)
+INLINE void panel_product(size_t rows, const float *panel, size_t panel_ld, const float *x, size_t step, size_t row,
+                          size_t depth, float *acc, size_t ld) {
+    if (rows > 2 * THIRD)
+        panel_rows(TILE, panel, panel_ld, x, step, row, depth, acc, ld);
+    else if (rows > THIRD)
+        panel_rows(2 * THIRD, panel, panel_ld, x, step, row, depth, acc, ld);
+    else
+        panel_rows(THIRD, panel, panel_ld, x, step, row, depth, acc, ld);
+}
+
+/* One function for all forms: a panel is floats whatever it was made of. */
+static __attribute__((noinline)) void panel_tile(size_t rows, const float *panel, const float *x, size_t depth,
+                                                 float *acc) {
+    panel_product(rows, panel, PASS_ROWS, x, TILE, 1, depth, acc, PASS_ROWS);
 }
 
 /* Column vectors of one step for one pass: calls EMIT(k, r, weights) for k in 0..31. */
@@ -410,8 +429,8 @@ INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, cons
 #undef PUT_PANEL
             }
             for (size_t tile = 0; tile < tiles; tile++)
-                panel_product(panel, PASS_ROWS, a->floats + tile * TILE * a->cols + c * TILE, TILE, 1, depth,
-                              acc + tile * TILE * PASS_ROWS, PASS_ROWS);
+                panel_tile(ht_min_size(TILE, a->tokens - tile * TILE), panel,
+                           a->floats + tile * TILE * a->cols + c * TILE, depth, acc + tile * TILE * PASS_ROWS);
         }
         for (size_t t = 0; t < a->tokens; t++)
             for (int r = 0; r < RV; r++)
@@ -624,15 +643,15 @@ static void tile_block(const ht_attention_job *j, tile_state s, size_t q0, size_
     const size_t dim = j->head_dim;
     _Alignas(64) float score[TILE * PASS_ROWS];
     memset(score, 0, sizeof score);
-    panel_product(keys, PASS_ROWS, s.queries, TILE, 1, dim, score, PASS_ROWS);
-    for (size_t i = 0; i < TILE; i++) {
+    panel_product(rows, keys, PASS_ROWS, s.queries, TILE, 1, dim, score, PASS_ROWS);
+    for (size_t i = 0; i < rows; i++) {
         float *row = score + i * PASS_ROWS;
-        const size_t position = q0 + i; /* beyond `rows`: padding, computed and thrown away */
+        const size_t position = q0 + i;
         const size_t first = first_visible(j, position);
-        const bool whole = n == PASS_ROWS && p0 + n <= position + 1 && p0 >= first && i < rows;
+        const bool whole = n == PASS_ROWS && p0 + n <= position + 1 && p0 >= first;
         bool any = whole;
         for (size_t k = 0; k < PASS_ROWS && !whole; k++) {
-            bool visible = k < n && p0 + k <= position && p0 + k >= first && i < rows;
+            bool visible = k < n && p0 + k <= position && p0 + k >= first;
             if (!visible)
                 row[k] = -INFINITY;
             any |= visible;
@@ -660,7 +679,7 @@ static void tile_block(const ht_attention_job *j, tile_state s, size_t q0, size_
                 vf_store(s.out + i * dim + d, vf_mul(vf_load(s.out + i * dim + d), vf_bcast(fade)));
     }
     for (size_t d = 0; d < dim; d += PASS_ROWS)
-        panel_product(values + d, dim, score, 1, PASS_ROWS, n, s.out + d, dim);
+        panel_product(rows, values + d, dim, score, 1, PASS_ROWS, n, s.out + d, dim);
 }
 
 INLINE void attend_tiles(const ht_attention_job *j, bool wide) {
@@ -735,6 +754,7 @@ static size_t attention_scratch(size_t dim, size_t heads, size_t tokens) {
 const ht_cpu_kernels KERNELS = {
     .name = ISA_NAME,
     .tile = TILE,
+    .granule = THIRD,
     .quantize = quantize,
     .pack_floats = pack_floats,
     .strip_fast = strip_fast,

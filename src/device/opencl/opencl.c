@@ -335,7 +335,8 @@ static ht_status choose(ht_cl_device *d, const ht_device_options *options, doubl
         status = choose_kernels(d, options, f, error);
     if (status == HT_OK)
         status = word_option(options, "memory", memories, &memory, error);
-    d->mirrored = !info.unified_memory || memory == 1; /* without unified memory nothing can be shared */
+    d->caps.granule = d->features & HT_CL_VECTOR ? 4 : 0; /* matmul_vector.cl's tiles of 4, 8 and 12 */
+    d->mirrored = !info.unified_memory || memory == 1;    /* without unified memory nothing can be shared */
     d->caps.unified_memory = !d->mirrored;
     if (status == HT_OK && ht_device_option(options->options, "cpus", value, sizeof value))
         status = take_cores(d, value, f, error);
