@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define MOST_TASKS 64             /* of one shape */
+#define SLOW_SECONDS 5e-3         /* of one run */
 #define ENOUGH_BYTES (256u << 20) /* of weights of one shape: more than caches hold */
 
 static const size_t all_lengths[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512};
@@ -83,11 +84,14 @@ static ht_status search_shape(search *s, size_t first, ht_error *error) {
         if (!status)
             bytes += ops->task_bytes(tasks[n++]);
     }
+    bool slow = false; /* so many tokens take so long that a quick profile leaves more of them to the rule */
     for (size_t i = 0; i < lengths_of(s, op) && !status; i++) {
-        ht_tuned found;
-        status = ops->tune(s->device, tasks, n, s->lengths[i], &found, error);
+        ht_tuned found = {.tried = 0};
+        if (!slow)
+            status = ops->tune(s->device, tasks, n, s->lengths[i], &found, error);
         if (!status && found.tried)
             status = add_row(s, op, s->lengths[i], &found, error);
+        slow |= options->quick && found.tried && found.seconds > SLOW_SECONDS;
         s->done++;
         if (!status && options->progress &&
             !options->progress("trying kernels", (double)s->done, (double)s->total, options->progress_user))
