@@ -19,12 +19,13 @@ static uint64_t row_seed(const ht_matrix *matrix, size_t row) {
     return mix(seed + row);
 }
 
-/* The weights' root mean square is about 1/sqrt(cols), as in a trained model: activations neither die nor explode. */
+/* The weights' root mean square is about 1/sqrt(cols), as in a trained model: activations neither die nor explode. Scales
+ * and offsets are of few bits times a power of two, exact in F16, so that devices which keep them so compute with the same. */
 void ht_synthetic_codes(const ht_matrix *matrix, size_t row, size_t group, size_t n, int8_t *codes, float *scales,
                         float *offsets) {
     int spare = 8 - matrix->type->bits;
     size_t size = (size_t)matrix->type->group;
-    float unit = 2.0f / ((float)(1 << (matrix->type->bits - 1)) * sqrtf((float)matrix->cols));
+    float unit = ldexpf(1.0f, 2 - matrix->type->bits - (int)lrint(log2(sqrt((double)matrix->cols))));
     uint64_t seed = row_seed(matrix, row);
     for (size_t g = 0; g < n; g++, codes += size) {
         uint64_t x = mix(seed + (group + g) * 0x9e3779b97f4a7c15u);

@@ -268,25 +268,85 @@ static void test_every_cut(void **state) {
 
 /* Every length to 130 and some to the end of the context, in chunks of 64 from there on: what follows each is what teacher
  * forcing on one lane says. */
+typedef void (*change_function)(ht_engine *engine);
+static void every_length(ht_engine *engine, const char *cuts, change_function change) {
+    ht_error error = {0};
+    const float *logits;
+    for (size_t n = 1; n < CONTEXT - 1; n += n < 130 ? (SANITIZED ? 13 : 1) : 6) {
+        change(engine);
+        ht_session *fresh = new_session(engine);
+        check(ht_session_prefill(fresh, ids, n, &logits, NULL, &error), &error);
+        const float score = (float)(logits[ids[n]] - ht_log_sum_exp(logits, VOCABULARY));
+        if (n < SCORED && !(fabsf(score - expected_score[n]) <= 2 * bound))
+            fail_msg("%s, %zu tokens: the next scores %g, not %g", cuts, n, (double)score, (double)expected_score[n]);
+        ht_session_destroy(fresh);
+    }
+}
+
+static void pretend_any(ht_engine *engine) {
+    pretend(engine, false);
+}
+
+static void pretend_owned(ht_engine *engine) {
+    pretend(engine, true);
+}
+
 static void test_every_length(void **state) {
     static const char *const cuts[] = {"causal", "head,feature", "row", "causal,feature",
                                        "layer,sequence,hybrid,row,feature"};
     for (size_t c = 0; c < HT_COUNT(cuts); c++) {
         ht_engine *engine;
-        ht_error error = {0};
-        const float *logits;
         ht_session *session = open_session(BOTH, HT_STRATEGY_TENSOR, cuts[c], &engine);
-        for (size_t n = 1; n < CONTEXT - 1; n += n < 130 ? (SANITIZED ? 13 : 1) : 6) {
-            pretend(engine, c == 4);
-            ht_session *fresh = new_session(engine);
-            check(ht_session_prefill(fresh, ids, n, &logits, NULL, &error), &error);
-            const float score = (float)(logits[ids[n]] - ht_log_sum_exp(logits, VOCABULARY));
-            if (n < SCORED && !(fabsf(score - expected_score[n]) <= 2 * bound))
-                fail_msg("%s, %zu tokens: the next scores %g, not %g", cuts[c], n, (double)score,
-                         (double)expected_score[n]);
-            ht_session_destroy(fresh);
-        }
+        every_length(engine, cuts[c], c == 4 ? pretend_owned : pretend_any);
         close_session(session, engine);
+    }
+}
+
+static ht_lane_cost measured[HT_MAX_DEVICES];
+
+static void remember(ht_engine *engine) {
+    for (size_t l = 0; l < engine->n_lanes; l++)
+        measured[l] = engine->lanes[l].cost;
+}
+
+/* Every class takes up to three times as long or as short as was measured, at the lengths that were measured: whatever a
+ * device has graphs for is used now and then. */
+static void disturb(ht_engine *engine) {
+    for (size_t l = 0; l < engine->n_lanes; l++) {
+        ht_lane_cost *cost = &engine->lanes[l].cost;
+        *cost = measured[l];
+        for (int c = 0; c < HT_CLASSES; c++) {
+            const double factor = exp(uniform(-1.1, 1.1));
+            for (size_t i = 0; i < cost->classes[c].n_points; i++)
+                cost->classes[c].points[i].seconds *= factor;
+        }
+    }
+    ht_engine_keep_ready(engine);
+    ht_engine_forget_schedules(engine);
+}
+
+/* The same with a GPU's and an NPU's runtime, where they are there, each on one core: as they are, and with other times. */
+static void test_every_length_on_a_pair(void **state) {
+    static const char *const cuts[] = {NULL, "causal", "row,feature", "layer,sequence,hybrid,row,feature"};
+    for (size_t c = 0; c < HT_COUNT(cuts) && !SANITIZED; c++) {
+        const ht_engine_options options = {.devices = "opencl:0:cpus=0,openvino:CPU:cpus=1",
+                                           .strategy = HT_STRATEGY_TENSOR,
+                                           .cuts = cuts[c],
+                                           .precision = HT_PRECISION_EXACT,
+                                           .kv_type = HT_KV_F32,
+                                           .context = CONTEXT};
+        ht_engine *engine;
+        ht_error error = {0};
+        if (ht_engine_create(model, &options, &engine, &error)) {
+            print_message("skipped: %s\n", error.text);
+            return;
+        }
+        if (engine->n_devices < 3) /* each with a companion: a runtime that is missing is no error */
+            print_message("skipped: OpenCL or OpenVINO is not there\n");
+        else
+            for (int i = 0; i < 2; i++)
+                every_length(engine, cuts[c] ? cuts[c] : "all cuts", i ? disturb : remember);
+        ht_engine_destroy(engine);
     }
 }
 
@@ -579,6 +639,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_cut),
         cmocka_unit_test(test_every_length),
+        cmocka_unit_test(test_every_length_on_a_pair),
         cmocka_unit_test(test_lanes_without_a_share),
         cmocka_unit_test(test_measured_costs),
         cmocka_unit_test(test_steady_decode_allocates_nothing),
