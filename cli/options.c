@@ -110,7 +110,7 @@ static const option_row rows[] = {
     {NULL, 0, OPTION_FLAG, HAS_MODEL & ~COMPUTES, 0, NULL, 0, 0,
      "Device options (checked, without effect on this command):"},
     {"devices", 0, OPTION_TEXT, ONE_SETTING & ~CLI_PROFILE, AT(devices), "A,B,...", 0, 0,
-     "devices to use: 'gpu', 'opencl:0', 'cpu:cpus=0-1', ... (default: cpu)"},
+     "devices to use: 'gpu', 'opencl:0', 'cpu:cpus=0-1', ... (default: CPU, GPUs and NPUs found)"},
     {"devices", 0, OPTION_TEXT, CLI_PROFILE, AT(devices), "A,B,...", 0, 0, "devices to measure (default: all)"},
     {"devices", 0, OPTION_TEXT, CLI_BENCH, AT(devices), "A,B,...", 0, 0, "devices to use; repeat it for several rows"},
     {"soc", 0, OPTION_SOC, ONE_SETTING | CLI_BENCH, AT(devices), "NAME", 0, 0,

@@ -125,8 +125,8 @@ typedef struct ht_device_info {
     char static_lengths[96]; /* "" for a device that takes any length */
     char limits[160];        /* what bounds it, for a person: "2 compute units, 11.7 GiB in one buffer, ..." */
     uint64_t memory_bytes;
-    bool unified_memory, usable, simulated;
-    char why[256]; /* if not usable or limited: why */
+    bool unified_memory, usable, simulated, emulated; /* emulated: numbers count, times do not */
+    char why[256];                                    /* if not usable or limited: why */
 } ht_device_info;
 
 /* Where a runtime that is opened at run time lies: runtime "openvino", path of its library or of a folder that holds it.
@@ -152,7 +152,7 @@ const char *ht_sync_name(ht_sync sync); /* "auto", "finish", "event", "callback"
 typedef enum ht_strategy { HT_STRATEGY_AUTO, HT_STRATEGY_SINGLE, HT_STRATEGY_LAYER, HT_STRATEGY_TENSOR } ht_strategy;
 
 typedef struct ht_engine_options { /* zero-initialise: every zero means the default */
-    const char *devices;           /* "cpu", "cpu:cpus=0-1:isa=avx2", ...; NULL: all found */
+    const char *devices;           /* "cpu", "cpu:cpus=0-1:isa=avx2", ...; NULL: all real ones */
     int threads;                   /* of the CPU device; 0: one per core */
     ht_precision precision;
     int context;        /* tokens a session can hold; 0: the model's own, at most 4096 */
