@@ -49,7 +49,11 @@ void ht_device_choose(const ht_device_info *rows, size_t n, bool *chosen) {
         chosen[i] = is_real(&rows[i], gpu);
 }
 
-static bool exists(const char *root, const char *pattern) {
+const char *ht_device_node(size_t i) {
+    return i < HT_COUNT(nodes) ? nodes[i].pattern : NULL;
+}
+
+bool ht_device_node_exists(const char *root, const char *pattern) {
     char path[512];
     glob_t found;
     snprintf(path, sizeof path, "%s%s", root, pattern);
@@ -74,7 +78,7 @@ static ht_status list_present(const ht_device_ops *const *runtimes, const char *
     ht_status status = HT_OK;
     for (size_t i = 0; i < HT_COUNT(nodes) && !status; i++) {
         const ht_device_ops *runtime = runtime_of(runtimes, nodes[i].runtime);
-        bool again = !runtime || !exists(root, nodes[i].pattern);
+        bool again = !runtime || !ht_device_node_exists(root, nodes[i].pattern);
         for (size_t k = 0; k < n_asked && !again; k++)
             again = asked[k] == runtime;
         for (size_t k = 0; k < *n && !again && nodes[i].spare; k++)

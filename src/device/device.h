@@ -191,6 +191,9 @@ ht_status ht_device_defaults(size_t most, ht_text *list, ht_error *error);
 ht_status ht_device_defaults_of(const ht_device_ops *const *runtimes, const char *root, size_t most, ht_text *list,
                                 ht_error *error);
 void ht_device_choose(const ht_device_info *rows, size_t n, bool *chosen);
+/* Pattern number i of these nodes ("/dev/dri/renderD*"), some more than once; NULL: there are no more. */
+const char *ht_device_node(size_t i);
+bool ht_device_node_exists(const char *root, const char *pattern);
 /* The clock that a device's times are of; NULL: the machine's own. */
 static inline ht_clock *ht_device_clock(ht_device *device) {
     return device->ops->clock ? device->ops->clock(device) : NULL;
