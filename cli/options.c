@@ -104,7 +104,7 @@ static const option_row rows[] = {
     {"out", 0, OPTION_TEXT, CLI_REPRODUCE, AT(out), "DIR", 0, 0,
      "where report.html and tables.json are written (default reproduction)"},
     {"out", 0, OPTION_TEXT, CLI_REPORT, AT(out), "FILE.json", 0, 0,
-     "where it is written, or replaced (default: a new hetero-report-DATE.json here; with --json none)"},
+     "write or replace this (default: a new hetero-report-DATE.json here; with --json none)"},
     {"ctx", 0, OPTION_NUMBER, COMPUTES, AT(context), "N", 1, MANY_MAX,
      "tokens of context (default: the model's own, at most 4096)"},
 

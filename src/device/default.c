@@ -1,10 +1,12 @@
 /* The devices of an engine whose user names none: every processor besides the CPU that is really there, and the CPU. */
 #include "device/device.h"
 
-#include <glob.h>
+#include <dirent.h>
+#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* What the kernel shows of a processor, and the runtime that drives it. In this order, so that a runtime which finds the same
  * GPU again is not even opened: that takes time, and where Python has to be asked for it, tens of milliseconds. */
@@ -53,14 +55,22 @@ const char *ht_device_node(size_t i) {
     return i < HT_COUNT(nodes) ? nodes[i].pattern : NULL;
 }
 
+/* Without glob, which Android's C library has only lately; and without opening the folder where the name is whole, which
+ * Android forbids. */
 bool ht_device_node_exists(const char *root, const char *pattern) {
     char path[512];
-    glob_t found;
     snprintf(path, sizeof path, "%s%s", root, pattern);
-    if (glob(path, GLOB_NOSORT, NULL, &found) != 0)
-        return false;
-    globfree(&found);
-    return true;
+    if (!strpbrk(pattern, "*["))
+        return access(path, F_OK) == 0;
+    char *name = strrchr(path, '/');
+    *name++ = '\0';
+    DIR *folder = opendir(path);
+    bool found = false;
+    for (const struct dirent *entry; folder && !found && (entry = readdir(folder));)
+        found = fnmatch(name, entry->d_name, FNM_PERIOD) == 0;
+    if (folder)
+        closedir(folder);
+    return found;
 }
 
 static const ht_device_ops *runtime_of(const ht_device_ops *const *runtimes, const char *prefix) {

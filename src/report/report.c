@@ -218,7 +218,7 @@ static json_t *list_of(const report *r, const char *key) {
 static json_t *run_part(report *r, const char *name, ht_part part, const void *user) {
     if (r->options->progress &&
         !r->options->progress(name, (double)r->done, (double)r->total, r->options->progress_user)) {
-        r->error->status = HT_ERROR_CANCELLED;
+        (void)ht_fail(r->error, HT_ERROR_CANCELLED, "the report was stopped");
         return NULL;
     }
     r->done++;

@@ -53,7 +53,7 @@ def check_private(text, home):
 def test_default(report, home):
     start = time.monotonic()
     done = report()
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 60  # 3 s on a quiet machine
     assert re.fullmatch(r"hetero-report-\d{8}-\d{6}\.json\n", done.stdout)
     text = (home / done.stdout.strip()).read_text(encoding="utf-8")
     check_private(text, home)
