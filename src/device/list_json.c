@@ -17,19 +17,17 @@ static json_t *list_json(const char *commas, bool words) {
 }
 
 static json_t *device_json(const ht_device_info *device) {
-    json_t *row =
-        json_pack("{s:s, s:s, s:s, s:s, s:I, s:o, s:o, s:b}", "name", device->name, "kind", device->kind, "runtime",
-                  device->runtime, "description", device->description, "memory_bytes", (json_int_t)device->memory_bytes,
-                  "dtypes", list_json(device->dtypes, true), "static_lengths", list_json(device->static_lengths, false),
-                  "unified_memory", (int)device->unified_memory);
+    json_t *row = json_pack("{s:s, s:s, s:s, s:s, s:I, s:o, s:o, s:b, s:b}", "name", device->name, "kind", device->kind,
+                            "runtime", device->runtime, "description", device->description, "memory_bytes",
+                            (json_int_t)device->memory_bytes, "dtypes", list_json(device->dtypes, true),
+                            "static_lengths", list_json(device->static_lengths, false), "unified_memory",
+                            (int)device->unified_memory, "emulated", (int)device->emulated);
     if (row && *device->driver)
         json_object_set_new(row, "driver", json_string(device->driver));
     if (row && *device->limits)
         json_object_set_new(row, "limits", json_string(device->limits));
     if (row && *device->why)
         json_object_set_new(row, "limited", json_string(device->why));
-    if (row && device->emulated)
-        json_object_set_new(row, "emulated", json_true());
     return row;
 }
 
