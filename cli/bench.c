@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/utsname.h>
-#include <unistd.h>
 
 enum { MANY = 64 }; /* most rows of one setting */
 
@@ -31,25 +29,6 @@ typedef struct bench_run {
     json_t *rows; /* NULL: print a table */
     bool heading; /* printed already */
 } bench_run;
-
-/* "Processor name, 2 cores, Linux 6.1.0 x86_64" */
-static void describe_machine(char *text, size_t size) {
-    char line[512], processor[256] = "unknown processor";
-    FILE *file = fopen("/proc/cpuinfo", "r");
-    while (file && fgets(line, sizeof line, file)) {
-        char *value = strchr(line, ':');
-        if (!strncmp(line, "model name", 10) && value) {
-            snprintf(processor, sizeof processor, "%.*s", (int)strcspn(value + 2, "\n"), value + 2);
-            break;
-        }
-    }
-    if (file)
-        fclose(file);
-    struct utsname system = {0};
-    uname(&system);
-    snprintf(text, size, "%s, %ld cores, %s %s %s", processor, sysconf(_SC_NPROCESSORS_ONLN), system.sysname,
-             system.release, system.machine);
-}
 
 /* ---- rows --------------------------------------------------------------------------------------------------------------- */
 
@@ -272,10 +251,10 @@ int cli_bench(const cli_options *options) {
         if (needed > common.context)
             common.context = needed < INT32_MAX ? (int)needed : INT32_MAX;
     }
-    describe_machine(machine, sizeof machine);
+    ht_host_describe(machine, sizeof machine);
     bench.rows = options->json ? json_array() : NULL;
     if (!options->json)
-        printf("%s; hetero %s, commit %s\n", machine, ht_version(), HETERO_COMMIT);
+        printf("%s; hetero %s, commit %s\n", machine, ht_version(), ht_commit());
     cli_expect(&common, 1); /* what decoding starts from */
     for (size_t i = 0; i < prompts.n; i++)
         cli_expect(&common, prompts.at[i]);
@@ -286,6 +265,6 @@ int cli_bench(const cli_options *options) {
         return status;
     }
     return cli_print_json(json_pack("{s:o, s:o, s:s, s:s}", "rows", bench.rows, "machine",
-                                    cli_json_text(machine, strlen(machine)), "commit", HETERO_COMMIT, "version",
+                                    cli_json_text(machine, strlen(machine)), "commit", ht_commit(), "version",
                                     ht_version()));
 }

@@ -7,10 +7,6 @@
 
 #include <jansson.h>
 
-#ifndef HETERO_COMMIT
-#define HETERO_COMMIT "unknown"
-#endif
-
 enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_WRONG = 2 }; /* exit statuses: done, failed, wrong usage or input */
 
 /* One bit a command: which options it takes. */
@@ -27,7 +23,8 @@ enum {
     CLI_PROFILE = 1 << 9,
     CLI_PLAN = 1 << 10,
     CLI_REPRODUCE = 1 << 11,
-    CLI_ALL = (1 << 12) - 1
+    CLI_REPORT = 1 << 12,
+    CLI_ALL = (1 << 13) - 1
 };
 
 typedef struct cli_numbers {
@@ -70,6 +67,7 @@ int cli_bench(const cli_options *options);
 int cli_profile(const cli_options *options);
 int cli_plan(const cli_options *options);
 int cli_reproduce(const cli_options *options);
+int cli_report(const cli_options *options);
 
 /* ---- options.c ---- */
 
@@ -134,10 +132,10 @@ void cli_print_timings(const cli_options *options, const ht_generate_result *res
 /* ---- output.c ---- */
 
 int cli_print_json(json_t *object);                    /* takes the reference; returns an exit status */
+int cli_print_text(char *json);                        /* the same of the library's text, which it frees */
 json_t *cli_json_real(double value);                   /* null if not finite */
 json_t *cli_json_text(const char *text, size_t bytes); /* bytes that are no UTF-8 become U+FFFD */
 json_t *cli_json_ids(const int32_t *ids, size_t n);
-json_t *cli_json_list(const char *commas); /* "a,b": ["a","b"]; "": [] */
 json_t *cli_json_top(const ht_token_logprob *top, size_t rows, size_t n_top);
 json_t *cli_json_devices(const ht_engine_info *info);
 /* A token's bytes on one line: control characters and quotes escaped, in double quotes. */

@@ -2,41 +2,7 @@
 #include "cli.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-static json_t *lengths_json(const char *text) {
-    json_t *list = json_array();
-    for (char *end; *text; text = *end ? end + 1 : end) {
-        long length = strtol(text, &end, 10);
-        if (end == text)
-            break;
-        json_array_append_new(list, json_integer(length));
-    }
-    return list;
-}
-
-static int print_json(const ht_device_info *list, size_t n) {
-    json_t *devices = json_array(), *missing = json_array();
-    for (size_t i = 0; i < n; i++) {
-        const ht_device_info *device = &list[i];
-        if (!device->usable) {
-            json_array_append_new(missing, json_pack("{s:s, s:s}", "name", device->name, "why", device->why));
-            continue;
-        }
-        json_t *row = json_pack(
-            "{s:s, s:s, s:s, s:o, s:I, s:o, s:o, s:b}", "name", device->name, "kind", device->kind, "runtime",
-            device->runtime, "description", cli_json_text(device->description, strlen(device->description)),
-            "memory_bytes", (json_int_t)device->memory_bytes, "dtypes", cli_json_list(device->dtypes), "static_lengths",
-            lengths_json(device->static_lengths), "unified_memory", (int)device->unified_memory);
-        if (row && *device->limits)
-            json_object_set_new(row, "limits", cli_json_text(device->limits, strlen(device->limits)));
-        if (row && *device->why)
-            json_object_set_new(row, "limited", cli_json_text(device->why, strlen(device->why)));
-        json_array_append_new(devices, row);
-    }
-    return cli_print_json(json_pack("{s:o, s:o}", "devices", devices, "missing", missing));
-}
 
 static void print_table(const ht_device_info *list, size_t n) {
     char memory[32];
@@ -57,6 +23,8 @@ static void print_table(const ht_device_info *list, size_t n) {
         printf("%-*s  weights: %s; lengths: %s; memory: %s\n", name, "", device->dtypes,
                *device->static_lengths ? device->static_lengths : "any",
                device->unified_memory ? "unified" : "its own");
+        if (*device->driver)
+            printf("%-*s  driver: %s\n", name, "", device->driver);
         if (*device->limits)
             printf("%-*s  %s\n", name, "", device->limits);
         if (*device->why)
@@ -80,10 +48,13 @@ int cli_devices(const cli_options *options) {
     if (ht_devices_list(&list, &n, &error))
         return cli_fail(options, &error);
     int status = CLI_DONE;
-    if (options->json)
-        status = print_json(list, n);
-    else
+    char *json;
+    if (!options->json)
         print_table(list, n);
+    else if (ht_devices_json(list, n, &json, &error))
+        status = cli_fail(options, &error);
+    else
+        status = cli_print_text(json);
     ht_free(list);
     return status;
 }

@@ -42,6 +42,11 @@ static const cli_command commands[] = {
      "Runs every experiment in virtual time, in some minutes, and writes DIR/report.html and DIR/tables.json. A "
      "figure\n"
      "of the chip is changed for one run behind its name: --soc snapdragon-8-gen-3@memory.together_GBps=80."},
+    {"report", "[MODEL]", "[MODEL] [--devices A,B,...] [--out FILE]", "write what a bug report needs into one file",
+     CLI_REPORT, cli_report,
+     "Versions, machine, devices, the newest profile, plans and a short bench of MODEL (default: shape:smollm2-135m),\n"
+     "as JSON. No names of people, hosts, files or folders, no environment, no addresses, no serial numbers: of MODEL\n"
+     "it says architecture, sizes and types. What fails is in it, with its error."},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
@@ -98,7 +103,7 @@ int main(int argc, char **argv) {
     if (command)
         status = run_command(command, argc - 1, argv + 1);
     else if (!strcmp(argv[1], "--version"))
-        printf("hetero %s (commit %s)\n", ht_version(), HETERO_COMMIT);
+        printf("hetero %s (commit %s)\n", ht_version(), ht_commit());
     else if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
         print_usage(stdout);
     else

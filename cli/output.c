@@ -17,6 +17,12 @@ int cli_print_json(json_t *object) {
     return failed ? CLI_FAILED : CLI_DONE;
 }
 
+int cli_print_text(char *json) {
+    json_t *object = json_loads(json, 0, NULL);
+    ht_free(json);
+    return cli_print_json(object);
+}
+
 json_t *cli_json_real(double value) {
     return isfinite(value) ? json_real(value) : json_null();
 }
@@ -70,16 +76,6 @@ json_t *cli_json_ids(const int32_t *ids, size_t n) {
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++)
         json_array_append_new(list, json_integer(ids[i]));
-    return list;
-}
-
-json_t *cli_json_list(const char *commas) {
-    json_t *list = json_array();
-    while (*commas) {
-        size_t bytes = strcspn(commas, ",");
-        json_array_append_new(list, cli_json_text(commas, bytes));
-        commas += bytes + (commas[bytes] == ',');
-    }
     return list;
 }
 

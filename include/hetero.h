@@ -28,7 +28,6 @@ extern "C" {
 #define HT_STRLEN ((size_t)-1)
 
 /* ---- errors -------------------------------------------------------------------------------------------------- */
-
 typedef enum ht_status {
     HT_OK = 0,
     HT_ERROR_ARGUMENT,    /* an argument or option is wrong */
@@ -47,9 +46,9 @@ typedef struct ht_error {
 } ht_error;
 
 const char *ht_version(void);                 /* "0.1.0" */
+const char *ht_commit(void);                  /* of the source tree: "1a2b3c4", "1a2b3c4-dirty", "unknown" */
 const char *ht_status_name(ht_status status); /* "ok", "argument", ... */
 void ht_free(void *memory);                   /* NULL is allowed */
-
 typedef enum ht_log_level { HT_LOG_ERROR, HT_LOG_WARN, HT_LOG_INFO, HT_LOG_DEBUG } ht_log_level;
 typedef void (*ht_log_function)(ht_log_level level, const char *line, void *user);
 /* Process-wide; the default prints warnings and errors to standard error. NULL restores the default. */
@@ -59,9 +58,7 @@ void ht_log_set(ht_log_function function, void *user, ht_log_level most_detailed
 typedef bool (*ht_progress_function)(const char *what, double done, double total, void *user);
 
 /* ---- model ---------------------------------------------------------------------------------------------------- */
-
 typedef struct ht_model ht_model;
-
 typedef struct ht_type_count {
     const char *type; /* "Q4_0", "F32", ... */
     uint64_t tensors, parameters, bytes;
@@ -85,7 +82,6 @@ typedef struct ht_model_info {
 ht_status ht_model_open(const char *path, ht_model **model, ht_error *error);
 void ht_model_close(ht_model *model); /* NULL is allowed; engines on it must be gone */
 const ht_model_info *ht_model_get_info(const ht_model *model);
-
 /* Writes TYPE ("q4_0", "q4_1", "q8_0", "f16") of every matrix of IN that is wide enough; norms stay F32. */
 typedef struct ht_quantize_result {
     uint64_t in_bytes, out_bytes;
@@ -94,7 +90,6 @@ ht_status ht_quantize(const char *in, const char *out, const char *type, ht_prog
                       ht_quantize_result *result, ht_error *error);
 
 /* ---- text ------------------------------------------------------------------------------------------------------ */
-
 /* special: add the BOS the model asks for and read special tokens' text as those tokens. *ids from malloc (ht_free). */
 ht_status ht_tokenize(const ht_model *model, const char *text, size_t bytes, bool special, int32_t **ids, size_t *n,
                       ht_error *error);
@@ -115,18 +110,17 @@ ht_status ht_chat_format(const ht_model *model, const ht_message *messages, size
                          ht_error *error);
 
 /* ---- devices ----------------------------------------------------------------------------------------------------- */
-
 typedef struct ht_device_info {
-    char name[64];           /* "cpu", "opencl:0", ... */
-    char kind[8];            /* "cpu", "gpu", "npu" */
-    char runtime[64];        /* "hetero avx512-vnni", "OpenCL 3.0 PoCL", ... */
-    char description[160];   /* processor's own name */
-    char dtypes[96];         /* weight forms, comma-separated: "int4,int8,f16,f32" */
-    char static_lengths[96]; /* "" for a device that takes any length */
-    char limits[160];        /* what bounds it, for a person: "2 compute units, 11.7 GiB in one buffer, ..." */
+    char name[64];                /* "cpu", "opencl:0", ... */
+    char kind[8];                 /* "cpu", "gpu", "npu" */
+    char runtime[64], driver[64]; /* "hetero avx512-vnni", "OpenCL 3.0 PoCL", ...; version, "": none of its own */
+    char description[160];        /* processor's own name */
+    char dtypes[96];              /* weight forms, comma-separated: "int4,int8,f16,f32" */
+    char static_lengths[96];      /* "" for a device that takes any length */
+    char limits[160];             /* what bounds it, for a person: "2 compute units, 11.7 GiB in one buffer, ..." */
     uint64_t memory_bytes;
-    bool unified_memory, usable, simulated;
-    char why[256]; /* if not usable or limited: why */
+    bool unified_memory, usable, simulated, emulated; /* emulated: numbers count, times do not */
+    char why[256];                                    /* if not usable or limited: why */
 } ht_device_info;
 
 /* Where a runtime that is opened at run time lies: runtime "openvino", path of its library or of a folder that holds it.
@@ -135,9 +129,10 @@ ht_status ht_runtime_path(const char *runtime, const char *path, ht_error *error
 
 /* Everything found and everything looked for and not found (usable false). *list from malloc. */
 ht_status ht_devices_list(ht_device_info **list, size_t *n, ht_error *error);
+ht_status ht_devices_json(const ht_device_info *list, size_t n, char **json, ht_error *error); /* *json from malloc */
+void ht_host_describe(char *text, size_t capacity); /* "Processor's name, 2 cores, Linux 6.1.0 x86_64" */
 
 /* ---- engine -------------------------------------------------------------------------------------------------------- */
-
 typedef struct ht_engine ht_engine;
 typedef enum ht_kv_type { HT_KV_F16, HT_KV_F32 } ht_kv_type;
 typedef enum ht_precision { HT_PRECISION_FAST, HT_PRECISION_EXACT } ht_precision;
@@ -152,7 +147,7 @@ const char *ht_sync_name(ht_sync sync); /* "auto", "finish", "event", "callback"
 typedef enum ht_strategy { HT_STRATEGY_AUTO, HT_STRATEGY_SINGLE, HT_STRATEGY_LAYER, HT_STRATEGY_TENSOR } ht_strategy;
 
 typedef struct ht_engine_options { /* zero-initialise: every zero means the default */
-    const char *devices;           /* "cpu", "cpu:cpus=0-1:isa=avx2", ...; NULL: all found */
+    const char *devices;           /* "cpu", "cpu:cpus=0-1:isa=avx2", ...; NULL: all real ones */
     int threads;                   /* of the CPU device; 0: one per core */
     ht_precision precision;
     int context;        /* tokens a session can hold; 0: the model's own, at most 4096 */
@@ -200,7 +195,7 @@ typedef struct ht_plan_row { /* what one device computes of one operator */
 typedef struct ht_plan_times {      /* predicted, of a pass with the head of one token; 0: nothing was measured */
     double seconds, prompt_seconds; /* of this pass; of all passes of the prompt */
     const char *strategy;           /* "single", "causal", "shares", "owner" */
-    size_t lanes, joins;            /* sets of devices that compute whole models; of a layer */
+    size_t tokens, lanes, joins;    /* of this pass; sets of devices that compute whole models; of a layer */
     size_t n_alone, n_devices;      /* of alone: what the pass would take on one lane; of devices: those in the rows */
     struct {
         const char *device; /* the lane's first */
@@ -216,14 +211,13 @@ typedef struct ht_plan_times {      /* predicted, of a pass with the head of one
  * side by side). *rows from malloc; its strings, and those of times (may be NULL), live as long as the engine. */
 ht_status ht_engine_plan(ht_engine *engine, int tokens, ht_plan_row **rows, size_t *n, ht_plan_times *times,
                          ht_error *error);
+ht_status ht_plan_json(const ht_plan_row *rows, size_t n, const ht_plan_times *times, char **json, ht_error *error);
 /* The same pass as a timeline in Chrome's trace-event format, a track for each lane: predicted (pid 1) and, if `run`,
  * measured with made-up tokens, each operator waited for (pid 2). *json from malloc. */
 ht_status ht_engine_trace(ht_engine *engine, int tokens, bool run, char **json, ht_error *error);
 
 /* ---- session ------------------------------------------------------------------------------------------------------- */
-
 typedef struct ht_session ht_session;
-
 ht_status ht_session_create(ht_engine *engine, ht_session **session, ht_error *error);
 void ht_session_destroy(ht_session *session);
 /* Tokens whose keys and values the session holds. */
@@ -300,7 +294,6 @@ ht_status ht_session_generate(ht_session *session, const int32_t *ids, size_t n,
 void ht_generate_result_clear(ht_generate_result *result);
 
 /* ---- measuring ------------------------------------------------------------------------------------------------------ */
-
 /* Teacher forcing: logprobs[i] = log p(ids[i] | ids[0..i)), logprobs[0] = NAN. top (may be NULL): [n][n_top], row i is
  * what follows token i, best first. chunk: tokens fed at a time; 0: the engine's own. Replaces the session's tokens. */
 ht_status ht_session_score(ht_session *session, const int32_t *ids, size_t n, int chunk, float *logprobs, size_t n_top,
@@ -329,7 +322,6 @@ typedef struct ht_bench_result {
 ht_status ht_bench(ht_session *session, const ht_bench_options *options, ht_bench_result *result, ht_error *error);
 
 /* ---- profile ------------------------------------------------------------------------------------------------------- */
-
 typedef struct ht_profile_options { /* zero-initialise */
     const char *devices;            /* as of ht_engine_options; NULL or "": every device found */
     ht_precision precision;
@@ -389,6 +381,13 @@ ht_status ht_profile_report(const ht_profile_result *result, const char *path, h
 void ht_profile_result_clear(ht_profile_result *result);
 /* Runs the paper's experiments on a simulated SoC (a name, or a file's path): FOLDER/report.html and FOLDER/tables.json. */
 ht_status ht_reproduce(const char *soc, const char *folder, ht_progress_function progress, void *user, ht_error *error);
+
+/* For a bug report, as JSON (*json from malloc): versions, machine, devices, the profile kept, plans and a short bench of
+ * `model` (NULL: shape:smollm2-135m). Of the options: devices, threads, progress. Names of people, hosts and files are
+ * taken out. Parts run in processes of their own (fork): one that fails, crashes or hangs is an entry with its error. */
+ht_status ht_report(const char *model, const ht_engine_options *options, char **json, ht_error *error);
+/* path NULL: a new hetero-report-DATE.json in this folder, nothing is replaced. written: the file's path. */
+ht_status ht_report_save(const char *json, const char *path, char *written, size_t capacity, ht_error *error);
 
 #ifdef __cplusplus
 }

@@ -38,6 +38,9 @@ static inline ht_status ht_known_status(ht_status returned, ht_status known) {
 /* Puts "context: " before an error's text and returns its status. */
 ht_status ht_error_prefix(ht_error *error, const char *format, ...) HT_PRINTF(2, 3);
 
+/* What would break a line, a terminal or a JSON string becomes '?': texts of drivers, names out of hostile files. */
+void ht_make_printable(char *text);
+
 void ht_log(ht_log_level level, const char *format, ...) HT_PRINTF(2, 3);
 
 /* count*size with overflow checked; zeroed; fails with HT_ERROR_MEMORY naming `what`. */

@@ -27,8 +27,7 @@ const char *ht_status_name(ht_status status) {
     return (unsigned)status < HT_COUNT(names) ? names[status] : "unknown";
 }
 
-/* Error texts quote names out of hostile files: what would break a line, a terminal or a JSON string becomes '?'. */
-static void make_printable(char *text) {
+void ht_make_printable(char *text) {
     size_t bytes = strlen(text);
     bytes = ht_utf8_whole(text, bytes); /* snprintf may have cut a character in two */
     text[bytes] = 0;
@@ -48,7 +47,7 @@ ht_status(ht_fail)(ht_error *error, ht_status status, const char *format, ...) {
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
     va_end(list);
-    make_printable(text);
+    ht_make_printable(text);
     memcpy(error->text, text, sizeof text);
     error->status = status;
     return status;
@@ -101,6 +100,6 @@ void ht_log(ht_log_level level, const char *format, ...) {
     va_start(list, format);
     vsnprintf(line, sizeof line, format, list);
     va_end(list);
-    make_printable(line);
+    ht_make_printable(line);
     function(level, line, user); /* outside the lock: it may log, or set another sink */
 }

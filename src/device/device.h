@@ -184,6 +184,17 @@ extern const ht_device_ops *const ht_device_runtimes[]; /* all of the above, NUL
 bool ht_device_next(const char **list, char spec[256]);
 /* The list with every name that stands for several devices ("sim:SOC") replaced by theirs. Free *expanded. */
 ht_status ht_device_expand(const char *list, ht_text *expanded, ht_error *error);
+/* What is used where nothing is named, with commas (default.c): every processor besides the CPU that is really there, none of
+ * them twice and no stand-in or simulation, then "cpu"; at most `most` in all. A runtime is opened only if there is a device
+ * node of what it drives. Free *list. */
+ht_status ht_device_defaults(size_t most, ht_text *list, ht_error *error);
+/* The same of these runtimes, with nodes below `root`; and the rule alone: which of the rows are used. For tests. */
+ht_status ht_device_defaults_of(const ht_device_ops *const *runtimes, const char *root, size_t most, ht_text *list,
+                                ht_error *error);
+void ht_device_choose(const ht_device_info *rows, size_t n, bool *chosen);
+/* Pattern number i of these nodes ("/dev/dri/renderD*"), some more than once; NULL: there are no more. */
+const char *ht_device_node(size_t i);
+bool ht_device_node_exists(const char *root, const char *pattern);
 /* The clock that a device's times are of; NULL: the machine's own. */
 static inline ht_clock *ht_device_clock(ht_device *device) {
     return device->ops->clock ? device->ops->clock(device) : NULL;

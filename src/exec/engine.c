@@ -222,7 +222,8 @@ static ht_status make_lanes(ht_engine *engine, const ht_engine_options *options,
     return status ? status : ht_crew_create(engine->n_lanes, &engine->crew, error);
 }
 
-/* A device that is not there is done without if others are, or if the CPU would be beside it anyway. */
+/* A device that is not there is done without if others are, or if the CPU would be beside it anyway; so is one that nobody
+ * named, whatever is wrong with it. */
 static ht_status open_list(ht_engine *engine, const ht_engine_options *options, const char *list, ht_error *error) {
     char spec[256];
     ht_error missing = {0}; /* the last one */
@@ -232,7 +233,7 @@ static ht_status open_list(ht_engine *engine, const ht_engine_options *options, 
             return ht_fail(error, HT_ERROR_ARGUMENT, "devices: an empty or overlong name in \"%s\"", options->devices);
         ht_error failure = {0};
         ht_status status = open_device(engine, options, spec, &failure);
-        if (status == HT_ERROR_DEVICE) {
+        if (status == HT_ERROR_DEVICE || (status && status != HT_ERROR_CANCELLED && engine->found && *list)) {
             if (missing.status)
                 ht_log(HT_LOG_WARN, "going on without %s", missing.text);
             missing = failure;
@@ -253,11 +254,9 @@ static ht_status open_list(ht_engine *engine, const ht_engine_options *options, 
     return HT_OK;
 }
 
-/* Until there is a planner, "all found" is the CPU: it alone runs every operator. */
 static ht_status open_devices(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     ht_text expanded = {0};
-    ht_status status =
-        ht_device_expand(options->devices && *options->devices ? options->devices : "cpu", &expanded, error);
+    ht_status status = ht_device_expand(options->devices, &expanded, error);
     if (!status)
         status = open_list(engine, options, expanded.data, error);
     ht_text_free(&expanded);
@@ -312,21 +311,21 @@ static void name_devices(ht_engine *engine) {
         const char *name = engine->devices[d]->ops->caps(engine->devices[d])->name;
         if (ht_engine_uses(engine, d, false))
             engine->names[engine->info.n_devices++] = name;
-        else if (d < engine->n_named)
+        else if (!engine->found && d < engine->n_named)
             ht_log(HT_LOG_WARN, "%s has nothing to compute: other devices have every operator", name);
     }
     engine->info.devices = engine->names;
 }
 
-ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht_engine **out, ht_error *error) {
-    static const ht_engine_options defaults;
-    if (!options)
-        options = &defaults;
+/* found: nobody named options->devices. */
+static ht_status create_engine(ht_model *model, const ht_engine_options *options, bool found, ht_engine **out,
+                               ht_error *error) {
     ht_engine *engine;
     ht_status status = ht_alloc((void **)&engine, 1, sizeof *engine, "an engine", error);
     if (status)
         return status;
     engine->model = model;
+    engine->found = found;
     atomic_flag_clear(&engine->busy);
     status = read_options(engine, options, error);
     if (!status)
@@ -368,6 +367,37 @@ ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht
     }
     *out = engine;
     return HT_OK;
+}
+
+/* What was only found must not keep from working what the CPU can do alone. */
+ht_status ht_engine_create_found(ht_model *model, const ht_engine_options *options, const char *found, ht_engine **out,
+                                 ht_error *error) {
+    ht_engine_options all = *options;
+    ht_error failure = {0};
+    all.devices = found;
+    ht_status status = create_engine(model, &all, true, out, &failure);
+    if ((status == HT_ERROR_DEVICE || status == HT_ERROR_MEMORY) && strcmp(found, "cpu") != 0) {
+        ht_log(HT_LOG_WARN, "going on with the CPU alone: %s", failure.text);
+        all.devices = "cpu";
+        status = create_engine(model, &all, true, out, &failure);
+    }
+    if (status && error)
+        *error = failure;
+    return status;
+}
+
+ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht_engine **out, ht_error *error) {
+    static const ht_engine_options defaults;
+    if (!options)
+        options = &defaults;
+    if (options->devices && *options->devices)
+        return create_engine(model, options, false, out, error);
+    ht_text found = {0};
+    ht_status status = ht_device_defaults(HT_MAX_DEVICES, &found, error);
+    if (!status)
+        status = ht_engine_create_found(model, options, found.data, out, error);
+    ht_text_free(&found);
+    return status;
 }
 
 void ht_engine_destroy(ht_engine *engine) {

@@ -122,6 +122,7 @@ struct ht_engine {
     struct ht_machine *machine; /* of simulated devices */
     ht_device *devices[HT_MAX_DEVICES];
     size_t n_devices, n_named; /* the first n_named were asked for, others are companions */
+    bool found;                /* nobody asked for them: they were found */
     const char *names[HT_MAX_DEVICES];
     ht_lane lanes[HT_MAX_DEVICES]; /* in the order in which they take tokens */
     size_t n_lanes;
@@ -154,6 +155,10 @@ struct ht_engine {
     ht_sync sync;
     atomic_flag busy; /* an engine computes one pass at a time; sessions take turns */
 };
+
+/* As ht_engine_create on this list of devices that nobody named: one that cannot be opened is left out, with a warning. */
+ht_status ht_engine_create_found(ht_model *model, const ht_engine_options *options, const char *found, ht_engine **out,
+                                 ht_error *error);
 
 #define HT_HEAD_TOKENS 32 /* most tokens of one ht_engine_head: logits are wide */
 

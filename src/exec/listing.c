@@ -294,7 +294,7 @@ static ht_status plan_pass(ht_engine *engine, size_t tokens, ht_plan_row **rows,
         status = ht_plan_list(engine, schedule, pass, &listed, n, error);
     if (status)
         return status;
-    *times = (ht_plan_times){.strategy = "single", .lanes = engine->n_lanes};
+    *times = (ht_plan_times){.strategy = "single", .tokens = pass, .lanes = engine->n_lanes};
     if (schedule)
         list_times(engine, schedule, times);
     times->prompt_seconds = times->seconds + rest;

@@ -36,21 +36,9 @@ double ht_profile_rate(const ht_profile_point *point) {
 
 /* ---- what a result says of itself ------------------------------------------------------------------------------------------ */
 
-/* Text of drivers and files: what is no UTF-8, and control characters, become '?'. */
 static void copy_text(char *out, size_t capacity, const char *text) {
-    const size_t bytes = strlen(text);
-    size_t n = 0;
-    for (size_t at = 0, used; at < bytes; at += used) {
-        const int32_t c = ht_utf8_next(text + at, bytes - at, &used);
-        if (n + used >= capacity)
-            break;
-        if (c < ' ' || c == 127)
-            memset(out + n, '?', used);
-        else
-            memcpy(out + n, text + at, used);
-        n += used;
-    }
-    out[n] = '\0';
+    snprintf(out, capacity, "%.*s", (int)capacity - 1, text);
+    ht_make_printable(out);
 }
 
 void ht_profile_describe(ht_profile_result *result, const ht_model *model, const ht_profile_options *options) {

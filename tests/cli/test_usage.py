@@ -3,8 +3,8 @@ import pytest
 
 pytestmark = pytest.mark.check
 
-COMMANDS = ["devices", "inspect", "tokenize", "run", "score", "chat", "perplexity", "quantize", "bench", "profile", "plan"]
-WITH_MODEL = [name for name in COMMANDS if name not in ("devices", "quantize", "profile")]
+COMMANDS = ["devices", "inspect", "tokenize", "run", "score", "chat", "perplexity", "quantize", "bench", "profile", "plan", "report"]
+WITH_MODEL = [name for name in COMMANDS if name not in ("devices", "quantize", "profile", "report")]
 OPTIONS = {
     "devices": ["--openvino", "--onnxruntime"],
     "inspect": [],
@@ -18,6 +18,7 @@ OPTIONS = {
     "bench": ["--prompt", "--gen", "-r, ", "--rounds", "--cuts", "--measure"],
     "plan": ["--length", "--decode", "--trace", "--run", "--save", "--load", "--cuts", "--measure"],
     "profile": ["--quick", "--devices", "--precision", "--report", "--stored"],
+    "report": ["--out", "--devices", "--openvino", "--onnxruntime"],
 }
 COMMON = ["--threads", "--quiet", "--log-level", "--help"]
 DEVICE = ["--devices", "--strategy", "--precision", "--sync", "--npu-memory", "--openvino", "--onnxruntime"]
@@ -64,7 +65,7 @@ def test_unknown_option_is_named(hetero, command):
     hetero(command, "x", "-z").refuses("'-z'")
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("devices", "profile")])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("devices", "profile", "report")])
 def test_missing_argument_is_named(hetero, command):
     hetero(command).refuses("IN is missing" if command == "quantize" else "MODEL is missing")
 

@@ -8,7 +8,7 @@
 
 /* Process-wide and written once: a library is opened once and never closed (drivers leave threads behind). */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const char *library_name = "libOpenCL.so.1";
+static const char *library_name; /* by a test; NULL: as below */
 static ht_cl functions;
 static bool tried, loaded;
 static char reason[256];
@@ -17,12 +17,21 @@ static void load(void) {
     /* PoCL reads this when it is first asked for its devices and then pins worker i to core i, so that a sub-device
      * made for cpus= stays on its cores. Other drivers do not know it; a value the user has set is kept. */
     setenv("POCL_AFFINITY", "1", 0);
-    void *library = dlopen(library_name, RTLD_NOW | RTLD_LOCAL);
+    const char *const names[] = {"libOpenCL.so.1",
+#ifdef __ANDROID__
+                                 "libOpenCL.so", "/vendor/lib64/libOpenCL.so", "/system/vendor/lib64/libOpenCL.so",
+#endif
+                                 NULL};
+    const char *name = library_name ? library_name : names[0];
+    void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     if (!library) {
-        const char *text = dlerror();
-        snprintf(reason, sizeof reason, "no OpenCL loader: %s", text ? text : library_name);
-        return;
+        const char *text = dlerror(); /* of the first, which says most */
+        snprintf(reason, sizeof reason, "no OpenCL loader: %s", text ? text : name);
     }
+    for (size_t i = 1; !library && !library_name && names[i]; i++)
+        library = dlopen(name = names[i], RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+        return;
     static const struct row {
         const char *name;
         size_t offset;
@@ -34,7 +43,7 @@ static void load(void) {
     for (size_t i = 0; i < HT_COUNT(table); i++) {
         void *symbol = dlsym(library, table[i].name);
         if (!symbol) {
-            snprintf(reason, sizeof reason, "%s has no %s", library_name, table[i].name);
+            snprintf(reason, sizeof reason, "%s has no %s", name, table[i].name);
             return;
         }
         *(void **)((char *)&functions + table[i].offset) = symbol; /* POSIX: function and object pointers are alike */
@@ -56,7 +65,7 @@ const ht_cl *ht_cl_load(const char **why) {
 }
 
 void ht_cl_set_library(const char *name) {
-    library_name = name ? name : "libOpenCL.so.1";
+    library_name = name;
     tried = loaded = false;
 }
 

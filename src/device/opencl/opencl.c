@@ -157,7 +157,8 @@ static void describe(const facts *f, size_t index, ht_device_info *info) {
     snprintf(info->name, sizeof info->name, "opencl:%zu", index);
     snprintf(info->kind, sizeof info->kind, "%s", f->type & CL_DEVICE_TYPE_CPU ? "cpu" : "gpu");
     snprintf(info->runtime, sizeof info->runtime, "%s", f->version);
-    memcpy(info->description, f->name, sizeof info->description); /* of one size */
+    memcpy(info->driver, f->driver, sizeof info->driver);         /* of one size */
+    memcpy(info->description, f->name, sizeof info->description); /* likewise */
     snprintf(info->dtypes, sizeof info->dtypes, "int4,int8,f16,bf16,f32");
     snprintf(info->limits, sizeof info->limits, "%u compute units, %.1f GiB in one buffer, %llu KiB local memory%s%s%s",
              f->units, (double)f->largest / (1 << 30), (unsigned long long)f->local / 1024,

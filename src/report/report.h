@@ -1,0 +1,42 @@
+/* The report for bugs (hetero report): what its files share. */
+#ifndef HT_REPORT_H
+#define HT_REPORT_H
+
+#include "device/device.h"
+
+#include <jansson.h>
+
+/* ---- build.c ---------------------------------------------------------------------------------------------------------------- */
+
+const char *ht_build_compiler(void); /* "GCC 12.2.0" */
+const char *ht_build_flags(void);    /* "RelWithDebInfo -O3 -g"; may hold paths */
+const char *ht_build_target(void);   /* "aarch64 Android" */
+
+/* ---- host.c ----------------------------------------------------------------------------------------------------------------- */
+
+/* Processor, cores and their groups, memory, system, SoC, drivers, as files below `root` ("" outside tests) tell. Only files and
+ * fields that identify nobody are read: no serial number, no host name, no address. NULL: memory ran out. */
+json_t *ht_host_json(const char *root);
+
+/* ---- scrub.c ---------------------------------------------------------------------------------------------------------------- */
+
+/* Takes out of a text what tells who made it and where: paths become "~" (below the home folder) or "PATH", of which the name
+ * of a library stays ("PATH/libOpenCL.so"); model and other files "MODEL" and "FILE"; the user's names "USER", the host's
+ * "HOST". Names that thousands have ("root", "ubuntu") stay. */
+typedef struct ht_scrubber ht_scrubber;
+/* model, devices: as the user gave them, for they may hold names of files; NULL: none. */
+ht_status ht_scrubber_create(const char *model, const char *devices, ht_scrubber **scrubber, ht_error *error);
+void ht_scrubber_destroy(ht_scrubber *scrubber);
+ht_status ht_scrub(const ht_scrubber *scrubber, const char *text, ht_text *clean, ht_error *error);
+/* All strings of a tree, and its keys but for plain words, which are ours. */
+ht_status ht_scrub_json(const ht_scrubber *scrubber, json_t *tree, ht_error *error);
+
+/* ---- part.c ----------------------------------------------------------------------------------------------------------------- */
+
+/* A part of the report: JSON text in one line, from malloc. */
+typedef ht_status (*ht_part)(const void *user, char **json, ht_error *error);
+/* Runs it in a process of its own, for drivers crash and hang. {"result": what it gave} or {"error": text, "status": name}, in
+ * both cases "log" with the lines that were logged, if any. NULL: memory ran out. */
+json_t *ht_part_run(ht_part part, const void *user, double seconds);
+
+#endif
