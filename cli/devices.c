@@ -24,11 +24,12 @@ static int print_json(const ht_device_info *list, size_t n) {
             json_array_append_new(missing, json_pack("{s:s, s:s}", "name", device->name, "why", device->why));
             continue;
         }
-        json_t *row = json_pack(
-            "{s:s, s:s, s:s, s:o, s:I, s:o, s:o, s:b}", "name", device->name, "kind", device->kind, "runtime",
-            device->runtime, "description", cli_json_text(device->description, strlen(device->description)),
-            "memory_bytes", (json_int_t)device->memory_bytes, "dtypes", cli_json_list(device->dtypes), "static_lengths",
-            lengths_json(device->static_lengths), "unified_memory", (int)device->unified_memory);
+        json_t *row = json_pack("{s:s, s:s, s:s, s:o, s:I, s:o, s:o, s:b, s:b}", "name", device->name, "kind",
+                                device->kind, "runtime", device->runtime, "description",
+                                cli_json_text(device->description, strlen(device->description)), "memory_bytes",
+                                (json_int_t)device->memory_bytes, "dtypes", cli_json_list(device->dtypes),
+                                "static_lengths", lengths_json(device->static_lengths), "unified_memory",
+                                (int)device->unified_memory, "emulated", (int)device->emulated);
         if (row && *device->limits)
             json_object_set_new(row, "limits", cli_json_text(device->limits, strlen(device->limits)));
         if (row && *device->why)
@@ -54,9 +55,9 @@ static void print_table(const ht_device_info *list, size_t n) {
             continue;
         printf("%-*s  %-4s  %-*s  %10s  %s\n", name, device->name, device->kind, runtime, device->runtime,
                cli_bytes(device->memory_bytes, memory), device->description);
-        printf("%-*s  weights: %s; lengths: %s; memory: %s\n", name, "", device->dtypes,
-               *device->static_lengths ? device->static_lengths : "any",
-               device->unified_memory ? "unified" : "its own");
+        printf("%-*s  weights: %s; lengths: %s; memory: %s%s\n", name, "", device->dtypes,
+               *device->static_lengths ? device->static_lengths : "any", device->unified_memory ? "unified" : "its own",
+               device->emulated ? "; emulated: its numbers are real, its times say nothing" : "");
         if (*device->limits)
             printf("%-*s  %s\n", name, "", device->limits);
         if (*device->why)

@@ -62,9 +62,9 @@ struct ht_npu_store {
 static ht_status full_key(const ht_npu_entry *entry, size_t length, ht_text *key, ht_error *error) {
     const ht_npu_store_options *o = &entry->store->o;
     ht_status status =
-        ht_text_printf(key, error, MAGIC "%s; %s; %s; %s %s; length %zu; ", o->facts->info.runtime, o->facts->info.name,
-                       o->facts->info.description, o->config->precision == HT_PRECISION_EXACT ? "exact" : "fast",
-                       o->config->hint, length);
+        ht_text_printf(key, error, MAGIC "%s; %s; %s; %s; %s %s; length %zu; ", o->facts->info.runtime,
+                       o->facts->info.name, o->facts->info.description, o->facts->identity,
+                       o->config->precision == HT_PRECISION_EXACT ? "exact" : "fast", o->config->hint, length);
     return status == HT_OK ? ht_npu_key(&entry->graph, key, error) : status;
 }
 
