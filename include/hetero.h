@@ -178,6 +178,7 @@ typedef struct ht_engine_info {
     ht_precision precision;
     ht_kv_type kv_type;
     uint64_t weight_bytes, buffer_bytes, kv_bytes_per_session;
+    bool emulated; /* a device is: numbers are real, times say nothing, and shares of several devices follow a rule */
 } ht_engine_info;
 
 ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht_engine **engine, ht_error *error);

@@ -253,6 +253,30 @@ static ht_status open_list(ht_engine *engine, const ht_engine_options *options, 
     return HT_OK;
 }
 
+static bool is_emulated(const ht_engine *engine, size_t d) {
+    return engine->devices[d]->ops->caps(engine->devices[d])->emulated;
+}
+
+/* Nobody knows whether an emulated device is worth its share: where the choice is ours, real ones are used without it. */
+static void set_aside_emulated(ht_engine *engine, const ht_engine_options *options) {
+    size_t real = 0, kept = 0;
+    for (size_t d = 0; d < engine->n_devices; d++)
+        real += !is_emulated(engine, d);
+    if (options->strategy != HT_STRATEGY_AUTO || real == 0)
+        return;
+    for (size_t d = 0; d < engine->n_devices; d++) {
+        ht_device *device = engine->devices[d];
+        if (!is_emulated(engine, d)) {
+            engine->devices[kept++] = device;
+            continue;
+        }
+        ht_log(HT_LOG_WARN, "%s is emulated: strategy auto does without it (tensor and layer use it)",
+               device->ops->caps(device)->name);
+        device->ops->close(device);
+    }
+    engine->n_devices = kept;
+}
+
 /* Until there is a planner, "all found" is the CPU: it alone runs every operator. */
 static ht_status open_devices(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     ht_text expanded = {0};
@@ -263,7 +287,11 @@ static ht_status open_devices(ht_engine *engine, const ht_engine_options *option
     ht_text_free(&expanded);
     if (status)
         return status;
+    set_aside_emulated(engine, options);
     engine->n_named = engine->n_devices;
+    for (size_t d = 0; d < engine->n_devices; d++)
+        engine->info.emulated |= is_emulated(engine, d);
+    engine->by_rule = engine->fixed = engine->info.emulated;
     const bool lanes = options->strategy != HT_STRATEGY_SINGLE && engine->n_named > 1;
     if (lanes || options->strategy == HT_STRATEGY_TENSOR || options->strategy == HT_STRATEGY_LAYER ||
         ht_engine_takes_all(engine, (1u << engine->n_devices) - 1))

@@ -89,52 +89,6 @@ static ht_status list(ht_device_info **rows, size_t *n, ht_error *error) {
     return status;
 }
 
-static void close_npu(ht_npu *npu) {
-    free(npu);
-}
-
-/* ---- opening ----------------------------------------------------------------------------------------------------- */
-
-static void state_facts(const ht_npu *npu, ht_npu_facts *facts) {
-    const bool fast = npu->config->precision != HT_PRECISION_EXACT;
-    facts->lengths = standard_lengths;
-    facts->n_lengths = HT_COUNT(standard_lengths);
-    facts->single = npu->plugin; /* the CPU's matvec is slower than our own */
-    facts->reloads = npu->provider.contexts;
-    facts->step = npu->plugin ? 0x1p-11 : 0x1p-24; /* plugins compute in fp16 */
-    facts->code_step = !npu->plugin && fast ? 1.0 / 127 : 0;
-    snprintf(facts->identity, sizeof facts->identity, "%s", npu->provider.identity);
-}
-
-static ht_status open_npu(const ht_npu_config *config, ht_npu **out, ht_npu_facts *facts, ht_error *error) {
-    const char *why, *colon = strchr(config->name, ':');
-    const ht_ort *ort = ht_ort_get(&why);
-    if (!ort)
-        return ht_fail(error, HT_ERROR_DEVICE, "device %s: %s", config->name, why);
-    if (config->hint[0])
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: hint= is for OpenVINO; providers have one arithmetic",
-                       config->name);
-    ht_npu *npu;
-    ht_status status = ht_alloc((void **)&npu, 1, sizeof *npu, config->name, error);
-    if (status != HT_OK)
-        return status;
-    npu->ort = ort;
-    npu->config = config;
-    snprintf(npu->name, sizeof npu->name, "ort:%.40s", colon ? colon + 1 : "cpu");
-    npu->pinned = config->cores != 0;
-    ht_core_set(config->cores, &npu->cores);
-    status = ht_ort_provider_find(ort, strchr(npu->name, ':') + 1, config->options, &npu->provider, error);
-    if (status == HT_OK) {
-        npu->plugin = npu->provider.library[0] != '\0';
-        describe(ort, &npu->provider, &facts->info);
-        state_facts(npu, facts);
-        *out = npu;
-    } else {
-        close_npu(npu);
-    }
-    return status;
-}
-
 /* ---- sessions ---------------------------------------------------------------------------------------------------- */
 
 /* Which cores its threads run on: "1,2;1,2" for two besides the caller, cores counted from 1. The kernel places them among
@@ -427,6 +381,78 @@ static ht_status start(ht_npu *npu, ht_npu_program *program, ht_error *error) {
 
 static ht_status wait_done(ht_npu *npu, ht_npu_program *program, ht_error *error) {
     return HT_OK;
+}
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+/* Does a plugin compile anything at all? Its library may be of another version than its provider was made for, and one line
+ * now says more than one for each graph later. The first such program is never let go: with the last one Qualcomm's
+ * library shuts down, and complains on standard output when it starts again. */
+static ht_status try_out(ht_npu *npu, ht_error *error) {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static ht_npu_program *kept;
+    ht_op op = {.kind = HT_OP_MATMUL, .name = "a trial", .n_parts = 1};
+    op.parts[0] = (ht_matrix){.name = "trial", .type = ht_type_by_name("F32"), .rows = 32, .cols = 32};
+    const ht_slice whole = {.row_end = 32, .reduction_end = 32};
+    ht_npu_graph graph;
+    ht_npu_program *program;
+    ht_npu_describe(&op, &whole, false, &graph);
+    ht_status status = compile(npu, &graph, 1, NULL, &program, error);
+    if (status != HT_OK)
+        return status;
+    pthread_mutex_lock(&lock);
+    if (kept)
+        discard(npu, program);
+    else
+        kept = program;
+    pthread_mutex_unlock(&lock);
+    return HT_OK;
+}
+
+static void close_npu(ht_npu *npu) {
+    free(npu);
+}
+
+static void state_facts(const ht_npu *npu, ht_npu_facts *facts) {
+    const bool fast = npu->config->precision != HT_PRECISION_EXACT;
+    facts->lengths = standard_lengths;
+    facts->n_lengths = HT_COUNT(standard_lengths);
+    facts->single = npu->plugin; /* the CPU's matvec is slower than our own */
+    facts->reloads = npu->provider.contexts;
+    facts->step = npu->plugin ? 0x1p-11 : 0x1p-24; /* plugins compute in fp16 */
+    facts->code_step = !npu->plugin && fast ? 1.0 / 127 : 0;
+    snprintf(facts->identity, sizeof facts->identity, "form %d, %.140s", HT_ORT_FORM, npu->provider.identity);
+}
+
+static ht_status open_npu(const ht_npu_config *config, ht_npu **out, ht_npu_facts *facts, ht_error *error) {
+    const char *why, *colon = strchr(config->name, ':');
+    const ht_ort *ort = ht_ort_get(&why);
+    if (!ort)
+        return ht_fail(error, HT_ERROR_DEVICE, "device %s: %s", config->name, why);
+    if (config->hint[0])
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: hint= is for OpenVINO; providers have one arithmetic",
+                       config->name);
+    ht_npu *npu;
+    ht_status status = ht_alloc((void **)&npu, 1, sizeof *npu, config->name, error);
+    if (status != HT_OK)
+        return status;
+    npu->ort = ort;
+    npu->config = config;
+    snprintf(npu->name, sizeof npu->name, "ort:%.40s", colon ? colon + 1 : "cpu");
+    npu->pinned = config->cores != 0;
+    ht_core_set(config->cores, &npu->cores);
+    status = ht_ort_provider_find(ort, strchr(npu->name, ':') + 1, config->options, &npu->provider, error);
+    if (status == HT_OK) {
+        npu->plugin = npu->provider.library[0] != '\0';
+        describe(ort, &npu->provider, &facts->info);
+        state_facts(npu, facts);
+        status = npu->plugin ? try_out(npu, error) : HT_OK;
+    }
+    if (status == HT_OK)
+        *out = npu;
+    else
+        close_npu(npu);
+    return status;
 }
 
 const ht_npu_runtime ht_npu_onnxruntime = {.options = {"library", "soc", "arch"},

@@ -21,12 +21,12 @@ enum {
     HT_ORT_I64 = 7,
     HT_ORT_F16 = 10,
     HT_ORT_BF16 = 16
-}; /* ONNXTensorElementDataType */
-enum { HT_ORT_ATTRIBUTE_INT = 1, HT_ORT_ATTRIBUTE_FLOAT = 3, HT_ORT_ATTRIBUTE_STRING = 5 }; /* OrtOpAttrType */
-enum { HT_ORT_LOG_FATAL = 4 };                                                              /* OrtLoggingLevel */
-enum { HT_ORT_HARDWARE_CPU = 0, HT_ORT_HARDWARE_GPU = 1, HT_ORT_HARDWARE_NPU = 2 };         /* OrtHardwareDeviceType */
-enum { HT_ORT_DEVICE_ALLOCATOR = 0 };                                                       /* OrtAllocatorType */
-enum { HT_ORT_MEMORY_DEFAULT = 0 };                                                         /* OrtMemType */
+};                                                                                  /* ONNXTensorElementDataType */
+enum { HT_ORT_ATTRIBUTE_INT = 1 };                                                  /* OrtOpAttrType */
+enum { HT_ORT_LOG_FATAL = 4 };                                                      /* OrtLoggingLevel */
+enum { HT_ORT_HARDWARE_CPU = 0, HT_ORT_HARDWARE_GPU = 1, HT_ORT_HARDWARE_NPU = 2 }; /* OrtHardwareDeviceType */
+enum { HT_ORT_DEVICE_ALLOCATOR = 0 };                                               /* OrtAllocatorType */
+enum { HT_ORT_MEMORY_DEFAULT = 0 };                                                 /* OrtMemType */
 
 #ifndef HT_ORT_CHECK
 typedef unsigned OrtLoggingLevel, ONNXTensorElementDataType, OrtOpAttrType, OrtHardwareDeviceType;

@@ -8,13 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum constant_kind { NO_CONSTANT, CODES, SCALES, OFFSETS, BIAS, FLOATS, INTEGERS } constant_kind;
+typedef enum constant_kind { NO_CONSTANT, CODES, SCALES, OFFSETS, BIAS, FLOATS, INTEGERS, NUMBER } constant_kind;
 
-typedef struct attribute { /* of an operator: an integer, a float or text */
-    const char *name, *text;
+typedef struct attribute { /* of an operator */
+    const char *name;
     int64_t integer;
-    float number;
-    int type; /* HT_ORT_ATTRIBUTE_ */
 } attribute;
 
 #define MAX_INPUTS 3
@@ -30,6 +28,7 @@ typedef struct node { /* an operator or a constant; its value is named for its p
     int n_dims;
     const ht_npu_matrix *matrix; /* whose constant it is */
     int64_t integers[4];
+    float number;
     size_t offset, bytes; /* a constant's place in the blob */
 } node;
 
@@ -48,11 +47,7 @@ struct ht_ort_graph {
 #define DIMS(...) .dims = {__VA_ARGS__}, .n_dims = (int)HT_COUNT(((int64_t[]){__VA_ARGS__}))
 #define ATTRIBUTES(...) .attributes = {__VA_ARGS__}, .n_attributes = (int)HT_COUNT(((attribute[]){__VA_ARGS__}))
 #define INTEGER(key, value) \
-    { .name = (key), .integer = (int64_t)(value), .type = HT_ORT_ATTRIBUTE_INT }
-#define NUMBER(key, value) \
-    { .name = (key), .number = (value), .type = HT_ORT_ATTRIBUTE_FLOAT }
-#define TEXT(key, value) \
-    { .name = (key), .text = (value), .type = HT_ORT_ATTRIBUTE_STRING }
+    { .name = (key), .integer = (int64_t)(value) }
 #define MICROSOFT "com.microsoft"
 
 /* MAX_NODES is more than the largest graph has: three parts with offsets and biases. */
@@ -76,6 +71,11 @@ static int add_integers(ht_ort_graph *g, int n, const int64_t values[4]) {
     node c = {.constant = INTEGERS, .element = HT_ORT_I64, DIMS(n), .bytes = (size_t)n * sizeof values[0]};
     memcpy(c.integers, values, c.bytes);
     return add(g, c);
+}
+
+static int add_number(ht_ort_graph *g, double value) {
+    return add(
+        g, (node){.constant = NUMBER, .element = HT_ORT_F32, DIMS(1), .number = (float)value, .bytes = sizeof(float)});
 }
 
 static int add_two(ht_ort_graph *g, const char *type, int a, int b) {
@@ -104,7 +104,7 @@ static int multiply(ht_ort_graph *g, int x, const ht_npu_matrix *m) {
 
 /* Sums of x's groups: [1, length, groups]. */
 static int group_sums(ht_ort_graph *g, int x, const ht_npu_matrix *m) {
-    const int64_t shape[] = {1, (int64_t)g->length, (int64_t)(m->cols / m->group), (int64_t)m->group}, axis[4] = {3};
+    const int64_t shape[] = {1, -1, (int64_t)(m->cols / m->group), (int64_t)m->group}, axis[4] = {3};
     const int cut = add_two(g, "Reshape", x, add_integers(g, 4, shape));
     const int last = add_integers(g, 1, axis);
     return add(g, (node){.type = "ReduceSum", INPUTS(cut, last), ATTRIBUTES(INTEGER("keepdims", 0))});
@@ -125,26 +125,35 @@ static int product(ht_ort_graph *g, int x, const ht_npu_matrix *m, int sums[2]) 
     return m->bias ? add_two(g, "Add", y, add_constant(g, BIAS, m, rows, 0)) : y;
 }
 
+/* Both kinds are z + z * tanh(t) with z half the gate, t that of SiLU, 0.79788 g + 0.03568 g^3 of GELU. Hexagon's tanh is
+ * right to a rounding or two; its sigmoid errs by 2^-9, and so do ONNX's own Gelu and QuickGelu there. */
+static int activate(ht_ort_graph *g, int gate, ht_activation kind) {
+    const double root = 0.7978845608028654; /* of 2 / pi */
+    const int z = add_two(g, "Mul", gate, add_number(g, 0.5));
+    int t = z;
+    if (kind == HT_ACT_GELU_TANH) {
+        const int cubic = add_two(g, "Mul", add_two(g, "Mul", gate, gate), add_number(g, 0.044715 * root));
+        t = add_two(g, "Mul", add_two(g, "Add", cubic, add_number(g, root)), gate);
+    }
+    const int tanh = add(g, (node){.type = "Tanh", INPUTS(t)});
+    return add_two(g, "Add", z, add_two(g, "Mul", z, tanh));
+}
+
 static int block(ht_ort_graph *g, int x) { /* FFN */
     const ht_npu_graph *of = g->of;
     int sums[2] = {-1, -1}, hidden_sums[2] = {-1, -1};
     const int gate = product(g, x, &of->parts[0], sums), up = product(g, x, &of->parts[1], sums);
-    /* QuickGelu is z * sigmoid(alpha * z), which with 1 is SiLU; ONNX itself has none before opset 24 */
-    const node kinds[] = {
-        {.type = "QuickGelu", .domain = MICROSOFT, INPUTS(gate), ATTRIBUTES(NUMBER("alpha", 1))},
-        {.type = "Gelu", INPUTS(gate), ATTRIBUTES(TEXT("approximate", "tanh"))},
-    };
-    const int act = add(g, kinds[of->op->activation == HT_ACT_GELU_TANH]);
-    return product(g, add_two(g, "Mul", act, up), &of->parts[2], hidden_sums);
+    const int hidden = add_two(g, "Mul", activate(g, gate, of->op->activation), up);
+    return product(g, hidden, &of->parts[2], hidden_sums);
 }
 
 static int stack(ht_ort_graph *g, int x) { /* MATMUL */
-    const ht_npu_graph *of = g->of;
-    int sums[2] = {-1, -1};
-    node all = {.type = "Concat", ATTRIBUTES(INTEGER("axis", 2))};
-    for (int i = 0; i < of->n_parts; i++)
-        all.inputs[all.n_inputs++] = product(g, x, &of->parts[i], sums);
-    return of->n_parts == 1 ? all.inputs[0] : add(g, all);
+    int sums[2] = {-1, -1}, all = product(g, x, &g->of->parts[0], sums);
+    for (int i = 1; i < g->of->n_parts; i++) { /* two at a time: QNN's compiler fails on a Concat of three products */
+        const int next = product(g, x, &g->of->parts[i], sums);
+        all = add(g, (node){.type = "Concat", INPUTS(all, next), ATTRIBUTES(INTEGER("axis", 2))});
+    }
+    return all;
 }
 
 ht_status ht_ort_graph_create(const ht_npu_graph *graph, size_t length, int accuracy, ht_ort_graph **out,
@@ -254,8 +263,8 @@ ht_status ht_ort_graph_fill(const ht_ort_graph *g, uint8_t *out, ht_error *error
             status = fill_floats(n->matrix, (float *)(void *)at, error);
         else if (n->constant == BIAS)
             ht_npu_bias(n->matrix, (float *)(void *)at);
-        else if (n->constant == INTEGERS)
-            memcpy(at, n->integers, n->bytes);
+        else if (n->constant == INTEGERS || n->constant == NUMBER)
+            memcpy(at, n->constant == NUMBER ? (const void *)&n->number : n->integers, n->bytes);
     }
     return status;
 }
@@ -345,11 +354,7 @@ static ht_status add_operator(const maker *m, int i) {
     ht_status status = HT_OK;
     for (int k = 0; k < n->n_attributes && status == HT_OK; k++) {
         const attribute *a = &n->attributes[k];
-        const void *data = a->text                             ? (const void *)a->text
-                           : a->type == HT_ORT_ATTRIBUTE_FLOAT ? (const void *)&a->number
-                                                               : (const void *)&a->integer;
-        status = TRY(m, CreateOpAttr, a->name, data, a->text ? (int)strlen(a->text) : 1, (OrtOpAttrType)a->type,
-                     &attributes[k]);
+        status = TRY(m, CreateOpAttr, a->name, &a->integer, 1, HT_ORT_ATTRIBUTE_INT, &attributes[k]);
     }
     char names[MAX_INPUTS][16], name[16];
     const char *inputs[MAX_INPUTS], *output = name;

@@ -230,6 +230,7 @@ static void *builder_main(void *argument) {
             s->used -= slot->bytes;
             slot->bytes = 0;
             slot->error = error;
+            ht_log(HT_LOG_DEBUG, "%s", error.text);
         }
         slot->state = status == HT_OK ? READY : FAILED;
         s->done++;
