@@ -134,7 +134,7 @@ static bool stands_in(const ht_engine *engine, uint64_t cores) {
 
 /* A lane of each whole device and of each partial one with its companion; static lengths first, for they take the pieces
  * that fill them and leave the rest to others. A CPU that is only there as a companion is a lane of its own beside a device
- * that computes on its very cores: with few tokens it may be the quicker one. */
+ * that computes on its very cores: with few tokens it may be the quicker one (which nobody knows of emulated ones). */
 static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     for (int whole = 0; whole < 2; whole++)
         for (size_t d = 0; d < engine->n_devices; d++) {
@@ -148,7 +148,7 @@ static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options,
                     return status;
                 lane.devices |= 1u << companion;
                 lane.cores |= cores_of(engine, companion);
-            } else if (d >= engine->n_named && !stands_in(engine, cores_of(engine, d))) {
+            } else if (d >= engine->n_named && (engine->by_rule || !stands_in(engine, cores_of(engine, d)))) {
                 continue;
             }
             engine->lanes[engine->n_lanes++] = lane;

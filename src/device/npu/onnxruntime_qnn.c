@@ -139,8 +139,6 @@ ht_status ht_ort_qnn_configure(const char *options, ht_ort_provider *p, ht_error
     status = read_version(library, path, p->version, error);
     p->n_settings = 0;
     set(p, "backend_path", path);
-    set(p, "htp_performance_mode", "burst");
-    set(p, "rpc_control_latency", "100"); /* microseconds: as Qualcomm's own examples have it */
     if (chip.soc_model)
         set(p, "soc_model", soc);
     if (chip.arch)
@@ -148,6 +146,10 @@ ht_status ht_ort_qnn_configure(const char *options, ht_ort_provider *p, ht_error
 #ifdef __x86_64__
     p->emulated = true;
 #endif
+    if (!p->emulated) { /* it takes them, but has no power to manage, and says so on standard output now and then */
+        set(p, "htp_performance_mode", "burst");
+        set(p, "rpc_control_latency", "100"); /* microseconds: as Qualcomm's own examples have it */
+    }
     p->contexts = true;
     snprintf(p->kind, sizeof p->kind, "npu");
     snprintf(p->description, sizeof p->description, "Hexagon v%d, %s (%d)%s", chip.arch, chip.name, chip.soc_model,
