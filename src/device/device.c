@@ -189,10 +189,11 @@ static const ht_device_ops *find_runtime(const char *name) {
     return NULL;
 }
 
-/* Bytes of the name of "openvino:CPU:cpus=1": every piece before the first with a '='. What is before the last slash is the
- * name's own, a simulated SoC's changes ("sim:SOC@memory.peak_GBps=80/gpu") included. */
+/* Bytes of the name of "openvino:CPU:cpus=1": every piece before the first with a '='. Of a simulated device, what is before
+ * the last slash is the name's own, a SoC's changes ("sim:SOC@memory.peak_GBps=80/gpu") included. */
 static size_t name_bytes(const char *spec) {
-    const char *slash = strrchr(spec, '/'), *equals = strchr(slash ? slash : spec, '=');
+    const char *slash = strncmp(spec, "sim:", 4) ? NULL : strrchr(spec, '/');
+    const char *equals = strchr(slash ? slash : spec, '=');
     const char *end = equals ? equals : spec + strlen(spec);
     while (equals && end > spec && *end != ':')
         end--;

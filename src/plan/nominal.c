@@ -4,6 +4,8 @@
 #include "exec/exec.h"
 
 #define EACH 1e-9 /* seconds of a multiply-add: enough that joins are never worth avoiding */
+#define EMULATED \
+    0.98 /* of that on emulated devices: what is only ever whole, such as a matrix of strategy layer, goes there */
 
 static double multiply_adds(const ht_op *op) {
     if (op->kind == HT_OP_MATMUL)
@@ -16,7 +18,7 @@ static double multiply_adds(const ht_op *op) {
 /* One point of one token for what a lane does with any number, the device's lengths for the rest. */
 static void add_points(const ht_device *device, const ht_op *op, bool one, ht_class_cost *cost) {
     const ht_device_caps *caps = device->ops->caps(device);
-    const double each = EACH * multiply_adds(op);
+    const double each = EACH * (caps->emulated ? EMULATED : 1) * multiply_adds(op);
     if (cost->n_points > (one ? 0 : 1) || (!one && cost->n_points && !caps->n_lengths))
         return; /* another layer's */
     if (one || !caps->n_lengths)
