@@ -268,13 +268,18 @@ static bool make_folder(const ht_npu *npu, char folder[1024]) {
     return mkdtemp(folder) != NULL;
 }
 
-ht_status ht_ort_compile_model(ht_npu *npu, const OrtModel *model, ht_npu_program *program, ht_error *error) {
+ht_status ht_ort_compile_model(ht_npu *npu, const ht_npu_graph *graph, size_t length, const OrtModel *model,
+                               ht_npu_program **out, ht_error *error) {
     char folder[1024], path[1040] = "";
     const source from = {.model = model};
+    ht_npu_program *program;
+    ht_status status = new_program(graph, length, &program, error);
+    if (status != HT_OK)
+        return status;
     const bool keeps = make_folder(npu, folder);
     if (keeps)
         snprintf(path, sizeof path, "%s/graph.onnx", folder);
-    ht_status status = make_session(npu, &from, keeps ? path : NULL, false, &program->session, error);
+    status = make_session(npu, &from, keeps ? path : NULL, false, &program->session, error);
     if (status == HT_OK && keeps)
         keep_context(path, program);
     if (keeps) {
@@ -288,36 +293,37 @@ ht_status ht_ort_compile_model(ht_npu *npu, const OrtModel *model, ht_npu_progra
         *error = reason;
     if (other)
         npu->ort->ReleaseSession(other);
+    if (status == HT_OK)
+        *out = program;
+    else
+        discard(npu, program);
     return status;
 }
 
 static ht_status compile(ht_npu *npu, const ht_npu_graph *described, size_t length, const ht_npu_program *like,
                          ht_npu_program **out, ht_error *error) {
-    ht_npu_program *program;
-    ht_status status = new_program(described, length, &program, error);
-    if (status != HT_OK)
-        return status;
     ht_ort_graph *graph = NULL;
     OrtModel *model = NULL;
+    blob *weights = NULL;
     const int accuracy = npu->plugin || npu->config->precision == HT_PRECISION_EXACT ? 0 : 4;
-    status = ht_ort_graph_create(described, length, accuracy, &graph, error);
+    ht_status status = ht_ort_graph_create(described, length, accuracy, &graph, error);
     if (status == HT_OK && like && like->weights) {
-        program->weights = like->weights;
-        atomic_fetch_add(&program->weights->users, 1);
+        weights = like->weights;
+        atomic_fetch_add(&weights->users, 1);
     } else if (status == HT_OK) {
-        status = make_blob(graph, &program->weights, error);
+        status = make_blob(graph, &weights, error);
     }
     if (status == HT_OK)
-        status = ht_ort_graph_model(graph, npu->ort, program->weights->data, &model, error);
+        status = ht_ort_graph_model(graph, npu->ort, weights->data, &model, error);
     if (status == HT_OK)
-        status = ht_ort_compile_model(npu, model, program, error);
+        status = ht_ort_compile_model(npu, described, length, model, out, error);
     if (model)
         npu->ort->ReleaseModel(model);
     ht_ort_graph_destroy(graph);
     if (status == HT_OK)
-        *out = program;
+        (*out)->weights = weights;
     else
-        discard(npu, program);
+        drop_blob(weights);
     return status;
 }
 
