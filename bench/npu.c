@@ -96,7 +96,9 @@ static void build_one(const ht_npu_config *config, const struct build_case *c, s
     const double grown = (resident_mib() - before) / 3;
     ht_sort_doubles(times, 3);
     printf("%s,%s,%zu,%zu,%.1f,%.1f,%.1f", c->name, c->type, length, weights, times[1] * 1e3, grown,
-           (double)(ht_npu_estimate_shared(&graph) + ht_npu_estimate(&graph, length)) / 1048576);
+           ((double)(ht_npu_estimate_shared(&graph) + ht_npu_estimate(&graph, length)) + facts.more_graph +
+            facts.more_weight * (double)weights) /
+               1048576);
     ht_text kept = {0};
     if (config->saves && runtime->save(npu, program, &kept, &error) == HT_OK) {
         const double start = ht_seconds();

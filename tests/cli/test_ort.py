@@ -27,7 +27,7 @@ void *list[] = {&qnn};
 uint64_t QnnInterface_getProviders(void ***providers, uint32_t *n) { *providers = list; *n = 1; return 0; }
 """
 FEW = "ort:qnn:lengths=32:decode=off" # with little memory: a few graphs
-LITTLE = ("--npu-memory", "3M")
+LITTLE = ("--npu-memory", "60M")
 
 
 def compile_library(folder, name, text):

@@ -58,7 +58,7 @@ def test_cpu_decode(score, path, name, ort): # noqa: F811
 
 @pytest.mark.parametrize("name", [golden.SMOLLM2])
 def test_hexagon_some(score, path, name, qnn): # noqa: F811
-    check_along(score, path, qnn, ("--npu-memory", "12M"))
+    check_along(score, path, qnn, ("--npu-memory", "130M"))
 
 
 @slow

@@ -427,6 +427,8 @@ static void state_facts(const ht_npu *npu, ht_npu_facts *facts) {
     facts->reloads = npu->provider.contexts;
     facts->step = npu->plugin ? 0x1p-11 : 0x1p-24; /* plugins compute in fp16 */
     facts->code_step = !npu->plugin && fast ? 1.0 / 127 : 0;
+    facts->more_graph = npu->provider.emulated ? 16.0 * 1048576 : 0; /* of what its compiler leaves behind */
+    facts->more_weight = npu->provider.emulated ? 2.3 : 0;
     snprintf(facts->identity, sizeof facts->identity, "form %d, %.140s", HT_ORT_FORM, npu->provider.identity);
 }
 

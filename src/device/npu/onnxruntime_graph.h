@@ -5,7 +5,7 @@
 #include "device/npu/npu.h"
 #include "device/npu/onnxruntime_api.h"
 
-#define HT_ORT_FORM 3 /* counts the ways in which graphs were made: kept ones of another are of no use */
+#define HT_ORT_FORM 3    /* counts the ways in which graphs were made: kept ones of another are of no use */
 #define HT_ORT_INPUT "x" /* names of a graph's one input [1, length, cols] and one output [1, length, rows], float32 */
 #define HT_ORT_OUTPUT "y"
 

@@ -338,7 +338,10 @@ static void queue(ht_npu_entry *entry, size_t i) {
     ht_npu_store *s = entry->store;
     graph_slot *slot = &entry->slots[i];
     const uint64_t shared = entry->shared ? 0 : ht_npu_estimate_shared(&entry->graph);
-    const uint64_t own = ht_npu_estimate(&entry->graph, (size_t)s->o.lengths[i]), bytes = own + shared;
+    double more = s->o.facts->more_graph;
+    for (int k = 0; k < entry->graph.n_parts; k++)
+        more += s->o.facts->more_weight * (double)entry->graph.parts[k].rows * (double)entry->graph.parts[k].cols;
+    const uint64_t own = ht_npu_estimate(&entry->graph, (size_t)s->o.lengths[i]) + (uint64_t)more, bytes = own + shared;
     if (s->n == 0 && s->done == s->wanted)
         s->done = s->wanted = 0;
     slot->state = FAILED;
