@@ -2,7 +2,8 @@
  *
  *   npu build DEVICE             matrix sizes x lengths: time to build a graph (median of 3), memory it takes (growth of the
  *                                process's resident memory, averaged over those three) beside our estimate: lines of
- *                                comma-separated values
+ *                                comma-separated values; of devices that keep compiled graphs (ort:qnn), also the time to
+ *                                load one that was kept, and its size
  *   npu overhead DEVICE          our way (submit to a ht_device) next to calling OpenVINO itself on the same graph, in
  *                                turn: 4096 x 4096 at 256, dense, as a row slice and padded, and a tiny graph
  *
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 static ht_error error;
+static const ht_npu_runtime *runtime = &ht_npu_openvino;
 static void must(ht_status status) {
     if (status == HT_OK)
         return;
@@ -60,7 +62,7 @@ static const struct build_case {
 static void build_one(const ht_npu_config *config, const struct build_case *c, size_t length) {
     ht_npu *npu;
     ht_npu_facts facts = {0};
-    must(ht_npu_openvino.open(config, &npu, &facts, &error));
+    must(runtime->open(config, &npu, &facts, &error));
     ht_op ops[3] = {matmul_op(c->type, "w", c->rows, c->cols)}, block;
     ht_slice slice = {.row_end = c->rows, .reduction_end = c->cols};
     size_t weights = c->rows * c->cols;
@@ -83,25 +85,35 @@ static void build_one(const ht_npu_config *config, const struct build_case *c, s
     float *in = ht_pages_alloc(length * graph.cols * 4), *out = ht_pages_alloc(length * graph.rows * 4);
     for (int r = -1; r < 3; r++) { /* the first fills allocators' stores */
         const double start = ht_seconds();
-        must(ht_npu_openvino.compile(npu, &graph, length, NULL, &program, &error));
+        must(runtime->compile(npu, &graph, length, NULL, &program, &error));
         if (r >= 0)
             times[r] = ht_seconds() - start;
-        must(ht_npu_openvino.bind(npu, program, in, out, &error));
-        must(ht_npu_openvino.start(npu, program, &error)); /* some memory comes with the first run */
+        must(runtime->bind(npu, program, in, out, &error));
+        must(runtime->start(npu, program, &error)); /* some memory comes with the first run */
         if (r < 0)
             before = resident_mib();
     }
     const double grown = (resident_mib() - before) / 3;
     ht_sort_doubles(times, 3);
-    printf("%s,%s,%zu,%zu,%.1f,%.1f,%.1f\n", c->name, c->type, length, weights, times[1] * 1e3, grown,
-           (double)(ht_npu_estimate_shared(&graph) + ht_npu_estimate(&graph, length)) / 1048576);
+    printf("%s,%s,%zu,%zu,%.1f,%.1f,%.1f", c->name, c->type, length, weights, times[1] * 1e3, grown,
+           ((double)(ht_npu_estimate_shared(&graph) + ht_npu_estimate(&graph, length)) + facts.more_graph +
+            facts.more_weight * (double)weights) /
+               1048576);
+    ht_text kept = {0};
+    if (config->saves && runtime->save(npu, program, &kept, &error) == HT_OK) {
+        const double start = ht_seconds();
+        must(runtime->load(npu, &graph, length, kept.data, kept.bytes, &program, &error));
+        printf(",%.1f,%.1f\n", 1e3 * (ht_seconds() - start), (double)kept.bytes / 1048576);
+    } else {
+        printf(",,\n");
+    }
     fflush(stdout);
     _exit(0);
 }
 
 static void build(const ht_npu_config *config) {
     static const size_t lengths[] = {1, 64, 256, 1024};
-    printf("matrix,type,length,weights,build_ms,mib,estimate_mib\n");
+    printf("matrix,type,length,weights,build_ms,mib,estimate_mib,load_ms,kept_mib\n");
     for (size_t i = 0; i < HT_COUNT(build_cases); i++)
         for (size_t k = 0; k < HT_COUNT(lengths); k++) {
             int status;
@@ -229,11 +241,19 @@ int main(int argc, char **argv) {
     const bool is_build = argc == 3 && !strcmp(argv[1], "build"),
                is_overhead = argc == 3 && !strcmp(argv[1], "overhead");
     if (!is_build && !is_overhead) {
-        fprintf(stderr, "usage: %s build|overhead openvino:CPU [FAST]\n", argv[0]);
+        fprintf(stderr, "usage: %s build openvino:CPU|ort:cpu|ort:qnn [FAST]; %s overhead openvino:CPU [FAST]\n",
+                argv[0], argv[0]);
         return 2;
     }
-    const ht_npu_config config = {
-        .name = argv[2], .threads = 1, .precision = fast ? HT_PRECISION_FAST : HT_PRECISION_EXACT, .hint = ""};
+    const bool ort = !strncmp(argv[2], "ort:", 4);
+    const ht_npu_config config = {.name = argv[2],
+                                  .threads = 1,
+                                  .precision = fast ? HT_PRECISION_FAST : HT_PRECISION_EXACT,
+                                  .hint = "",
+                                  .options = "",
+                                  .saves = ort};
+    if (ort)
+        runtime = &ht_npu_onnxruntime;
     const ht_hparams small = {.layers = 1, .embedding = 64, .heads = 1, .kv_heads = 1, .head_dim = 64};
     const ht_device_options options = {
         .threads = 1, .precision = config.precision, .hparams = &small, .max_tokens = 1024, .max_context = 64};

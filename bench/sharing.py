@@ -1,6 +1,6 @@
 """Several devices at once, next to each alone: prefill, odd lengths, cuts, decode, auto, drift, as docs/numbers.md has them.
 
-usage: sharing.py [--hetero PATH] [--model GGUF] [--precision exact] [--rounds 5] [--out FILE.json] WHAT...
+usage: sharing.py [--hetero PATH] [--model GGUF] [--precision exact] [--rounds 5] [--pair A B] [--out FILE.json] WHAT...
   prefill     tensor and each device alone at 64, 256, 1024, 100, 300, 333, 777, in turn; shares of the sum
   cuts        what each cut alone gives, at 64, 100, 256
   odd         odd lengths: padded, in standard pieces, tensor
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 
-PAIR = ("opencl:0:cpus=0", "openvino:CPU:cpus=1")
+PAIR = ("opencl:0:cpus=0", "openvino:CPU:cpus=1") # --pair names another
 BOTH = ",".join(PAIR)
 
 
@@ -196,6 +196,7 @@ def drift(args):
 
 
 def main():
+    global PAIR, BOTH
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="+", choices=["prefill", "cuts", "odd", "ablation", "decode", "auto", "predicted", "drift"])
     parser.add_argument("--hetero", default="build/hetero")
@@ -205,7 +206,9 @@ def main():
     parser.add_argument("--inner", type=int, default=1, help="runs of a process, behind its warm-up")
     parser.add_argument("--lengths", type=lambda s: [int(x) for x in s.split(",")])
     parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--pair", nargs=2, default=PAIR, metavar=("A", "B"), help="device names; B has static graphs")
     args = parser.parse_args()
+    PAIR, BOTH = tuple(args.pair), ",".join(args.pair)
     found = {what: globals()[what](args) for what in args.what}
     if args.out:
         args.out.write_text(json.dumps(found, indent=1, default=str) + "\n")

@@ -37,14 +37,15 @@ static void add_json(bench_run *bench, const bench_case *one, const bench_row *r
     const ht_bench_result *result = &row->result;
     json_array_append_new(
         bench->rows,
-        json_pack("{s:i, s:s, s:i, s:s, s:s?, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:I}", row->gen ? "gen" : "prompt",
-                  row->gen ? row->gen : row->prompt, "devices", devices, "threads", threads, "strategy",
-                  setting->strategy ? setting->strategy : "auto", "cuts", setting->cuts, "joins",
+        json_pack("{s:i, s:s, s:i, s:s, s:s?, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:I, s:b}",
+                  row->gen ? "gen" : "prompt", row->gen ? row->gen : row->prompt, "devices", devices, "threads",
+                  threads, "strategy", setting->strategy ? setting->strategy : "auto", "cuts", setting->cuts, "joins",
                   (json_int_t)row->joins, "precision", cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast",
                   "sync", setting->sync ? setting->sync : "auto", "tps_median", cli_json_real(result->tps_median),
                   "tps_min", cli_json_real(result->tps_min), "tps_max", cli_json_real(result->tps_max), "predicted_tps",
                   row->predicted > 0 ? json_real(row->predicted) : json_null(), "peak_rss_bytes",
-                  (json_int_t)result->peak_rss_bytes));
+                  (json_int_t)result->peak_rss_bytes, "emulated",
+                  (int)ht_engine_get_info(one->session.engine)->emulated));
 }
 
 static void print_row(bench_run *bench, const bench_case *one, const bench_row *row) {
@@ -66,11 +67,12 @@ static void print_row(bench_run *bench, const bench_case *one, const bench_row *
     bench->heading = true;
     if (row->predicted > 0)
         snprintf(predicted, sizeof predicted, "%.1f", row->predicted);
-    printf("%-6s %6d  %-16s %7d %-8s %-12s %5zu %-9s %-8s %10.1f %10.1f %10.1f %10s %10s\n",
+    printf("%-6s %6d  %-16s %7d %-8s %-12s %5zu %-9s %-8s %10.1f %10.1f %10.1f %10s %10s%s\n",
            row->gen ? "gen" : "prompt", row->gen ? row->gen : row->prompt, devices, info->threads,
            setting->strategy ? setting->strategy : "auto", setting->cuts ? setting->cuts : "-", row->joins,
            cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast", setting->sync ? setting->sync : "auto",
-           result->tps_median, result->tps_min, result->tps_max, predicted, cli_bytes(result->peak_rss_bytes, memory));
+           result->tps_median, result->tps_min, result->tps_max, predicted, cli_bytes(result->peak_rss_bytes, memory),
+           info->emulated ? "  emulated: times say nothing" : "");
     fflush(stdout);
 }
 

@@ -271,5 +271,6 @@ void cli_print_timings(const cli_options *options, const ht_generate_result *res
     fputs("on", stderr);
     for (size_t i = 0; i < info->n_devices; i++)
         fprintf(stderr, "%s %s", i ? "," : "", info->devices[i]);
-    fprintf(stderr, "; stop: %s\n", ht_stop_name(result->stop));
+    fprintf(stderr, "%s; stop: %s\n", info->emulated ? " (emulated: times say nothing)" : "",
+            ht_stop_name(result->stop));
 }

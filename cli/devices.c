@@ -20,9 +20,9 @@ static void print_table(const ht_device_info *list, size_t n) {
             continue;
         printf("%-*s  %-4s  %-*s  %10s  %s\n", name, device->name, device->kind, runtime, device->runtime,
                cli_bytes(device->memory_bytes, memory), device->description);
-        printf("%-*s  weights: %s; lengths: %s; memory: %s\n", name, "", device->dtypes,
-               *device->static_lengths ? device->static_lengths : "any",
-               device->unified_memory ? "unified" : "its own");
+        printf("%-*s  weights: %s; lengths: %s; memory: %s%s\n", name, "", device->dtypes,
+               *device->static_lengths ? device->static_lengths : "any", device->unified_memory ? "unified" : "its own",
+               device->emulated ? "; emulated: its numbers are real, its times say nothing" : "");
         if (*device->driver)
             printf("%-*s  driver: %s\n", name, "", device->driver);
         if (*device->limits)

@@ -81,9 +81,11 @@ static int run_command(const cli_command *command, int argc, char **argv) {
             if (!strcmp(name, levels[i]))
                 level = (ht_log_level)i;
         ht_log_set(NULL, NULL, level);
-        const char *openvino = cli_last(&options.openvino);
+        const char *openvino = cli_last(&options.openvino), *onnxruntime = cli_last(&options.onnxruntime);
         if (openvino)
             ht_runtime_path("openvino", openvino, NULL);
+        if (onnxruntime)
+            ht_runtime_path("onnxruntime", onnxruntime, NULL);
         status = command->run(&options);
     }
     cli_options_clear(&options);

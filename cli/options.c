@@ -142,7 +142,7 @@ static const option_row rows[] = {
     {"openvino", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES | CLI_PROFILE | CLI_REPORT, AT(openvino), "PATH", 0, 0,
      "where the OpenVINO runtime is (default: searched)"},
     {"onnxruntime", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES | CLI_PROFILE | CLI_REPORT, AT(onnxruntime), "PATH", 0, 0,
-     "where the ONNX Runtime is (planned; default: searched)"},
+     "where ONNX Runtime is (default: searched)"},
 
     {NULL, 0, OPTION_FLAG, CLI_ALL, 0, NULL, 0, 0, "Common options:"},
     {"threads", 0, OPTION_NUMBER, CLI_ALL & ~CLI_BENCH, AT(threads), "N", 0, 4096,

@@ -292,12 +292,16 @@ static void print_totals(const json_t *plan) {
     const char *device, *between = "; alone: ";
     json_t *value;
     char held[32], limit[32];
+    bool emulated = false;
     json_object_foreach(json_object_get(plan, "memory"), device, value) {
         printf("%s: %s", device, cli_bytes((uint64_t)whole(value, "bytes"), held));
         if (whole(value, "graph_limit"))
             printf(" of at most %s in graphs (--npu-memory)", cli_bytes((uint64_t)whole(value, "graph_limit"), limit));
+        emulated |= json_is_true(json_object_get(value, "emulated"));
         puts(json_is_true(json_object_get(value, "emulated")) ? "; emulated: its times say nothing" : "");
     }
+    if (emulated)
+        puts("emulated: shares by rule, no times");
     printf("%lld token%s; strategy %s, %lld join%s a layer\n", (long long)whole(plan, "tokens"),
            whole(plan, "tokens") == 1 ? "" : "s", text(plan, "strategy"), (long long)joins, joins == 1 ? "" : "s");
     if (json_is_null(predicted))

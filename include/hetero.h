@@ -119,12 +119,12 @@ typedef struct ht_device_info {
     char static_lengths[96];      /* "" for a device that takes any length */
     char limits[160];             /* what bounds it, for a person: "2 compute units, 11.7 GiB in one buffer, ..." */
     uint64_t memory_bytes;
-    bool unified_memory, usable, simulated, emulated; /* emulated: numbers count, times do not */
+    bool unified_memory, usable, simulated, emulated; /* emulated: numbers are real, times say nothing */
     char why[256];                                    /* if not usable or limited: why */
 } ht_device_info;
 
-/* Where a runtime that is opened at run time lies: runtime "openvino", path of its library or of a folder that holds it.
- * Process-wide, before the first device of that runtime; NULL: search as usual. */
+/* Where a runtime that is opened at run time lies: runtime "openvino" or "onnxruntime", path of its library or of a folder
+ * that holds it. Process-wide, before the first device of that runtime; NULL: search as usual. */
 ht_status ht_runtime_path(const char *runtime, const char *path, ht_error *error);
 
 /* Everything found and everything looked for and not found (usable false). *list from malloc. */
@@ -173,6 +173,7 @@ typedef struct ht_engine_info {
     ht_precision precision;
     ht_kv_type kv_type;
     uint64_t weight_bytes, buffer_bytes, kv_bytes_per_session;
+    bool emulated; /* a device is: numbers are real, times say nothing, and shares of several devices follow a rule */
 } ht_engine_info;
 
 ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht_engine **engine, ht_error *error);

@@ -10,8 +10,8 @@
 
 #define MAX_CORES 64 /* bits of ht_device_caps.cores */
 
-const ht_device_ops *const ht_device_runtimes[] = {&ht_device_cpu, &ht_device_opencl, &ht_device_openvino,
-                                                   &ht_device_sim, NULL};
+const ht_device_ops *const ht_device_runtimes[] = {&ht_device_cpu,         &ht_device_opencl, &ht_device_openvino,
+                                                   &ht_device_onnxruntime, &ht_device_sim,    NULL};
 
 /* ---- options: "key=value:key=value" ---------------------------------------------------------------------------- */
 
@@ -142,7 +142,7 @@ ht_status ht_devices_list(ht_device_info **list, size_t *n, ht_error *error) {
 }
 
 /* "gpu": the first OpenCL device of type GPU, else any OpenCL device. "npu": the first real NPU, else any device with
- * static lengths. Other names stay. */
+ * static lengths, an emulated one last. Other names stay. */
 static ht_status resolve_kind(char *name, size_t capacity, ht_error *error) {
     bool gpu = strcmp(name, "gpu") == 0;
     if (!gpu && strcmp(name, "npu") != 0)
@@ -153,14 +153,17 @@ static ht_status resolve_kind(char *name, size_t capacity, ht_error *error) {
     if (status != HT_OK)
         return status;
     const ht_device_info *best = NULL;
+    int best_rank = 0;
     for (size_t i = 0; i < n; i++) {
         if (!list[i].usable || list[i].simulated)
             continue;
         bool stands_in = gpu ? strncmp(list[i].name, "opencl:", 7) == 0 : list[i].static_lengths[0] != '\0';
-        bool real = strcmp(list[i].kind, name) == 0 && (stands_in || !gpu);
-        bool best_real = best && strcmp(best->kind, name) == 0;
-        if ((real && !best_real) || (stands_in && !best))
-            best = &list[i];
+        const int rank = !list[i].emulated && strcmp(list[i].kind, name) == 0 && (stands_in || !gpu) ? 3
+                         : !stands_in                                                                ? 0
+                         : list[i].emulated                                                          ? 1
+                                                                                                     : 2;
+        if (rank > best_rank)
+            best = &list[i], best_rank = rank;
     }
     const char *why = NULL; /* of what was looked for */
     for (size_t i = 0; i < n && !best && !why; i++)
@@ -186,10 +189,11 @@ static const ht_device_ops *find_runtime(const char *name) {
     return NULL;
 }
 
-/* Bytes of the name of "openvino:CPU:cpus=1": every piece before the first with a '='. What is before the last slash is the
- * name's own, a simulated SoC's changes ("sim:SOC@memory.peak_GBps=80/gpu") included. */
+/* Bytes of the name of "openvino:CPU:cpus=1": every piece before the first with a '='. Of a simulated device, what is before
+ * the last slash is the name's own, a SoC's changes ("sim:SOC@memory.peak_GBps=80/gpu") included. */
 static size_t name_bytes(const char *spec) {
-    const char *slash = strrchr(spec, '/'), *equals = strchr(slash ? slash : spec, '=');
+    const char *slash = strncmp(spec, "sim:", 4) ? NULL : strrchr(spec, '/');
+    const char *equals = strchr(slash ? slash : spec, '=');
     const char *end = equals ? equals : spec + strlen(spec);
     while (equals && end > spec && *end != ':')
         end--;
@@ -271,8 +275,14 @@ ht_status ht_wait_all(const ht_device *self, const ht_dependency *after, size_t 
 }
 
 ht_status ht_runtime_path(const char *runtime, const char *path, ht_error *error) {
-    if (strcmp(runtime, "openvino") != 0)
-        return ht_fail(error, HT_ERROR_UNSUPPORTED, "no runtime \"%s\" is opened at run time", runtime);
-    ht_openvino_set_path(path);
-    return HT_OK;
+    static const struct {
+        const char *runtime;
+        void (*set_path)(const char *path);
+    } rows[] = {{"openvino", ht_openvino_set_path}, {"onnxruntime", ht_onnxruntime_set_path}};
+    for (size_t i = 0; i < HT_COUNT(rows); i++)
+        if (strcmp(runtime, rows[i].runtime) == 0) {
+            rows[i].set_path(path);
+            return HT_OK;
+        }
+    return ht_fail(error, HT_ERROR_UNSUPPORTED, "no runtime \"%s\" is opened at run time", runtime);
 }

@@ -126,7 +126,7 @@ typedef struct ht_tuned {    /* what a search among a device's ways to run a tas
 } ht_tuned;
 
 typedef struct ht_device_ops {
-    const char *prefix; /* "cpu", "opencl", "openvino", "sim": what DEVICE names begin with */
+    const char *prefix; /* "cpu", "opencl", "openvino", "ort", "sim": what DEVICE names begin with */
     bool partial;       /* takes some operators only: the CPU is always beside it */
     /* Appends a row for every device of this runtime, and one unusable row that says why when there is none. */
     ht_status (*list)(ht_device_info **list, size_t *n, ht_error *error);
@@ -176,7 +176,7 @@ struct ht_device { /* first member of every device's own struct */
     const ht_device_ops *ops;
 };
 
-extern const ht_device_ops ht_device_cpu, ht_device_opencl, ht_device_openvino, ht_device_sim;
+extern const ht_device_ops ht_device_cpu, ht_device_opencl, ht_device_openvino, ht_device_onnxruntime, ht_device_sim;
 extern const ht_device_ops *const ht_device_runtimes[]; /* all of the above, NULL-terminated (device.c) */
 
 /* Takes the next name from a list with commas: *list moves behind it, spec[0..256) is it. False at the list's end; an empty

@@ -134,7 +134,7 @@ static bool stands_in(const ht_engine *engine, uint64_t cores) {
 
 /* A lane of each whole device and of each partial one with its companion; static lengths first, for they take the pieces
  * that fill them and leave the rest to others. A CPU that is only there as a companion is a lane of its own beside a device
- * that computes on its very cores: with few tokens it may be the quicker one. */
+ * that computes on its very cores: with few tokens it may be the quicker one (which nobody knows of emulated ones). */
 static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     for (int whole = 0; whole < 2; whole++)
         for (size_t d = 0; d < engine->n_devices; d++) {
@@ -148,7 +148,7 @@ static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options,
                     return status;
                 lane.devices |= 1u << companion;
                 lane.cores |= cores_of(engine, companion);
-            } else if (d >= engine->n_named && !stands_in(engine, cores_of(engine, d))) {
+            } else if (d >= engine->n_named && (engine->by_rule || !stands_in(engine, cores_of(engine, d)))) {
                 continue;
             }
             engine->lanes[engine->n_lanes++] = lane;
@@ -254,6 +254,30 @@ static ht_status open_list(ht_engine *engine, const ht_engine_options *options, 
     return HT_OK;
 }
 
+static bool is_emulated(const ht_engine *engine, size_t d) {
+    return engine->devices[d]->ops->caps(engine->devices[d])->emulated;
+}
+
+/* Nobody knows whether an emulated device is worth its share: where the choice is ours, real ones are used without it. */
+static void set_aside_emulated(ht_engine *engine, const ht_engine_options *options) {
+    size_t real = 0, kept = 0;
+    for (size_t d = 0; d < engine->n_devices; d++)
+        real += !is_emulated(engine, d);
+    if (options->strategy != HT_STRATEGY_AUTO || real == 0)
+        return;
+    for (size_t d = 0; d < engine->n_devices; d++) {
+        ht_device *device = engine->devices[d];
+        if (!is_emulated(engine, d)) {
+            engine->devices[kept++] = device;
+            continue;
+        }
+        ht_log(HT_LOG_WARN, "%s is emulated: strategy auto does without it (tensor and layer use it)",
+               device->ops->caps(device)->name);
+        device->ops->close(device);
+    }
+    engine->n_devices = kept;
+}
+
 static ht_status open_devices(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     ht_text expanded = {0};
     ht_status status = ht_device_expand(options->devices, &expanded, error);
@@ -262,7 +286,11 @@ static ht_status open_devices(ht_engine *engine, const ht_engine_options *option
     ht_text_free(&expanded);
     if (status)
         return status;
+    set_aside_emulated(engine, options);
     engine->n_named = engine->n_devices;
+    for (size_t d = 0; d < engine->n_devices; d++)
+        engine->info.emulated |= is_emulated(engine, d);
+    engine->by_rule = engine->fixed = engine->info.emulated;
     const bool lanes = options->strategy != HT_STRATEGY_SINGLE && engine->n_named > 1;
     if (lanes || options->strategy == HT_STRATEGY_TENSOR || options->strategy == HT_STRATEGY_LAYER ||
         ht_engine_takes_all(engine, (1u << engine->n_devices) - 1))

@@ -133,6 +133,7 @@ struct ht_engine {
     bool apart;           /* a feed-forward block is never one operator: the cuts asked for are of single matrices */
     bool by_operator;     /* plans cut single operators only: the regime OWNER (for experiments) */
     bool fixed;           /* plans stay as they were first made: nothing is learnt from passes (for experiments) */
+    bool by_rule;         /* a device is emulated: shares follow a rule (plan/nominal.c), no time is measured or told */
     bool forced;          /* several lanes, even where one alone is predicted to be quicker */
     ht_lane *running;     /* of the newest forward, if one lane computes the head */
     const ht_plan *plan;  /* likewise */
@@ -264,6 +265,8 @@ void ht_lane_free_buffers(const ht_engine *engine, ht_lane *lane);
 /* Fills a lane's plans anew, after it has lost a device. */
 ht_status ht_engine_place_lane(ht_engine *engine, ht_lane *lane, const ht_engine_options *options, ht_error *error);
 ht_status ht_lane_measure(ht_engine *engine, ht_lane *lane, ht_error *error); /* its cost table (plan/measure.c) */
+void ht_lane_cost_by_rule(const ht_engine *engine,
+                          ht_lane *lane); /* the same where times say nothing (plan/nominal.c) */
 
 /* ---- the crew (lanes.c) --------------------------------------------------------------------------------------------------- */
 

@@ -97,7 +97,7 @@ static void predict(const listing *l, const ht_lane *lane, const ht_slice *own, 
     const ht_slice whole = ht_whole_slice(op);
     const bool shared = l->schedule && l->schedule->n_lanes > 1 && strcmp(row->cut, "single") != 0;
     double share = 1;
-    if (!lane->cost.classes[HT_CLASS_NORM].n_points)
+    if (!lane->cost.classes[HT_CLASS_NORM].n_points || l->engine->by_rule)
         return;
     if (own->of)
         share = (double)(own->row_end - own->row_begin) / (double)own->of;
@@ -254,8 +254,10 @@ static void list_devices(const ht_engine *engine, const ht_listed *rows, size_t 
 }
 
 static void list_times(const ht_engine *engine, const ht_schedule *schedule, ht_plan_times *times) {
-    times->seconds = schedule->choice.seconds;
     times->strategy = ht_regime_name(schedule->choice.regime);
+    if (engine->by_rule)
+        return;
+    times->seconds = schedule->choice.seconds;
     for (size_t l = 0; l < engine->n_lanes && times->n_alone < HT_COUNT(times->alone); l++) {
         const ht_device *first = engine->devices[__builtin_ctz(engine->lanes[l].devices)];
         if (engine->lanes[l].lost || schedule->choice.alone[l] == INFINITY)
@@ -273,7 +275,7 @@ static ht_status predict_rest(ht_engine *engine, size_t tokens, double *seconds,
         ht_schedule *schedule;
         const size_t n = ht_min_size(chunk, tokens - begin);
         status = ht_engine_schedule(engine, n, begin, begin + n == tokens, &schedule, error);
-        if (!status)
+        if (!status && !engine->by_rule)
             *seconds += schedule->choice.seconds;
     }
     return status;

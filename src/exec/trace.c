@@ -221,12 +221,12 @@ static ht_status predict_pass(ht_engine *engine, size_t tokens, bool needed, jso
     ht_engine_lock(engine);
     if (engine->n_lanes > 1)
         status = ht_engine_schedule(engine, tokens, 0, 1, &schedule, error);
-    if (!status && !schedule && needed)
+    if (!status && (!schedule || engine->by_rule) && needed)
         status = ht_fail(error, HT_ERROR_ARGUMENT,
                          "a trace of one device alone needs a pass that is run: its times are not predicted");
     if (!status)
         status = ht_plan_list(engine, schedule, tokens, &rows, &n, error);
-    if (!status && schedule)
+    if (!status && schedule && !engine->by_rule)
         status = predict(engine, schedule, rows, n, events, error);
     ht_engine_unlock(engine);
     free(rows);

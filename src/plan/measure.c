@@ -371,6 +371,10 @@ static ht_status measure_lane(ht_engine *engine, ht_lane *lane, const ht_kv_laye
 
 ht_status ht_lane_measure(ht_engine *engine, ht_lane *lane, ht_error *error) {
     ht_kv_layer *kv;
+    if (engine->by_rule) {
+        ht_lane_cost_by_rule(engine, lane);
+        return HT_OK;
+    }
     ht_status status = ht_kv_create_locked(engine, &kv, error);
     if (status)
         return status;
@@ -629,6 +633,10 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
     ht_text key = {0};
     ht_kv_layer *kv = NULL;
     bool whole = true; /* every device of every lane was measured: worth keeping */
+    for (size_t l = 0; l < engine->n_lanes && engine->by_rule; l++)
+        ht_lane_cost_by_rule(engine, &engine->lanes[l]);
+    if (engine->by_rule)
+        return HT_OK;
     ht_status status = describe(engine, &key, error);
     const bool kept = !engine->time; /* virtual time costs none: simulated lanes are measured anew */
     if (!status && kept && !options->measure && load_tables(engine, &key)) {
@@ -667,7 +675,7 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
 
 void ht_engine_keep_learnt(const ht_engine *engine) {
     ht_text key = {0};
-    bool all = !engine->time; /* as the tables; a lane that was lost is in none */
+    bool all = !engine->time && !engine->by_rule; /* as the tables; a lane that was lost is in none */
     for (size_t l = 0; l < engine->n_lanes; l++)
         all &= !engine->lanes[l].lost && engine->lanes[l].cost.devices == engine->lanes[l].devices;
     if (all && describe(engine, &key, NULL) == HT_OK)

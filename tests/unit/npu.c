@@ -112,8 +112,16 @@ static ht_status fake_wait(ht_npu *npu, ht_npu_program *program, ht_error *error
     return HT_OK;
 }
 
-static const ht_npu_runtime runtime = {fake_list, fake_open, fake_close, fake_compile, fake_discard,
-                                       fake_save, fake_load, fake_bind,  fake_start,   fake_wait};
+static const ht_npu_runtime runtime = {.list = fake_list,
+                                       .open = fake_open,
+                                       .close = fake_close,
+                                       .compile = fake_compile,
+                                       .discard = fake_discard,
+                                       .save = fake_save,
+                                       .load = fake_load,
+                                       .bind = fake_bind,
+                                       .start = fake_start,
+                                       .wait = fake_wait};
 
 /* ---- a device and a matrix ----------------------------------------------------------------------------------------------- */
 

@@ -75,14 +75,18 @@ static ht_status parse_switch(const ht_device_options *options, const char *key,
 
 /* What must be known before the runtime's device is opened. */
 static ht_status read_config(npu_device *d, const ht_device_options *options, ht_error *error) {
-    static const char *const known[] = {"cpus", "lengths", "decode", "cache", "order", "hint", NULL};
+    const char *const *own = d->runtime->options;
+    const char *const known[] = {"cpus", "lengths", "decode", "cache", "order", "hint", own[0], own[1], own[2], NULL};
     char value[128];
     ht_status status = ht_device_check_options(options->name, options->options, known, error);
     if (status != HT_OK)
         return status;
     snprintf(d->caps.name, sizeof d->caps.name, "%s", options->name);
-    d->config = (ht_npu_config){
-        .name = d->caps.name, .threads = options->threads, .precision = options->precision, .hint = d->hint};
+    d->config = (ht_npu_config){.name = d->caps.name,
+                                .threads = options->threads,
+                                .precision = options->precision,
+                                .hint = d->hint,
+                                .options = options->options};
     if (ht_device_option(options->options, "hint", value, sizeof value)) {
         if (strcmp(value, "f32") != 0 && strcmp(value, "bf16") != 0 && strcmp(value, "f16") != 0)
             return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: hint=%s: f32, bf16 or f16", options->name, value);
@@ -106,8 +110,9 @@ static void state_caps(npu_device *d) {
     memcpy(d->caps.dtypes, info->dtypes, sizeof info->dtypes);
     d->caps.memory_bytes = info->memory_bytes;
     d->caps.unified_memory = info->unified_memory;
+    d->caps.emulated = info->emulated;
     d->caps.runs_in_caller = true;
-    d->caps.cores = d->config.cores ? d->config.cores : cpu ? ht_all_cores() : 0;
+    d->caps.cores = d->config.cores ? d->config.cores : cpu || info->emulated ? ht_all_cores() : 0;
     d->caps.lengths = d->lengths;
 }
 
@@ -126,6 +131,7 @@ static ht_status create_store(npu_device *d, const ht_device_options *options, h
                                   .progress_user = options->progress_user};
     d->caps.graph_bytes = store.budget;
     ht_status status = parse_switch(options, "cache", "on", "off", d->facts.reloads, &store.cache, error);
+    d->config.saves = store.cache;
     return status == HT_OK ? ht_npu_store_create(&store, &d->store, error) : status;
 }
 
@@ -136,7 +142,7 @@ static ht_status configure(npu_device *d, const ht_device_options *options, ht_e
     if (status != HT_OK)
         return status;
     state_caps(d);
-    if (d->config.cores && d->caps.kind != HT_DEVICE_CPU)
+    if (d->config.cores && d->caps.kind != HT_DEVICE_CPU && !d->caps.emulated)
         return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus= is for devices that are CPUs", options->name);
     char value[128];
     if (ht_device_option(options->options, "lengths", value, sizeof value))
@@ -359,22 +365,22 @@ static ht_status openvino_open(const ht_device_options *options, ht_device **dev
     return ht_npu_open(&ht_device_openvino, &ht_npu_openvino, options, device, error);
 }
 
-const ht_device_ops ht_device_openvino = {
-    .prefix = "openvino",
-    .partial = true,
-    .list = openvino_list,
-    .open = openvino_open,
-    .close = npu_close,
-    .caps = npu_caps,
-    .refuses = npu_refuses,
-    .import = NULL, /* tensors lie over any host memory */
-    .prepare = npu_prepare,
-    .release = npu_release,
-    .task_bytes = npu_task_bytes,
-    .warm = npu_warm,
-    .settle = npu_settle,
-    .ready = npu_ready,
-    .submit = npu_submit,
-    .completed = npu_completed,
-    .wait = npu_wait,
-};
+static ht_status onnxruntime_list(ht_device_info **list, size_t *n, ht_error *error) {
+    return ht_npu_onnxruntime.list(list, n, error);
+}
+
+static ht_status onnxruntime_open(const ht_device_options *options, ht_device **device, ht_error *error) {
+    return ht_npu_open(&ht_device_onnxruntime, &ht_npu_onnxruntime, options, device, error);
+}
+
+/* No import: tensors lie over any host memory. */
+#define RUNTIME(name, runtime)                                                                                 \
+    {                                                                                                          \
+        .prefix = (name), .partial = true, .list = runtime##_list, .open = runtime##_open, .close = npu_close, \
+        .caps = npu_caps, .refuses = npu_refuses, .prepare = npu_prepare, .release = npu_release,              \
+        .task_bytes = npu_task_bytes, .warm = npu_warm, .settle = npu_settle, .ready = npu_ready,              \
+        .submit = npu_submit, .completed = npu_completed, .wait = npu_wait,                                    \
+    }
+
+const ht_device_ops ht_device_openvino = RUNTIME("openvino", openvino);
+const ht_device_ops ht_device_onnxruntime = RUNTIME("ort", onnxruntime);

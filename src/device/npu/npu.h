@@ -69,7 +69,9 @@ typedef struct ht_npu_config {
     uint64_t cores;   /* where cpus= was given: compute on these cores only; 0: anywhere */
     int threads;      /* of a CPU-backed device; 0: the runtime's choice */
     ht_precision precision;
-    const char *hint; /* "bf16", ...: the runtime's word for the arithmetic of `fast`; "": its usual one */
+    const char *hint;    /* "bf16", ...: the runtime's word for the arithmetic of `fast`; "": its usual one */
+    const char *options; /* of the device, all of them: a runtime reads its own */
+    bool saves;          /* compiled programs will be saved; known once the device is open */
 } ht_npu_config;
 
 typedef struct ht_npu_facts { /* about an opened device */
@@ -80,10 +82,14 @@ typedef struct ht_npu_facts { /* about an opened device */
     bool reloads;             /* loading a saved program is much quicker than compiling: worth a cache on disk */
     double step;              /* rounding of its arithmetic, relative: 2^-24 float32, 2^-11 fp16, 2^-8 bf16 */
     double code_step;         /* of activations in groups of 32, relative to a group's largest; 0: they stay floats */
+    double more_graph,
+        more_weight;    /* bytes that it holds besides ht_npu_estimate: of a graph, of each of its weights */
+    char identity[160]; /* what saved programs depend on besides info and config, as text */
 } ht_npu_facts;
 
 /* Programs are compiled, and different ones run, from several threads at once; one program is used by one at a time. */
 typedef struct ht_npu_runtime {
+    const char *options[4]; /* keys of its own, besides those that every runtime has; then NULL */
     ht_status (*list)(ht_device_info **list, size_t *n, ht_error *error);
     ht_status (*open)(const ht_npu_config *config, ht_npu **npu, ht_npu_facts *facts, ht_error *error);
     void (*close)(ht_npu *npu);
@@ -101,7 +107,7 @@ typedef struct ht_npu_runtime {
     ht_status (*wait)(ht_npu *npu, ht_npu_program *program, ht_error *error);
 } ht_npu_runtime;
 
-extern const ht_npu_runtime ht_npu_openvino;
+extern const ht_npu_runtime ht_npu_openvino, ht_npu_onnxruntime;
 
 /* An ht_device over a runtime: what a runtime's row of ht_device_ops calls, and tests with a runtime of their own. The
  * operations are those of ht_device_openvino but for list and open. */
@@ -111,6 +117,7 @@ ht_status ht_npu_open(const ht_device_ops *ops, const ht_npu_runtime *runtime, c
 /* Where OpenVINO's C library is looked for: a file, a wheel's folder, or NULL for the search (HETERO_OPENVINO, Python
  * environments, the system's libraries). Process-wide; to be called before the first device is listed or opened. */
 void ht_openvino_set_path(const char *path);
+void ht_onnxruntime_set_path(const char *path); /* the same of ONNX Runtime's, and HETERO_ONNXRUNTIME */
 
 /* ---- the store (store.c) --------------------------------------------------------------------------------------------- */
 

@@ -1,13 +1,11 @@
 /* Finding OpenVINO's C library and its functions, at run time. */
+#include "device/npu/library.h"
 #include "device/npu/npu.h"
 #include "device/npu/openvino_api.h"
 
 #include <dlfcn.h>
-#include <glob.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 /* Process-wide, written once (under `once`) but for the path, which is set before. The library is never closed: its
  * threads would outlive it. */
@@ -20,78 +18,16 @@ void ht_openvino_set_path(const char *path) {
     snprintf(wanted, sizeof wanted, "%s", path ? path : "");
 }
 
-/* The first library that `pattern` (with a %s for `folder`) names and that opens. */
-static void *open_pattern(const char *pattern, const char *folder) {
-    char text[1200];
-    snprintf(text, sizeof text, pattern, folder);
-    glob_t found;
-    void *library = NULL;
-    if (glob(text, 0, NULL, &found) != 0)
-        return NULL;
-    for (size_t i = 0; i < found.gl_pathc && !library; i++) {
-        library = dlopen(found.gl_pathv[i], RTLD_NOW | RTLD_LOCAL);
-        if (!library)
-            snprintf(reason, sizeof reason, "%.250s", dlerror());
-    }
-    globfree(&found);
-    return library;
-}
-
-#define FILES "libopenvino_c.so*"
-/* A path from the user: the library, or a folder that holds it as wheels do. */
-static void *open_path(const char *path) {
-    static const char *const patterns[] = {"%s/" FILES, "%s/libs/" FILES, "%s/openvino/libs/" FILES,
-                                           "%s/lib/python3*/site-packages/openvino/libs/" FILES, "%s"};
-    for (size_t i = 0; i < HT_COUNT(patterns); i++) {
-        if (i + 1 == HT_COUNT(patterns) && !strstr(path, ".so"))
-            break; /* dlopen of a folder says nothing useful */
-        void *library = open_pattern(patterns[i], path);
-        if (library)
-            return library;
-    }
-    return NULL;
-}
-
-/* The last resort: Python knows where its packages are. */
-static void *ask_python(void) {
-    FILE *pipe = popen("python3 -c 'import sys; print(*sys.path, sep=chr(10))' 2>/dev/null", "r");
-    if (!pipe)
-        return NULL;
-    char line[1024];
-    void *library = NULL;
-    while (fgets(line, sizeof line, pipe)) { /* to the end, or python3 meets a closed pipe */
-        line[strcspn(line, "\n")] = '\0';
-        if (line[0] && !library)
-            library = open_pattern("%s/openvino/libs/" FILES, line);
-    }
-    pclose(pipe);
-    return library;
-}
-
-static void *find_library(void) {
-    const char *path = wanted[0] ? wanted : getenv("HETERO_OPENVINO");
-    if (path && *path) { /* named: no other will do */
-        void *library = open_path(path);
-        if (!library && !reason[0])
-            snprintf(reason, sizeof reason, "no libopenvino_c.so in %.180s (pip install openvino)", path);
-        return library;
-    }
-    const char *roots[] = {getenv("VIRTUAL_ENV"), ".venv"};
-    void *library = NULL;
-    for (size_t i = 0; i < HT_COUNT(roots) && !library; i++)
-        if (roots[i])
-            library = open_pattern("%s/lib/python3*/site-packages/openvino/libs/" FILES, roots[i]);
-    if (!library)
-        library = dlopen("libopenvino_c.so", RTLD_NOW | RTLD_LOCAL);
-    if (!library)
-        library = ask_python();
-    if (!library && !reason[0])
-        snprintf(reason, sizeof reason, "OpenVINO not found (pip install openvino, or --openvino PATH)");
-    return library;
-}
+static const ht_library openvino = {.name = "OpenVINO",
+                                    .files = "libopenvino_c.so*",
+                                    .wheel = "openvino/libs",
+                                    .option = "--openvino",
+                                    .variable = "HETERO_OPENVINO",
+                                    .package = "openvino",
+                                    .system = {"libopenvino_c.so"}};
 
 static void load(void) {
-    void *library = find_library();
+    void *library = ht_library_open(&openvino, wanted, reason);
     if (!library)
         return;
     static const struct row {

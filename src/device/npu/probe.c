@@ -71,6 +71,28 @@ static row_sum row_by_vector(const ht_npu_facts *facts, const ht_npu_matrix *m, 
     return (row_sum){sum, squares * (u * u + adding * adding) + (u > EPS ? scales : 0) + rounding};
 }
 
+/* Offsets are a product of their own, and where sums are kept in 16 bits both of them are rounded before they meet, however
+ * near to nothing they come to: what that adds to the variance of row `row` by x. */
+static ht_status offset_variance(const ht_npu_facts *facts, const ht_npu_matrix *m, size_t row, const double *x,
+                                 double sum, double *variance, ht_error *error) {
+    const size_t groups = m->cols / m->group;
+    float *scales;
+    ht_status status = ht_alloc((void **)&scales, 2 * groups * sizeof(float) + m->cols, 1, "a graph's check", error);
+    if (status == HT_OK)
+        status = ht_npu_codes(m, row, 1, (int8_t *)(scales + 2 * groups), scales, scales + groups, error);
+    double added = 0, squares = 0;
+    for (size_t g = 0; g < groups && status == HT_OK; g++) {
+        double part = 0;
+        for (size_t c = 0; c < m->group; c++)
+            part += x[g * m->group + c];
+        part *= (double)scales[groups + g];
+        added += part, squares += part * part;
+    }
+    *variance += 4 * facts->step * facts->step * (squares + added * added + (sum - added) * (sum - added));
+    free(scales);
+    return status;
+}
+
 static ht_status matrix_rows(const ht_npu_facts *facts, const ht_npu_matrix *m, size_t row, size_t n,
                              const double *const *x, const double *const *spread, row_sum *out, ht_error *error) {
     float *w, *bias = NULL;
@@ -84,6 +106,8 @@ static ht_status matrix_rows(const ht_npu_facts *facts, const ht_npu_matrix *m, 
         for (size_t v = 0; v < VECTORS && status == HT_OK; v++) {
             row_sum *to = &out[v * n + r];
             *to = row_by_vector(facts, m, w, x[v], spread ? spread[v] : NULL);
+            if (m->offset && facts->step > EPS)
+                status = offset_variance(facts, m, row + r, x[v], to->sum, &to->variance, error);
             to->sum += bias ? (double)bias[row + r] : 0;
             const double last = 4 * fmax(facts->step, EPS) * (fabs(to->sum) + (bias ? fabs((double)bias[row + r]) : 0));
             to->variance += last * last;

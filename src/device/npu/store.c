@@ -62,9 +62,9 @@ struct ht_npu_store {
 static ht_status full_key(const ht_npu_entry *entry, size_t length, ht_text *key, ht_error *error) {
     const ht_npu_store_options *o = &entry->store->o;
     ht_status status =
-        ht_text_printf(key, error, MAGIC "%s; %s; %s; %s %s; length %zu; ", o->facts->info.runtime, o->facts->info.name,
-                       o->facts->info.description, o->config->precision == HT_PRECISION_EXACT ? "exact" : "fast",
-                       o->config->hint, length);
+        ht_text_printf(key, error, MAGIC "%s; %s; %s; %s; %s %s; length %zu; ", o->facts->info.runtime,
+                       o->facts->info.name, o->facts->info.description, o->facts->identity,
+                       o->config->precision == HT_PRECISION_EXACT ? "exact" : "fast", o->config->hint, length);
     return status == HT_OK ? ht_npu_key(&entry->graph, key, error) : status;
 }
 
@@ -230,6 +230,7 @@ static void *builder_main(void *argument) {
             s->used -= slot->bytes;
             slot->bytes = 0;
             slot->error = error;
+            ht_log(HT_LOG_DEBUG, "%s", error.text);
         }
         slot->state = status == HT_OK ? READY : FAILED;
         s->done++;
@@ -337,7 +338,10 @@ static void queue(ht_npu_entry *entry, size_t i) {
     ht_npu_store *s = entry->store;
     graph_slot *slot = &entry->slots[i];
     const uint64_t shared = entry->shared ? 0 : ht_npu_estimate_shared(&entry->graph);
-    const uint64_t own = ht_npu_estimate(&entry->graph, (size_t)s->o.lengths[i]), bytes = own + shared;
+    double more = s->o.facts->more_graph;
+    for (int k = 0; k < entry->graph.n_parts; k++)
+        more += s->o.facts->more_weight * (double)entry->graph.parts[k].rows * (double)entry->graph.parts[k].cols;
+    const uint64_t own = ht_npu_estimate(&entry->graph, (size_t)s->o.lengths[i]) + (uint64_t)more, bytes = own + shared;
     if (s->n == 0 && s->done == s->wanted)
         s->done = s->wanted = 0;
     slot->state = FAILED;

@@ -1,0 +1,476 @@
+/* ONNX Runtime behind npu.h, through its C API opened at run time (onnxruntime_api.h).
+ *
+ * A device is an execution provider: the CPU's own, or a plugin such as Qualcomm's (onnxruntime_provider.h). Tested are the
+ * CPU's, and Qualcomm's on its emulator of Hexagon; phones and other plugins should do with the same calls, untried.
+ */
+#define _GNU_SOURCE /* cpu_set_t, mkdtemp */
+#include "device/npu/onnxruntime.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct ht_npu {
+    const ht_ort *ort;
+    const ht_npu_config *config;
+    char name[64]; /* "ort:qnn" */
+    ht_ort_provider provider;
+    bool plugin;
+    bool pinned;     /* to these, */
+    cpu_set_t cores; /* else it computes anywhere */
+};
+
+/* The constants of a graph, which sessions go on pointing to: one copy for all lengths. */
+typedef struct blob {
+    atomic_int users;
+    size_t bytes;
+    uint8_t *data;
+} blob;
+
+struct ht_npu_program {
+    blob *weights; /* NULL: it was loaded */
+    OrtSession *session;
+    int64_t dims[2][3];  /* of in, out */
+    OrtValue *values[2]; /* over the caller's memory */
+    float *bound[2];
+    ht_text context; /* compiled, to be saved; empty: not kept */
+};
+
+/* ---- what there is ----------------------------------------------------------------------------------------------- */
+
+static const int standard_lengths[] = {1, 32, 64, 128, 256, 512, 1024};
+
+static void describe(const ht_ort *ort, const ht_ort_provider *p, ht_device_info *info) {
+    *info = (ht_device_info){.usable = p->device != NULL, .emulated = p->emulated, .unified_memory = true};
+    snprintf(info->name, sizeof info->name, "ort:%.31s", p->name);
+    snprintf(info->kind, sizeof info->kind, "%s", p->kind);
+    snprintf(info->runtime, sizeof info->runtime, "ONNX Runtime %.16s%s%s", ort->version, *p->version ? ", " : "",
+             p->version);
+    snprintf(info->description, sizeof info->description, "%s", p->description);
+    snprintf(info->why, sizeof info->why, "%s", p->why);
+    snprintf(info->dtypes, sizeof info->dtypes, "int4,int8,f16,bf16,f32");
+    for (size_t i = 0, at = 0; i < HT_COUNT(standard_lengths); i++)
+        at += (size_t)snprintf(info->static_lengths + at, sizeof info->static_lengths - at, "%s%d", i ? "," : "",
+                               standard_lengths[i]);
+    snprintf(info->limits, sizeof info->limits, "graphs of all lengths: half of the memory, or --npu-memory");
+    info->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static ht_status list(ht_device_info **rows, size_t *n, ht_error *error) {
+    ht_device_info info = {.name = "ort", .kind = "npu"};
+    const char *why;
+    const ht_ort *ort = ht_ort_get(&why);
+    ht_ort_provider *providers = NULL;
+    size_t count = 0;
+    ht_error failure = {0};
+    if (ort && ht_ort_providers(ort, &providers, &count, &failure))
+        why = failure.text;
+    ht_status status = HT_OK;
+    if (why) { /* a broken runtime is a row that says so, not a failed listing */
+        snprintf(info.why, sizeof info.why, "%.250s", why);
+        status = ht_device_list_add(rows, n, &info, error);
+    }
+    bool qualcomm = false;
+    for (size_t i = 0; i < count && !why && status == HT_OK; i++) {
+        describe(ort, &providers[i], &info);
+        qualcomm |= strcmp(providers[i].name, "qnn") == 0;
+        status = ht_device_list_add(rows, n, &info, error);
+    }
+    if (!why && !qualcomm && status == HT_OK) {
+        info = (ht_device_info){.name = "ort:qnn", .kind = "npu", .why = "not found (pip install onnxruntime-qnn)"};
+        status = ht_device_list_add(rows, n, &info, error);
+    }
+    free(providers);
+    return status;
+}
+
+/* ---- sessions ---------------------------------------------------------------------------------------------------- */
+
+/* Which cores its threads run on: "1,2;1,2" for two besides the caller, cores counted from 1. The kernel places them among
+ * the device's; the caller is pinned by start. */
+static ht_status write_affinities(const ht_npu *npu, ht_text *text, ht_error *error) {
+    ht_status status = HT_OK;
+    for (int i = 1; i < npu->config->threads && status == HT_OK; i++) {
+        bool first = true;
+        for (int core = 0; core < CPU_SETSIZE && status == HT_OK; core++)
+            if (CPU_ISSET(core, &npu->cores)) {
+                status = ht_text_printf(text, error, "%s%d", !first ? "," : i > 1 ? ";" : "", core + 1);
+                first = false;
+            }
+    }
+    return status;
+}
+
+#define TRY(npu, call, ...) ht_ort_check((npu)->ort, (npu)->ort->call(__VA_ARGS__), (npu)->name, #call, error)
+
+typedef struct entry {
+    const char *key, *value;
+    bool wanted;
+} entry;
+
+static ht_status add_entries(const ht_npu *npu, OrtSessionOptions *options, const entry *entries, size_t n,
+                             ht_error *error) {
+    ht_status status = HT_OK;
+    for (size_t i = 0; i < n && status == HT_OK; i++)
+        if (entries[i].wanted)
+            status = TRY(npu, AddSessionConfigEntry, options, entries[i].key, entries[i].value);
+    return status;
+}
+
+/* context: where a plugin is to leave the compiled graph; NULL: nowhere. fallback: what a plugin does not take may go to the
+ * CPU: only to find out what that is. */
+static ht_status make_options(const ht_npu *npu, const char *context, bool fallback, OrtSessionOptions **out,
+                              ht_error *error) {
+    const int cores = ht_core_count(ht_all_cores());
+    const int threads = npu->plugin ? 1 : npu->config->threads ? npu->config->threads : cores;
+    ht_text affinities = {0};
+    OrtSessionOptions *options = NULL;
+    ht_status status = TRY(npu, CreateSessionOptions, &options);
+    if (status == HT_OK && npu->pinned && !npu->plugin)
+        status = write_affinities(npu, &affinities, error);
+    const entry entries[] = {{"session.intra_op_thread_affinities", affinities.data, affinities.bytes > 0},
+                             {"session.force_spinning_stop", "1",
+                              true}, /* each graph has threads of its own: those of others must not spin */
+                             {"session.record_ep_graph_assignment_info", "1", npu->plugin},
+                             {"session.disable_cpu_ep_fallback", "1", npu->plugin && !fallback},
+                             {"ep.context_enable", "1", context != NULL},
+                             {"ep.context_file_path", context, context != NULL},
+                             {"ep.context_embed_mode", "1", context != NULL}};
+    if (status == HT_OK)
+        status = TRY(npu, SetIntraOpNumThreads, options, threads);
+    if (status == HT_OK)
+        status = TRY(npu, SetInterOpNumThreads, options, 1);
+    if (status == HT_OK) /* an arena for each of hundreds of graphs would hold what only one of them needs at a time */
+        status = TRY(npu, DisableCpuMemArena, options);
+    if (status == HT_OK)
+        status = add_entries(npu, options, entries, HT_COUNT(entries), error);
+    if (status == HT_OK && npu->plugin)
+        status = TRY(npu, SessionOptionsAppendExecutionProvider_V2, options, npu->ort->env, &npu->provider.device, 1,
+                     npu->provider.keys, npu->provider.values, npu->provider.n_settings);
+    ht_text_free(&affinities);
+    if (status == HT_OK)
+        *out = options;
+    else if (options)
+        npu->ort->ReleaseSessionOptions(options);
+    return status;
+}
+
+/* HT_ERROR_DEVICE with its name if an operator was left to another provider. */
+static ht_status check_assignment(const ht_npu *npu, const OrtSession *session, ht_error *error) {
+    const char *wanted = npu->ort->EpDevice_EpName(npu->provider.device), *provider, *type;
+    const OrtEpAssignedSubgraph *const *graphs;
+    const OrtEpAssignedNode *const *nodes;
+    size_t n = 0, n_nodes;
+    ht_status status = TRY(npu, Session_GetEpGraphAssignmentInfo, session, &graphs, &n);
+    for (size_t i = 0; i < n && status == HT_OK; i++) {
+        status = TRY(npu, EpAssignedSubgraph_GetEpName, graphs[i], &provider);
+        if (status == HT_OK && strcmp(provider, wanted) != 0) {
+            status = TRY(npu, EpAssignedSubgraph_GetNodes, graphs[i], &nodes, &n_nodes);
+            if (status == HT_OK && n_nodes)
+                status = TRY(npu, EpAssignedNode_GetOperatorType, nodes[0], &type);
+            if (status == HT_OK)
+                status = ht_fail(error, HT_ERROR_DEVICE, "%s: %s does not take the operator %s", npu->name, wanted,
+                                 n_nodes ? type : "?");
+        }
+    }
+    return status;
+}
+
+/* A model, or bytes that a plugin has made of one, to a session. */
+typedef struct source {
+    const OrtModel *model;
+    const void *bytes;
+    size_t n;
+} source;
+
+static ht_status make_session(const ht_npu *npu, const source *from, const char *context, bool fallback,
+                              OrtSession **session, ht_error *error) {
+    OrtSessionOptions *options = NULL;
+    ht_status status = make_options(npu, context, fallback, &options, error);
+    if (status == HT_OK)
+        status = from->model ? TRY(npu, CreateSessionFromModel, npu->ort->env, from->model, options, session)
+                             : TRY(npu, CreateSessionFromArray, npu->ort->env, from->bytes, from->n, options, session);
+    if (status == HT_OK && npu->plugin)
+        status = check_assignment(npu, *session, error);
+    if (options)
+        npu->ort->ReleaseSessionOptions(options);
+    return status;
+}
+
+/* ---- programs ---------------------------------------------------------------------------------------------------- */
+
+static void drop_blob(blob *b) {
+    if (!b || atomic_fetch_sub(&b->users, 1) > 1)
+        return;
+    if (b->data)
+        ht_pages_free(b->data, b->bytes);
+    free(b);
+}
+
+static ht_status make_blob(const ht_ort_graph *graph, blob **out, ht_error *error) {
+    blob *b;
+    ht_status status = ht_alloc((void **)&b, 1, sizeof *b, "a graph's constants", error);
+    if (status != HT_OK)
+        return status;
+    atomic_init(&b->users, 1);
+    b->bytes = ht_max_size(ht_ort_graph_bytes(graph), 1);
+    b->data = ht_pages_alloc(b->bytes);
+    status = b->data ? ht_ort_graph_fill(graph, b->data, error)
+                     : ht_fail(error, HT_ERROR_MEMORY, "no memory for a graph's %zu bytes of constants", b->bytes);
+    if (status == HT_OK)
+        *out = b;
+    else
+        drop_blob(b);
+    return status;
+}
+
+static void discard(ht_npu *npu, ht_npu_program *program) {
+    for (int i = 0; i < 2; i++)
+        if (program->values[i])
+            npu->ort->ReleaseValue(program->values[i]);
+    if (program->session)
+        npu->ort->ReleaseSession(program->session);
+    drop_blob(program->weights);
+    ht_text_free(&program->context);
+    free(program);
+}
+
+static ht_status new_program(const ht_npu_graph *graph, size_t length, ht_npu_program **program, ht_error *error) {
+    ht_status status = ht_alloc((void **)program, 1, sizeof **program, graph->op->name, error);
+    for (int i = 0; i < 2 && status == HT_OK; i++) {
+        (*program)->dims[i][0] = 1;
+        (*program)->dims[i][1] = (int64_t)length;
+        (*program)->dims[i][2] = (int64_t)(i ? graph->rows : graph->cols);
+    }
+    return status;
+}
+
+/* The compiled graph as bytes, by way of a file, for nothing else is offered; doing without is no failure. */
+static void keep_context(const char *path, ht_npu_program *program) {
+    ht_mapping file;
+    if (ht_mapping_open(path, &file, NULL) != HT_OK)
+        return;
+    if (ht_text_append(&program->context, (const char *)file.data, file.bytes, NULL) != HT_OK)
+        ht_text_free(&program->context);
+    ht_mapping_close(&file);
+}
+
+/* A folder for one compiled graph, with room behind its name for a file's; false: none is to be kept, or can be. */
+static bool make_folder(const ht_npu *npu, char folder[1024]) {
+    if (!npu->config->saves || !npu->provider.contexts ||
+        ht_cache_path("npu/export.XXXXXX", folder, 1000, NULL) != HT_OK)
+        return false;
+    return mkdtemp(folder) != NULL;
+}
+
+ht_status ht_ort_compile_model(ht_npu *npu, const ht_npu_graph *graph, size_t length, const OrtModel *model,
+                               ht_npu_program **out, ht_error *error) {
+    char folder[1024], path[1040] = "";
+    const source from = {.model = model};
+    ht_npu_program *program;
+    ht_status status = new_program(graph, length, &program, error);
+    if (status != HT_OK)
+        return status;
+    const bool keeps = make_folder(npu, folder);
+    if (keeps)
+        snprintf(path, sizeof path, "%s/graph.onnx", folder);
+    status = make_session(npu, &from, keeps ? path : NULL, false, &program->session, error);
+    if (status == HT_OK && keeps)
+        keep_context(path, program);
+    if (keeps) {
+        unlink(path);
+        rmdir(folder);
+    }
+    OrtSession *other = NULL;
+    ht_error reason = {0};
+    if (status != HT_OK && npu->plugin && !program->session && /* which operator was it? */
+        make_session(npu, &from, NULL, true, &other, &reason) != HT_OK && other)
+        *error = reason;
+    if (other)
+        npu->ort->ReleaseSession(other);
+    if (status == HT_OK)
+        *out = program;
+    else
+        discard(npu, program);
+    return status;
+}
+
+static ht_status compile(ht_npu *npu, const ht_npu_graph *described, size_t length, const ht_npu_program *like,
+                         ht_npu_program **out, ht_error *error) {
+    ht_ort_graph *graph = NULL;
+    OrtModel *model = NULL;
+    blob *weights = NULL;
+    const int accuracy = npu->plugin || npu->config->precision == HT_PRECISION_EXACT ? 0 : 4;
+    ht_status status = ht_ort_graph_create(described, length, accuracy, &graph, error);
+    if (status == HT_OK && like && like->weights) {
+        weights = like->weights;
+        atomic_fetch_add(&weights->users, 1);
+    } else if (status == HT_OK) {
+        status = make_blob(graph, &weights, error);
+    }
+    if (status == HT_OK)
+        status = ht_ort_graph_model(graph, npu->ort, weights->data, &model, error);
+    if (status == HT_OK)
+        status = ht_ort_compile_model(npu, described, length, model, out, error);
+    if (model)
+        npu->ort->ReleaseModel(model);
+    ht_ort_graph_destroy(graph);
+    if (status == HT_OK)
+        (*out)->weights = weights;
+    else
+        drop_blob(weights);
+    return status;
+}
+
+static ht_status save(ht_npu *npu, ht_npu_program *program, ht_text *bytes, ht_error *error) {
+    if (!program->context.bytes)
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s hands out no compiled graph", npu->name);
+    ht_status status = ht_text_append(bytes, program->context.data, program->context.bytes, error);
+    ht_text_free(&program->context);
+    return status;
+}
+
+static ht_status load(ht_npu *npu, const ht_npu_graph *graph, size_t length, const void *data, size_t bytes,
+                      ht_npu_program **out, ht_error *error) {
+    ht_npu_program *program;
+    const source from = {.bytes = data, .n = bytes};
+    ht_status status = new_program(graph, length, &program, error);
+    if (status != HT_OK)
+        return status;
+    status = make_session(npu, &from, NULL, false, &program->session, error);
+    if (status == HT_OK)
+        *out = program;
+    else
+        discard(npu, program);
+    return status;
+}
+
+/* ---- running ----------------------------------------------------------------------------------------------------- */
+
+static ht_status bind(ht_npu *npu, ht_npu_program *program, float *in, float *out, ht_error *error) {
+    float *memory[2] = {in, out};
+    for (int i = 0; i < 2; i++) {
+        if (program->bound[i] == memory[i])
+            continue;
+        const int64_t *dims = program->dims[i];
+        OrtValue *value = NULL;
+        ht_status status = TRY(npu, CreateTensorWithDataAsOrtValue, npu->ort->host, memory[i],
+                               (size_t)(dims[1] * dims[2]) * sizeof(float), dims, 3, HT_ORT_F32, &value);
+        if (status != HT_OK)
+            return status;
+        if (program->values[i])
+            npu->ort->ReleaseValue(program->values[i]);
+        program->values[i] = value;
+        program->bound[i] = memory[i];
+    }
+    return HT_OK;
+}
+
+/* The caller computes too: while this lasts, it stays on the device's cores. */
+static ht_status start(ht_npu *npu, ht_npu_program *program, ht_error *error) {
+    static const char *const in = HT_ORT_INPUT, *const out = HT_ORT_OUTPUT;
+    cpu_set_t before;
+    const bool moved = npu->pinned && sched_getaffinity(0, sizeof before, &before) == 0 &&
+                       !CPU_EQUAL(&npu->cores, &before) &&
+                       sched_setaffinity(0, sizeof npu->cores, &npu->cores) == 0; /* best effort */
+    ht_status status = TRY(npu, Run, program->session, NULL, &in, (const OrtValue *const *)&program->values[0], 1, &out,
+                           1, &program->values[1]);
+    if (moved)
+        sched_setaffinity(0, sizeof before, &before);
+    return status;
+}
+
+static ht_status wait_done(ht_npu *npu, ht_npu_program *program, ht_error *error) {
+    return HT_OK;
+}
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+/* Does a plugin compile anything at all? Its library may be of another version than its provider was made for, and one line
+ * now says more than one for each graph later. The first such program is never let go: with the last one Qualcomm's
+ * library shuts down, and complains on standard output when it starts again. */
+static ht_status try_out(ht_npu *npu, ht_error *error) {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static ht_npu_program *kept;
+    ht_op op = {.kind = HT_OP_MATMUL, .name = "a trial", .n_parts = 1};
+    op.parts[0] = (ht_matrix){.name = "trial", .type = ht_type_by_name("F32"), .rows = 32, .cols = 32};
+    const ht_slice whole = {.row_end = 32, .reduction_end = 32};
+    ht_npu_graph graph;
+    ht_npu_program *program;
+    ht_npu_describe(&op, &whole, false, &graph);
+    ht_status status = compile(npu, &graph, 1, NULL, &program, error);
+    if (status != HT_OK)
+        return status;
+    pthread_mutex_lock(&lock);
+    if (kept)
+        discard(npu, program);
+    else
+        kept = program;
+    pthread_mutex_unlock(&lock);
+    return HT_OK;
+}
+
+static void close_npu(ht_npu *npu) {
+    free(npu);
+}
+
+static void state_facts(const ht_npu *npu, ht_npu_facts *facts) {
+    const bool fast = npu->config->precision != HT_PRECISION_EXACT;
+    facts->lengths = standard_lengths;
+    facts->n_lengths = HT_COUNT(standard_lengths);
+    facts->single = npu->plugin; /* the CPU's matvec is slower than our own */
+    facts->reloads = npu->provider.contexts;
+    facts->step = npu->plugin ? 0x1p-11 : 0x1p-24; /* plugins compute in fp16 */
+    facts->code_step = !npu->plugin && fast ? 1.0 / 127 : 0;
+    facts->more_graph = npu->provider.emulated ? 16.0 * 1048576 : 0; /* of what its compiler leaves behind */
+    facts->more_weight = npu->provider.emulated ? 2.3 : 0;
+    snprintf(facts->identity, sizeof facts->identity, "form %d, %.140s", HT_ORT_FORM, npu->provider.identity);
+}
+
+static ht_status open_npu(const ht_npu_config *config, ht_npu **out, ht_npu_facts *facts, ht_error *error) {
+    const char *why, *colon = strchr(config->name, ':');
+    const ht_ort *ort = ht_ort_get(&why);
+    if (!ort)
+        return ht_fail(error, HT_ERROR_DEVICE, "device %s: %s", config->name, why);
+    if (config->hint[0])
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: hint= is for OpenVINO; providers have one arithmetic",
+                       config->name);
+    ht_npu *npu;
+    ht_status status = ht_alloc((void **)&npu, 1, sizeof *npu, config->name, error);
+    if (status != HT_OK)
+        return status;
+    npu->ort = ort;
+    npu->config = config;
+    snprintf(npu->name, sizeof npu->name, "ort:%.40s", colon ? colon + 1 : "cpu");
+    npu->pinned = config->cores != 0;
+    ht_core_set(config->cores, &npu->cores);
+    status = ht_ort_provider_find(ort, strchr(npu->name, ':') + 1, config->options, &npu->provider, error);
+    if (status == HT_OK) {
+        npu->plugin = npu->provider.library[0] != '\0';
+        describe(ort, &npu->provider, &facts->info);
+        state_facts(npu, facts);
+        status = npu->plugin ? try_out(npu, error) : HT_OK;
+    }
+    if (status == HT_OK)
+        *out = npu;
+    else
+        close_npu(npu);
+    return status;
+}
+
+const ht_npu_runtime ht_npu_onnxruntime = {.options = {"library", "soc", "arch"},
+                                           .list = list,
+                                           .open = open_npu,
+                                           .close = close_npu,
+                                           .compile = compile,
+                                           .discard = discard,
+                                           .save = save,
+                                           .load = load,
+                                           .bind = bind,
+                                           .start = start,
+                                           .wait = wait_done};

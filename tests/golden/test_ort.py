@@ -1,0 +1,73 @@
+"""SmolLM2 with its matrix multiplications on ONNX Runtime: on its CPU provider within the bounds that hold for the CPU device, on
+Qualcomm's emulator of Hexagon (fp16 arithmetic) within 0.03 nats of the exact values along the golden path.
+
+The emulator takes a minute for the whole model's graphs: only a few of them are built here unless HETERO_QNN is set."""
+import os
+
+import pytest
+import test_golden as golden
+from test_golden import path # noqa: F401 (a fixture)
+
+QNN = "ort:qnn:lengths=64:decode=off:cache=off"
+TOKENS, BOUND = 64, 0.03
+slow = pytest.mark.skipif(not os.environ.get("HETERO_QNN"), reason="minutes: set HETERO_QNN=1")
+
+
+@pytest.fixture(scope="module")
+def ort(command_json):
+    """Names of ONNX Runtime's devices on this machine."""
+    found = command_json("devices")
+    names = [d["name"] for d in found["devices"] if d["name"].startswith("ort:")]
+    if not names:
+        pytest.skip("; ".join(f"{d['name']}: {d['why']}" for d in found["missing"] if d["name"].startswith("ort")))
+    return names
+
+
+@pytest.fixture
+def qnn(ort):
+    if "ort:qnn" not in ort:
+        pytest.skip("ONNX Runtime has no QNN provider (pip install onnxruntime-qnn)")
+    return QNN
+
+
+def check_along(score, path, device, more): # noqa: F811
+    run = golden.GOLDEN[golden.SMOLLM2]["long"]
+    ids, exact = run["ids"][:TOKENS], run["exact_path_logprobs"][1:TOKENS]
+    logprobs, _ = score(path, ids, "exact", device=device, more=more)
+    errors = [abs(a - b) for a, b in zip(logprobs[1:], exact, strict=True)]
+    print(f"{device} {' '.join(more)}: max {max(errors):.4f}, mean {sum(errors) / len(errors):.5f}")
+    assert max(errors) <= BOUND
+    assert max(errors) > 0.001 # fp16: it was not the CPU that computed
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+def test_cpu_exact(score, path, name, ort): # noqa: F811
+    golden.check_short_exact(score, path, name, "ort:cpu")
+
+
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+def test_cpu_fast(score, path, name, ort): # noqa: F811
+    golden.check_short_fast(score, path, name, "ort:cpu")
+
+
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+def test_cpu_decode(score, path, name, ort): # noqa: F811
+    golden.check_short_exact(lambda *a, **k: score(*a, **k, chunk=1), path, name, "ort:cpu:decode=on")
+
+
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+def test_hexagon_some(score, path, name, qnn): # noqa: F811
+    check_along(score, path, qnn, ("--npu-memory", "130M"))
+
+
+@slow
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+def test_hexagon(score, path, name, qnn): # noqa: F811
+    check_along(score, path, qnn, ())
+
+
+@slow
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+def test_hexagon_beside_opencl(score, path, name, qnn, gpu): # noqa: F811
+    check_along(score, path, f"{gpu}:cpus=0,{qnn}:cpus=1", ("--strategy", "tensor"))

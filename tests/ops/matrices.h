@@ -1,0 +1,54 @@
+/* Made-up inputs of the operator tests: numbers with outliers, matrices of random blocks. */
+#ifndef HT_TEST_MATRICES_H
+#define HT_TEST_MATRICES_H
+
+#include "device/device.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t random_state = 88172645463325252u;
+static double uniform(void) { /* in [-1, 1) */
+    random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
+    return (double)(random_state >> 11) * 0x1p-52 - 1;
+}
+static void fill(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        x[i] = (float)(uniform() * (i % 37 == 0 ? 8 : 1)); /* outliers, as activations have */
+}
+
+static const struct {
+    ht_type type;
+    int halves[2];
+} block_types[] = {/* where a block keeps its fp16 scales */
+                   {HT_TYPE_Q4_0, {0, -1}}, {HT_TYPE_Q4_1, {0, 2}},    {HT_TYPE_Q5_0, {0, -1}},
+                   {HT_TYPE_Q5_1, {0, 2}},  {HT_TYPE_Q8_0, {0, -1}},   {HT_TYPE_Q4_K, {0, 2}},
+                   {HT_TYPE_Q5_K, {0, 2}},  {HT_TYPE_Q6_K, {208, -1}}, {HT_TYPE_IQ4_NL, {0, -1}},
+                   {HT_TYPE_F16, {-1, -1}}, {HT_TYPE_BF16, {-1, -1}},  {HT_TYPE_F32, {-1, -1}}};
+
+static ht_matrix make_matrix(const char *name, size_t kind, size_t rows, size_t cols) {
+    const ht_type_traits *traits = ht_type_get(block_types[kind].type);
+    ht_matrix m = {name, traits, rows, cols, NULL, cols / (size_t)traits->block * (size_t)traits->block_bytes};
+    uint8_t *data = malloc(rows * m.row_bytes);
+    if (!traits->group) {
+        float *row = malloc(cols * sizeof *row);
+        for (size_t r = 0; r < rows; r++) {
+            for (size_t c = 0; c < cols; c++)
+                row[c] = (float)uniform() * 0.1f;
+            ht_encode_row(traits->type, row, cols, data + r * m.row_bytes);
+        }
+        free(row);
+    } else {
+        for (size_t i = 0; i < rows * m.row_bytes; i++)
+            data[i] = (uint8_t)(random_state >> 20), uniform();
+        for (uint8_t *block = data; block < data + rows * m.row_bytes; block += traits->block_bytes)
+            for (int h = 0; h < 2 && block_types[kind].halves[h] >= 0; h++) {
+                uint16_t half = ht_f32_to_f16((float)(0.002 + 0.001 * uniform()) * (h ? -3 : 1));
+                memcpy(block + block_types[kind].halves[h], &half, 2);
+            }
+    }
+    m.data = data;
+    return m;
+}
+
+#endif
