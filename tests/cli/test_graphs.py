@@ -83,7 +83,7 @@ def test_works(ask, plain, wrapper):
 @pytest.mark.check
 @pytest.mark.parametrize("device", ["npu", "openvino:CPU", "openvino:CPU,cpu"])
 def test_missing(ask, plain, hetero, tmp_path, device):
-    answer, said = ask("--openvino", tmp_path, device=device)
+    answer, said = ask("--openvino", tmp_path, "--onnxruntime", tmp_path, device=device)
     same(answer, plain, ["cpu"])
     assert "going on without" in said and "pip install openvino" in said
     missing = hetero("devices", "--json", "--openvino", tmp_path).json["missing"]

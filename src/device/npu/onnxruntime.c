@@ -188,13 +188,33 @@ typedef struct source {
     size_t n;
 } source;
 
+/* Once a program is let go, the emulator complains on standard output when the next one is made, which then is made alone. */
+static pthread_rwlock_t making = PTHREAD_RWLOCK_INITIALIZER;
+static atomic_bool let_go;
+
+static ht_status create_session(const ht_npu *npu, const source *from, const OrtSessionOptions *options,
+                                OrtSession **session, ht_error *error) {
+    const bool alone = npu->provider.emulated && atomic_load(&let_go);
+    ht_ort_hushed hushed;
+    alone ? pthread_rwlock_wrlock(&making) : pthread_rwlock_rdlock(&making);
+    const bool hush = alone && atomic_exchange(&let_go, false); /* under the lock: who sees it false waits for us */
+    if (hush)
+        ht_ort_hush(&hushed);
+    ht_status status = from->model
+                           ? TRY(npu, CreateSessionFromModel, npu->ort->env, from->model, options, session)
+                           : TRY(npu, CreateSessionFromArray, npu->ort->env, from->bytes, from->n, options, session);
+    if (hush)
+        ht_ort_unhush(&hushed);
+    pthread_rwlock_unlock(&making);
+    return status;
+}
+
 static ht_status make_session(const ht_npu *npu, const source *from, const char *context, bool fallback,
                               OrtSession **session, ht_error *error) {
     OrtSessionOptions *options = NULL;
     ht_status status = make_options(npu, context, fallback, &options, error);
     if (status == HT_OK)
-        status = from->model ? TRY(npu, CreateSessionFromModel, npu->ort->env, from->model, options, session)
-                             : TRY(npu, CreateSessionFromArray, npu->ort->env, from->bytes, from->n, options, session);
+        status = create_session(npu, from, options, session, error);
     if (status == HT_OK && npu->plugin)
         status = check_assignment(npu, *session, error);
     if (options)
@@ -235,6 +255,7 @@ static void discard(ht_npu *npu, ht_npu_program *program) {
             npu->ort->ReleaseValue(program->values[i]);
     if (program->session)
         npu->ort->ReleaseSession(program->session);
+    atomic_store(&let_go, true);
     drop_blob(program->weights);
     ht_text_free(&program->context);
     free(program);

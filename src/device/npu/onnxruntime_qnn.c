@@ -67,25 +67,35 @@ static ht_status choose_chip(const char *options, struct chip *out, ht_error *er
 
 /* ---- the library ------------------------------------------------------------------------------------------------- */
 
-/* The emulator writes a line to standard output when it is loaded, where our results go. So it is loaded here, once, with
- * that line on its way to /dev/null; whoever loads it again gets the same one. */
+void ht_ort_hush(ht_ort_hushed *h) {
+    fflush(stdout);
+    h->kept = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+    const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (h->kept >= 0 && null >= 0)
+        dup2(null, STDOUT_FILENO);
+    if (null >= 0)
+        close(null);
+}
+
+void ht_ort_unhush(const ht_ort_hushed *h) {
+    fflush(stdout);
+    if (h->kept >= 0) {
+        dup2(h->kept, STDOUT_FILENO);
+        close(h->kept);
+    }
+}
+
+/* The emulator writes a line to standard output when it is loaded. So it is loaded here, once; whoever loads it again gets the
+ * same one. */
 static void *open_quietly(const char *path) {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&lock);
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
     if (!library) {
-        fflush(stdout);
-        const int kept = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3), null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-        if (kept >= 0 && null >= 0)
-            dup2(null, STDOUT_FILENO);
+        ht_ort_hushed hushed;
+        ht_ort_hush(&hushed);
         library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        fflush(stdout);
-        if (kept >= 0 && null >= 0)
-            dup2(kept, STDOUT_FILENO);
-        if (kept >= 0)
-            close(kept);
-        if (null >= 0)
-            close(null);
+        ht_ort_unhush(&hushed);
     }
     pthread_mutex_unlock(&lock);
     return library;
