@@ -86,6 +86,8 @@ static int run_command(const cli_command *command, int argc, char **argv) {
             ht_runtime_path("openvino", openvino, NULL);
         if (onnxruntime)
             ht_runtime_path("onnxruntime", onnxruntime, NULL);
+        if (options.json)
+            cli_hold_output();
         status = command->run(&options);
     }
     cli_options_clear(&options);

@@ -185,8 +185,6 @@ def test_emulated(hetero, model, qnn, tmp_path):
     assert auto.json["devices_used"] == ["cpu"] and "strategy auto does without it" in auto.err
 
 
-@pytest.mark.xfail(strict=False, reason="a second ort:qnn in one process: the emulator's '<E> Device not found in registry' "
-                                        "gets to standard output now and then, before the JSON")
 def test_twice_in_one_process(hetero, model, qnn):
     bench = hetero("bench", model, "--prompt", 32, "--gen", 0, "-r", 1, "--json", "--onnxruntime", qnn, *LITTLE,
                    "--devices", FEW + ":cache=off", "--devices", FEW + ":cache=off").json
