@@ -5,9 +5,10 @@ PROMPT ?= Explain in two sentences why the sky is blue.
 PREFIX ?= /usr/local
 JOBS   ?= $(shell nproc)
 CMAKE_FLAGS ?=
+export JOBS CMAKE_FLAGS ANDROID_NDK PREFIX_LIBS
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo models check test bench format install clean
+.PHONY: help build demo models check test cross cross-test bench format install clean
 .DEFAULT_GOAL := build
 
 help:
@@ -16,6 +17,8 @@ help:
 	@echo "make models    fetch both test models into models/"
 	@echo "make check     the quick tests (under two minutes; wants one 'make test' before)"
 	@echo "make test      every test, its own set-up included"
+	@echo "make cross     for 64-bit ARM Linux, into build-aarch64; for Android with ANDROID_NDK and PREFIX_LIBS, into build-android"
+	@echo "make cross-test  the same for Linux, and its tests under qemu (wants one 'make check' before)"
 	@echo "make bench     speed side by side with llama.cpp (ARGS: see bench/README.md)"
 	@echo "make format    clang-format over every C file"
 	@echo "make install   into PREFIX ($(PREFIX)), DESTDIR before it"
@@ -43,6 +46,12 @@ check:
 
 test:
 	@sh tools/test.sh all $(BUILD)
+
+cross:
+	@sh tools/cross.sh build $(if $(ANDROID_NDK),build-android,build-aarch64)
+
+cross-test:
+	@sh tools/cross.sh test build-aarch64
 
 bench: build
 	@python3 bench/peers/run.py --hetero $(BUILD)/hetero $(ARGS)

@@ -14,15 +14,19 @@ MODELS = ROOT / "models"
 
 # What the CPU device asks of the processor before it takes an instruction set, as /proc/cpuinfo spells it.
 ISAS = {"scalar": set(), "avx2": {"avx2", "fma", "f16c"},
-        "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"}}
+        "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"},
+        "neon": {"asimd"}, "neon-dotprod": {"asimddp"}, "neon-i8mm": {"i8mm"}}
 
 
 def processor_flags():
+    """Of this machine, or $HETERO_FLAGS, for a binary that runs under an emulator."""
+    if "HETERO_FLAGS" in os.environ:
+        return set(os.environ["HETERO_FLAGS"].split())
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return set()
-    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), set())
+    return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith(("flags", "Features"))), set())
 
 
 @pytest.fixture(params=ISAS)

@@ -1,16 +1,19 @@
 #!/bin/sh
-# usage: setup.sh build|test|ci
+# usage: setup.sh build|test|ci|cross
 # Sees to it that the Debian packages are there which building, testing or CI needs. Root gets them installed; anyone
 # else is told the one command to type. Asks the network for nothing when nothing is missing.
 set -eu
 build="gcc libc6-dev make cmake pkg-config libpcre2-dev libutf8proc-dev libjansson-dev libedit-dev opencl-headers
        python3 python3-pip ca-certificates"
 test="$build libcmocka-dev binutils python3-venv pocl-opencl-icd ocl-icd-libopencl1 oclgrind clang"
+cross="make cmake pkg-config gcc-aarch64-linux-gnu qemu-user opencl-headers libpcre2-dev:arm64 libutf8proc-dev:arm64
+       libjansson-dev:arm64 libedit-dev:arm64 libcmocka-dev:arm64"
 ci="$test git clang-14 libclang-rt-14-dev llvm-14 clang-format-14 clang-tidy-14"
 case ${1-} in
     build) wanted=$build ;;
     test) wanted=$test ;;
     ci) wanted=$ci ;;
+    cross) wanted=$cross ;;
     *) sed -n '2,4s/^# //p' "$0"; exit 2 ;;
 esac
 
@@ -24,13 +27,17 @@ for package in $wanted; do
     [ "$state" = installed ] || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
+foreign= # another processor's packages, which apt-get must be told of first
+case $missing in *:arm64*) dpkg --print-foreign-architectures | grep -qx arm64 || foreign=arm64 ;; esac
 if [ "$(id -u)" -ne 0 ]; then
     echo "Some Debian packages are missing. Type this, then the same make command again:" >&2
+    [ -z "$foreign" ] || echo "  sudo dpkg --add-architecture $foreign && sudo apt-get update" >&2
     echo "  sudo apt-get install -y$missing" >&2
     exit 1
 fi
 echo "Installing Debian packages:$missing"
 export DEBIAN_FRONTEND=noninteractive
+[ -z "$foreign" ] || dpkg --add-architecture "$foreign"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # shellcheck disable=SC2086 # the list is words

@@ -169,20 +169,20 @@ _Static_assert(sizeof(cpu_set_t) <= sizeof((ht_stay *)NULL)->before, "ht_stay is
 void ht_stay_on_cores(const ht_engine *engine, const ht_lane *lane, ht_stay *stay) {
     cpu_set_t own, before;
     stay->moved = false;
-    if (!lane->cores || engine->time || pthread_getaffinity_np(pthread_self(), sizeof before, &before) != 0)
+    if (!lane->cores || engine->time || sched_getaffinity(0, sizeof before, &before) != 0)
         return;
     ht_core_set(lane->cores, &own);
     if (CPU_EQUAL(&own, &before))
         return;
     memcpy(stay->before, &before, sizeof before);
-    stay->moved = pthread_setaffinity_np(pthread_self(), sizeof own, &own) == 0;
+    stay->moved = sched_setaffinity(0, sizeof own, &own) == 0;
 }
 
 void ht_leave_cores(const ht_stay *stay) {
     cpu_set_t before;
     memcpy(&before, stay->before, sizeof before);
     if (stay->moved)
-        pthread_setaffinity_np(pthread_self(), sizeof before, &before);
+        sched_setaffinity(0, sizeof before, &before);
 }
 
 static void run_part(ht_crew *crew, part *p) {

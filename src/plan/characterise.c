@@ -71,10 +71,10 @@ static ht_status add_point(ht_profiler *p, const ht_profile_point *point, ht_err
 
 static bool stay_on(uint64_t cores, cpu_set_t *before) {
     cpu_set_t own;
-    if (!cores || pthread_getaffinity_np(pthread_self(), sizeof *before, before))
+    if (!cores || sched_getaffinity(0, sizeof *before, before))
         return false;
     ht_core_set(cores, &own);
-    return pthread_setaffinity_np(pthread_self(), sizeof own, &own) == 0;
+    return sched_setaffinity(0, sizeof own, &own) == 0;
 }
 
 /* `more`: an option besides those of the device's name, or "". */
@@ -123,7 +123,7 @@ static void close_rig(rig *r) {
         r->ops->close(r->device);
     }
     if (r->moved)
-        pthread_setaffinity_np(pthread_self(), sizeof r->before, &r->before);
+        sched_setaffinity(0, sizeof r->before, &r->before);
     free(r->products);
     *r = (rig){0};
 }
@@ -698,7 +698,7 @@ ht_status ht_characterise_bandwidth(ht_profiler *p, ht_error *error) {
     for (size_t i = 0; i < n && !status; i++) {
         ht_status failed = open_rig(p, (int)i, "", &rigs[i], error);
         if (rigs[i].moved) /* readers have threads of their own, and the next device is not to inherit these cores */
-            pthread_setaffinity_np(pthread_self(), sizeof rigs[i].before, &rigs[i].before);
+            sched_setaffinity(0, sizeof rigs[i].before, &rigs[i].before);
         rigs[i].moved = false;
         if (!failed)
             failed = fill_for_bandwidth(&rigs[i], error);

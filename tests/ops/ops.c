@@ -898,9 +898,10 @@ static void test_embed(bench *b) {
 
 /* ---- devices ----------------------------------------------------------------------------------------------------------------------- */
 
-static const char *specs[16] = {"cpu:isa=scalar", "cpu:isa=avx2", "cpu:isa=avx512", "opencl:0",
-                                "opencl:0:variant=simt:int8=on"};
-static size_t n_specs = 5;
+static const char *specs[16] = {
+    "cpu:isa=scalar",       "cpu:isa=avx2",      "cpu:isa=avx512", "cpu:isa=neon",
+    "cpu:isa=neon-dotprod", "cpu:isa=neon-i8mm", "opencl:0",       "opencl:0:variant=simt:int8=on"};
+static size_t n_specs = 8;
 
 static void test_device(const char *spec, ht_precision precision) {
     static const ht_hparams shapes[] = {

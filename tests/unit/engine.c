@@ -113,7 +113,14 @@ static void test_thread_counts_and_isas_agree(void **state) {
     static const struct {
         const char *devices;
         int threads;
-    } rows[] = {{"cpu", 1},       {"cpu", 3}, {"cpu:isa=scalar", 2}, {"cpu:isa=avx2", 2}, {"cpu:isa=avx512", 2},
+    } rows[] = {{"cpu", 1},
+                {"cpu", 3},
+                {"cpu:isa=scalar", 2},
+                {"cpu:isa=avx2", 2},
+                {"cpu:isa=avx512", 2},
+                {"cpu:isa=neon", 2},
+                {"cpu:isa=neon-dotprod", 2},
+                {"cpu:isa=neon-i8mm", 2},
                 {"cpu:cpus=0", 0}};
     static float want[TOKENS], got[TOKENS];
     for (size_t r = 0; r < HT_COUNT(rows); r++) {

@@ -4,6 +4,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 #include <math.h>
 #include <stdio.h>
@@ -56,6 +58,8 @@ static bool has_f16c(void) { /* no name that both gcc and clang 14 know */
 #endif
 
 static bool isa_works(const ht_cpu_kernels *kernels) {
+    if (!kernels)
+        return false;
 #if defined(__x86_64__)
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
@@ -65,21 +69,38 @@ static bool isa_works(const ht_cpu_kernels *kernels) {
         return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512vnni");
+#elif defined(__aarch64__)
+    if (kernels == &ht_kernels_neon_dotprod)
+        return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+    if (kernels == &ht_kernels_neon_i8mm)
+        return getauxval(AT_HWCAP2) & HWCAP2_I8MM;
 #endif
     return true;
 }
 
-static const isa_row isas[] = {
-/* best first */
 #if defined(__x86_64__)
-    {"avx512", &ht_kernels_avx512},
-    {"avx2", &ht_kernels_avx2},
+#define X86(kernels) (&(kernels))
+#else
+#define X86(kernels) NULL
 #endif
-    {"scalar", &ht_kernels_generic},
+#if defined(__aarch64__)
+#define ARM(kernels) (&(kernels))
+#else
+#define ARM(kernels) NULL
+#endif
+
+static const isa_row isas[] = {
+    /* best first; NULL: for other processors */
+    {"avx512", X86(ht_kernels_avx512)},       {"avx2", X86(ht_kernels_avx2)},
+    {"neon-i8mm", ARM(ht_kernels_neon_i8mm)}, {"neon-dotprod", ARM(ht_kernels_neon_dotprod)},
+    {"neon", ARM(ht_kernels_neon)},           {"scalar", &ht_kernels_generic},
 };
 
 static ht_status choose_isa(const char *wanted, const ht_cpu_kernels **kernels, ht_error *error) {
+    char known[64] = "";
     for (size_t i = 0; i < HT_COUNT(isas); i++) {
+        const size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", isas[i].option);
         if (wanted && strcmp(wanted, isas[i].option) != 0)
             continue;
         if (isa_works(isas[i].kernels)) {
@@ -89,24 +110,34 @@ static ht_status choose_isa(const char *wanted, const ht_cpu_kernels **kernels, 
         if (wanted)
             return ht_fail(error, HT_ERROR_DEVICE, "cpu: this processor has no %s", wanted);
     }
-    return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: isa=%s is not one of avx512, avx2, scalar", wanted ? wanted : "");
+    return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: isa=%s is not one of %s", wanted ? wanted : "", known);
 }
 
 /* ---- description --------------------------------------------------------------------------------------------------------- */
 
+/* The name that Linux has for it; on ARM, where it has none, the numbers of its first core's maker and type. */
 static void processor_name(char *out, size_t capacity) {
     snprintf(out, capacity, "unknown processor");
     FILE *file = fopen("/proc/cpuinfo", "r");
     if (!file)
         return;
-    char line[256];
+    char line[256], maker[16] = "";
     while (fgets(line, sizeof line, file)) {
-        char *colon = strchr(line, ':');
-        if (strncmp(line, "model name", 10) != 0 || !colon)
+        const char *colon = strchr(line, ':');
+        if (!colon)
             continue;
-        colon[strcspn(colon, "\n")] = 0;
-        snprintf(out, capacity, "%s", colon + 2);
-        break;
+        line[strcspn(line, "\n")] = 0;
+        const char *value = colon[1] ? colon + 2 : "";
+        if (strncmp(line, "model name", 10) == 0) {
+            snprintf(out, capacity, "%s", value);
+            break;
+        }
+        if (strncmp(line, "CPU implementer", 15) == 0)
+            snprintf(maker, sizeof maker, "%s", value);
+        if (strncmp(line, "CPU part", 8) == 0) {
+            snprintf(out, capacity, "ARM processor, implementer %s, part %s", maker, value);
+            break;
+        }
     }
     fclose(file);
 }
@@ -153,8 +184,8 @@ static void cpu_close(ht_device *device) {
     free(cpu);
 }
 
-/* Options: cpus=0-1,4 the cores to compute on; isa=avx512|avx2|scalar the kernels; fail=N for tests: every Nth submit fails, as
- * a lost device does. */
+/* Options: cpus=0-1,4 the cores to compute on; isa=NAME the kernels, see `isas`; fail=N for tests: every Nth submit fails, as a lost
+ * device does. */
 static ht_status read_options(cpu_device *cpu, const ht_device_options *options, uint64_t *pin, ht_error *error) {
     static const char *const known[] = {"cpus", "isa", "fail", NULL};
     char text[64];

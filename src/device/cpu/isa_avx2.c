@@ -1,6 +1,7 @@
 /* AVX2 + FMA + F16C primitives; the contract is in isa_avx512.c. */
 #include "device/cpu/kernels.h"
 
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #define VW 8
@@ -131,3 +132,4 @@ PRIM vi vi_dot(vi acc, vi w, vi x, bool wide) {
 }
 
 #include "device/cpu/kernels_impl.h"
+#endif

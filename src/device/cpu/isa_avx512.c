@@ -1,6 +1,7 @@
 /* AVX-512 (F, BW, VL, DQ, VNNI) primitives. This file's list is the contract for the other isa_*.c. */
 #include "device/cpu/kernels.h"
 
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #define VW 16
@@ -123,3 +124,4 @@ PRIM vi vi_dot(vi acc, vi w, vi x, bool wide) {
 }
 
 #include "device/cpu/kernels_impl.h"
+#endif

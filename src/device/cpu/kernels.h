@@ -126,6 +126,8 @@ typedef struct ht_cpu_kernels {
 extern const ht_cpu_kernels ht_kernels_generic;
 #if defined(__x86_64__)
 extern const ht_cpu_kernels ht_kernels_avx2, ht_kernels_avx512;
+#elif defined(__aarch64__)
+extern const ht_cpu_kernels ht_kernels_neon, ht_kernels_neon_dotprod, ht_kernels_neon_i8mm;
 #endif
 
 /* pack.c */

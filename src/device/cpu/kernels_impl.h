@@ -1,9 +1,13 @@
 /* The kernels, written once over the vector primitives that the including isa_*.c defines:
- *   VW           lanes of 4 bytes (8 or 16);   RV  vectors of rows a pass works on (RV * VW divides 32)
- *   TILE         tokens of an exact tile: RV * TILE float accumulators fit the registers
+ *   VW           lanes of 4 bytes (4, 8 or 16);   RV  vectors of rows a pass works on (RV * VW divides 32)
+ *   TILE         tokens of an exact tile, at most 16: RV * TILE float accumulators fit the registers
  *   vf, vi       float32 and int32 vectors
  *   vf_* vi_*    loads, stores and arithmetic, see the list in isa_avx512.c
  *   KERNELS      name of the table;   ISA_NAME  its name for people
+ * and, where they are to be other than those below:
+ *   DOT_QUADS    defined: the file has a dot_quads; vi_dot, vi_bcast_4 are then not needed. DOT_BIAS: what it takes off 8-bit codes
+ *   PANEL_STEP   defined: the file has a panel_step
+ *   UNROLL       a pragma before loops that move accumulators, where the compiler would else leave them in memory
  * Everything is static and forced inline with constant arguments, so that a codec costs nothing where it is not used.
  */
 #include <math.h>
@@ -14,6 +18,13 @@
 #define PASSES (HT_STRIP / PASS_ROWS)
 #define FAST_TILE 64 /* tokens whose accumulators (PASS_ROWS * FAST_TILE floats) stay in L1 beside a step of weights */
 #define DEPTH 128    /* columns of an exact weight panel: PASS_ROWS * DEPTH floats stay in L1 */
+
+#ifndef DOT_BIAS
+#define DOT_BIAS 0
+#endif
+#ifndef UNROLL
+#define UNROLL
+#endif
 
 /* ---- codecs: one step of a strip -> unsigned codes by column quads, scales, offsets --------------------------------- */
 
@@ -96,7 +107,8 @@ INLINE size_t form_codes_at(ht_pack_form form) { /* bytes before the codes of a 
     return ht_forms[form].offset && !ht_forms[form].super ? 128 : 64;
 }
 INLINE const int32_t *form_sums(ht_pack_form form, const ht_acts *acts) {
-    return ht_forms[form].bias ? acts->sums[ht_forms[form].sums] : NULL;
+    const int left = ht_forms[form].bias - (ht_forms[form].bits == 8 ? DOT_BIAS : 0);
+    return left ? acts->sums[ht_forms[form].sums] : NULL;
 }
 
 /* ---- activations ------------------------------------------------------------------------------------------------------ */
@@ -178,26 +190,31 @@ INLINE vf row_bias(const ht_packed *p, size_t strip, int v) {
     return p->bias ? vf_load(p->bias + strip * HT_STRIP + (size_t)v * VW) : vf_zero();
 }
 
+/* acc[r] += sum over quads [from, to) of code * activation; all of the 32 columns, or one half of them. The codes have `bits`
+ * bits, and DOT_BIAS is taken off those that have 8. */
+#ifndef DOT_QUADS
+INLINE void dot_quads(vi acc[RV], vi quads[RV][8], const int8_t *x, int from, int to, int bits) {
+    for (int j = from; j < to; j++) {
+        vi quad = vi_bcast_4(x + 4 * j);
+        for (int r = 0; r < RV; r++)
+            acc[r] = vi_dot(acc[r], quads[r][j], quad, bits == 8);
+    }
+}
+#endif
+
 /* sum over 32 columns of code * activation, as float, scale applied: what one step adds before the activation's own scale.
  * codes of one token's step: [32] int8; sums: this step's, stride `tokens` between halves. */
 INLINE void step_dot(ht_pack_form form, vi quads[RV][8], vf scale[RV][2], const int8_t *x, const int32_t *sums,
                      size_t half_stride, vf out[RV]) {
     const bool halves = form == HT_FORM_6S16;
-    const bool wide = form == HT_FORM_8;
     vi acc[RV], high[RV];
     for (int r = 0; r < RV; r++) {
         acc[r] = sums ? vi_bcast(sums[0]) : vi_bcast(0);
         high[r] = halves ? vi_bcast(sums[half_stride]) : vi_bcast(0);
     }
-    for (int j = 0; j < 8; j++) {
-        vi quad = vi_bcast_4(x + 4 * j);
-        for (int r = 0; r < RV; r++) {
-            if (halves && j >= 4)
-                high[r] = vi_dot(high[r], quads[r][j], quad, wide);
-            else
-                acc[r] = vi_dot(acc[r], quads[r][j], quad, wide);
-        }
-    }
+    dot_quads(acc, quads, x, 0, halves ? 4 : 8, ht_forms[form].bits);
+    if (halves)
+        dot_quads(high, quads, x, 4, 8, ht_forms[form].bits);
     for (int r = 0; r < RV; r++) {
         out[r] = vf_mul(vf_from_vi(acc[r]), scale[r][0]);
         if (halves)
@@ -315,11 +332,23 @@ static void strip_fast(const ht_packed *p, size_t strip, const ht_acts *a, float
 
 /* ---- float activations -------------------------------------------------------------------------------------------------------- */
 
+/* sum[i][r] += w[r] * x[i * row] for i < n */
+#ifndef PANEL_STEP
+INLINE void panel_step(int n, vf sum[TILE][RV], const vf w[RV], const float *x, size_t row) {
+    for (int i = 0; i < n; i++) {
+        vf xi = vf_bcast(x[(size_t)i * row]);
+        for (int r = 0; r < RV; r++)
+            sum[i][r] = vf_fma(w[r], xi, sum[i][r]);
+    }
+}
+#endif
+
 /* acc[n][ld] += panel[depth][panel_ld]^T x, for PASS_ROWS columns of the panel; x of step k and tile row i lies at
  * x[k * step + i * row]. Both matmul and attention. */
 INLINE void panel_rows(int n, const float *panel, size_t panel_ld, const float *x, size_t step, size_t row,
                        size_t depth, float *acc, size_t ld) {
     vf sum[TILE][RV];
+    UNROLL
     for (int i = 0; i < n; i++)
         for (int r = 0; r < RV; r++)
             sum[i][r] = vf_load(acc + (size_t)i * ld + r * VW);
@@ -327,12 +356,9 @@ INLINE void panel_rows(int n, const float *panel, size_t panel_ld, const float *
         vf w[RV];
         for (int r = 0; r < RV; r++)
             w[r] = vf_load(panel + k * panel_ld + r * VW);
-        for (int i = 0; i < n; i++) {
-            vf xi = vf_bcast(x[k * step + (size_t)i * row]);
-            for (int r = 0; r < RV; r++)
-                sum[i][r] = vf_fma(w[r], xi, sum[i][r]);
-        }
+        panel_step(n, sum, w, x + k * step, row);
     }
+    UNROLL
     for (int i = 0; i < n; i++)
         for (int r = 0; r < RV; r++)
             vf_store(acc + (size_t)i * ld + r * VW, sum[i][r]);

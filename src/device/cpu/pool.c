@@ -92,7 +92,7 @@ static void pin_thread(uint64_t cores, int thread) {
         cpu_set_t set;
         CPU_ZERO(&set);
         CPU_SET(core, &set);
-        if (pthread_setaffinity_np(pthread_self(), sizeof set, &set) != 0)
+        if (sched_setaffinity(0, sizeof set, &set) != 0)
             ht_log(HT_LOG_WARN, "cpu: cannot pin a thread to core %d", core);
         return;
     }
