@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Draws what `bench_npu build` measured: graph_plot.py CSV SVG. Time to build a graph, and the memory it takes, over its weights;
-one line a length, whole FFNs as squares. Plain SVG, both colour schemes."""
+one line a length, whole FFNs as squares; a row of diagrams for each device. Plain SVG, both colour schemes."""
 import csv
 import math
 import sys
@@ -53,16 +53,22 @@ def main(source, target):
     with open(source, encoding="utf-8") as file:
         rows = [r for r in csv.DictReader(file) if r["type"] == "Q4_0"]
     lengths = sorted({int(r["length"]) for r in rows})
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * WIDTH} {HEIGHT + 24}" font-family="sans-serif" '
+    devices = list(dict.fromkeys(r["device"] for r in rows))
+    bottom = HEIGHT * len(devices)
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * WIDTH} {bottom + 24}" font-family="sans-serif" '
            'font-size="12">', "<style>text{fill:#222}.grid{stroke:#8884}rect{fill:#fff}"
            "@media(prefers-color-scheme:dark){text{fill:#ddd}rect{fill:#111}}</style>",
-           f'<rect width="{2 * WIDTH}" height="{HEIGHT + 24}"/>']
-    out += panel(rows, lengths, "build_ms", "Time to build a 4-bit graph", "milliseconds", 0)
-    out += panel(rows, lengths, "mib", "Memory that it takes", "MiB", WIDTH)
+           f'<rect width="{2 * WIDTH}" height="{bottom + 24}"/>']
+    for i, device in enumerate(devices):
+        own = [r for r in rows if r["device"] == device]
+        out.append(f'<g transform="translate(0 {i * HEIGHT})">')
+        out += panel(own, lengths, "build_ms", f"{device}: time to build a 4-bit graph", "milliseconds", 0)
+        out += panel(own, lengths, "mib", f"{device}: memory that it takes", "MiB", WIDTH)
+        out.append("</g>")
     for i, (colour, length) in enumerate(zip(COLOURS, lengths)):
         x = 180 + 120 * i
-        out.append(f'<circle cx="{x}" cy="{HEIGHT + 6}" r="4" fill="{colour}"/>'
-                   f'<text x="{x + 10}" y="{HEIGHT + 10}">length {length}</text>')
+        out.append(f'<circle cx="{x}" cy="{bottom + 6}" r="4" fill="{colour}"/>'
+                   f'<text x="{x + 10}" y="{bottom + 10}">length {length}</text>')
     with open(target, "w", encoding="utf-8") as file:
         file.write("\n".join([*out, "</svg>", ""]))
 

@@ -1,9 +1,11 @@
 /* A static-graph device measured from inside.
  *
- *   npu build DEVICE             matrix sizes x lengths: time to build a graph (median of 3), memory it takes (growth of the
- *                                process's resident memory, averaged over those three) beside our estimate: lines of
- *                                comma-separated values; of devices that keep compiled graphs (ort:qnn), also the time to
- *                                load one that was kept, and its size
+ *   npu build DEVICE[,DEVICE...] [MATRIX]
+ *                                matrix sizes (rows x columns; MATRIX: those that begin so, "4096x4096 Q4_0") x lengths:
+ *                                time to build a graph (median of 3), memory it takes (growth of the process's resident
+ *                                memory, averaged over those three) beside our estimate: lines of comma-separated values;
+ *                                of devices that keep compiled graphs (ort:qnn), also the time to build one that is kept,
+ *                                to load it again, and its size. Emulated devices: one build, and no run
  *   npu overhead DEVICE          our way (submit to a ht_device) next to calling OpenVINO itself on the same graph, in
  *                                turn: 4096 x 4096 at 256, dense, as a row slice and padded, and a tiny graph
  *
@@ -21,7 +23,7 @@
 #include <unistd.h>
 
 static ht_error error;
-static const ht_npu_runtime *runtime = &ht_npu_openvino;
+static const ht_npu_runtime *runtime;
 static void must(ht_status status) {
     if (status == HT_OK)
         return;
@@ -59,7 +61,7 @@ static const struct build_case {
                    {"FFN 2048/8192", "Q4_0", 2048, 2048, 8192}, {"FFN 4096/14336", "Q4_0", 4096, 4096, 14336}};
 
 /* One line of the table, in a process of its own: allocators keep what an earlier line gave back. */
-static void build_one(const ht_npu_config *config, const struct build_case *c, size_t length) {
+static void build_one(ht_npu_config *config, const struct build_case *c, size_t length) {
     ht_npu *npu;
     ht_npu_facts facts = {0};
     must(runtime->open(config, &npu, &facts, &error));
@@ -81,48 +83,61 @@ static void build_one(const ht_npu_config *config, const struct build_case *c, s
     if (ht_npu_describe(c->features ? &block : &ops[0], &slice, false, &graph))
         exit(1);
     ht_npu_program *program;
-    double times[3], before = 0;
+    const int repeats = facts.info.emulated ? 1 : 3;
+    double times[3], start, before = 0;
     float *in = ht_pages_alloc(length * graph.cols * 4), *out = ht_pages_alloc(length * graph.rows * 4);
-    for (int r = -1; r < 3; r++) { /* the first fills allocators' stores */
-        const double start = ht_seconds();
+    for (int r = -1; r < repeats; r++) { /* the first fills allocators' stores */
+        start = ht_seconds();
         must(runtime->compile(npu, &graph, length, NULL, &program, &error));
         if (r >= 0)
             times[r] = ht_seconds() - start;
         must(runtime->bind(npu, program, in, out, &error));
-        must(runtime->start(npu, program, &error)); /* some memory comes with the first run */
+        if (!facts.info.emulated) /* some memory comes with the first run */
+            must(runtime->start(npu, program, &error));
         if (r < 0)
             before = resident_mib();
     }
-    const double grown = (resident_mib() - before) / 3;
-    ht_sort_doubles(times, 3);
-    printf("%s,%s,%zu,%zu,%.1f,%.1f,%.1f", c->name, c->type, length, weights, times[1] * 1e3, grown,
+    const double grown = (resident_mib() - before) / repeats;
+    ht_sort_doubles(times, (size_t)repeats);
+    printf("%s,%s,%s,%zu,%zu,%.1f,%.1f,%.1f", config->name, c->name, c->type, length, weights, times[repeats / 2] * 1e3,
+           grown,
            ((double)(ht_npu_estimate_shared(&graph) + ht_npu_estimate(&graph, length)) + facts.more_graph +
             facts.more_weight * (double)weights) /
                1048576);
     ht_text kept = {0};
-    if (config->saves && runtime->save(npu, program, &kept, &error) == HT_OK) {
-        const double start = ht_seconds();
+    config->saves = facts.reloads;
+    if (config->saves) {
+        start = ht_seconds();
+        must(runtime->compile(npu, &graph, length, NULL, &program, &error));
+        const double built = ht_seconds() - start;
+        must(runtime->save(npu, program, &kept, &error));
+        start = ht_seconds();
         must(runtime->load(npu, &graph, length, kept.data, kept.bytes, &program, &error));
-        printf(",%.1f,%.1f\n", 1e3 * (ht_seconds() - start), (double)kept.bytes / 1048576);
+        printf(",%.1f,%.1f,%.1f\n", 1e3 * built, 1e3 * (ht_seconds() - start), (double)kept.bytes / 1048576);
     } else {
-        printf(",,\n");
+        printf(",,,\n");
     }
     fflush(stdout);
     _exit(0);
 }
 
-static void build(const ht_npu_config *config) {
+static void build(ht_npu_config *config, const char *matrix) {
     static const size_t lengths[] = {1, 64, 256, 1024};
-    printf("matrix,type,length,weights,build_ms,mib,estimate_mib,load_ms,kept_mib\n");
     for (size_t i = 0; i < HT_COUNT(build_cases); i++)
         for (size_t k = 0; k < HT_COUNT(lengths); k++) {
             int status;
+            char label[32];
+            snprintf(label, sizeof label, "%s %s", build_cases[i].name, build_cases[i].type);
+            if (strncmp(label, matrix, strlen(matrix)) != 0)
+                continue;
             fflush(stdout);
             const pid_t child = fork();
             if (child == 0)
                 build_one(config, &build_cases[i], lengths[k]);
-            if (child < 0 || waitpid(child, &status, 0) < 0 || status != 0)
+            if (child < 0 || waitpid(child, &status, 0) < 0)
                 exit(1);
+            if (status) /* out of memory, or its compiler's failure: the next may do */
+                fprintf(stderr, "%s: %s at %zu failed\n", config->name, build_cases[i].name, lengths[k]);
         }
 }
 
@@ -238,28 +253,28 @@ static void overhead(const ht_device_options *options) {
 int main(int argc, char **argv) {
     const bool fast = argc > 2 && !strcmp(argv[argc - 1], "FAST");
     argc -= fast;
-    const bool is_build = argc == 3 && !strcmp(argv[1], "build"),
+    const bool is_build = (argc == 3 || argc == 4) && !strcmp(argv[1], "build"),
                is_overhead = argc == 3 && !strcmp(argv[1], "overhead");
     if (!is_build && !is_overhead) {
-        fprintf(stderr, "usage: %s build openvino:CPU|ort:cpu|ort:qnn [FAST]; %s overhead openvino:CPU [FAST]\n",
+        fprintf(stderr,
+                "usage: %s build openvino:CPU,ort:cpu,ort:qnn [MATRIX] [FAST]; %s overhead openvino:CPU [FAST]\n",
                 argv[0], argv[0]);
         return 2;
     }
-    const bool ort = !strncmp(argv[2], "ort:", 4);
-    const ht_npu_config config = {.name = argv[2],
-                                  .threads = 1,
-                                  .precision = fast ? HT_PRECISION_FAST : HT_PRECISION_EXACT,
-                                  .hint = "",
-                                  .options = "",
-                                  .saves = ort};
-    if (ort)
-        runtime = &ht_npu_onnxruntime;
+    ht_npu_config config = {
+        .threads = 1, .precision = fast ? HT_PRECISION_FAST : HT_PRECISION_EXACT, .hint = "", .options = ""};
     const ht_hparams small = {.layers = 1, .embedding = 64, .heads = 1, .kv_heads = 1, .head_dim = 64};
     const ht_device_options options = {
         .threads = 1, .precision = config.precision, .hparams = &small, .max_tokens = 1024, .max_context = 64};
-    if (is_build)
-        build(&config);
-    else
+    if (is_overhead) {
         overhead(&options);
+        return 0;
+    }
+    printf("device,matrix,type,length,weights,build_ms,mib,estimate_mib,build_kept_ms,load_ms,kept_mib\n");
+    for (char *name = strtok(argv[2], ","); name; name = strtok(NULL, ",")) {
+        config.name = name;
+        runtime = strncmp(name, "ort:", 4) == 0 ? &ht_npu_onnxruntime : &ht_npu_openvino;
+        build(&config, argc == 4 ? argv[3] : "");
+    }
     return 0;
 }

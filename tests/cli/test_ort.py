@@ -138,7 +138,8 @@ def test_qnn_of_another_version(ask, plain, qnn, tmp_path):
 
 def test_options(hetero, model, qnn):
     for device, text in (("ort:qnn:soc=x", "soc="), ("ort:qnn:arch=0", "arch="), ("ort:cpu:soc=57", "for ort:qnn"),
-                         ("ort:cpu:hint=bf16", "hint="), ("openvino:CPU:soc=57", "unknown option"),
+                         ("ort:cpu:hint=bf16", "hint="),
+                         ("ort:cpu:order=weights", "order=weights is for OpenVINO"), ("openvino:CPU:soc=57", "unknown option"),
                          ("ort:qnn:library=/nothing/libX.so,cpu", "no such file")):
         done = hetero("run", model, "-p", "x", "-n", 1, "--devices", device, "--onnxruntime", qnn)
         assert text in done.err and (done.code == 2 or device.endswith(",cpu")), (device, done.err)

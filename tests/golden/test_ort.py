@@ -1,7 +1,8 @@
 """SmolLM2 with its matrix multiplications on ONNX Runtime: on its CPU provider within the bounds that hold for the CPU device, on
 Qualcomm's emulator of Hexagon (fp16 arithmetic) within 0.03 nats of the exact values along the golden path.
 
-The emulator takes a minute for the whole model's graphs: only a few of them are built here unless HETERO_QNN is set."""
+The emulator takes a minute for the whole model's graphs: only a few of them are built here unless HETERO_QNN is set, and the CPU
+provider's other ways (fast, one token at a time) wait for it too."""
 import os
 
 import pytest
@@ -46,11 +47,13 @@ def test_cpu_exact(score, path, name, ort): # noqa: F811
     golden.check_short_exact(score, path, name, "ort:cpu")
 
 
+@slow
 @pytest.mark.parametrize("name", [golden.SMOLLM2])
 def test_cpu_fast(score, path, name, ort): # noqa: F811
     golden.check_short_fast(score, path, name, "ort:cpu")
 
 
+@slow
 @pytest.mark.parametrize("name", [golden.SMOLLM2])
 def test_cpu_decode(score, path, name, ort): # noqa: F811
     golden.check_short_exact(lambda *a, **k: score(*a, **k, chunk=1), path, name, "ort:cpu:decode=on")

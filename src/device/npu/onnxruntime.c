@@ -455,11 +455,16 @@ static void state_facts(const ht_npu *npu, ht_npu_facts *facts) {
 
 static ht_status open_npu(const ht_npu_config *config, ht_npu **out, ht_npu_facts *facts, ht_error *error) {
     const char *why, *colon = strchr(config->name, ':');
+    char order[32];
     const ht_ort *ort = ht_ort_get(&why);
     if (!ort)
         return ht_fail(error, HT_ERROR_DEVICE, "device %s: %s", config->name, why);
     if (config->hint[0])
         return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: hint= is for OpenVINO; providers have one arithmetic",
+                       config->name);
+    if (ht_device_option(config->options, "order", order, sizeof order) && strcmp(order, "weights") == 0)
+        return ht_fail(error, HT_ERROR_ARGUMENT,
+                       "device %s: order=weights is for OpenVINO; MatMulNBits takes the activations first",
                        config->name);
     ht_npu *npu;
     ht_status status = ht_alloc((void **)&npu, 1, sizeof *npu, config->name, error);

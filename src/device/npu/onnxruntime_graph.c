@@ -159,8 +159,6 @@ static int stack(ht_ort_graph *g, int x) { /* MATMUL */
 ht_status ht_ort_graph_create(const ht_npu_graph *graph, size_t length, int accuracy, ht_ort_graph **out,
                               ht_error *error) {
     ht_ort_graph *g;
-    if (graph->weights_first)
-        return ht_fail(error, HT_ERROR_UNSUPPORTED, "MatMulNBits takes the activations first (order=weights)");
     ht_status status = ht_alloc((void **)&g, 1, sizeof *g, graph->op->name, error);
     if (status != HT_OK)
         return status;
