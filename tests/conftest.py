@@ -56,12 +56,23 @@ def binary():
 
 
 @pytest.fixture(scope="session")
-def gpu(command_json):
+def devices_of(command_json):
+    """Names of a runtime's devices; skips with its reason where there is none."""
+
+    def find(runtime):
+        found = command_json("devices")
+        names = [d["name"] for d in found["devices"] if d["name"].startswith(runtime + ":")]
+        if not names:
+            pytest.skip("; ".join(f"{d['name']}: {d['why']}" for d in found["missing"] if d["name"].startswith(runtime)))
+        return names
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def gpu(devices_of):
     """What 'gpu' means on this machine: a GPU, else any OpenCL device."""
-    found = command_json("devices")
-    names = [d["name"] for d in found["devices"] if d["name"].startswith("opencl:")]
-    if not names:
-        pytest.skip("; ".join(f"{d['name']}: {d['why']}" for d in found["missing"] if d["name"].startswith("opencl")))
+    devices_of("opencl")
     return "gpu"
 
 

@@ -36,10 +36,10 @@ cmake --build "$build" -j "$jobs"
 [ -x .venv/bin/python ] || fail "no .venv: run 'make check' once"
 # qemu shows programs this machine's own /proc/cpuinfo, which no ARM program expects (ONNX Runtime crashes on it).
 build=$(cd "$build" && pwd)
-mkdir -p "$build/root/proc"
-printf 'processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\nCPU implementer\t: 0x41\nCPU part\t: 0xd49\n' >"$build/root/proc/cpuinfo"
+mkdir -p "$build/sysroot/proc"
+printf 'processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\nCPU implementer\t: 0x41\nCPU part\t: 0xd49\n' >"$build/sysroot/proc/cpuinfo"
 HETERO=$build/hetero-qemu
-printf '#!/bin/sh\nexec qemu-aarch64 -cpu "${QEMU_CPU-max}" -L "%s" "%s" "$@"\n' "$build/root" "$build/hetero" >"$HETERO"
+printf '#!/bin/sh\nexec qemu-aarch64 -cpu "${QEMU_CPU-max}" -L "%s" "%s" "$@"\n' "$build/sysroot" "$build/hetero" >"$HETERO"
 chmod +x "$HETERO"
 HETERO_FLAGS="asimd asimddp i8mm" # of qemu's processor "max"
 export HETERO HETERO_FLAGS

@@ -15,6 +15,14 @@ int ht_core_count(uint64_t cores);                /* bits set */
 void ht_core_set(uint64_t cores, cpu_set_t *set); /* the same as the system's set */
 #endif
 
+/* The calling thread stays on these cores until ht_leave_cores, where the system lets it; 0, or where it is already: no change. */
+typedef struct ht_stay {
+    bool moved;
+    uint64_t before[16]; /* a cpu_set_t */
+} ht_stay;
+void ht_stay_on(uint64_t cores, ht_stay *stay);
+void ht_leave_cores(const ht_stay *stay);
+
 /* Blocks until every dependency on another device than `self` is complete (an in-order queue keeps its own order). For
  * devices that cannot wait in their own queue. */
 ht_status ht_wait_all(const ht_device *self, const ht_dependency *after, size_t n_after, ht_sync sync, ht_error *error);

@@ -84,6 +84,26 @@ void ht_core_set(uint64_t cores, cpu_set_t *set) {
             CPU_SET(i, set);
 }
 
+void ht_stay_on(uint64_t cores, ht_stay *stay) {
+    cpu_set_t own, before;
+    stay->moved = false;
+    if (!cores || sched_getaffinity(0, sizeof before, &before) != 0)
+        return;
+    ht_core_set(cores, &own);
+    if (CPU_EQUAL(&own, &before))
+        return;
+    _Static_assert(sizeof before <= sizeof stay->before, "ht_stay holds a cpu_set_t");
+    memcpy(stay->before, &before, sizeof before);
+    stay->moved = sched_setaffinity(0, sizeof own, &own) == 0;
+}
+
+void ht_leave_cores(const ht_stay *stay) {
+    cpu_set_t before;
+    memcpy(&before, stay->before, sizeof before);
+    if (stay->moved)
+        sched_setaffinity(0, sizeof before, &before);
+}
+
 ht_status ht_parse_cpus(const char *name, const char *text, uint64_t *cores, ht_error *error) {
     uint64_t bits = 0;
     const char *p = text;

@@ -2,7 +2,7 @@
 #ifndef HT_EXEC_H
 #define HT_EXEC_H
 
-#include "device/device.h"
+#include "device/common.h"
 #include "plan/plan.h"
 
 #include <stdatomic.h>
@@ -282,14 +282,9 @@ ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_schedule *sched
 static inline ht_sync ht_lane_sync(const ht_engine *engine, const ht_lane *lane) {
     return engine->sync == HT_SYNC_AUTO ? lane->cost.sync : engine->sync;
 }
-/* The calling thread stays on the lane's cores until ht_leave_cores, where the system lets it: a lane's thread would else
- * take time from another lane's devices. Cores of a simulated machine are not this one's. */
-typedef struct ht_stay {
-    bool moved;
-    uint64_t before[16]; /* a cpu_set_t */
-} ht_stay;
+/* ht_stay_on the lane's cores: a lane's thread would else take time from another lane's devices. Cores of a simulated
+ * machine are not this one's. */
 void ht_stay_on_cores(const ht_engine *engine, const ht_lane *lane, ht_stay *stay);
-void ht_leave_cores(const ht_stay *stay);
 /* Called by ht_run_steps around a step of a shared pass: waits for other lanes; tells them. */
 ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error);
 ht_status ht_crew_after(const ht_run *run, const ht_step *step, ht_sync sync, ht_error *error);

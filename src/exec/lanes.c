@@ -10,7 +10,6 @@
  * long the same wait took in the passes before, then poll; layers repeat, so the guess is good.
  */
 #define _GNU_SOURCE /* cpu_set_t */
-#include "device/common.h"
 #include "exec/exec.h"
 
 #include <math.h>
@@ -164,25 +163,8 @@ ht_status ht_crew_after(const ht_run *run, const ht_step *step, ht_sync sync, ht
 
 /* ---- threads ----------------------------------------------------------------------------------------------------------- */
 
-_Static_assert(sizeof(cpu_set_t) <= sizeof((ht_stay *)NULL)->before, "ht_stay is too small");
-
 void ht_stay_on_cores(const ht_engine *engine, const ht_lane *lane, ht_stay *stay) {
-    cpu_set_t own, before;
-    stay->moved = false;
-    if (!lane->cores || engine->time || sched_getaffinity(0, sizeof before, &before) != 0)
-        return;
-    ht_core_set(lane->cores, &own);
-    if (CPU_EQUAL(&own, &before))
-        return;
-    memcpy(stay->before, &before, sizeof before);
-    stay->moved = sched_setaffinity(0, sizeof own, &own) == 0;
-}
-
-void ht_leave_cores(const ht_stay *stay) {
-    cpu_set_t before;
-    memcpy(&before, stay->before, sizeof before);
-    if (stay->moved)
-        sched_setaffinity(0, sizeof before, &before);
+    ht_stay_on(engine->time ? 0 : lane->cores, stay);
 }
 
 static void run_part(ht_crew *crew, part *p) {

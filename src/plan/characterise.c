@@ -49,9 +49,8 @@ typedef struct rig { /* an open device, and what runs on it */
     void *pages[2]; /* input and output */
     size_t page_bytes[2];
     ht_view slots[HT_SLOT_COUNT];
-    size_t room; /* rows of both */
-    bool moved;
-    cpu_set_t before; /* this thread's cores, if it was moved */
+    size_t room;  /* rows of both */
+    ht_stay stay; /* of this thread, on the device's cores */
 } rig;
 
 static bool is_quick(const rig *r) {
@@ -68,14 +67,6 @@ static ht_status add_point(ht_profiler *p, const ht_profile_point *point, ht_err
 }
 
 /* ---- a device and its products ------------------------------------------------------------------------------------------- */
-
-static bool stay_on(uint64_t cores, cpu_set_t *before) {
-    cpu_set_t own;
-    if (!cores || sched_getaffinity(0, sizeof *before, before))
-        return false;
-    ht_core_set(cores, &own);
-    return sched_setaffinity(0, sizeof own, &own) == 0;
-}
 
 /* `more`: an option besides those of the device's name, or "". */
 static ht_status open_rig(ht_profiler *p, int index, const char *more, rig *r, ht_error *error) {
@@ -96,7 +87,7 @@ static ht_status open_rig(ht_profiler *p, int index, const char *more, rig *r, h
     r->ops = r->device->ops;
     r->caps = r->ops->caps(r->device);
     r->clock = ht_device_clock(r->device);
-    r->moved = r->caps->runs_in_caller && !r->clock && stay_on(r->caps->cores, &r->before);
+    ht_stay_on(r->caps->runs_in_caller && !r->clock ? r->caps->cores : 0, &r->stay);
     return HT_OK;
 }
 
@@ -122,8 +113,7 @@ static void close_rig(rig *r) {
         drop_pages(r);
         r->ops->close(r->device);
     }
-    if (r->moved)
-        sched_setaffinity(0, sizeof r->before, &r->before);
+    ht_leave_cores(&r->stay);
     free(r->products);
     *r = (rig){0};
 }
@@ -598,10 +588,10 @@ typedef struct reader { /* reads weights on a thread of its own */
 static void *read_weights(void *argument) {
     reader *self = argument;
     rig *r = self->r;
-    cpu_set_t before;
+    ht_stay stay;
     double pass, seconds = 0;
     if (!r->clock)
-        stay_on(r->caps->cores, &before);
+        ht_stay_on(r->caps->cores, &stay);
     ht_clock_enter(r->clock, self->number);
     self->status = run(r, r->n, r->n, 1, &pass, &self->error);
     if (!r->clock) /* in virtual time nobody is late */
@@ -697,9 +687,9 @@ ht_status ht_characterise_bandwidth(ht_profiler *p, ht_error *error) {
         status = ht_alloc((void **)&ready, n, sizeof *ready, "the profile", error);
     for (size_t i = 0; i < n && !status; i++) {
         ht_status failed = open_rig(p, (int)i, "", &rigs[i], error);
-        if (rigs[i].moved) /* readers have threads of their own, and the next device is not to inherit these cores */
-            sched_setaffinity(0, sizeof rigs[i].before, &rigs[i].before);
-        rigs[i].moved = false;
+        ht_leave_cores(
+            &rigs[i].stay); /* readers have threads of their own, and the next device is not to inherit these cores */
+        rigs[i].stay.moved = false;
         if (!failed)
             failed = fill_for_bandwidth(&rigs[i], error);
         if (!failed)

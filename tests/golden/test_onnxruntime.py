@@ -15,13 +15,9 @@ slow = pytest.mark.skipif(not os.environ.get("HETERO_QNN"), reason="minutes: set
 
 
 @pytest.fixture(scope="module")
-def ort(command_json):
+def ort(devices_of):
     """Names of ONNX Runtime's devices on this machine."""
-    found = command_json("devices")
-    names = [d["name"] for d in found["devices"] if d["name"].startswith("ort:")]
-    if not names:
-        pytest.skip("; ".join(f"{d['name']}: {d['why']}" for d in found["missing"] if d["name"].startswith("ort")))
-    return names
+    return devices_of("ort")
 
 
 @pytest.fixture

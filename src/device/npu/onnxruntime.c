@@ -21,8 +21,7 @@ struct ht_npu {
     char name[64]; /* "ort:qnn" */
     ht_ort_provider provider;
     bool plugin;
-    bool pinned;     /* to these, */
-    cpu_set_t cores; /* else it computes anywhere */
+    uint64_t cores; /* computes on these; 0: anywhere */
 };
 
 /* The constants of a graph, which sessions go on pointing to: one copy for all lengths. */
@@ -97,8 +96,8 @@ static ht_status write_affinities(const ht_npu *npu, ht_text *text, ht_error *er
     ht_status status = HT_OK;
     for (int i = 1; i < npu->config->threads && status == HT_OK; i++) {
         bool first = true;
-        for (int core = 0; core < CPU_SETSIZE && status == HT_OK; core++)
-            if (CPU_ISSET(core, &npu->cores)) {
+        for (int core = 0; core < 64 && status == HT_OK; core++)
+            if (npu->cores >> core & 1) {
                 status = ht_text_printf(text, error, "%s%d", !first ? "," : i > 1 ? ";" : "", core + 1);
                 first = false;
             }
@@ -131,7 +130,7 @@ static ht_status make_options(const ht_npu *npu, const char *context, bool fallb
     ht_text affinities = {0};
     OrtSessionOptions *options = NULL;
     ht_status status = TRY(npu, CreateSessionOptions, &options);
-    if (status == HT_OK && npu->pinned && !npu->plugin)
+    if (status == HT_OK && npu->cores && !npu->plugin)
         status = write_affinities(npu, &affinities, error);
     const entry entries[] = {{"session.intra_op_thread_affinities", affinities.data, affinities.bytes > 0},
                              {"session.force_spinning_stop", "1",
@@ -395,14 +394,11 @@ static ht_status bind(ht_npu *npu, ht_npu_program *program, float *in, float *ou
 /* The caller computes too: while this lasts, it stays on the device's cores. */
 static ht_status start(ht_npu *npu, ht_npu_program *program, ht_error *error) {
     static const char *const in = HT_ORT_INPUT, *const out = HT_ORT_OUTPUT;
-    cpu_set_t before;
-    const bool moved = npu->pinned && sched_getaffinity(0, sizeof before, &before) == 0 &&
-                       !CPU_EQUAL(&npu->cores, &before) &&
-                       sched_setaffinity(0, sizeof npu->cores, &npu->cores) == 0; /* best effort */
+    ht_stay stay;
+    ht_stay_on(npu->cores, &stay);
     ht_status status = TRY(npu, Run, program->session, NULL, &in, (const OrtValue *const *)&program->values[0], 1, &out,
                            1, &program->values[1]);
-    if (moved)
-        sched_setaffinity(0, sizeof before, &before);
+    ht_leave_cores(&stay);
     return status;
 }
 
@@ -473,8 +469,7 @@ static ht_status open_npu(const ht_npu_config *config, ht_npu **out, ht_npu_fact
     npu->ort = ort;
     npu->config = config;
     snprintf(npu->name, sizeof npu->name, "ort:%.40s", colon ? colon + 1 : "cpu");
-    npu->pinned = config->cores != 0;
-    ht_core_set(config->cores, &npu->cores);
+    npu->cores = config->cores;
     status = ht_ort_provider_find(ort, strchr(npu->name, ':') + 1, config->options, &npu->provider, error);
     if (status == HT_OK) {
         npu->plugin = npu->provider.library[0] != '\0';

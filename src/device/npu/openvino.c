@@ -20,8 +20,7 @@ struct ht_npu {
     const ht_ov *ov;
     char name[64];      /* "openvino:CPU" */
     const char *device; /* "CPU": inside name */
-    bool pinned;        /* to these, */
-    cpu_set_t cores;    /* else it computes anywhere */
+    uint64_t cores;     /* computes on these; 0: anywhere */
     ov_core_t *core;
 };
 
@@ -183,8 +182,7 @@ static ht_status open_npu(const ht_npu_config *config, ht_npu **out, ht_npu_fact
     npu->ov = ov;
     snprintf(npu->name, sizeof npu->name, "openvino:%.40s", colon ? colon + 1 : "CPU");
     npu->device = strchr(npu->name, ':') + 1;
-    npu->pinned = config->cores != 0;
-    ht_core_set(config->cores, &npu->cores);
+    npu->cores = config->cores;
     status = check(ov, ov->ov_core_create(&npu->core), npu->name, "ov_core_create", error);
     char *text = NULL; /* the cheapest question that only a device that is there answers */
     if (status == HT_OK)
@@ -371,29 +369,14 @@ static ht_status bind(ht_npu *npu, ht_npu_program *program, float *in, float *ou
     return HT_OK;
 }
 
-/* The caller computes too, and threads that OpenVINO makes inherit its mask: while this lasts, all of it stays on the
- * device's cores. */
-typedef struct pinned {
-    cpu_set_t before;
-    bool moved;
-} pinned;
-
-static pinned pin(const ht_npu *npu) {
-    pinned p = {.moved = false};
-    if (!npu->pinned || sched_getaffinity(0, sizeof p.before, &p.before) != 0)
-        return p;
-    p.moved = !CPU_EQUAL(&npu->cores, &p.before) &&
-              sched_setaffinity(0, sizeof npu->cores, &npu->cores) == 0; /* best effort */
-    return p;
-}
-
-/* Synchronous: 4-8 us of overhead, where start_async and wait cost 11-36. */
+/* Synchronous: 4-8 us of overhead, where start_async and wait cost 11-36. The caller computes too, and threads that OpenVINO
+ * makes inherit its mask: while this lasts, all of it stays on the device's cores. */
 static ht_status start(ht_npu *npu, ht_npu_program *program, ht_error *error) {
-    const pinned p = pin(npu);
+    ht_stay stay;
+    ht_stay_on(npu->cores, &stay);
     ht_status status =
         check(npu->ov, npu->ov->ov_infer_request_infer(program->request), npu->name, "ov_infer_request_infer", error);
-    if (p.moved)
-        sched_setaffinity(0, sizeof p.before, &p.before);
+    ht_leave_cores(&stay);
     return status;
 }
 
