@@ -6,7 +6,7 @@ usage: sharing.py [--hetero PATH] [--model GGUF] [--precision exact] [--rounds 5
   odd         odd lengths: padded, in standard pieces, tensor
   ablation    from the NPU alone to every cut and join, prefill and decode
   decode      both and each device alone
-  auto        auto over {cpu, P} next to every single device and strategy: 20 lengths and decode
+  auto        auto over {cpu, P} next to every single device and strategy: 20 lengths and decode, by a paired test
   predicted   predicted and measured times at 40 random lengths and in decode
   drift       a busy loop on one device's core: the rate before, while it runs, and what a fresh measurement gives
 
@@ -14,6 +14,7 @@ Everything is the median of rounds that were measured in turn in one process (`h
 """
 import argparse
 import json
+import math
 import os
 import pathlib
 import random
@@ -132,17 +133,32 @@ def ablation(args):
     return rows
 
 
+def p_slower(x, y, share):
+    """That x is less than `share` of y, round by round: one-sided p of Wilcoxon's signed-rank test, exact by counting all signs."""
+    below = [math.log(share * b / a) for a, b in zip(x, y)]  # positive: slower than that
+    ranks = {d: rank for rank, d in enumerate(sorted(map(abs, below)), 1)}
+    seen = sum(ranks[abs(d)] for d in below if d > 0)
+    n = len(below)
+    sums = [sum(rank for rank in range(1, n + 1) if signs >> rank - 1 & 1) for signs in range(1 << n)]
+    return sum(total >= seen for total in sums) / len(sums)
+
+
 def auto(args):
+    """The median of the ratio of two neighbours in time, and the probability of such rounds if auto were 97% of the other."""
     random.seed(1)
     lengths = args.lengths or sorted(random.sample(range(8, 256), 20))
-    best_of, rows = ["cpu", *PAIR, BOTH], []
-    everything = f"cpu,{BOTH}"
-    found = in_turn(args, [*best_of, everything], lengths, gen=32, rounds=max(args.rounds, 9))
+    others, everything = ["cpu", *PAIR, BOTH], f"cpu,{BOTH}"
+    found = in_turn(args, [*others, everything], lengths, gen=32, rounds=max(args.rounds, 9))
+    rows, slower = [], 0
     for n in [*lengths, 0]:
-        rate = {s: found[s, n]["tps_median"] for s in [*best_of, everything]}
-        best = max(best_of, key=rate.get)
-        rows.append((n or "decode", *rate.values(), best, f"{rate[everything] / rate[best]:.3f}"))
-    table("auto", ["tokens", *best_of, everything, "best", "auto / best"], rows)
+        rounds = {s: found[s, n]["tps_rounds"] for s in [*others, everything]}
+        best = max(others, key=lambda s: found[s, n]["tps_median"])
+        ratio = statistics.median(a / b for a, b in zip(rounds[everything], rounds[best]))
+        p = p_slower(rounds[everything], rounds[best], 0.97)
+        slower += p < 0.05
+        rows.append((n or "decode", *(found[s, n]["tps_median"] for s in rounds), best, f"{ratio:.3f}", f"{p:.3f}"))
+    table("auto", ["tokens", *others, everything, "best", "auto / best", "p of under 0.97"], rows)
+    print(f"\n{slower} of {len(rows)} more than 3% slower (p < 0.05)")
     return rows
 
 

@@ -35,16 +35,19 @@ typedef struct bench_run {
 static void add_json(bench_run *bench, const bench_case *one, const bench_row *row, const char *devices, int threads) {
     const cli_setting *setting = &one->setting;
     const ht_bench_result *result = &row->result;
+    json_t *rounds = json_array(); /* in the order they were run, for paired tests of rows */
+    for (long i = 0; i < bench->options->rounds; i++)
+        json_array_append_new(rounds, cli_json_real(row->medians[i]));
     json_array_append_new(
         bench->rows,
-        json_pack("{s:i, s:s, s:i, s:s, s:s?, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:I, s:b}",
+        json_pack("{s:i, s:s, s:i, s:s, s:s?, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:b}",
                   row->gen ? "gen" : "prompt", row->gen ? row->gen : row->prompt, "devices", devices, "threads",
                   threads, "strategy", setting->strategy ? setting->strategy : "auto", "cuts", setting->cuts, "joins",
                   (json_int_t)row->joins, "precision", cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast",
                   "sync", setting->sync ? setting->sync : "auto", "tps_median", cli_json_real(result->tps_median),
-                  "tps_min", cli_json_real(result->tps_min), "tps_max", cli_json_real(result->tps_max), "predicted_tps",
-                  row->predicted > 0 ? json_real(row->predicted) : json_null(), "peak_rss_bytes",
-                  (json_int_t)result->peak_rss_bytes, "emulated",
+                  "tps_min", cli_json_real(result->tps_min), "tps_max", cli_json_real(result->tps_max), "tps_rounds",
+                  rounds, "predicted_tps", row->predicted > 0 ? json_real(row->predicted) : json_null(),
+                  "peak_rss_bytes", (json_int_t)result->peak_rss_bytes, "emulated",
                   (int)ht_engine_get_info(one->session.engine)->emulated));
 }
 
@@ -124,7 +127,7 @@ static int open_case(const bench_run *bench, bench_case *one) {
     int status = cli_open_session(bench->options, &one->setting, bench->model, &one->session);
     memcpy(one->rows, bench->wanted, sizeof one->rows);
     for (size_t i = 0; i < bench->n_rows && status == CLI_DONE; i++) {
-        one->rows[i].medians = calloc((size_t)bench->options->rounds, sizeof *one->rows[i].medians);
+        one->rows[i].medians = calloc(2 * (size_t)bench->options->rounds, sizeof *one->rows[i].medians);
         status = one->rows[i].medians ? predict_row(bench, one, &one->rows[i])
                                       : cli_wrong(bench->options->command, "memory ran out");
     }
@@ -134,8 +137,10 @@ static int open_case(const bench_run *bench, bench_case *one) {
 /* Median of the rounds' medians. */
 static void finish_row(bench_run *bench, const bench_case *one, bench_row *row) {
     const size_t n = (size_t)bench->options->rounds;
-    qsort(row->medians, n, sizeof *row->medians, compare);
-    row->result.tps_median = 0.5 * (row->medians[(n - 1) / 2] + row->medians[n / 2]);
+    double *sorted = row->medians + n;
+    memcpy(sorted, row->medians, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, compare);
+    row->result.tps_median = 0.5 * (sorted[(n - 1) / 2] + sorted[n / 2]);
     print_row(bench, one, row);
 }
 

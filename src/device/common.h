@@ -21,6 +21,8 @@ typedef struct ht_stay {
     uint64_t before[16]; /* a cpu_set_t */
 } ht_stay;
 void ht_stay_on(uint64_t cores, ht_stay *stay);
+/* The same on the core it is on, with all threads it makes until then: for a virtual clock's, of which one runs at a time. */
+void ht_stay_here(ht_stay *stay);
 void ht_leave_cores(const ht_stay *stay);
 
 /* Blocks until every dependency on another device than `self` is complete (an in-order queue keeps its own order). For

@@ -97,6 +97,11 @@ void ht_stay_on(uint64_t cores, ht_stay *stay) {
     stay->moved = sched_setaffinity(0, sizeof own, &own) == 0;
 }
 
+void ht_stay_here(ht_stay *stay) {
+    const int core = sched_getcpu();
+    ht_stay_on(core >= 0 && core < MAX_CORES ? UINT64_C(1) << core : 0, stay);
+}
+
 void ht_leave_cores(const ht_stay *stay) {
     cpu_set_t before;
     memcpy(&before, stay->before, sizeof before);

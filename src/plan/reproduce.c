@@ -3,6 +3,8 @@
  * Nothing here reads a clock or the machine's state, so that two runs write the same bytes. */
 #include "plan/reproduce.h"
 
+#include "device/common.h"
+
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
@@ -225,8 +227,10 @@ ht_status ht_reproduce(const char *name, const char *folder, ht_progress_functio
     ht_error own;
     ht_soc *soc = NULL;
     ht_reproduction r = {.error = error ? error : &own};
+    ht_stay stay;
     if (strlen(folder) > 1000)
         return ht_fail(error, HT_ERROR_ARGUMENT, "%.60s...: too long a path", folder);
+    ht_stay_here(&stay); /* waking threads on another core took three quarters of the time */
     ht_status status = ht_soc_load(name, &soc, error);
     if (!status) {
         r.soc = soc;
@@ -239,6 +243,7 @@ ht_status ht_reproduce(const char *name, const char *folder, ht_progress_functio
         status = run_experiments(&r, sections, progress, user);
     if (!status)
         status = write_all(&r, sections, folder);
+    ht_leave_cores(&stay);
     free_sections(sections, HT_COUNT(experiments));
     for (size_t i = 0; i < HT_COUNT(r.models); i++)
         ht_model_close(r.models[i]);

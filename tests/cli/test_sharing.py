@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-pytestmark = [pytest.mark.check, pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two lanes need two cores")]
+pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two lanes need two cores")
 
 LENGTH = 96
 CUTS = ["row", "head,feature", "causal", "layer"]

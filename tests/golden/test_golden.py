@@ -65,6 +65,8 @@ def check_short_fast(score, path, name, device):
 @both(quick=False)
 @pytest.mark.parametrize("chunk", [0, 64, 1])
 def test_long_exact(score, path, name, device, chunk):
+    if "scalar" in device and (chunk == 64 or (chunk and name == GEMMA3)):
+        pytest.skip("slow, and little that SmolLM2 token by token and both models whole do not test")
     check_long_exact(score, path, name, device, chunk)
 
 
@@ -89,7 +91,6 @@ def check_last_token(score, command_json, path, device, more=()):
                 assert abs(entry["logprob"] - want[entry["id"]]) < 2e-4, (prompt[:20], entry, want)
 
 
-@pytest.mark.check
 @pytest.mark.parametrize("name", [SMOLLM2])
 def test_last_token(score, command_json, path, name):
     check_last_token(score, command_json, path, "cpu")

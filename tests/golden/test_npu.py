@@ -30,7 +30,7 @@ def test_short_fast(score, path, name, npu): # noqa: F811
 @pytest.mark.parametrize("others", ["", ",opencl:0:memory=copied,cpu"])
 @pytest.mark.parametrize("name", [golden.SMOLLM2])
 def test_last_token(score, command_json, path, name, npu, others): # noqa: F811
-    golden.check_last_token(score, command_json, path, npu + others)
+    golden.check_last_token(score, command_json, path, f"{npu}:lengths=1+32+512{others}")
 
 
 @pytest.mark.parametrize("name", BOTH)

@@ -697,6 +697,8 @@ static void test_every_call_fails(void **state) {
     };
     long struck = 0;
     for (size_t i = 0; i < HT_COUNT(names) * HT_COUNT(syncs) * 4; i++) {
+        if (i % (4 * HT_COUNT(syncs)) > 1 && getenv("HETERO_QUICK"))
+            continue; /* one way to wait, one kind of memory */
         const ht_sync sync = syncs[i / 4 % HT_COUNT(syncs)];
         const char *name = names[i / 4 / HT_COUNT(syncs)];
         const char *spec = i & 2 ? "opencl:0:timeout=0.5" : "opencl:0:timeout=0.5:memory=copied";
