@@ -84,6 +84,21 @@ void ht_core_set(uint64_t cores, cpu_set_t *set) {
             CPU_SET(i, set);
 }
 
+void *ht_device_pages_alloc(ht_device *const *devices, size_t n, size_t bytes) {
+    void *pages = NULL;
+    for (size_t i = 0; i < n && !pages; i++)
+        if (devices[i]->ops->alloc_shared)
+            pages = devices[i]->ops->alloc_shared(devices[i], bytes);
+    return pages ? pages : ht_pages_alloc(bytes);
+}
+
+void ht_device_pages_free(void *pages, size_t bytes) {
+    for (const ht_device_ops *const *runtime = ht_device_runtimes; *runtime; runtime++)
+        if ((*runtime)->free_shared && (*runtime)->free_shared(pages))
+            return;
+    ht_pages_free(pages, bytes);
+}
+
 void ht_stay_on(uint64_t cores, ht_stay *stay) {
     cpu_set_t own, before;
     stay->moved = false;

@@ -146,6 +146,11 @@ typedef struct ht_device_ops {
     ht_status (*import)(ht_device *device, void *host, size_t bytes, ht_error *error);
     /* Takes an import back, once everything submitted is complete; optional. */
     void (*forget)(ht_device *device, void *host);
+    /* Zeroed pages of the host's that the device uses in place where it copies others, for slots of the pool; NULL: it has no
+     * need of them, or none left. Given back by free_shared of the same runtime, which may come after close; false: not from
+     * here. Optional, both or none. */
+    void *(*alloc_shared)(ht_device *device, size_t bytes);
+    bool (*free_shared)(void *pages);
     /* The operator outlives the task. Reads weights from op->parts, keeps its own copy of what the slice needs. */
     ht_status (*prepare)(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **task, ht_error *error);
     void (*release)(ht_device *device, ht_task *task);
@@ -179,6 +184,9 @@ struct ht_device { /* first member of every device's own struct */
 extern const ht_device_ops ht_device_cpu, ht_device_opencl, ht_device_openvino, ht_device_onnxruntime, ht_device_sim;
 extern const ht_device_ops *const ht_device_runtimes[]; /* all of the above, NULL-terminated (device.c) */
 
+/* Pages for the pool of these devices: those of the first that has its own, else ordinary ones. NULL: no memory. */
+void *ht_device_pages_alloc(ht_device *const *devices, size_t n, size_t bytes);
+void ht_device_pages_free(void *pages, size_t bytes); /* devices may be closed by now */
 /* Takes the next name from a list with commas: *list moves behind it, spec[0..256) is it. False at the list's end; an empty
  * or overlong name is "" in spec, for ht_device_open to refuse. */
 bool ht_device_next(const char **list, char spec[256]);

@@ -24,7 +24,7 @@ static ht_status create_slots(ht_engine *engine, ht_error *error) {
         const bool packed = slot == HT_SLOT_IDS || slot == HT_SLOT_LOGITS || slot == HT_SLOT_PICK;
         const size_t stride = packed ? width : ht_round_up(width, 16);
         const size_t bytes = ht_round_up(stride * ht_engine_slot_tokens(engine, (ht_slot)slot) * 4, 4096);
-        void *pages = ht_pages_alloc(bytes);
+        void *pages = ht_device_pages_alloc(engine->devices, engine->n_devices, bytes);
         if (!pages)
             return ht_fail(error, HT_ERROR_MEMORY, "no memory for a buffer of %zu bytes", bytes);
         engine->slots[slot] = (ht_view){pages, stride};
@@ -440,7 +440,7 @@ void ht_engine_destroy(ht_engine *engine) {
         ht_lane_free_buffers(engine, &engine->lanes[l]);
     for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
         if (engine->slots[slot].data)
-            ht_pages_free(engine->slots[slot].data, engine->slot_bytes[slot]);
+            ht_device_pages_free(engine->slots[slot].data, engine->slot_bytes[slot]);
     for (size_t i = 0; i < HT_SCHEDULES; i++)
         for (size_t k = 0; k < HT_MAX_DEVICES; k++)
             free(engine->schedules[i].programs[k].steps);

@@ -12,7 +12,7 @@
 static ht_status make_view(ht_engine *engine, ht_slot like, ht_view *view, ht_error *error) {
     const size_t bytes = engine->slot_bytes[like];
     view->stride = engine->slots[like].stride;
-    view->data = ht_pages_alloc(bytes);
+    view->data = ht_device_pages_alloc(engine->devices, engine->n_devices, bytes);
     if (!view->data)
         return ht_fail(error, HT_ERROR_MEMORY, "no memory for a buffer of %zu bytes", bytes);
     engine->info.buffer_bytes += bytes;
@@ -36,12 +36,12 @@ static ht_status make_buffers(ht_engine *engine, ht_lane *lane, ht_error *error)
 
 void ht_lane_free_buffers(const ht_engine *engine, ht_lane *lane) {
     if (lane->own_x.data)
-        ht_pages_free(lane->own_x.data, engine->slot_bytes[HT_SLOT_X]);
+        ht_device_pages_free(lane->own_x.data, engine->slot_bytes[HT_SLOT_X]);
     if (lane->own_normed.data)
-        ht_pages_free(lane->own_normed.data, engine->slot_bytes[HT_SLOT_NORMED]);
+        ht_device_pages_free(lane->own_normed.data, engine->slot_bytes[HT_SLOT_NORMED]);
     for (size_t i = 0; i < HT_LANE_DELTAS; i++)
         if (lane->deltas[i].data)
-            ht_pages_free(lane->deltas[i].data, engine->slot_bytes[HT_SLOT_DELTA]);
+            ht_device_pages_free(lane->deltas[i].data, engine->slot_bytes[HT_SLOT_DELTA]);
 }
 
 /* ---- how finely operators divide ---------------------------------------------------------------------------------------- */

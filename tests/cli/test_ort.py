@@ -26,6 +26,15 @@ struct { uint32_t id; const char *name; uint32_t versions[6]; void *functions[12
 void *list[] = {&qnn};
 uint64_t QnnInterface_getProviders(void ***providers, uint32_t *n) { *providers = list; *n = 1; return 0; }
 """
+# FastRPC's memory, as a phone has it, of ordinary pages: what the emulator cannot use
+RPC = """
+#include <stdint.h>
+#include <stdlib.h>
+void *rpcmem_alloc(int heap, uint32_t flags, int bytes) { return calloc(1, bytes); }
+void rpcmem_free(void *memory) { free(memory); }
+int rpcmem_to_fd(void *memory) { return 1; }
+void remote_register_buf_attr2(void *memory, size_t bytes, int file, int attributes) {}
+"""
 FEW = "ort:qnn:lengths=32:decode=off" # with little memory: a few graphs
 LITTLE = ("--npu-memory", "60M")
 
@@ -138,6 +147,7 @@ def test_qnn_of_another_version(ask, plain, qnn, tmp_path):
 
 def test_options(hetero, model, qnn):
     for device, text in (("ort:qnn:soc=x", "soc="), ("ort:qnn:arch=0", "arch="), ("ort:cpu:soc=57", "for ort:qnn"),
+                         ("ort:cpu:memory=copied", "for ort:qnn"), ("ort:qnn:memory=x", "shared or copied"),
                          ("ort:cpu:hint=bf16", "hint="),
                          ("ort:cpu:order=weights", "order=weights is for OpenVINO"), ("openvino:CPU:soc=57", "unknown option"),
                          ("ort:qnn:library=/nothing/libX.so,cpu", "no such file")):
@@ -168,6 +178,22 @@ def test_kept_graphs(ask, qnn, tmp_path):
         shutil.copy(others[0], files[1]) # another chip's in its place
     again, said = run(FEW)
     assert again == ids and "cut short" in said and ("it holds another graph" in said or len(files) == 1)
+
+
+def test_shared_memory(ask, plain, qnn, tmp_path):
+    """Where the provider has memory of its own, it is tried; it does not work with the emulator: one line, and copies."""
+    compile_library(tmp_path, "libcdsprpc.so", RPC)
+    usual, budget = ask(FEW, "--onnxruntime", qnn, *LITTLE)
+    assert usual["devices_used"] == ["ort:qnn", "cpu"]
+    answer, said = ask(FEW, "--onnxruntime", qnn, *LITTLE, LD_LIBRARY_PATH=str(tmp_path))
+    assert answer["ids"] == usual["ids"] and answer["devices_used"] == ["ort:qnn", "cpu"]
+    more = [line for line in warnings(said) if line not in warnings(budget)]
+    assert len(more) == 1 and "no memory shared with it, inputs and outputs are copied: " in more[0], said
+    answer, said = ask(FEW + ":memory=copied", "--onnxruntime", qnn, *LITTLE, LD_LIBRARY_PATH=str(tmp_path))
+    assert answer["ids"] == usual["ids"] and warnings(said) == warnings(budget)
+    answer, said = ask(FEW + ":memory=shared", "--onnxruntime", qnn, *LITTLE)
+    on_cpu(answer, plain)
+    assert len(warnings(said)) == 1 and "memory=shared: libcdsprpc.so" in said, said
 
 
 def test_emulated(hetero, model, qnn, tmp_path):

@@ -27,6 +27,9 @@ static struct {
     size_t refuses;    /* a length that does not compile; 0: none */
     bool unloadable;   /* load fails */
     int slow_ms;
+    int pages_left;          /* how often it hands out pages of its own */
+    atomic_int own, foreign; /* memory that was bound: its own pages, others */
+    void *pages[8];
     void (*lie)(float *out, size_t length, size_t rows); /* spoils a result */
 } fake;
 
@@ -82,8 +85,36 @@ static ht_status fake_load(ht_npu *npu, const ht_npu_graph *graph, size_t length
     return make_program(graph, length, program, error);
 }
 
+static void *fake_alloc_shared(ht_npu *npu, size_t bytes) {
+    for (size_t i = 0; i < HT_COUNT(fake.pages) && fake.pages_left > 0; i++)
+        if (!fake.pages[i]) {
+            fake.pages_left--;
+            return fake.pages[i] = calloc(1, bytes);
+        }
+    return NULL;
+}
+
+static bool fake_free_shared(void *pages) {
+    for (size_t i = 0; i < HT_COUNT(fake.pages); i++)
+        if (pages && fake.pages[i] == pages) {
+            free(pages);
+            fake.pages[i] = NULL;
+            return true;
+        }
+    return false;
+}
+
+static void count_memory(const void *memory) {
+    bool own = false;
+    for (size_t i = 0; i < HT_COUNT(fake.pages); i++)
+        own |= fake.pages[i] == memory;
+    atomic_fetch_add(own ? &fake.own : &fake.foreign, 1);
+}
+
 static ht_status fake_bind(ht_npu *npu, ht_npu_program *program, float *in, float *out, ht_error *error) {
     program->in = in, program->out = out;
+    count_memory(in);
+    count_memory(out);
     return HT_OK;
 }
 
@@ -121,7 +152,9 @@ static const ht_npu_runtime runtime = {.list = fake_list,
                                        .load = fake_load,
                                        .bind = fake_bind,
                                        .start = fake_start,
-                                       .wait = fake_wait};
+                                       .wait = fake_wait,
+                                       .alloc_shared = fake_alloc_shared,
+                                       .free_shared = fake_free_shared};
 
 /* ---- a device and a matrix ----------------------------------------------------------------------------------------------- */
 
@@ -582,13 +615,43 @@ static void test_options(void **state) {
     }
 }
 
+/* A runtime that copies any memory but its own gets its own: for staging, for the check of a graph, for the pool. */
+static void test_own_pages(void **state) {
+    ht_error error = {0};
+    fake.pages_left = 1000;
+    ht_device *d = open_with("lengths=32:cache=off", 0, NULL);
+    ht_task *task = prepare(d);
+    check(settle(d, task, 32, &error), &error);
+    assert_int_equal(atomic_load(&fake.own), 2);
+    check(submit(d, task, 20, &error), &error); /* room in the slots: these are bound as they are */
+    assert_int_equal(atomic_load(&fake.foreign), 2);
+    float *pool = ht_device_pages_alloc(&d, 1, 4096);
+    const ht_view slots[HT_SLOT_COUNT] = {[HT_SLOT_NORMED] = {x, COLS + 1}, [HT_SLOT_QKV] = {y, ROWS + 1}};
+    const ht_binding binding = {.slots = slots, .tokens = 20};
+    ht_ticket ticket;
+    check(d->ops->submit(d, task, &binding, NULL, 0, &ticket, &error), &error);
+    assert_int_equal(atomic_load(&fake.own), 4);
+    fake.pages_left = 0; /* used up */
+    float *ordinary = ht_device_pages_alloc(&d, 1, 4096);
+    assert_non_null(ordinary);
+    ordinary[1023] = 1;
+    d->ops->release(d, task);
+    d->ops->close(d);
+    assert_false(fake_free_shared(ordinary));
+    assert_true(fake_free_shared(pool));
+    for (size_t i = 0; i < HT_COUNT(fake.pages); i++)
+        assert_null(fake.pages[i]);
+    ht_device_pages_free(ordinary, 4096);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_once),           TEST(test_what_is_there), TEST(test_any_count), TEST(test_budget),
-        TEST(test_compiler_fails), TEST(test_wrong_numbers), TEST(test_cancel),    TEST(test_release_while_building),
-        TEST(test_disk),           TEST(test_bad_files),     TEST(test_options),   TEST(test_share),
-        TEST(test_share_keys),     TEST(test_share_refusals)};
+        TEST(test_own_pages),     TEST(test_once),       TEST(test_what_is_there),
+        TEST(test_any_count),     TEST(test_budget),     TEST(test_compiler_fails),
+        TEST(test_wrong_numbers), TEST(test_cancel),     TEST(test_release_while_building),
+        TEST(test_disk),          TEST(test_bad_files),  TEST(test_options),
+        TEST(test_share),         TEST(test_share_keys), TEST(test_share_refusals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

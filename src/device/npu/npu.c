@@ -35,6 +35,24 @@ struct ht_task {
     ht_npu_entry *entry;
 };
 
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+void *ht_npu_pages_alloc(const ht_npu_runtime *runtime, ht_npu *npu, size_t bytes) {
+    void *pages = runtime->alloc_shared ? runtime->alloc_shared(npu, bytes) : NULL;
+    return pages ? pages : ht_pages_alloc(bytes);
+}
+
+void ht_npu_pages_free(const ht_npu_runtime *runtime, void *pages, size_t bytes) {
+    if (!runtime->free_shared || !runtime->free_shared(pages))
+        ht_pages_free(pages, bytes);
+}
+
+/* For the pool: NULL where programs have no need of other memory than anybody's. */
+static void *npu_alloc_shared(ht_device *device, size_t bytes) {
+    const npu_device *d = (npu_device *)device;
+    return d->runtime->alloc_shared ? d->runtime->alloc_shared(d->npu, bytes) : NULL;
+}
+
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 /* The runtime's usual lengths, as far as a submit can fill them. */
@@ -54,9 +72,9 @@ static void npu_close(ht_device *device) {
     if (d->npu)
         d->runtime->close(d->npu);
     if (d->in)
-        ht_pages_free(d->in, d->in_bytes);
+        ht_npu_pages_free(d->runtime, d->in, d->in_bytes);
     if (d->out)
-        ht_pages_free(d->out, d->out_bytes);
+        ht_npu_pages_free(d->runtime, d->out, d->out_bytes);
     free(d);
 }
 
@@ -76,7 +94,8 @@ static ht_status parse_switch(const ht_device_options *options, const char *key,
 /* What must be known before the runtime's device is opened. */
 static ht_status read_config(npu_device *d, const ht_device_options *options, ht_error *error) {
     const char *const *own = d->runtime->options;
-    const char *const known[] = {"cpus", "lengths", "decode", "cache", "order", "hint", own[0], own[1], own[2], NULL};
+    const char *const known[] = {"cpus", "lengths", "decode", "cache", "order", "hint",
+                                 own[0], own[1],    own[2],   own[3],  NULL};
     char value[128];
     ht_status status = ht_device_check_options(options->name, options->options, known, error);
     if (status != HT_OK)
@@ -185,14 +204,14 @@ static const char *npu_refuses(const ht_device *device, const ht_op *op, const h
 
 /* ---- tasks ------------------------------------------------------------------------------------------------------- */
 
-static ht_status grow(float **buffer, size_t *bytes, size_t need, const char *name, ht_error *error) {
+static ht_status grow(const npu_device *d, float **buffer, size_t *bytes, size_t need, ht_error *error) {
     if (need <= *bytes)
         return HT_OK;
-    float *grown = ht_pages_alloc(need);
+    float *grown = ht_npu_pages_alloc(d->runtime, d->npu, need);
     if (!grown)
-        return ht_fail(error, HT_ERROR_MEMORY, "%s: no memory for a staging buffer of %zu bytes", name, need);
+        return ht_fail(error, HT_ERROR_MEMORY, "%s: no memory for a staging buffer of %zu bytes", d->caps.name, need);
     if (*buffer)
-        ht_pages_free(*buffer, *bytes);
+        ht_npu_pages_free(d->runtime, *buffer, *bytes);
     *buffer = grown;
     *bytes = need;
     return HT_OK;
@@ -210,9 +229,9 @@ static ht_status npu_prepare(ht_device *device, const ht_op *op, const ht_slice 
     if (why)
         status = ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: %s: %s", d->caps.name, op->name, why);
     if (status == HT_OK)
-        status = grow(&d->in, &d->in_bytes, longest * task->graph.cols * sizeof(float), d->caps.name, error);
+        status = grow(d, &d->in, &d->in_bytes, longest * task->graph.cols * sizeof(float), error);
     if (status == HT_OK)
-        status = grow(&d->out, &d->out_bytes, longest * task->graph.rows * sizeof(float), d->caps.name, error);
+        status = grow(d, &d->out, &d->out_bytes, longest * task->graph.rows * sizeof(float), error);
     if (status == HT_OK)
         status = ht_npu_entry_create(d->store, &task->graph, &task->entry, error);
     if (status == HT_OK)
@@ -373,13 +392,22 @@ static ht_status onnxruntime_open(const ht_device_options *options, ht_device **
     return ht_npu_open(&ht_device_onnxruntime, &ht_npu_onnxruntime, options, device, error);
 }
 
+static bool openvino_free_shared(void *pages) {
+    return false; /* it has none */
+}
+
+static bool onnxruntime_free_shared(void *pages) {
+    return ht_npu_onnxruntime.free_shared(pages);
+}
+
 /* No import: tensors lie over any host memory. */
 #define RUNTIME(name, runtime)                                                                                 \
     {                                                                                                          \
         .prefix = (name), .partial = true, .list = runtime##_list, .open = runtime##_open, .close = npu_close, \
         .caps = npu_caps, .refuses = npu_refuses, .prepare = npu_prepare, .release = npu_release,              \
         .task_bytes = npu_task_bytes, .warm = npu_warm, .settle = npu_settle, .ready = npu_ready,              \
-        .submit = npu_submit, .completed = npu_completed, .wait = npu_wait,                                    \
+        .submit = npu_submit, .completed = npu_completed, .wait = npu_wait, .alloc_shared = npu_alloc_shared,  \
+        .free_shared = runtime##_free_shared,                                                                  \
     }
 
 const ht_device_ops ht_device_openvino = RUNTIME("openvino", openvino);

@@ -89,7 +89,7 @@ typedef struct ht_npu_facts { /* about an opened device */
 
 /* Programs are compiled, and different ones run, from several threads at once; one program is used by one at a time. */
 typedef struct ht_npu_runtime {
-    const char *options[4]; /* keys of its own, besides those that every runtime has; then NULL */
+    const char *options[5]; /* keys of its own, besides those that every runtime has; then NULL */
     ht_status (*list)(ht_device_info **list, size_t *n, ht_error *error);
     ht_status (*open)(const ht_npu_config *config, ht_npu **npu, ht_npu_facts *facts, ht_error *error);
     void (*close)(ht_npu *npu);
@@ -105,7 +105,15 @@ typedef struct ht_npu_runtime {
     ht_status (*bind)(ht_npu *npu, ht_npu_program *program, float *in, float *out, ht_error *error);
     ht_status (*start)(ht_npu *npu, ht_npu_program *program, ht_error *error); /* may compute before it returns */
     ht_status (*wait)(ht_npu *npu, ht_npu_program *program, ht_error *error);
+    /* Zeroed pages that programs read and write in place, where they copy others; NULL: there are none (left). free_shared, which
+     * may come after close: false: not from here. Optional, both or none. */
+    void *(*alloc_shared)(ht_npu *npu, size_t bytes);
+    bool (*free_shared)(void *pages);
 } ht_npu_runtime;
+
+/* The runtime's pages, else ordinary ones; and back. */
+void *ht_npu_pages_alloc(const ht_npu_runtime *runtime, ht_npu *npu, size_t bytes);
+void ht_npu_pages_free(const ht_npu_runtime *runtime, void *pages, size_t bytes);
 
 extern const ht_npu_runtime ht_npu_openvino, ht_npu_onnxruntime;
 

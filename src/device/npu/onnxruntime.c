@@ -6,6 +6,8 @@
 #define _GNU_SOURCE /* cpu_set_t, mkdtemp */
 #include "device/npu/onnxruntime.h"
 
+#include "device/npu/onnxruntime_memory.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -37,8 +39,11 @@ struct ht_npu_program {
     int64_t dims[2][3];  /* of in, out */
     OrtValue *values[2]; /* over the caller's memory */
     float *bound[2];
-    ht_text context; /* compiled, to be saved; empty: not kept */
+    const OrtMemoryInfo *kinds[2]; /* of what is bound */
+    ht_text context;               /* compiled, to be saved; empty: not kept */
 };
+
+enum { TRIAL = 32 }; /* rows and columns of a first graph */
 
 /* ---- what there is ----------------------------------------------------------------------------------------------- */
 
@@ -375,11 +380,12 @@ static ht_status load(ht_npu *npu, const ht_npu_graph *graph, size_t length, con
 static ht_status bind(ht_npu *npu, ht_npu_program *program, float *in, float *out, ht_error *error) {
     float *memory[2] = {in, out};
     for (int i = 0; i < 2; i++) {
-        if (program->bound[i] == memory[i])
+        const OrtMemoryInfo *info = ht_ort_memory_of(npu->ort, memory[i]);
+        if (program->bound[i] == memory[i] && program->kinds[i] == info)
             continue;
         const int64_t *dims = program->dims[i];
         OrtValue *value = NULL;
-        ht_status status = TRY(npu, CreateTensorWithDataAsOrtValue, npu->ort->host, memory[i],
+        ht_status status = TRY(npu, CreateTensorWithDataAsOrtValue, info, memory[i],
                                (size_t)(dims[1] * dims[2]) * sizeof(float), dims, 3, HT_ORT_F32, &value);
         if (status != HT_OK)
             return status;
@@ -387,6 +393,7 @@ static ht_status bind(ht_npu *npu, ht_npu_program *program, float *in, float *ou
             npu->ort->ReleaseValue(program->values[i]);
         program->values[i] = value;
         program->bound[i] = memory[i];
+        program->kinds[i] = info;
     }
     return HT_OK;
 }
@@ -406,30 +413,79 @@ static ht_status wait_done(ht_npu *npu, ht_npu_program *program, ht_error *error
     return HT_OK;
 }
 
+static void *own_pages(ht_npu *npu, size_t bytes) {
+    return npu->provider.memory ? ht_ort_memory_alloc(npu->ort, bytes) : NULL;
+}
+
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
+/* The trial on the provider's own memory: two products of zeros, written over what is no zero. */
+static ht_status try_memory(ht_npu *npu, ht_npu_program *program, ht_error *error) {
+    ht_status status = ht_ort_memory_offer(npu->ort, npu->name, program->session, npu->provider.memory, error);
+    float *in = status == HT_OK ? ht_ort_memory_alloc(npu->ort, TRIAL * sizeof *in) : NULL,
+          *out = status == HT_OK ? ht_ort_memory_alloc(npu->ort, TRIAL * sizeof *out) : NULL;
+    if (status == HT_OK && (!in || !out))
+        status = ht_fail(error, HT_ERROR_DEVICE, "none is handed out");
+    for (size_t i = 0; i < TRIAL && status == HT_OK; i++)
+        out[i] = 1;
+    if (status == HT_OK)
+        status = bind(npu, program, in, out, error);
+    if (status == HT_OK)
+        status = start(npu, program, error);
+    for (size_t i = 0; i < TRIAL && status == HT_OK; i++)
+        if (out[i] != 0)
+            status = ht_fail(error, HT_ERROR_DEVICE, "what is computed does not arrive there");
+    if (in)
+        ht_ort_memory_free(in);
+    if (out)
+        ht_ort_memory_free(out);
+    return status;
+}
+
+static ht_status compile_trial(ht_npu *npu, ht_npu_program **program, ht_error *error) {
+    ht_op op = {.kind = HT_OP_MATMUL, .name = "a trial", .n_parts = 1};
+    op.parts[0] = (ht_matrix){.name = "trial", .type = ht_type_by_name("F32"), .rows = TRIAL, .cols = TRIAL};
+    const ht_slice whole = {.row_end = TRIAL, .reduction_end = TRIAL};
+    ht_npu_graph graph;
+    ht_npu_describe(&op, &whole, false, &graph);
+    return compile(npu, &graph, 1, NULL, program, error);
+}
+
 /* Does a plugin compile anything at all? Its library may be of another version than its provider was made for, and one line
- * now says more than one for each graph later. The first such program is never let go: with the last one Qualcomm's
- * library shuts down, and complains on standard output when it starts again. */
+ * now says more than one for each graph later. Memory of its own that does not work is done without. The first such program
+ * is never let go, nor is the one whose session hands out memory: with the last one Qualcomm's library shuts down, and
+ * complains on standard output when it starts again. */
 static ht_status try_out(ht_npu *npu, ht_error *error) {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    static ht_npu_program *kept;
-    ht_op op = {.kind = HT_OP_MATMUL, .name = "a trial", .n_parts = 1};
-    op.parts[0] = (ht_matrix){.name = "trial", .type = ht_type_by_name("F32"), .rows = 32, .cols = 32};
-    const ht_slice whole = {.row_end = 32, .reduction_end = 32};
-    ht_npu_graph graph;
-    ht_npu_program *program;
-    ht_npu_describe(&op, &whole, false, &graph);
-    ht_status status = compile(npu, &graph, 1, NULL, &program, error);
-    if (status != HT_OK)
-        return status;
+    static ht_npu_program *kept[2]; /* of copied memory, of the provider's */
+    static bool failed;             /* the provider's memory: once is enough */
+    ht_npu_program *program = NULL;
+    ht_error reason = {0};
+    ht_status status = HT_OK;
     pthread_mutex_lock(&lock);
-    if (kept)
-        discard(npu, program);
-    else
-        kept = program;
+    if (npu->provider.memory && !kept[1] && !failed) {
+        failed = compile_trial(npu, &program, &reason) != HT_OK || try_memory(npu, program, &reason) != HT_OK;
+        if (!failed)
+            kept[1] = program;
+        else if (program)
+            discard(npu, program);
+        if (failed)
+            ht_log(HT_LOG_WARN, "%s: no memory shared with it, inputs and outputs are copied: %s", npu->name,
+                   reason.text);
+    }
+    if (npu->provider.memory && failed) {
+        npu->provider.memory = NULL;
+        npu->provider.n_settings--;
+    }
+    if (!npu->provider.memory) {
+        status = compile_trial(npu, &program, error);
+        if (status == HT_OK && kept[0])
+            discard(npu, program);
+        else if (status == HT_OK)
+            kept[0] = program;
+    }
     pthread_mutex_unlock(&lock);
-    return HT_OK;
+    return status;
 }
 
 static void close_npu(ht_npu *npu) {
@@ -446,7 +502,8 @@ static void state_facts(const ht_npu *npu, ht_npu_facts *facts) {
     facts->code_step = !npu->plugin && fast ? 1.0 / 127 : 0;
     facts->more_graph = npu->provider.emulated ? 16.0 * 1048576 : 0; /* of what its compiler leaves behind */
     facts->more_weight = npu->provider.emulated ? 2.3 : 0;
-    snprintf(facts->identity, sizeof facts->identity, "form %d, %.140s", HT_ORT_FORM, npu->provider.identity);
+    snprintf(facts->identity, sizeof facts->identity, "form %d%s, %.130s", HT_ORT_FORM,
+             npu->provider.memory ? ", shared memory" : "", npu->provider.identity);
 }
 
 static ht_status open_npu(const ht_npu_config *config, ht_npu **out, ht_npu_facts *facts, ht_error *error) {
@@ -473,9 +530,11 @@ static ht_status open_npu(const ht_npu_config *config, ht_npu **out, ht_npu_fact
     status = ht_ort_provider_find(ort, strchr(npu->name, ':') + 1, config->options, &npu->provider, error);
     if (status == HT_OK) {
         npu->plugin = npu->provider.library[0] != '\0';
+        status = npu->plugin ? try_out(npu, error) : HT_OK;
+    }
+    if (status == HT_OK) {
         describe(ort, &npu->provider, &facts->info);
         state_facts(npu, facts);
-        status = npu->plugin ? try_out(npu, error) : HT_OK;
     }
     if (status == HT_OK)
         *out = npu;
@@ -484,7 +543,7 @@ static ht_status open_npu(const ht_npu_config *config, ht_npu **out, ht_npu_fact
     return status;
 }
 
-const ht_npu_runtime ht_npu_onnxruntime = {.options = {"library", "soc", "arch"},
+const ht_npu_runtime ht_npu_onnxruntime = {.options = {"library", "soc", "arch", "memory"},
                                            .list = list,
                                            .open = open_npu,
                                            .close = close_npu,
@@ -494,4 +553,6 @@ const ht_npu_runtime ht_npu_onnxruntime = {.options = {"library", "soc", "arch"}
                                            .load = load,
                                            .bind = bind,
                                            .start = start,
-                                           .wait = wait_done};
+                                           .wait = wait_done,
+                                           .alloc_shared = own_pages,
+                                           .free_shared = ht_ort_memory_free};

@@ -80,7 +80,10 @@ typedef struct OrtApiBase {
     X(57, OrtStatus *, CreateTensorTypeAndShapeInfo, (OrtTensorTypeAndShapeInfo **))                                   \
     X(58, OrtStatus *, SetTensorElementType, (OrtTensorTypeAndShapeInfo *, ONNXTensorElementDataType))                 \
     X(59, OrtStatus *, SetDimensions, (OrtTensorTypeAndShapeInfo *, const int64_t *, size_t))                          \
+    X(68, OrtStatus *, CreateMemoryInfo, (const char *, OrtAllocatorType, int, OrtMemType, OrtMemoryInfo **))          \
     X(69, OrtStatus *, CreateCpuMemoryInfo, (OrtAllocatorType, OrtMemType, OrtMemoryInfo **))                          \
+    X(75, OrtStatus *, AllocatorAlloc, (OrtAllocator *, size_t, void **))                                              \
+    X(76, OrtStatus *, AllocatorFree, (OrtAllocator *, void *))                                                        \
     X(78, OrtStatus *, GetAllocatorWithDefaultOptions, (OrtAllocator **))                                              \
     X(92, void, ReleaseEnv, (OrtEnv *))                                                                                \
     X(93, void, ReleaseStatus, (OrtStatus *))                                                                          \
@@ -91,6 +94,8 @@ typedef struct OrtApiBase {
     X(99, void, ReleaseTensorTypeAndShapeInfo, (OrtTensorTypeAndShapeInfo *))                                          \
     X(100, void, ReleaseSessionOptions, (OrtSessionOptions *))                                                         \
     X(130, OrtStatus *, AddSessionConfigEntry, (OrtSessionOptions *, const char *, const char *))                      \
+    X(131, OrtStatus *, CreateAllocator, (const OrtSession *, const OrtMemoryInfo *, OrtAllocator **))                 \
+    X(132, void, ReleaseAllocator, (OrtAllocator *))                                                                   \
     X(211, OrtStatus *, CreateOpAttr, (const char *, const void *, int, OrtOpAttrType, OrtOpAttr **))                  \
     X(212, void, ReleaseOpAttr, (OrtOpAttr *))                                                                         \
     X(285, void, ReleaseValueInfo, (OrtValueInfo *))                                                                   \

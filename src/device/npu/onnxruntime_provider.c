@@ -153,8 +153,10 @@ static ht_status configure(const char *options, ht_ort_provider *p, ht_error *er
     char value[16];
     if (strcmp(p->name, "qnn") == 0)
         return ht_ort_qnn_configure(options, p, error);
-    if (ht_device_option(options, "soc", value, sizeof value) || ht_device_option(options, "arch", value, sizeof value))
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device ort:%s: soc= and arch= are for ort:qnn", p->name);
+    if (ht_device_option(options, "soc", value, sizeof value) ||
+        ht_device_option(options, "arch", value, sizeof value) ||
+        ht_device_option(options, "memory", value, sizeof value))
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device ort:%s: soc=, arch= and memory= are for ort:qnn", p->name);
     return HT_OK;
 }
 

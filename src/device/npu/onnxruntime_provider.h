@@ -18,6 +18,7 @@ typedef struct ht_ort_provider {
     bool contexts;                                               /* compiled graphs can be kept on disk (EPContext) */
     const char *keys[HT_ORT_SETTINGS], *values[HT_ORT_SETTINGS]; /* of a session; point into `text` and constants */
     size_t n_settings;
+    const char *memory; /* name of memory that graphs use in place, offered if the last setting is made; NULL: none */
     char identity[160]; /* what a compiled graph depends on besides, as text */
     char text[1200];
 } ht_ort_provider;

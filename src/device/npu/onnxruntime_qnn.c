@@ -133,6 +133,25 @@ static void set(ht_ort_provider *p, const char *key, const char *value) {
     p->values[p->n_settings++] = value;
 }
 
+/* Graphs read and write memory of FastRPC's in place; any other is copied into some. Its library is the phone's own
+ * (https://onnxruntime.ai/docs/execution-providers/QNN-ExecutionProvider.html, enable_htp_shared_memory_allocator). Phones:
+ * untested; here with a library of ours that hands out ordinary memory. */
+#define RPC_MEMORY "libcdsprpc.so"
+
+static ht_status choose_memory(const char *options, ht_ort_provider *p, ht_error *error) {
+    char text[32];
+    const bool asked = ht_device_option(options, "memory", text, sizeof text);
+    if (asked && strcmp(text, "shared") != 0 && strcmp(text, "copied") != 0)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device ort:qnn: memory=%s: shared or copied", text);
+    if (asked && strcmp(text, "copied") == 0)
+        return HT_OK;
+    if (!dlopen(RPC_MEMORY, RTLD_NOW | RTLD_LOCAL)) /* stays open: the provider opens it for every session */
+        return asked ? ht_fail(error, HT_ERROR_DEVICE, "device ort:qnn: memory=shared: %.200s", dlerror()) : HT_OK;
+    set(p, "enable_htp_shared_memory_allocator", "1");
+    p->memory = "QnnHtpShared";
+    return HT_OK;
+}
+
 ht_status ht_ort_qnn_configure(const char *options, ht_ort_provider *p, ht_error *error) {
     struct chip chip;
     ht_status status = choose_chip(options, &chip, error);
@@ -160,6 +179,8 @@ ht_status ht_ort_qnn_configure(const char *options, ht_ort_provider *p, ht_error
         set(p, "htp_performance_mode", "burst");
         set(p, "rpc_control_latency", "100"); /* microseconds: as Qualcomm's own examples have it */
     }
+    if (status == HT_OK)
+        status = choose_memory(options, p, error);
     p->contexts = true;
     snprintf(p->kind, sizeof p->kind, "npu");
     snprintf(p->description, sizeof p->description, "Hexagon v%d, %s (%d)%s", chip.arch, chip.name, chip.soc_model,

@@ -236,7 +236,8 @@ ht_status ht_npu_probe_check(ht_npu_probe **probe, const ht_npu_store_options *o
     const ht_npu_probe *p = *probe;
     const size_t tokens[] = {0, length - 1, length / 2}, vectors[] = {0, 1, 0}, n = ht_min_size(length, 3);
     const size_t in_bytes = length * g->cols * sizeof(float), out_bytes = length * g->rows * sizeof(float);
-    float *in = ht_pages_alloc(in_bytes), *out = ht_pages_alloc(out_bytes);
+    float *in = ht_npu_pages_alloc(o->runtime, o->npu, in_bytes),
+          *out = ht_npu_pages_alloc(o->runtime, o->npu, out_bytes);
     if (!in || !out)
         status = ht_fail(error, HT_ERROR_MEMORY, "no memory to check a graph");
     if (status == HT_OK) {
@@ -253,8 +254,8 @@ ht_status ht_npu_probe_check(ht_npu_probe **probe, const ht_npu_store_options *o
     for (size_t i = 0; i < n && status == HT_OK; i++)
         status = compare(p, g, out, tokens[i], vectors[i], error);
     if (in)
-        ht_pages_free(in, in_bytes);
+        ht_npu_pages_free(o->runtime, in, in_bytes);
     if (out)
-        ht_pages_free(out, out_bytes);
+        ht_npu_pages_free(o->runtime, out, out_bytes);
     return status;
 }
