@@ -93,6 +93,16 @@ static ht_status list(ht_device_info **rows, size_t *n, ht_error *error) {
     return status;
 }
 
+/* Does it round activations to 8 bits, in groups of 32? The CPU's provider can (MatMulNBits, accuracy_level 4). Its kernels for
+ * 64-bit ARM do something coarser: under qemu log-probabilities were off by up to 0.4, so there `fast` computes floats, too. */
+static bool rounds_activations(const ht_npu *npu) {
+#ifdef __aarch64__
+    return false;
+#else
+    return !npu->plugin && npu->config->precision != HT_PRECISION_EXACT;
+#endif
+}
+
 /* ---- sessions ---------------------------------------------------------------------------------------------------- */
 
 /* Which cores its threads run on: "1,2;1,2" for two besides the caller, cores counted from 1. The kernel places them among
@@ -330,8 +340,7 @@ static ht_status compile(ht_npu *npu, const ht_npu_graph *described, size_t leng
     ht_ort_graph *graph = NULL;
     OrtModel *model = NULL;
     blob *weights = NULL;
-    const int accuracy = npu->plugin || npu->config->precision == HT_PRECISION_EXACT ? 0 : 4;
-    ht_status status = ht_ort_graph_create(described, length, accuracy, &graph, error);
+    ht_status status = ht_ort_graph_create(described, length, rounds_activations(npu) ? 4 : 0, &graph, error);
     if (status == HT_OK && like && like->weights) {
         weights = like->weights;
         atomic_fetch_add(&weights->users, 1);
@@ -493,13 +502,12 @@ static void close_npu(ht_npu *npu) {
 }
 
 static void state_facts(const ht_npu *npu, ht_npu_facts *facts) {
-    const bool fast = npu->config->precision != HT_PRECISION_EXACT;
     facts->lengths = standard_lengths;
     facts->n_lengths = HT_COUNT(standard_lengths);
     facts->single = npu->plugin; /* the CPU's matvec is slower than our own */
     facts->reloads = npu->provider.contexts;
     facts->step = npu->plugin ? 0x1p-11 : 0x1p-24; /* plugins compute in fp16 */
-    facts->code_step = !npu->plugin && fast ? 1.0 / 127 : 0;
+    facts->code_step = rounds_activations(npu) ? 1.0 / 127 : 0;
     facts->more_graph = npu->provider.emulated ? 16.0 * 1048576 : 0; /* of what its compiler leaves behind */
     facts->more_weight = npu->provider.emulated ? 2.3 : 0;
     snprintf(facts->identity, sizeof facts->identity, "form %d%s, %.130s", HT_ORT_FORM,
