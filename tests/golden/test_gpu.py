@@ -41,7 +41,7 @@ def test_last_token(score, command_json, path, name, gpu, options): # noqa: F811
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("chunk", [0, 64, 1])
 def test_long_exact(score, path, name, gpu, chunk): # noqa: F811
-    golden.check_long_exact(score, path, name, gpu, chunk)
+    golden.check_long_exact(score, path, name, gpu, chunk, golden.FEWER if chunk == 1 else None)
 
 
 @pytest.mark.parametrize("chunk", [0, 16, 1])

@@ -36,7 +36,7 @@ def test_last_token(score, command_json, path, name, npu, others): # noqa: F811
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("chunk", [0, 64, 1])
 def test_long_exact(score, path, name, npu, chunk): # noqa: F811
-    golden.check_long_exact(score, path, name, f"{npu}:decode=on", chunk)
+    golden.check_long_exact(score, path, name, f"{npu}:decode=on", chunk, golden.FEWER if chunk == 1 else None)
 
 
 @pytest.mark.parametrize("name", [golden.SMOLLM2])
