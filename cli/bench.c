@@ -11,7 +11,7 @@ typedef struct bench_row {
     int prompt, gen;  /* one is 0 */
     double predicted; /* tokens per second; 0: not predicted */
     size_t joins;
-    double *medians; /* of each round */
+    double *medians; /* [2][rounds]: of each round, in turn; room to sort them */
     ht_bench_result result;
 } bench_row;
 

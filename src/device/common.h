@@ -23,7 +23,7 @@ typedef struct ht_stay {
 void ht_stay_on(uint64_t cores, ht_stay *stay);
 /* The same on the core it is on, with all threads it makes until then: for a virtual clock's, of which one runs at a time. */
 void ht_stay_here(ht_stay *stay);
-void ht_leave_cores(const ht_stay *stay);
+void ht_leave_cores(ht_stay *stay); /* a second time does nothing */
 
 /* Blocks until every dependency on another device than `self` is complete (an in-order queue keeps its own order). For
  * devices that cannot wait in their own queue. */

@@ -84,21 +84,6 @@ void ht_core_set(uint64_t cores, cpu_set_t *set) {
             CPU_SET(i, set);
 }
 
-void *ht_device_pages_alloc(ht_device *const *devices, size_t n, size_t bytes) {
-    void *pages = NULL;
-    for (size_t i = 0; i < n && !pages; i++)
-        if (devices[i]->ops->alloc_shared)
-            pages = devices[i]->ops->alloc_shared(devices[i], bytes);
-    return pages ? pages : ht_pages_alloc(bytes);
-}
-
-void ht_device_pages_free(void *pages, size_t bytes) {
-    for (const ht_device_ops *const *runtime = ht_device_runtimes; *runtime; runtime++)
-        if ((*runtime)->free_shared && (*runtime)->free_shared(pages))
-            return;
-    ht_pages_free(pages, bytes);
-}
-
 void ht_stay_on(uint64_t cores, ht_stay *stay) {
     cpu_set_t own, before;
     stay->moved = false;
@@ -117,11 +102,12 @@ void ht_stay_here(ht_stay *stay) {
     ht_stay_on(core >= 0 && core < MAX_CORES ? UINT64_C(1) << core : 0, stay);
 }
 
-void ht_leave_cores(const ht_stay *stay) {
+void ht_leave_cores(ht_stay *stay) {
     cpu_set_t before;
     memcpy(&before, stay->before, sizeof before);
     if (stay->moved)
         sched_setaffinity(0, sizeof before, &before);
+    stay->moved = false;
 }
 
 ht_status ht_parse_cpus(const char *name, const char *text, uint64_t *cores, ht_error *error) {
@@ -325,4 +311,21 @@ ht_status ht_runtime_path(const char *runtime, const char *path, ht_error *error
             return HT_OK;
         }
     return ht_fail(error, HT_ERROR_UNSUPPORTED, "no runtime \"%s\" is opened at run time", runtime);
+}
+
+/* ---- pages for the pool --------------------------------------------------------------------------------------------------- */
+
+void *ht_device_pages_alloc(ht_device *const *devices, size_t n, size_t bytes) {
+    void *pages = NULL;
+    for (size_t i = 0; i < n && !pages; i++)
+        if (devices[i]->ops->alloc_shared)
+            pages = devices[i]->ops->alloc_shared(devices[i], bytes);
+    return pages ? pages : ht_pages_alloc(bytes);
+}
+
+void ht_device_pages_free(void *pages, size_t bytes) {
+    for (const ht_device_ops *const *runtime = ht_device_runtimes; *runtime; runtime++)
+        if ((*runtime)->free_shared && (*runtime)->free_shared(pages))
+            return;
+    ht_pages_free(pages, bytes);
 }

@@ -687,9 +687,8 @@ ht_status ht_characterise_bandwidth(ht_profiler *p, ht_error *error) {
         status = ht_alloc((void **)&ready, n, sizeof *ready, "the profile", error);
     for (size_t i = 0; i < n && !status; i++) {
         ht_status failed = open_rig(p, (int)i, "", &rigs[i], error);
-        ht_leave_cores(
-            &rigs[i].stay); /* readers have threads of their own, and the next device is not to inherit these cores */
-        rigs[i].stay.moved = false;
+        /* readers have threads of their own, and the next device is not to inherit these cores */
+        ht_leave_cores(&rigs[i].stay);
         if (!failed)
             failed = fill_for_bandwidth(&rigs[i], error);
         if (!failed)

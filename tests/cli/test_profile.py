@@ -8,7 +8,6 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-
 TABLES = ["matmul", "curve", "order", "shape", "joins", "bandwidth", "graphs"]
 SVG = ".//svg"
 

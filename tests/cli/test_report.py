@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-
 KEYS = {"hetero", "date", "machine", "devices", "missing", "runtimes", "profile", "model", "plans", "bench"}
 USER, NAME, HOST = "zebediah", "Zebediahs Secret Plan", "quaggabox"
 

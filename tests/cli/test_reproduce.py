@@ -17,14 +17,18 @@ def start(binary, folder, soc, core):
                             stderr=subprocess.STDOUT, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {core}))
 
 
+def finish(run):
+    said, _ = run.communicate(timeout=600)
+    assert run.returncode == 0, said
+
+
 @pytest.fixture(scope="module")
 def folders(binary, tmp_path_factory):
     """Of two runs, side by side: each needs one core."""
     folder, cores = tmp_path_factory.mktemp("reproduce"), sorted(os.sched_getaffinity(0))
     both = [(folder / name, start(binary, folder / name, SOC, core)) for name, core in (("out", cores[0]), ("again", cores[-1]))]
     for _, run in both:
-        said, _ = run.communicate(timeout=600)
-        assert run.returncode == 0, said
+        finish(run)
     return [out for out, _ in both]
 
 
@@ -102,9 +106,7 @@ def test_other_chips(binary, tables, tmp_path):
     soc.write_text(json.dumps({"name": "lonely", "memory": {"peak_GBps": {"value": 100, "source": "test"}}, "processors": [
         {"name": "gpu", "kind": "gpu", "reached_TFLOPS": {"value": 1, "source": "test"}},
         {"name": "cpu", "kind": "cpu", "cores": "0-3", "reached_TFLOPS": {"value": 0.2, "source": "test"}}]}))
-    run = start(binary, tmp_path / "out", soc, min(os.sched_getaffinity(0)))
-    said, _ = run.communicate(timeout=600)
-    assert run.returncode == 0, said
+    finish(start(binary, tmp_path / "out", soc, min(os.sched_getaffinity(0))))
     answer = json.loads((tmp_path / "out" / "tables.json").read_text())
     row = answer["experiments"]["prefill"]["tables"]["prefill-llama-3-8b"]["rows"][1]
     assert row[1] > 0 and row[2] is None and row[7] >= 0.97 * row[1]  # the GPU; no NPU; all that there is

@@ -10,6 +10,15 @@
 #if HT_HAVE_OPENCL
 #include "unit/opencl_calls.h"
 
+#include <fcntl.h>
+#include <math.h>
+#include <sched.h>
+#include <spawn.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+extern char **environ;
+
 /* ---- programs on disk -------------------------------------------------------------------------------------------------- */
 
 static char *user_cache; /* XDG_CACHE_HOME as it was */

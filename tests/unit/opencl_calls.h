@@ -5,15 +5,6 @@
 #include "device/opencl/matmul.h"
 #include "unit/test.h"
 
-#include <fcntl.h>
-#include <math.h>
-#include <sched.h>
-#include <spawn.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-
-extern char **environ;
-
 #define ROWS 300
 #define COLS 64
 #define TOKENS 5

@@ -423,7 +423,7 @@ static ht_status wait_done(ht_npu *npu, ht_npu_program *program, ht_error *error
 }
 
 static void *own_pages(ht_npu *npu, size_t bytes) {
-    return npu->provider.memory ? ht_ort_memory_alloc(npu->ort, bytes) : NULL;
+    return npu->provider.memory ? ht_ort_memory_alloc(bytes) : NULL;
 }
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
@@ -431,8 +431,8 @@ static void *own_pages(ht_npu *npu, size_t bytes) {
 /* The trial on the provider's own memory: two products of zeros, written over what is no zero. */
 static ht_status try_memory(ht_npu *npu, ht_npu_program *program, ht_error *error) {
     ht_status status = ht_ort_memory_offer(npu->ort, npu->name, program->session, npu->provider.memory, error);
-    float *in = status == HT_OK ? ht_ort_memory_alloc(npu->ort, TRIAL * sizeof *in) : NULL,
-          *out = status == HT_OK ? ht_ort_memory_alloc(npu->ort, TRIAL * sizeof *out) : NULL;
+    float *in = status == HT_OK ? ht_ort_memory_alloc(TRIAL * sizeof *in) : NULL,
+          *out = status == HT_OK ? ht_ort_memory_alloc(TRIAL * sizeof *out) : NULL;
     if (status == HT_OK && (!in || !out))
         status = ht_fail(error, HT_ERROR_DEVICE, "none is handed out");
     for (size_t i = 0; i < TRIAL && status == HT_OK; i++)
@@ -474,13 +474,14 @@ static ht_status try_out(ht_npu *npu, ht_error *error) {
     pthread_mutex_lock(&lock);
     if (npu->provider.memory && !kept[1] && !failed) {
         failed = compile_trial(npu, &program, &reason) != HT_OK || try_memory(npu, program, &reason) != HT_OK;
-        if (!failed)
+        if (!failed) {
             kept[1] = program;
-        else if (program)
-            discard(npu, program);
-        if (failed)
+        } else {
             ht_log(HT_LOG_WARN, "%s: no memory shared with it, inputs and outputs are copied: %s", npu->name,
                    reason.text);
+            if (program)
+                discard(npu, program);
+        }
     }
     if (npu->provider.memory && failed) {
         npu->provider.memory = NULL;

@@ -49,16 +49,16 @@ ht_status ht_ort_memory_offer(const ht_ort *ort, const char *device, const OrtSe
     return status;
 }
 
-void *ht_ort_memory_alloc(const ht_ort *ort, size_t bytes) {
+void *ht_ort_memory_alloc(size_t bytes) {
     void *raw = NULL;
     uint8_t *pages = NULL;
     const size_t whole = ht_round_up(bytes, PAGE);
     pthread_mutex_lock(&memory.lock);
     const size_t n = atomic_load(&memory.n);
     if (memory.allocator && n < MOST_REGIONS) {
-        OrtStatus *failed = ort->AllocatorAlloc(memory.allocator, whole + PAGE, &raw);
+        OrtStatus *failed = memory.ort->AllocatorAlloc(memory.allocator, whole + PAGE, &raw);
         if (failed)
-            ort->ReleaseStatus(failed);
+            memory.ort->ReleaseStatus(failed);
         else if (raw) {
             pages = (uint8_t *)ht_round_up((size_t)(uintptr_t)raw, PAGE);
             memory.regions[n] = (region){pages, raw, whole};

@@ -10,7 +10,7 @@
 ht_status ht_ort_memory_offer(const ht_ort *ort, const char *device, const OrtSession *session, const char *name,
                               ht_error *error);
 /* Zeroed whole pages; NULL: there is no such memory, or none left. Any thread. */
-void *ht_ort_memory_alloc(const ht_ort *ort, size_t bytes);
+void *ht_ort_memory_alloc(size_t bytes);
 bool ht_ort_memory_free(void *pages); /* false: these are not from here */
 /* What the bytes at `at` are, for a tensor that lies over them. */
 const OrtMemoryInfo *ht_ort_memory_of(const ht_ort *ort, const void *at);
