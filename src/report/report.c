@@ -8,7 +8,7 @@
  * A part that failed is {"error", "status"} in its place. */
 #include "report/report.h"
 
-#include "exec/exec.h"
+#include "engine/engine.h"
 
 #include <errno.h>
 #include <fcntl.h>

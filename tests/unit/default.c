@@ -3,7 +3,7 @@
 #include "unit/test.h"
 
 #include "device/device.h"
-#include "exec/exec.h"
+#include "engine/engine.h"
 
 #include <sys/stat.h>
 

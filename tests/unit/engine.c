@@ -1,7 +1,7 @@
 /* The executor on the CPU with a small made-up model: what must hold whatever the weights are. */
 #include "unit/test.h"
 
-#include "exec/exec.h"
+#include "engine/engine.h"
 
 #include <math.h>
 #include <pthread.h>

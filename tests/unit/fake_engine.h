@@ -7,7 +7,7 @@
 #ifndef HT_UNIT_FAKE_ENGINE_H
 #define HT_UNIT_FAKE_ENGINE_H
 
-#include "exec/exec.h"
+#include "engine/engine.h"
 
 #include "base/base.h"
 

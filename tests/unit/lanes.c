@@ -4,8 +4,8 @@
 #include "unit/test.h"
 
 #include "device/common.h"
-#include "exec/exec.h"
-#include "exec/session.h"
+#include "engine/engine.h"
+#include "session/session.h"
 
 #include <float.h>
 #include <math.h>

@@ -1,5 +1,5 @@
 /* The sampler chain, step by step, against what each step is defined to be. */
-#include "exec/exec.h"
+#include "engine/engine.h"
 
 #include "base/base.h"
 

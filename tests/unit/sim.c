@@ -4,8 +4,8 @@
 
 #include "device/sim/law.h"
 #include "device/sim/sim.h"
-#include "exec/exec.h"
-#include "exec/session.h"
+#include "engine/engine.h"
+#include "session/session.h"
 
 #include <math.h>
 #include <pthread.h>

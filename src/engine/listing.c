@@ -1,0 +1,323 @@
+/* A plan as rows for a person or a script, and its predicted times. */
+#include "engine/listing.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct listing {
+    const ht_engine *engine;
+    const ht_schedule *schedule; /* NULL: one lane */
+    size_t tokens;
+    ht_listed *rows;
+    size_t n, capacity;
+    ht_status status;
+    ht_error *error;
+} listing;
+
+/* ---- which cut ---------------------------------------------------------------------------------------------------------- */
+
+static const char *owner_cut(const ht_schedule *schedule, const ht_op *op, bool last) {
+    const ht_class class = ht_class_of(op);
+    const bool ffn =
+        schedule->choice.cuts[last][HT_CLASS_FFN].tokens &&
+        (class == HT_CLASS_FFN || class == HT_CLASS_GATE_UP || class == HT_CLASS_GLU || class == HT_CLASS_DOWN);
+    if (op->layer < 0 || (!ffn && op->kind != HT_OP_MATMUL))
+        return "single";
+    const ht_matrix_cut *cut = &schedule->choice.cuts[last][ffn ? HT_CLASS_FFN : class];
+    const size_t all = last && class != HT_CLASS_QKV ? schedule->wanted : schedule->tokens;
+    if (cut->tokens == 0 || cut->units == 0)
+        return "single";
+    if (cut->tokens < all)
+        return cut->units < cut->of ? "hybrid" : "sequence";
+    return cut->units == cut->of ? "layer" : ffn ? "feature" : "row";
+}
+
+/* Gate and up cut like this are features of a whole block if down is cut by columns, else just rows. */
+static bool cuts_features(const ht_choice *choice, bool last) {
+    for (size_t i = 0; i < choice->n_segments[last]; i++)
+        if (choice->segments[last][i] == HT_SEGMENT_FEATURES)
+            return true;
+    return false;
+}
+
+static const char *share_cut(const ht_choice *choice, const ht_step *step, bool last) {
+    const ht_slice whole = ht_whole_slice(step->op), *own = step->divides ? &step->part : &step->slice;
+    const bool block = ht_class_of(step->op) >= HT_CLASS_QKV && ht_class_of(step->op) <= HT_CLASS_OUT;
+    for (size_t i = 0; i < choice->n_segments[last] && block; i++)
+        if (choice->segments[last][i] == HT_SEGMENT_TOKENS)
+            return "causal";
+    if (!memcmp(own, &whole, sizeof whole))
+        return step->own && (step->op->kind == HT_OP_NORM || step->op->kind == HT_OP_EMBED) ? "every" : "single";
+    switch (ht_class_of(step->op)) {
+    case HT_CLASS_GATE_UP:
+    case HT_CLASS_GLU:
+    case HT_CLASS_FFN:
+        return cuts_features(choice, last) ? "feature" : "row";
+    case HT_CLASS_ROPE:
+    case HT_CLASS_ATTENTION:
+        return "head";
+    case HT_CLASS_DOWN:
+        return own->reduction_end - own->reduction_begin < whole.reduction_end ? "feature" : "row";
+    case HT_CLASS_OUT:
+        return own->reduction_end - own->reduction_begin < whole.reduction_end ? "head" : "row";
+    default:
+        return own->of ? "head" : "row";
+    }
+}
+
+static const char *cut_of(const listing *l, const ht_step *step, bool head) {
+    const ht_schedule *schedule = l->schedule;
+    if (!schedule || schedule->n_lanes < 2)
+        return "single";
+    const bool last = step->op->layer + 1 == l->engine->model->hparams.layers;
+    if (schedule->choice.regime == HT_REGIME_SHARES)
+        return share_cut(&schedule->choice, step, last);
+    if (head) /* one lane's */
+        return "single";
+    if (schedule->choice.regime == HT_REGIME_TOKENS)
+        return "causal";
+    return owner_cut(schedule, step->op, last);
+}
+
+/* ---- one row ------------------------------------------------------------------------------------------------------------ */
+
+/* What the solver multiplies a lane's times by: what it takes lately, and what it takes beside others. */
+static double slowness(const listing *l, const ht_lane *lane, bool shared) {
+    if (!l->schedule)
+        return 1;
+    const double drift = l->schedule->solved.lanes[lane - l->engine->lanes][l->schedule->choice.regime],
+                 together = lane->cost.together[l->tokens > 1];
+    return (drift > 0 ? drift : 1) * (shared && together > 0 ? together : 1);
+}
+
+static void predict(const listing *l, const ht_lane *lane, const ht_slice *own, ht_listed *listed) {
+    ht_plan_row *row = &listed->row;
+    const ht_op *op = listed->step->op;
+    const ht_slice whole = ht_whole_slice(op);
+    const bool shared = l->schedule && l->schedule->n_lanes > 1 && strcmp(row->cut, "single") != 0;
+    double share = 1;
+    if (!lane->cost.classes[HT_CLASS_NORM].n_points || l->engine->by_rule)
+        return;
+    if (own->of)
+        share = (double)(own->row_end - own->row_begin) / (double)own->of;
+    else if (whole.row_end)
+        share = (double)(own->row_end - own->row_begin) / (double)whole.row_end;
+    if (whole.reduction_end)
+        share *= (double)(own->reduction_end - own->reduction_begin) / (double)whole.reduction_end;
+    const double seconds = ht_class_seconds(&lane->cost, ht_class_of(op), row->token_end - row->token_begin, share,
+                                            row->token_begin),
+                 factor = slowness(l, lane, shared);
+    row->seconds = seconds < INFINITY ? factor * seconds : 0;
+    listed->join = row->joins ? factor * lane->cost.join : 0;
+}
+
+static void fill_row(const listing *l, const ht_lane *lane, size_t begin, size_t end, ht_listed *listed) {
+    const ht_step *step = listed->step;
+    const ht_op *op = step->op;
+    const ht_device *device = l->engine->devices[step->device];
+    const ht_slice whole = ht_whole_slice(op), *own = step->divides ? &step->part : &step->slice;
+    const ht_class class = ht_class_of(op);
+    const bool ffn = op->kind == HT_OP_FFN, matrix = op->kind == HT_OP_MATMUL;
+    const bool heads = own->of && class != HT_CLASS_GATE_UP && class != HT_CLASS_GLU;
+    const size_t cols = ffn ? ht_op_cols(&op->members[0]) : whole.reduction_end;
+    ht_plan_row *row = &listed->row;
+    *row = (ht_plan_row){.op = op->name,
+                         .device = device->ops->caps(device)->name,
+                         .cut = cut_of(l, step, listed->head),
+                         .number = (size_t)((ffn ? op->members : op) - l->engine->model->ops),
+                         .rows = whole.row_end,
+                         .cols = cols,
+                         .row_begin = own->row_begin,
+                         .row_end = own->row_end,
+                         .reduction_begin = own->reduction_begin,
+                         .reduction_end = ffn ? cols : own->reduction_end,
+                         .head_begin = heads ? own->row_begin : 0,
+                         .head_end = heads ? own->row_end : 0,
+                         .token_begin = step->end ? step->begin : begin,
+                         .token_end = step->end ? step->end : end,
+                         .joins = step->publishes > 0,
+                         .bytes = device->ops->task_bytes && step->task ? device->ops->task_bytes(step->task) : 0};
+    if (own->of && matrix) { /* that part of each of its matrices: as many rows, if not next to each other */
+        row->row_begin = own->row_begin * whole.row_end / own->of;
+        row->row_end = own->row_end * whole.row_end / own->of;
+    } else if (heads) {
+        row->row_begin = row->row_end = 0;
+    }
+    predict(l, lane, own, listed);
+}
+
+/* ---- all rows ----------------------------------------------------------------------------------------------------------- */
+
+/* Steps [first, end) of lane number i, for tokens [begin, to) where they do not say for which. */
+static void add_steps(listing *l, size_t i, const ht_plan *plan, size_t first, size_t end, size_t begin, size_t to,
+                      bool head) {
+    const ht_lane *lane = l->schedule ? l->schedule->lanes[i] : &l->engine->lanes[0];
+    for (size_t s = first; s < end && !l->status; s++) {
+        l->status = ht_grow((void **)&l->rows, &l->capacity, l->n + 1, sizeof *l->rows, "a plan", l->error);
+        if (l->status)
+            return;
+        l->rows[l->n] = (ht_listed){.step = &plan->steps[s], .lane = i, .head = head};
+        fill_row(l, lane, begin, to, &l->rows[l->n++]);
+    }
+}
+
+static void add_head(listing *l, size_t i, const ht_plan *plan) {
+    add_steps(l, i, plan, plan->n_steps - HT_HEAD_STEPS, plan->n_steps, l->tokens - 1, l->tokens, true);
+}
+
+/* A lane by itself: as ht_run_body, the end of the last layer for the last token only, by the plan for one. */
+static void list_alone(listing *l) {
+    const ht_lane *lane = l->schedule ? l->schedule->lanes[0] : &l->engine->lanes[0];
+    const ht_plan *plan = ht_lane_plan(lane, l->tokens);
+    const size_t body = plan->n_steps - HT_HEAD_STEPS;
+    if (l->tokens == 1 || plan->tail == 0) {
+        add_steps(l, 0, plan, 0, body, 0, l->tokens, false);
+    } else {
+        add_steps(l, 0, plan, 0, plan->tail, 0, l->tokens, false);
+        plan = ht_lane_plan(lane, 1);
+        add_steps(l, 0, plan, plan->tail, plan->n_steps - HT_HEAD_STEPS, l->tokens - 1, l->tokens, false);
+    }
+    add_head(l, 0, plan);
+}
+
+static void list_shared(listing *l) {
+    const ht_schedule *schedule = l->schedule;
+    for (size_t i = 0; i < schedule->n_lanes; i++) {
+        const ht_plan *program = &schedule->programs[i];
+        add_steps(l, i, program, 0, program->tail, 0, l->tokens, false);
+        add_steps(l, i, program, program->tail, program->n_steps, l->tokens - 1, l->tokens, true);
+    }
+    if (schedule->choice.regime != HT_REGIME_SHARES) { /* one lane's head */
+        const size_t i = schedule->choice.regime == HT_REGIME_TOKENS ? schedule->n_lanes - 1 : 0;
+        add_head(l, i, ht_lane_plan(schedule->lanes[i], 1));
+    }
+}
+
+ht_status ht_plan_list(const ht_engine *engine, const ht_schedule *schedule, size_t tokens, ht_listed **rows, size_t *n,
+                       ht_error *error) {
+    listing l = {.engine = engine, .schedule = schedule, .tokens = tokens, .error = error};
+    if (schedule && schedule->n_lanes > 1)
+        list_shared(&l);
+    else
+        list_alone(&l);
+    if (l.status) {
+        free(l.rows);
+        return l.status;
+    }
+    *rows = l.rows;
+    *n = l.n;
+    return HT_OK;
+}
+
+/* ---- totals ------------------------------------------------------------------------------------------------------------- */
+
+/* Joins in the first layer: lanes that tell at the same one count once. */
+static size_t count_joins(const ht_listed *rows, size_t n) {
+    size_t joins = 0;
+    for (size_t i = 0; i < n; i++) {
+        bool counted = rows[i].step->publishes == 0 || rows[i].step->op->layer != 0;
+        for (size_t k = 0; k < i && !counted; k++)
+            counted = rows[k].step->op->layer == 0 && rows[k].step->publishes == rows[i].step->publishes;
+        joins += !counted;
+    }
+    return joins;
+}
+
+static uint64_t held_bytes(const ht_engine *engine, size_t d) {
+    const ht_device *device = engine->devices[d];
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < engine->n_tasks; i++)
+        if (engine->tasks[i].device == (int)d && engine->tasks[i].task && device->ops->task_bytes)
+            bytes += device->ops->task_bytes(engine->tasks[i].task);
+    return bytes;
+}
+
+/* Devices of one name, such as CPUs beside others, count as one. */
+static void list_devices(const ht_engine *engine, const ht_listed *rows, size_t n, ht_plan_times *times) {
+    for (size_t d = 0; d < engine->n_devices; d++) {
+        const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
+        bool used = false;
+        size_t k = 0;
+        for (size_t i = 0; i < n && !used; i++)
+            used = rows[i].step->device == (int)d;
+        while (k < times->n_devices && strcmp(times->devices[k].name, caps->name) != 0)
+            k++;
+        if (!used || k == HT_COUNT(times->devices))
+            continue;
+        times->n_devices = ht_max_size(times->n_devices, k + 1);
+        times->devices[k].name = caps->name;
+        times->devices[k].bytes += held_bytes(engine, d);
+        times->devices[k].limit += caps->graph_bytes;
+        times->devices[k].emulated |= caps->emulated;
+    }
+}
+
+static void list_times(const ht_engine *engine, const ht_schedule *schedule, ht_plan_times *times) {
+    times->strategy = ht_regime_name(schedule->choice.regime);
+    if (engine->by_rule)
+        return;
+    times->seconds = schedule->choice.seconds;
+    for (size_t l = 0; l < engine->n_lanes && times->n_alone < HT_COUNT(times->alone); l++) {
+        const ht_device *first = engine->devices[__builtin_ctz(engine->lanes[l].devices)];
+        if (engine->lanes[l].lost || schedule->choice.alone[l] == INFINITY)
+            continue;
+        times->alone[times->n_alone].device = first->ops->caps(first)->name;
+        times->alone[times->n_alone++].seconds = schedule->choice.alone[l];
+    }
+}
+
+/* The passes of a prompt behind the first one. */
+static ht_status predict_rest(ht_engine *engine, size_t tokens, double *seconds, ht_error *error) {
+    const size_t chunk = (size_t)engine->info.chunk;
+    ht_status status = HT_OK;
+    for (size_t begin = chunk; begin < tokens && !status; begin += chunk) {
+        ht_schedule *schedule;
+        const size_t n = ht_min_size(chunk, tokens - begin);
+        status = ht_engine_schedule(engine, n, begin, begin + n == tokens, &schedule, error);
+        if (!status && !engine->by_rule)
+            *seconds += schedule->choice.seconds;
+    }
+    return status;
+}
+
+static ht_status plan_pass(ht_engine *engine, size_t tokens, ht_plan_row **rows, size_t *n, ht_plan_times *times,
+                           ht_error *error) {
+    const size_t pass = ht_min_size(tokens, (size_t)engine->info.chunk);
+    ht_schedule *schedule = NULL;
+    ht_listed *listed = NULL;
+    double rest = 0;
+    ht_status status = HT_OK;
+    if (engine->n_lanes > 1) /* the rest first: of schedules only so many are kept */
+        status = predict_rest(engine, ht_min_size(tokens, (size_t)engine->info.context), &rest, error);
+    if (!status && engine->n_lanes > 1)
+        status = ht_engine_schedule(engine, pass, 0, 1, &schedule, error);
+    if (!status)
+        status = ht_plan_list(engine, schedule, pass, &listed, n, error);
+    if (status)
+        return status;
+    *times = (ht_plan_times){.strategy = "single", .tokens = pass, .lanes = engine->n_lanes};
+    if (schedule)
+        list_times(engine, schedule, times);
+    times->prompt_seconds = times->seconds + rest;
+    times->joins = count_joins(listed, *n);
+    list_devices(engine, listed, *n, times);
+    status = ht_alloc((void **)rows, *n, sizeof **rows, "a plan", error);
+    for (size_t i = 0; i < *n && !status; i++)
+        (*rows)[i] = listed[i].row;
+    free(listed);
+    return status;
+}
+
+ht_status ht_engine_plan(ht_engine *engine, int tokens, ht_plan_row **rows, size_t *n, ht_plan_times *times,
+                         ht_error *error) {
+    ht_plan_times found;
+    if (tokens < 1)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "tokens: %d are none", tokens);
+    ht_engine_lock(engine);
+    ht_status status = plan_pass(engine, (size_t)tokens, rows, n, &found, error);
+    ht_engine_unlock(engine);
+    if (!status && times)
+        *times = found;
+    return status;
+}

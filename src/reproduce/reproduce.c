@@ -1,0 +1,252 @@
+/* `hetero reproduce`: a table of experiments and one loop; what they filled as a page and as JSON.
+ *
+ * Nothing here reads a clock or the machine's state, so that two runs write the same bytes. */
+#include "reproduce/reproduce.h"
+
+#include "device/common.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* ---- sheets --------------------------------------------------------------------------------------------------------------- */
+
+ht_sheet *ht_sheet_add(ht_reproduction *r, const char *id, const char *title, const char *columns, ht_chart chart,
+                       const char *x_label, const char *y_label) {
+    ht_section *s = r->section;
+    if (ht_grow((void **)&s->sheets, &s->capacity, s->n + 1, sizeof *s->sheets, "a sheet", r->error))
+        return NULL;
+    ht_sheet *sheet = &s->sheets[s->n++];
+    *sheet = (ht_sheet){.chart = chart, .x_label = x_label, .y_label = y_label};
+    snprintf(sheet->id, sizeof sheet->id, "%s", id);
+    snprintf(sheet->title, sizeof sheet->title, "%s", title);
+    while (*columns && sheet->n_columns < HT_SHEET_COLUMNS) {
+        const size_t n = strcspn(columns, ",");
+        snprintf(sheet->columns[sheet->n_columns++], sizeof *sheet->columns, "%.*s", (int)n, columns);
+        columns += n + (columns[n] == ',');
+    }
+    return sheet;
+}
+
+ht_status ht_sheet_row(ht_reproduction *r, ht_sheet *sheet, const char *format, ...) {
+    if (!sheet) /* as ht_sheet_add said */
+        return HT_ERROR_MEMORY;
+    ht_status status =
+        ht_grow((void **)&sheet->rows, &sheet->capacity, sheet->n_rows + 1, sizeof *sheet->rows, "a sheet", r->error);
+    if (status)
+        return status;
+    ht_cell *row = sheet->rows[sheet->n_rows++];
+    va_list list;
+    va_start(list, format);
+    for (size_t i = 0; i < HT_SHEET_COLUMNS; i++) {
+        row[i] = (ht_cell){.number = NAN};
+        if (i < strlen(format) && format[i] == 's')
+            snprintf(row[i].text, sizeof row[i].text, "%s", va_arg(list, const char *));
+        else if (i < strlen(format))
+            row[i].number = va_arg(list, double);
+    }
+    va_end(list);
+    return HT_OK;
+}
+
+void ht_headline_add(ht_reproduction *r, const char *text, const char *format, ...) {
+    if (r->n_headlines == HT_COUNT(r->headlines))
+        return;
+    ht_headline *h = &r->headlines[r->n_headlines++];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(h->value, sizeof h->value, format, list);
+    va_end(list);
+    snprintf(h->text, sizeof h->text, "%s", text);
+}
+
+static void free_sections(ht_section *sections, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < sections[i].n; k++)
+            free(sections[i].sheets[k].rows);
+        free(sections[i].sheets);
+    }
+}
+
+/* ---- as JSON ---------------------------------------------------------------------------------------------------------------- */
+
+static json_t *sheet_json(const ht_sheet *sheet) {
+    json_t *columns = json_array(), *rows = json_array();
+    for (size_t c = 0; c < sheet->n_columns; c++)
+        json_array_append_new(columns, json_string(sheet->columns[c]));
+    for (size_t i = 0; i < sheet->n_rows; i++) {
+        json_t *row = json_array();
+        for (size_t c = 0; c < sheet->n_columns; c++) {
+            const ht_cell *cell = &sheet->rows[i][c];
+            json_array_append_new(row, *cell->text              ? json_string(cell->text)
+                                       : isfinite(cell->number) ? json_real(cell->number)
+                                                                : json_null());
+        }
+        json_array_append_new(rows, row);
+    }
+    return json_pack("{s:s, s:o, s:o}", "title", sheet->title, "columns", columns, "rows", rows);
+}
+
+static ht_status write_json(const ht_reproduction *r, const ht_section *sections, size_t n, const char *path) {
+    json_t *all = json_object();
+    for (size_t i = 0; i < n; i++) {
+        json_t *sheets = json_object();
+        for (size_t k = 0; k < sections[i].n; k++)
+            json_object_set_new(sheets, sections[i].sheets[k].id, sheet_json(&sections[i].sheets[k]));
+        json_object_set_new(all, sections[i].id, json_pack("{s:s, s:o}", "title", sections[i].title, "tables", sheets));
+    }
+    json_t *root = json_pack("{s:s, s:s, s:o}", "soc", r->soc->spec, "version", ht_version(), "experiments", all);
+    const bool good = root && json_dump_file(root, path, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) == 0;
+    json_decref(root);
+    return good ? HT_OK : ht_fail(r->error, HT_ERROR_IO, "%s: cannot be written", path);
+}
+
+/* ---- experiments -------------------------------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *id, *title, *about;
+    ht_status (*run)(ht_reproduction *);
+} experiments[] = {
+    {"paper", "Paper against simulation",
+     "Every figure of the paper's characterisation, measured on the simulated chip by the profiler. Those that the "
+     "description was made from (inputs) agree because they were put in; the others count.",
+     ht_reproduce_paper},
+    {"decisions", "Decisions",
+     "What the planner decides where the paper says what it decided, with the cuts that the paper has.",
+     ht_reproduce_decisions},
+    {"curves", "Time by number of tokens",
+     "The GPU's speed grows with the work and then stays (GPU-1); the NPU pads to its array, so time is a staircase "
+     "(NPU-1).",
+     ht_reproduce_curves},
+    {"order", "Order of operands",
+     "The same product with either operand held in the NPU's arrays (NPU-2): the weights as the model has it, or the "
+     "activations.",
+     ht_reproduce_order},
+    {"shape", "Shape", "As many weights in other proportions (NPU-3), and FFN-down against the GPU.",
+     ht_reproduce_shape},
+    {"bandwidth", "Bandwidth",
+     "Bytes of weights a second in products with one token: each processor alone, and two at once.",
+     ht_reproduce_bandwidth},
+    {"joins", "Joins",
+     "A tiny task from its submit to knowing that it is done, by the way of waiting (GPU-2): again and again, after "
+     "the "
+     "queue was empty, and behind 20 others.",
+     ht_reproduce_joins},
+    {"graphs", "Building graphs", "What building a static graph takes: never on a request's path.",
+     ht_reproduce_graphs},
+    {"prefill", "Prefill",
+     "Tokens a second at the NPU's standard lengths. NPU: matrices there, all else on the CPU. Layer: all else on the "
+     "GPU. Tensor: the paper's cuts of single matrices. hetero: every cut, exact over a layer.",
+     ht_reproduce_prefill},
+    {"odd", "Odd lengths",
+     "Prompts that fit no graph: padded to the next standard length, with a graph built for them, as a row of standard "
+     "lengths, or cut between NPU and GPU.",
+     ht_reproduce_odd},
+    {"decode", "Decode", "Tokens a second, one at a time.", ht_reproduce_decode},
+    {"sync", "Fast synchronisation",
+     "Sleeping for the predicted time and then watching a flag, against draining the queue at each join.",
+     ht_reproduce_sync},
+    {"ablation", "What each step brings",
+     "From a plain NPU engine to the paper's, and on to ours. Each row has all that the rows above it have.",
+     ht_reproduce_ablation},
+    {"gains", "Past the paper",
+     "The same experiments for a planner that decides operator by operator, as the paper's, and for ours, a term at a "
+     "time.",
+     ht_reproduce_gains},
+    {"sweeps", "Which change would help",
+     "The same model on other chips: memory, the cost of joins and the NPU's array, each changed alone.",
+     ht_reproduce_sweeps},
+    {"game", "Beside a game",
+     "A game draws 60 frames a second, each for a part of the GPU's time. Learning: plans follow what passes took "
+     "lately; fixed: they stay as they were made without the game.",
+     ht_reproduce_game},
+    {"energy", "Energy",
+     "Joules a token, from the processors' power when busy and when idle. The powers of this description are "
+     "estimates, so only ratios say anything.",
+     ht_reproduce_energy},
+    {"figures", "The chip",
+     "Every figure of the description and where it is from. 'default' marks those that the file leaves out.",
+     ht_reproduce_figures},
+};
+
+static const char *const model_names[] = {"llama-3-8b", "llama-2-7b", "llama-3.2-3b", "internlm2-1.8b"};
+
+/* The first processor of a kind that is not only there beside an NPU. */
+static const char *first_of(const ht_soc *soc, ht_device_kind kind) {
+    for (size_t i = 0; i < soc->n_processors; i++) {
+        bool beside = false;
+        for (size_t k = 0; k < soc->n_processors; k++)
+            beside |= !strcmp(soc->processors[k].companion, soc->processors[i].name);
+        if (soc->processors[i].kind == kind && !beside)
+            return soc->processors[i].name;
+    }
+    return NULL;
+}
+
+static ht_status open_models(ht_reproduction *r) {
+    ht_status status = HT_OK;
+    for (size_t i = 0; i < HT_COUNT(model_names) && !status; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "shape:%s", model_names[i]);
+        status = ht_model_open(path, &r->models[i], r->error);
+    }
+    return status;
+}
+
+static ht_status run_experiments(ht_reproduction *r, ht_section *sections, ht_progress_function progress, void *user) {
+    const size_t n = HT_COUNT(experiments);
+    ht_status status = HT_OK;
+    for (size_t i = 0; i < n && !status; i++) {
+        sections[i] = (ht_section){experiments[i].id, experiments[i].title, experiments[i].about, NULL, 0, 0};
+        r->section = &sections[i];
+        if (progress && !progress(experiments[i].title, (double)i, (double)n, user))
+            return ht_fail(r->error, HT_ERROR_CANCELLED, "cancelled");
+        status = experiments[i].run(r);
+    }
+    return status;
+}
+
+static ht_status write_all(ht_reproduction *r, const ht_section *sections, const char *folder) {
+    char path[1024];
+    if (mkdir(folder, 0777) && errno != EEXIST)
+        return ht_fail(r->error, HT_ERROR_IO, "%s: cannot be made: %s", folder, strerror(errno));
+    snprintf(path, sizeof path, "%s/tables.json", folder);
+    ht_status status = write_json(r, sections, HT_COUNT(experiments), path);
+    snprintf(path, sizeof path, "%s/report.html", folder);
+    return status ? status : ht_reproduce_page(r, sections, HT_COUNT(experiments), path);
+}
+
+ht_status ht_reproduce(const char *name, const char *folder, ht_progress_function progress, void *user,
+                       ht_error *error) {
+    ht_section sections[HT_COUNT(experiments)] = {{0}};
+    ht_error own;
+    ht_soc *soc = NULL;
+    ht_reproduction r = {.error = error ? error : &own};
+    ht_stay stay;
+    if (strlen(folder) > 1000)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%.60s...: too long a path", folder);
+    ht_stay_here(&stay); /* waking threads on another core took three quarters of the time */
+    ht_status status = ht_soc_load(name, &soc, error);
+    if (!status) {
+        r.soc = soc;
+        r.gpu = first_of(soc, HT_DEVICE_GPU);
+        r.npu = first_of(soc, HT_DEVICE_NPU);
+        r.cpu = first_of(soc, HT_DEVICE_CPU);
+        status = open_models(&r);
+    }
+    if (!status)
+        status = run_experiments(&r, sections, progress, user);
+    if (!status)
+        status = write_all(&r, sections, folder);
+    ht_leave_cores(&stay);
+    free_sections(sections, HT_COUNT(experiments));
+    for (size_t i = 0; i < HT_COUNT(r.models); i++)
+        ht_model_close(r.models[i]);
+    ht_soc_free(soc);
+    return status;
+}

@@ -1,0 +1,342 @@
+/* Measuring a model: log-probabilities of given tokens, perplexity and divergence, speed. */
+#include "session/session.h"
+
+#include "base/base.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* ---- teacher forcing -------------------------------------------------------------------------------------------- */
+
+/* logits[i]: [vocabulary], of sessions[i], what follows token `position`. */
+typedef void (*position_function)(size_t position, const float *const *logits, void *user);
+
+/* A text fed to one session, or to two side by side (the second one, on an engine of its own, is the yardstick). */
+typedef struct walk {
+    ht_session *sessions[2];
+    size_t n_sessions, chunk;
+    position_function visit;
+    void *user;
+} walk;
+
+/* Logits of tokens [first, first + count) of the chunk ids[0..n) that session number s was just fed. A device that fails in
+ * the head is done without: the chunk is computed again by the others. */
+static ht_status walk_head(const walk *w, size_t s, const int32_t *ids, size_t n, size_t first, size_t count,
+                           const float **logits, ht_error *error) {
+    ht_session *session = w->sessions[s];
+    ht_status status = ht_engine_head(session->engine, first, count, logits, error);
+    while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine)) {
+        session->n_tokens -= n;
+        status = ht_session_feed(session, ids, n, first, &w->sessions[0]->cancel, error);
+        if (status == HT_OK)
+            status = ht_engine_head(session->engine, first, count, logits, error);
+    }
+    return status;
+}
+
+/* Feeds ids[begin..begin+n), one chunk, and visits those of its positions that lie in [first, last). Logits are asked
+ * for in blocks and read where the engine has them: a whole chunk's would be half a gigabyte for Gemma's vocabulary. */
+static ht_status walk_chunk(const walk *w, const int32_t *ids, size_t begin, size_t n, size_t first, size_t last,
+                            ht_error *error) {
+    const size_t wanted = first > begin ? ht_min_size(first - begin, n) : 0;
+    ht_status status = ht_session_check_cancel(w->sessions[0], error);
+    for (size_t s = 0; s < w->n_sessions && status == HT_OK; s++)
+        status = ht_session_feed(w->sessions[s], ids + begin, n, wanted, &w->sessions[0]->cancel, error);
+    const size_t end = ht_min_size(begin + n, last);
+    for (size_t block = ht_max_size(begin, first); block < end && status == HT_OK; block += HT_HEAD_TOKENS) {
+        const float *logits[2] = {NULL, NULL};
+        const size_t count = ht_min_size(HT_HEAD_TOKENS, end - block);
+        for (size_t s = 0; s < w->n_sessions && status == HT_OK; s++)
+            status = walk_head(w, s, ids + begin, n, block - begin, count, &logits[s], error);
+        for (size_t i = 0; i < count && status == HT_OK; i++) {
+            w->visit(block + i, logits, w->user);
+            for (size_t s = 0; s < w->n_sessions; s++)
+                logits[s] += ht_session_vocabulary(w->sessions[s]);
+        }
+    }
+    return status;
+}
+
+/* Replaces the sessions' tokens by ids[0..n) and visits positions [first, last) in order. */
+static ht_status walk_tokens(const walk *w, const int32_t *ids, size_t n, size_t first, size_t last, ht_error *error) {
+    ht_engine *engines[2] = {w->sessions[0]->engine, w->n_sessions > 1 ? w->sessions[1]->engine : NULL};
+    if (engines[1] != NULL && (uintptr_t)engines[1] < (uintptr_t)engines[0]) {
+        /* Both are held at once: everyone takes them in the same order, or two walks could wait for each other. */
+        ht_engine *lower = engines[1];
+        engines[1] = engines[0];
+        engines[0] = lower;
+    }
+    for (size_t s = 0; s < w->n_sessions; s++)
+        w->sessions[s]->n_tokens = 0;
+    ht_status status = HT_OK;
+    for (size_t begin = 0; begin < n && status == HT_OK; begin += w->chunk) {
+        for (size_t s = 0; s < w->n_sessions; s++)
+            ht_engine_lock(engines[s]);
+        status = walk_chunk(w, ids, begin, ht_min_size(w->chunk, n - begin), first, last, error);
+        for (size_t s = w->n_sessions; s-- > 0;)
+            ht_engine_unlock(engines[s]);
+    }
+    return status;
+}
+
+typedef struct scoring {
+    const int32_t *ids;
+    size_t n, vocabulary, n_top;
+    float *logprobs;
+    ht_token_logprob *top;
+} scoring;
+
+static void score_position(size_t position, const float *const *logits, void *user) {
+    const scoring *s = user;
+    if (position + 1 < s->n) {
+        const double log_sum = ht_log_sum_exp(logits[0], s->vocabulary);
+        s->logprobs[position + 1] = (float)(logits[0][s->ids[position + 1]] - log_sum);
+    }
+    if (s->n_top > 0)
+        ht_top_logprobs(logits[0], s->vocabulary, s->n_top, s->top + position * s->n_top);
+}
+
+ht_status ht_session_score(ht_session *session, const int32_t *ids, size_t n, int chunk, float *logprobs, size_t n_top,
+                           ht_token_logprob *top, ht_error *error) {
+    scoring s = {.ids = ids,
+                 .n = n,
+                 .vocabulary = ht_session_vocabulary(session),
+                 .n_top = top != NULL ? n_top : 0,
+                 .logprobs = logprobs,
+                 .top = top};
+    if (n == 0)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "empty prompt: there is no token to score");
+    if (n > ht_session_context(session))
+        return ht_fail(error, HT_ERROR_CONTEXT, "%zu tokens to score exceed the context of %zu tokens", n,
+                       ht_session_context(session));
+    if (chunk < 0)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "chunk: %d is negative", chunk);
+    if (s.n_top > s.vocabulary)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "top: %zu is more than the vocabulary of %zu", n_top, s.vocabulary);
+    ht_status status = ht_session_check_ids(session, ids, n, error);
+    if (status != HT_OK)
+        return status;
+    const size_t largest = (size_t)session->engine->info.chunk;
+    const walk w = {.sessions = {session},
+                    .n_sessions = 1,
+                    .chunk = chunk > 0 ? ht_min_size((size_t)chunk, largest) : largest,
+                    .visit = score_position,
+                    .user = &s};
+    logprobs[0] = NAN;
+    /* What follows the last token is asked for only by those who want alternatives. */
+    return walk_tokens(&w, ids, n, 0, s.n_top > 0 ? n : n - 1, error);
+}
+
+/* ---- perplexity ------------------------------------------------------------------------------------------------- */
+
+enum { WINDOW = 512, SHORTEST_TEXT = 32 };
+
+typedef struct divergence {
+    int32_t window[WINDOW]; /* tokens of the one at hand */
+    size_t vocabulary, counted, agreements;
+    double loss, reference_loss, kl_sum, kl_most; /* nats */
+} divergence;
+
+static size_t index_of_best(const float *logits, size_t n) {
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (logits[i] > logits[best])
+            best = i;
+    return best;
+}
+
+static void count_position(size_t position, const float *const *logits, void *user) {
+    divergence *d = user;
+    const float *own = logits[0], *reference = logits[1];
+    const int32_t next = d->window[position + 1];
+    const double own_sum = ht_log_sum_exp(own, d->vocabulary);
+    d->counted++;
+    d->loss -= own[next] - own_sum;
+    if (reference == NULL)
+        return;
+    const double reference_sum = ht_log_sum_exp(reference, d->vocabulary);
+    d->reference_loss -= reference[next] - reference_sum;
+    double kl = 0;
+    for (size_t i = 0; i < d->vocabulary; i++) {
+        const double log_p = reference[i] - reference_sum;
+        const double p = exp(log_p);
+        if (p > 0)
+            kl += p * (log_p - (own[i] - own_sum));
+    }
+    if (kl < 0)
+        kl = 0; /* rounding, of equal distributions */
+    d->kl_sum += kl;
+    if (!(kl <= d->kl_most))
+        d->kl_most = kl; /* a NaN shows */
+    d->agreements += index_of_best(own, d->vocabulary) == index_of_best(reference, d->vocabulary);
+}
+
+static ht_status check_reference(const ht_session *session, const ht_session *reference, ht_error *error) {
+    if (reference->engine == session->engine)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "reference: a session of the same engine; it needs one of its own");
+    if (ht_session_vocabulary(reference) != ht_session_vocabulary(session))
+        return ht_fail(error, HT_ERROR_ARGUMENT, "reference: another model: its vocabulary is %zu, the session's %zu",
+                       ht_session_vocabulary(reference), ht_session_vocabulary(session));
+    return HT_OK;
+}
+
+/* The windows of ids[0..n): `stride` tokens of text each, behind BOS where there is one. */
+static ht_status walk_windows(const walk *w, divergence *d, const int32_t *ids, size_t n, size_t stride,
+                              ht_progress_function progress, void *user, ht_error *error) {
+    int32_t *window = d->window;
+    const int bos = ht_tokenizer_bos(w->sessions[0]->engine->model->tokenizer);
+    const size_t skip = bos >= 0;
+    const size_t windows = ht_max_size(n / stride, 1);
+    window[0] = bos;
+    for (size_t i = 0; i < windows; i++) {
+        if (progress != NULL && !progress("perplexity, windows", (double)i, (double)windows, user))
+            return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
+        const size_t tokens = skip + ht_min_size(stride, n - i * stride);
+        for (size_t j = skip; j < tokens; j++)
+            window[j] = ids[i * stride + j - skip];
+        /* Token j is predicted at position j - 1. */
+        ht_status status = walk_tokens(w, window, tokens, tokens / 2 - 1, tokens - 1, error);
+        if (status != HT_OK)
+            return status;
+    }
+    if (progress != NULL)
+        progress("perplexity, windows", (double)windows, (double)windows, user);
+    return HT_OK;
+}
+
+ht_status ht_perplexity(ht_session *session, ht_session *reference, const char *text, size_t bytes,
+                        ht_progress_function progress, void *user, ht_perplexity_result *result, ht_error *error) {
+    const ht_tokenizer *tokenizer = session->engine->model->tokenizer;
+    if (tokenizer == NULL)
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "perplexity: the model has no tokenizer");
+    size_t context = ht_session_context(session), chunk = (size_t)session->engine->info.chunk;
+    ht_status status = HT_OK;
+    if (reference != NULL) {
+        status = check_reference(session, reference, error);
+        if (status != HT_OK)
+            return status;
+        context = ht_min_size(context, ht_session_context(reference));
+        chunk = ht_min_size(chunk, (size_t)reference->engine->info.chunk);
+    }
+    if (context < 4)
+        return ht_fail(error, HT_ERROR_CONTEXT, "perplexity: a context of %zu tokens is too short", context);
+
+    int32_t *ids = NULL;
+    size_t n = 0;
+    status = ht_tokenizer_encode(tokenizer, text, bytes, false, &ids, &n, error);
+    if (status != HT_OK)
+        return status;
+    const size_t stride = ht_min_size(context, WINDOW) - (ht_tokenizer_bos(tokenizer) >= 0);
+    divergence d = {.vocabulary = ht_session_vocabulary(session)};
+    const walk w = {.sessions = {session, reference},
+                    .n_sessions = reference != NULL ? 2 : 1,
+                    .chunk = chunk,
+                    .visit = count_position,
+                    .user = &d};
+    if (n < ht_min_size(stride, SHORTEST_TEXT))
+        status = ht_fail(error, HT_ERROR_ARGUMENT, "text too short: %zu tokens, at least %zu are needed", n,
+                         ht_min_size(stride, SHORTEST_TEXT));
+    else
+        status = ht_session_check_ids(session, ids, n, error);
+    if (status == HT_OK)
+        status = walk_windows(&w, &d, ids, n, stride, progress, user, error);
+    ht_free(ids);
+    if (status != HT_OK)
+        return status;
+
+    const double counted = (double)d.counted;
+    *result = (ht_perplexity_result){
+        .perplexity = exp(d.loss / counted), .tokens = d.counted, .has_reference = reference != NULL};
+    if (reference != NULL) {
+        result->reference_perplexity = exp(d.reference_loss / counted);
+        result->kl_mean = d.kl_sum / counted;
+        result->kl_max = d.kl_most;
+        result->top1_agreement = (double)d.agreements / counted;
+    }
+    return HT_OK;
+}
+
+/* ---- speed ------------------------------------------------------------------------------------------------------ */
+
+/* Fixed ids that look random, so that neither embedding rows nor predictions repeat. Control tokens are left out: a
+ * prompt does not hold them in numbers. */
+static void fill_ids(const ht_session *session, int32_t *ids, size_t n) {
+    const ht_tokenizer *tokenizer = session->engine->model->tokenizer;
+    const size_t vocabulary = ht_session_vocabulary(session);
+    uint64_t state = 1;
+    for (size_t i = 0; i < n; i++) {
+        size_t bytes = 0;
+        for (int tries = 0; tries < 16 && bytes == 0; tries++) {
+            state = state * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
+            ids[i] = (int32_t)((state >> 33) % vocabulary);
+            if (tokenizer == NULL)
+                break;
+            if (ht_tokenizer_text(tokenizer, ids[i], false, &bytes) == NULL)
+                bytes = 0;
+        }
+    }
+}
+
+/* One run: *seconds for the prompt alone, or for the tokens decoded behind a prompt of one. */
+static ht_status run_bench(ht_session *session, const ht_bench_options *options, const int32_t *ids, double *seconds,
+                           ht_error *error) {
+    session->n_tokens = 0; /* nothing is reused */
+    ht_clock *clock = session->engine->time;
+    double start = ht_clock_now(clock);
+    const size_t prompt = options->gen > 0 ? 1 : (size_t)options->prompt;
+    ht_status status = ht_session_prefill(session, ids, prompt, NULL, NULL, error);
+    if (options->gen > 0)
+        start = ht_clock_now(clock);
+    for (int i = 1; i <= options->gen && status == HT_OK; i++)
+        status = ht_session_decode(session, ids[i], NULL, error);
+    *seconds = ht_clock_now(clock) - start;
+    return status;
+}
+
+static ht_status check_bench(const ht_session *session, const ht_bench_options *options, ht_error *error) {
+    const char *const names[] = {"prompt", "gen", "repetitions"};
+    const int values[] = {options->prompt, options->gen, options->repetitions};
+    for (size_t i = 0; i < HT_COUNT(names); i++)
+        if (values[i] < 0)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %d is negative", names[i], values[i]);
+    if ((options->prompt > 0) == (options->gen > 0))
+        return ht_fail(error, HT_ERROR_ARGUMENT, "prompt, gen: exactly one of them must be positive");
+    const size_t tokens = options->prompt > 0 ? (size_t)options->prompt : (size_t)options->gen + 1;
+    if (tokens > ht_session_context(session))
+        return ht_fail(error, HT_ERROR_CONTEXT, "%s: %zu tokens exceed the context of %zu tokens",
+                       options->prompt > 0 ? "prompt" : "gen", tokens, ht_session_context(session));
+    return HT_OK;
+}
+
+ht_status ht_bench(ht_session *session, const ht_bench_options *options, ht_bench_result *result, ht_error *error) {
+    ht_status status = check_bench(session, options, error);
+    if (status != HT_OK)
+        return status;
+    const size_t n = options->gen > 0 ? (size_t)options->gen + 1 : (size_t)options->prompt;
+    const int repetitions = options->repetitions > 0 ? options->repetitions : 5;
+    const double tokens = options->gen > 0 ? options->gen : options->prompt;
+    int32_t *ids = NULL;
+    double *speeds = NULL; /* tokens per second */
+    status = ht_alloc((void **)&ids, n, sizeof *ids, "bench tokens", error);
+    if (status == HT_OK)
+        status = ht_alloc((void **)&speeds, (size_t)repetitions, sizeof *speeds, "bench times", error);
+    if (status == HT_OK)
+        fill_ids(session, ids, n);
+    for (int i = -1; i < repetitions && status == HT_OK; i++) { /* -1: the warm-up */
+        double seconds = 0;
+        status = run_bench(session, options, ids, &seconds, error);
+        if (i >= 0)
+            speeds[i] = tokens / fmax(seconds, 1e-9); /* a clock may be coarse */
+    }
+    if (status == HT_OK) {
+        ht_sort_doubles(speeds, (size_t)repetitions);
+        *result = (ht_bench_result){.tps_median = 0.5 * (speeds[(repetitions - 1) / 2] + speeds[repetitions / 2]),
+                                    .tps_min = speeds[0],
+                                    .tps_max = speeds[repetitions - 1],
+                                    .peak_rss_bytes = ht_peak_rss_bytes(),
+                                    .repetitions = repetitions};
+    }
+    free(speeds);
+    free(ids);
+    return status;
+}

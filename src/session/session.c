@@ -1,0 +1,188 @@
+/* A session: the tokens seen so far, their keys and values, and the logits that follow them. */
+#include "session/session.h"
+
+#include "base/base.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ht_session_cancel may be called by a signal handler: the flag must not hide a lock. */
+_Static_assert(ATOMIC_BOOL_LOCK_FREE == 2, "atomic_bool takes a lock on this platform");
+
+size_t ht_session_vocabulary(const ht_session *session) {
+    return (size_t)session->engine->model->hparams.vocabulary;
+}
+
+size_t ht_session_context(const ht_session *session) {
+    return (size_t)session->engine->info.context;
+}
+
+ht_status ht_session_create(ht_engine *engine, ht_session **session, ht_error *error) {
+    ht_session *made = NULL;
+    ht_status status = ht_alloc((void **)&made, 1, sizeof *made, "session", error);
+    if (status != HT_OK)
+        return status;
+    made->engine = engine;
+    atomic_init(&made->cancel, false);
+    const size_t context = ht_session_context(made), vocabulary = ht_session_vocabulary(made);
+    status = ht_alloc((void **)&made->tokens, context, sizeof *made->tokens, "session's tokens", error);
+    if (status == HT_OK)
+        status = ht_alloc((void **)&made->logits, vocabulary, sizeof *made->logits, "session's logits", error);
+    if (status == HT_OK)
+        status = ht_kv_create(engine, &made->kv, error);
+    if (status != HT_OK) {
+        ht_session_destroy(made);
+        return status;
+    }
+    *session = made;
+    return HT_OK;
+}
+
+void ht_session_destroy(ht_session *session) {
+    if (session == NULL)
+        return;
+    if (session->kv != NULL)
+        ht_kv_destroy(session->engine, session->kv);
+    free(session->logits);
+    free(session->tokens);
+    free(session);
+}
+
+const int32_t *ht_session_tokens(const ht_session *session, size_t *n) {
+    *n = session->n_tokens;
+    return session->tokens;
+}
+
+void ht_session_cancel(ht_session *session) {
+    atomic_store(&session->cancel, true);
+}
+
+bool ht_session_take_cancel(ht_session *session) {
+    /* The plain load first: an exchange would dirty the cache line at every token. */
+    return atomic_load_explicit(&session->cancel, memory_order_relaxed) && atomic_exchange(&session->cancel, false);
+}
+
+ht_status ht_session_check_cancel(ht_session *session, ht_error *error) {
+    if (ht_session_take_cancel(session))
+        return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
+    return HT_OK;
+}
+
+ht_status ht_session_check_ids(const ht_session *session, const int32_t *ids, size_t n, ht_error *error) {
+    const size_t vocabulary = ht_session_vocabulary(session);
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (size_t)ids[i] >= vocabulary)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "ids[%zu]: token %d is outside the vocabulary of %zu", i,
+                           (int)ids[i], vocabulary);
+    return HT_OK;
+}
+
+ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, size_t first, atomic_bool *cancel,
+                          ht_error *error) {
+    ht_status status;
+    do /* a device that fails is done without; keys and values of earlier tokens are in the host's memory */
+        status = ht_engine_forward(session->engine, session->kv, ids, n, session->n_tokens, first, cancel, error);
+    while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine));
+    if (status == HT_ERROR_CANCELLED)
+        atomic_store(cancel, false);
+    if (status != HT_OK)
+        return status;
+    /* ids may be the session's own array: the prompt of a repeated prefill. */
+    memmove(session->tokens + session->n_tokens, ids, n * sizeof *ids);
+    session->n_tokens += n;
+    return HT_OK;
+}
+
+/* What is to follow a pass: nothing, logits in session->logits, or the id of the largest. */
+typedef enum wanted { NOTHING, LOGITS, PICK } wanted;
+
+/* One pass. The engine is taken for this pass only, so that sessions take turns chunk by chunk and a long prompt does not
+ * make the others' tokens wait for all of it. */
+static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, wanted what, int32_t *pick,
+                          ht_error *error) {
+    ht_status status = ht_session_check_cancel(session, error);
+    if (status != HT_OK)
+        return status;
+    const float *logits = NULL;
+    ht_engine_lock(session->engine);
+    const size_t before = session->n_tokens;
+    do {
+        session->n_tokens = before;
+        status = ht_session_feed(session, ids, n, what == NOTHING ? n : n - 1, &session->cancel, error);
+        if (status == HT_OK && what == LOGITS)
+            status = ht_engine_head(session->engine, n - 1, 1, &logits, error);
+        if (status == HT_OK && what == LOGITS)
+            memcpy(session->logits, logits, ht_session_vocabulary(session) * sizeof *session->logits);
+        if (status == HT_OK && what == PICK)
+            status = ht_engine_pick(session->engine, n - 1, pick, error);
+    } while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine));
+    if (status != HT_OK)
+        session->n_tokens = before;
+    ht_engine_unlock(session->engine);
+    return status;
+}
+
+static ht_status prefill(ht_session *session, const int32_t *ids, size_t n, wanted what, int32_t *pick, size_t *reused,
+                         ht_error *error) {
+    const size_t context = ht_session_context(session);
+    if (n == 0)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "empty prompt: there is no token to compute");
+    if (n > context)
+        return ht_fail(error, HT_ERROR_CONTEXT, "prompt of %zu tokens exceeds the context of %zu tokens", n, context);
+    ht_status status = ht_session_check_ids(session, ids, n, error);
+    if (status == HT_OK)
+        status = ht_session_check_cancel(session, error);
+    if (status != HT_OK)
+        return status;
+
+    size_t prefix = 0;
+    const size_t common = ht_min_size(n - 1, session->n_tokens); /* the last token is computed again for its logits */
+    while (prefix < common && session->tokens[prefix] == ids[prefix])
+        prefix++;
+    session->n_tokens = prefix;
+
+    const size_t chunk = (size_t)session->engine->info.chunk;
+    for (size_t begin = prefix; begin < n; begin += chunk) {
+        const size_t count = ht_min_size(chunk, n - begin);
+        status = run_pass(session, ids + begin, count, begin + count == n ? what : NOTHING, pick, error);
+        if (status != HT_OK)
+            return status;
+    }
+    if (reused != NULL)
+        *reused = prefix;
+    return HT_OK;
+}
+
+ht_status ht_session_prefill(ht_session *session, const int32_t *ids, size_t n, const float **logits, size_t *reused,
+                             ht_error *error) {
+    ht_status status = prefill(session, ids, n, LOGITS, NULL, reused, error);
+    if (status == HT_OK && logits != NULL)
+        *logits = session->logits;
+    return status;
+}
+
+ht_status ht_session_prefill_greedy(ht_session *session, const int32_t *ids, size_t n, int32_t *next, size_t *reused,
+                                    ht_error *error) {
+    return prefill(session, ids, n, PICK, next, reused, error);
+}
+
+static ht_status decode(ht_session *session, int32_t id, wanted what, int32_t *pick, ht_error *error) {
+    const size_t context = ht_session_context(session);
+    if (session->n_tokens >= context)
+        return ht_fail(error, HT_ERROR_CONTEXT, "the context of %zu tokens is full", context);
+    ht_status status = ht_session_check_ids(session, &id, 1, error);
+    if (status == HT_OK)
+        status = run_pass(session, &id, 1, what, pick, error);
+    return status;
+}
+
+ht_status ht_session_decode(ht_session *session, int32_t id, const float **logits, ht_error *error) {
+    ht_status status = decode(session, id, LOGITS, NULL, error);
+    if (status == HT_OK && logits != NULL)
+        *logits = session->logits;
+    return status;
+}
+
+ht_status ht_session_decode_greedy(ht_session *session, int32_t id, int32_t *next, ht_error *error) {
+    return decode(session, id, PICK, next, error);
+}

@@ -1,0 +1,35 @@
+/* What session.c, generate.c and score.c share. */
+#ifndef HT_SESSION_H
+#define HT_SESSION_H
+
+#include "engine/engine.h"
+
+struct ht_session {
+    ht_engine *engine;
+    ht_kv_layer *kv;
+    int32_t *tokens; /* [context]; the first n_tokens have their keys and values in kv */
+    size_t n_tokens;
+    float *logits;      /* [vocabulary]: a copy, because the engine's own are overwritten by the next session's pass */
+    atomic_bool cancel; /* set from anywhere, taken back by the call that returns HT_ERROR_CANCELLED */
+};
+
+size_t ht_session_vocabulary(const ht_session *session);
+size_t ht_session_context(const ht_session *session);
+/* HT_ERROR_ARGUMENT, naming index and id, if one of ids[0..n) is outside the vocabulary. */
+ht_status ht_session_check_ids(const ht_session *session, const int32_t *ids, size_t n, ht_error *error);
+/* True, once, after ht_session_cancel. */
+bool ht_session_take_cancel(ht_session *session);
+/* What every call does before a pass: HT_ERROR_CANCELLED if that was asked for. */
+ht_status ht_session_check_cancel(ht_session *session, ht_error *error);
+/* Runs ids[0..n), n <= chunk, behind the session's tokens and appends them to these on success. The caller holds the
+ * engine, has checked ids and context, and may ask ht_engine_head for the logits of ids[first..n). `cancel` is looked at
+ * on the way (the session's own, or that of the session a measurement was called with). */
+ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, size_t first, atomic_bool *cancel,
+                          ht_error *error);
+/* ht_session_prefill and ht_session_decode for greedy generation: *next is the id of the largest logit, and the logits
+ * themselves need not leave the device that computes them. */
+ht_status ht_session_prefill_greedy(ht_session *session, const int32_t *ids, size_t n, int32_t *next, size_t *reused,
+                                    ht_error *error);
+ht_status ht_session_decode_greedy(ht_session *session, int32_t id, int32_t *next, ht_error *error);
+
+#endif
