@@ -152,14 +152,14 @@ typedef struct division {
     void *context;
     const size_t *lanes;
     size_t n_lanes, all, least; /* each lane takes `least` at least */
-    size_t few[HT_MAX_DEVICES], many[HT_MAX_DEVICES];
+    size_t few[HT_MAX_LANES], many[HT_MAX_LANES];
 } division;
 
 /* Each lane in turn takes the most that it does within the limit; true if that is all of them. The last one takes all that
  * is left or fails: tokens that end a pass may take less than a few of them that do not, so that a search for the most
  * would not find them. */
 static bool fill(division *d, double limit) {
-    size_t begin = 0, units[HT_MAX_DEVICES];
+    size_t begin = 0, units[HT_MAX_LANES];
     bool good = true, known = true; /* where the lane's tokens begin is the same at both limits */
     size_t i = 0;
     for (; i < d->n_lanes && good; i++) {
@@ -473,7 +473,7 @@ static double divide_units(const part *parts, const bool *any, size_t n_lanes, s
     double slowest = INFINITY;
     for (int step = 0; step < 48 && low <= high && (step < 2 || high - low > 1e-7 * high); step++) {
         const double limit = step ? (low + high) / 2 : high;
-        size_t rest = left, trial[HT_MAX_DEVICES];
+        size_t rest = left, trial[HT_MAX_LANES];
         for (size_t i = 0; i < n_lanes; i++)
             if (any[i])
                 rest -= trial[i] = most_units(&parts[i], rest, limit);
@@ -511,8 +511,8 @@ static double solve_segment(solver *s, ht_segment segment, size_t begin, size_t 
     if (p->of[segment] == 0)
         return INFINITY;
     const size_t n = segment == HT_SEGMENT_HEADS || segment == HT_SEGMENT_QKV_ROWS ? begin : end;
-    part parts[HT_MAX_DEVICES];
-    size_t options[HT_MAX_DEVICES][HT_MAX_SHARES + 2], n_options[HT_MAX_DEVICES], combinations = 1;
+    part parts[HT_MAX_LANES];
+    size_t options[HT_MAX_LANES][HT_MAX_SHARES + 2], n_options[HT_MAX_LANES], combinations = 1;
     for (size_t i = 0; i < n_lanes; i++) {
         parts[i] = make_part(s, segment, lanes[i], begin, end);
         n_options[i] = list_options(p, segment, lanes[i], n, options[i]);
@@ -522,8 +522,8 @@ static double solve_segment(solver *s, ht_segment segment, size_t begin, size_t 
     /* every combination of shares that static lanes have graphs for, as digits of one counter; then one of their own choice,
      * which must be worth its memory */
     for (size_t c = 0; c < combinations; c++) {
-        bool any[HT_MAX_DEVICES], free = false;
-        size_t trial[HT_MAX_DEVICES], left = p->of[segment];
+        bool any[HT_MAX_LANES], free = false;
+        size_t trial[HT_MAX_LANES], left = p->of[segment];
         double slowest = 0;
         for (size_t i = 0, rest = c; i < n_lanes && slowest < INFINITY; rest /= n_options[i++]) {
             const size_t option = options[i][rest % n_options[i]];
@@ -582,7 +582,7 @@ static void try_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     const ht_problem *p = s->p;
     ht_choice c = {.regime = HT_REGIME_SHARES, .n_lanes = n_lanes};
     double embed = 0;
-    if (n_lanes > HT_MAX_PIECES + 1)
+    if (n_lanes > HT_MAX_SUMS)
         return;
     for (size_t i = 0; i < n_lanes; i++)
         embed = fmax(embed, whole(s, lanes[i], p->tokens)->of[HT_CLASS_EMBED] * pace(p, lanes[i], HT_REGIME_SHARES));
@@ -829,7 +829,7 @@ static void try_owner(solver *s, size_t owner, size_t other) {
 /* ---- all of them -------------------------------------------------------------------------------------------------------------- */
 
 /* Lanes of a set, if they share no cores and none is lost. */
-static size_t list_lanes(const ht_problem *p, unsigned set, size_t lanes[HT_MAX_DEVICES]) {
+static size_t list_lanes(const ht_problem *p, unsigned set, size_t lanes[HT_MAX_LANES]) {
     uint64_t taken = 0;
     size_t n = 0;
     for (size_t l = 0; l < p->n_lanes; l++) {
@@ -844,10 +844,10 @@ static size_t list_lanes(const ht_problem *p, unsigned set, size_t lanes[HT_MAX_
 }
 
 /* Lanes alone: the quickest of them, as several are to be quicker. */
-static void solve_alone(solver *s, ht_choice *solo, double alone[HT_MAX_DEVICES]) {
+static void solve_alone(solver *s, ht_choice *solo, double alone[HT_MAX_LANES]) {
     const ht_problem *p = s->p;
     *solo = (ht_choice){.seconds = INFINITY};
-    for (size_t l = 0; l < HT_MAX_DEVICES; l++)
+    for (size_t l = 0; l < HT_MAX_LANES; l++)
         alone[l] = INFINITY;
     for (size_t l = 0; l < p->n_lanes; l++) {
         if (p->lanes[l].lost)
@@ -865,13 +865,13 @@ static void solve_alone(solver *s, ht_choice *solo, double alone[HT_MAX_DEVICES]
 void ht_solve(const ht_problem *p, ht_choice *choice) {
     solver s;
     ht_choice solo;
-    double alone[HT_MAX_DEVICES];
+    double alone[HT_MAX_LANES];
     start(&s, p, choice);
     solve_alone(&s, &solo, alone);
     *choice = (ht_choice){.seconds = INFINITY};
     s.bound = p->forced ? INFINITY : solo.seconds;
     for (unsigned set = 1; set < 1u << p->n_lanes && p->cuts; set++) {
-        size_t lanes[HT_MAX_DEVICES];
+        size_t lanes[HT_MAX_LANES];
         const size_t n = list_lanes(p, set, lanes);
         if (n < 2)
             continue;
