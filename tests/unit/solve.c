@@ -7,13 +7,6 @@
 #include <math.h>
 #include <time.h>
 
-/* Does a clock say anything about the code? Not under sanitizers and emulators. */
-#if defined(__OPTIMIZE__) && defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define TIMED true
-#else
-#define TIMED false
-#endif
-
 #define TOLERANCE 1e-5 /* where a segment is divided is found by bisection, to a relative 1e-6 */
 
 static uint32_t random_state;
