@@ -11,6 +11,10 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+const char *cli_last(const cli_words *words) {
+    return words->n ? words->at[words->n - 1] : NULL;
+}
+
 /* ---- errors ---------------------------------------------------------------------------------------------------- */
 
 /* One line, whatever a file's name or a user's text holds. */

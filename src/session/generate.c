@@ -190,7 +190,7 @@ static ht_status sample_and_decode(generation *gen, prediction next, ht_stop *st
             *stop = HT_STOP_END;
             break;
         }
-        const double now = ht_clock_now(session->engine->time);
+        const double now = ht_clock_now(session->engine->set.time);
         if (gen->n == 0)
             first_token = now;
         *decode_ms = (now - first_token) * 1e3;
@@ -219,7 +219,7 @@ static ht_status generate(generation *gen, const int32_t *ids, size_t n, ht_gene
     if (status != HT_OK)
         return status;
     prediction next = {NULL, 0};
-    ht_clock *clock = gen->session->engine->time;
+    ht_clock *clock = gen->session->engine->set.time;
     const double start = ht_clock_now(clock);
     status = best_suffices(gen)
                  ? ht_session_prefill_greedy(gen->session, ids, n, &next.best, &result->prompt_reused, error)

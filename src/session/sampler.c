@@ -6,9 +6,7 @@
  * Vocabularies are wide (262,144 for Gemma 3) and most of an answer's tokens need a few dozen candidates: nothing is
  * ever sorted but the best k, which a bounded heap picks in one pass over the logits.
  */
-#include "engine/engine.h"
-
-#include "base/base.h"
+#include "session/sampler.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* The sampler chain, step by step, against what each step is defined to be. */
-#include "engine/engine.h"
+#include "session/sampler.h"
 
 #include "base/base.h"
 
