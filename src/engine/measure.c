@@ -466,6 +466,8 @@ static ht_status measure_pairs(ht_engine *engine, const ht_kv_layer *kv, ht_erro
         for (size_t b = a + 1; b < engine->n_lanes; b++)
             for (int many = 0; many < 2 && !status; many++) {
                 const size_t n = many ? ht_min_size(64, (size_t)engine->info.chunk / 2) : 1;
+                if (engine->lanes[a].lost || engine->lanes[b].lost)
+                    continue;
                 if (!(engine->lanes[a].cores & engine->lanes[b].cores) && n > (size_t)many &&
                     2 * n <= (size_t)engine->info.chunk)
                     status = measure_together(engine, a, b, kv, n, error);
@@ -663,8 +665,10 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
                 status = HT_OK;
         }
     }
-    if (!status)
-        status = measure_pairs(engine, kv, error);
+    while (!status && (status = measure_pairs(engine, kv, error)) == HT_ERROR_DEVICE && ht_engine_recover(engine)) {
+        whole = false;
+        status = HT_OK; /* once more, with those that are left */
+    }
     if (kv)
         ht_kv_destroy(engine, kv);
     if (!status && whole && kept)
