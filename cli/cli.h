@@ -3,7 +3,7 @@
 #ifndef HETERO_CLI_H
 #define HETERO_CLI_H
 
-#include "hetero.h"
+#include "hetero_tools.h"
 
 #include <jansson.h>
 
@@ -76,10 +76,11 @@ int cli_report(const cli_options *options);
 int cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *options);
 void cli_options_clear(cli_options *options);
 void cli_options_help(const cli_command *command);
-/* The newest value of an option, NULL if it was not given. */
-const char *cli_last(const cli_words *words);
 
 /* ---- common.c: errors and input ---- */
+
+/* The newest value of an option, NULL if it was not given. */
+const char *cli_last(const cli_words *words);
 
 /* Both print one line, "hetero COMMAND: text", on standard error; command may be NULL. */
 int cli_wrong(const cli_command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -408,10 +408,6 @@ void cli_options_clear(cli_options *options) {
     }
 }
 
-const char *cli_last(const cli_words *words) {
-    return words->n ? words->at[words->n - 1] : NULL;
-}
-
 void cli_options_help(const cli_command *command) {
     enum { COLUMN = 30 };
     printf("Usage: hetero %s %s%s[OPTION...]\n\n%c%s.\n", command->name, command->usage, *command->usage ? " " : "",

@@ -421,16 +421,18 @@ ht_status ht_engine_create_found(ht_model *model, const ht_engine_options *optio
 }
 
 ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht_engine **out, ht_error *error) {
-    static const ht_engine_options defaults;
+    ht_engine_options read;
     ht_error own = {0}; /* the log says why a device is done without, even if the caller does not want to know */
     if (!error)
         error = &own;
-    if (!options)
-        options = &defaults;
+    ht_status status = ht_struct_read(&read, sizeof read, options, "ht_engine_options", error);
+    if (status)
+        return status;
+    options = &read;
     if (options->devices && *options->devices)
         return create_engine(model, options, false, out, error);
     ht_text found = {0};
-    ht_status status = ht_device_defaults(HT_MAX_DEVICES, &found, error);
+    status = ht_device_defaults(HT_MAX_DEVICES, &found, error);
     if (!status)
         status = ht_engine_create_found(model, options, found.data, out, error);
     ht_text_free(&found);

@@ -314,7 +314,7 @@ ht_status ht_engine_reduce(ht_engine *engine, const ht_engine_options *options, 
 
 bool ht_engine_recover(ht_engine *engine) {
     const uint32_t failed = atomic_exchange(&engine->set.failed, 0);
-    const ht_engine_options plain = {0};
+    const ht_engine_options plain = HT_INIT(ht_engine_options);
     bool any = false;
     if (!failed)
         return false;

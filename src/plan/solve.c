@@ -2,9 +2,9 @@
  *
  * Exact within the cost model. A segment is divided so that its slowest lane ends first: for a limit each lane takes the
  * most units that it does in time, and the limit is found by bisection, so any number of lanes will do. A layer's segments
- * are the shortest path over its operators; each edge ends with a join. Layers are alike but for the last, of which only
- * wanted tokens see the end. PAPER.md's solver, min over strategies of max(T) + T_sync for one operator at a time, is the
- * regime OWNER here.
+ * are the shortest path over its operators; each edge ends with a join. Layers are alike but for the last, where only
+ * wanted tokens see the end. The regime OWNER is the solver of HeteroLLM (arXiv 2501.14794): min over strategies of
+ * max(T) + T_sync for one operator at a time.
  */
 #include "plan/plan.h"
 

@@ -130,16 +130,11 @@ static ht_status run_engine(ht_reproduction *r, const ht_setup *s, ht_engine *en
 ht_status ht_reproduce_run(ht_reproduction *r, const ht_setup *s, ht_model *model, int prompt, int gen,
                            ht_outcome *outcome) {
     char devices[800];
-    const ht_engine_options options = {.devices = devices,
-                                       .precision = HT_PRECISION_EXACT, /* W4A16, as the paper */
-                                       .context = 2 * LONGEST,
-                                       .chunk = LONGEST,
-                                       .sync = s->sync,
-                                       .strategy = s->strategy,
-                                       .cuts = s->strategy == HT_STRATEGY_TENSOR ? s->cuts : NULL,
-                                       .prompts = &prompt,
-                                       .n_prompts = prompt > 0,
-                                       .npu_memory = ht_reproduce_graph_memory(r)};
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = devices, .precision = HT_PRECISION_EXACT, /* W4A16, as the paper */
+                .context = 2 * LONGEST, .chunk = LONGEST, .sync = s->sync, .strategy = s->strategy,
+                .cuts = s->strategy == HT_STRATEGY_TENSOR ? s->cuts : NULL, .prompts = &prompt, .n_prompts = prompt > 0,
+                .npu_memory = ht_reproduce_graph_memory(r));
     ht_engine *engine;
     *outcome = (ht_outcome){.tps = NAN, .joules = NAN, .frames = NAN, .due = NAN};
     if (!name_devices(r, s, prompt ? prompt : 1, devices))

@@ -161,8 +161,12 @@ static bool limits_count(const ht_sampler *sampler) {
     return sampler->options.top_k > 0 && (size_t)sampler->options.top_k < sampler->vocabulary;
 }
 
-ht_status ht_sampler_create(const ht_sampling *options, size_t vocabulary, ht_sampler **sampler, ht_error *error) {
-    ht_status status = check_options(options, error);
+ht_status ht_sampler_create(const ht_sampling *given, size_t vocabulary, ht_sampler **sampler, ht_error *error) {
+    ht_sampling read;
+    const ht_sampling *options = &read;
+    ht_status status = ht_struct_read(&read, sizeof read, given, "ht_sampling", error);
+    if (status == HT_OK)
+        status = check_options(options, error);
     if (status != HT_OK)
         return status;
     if (vocabulary == 0)

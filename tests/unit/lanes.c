@@ -44,13 +44,9 @@ static double uniform(double low, double high) {
 /* ---- engines ------------------------------------------------------------------------------------------------------------------ */
 
 static ht_session *open_session(const char *devices, ht_strategy strategy, const char *cuts, ht_engine **engine) {
-    const ht_engine_options options = {.devices = devices,
-                                       .strategy = strategy,
-                                       .cuts = cuts,
-                                       .precision = HT_PRECISION_EXACT,
-                                       .kv_type = HT_KV_F32,
-                                       .context = CONTEXT,
-                                       .chunk = CHUNK};
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = devices, .strategy = strategy, .cuts = cuts,
+                .precision = HT_PRECISION_EXACT, .kv_type = HT_KV_F32, .context = CONTEXT, .chunk = CHUNK);
     ht_error error = {0};
     ht_session *session = NULL;
     check(ht_engine_create(model, &options, engine, &error), &error);
@@ -330,12 +326,9 @@ static void test_every_length_on_a_pair(void **state) {
     static const char *const cuts[] = {NULL, "causal", "row,feature", "layer,sequence,hybrid,row,feature"};
     const bool quick = getenv("HETERO_QUICK") != NULL;
     for (size_t c = 0; c < (quick ? 1 : HT_COUNT(cuts)) && !SANITIZED; c++) {
-        const ht_engine_options options = {.devices = "opencl:0:cpus=0,openvino:CPU:cpus=1",
-                                           .strategy = HT_STRATEGY_TENSOR,
-                                           .cuts = cuts[c],
-                                           .precision = HT_PRECISION_EXACT,
-                                           .kv_type = HT_KV_F32,
-                                           .context = CONTEXT};
+        const ht_engine_options options =
+            HT_INIT(ht_engine_options, .devices = "opencl:0:cpus=0,openvino:CPU:cpus=1", .strategy = HT_STRATEGY_TENSOR,
+                    .cuts = cuts[c], .precision = HT_PRECISION_EXACT, .kv_type = HT_KV_F32, .context = CONTEXT);
         ht_engine *engine;
         ht_error error = {0};
         if (ht_engine_create(model, &options, &engine, &error)) {
@@ -583,7 +576,7 @@ static void test_bad_fail_option(void **state) {
     for (size_t i = 0; i < HT_COUNT(devices); i++) {
         ht_engine *engine;
         ht_error error = {0};
-        ht_status status = ht_engine_create(model, &(ht_engine_options){.devices = devices[i]}, &engine, &error);
+        ht_status status = ht_engine_create(model, &HT_INIT(ht_engine_options, .devices = devices[i]), &engine, &error);
         assert_int_equal(status, HT_ERROR_ARGUMENT);
     }
 }

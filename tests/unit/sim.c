@@ -380,14 +380,9 @@ static char *devices_of(const char *processors, const char *changes) {
 static ht_status create(const char *devices, ht_strategy strategy, const char *cuts, ht_engine **engine,
                         ht_error *error) {
     static const int prompts[] = {1, TOKENS};
-    const ht_engine_options options = {.devices = devices,
-                                       .strategy = strategy,
-                                       .cuts = cuts,
-                                       .precision = HT_PRECISION_EXACT,
-                                       .kv_type = HT_KV_F32,
-                                       .context = CONTEXT,
-                                       .prompts = prompts,
-                                       .n_prompts = HT_COUNT(prompts)};
+    const ht_engine_options options = HT_INIT(ht_engine_options, .devices = devices, .strategy = strategy, .cuts = cuts,
+                                              .precision = HT_PRECISION_EXACT, .kv_type = HT_KV_F32, .context = CONTEXT,
+                                              .prompts = prompts, .n_prompts = HT_COUNT(prompts));
     return ht_engine_create(model, &options, engine, error);
 }
 
@@ -594,12 +589,9 @@ static void test_graphs(void **state) {
 /* An engine for prompts of 64 and 96 tokens whose graphs may hold so many bytes (0: any); what they hold. */
 static uint64_t open_with_memory(ht_model *deep, uint64_t bytes, const char *devices, ht_engine **engine) {
     static const int prompts[] = {64, 96};
-    const ht_engine_options options = {.devices = devices,
-                                       .strategy = HT_STRATEGY_TENSOR,
-                                       .context = CONTEXT,
-                                       .prompts = prompts,
-                                       .n_prompts = HT_COUNT(prompts),
-                                       .npu_memory = bytes};
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = devices, .strategy = HT_STRATEGY_TENSOR, .context = CONTEXT,
+                .prompts = prompts, .n_prompts = HT_COUNT(prompts), .npu_memory = bytes);
     uint64_t held = 0;
     ht_error error = {0};
     check(ht_engine_create(deep, &options, engine, &error), &error);
