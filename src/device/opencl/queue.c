@@ -478,7 +478,7 @@ ht_status ht_cl_launch(ht_cl_device *d, ht_task *task, cl_kernel kernel, const c
         d->last_event = event;
     }
     status = ht_cl_check(code, d->caps.name, "clEnqueueNDRangeKernel", error);
-    return status ? ht_error_prefix(error, "%s", what) : HT_OK;
+    return status ? ht_error_prefix(error, status, "%s", what) : HT_OK;
 }
 
 static ht_status enqueue(ht_cl_device *d, ht_task *task, const ht_binding *binding, bool flag, ht_error *error) {
