@@ -49,7 +49,7 @@ static void answer(conversation *chat) {
     char *prompt = NULL;
     int32_t *ids = NULL;
     size_t n;
-    ht_generate_result result = {0};
+    ht_generate_result result = HT_INIT(ht_generate_result);
     ht_status status = ht_chat_format(chat->model, chat->messages, chat->n_messages, true, &prompt, &error);
     if (!status)
         status = ht_tokenize(chat->model, prompt, HT_STRLEN, true, &ids, &n, &error);

@@ -3,7 +3,7 @@
 #ifndef HETERO_CLI_H
 #define HETERO_CLI_H
 
-#include "hetero.h"
+#include "hetero_tools.h"
 
 #include <jansson.h>
 

@@ -145,15 +145,11 @@ ht_precision cli_precision(const cli_setting *setting) {
 
 int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session) {
     ht_error error;
-    ht_engine_options wanted = {.devices = setting->devices,
-                                .threads = setting->threads,
-                                .precision = cli_precision(setting),
-                                .context = setting->context,
-                                .npu_memory = (uint64_t)options->npu_memory,
-                                .prompts = setting->prompts,
-                                .n_prompts = setting->n_prompts,
-                                .progress = cli_progress,
-                                .progress_user = (void *)options};
+    ht_engine_options wanted =
+        HT_INIT(ht_engine_options, .devices = setting->devices, .threads = setting->threads,
+                .precision = cli_precision(setting), .context = setting->context,
+                .npu_memory = (uint64_t)options->npu_memory, .prompts = setting->prompts,
+                .n_prompts = setting->n_prompts, .progress = cli_progress, .progress_user = (void *)options);
     if (cli_last(&options->kv) && !strcmp(cli_last(&options->kv), "f32"))
         wanted.kv_type = HT_KV_F32;
     for (int sync = HT_SYNC_AUTO; setting->sync && sync <= HT_SYNC_FLAG; sync++)
@@ -225,19 +221,13 @@ static bool stream_token(const ht_generation *step, void *user) {
 
 ht_status cli_generate(const cli_options *options, ht_session *session, const int32_t *ids, size_t n, uint64_t seed,
                        bool stream, ht_generate_result *result, ht_error *error) {
-    ht_generate_options wanted = {
-        .max_tokens = (int)options->max_tokens,
-        .sampling = {.temperature = (float)options->temperature,
-                     .top_k = (int)options->top_k,
-                     .top_p = (float)options->top_p,
-                     .min_p = (float)options->min_p,
-                     .repeat_penalty = (float)options->repeat_penalty,
-                     .seed = seed},
-        .stop = (const char *const *)options->stop.at,
-        .n_stop = options->stop.n,
-        .top_logprobs = (int)options->logprobs,
-        .on_token = stream ? stream_token : NULL,
-    };
+    ht_generate_options wanted = HT_INIT(
+        ht_generate_options, .max_tokens = (int)options->max_tokens,
+        .sampling = &HT_INIT(ht_sampling, .temperature = (float)options->temperature, .top_k = (int)options->top_k,
+                             .top_p = (float)options->top_p, .min_p = (float)options->min_p,
+                             .repeat_penalty = (float)options->repeat_penalty, .seed = seed),
+        .stop = (const char *const *)options->stop.at, .n_stop = options->stop.n,
+        .top_logprobs = (int)options->logprobs, .on_token = stream ? stream_token : NULL, );
     cli_interrupt_begin(session);
     ht_status status = ht_session_generate(session, ids, n, &wanted, result, error);
     cli_interrupt_end();

@@ -51,7 +51,7 @@ static int generate(const cli_options *options, ht_model *model, const int32_t *
     int status = cli_open_session(options, &setting, model, &session);
     if (status != CLI_DONE)
         return status;
-    ht_generate_result result;
+    ht_generate_result result = HT_INIT(ht_generate_result);
     uint64_t seed = cli_seed(options);
     if (cli_generate(options, session.session, ids, n, seed, !options->json, &result, &error)) {
         status = cli_fail(options, &error);

@@ -2,9 +2,9 @@
  *
  * Exact within the cost model. A segment is divided so that its slowest lane ends first: for a limit each lane takes the
  * most units that it does in time, and the limit is found by bisection, so any number of lanes will do. A layer's segments
- * are the shortest path over its operators; each edge ends with a join. Layers are alike but for the last, of which only
- * wanted tokens see the end. PAPER.md's solver, min over strategies of max(T) + T_sync for one operator at a time, is the
- * regime OWNER here.
+ * are the shortest path over its operators; each edge ends with a join. Layers are alike but for the last, where only
+ * wanted tokens see the end. The regime OWNER is the solver of HeteroLLM (arXiv 2501.14794): min over strategies of
+ * max(T) + T_sync for one operator at a time.
  */
 #include "plan/plan.h"
 
@@ -141,7 +141,7 @@ static bool fill(unit_function f, const void *context, const size_t *lanes, size
  * than f(.., 0). */
 static double divide(unit_function f, const void *context, const size_t *lanes, size_t n_lanes, size_t all,
                      size_t least, const size_t *fixed, size_t *units) {
-    size_t trial[HT_MAX_DEVICES];
+    size_t trial[HT_MAX_LANES];
     double high = 0, low = 0, most = 0, first = 0;
     for (size_t i = 0; i < n_lanes; i++) {
         const double idle = f(context, lanes[i], 0, 0), whole = f(context, lanes[i], 0, all);
@@ -173,7 +173,7 @@ static double divide(unit_function f, const void *context, const size_t *lanes, 
     return slowest;
 }
 
-static const size_t any_number[HT_MAX_DEVICES] = {SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX,
+static const size_t any_number[HT_MAX_LANES] = {SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX,
                                                   SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX};
 
 /* ---- TOKENS ------------------------------------------------------------------------------------------------------------------ */
@@ -314,7 +314,7 @@ static bool is_built(const ht_problem *p, size_t lane, ht_segment segment, size_
 static double solve_segment(const ht_problem *p, ht_segment segment, size_t begin, size_t end, const size_t *lanes,
                             size_t n_lanes, size_t *units) {
     const segment_context k = {p, segment, begin, end};
-    size_t fixed[HT_MAX_DEVICES] = {0};
+    size_t fixed[HT_MAX_LANES] = {0};
     if (!(p->cuts & ht_segment_spans[segment].needs))
         return INFINITY;
     if (segment == HT_SEGMENT_TOKENS)
@@ -325,7 +325,7 @@ static double solve_segment(const ht_problem *p, ht_segment segment, size_t begi
         return INFINITY;
     const size_t n = segment == HT_SEGMENT_HEADS || segment == HT_SEGMENT_QKV_ROWS ? begin : end;
     const bool graphs = segment != HT_SEGMENT_ATTENTION;
-    size_t trial[HT_MAX_DEVICES];
+    size_t trial[HT_MAX_LANES];
     double best = INFINITY;
     /* every combination of shares that static lanes have graphs for, as digits of one counter; then one of their own choice,
      * which must be worth its memory */
@@ -365,7 +365,7 @@ static double solve_layer(const ht_problem *p, size_t begin, size_t end, const s
                           ht_choice *c) {
     double at[HT_AT_END + 1];
     ht_segment via[HT_AT_END + 1];
-    size_t units[HT_SEGMENTS][HT_MAX_DEVICES] = {{0}};
+    size_t units[HT_SEGMENTS][HT_MAX_LANES] = {{0}};
     at[0] = 0;
     for (int i = 1; i <= HT_AT_END; i++)
         at[i] = INFINITY;
@@ -393,8 +393,8 @@ static double solve_layer(const ht_problem *p, size_t begin, size_t end, const s
 static void try_shares(const solver *s, const size_t *lanes, size_t n_lanes) {
     const ht_problem *p = s->p;
     ht_choice c = {.regime = HT_REGIME_SHARES, .n_lanes = n_lanes};
-    size_t lm[HT_MAX_DEVICES] = {0};
-    if (n_lanes > HT_MAX_PIECES + 1)
+    size_t lm[HT_MAX_LANES] = {0};
+    if (n_lanes > HT_MAX_SUMS)
         return;
     const double layer = solve_layer(p, p->tokens, p->tokens, lanes, n_lanes, 0, &c);
     if (layer == INFINITY)
@@ -550,7 +550,7 @@ static void try_owner(const solver *s, size_t owner, size_t other) {
 /* ---- all of them -------------------------------------------------------------------------------------------------------------- */
 
 /* Lanes of a set, if they share no cores and none is lost. */
-static size_t list_lanes(const ht_problem *p, unsigned set, size_t lanes[HT_MAX_DEVICES]) {
+static size_t list_lanes(const ht_problem *p, unsigned set, size_t lanes[HT_MAX_LANES]) {
     uint64_t taken = 0;
     size_t n = 0;
     for (size_t l = 0; l < p->n_lanes; l++) {
@@ -567,12 +567,12 @@ static size_t list_lanes(const ht_problem *p, unsigned set, size_t lanes[HT_MAX_
 void ht_solve(const ht_problem *p, ht_choice *choice) {
     const solver s = {p, choice};
     ht_choice solo = {.seconds = INFINITY};
-    double alone[HT_MAX_DEVICES];
-    for (size_t l = 0; l < HT_MAX_DEVICES; l++)
+    double alone[HT_MAX_LANES];
+    for (size_t l = 0; l < HT_MAX_LANES; l++)
         alone[l] = INFINITY;
     *choice = (ht_choice){.seconds = INFINITY};
     for (unsigned set = 1; set < 1u << p->n_lanes; set++) {
-        size_t lanes[HT_MAX_DEVICES];
+        size_t lanes[HT_MAX_LANES];
         const size_t n = list_lanes(p, set, lanes);
         if (n == 1) {
             alone[lanes[0]] = solo_seconds(p, lanes[0]);

@@ -1,4 +1,4 @@
-/* Block formats of GGUF files <-> the canonical group-quantised form (DESIGN.md 2).
+/* Block formats of GGUF files <-> the canonical group-quantised form.
  *
  * Canonical form of a quantised matrix [rows, cols]: signed codes in groups of `group` columns,
  *     weight[r][c] = scale[r][c/group] * code[r][c] + offset[r][c/group]

@@ -606,8 +606,9 @@ static void test_session(void **state) {
         ht_session *session;
         const float *logits;
         watch_calls(state);
-        check(ht_engine_create(model, &(ht_engine_options){.devices = "opencl:0", .context = 64}, &engine, &error),
-              &error);
+        check(
+            ht_engine_create(model, &HT_INIT(ht_engine_options, .devices = "opencl:0", .context = 64), &engine, &error),
+            &error);
         check(ht_session_create(engine, &session, &error), &error);
         victim.name = "EnqueueNDRangeKernel", victim.countdown = n, victim.for_good = true;
         ht_status status = ht_session_prefill(session, ids, 20, &logits, NULL, &error);

@@ -364,7 +364,7 @@ static double best_owner(const ht_problem *p, size_t owner, size_t other) {
 static double brute_force(const ht_problem *p, bool *several) {
     double alone = INFINITY, shared = INFINITY;
     for (unsigned set = 1; set < 1u << p->n_lanes; set++) {
-        size_t lanes[HT_MAX_DEVICES], n = 0;
+        size_t lanes[HT_MAX_LANES], n = 0;
         uint64_t cores = 0;
         bool valid = true;
         for (size_t l = 0; l < p->n_lanes; l++)
