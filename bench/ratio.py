@@ -20,10 +20,10 @@ P = "opencl:0:cpus=0,openvino:CPU:cpus=1"
 SETTINGS = (("cpu", 1), ("cpu", 2), (P, 0))  # devices, threads (0: does not apply)
 
 
-def rates(binary, model, devices, threads, prompts, gen, precision):
+def rates(binary, model, devices, threads, options):
     """Tokens a second of each phase, of one process: {"64": 123.4, "decode": 56.7}."""
-    command = [binary, "bench", model, "--devices", devices, "--prompt", prompts, "--gen", str(gen), "-r", "1", "--json",
-               "--quiet", "--precision", precision]
+    command = [binary, "bench", model, "--devices", devices, "--prompt", options.prompt, "--gen", str(options.gen),
+               "-r", str(options.repeat), "--json", "--quiet", "--precision", options.precision]
     if threads:
         command += ["--threads", str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -52,8 +52,7 @@ def measure(options):
                 turns = [("old", options.old), ("new", options.new), ("again", options.old)]
                 turns = turns[number % 3:] + turns[:number % 3]
                 for name, binary in turns:
-                    for phase, rate in rates(binary, model, devices, threads, options.prompt, options.gen,
-                                             options.precision).items():
+                    for phase, rate in rates(binary, model, devices, threads, options).items():
                         cell = (os.path.basename(model), devices, threads, phase)
                         rounds.setdefault(cell, {}).setdefault(name, []).append(rate)
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
@@ -87,6 +86,7 @@ def main():
     parser.add_argument("--devices", help="only this list of devices, in place of cpu with 1 and 2 threads and P")
     parser.add_argument("--prompt", default="64,256,1024")
     parser.add_argument("--gen", type=int, default=64)
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each phase in a process, whose median counts")
     parser.add_argument("--precision", default="fast")
     parser.add_argument("--out", help="every rate, as JSON")
     options = parser.parse_args()

@@ -150,47 +150,46 @@ static void fill_row(const listing *l, const ht_lane *lane, size_t begin, size_t
 /* ---- all rows ----------------------------------------------------------------------------------------------------------- */
 
 /* Steps [first, end) of lane number i, for tokens [begin, to) where they do not say for which. */
-static void add_steps(listing *l, size_t i, const ht_plan *plan, size_t first, size_t end, size_t begin, size_t to,
-                      bool head) {
+static void add_steps(listing *l, size_t i, const ht_program *program, size_t first, size_t end, size_t begin,
+                      size_t to, bool head) {
     const ht_lane *lane = l->schedule ? l->schedule->lanes[i] : &l->engine->set.lanes[0];
     for (size_t s = first; s < end && !l->status; s++) {
         l->status = ht_grow((void **)&l->rows, &l->capacity, l->n + 1, sizeof *l->rows, "a plan", l->error);
         if (l->status)
             return;
-        l->rows[l->n] = (ht_listed){.step = &plan->steps[s], .lane = i, .head = head};
+        l->rows[l->n] = (ht_listed){.step = &program->steps[s], .lane = i, .head = head};
         fill_row(l, lane, begin, to, &l->rows[l->n++]);
     }
 }
 
-static void add_head(listing *l, size_t i, const ht_plan *plan) {
-    add_steps(l, i, plan, plan->n_steps - HT_HEAD_STEPS, plan->n_steps, l->tokens - 1, l->tokens, true);
+static void add_head(listing *l, size_t i, const ht_program *program) {
+    add_steps(l, i, program, program->head, program->n_steps, l->tokens - 1, l->tokens, true);
 }
 
 /* A lane by itself: as ht_run_body, the end of the last layer for the last token only, by the plan for one. */
 static void list_alone(listing *l) {
     const ht_lane *lane = l->schedule ? l->schedule->lanes[0] : &l->engine->set.lanes[0];
-    const ht_plan *plan = ht_lane_plan(lane, l->tokens);
-    const size_t body = plan->n_steps - HT_HEAD_STEPS;
-    if (l->tokens == 1 || plan->tail == 0) {
-        add_steps(l, 0, plan, 0, body, 0, l->tokens, false);
+    const ht_program *program = ht_lane_program(lane, l->tokens);
+    if (l->tokens == 1 || program->tail == program->head) {
+        add_steps(l, 0, program, 0, program->head, 0, l->tokens, false);
     } else {
-        add_steps(l, 0, plan, 0, plan->tail, 0, l->tokens, false);
-        plan = ht_lane_plan(lane, 1);
-        add_steps(l, 0, plan, plan->tail, plan->n_steps - HT_HEAD_STEPS, l->tokens - 1, l->tokens, false);
+        add_steps(l, 0, program, 0, program->tail, 0, l->tokens, false);
+        program = ht_lane_program(lane, 1);
+        add_steps(l, 0, program, program->tail, program->head, l->tokens - 1, l->tokens, false);
     }
-    add_head(l, 0, plan);
+    add_head(l, 0, program);
 }
 
 static void list_shared(listing *l) {
     const ht_schedule *schedule = l->schedule;
     for (size_t i = 0; i < schedule->n_lanes; i++) {
-        const ht_plan *program = &schedule->programs[i];
-        add_steps(l, i, program, 0, program->tail, 0, l->tokens, false);
-        add_steps(l, i, program, program->tail, program->n_steps, l->tokens - 1, l->tokens, true);
+        const ht_program *program = &schedule->programs[i];
+        add_steps(l, i, program, 0, program->head, 0, l->tokens, false);
+        add_steps(l, i, program, program->head, program->n_steps, l->tokens - 1, l->tokens, true);
     }
     if (schedule->choice.regime != HT_REGIME_SHARES) { /* one lane's head */
         const size_t i = schedule->choice.regime == HT_REGIME_TOKENS ? schedule->n_lanes - 1 : 0;
-        add_head(l, i, ht_lane_plan(schedule->lanes[i], 1));
+        add_head(l, i, ht_lane_program(schedule->lanes[i], 1));
     }
 }
 

@@ -31,8 +31,8 @@ typedef struct timer {
 } timer;
 
 static ht_status run_once(const timer *t, size_t n, size_t position, bool apart, double *seconds, ht_error *error) {
-    const ht_plan plan = {.steps = (ht_step *)t->steps, .n_steps = t->n_steps};
-    const ht_run run = {.passes = &t->engine->passes, .lane = t->lane, .plan = &plan};
+    const ht_program program = {.steps = (ht_step *)t->steps, .n_steps = t->n_steps};
+    const ht_run run = {.passes = &t->engine->passes, .lane = t->lane, .program = &program};
     const ht_binding binding = {.slots = t->engine->set.slots,
                                 .kv = t->kv,
                                 .position = position,
@@ -73,10 +73,10 @@ static double weight_bytes(const ht_op *op) {
     return op->kind == HT_OP_MATMUL ? 0.5 * (double)ht_op_rows(op) * (double)ht_op_cols(op) : 0;
 }
 
-static double layer_bytes(const ht_plan *plan, int layer) {
+static double layer_bytes(const ht_program *program, int layer) {
     double bytes = 0;
-    for (size_t i = 0; i < plan->n_steps; i++)
-        bytes += plan->steps[i].op->layer == layer ? weight_bytes(plan->steps[i].op) : 0;
+    for (size_t i = 0; i < program->n_steps; i++)
+        bytes += program->steps[i].op->layer == layer ? weight_bytes(program->steps[i].op) : 0;
     return bytes;
 }
 
@@ -89,23 +89,23 @@ static bool is_sample(int layer, int count, int layers) {
 }
 
 /* Takes the steps of a class (HT_CLASSES: all of them) of the sampled layers. */
-static void take_steps(timer *t, const ht_plan *plan, int class, int samples) {
+static void take_steps(timer *t, const ht_program *program, int class, int samples) {
     const int layers = t->engine->model->hparams.layers;
     t->n_steps = 0;
     t->layers = samples;
-    for (size_t i = 0; i < plan->n_steps && t->n_steps < MOST_STEPS; i++) {
-        const ht_op *op = plan->steps[i].op;
+    for (size_t i = 0; i < program->n_steps && t->n_steps < MOST_STEPS; i++) {
+        const ht_op *op = program->steps[i].op;
         const bool inside = op->layer >= 0 ? is_sample(op->layer, samples, layers) : class != HT_CLASSES;
         if (inside && (class == HT_CLASSES || (int)ht_class_of(op) == class) &&
             (class != HT_CLASS_NORM || op->layer >= 0))
-            t->steps[t->n_steps++] = plan->steps[i];
+            t->steps[t->n_steps++] = program->steps[i];
     }
 }
 
-static int count_samples(const timer *t, const ht_plan *plan, size_t n) {
+static int count_samples(const timer *t, const ht_program *program, size_t n) {
     const int layers = t->engine->model->hparams.layers;
     int samples = 2;
-    while (samples < layers && samples < 8 && n < 64 && samples * layer_bytes(plan, 0) < ENOUGH_BYTES)
+    while (samples < layers && samples < 8 && n < 64 && samples * layer_bytes(program, 0) < ENOUGH_BYTES)
         samples++;
     return samples < layers ? samples : layers;
 }
@@ -171,17 +171,17 @@ static void add_point(ht_class_cost *cost, size_t n, double seconds, bool steppe
 
 /* All classes of a layer at one number of tokens. */
 static ht_status measure_point(timer *t, size_t n, ht_error *error) {
-    const ht_plan *plan = ht_lane_plan(t->lane, n);
-    const int samples = count_samples(t, plan, n);
+    const ht_program *program = ht_lane_program(t->lane, n);
+    const int samples = count_samples(t, program, n);
     double seconds[HT_CLASSES] = {0}, sum = 0, layer = 0;
     size_t count[HT_CLASSES] = {0};
-    take_steps(t, plan, HT_CLASSES, samples);
+    take_steps(t, program, HT_CLASSES, samples);
     ht_status status = warm(t, n, error);
     if (!status)
         status = time_steps(t, n, 0, false, &layer, error);
     layer /= samples;
     for (int c = HT_CLASS_NORM; c < HT_CLASS_LM_HEAD && !status; c++) {
-        take_steps(t, plan, c, samples);
+        take_steps(t, program, c, samples);
         count[c] = t->n_steps;
         if (t->n_steps == 0)
             continue;
@@ -195,7 +195,7 @@ static ht_status measure_point(timer *t, size_t n, ht_error *error) {
     const bool graphs = static_caps(t->engine, t->lane);
     for (int c = HT_CLASS_NORM; c < HT_CLASS_LM_HEAD; c++)
         if (count[c]) {
-            take_steps(t, plan, c, samples);
+            take_steps(t, program, c, samples);
             const ht_device *device = t->engine->set.devices[t->steps[0].device];
             add_point(&t->lane->cost.classes[c], n, seconds[c] * scale, graphs && device->ops->caps(device)->n_lengths);
         }
@@ -206,10 +206,10 @@ static ht_status measure_point(timer *t, size_t n, ht_error *error) {
 
 /* The steps of one part of the feed-forward blocks that the lane computes as one: member 0, gate and up, or 2, down. None: it
  * has no such blocks, or only where any number of rows can be asked for. */
-static ht_status take_members(timer *t, const ht_plan *plan, int member, int samples, ht_error *error) {
+static ht_status take_members(timer *t, const ht_program *program, int member, int samples, ht_error *error) {
     ht_status status = HT_OK;
     size_t n = 0;
-    take_steps(t, plan, HT_CLASS_FFN, samples);
+    take_steps(t, program, HT_CLASS_FFN, samples);
     for (size_t i = 0; i < t->n_steps && !status; i++) {
         const ht_device *device = t->engine->set.devices[t->steps[i].device];
         const ht_op *op = &t->steps[i].op->members[member];
@@ -232,13 +232,13 @@ static ht_status measure_members(timer *t, size_t n, ht_error *error) {
         int member;
         ht_class class;
     } parts[] = {{0, HT_CLASS_GATE_UP}, {2, HT_CLASS_DOWN}};
-    const ht_plan *plan = ht_lane_plan(t->lane, n);
-    const int samples = count_samples(t, plan, n);
+    const ht_program *program = ht_lane_program(t->lane, n);
+    const int samples = count_samples(t, program, n);
     double seconds[HT_COUNT(parts)];
     if (n < 2 || !(t->engine->passes.cuts & (HT_CUT_ROWS | HT_CUT_HYBRID)))
         return HT_OK;
     for (size_t i = 0; i < HT_COUNT(parts); i++) {
-        ht_status status = take_members(t, plan, parts[i].member, samples, error);
+        ht_status status = take_members(t, program, parts[i].member, samples, error);
         if (!status)
             status = warm(t, n, error);
         if (status == HT_ERROR_MEMORY || status == HT_ERROR_UNSUPPORTED || (!status && t->n_steps == 0))
@@ -266,7 +266,7 @@ static bool has_queue(const timer *t) {
 /* What a join costs by each way of waiting: single tokens' steps with a join after each, against all in one go. The way
  * that makes such steps and longer ones end soonest is what the lane will use, unless one was asked for: polling, for one,
  * is quick to see the end of a short kernel, and takes a core from the long ones of a device that computes on it. */
-static ht_status measure_joins(timer *t, const ht_plan *one, const ht_plan *many, size_t most, ht_error *error) {
+static ht_status measure_joins(timer *t, const ht_program *one, const ht_program *many, size_t most, ht_error *error) {
     ht_lane_cost *cost = &t->lane->cost;
     double single[HT_SYNC_FLAG + 1], longer[HT_SYNC_FLAG + 1] = {0}, pipelined;
     take_steps(t, one, HT_CLASSES, count_samples(t, one, 1));
@@ -308,7 +308,7 @@ static ht_status measure_joins(timer *t, const ht_plan *one, const ht_plan *many
 static ht_status measure_rest(timer *t, const size_t *lengths, size_t n_lengths, ht_error *error) {
     static const ht_class around[] = {HT_CLASS_EMBED, HT_CLASS_LM_HEAD, HT_CLASS_ARGMAX};
     ht_lane_cost *cost = &t->lane->cost;
-    const ht_plan *one = ht_lane_plan(t->lane, 1), *many = ht_lane_plan(t->lane, 2);
+    const ht_program *one = ht_lane_program(t->lane, 1), *many = ht_lane_program(t->lane, 2);
     const size_t most = lengths[n_lengths - 1];
     double seconds;
     ht_status status = HT_OK;
@@ -411,7 +411,7 @@ typedef struct company {
 } company;
 
 /* The lane's steps as a program, `again` times over. */
-static ht_status repeat_steps(const timer *t, const company *c, size_t i, size_t again, ht_plan *program,
+static ht_status repeat_steps(const timer *t, const company *c, size_t i, size_t again, ht_program *program,
                               ht_error *error) {
     const size_t n = again * t->n_steps;
     ht_status status =
@@ -428,9 +428,9 @@ static ht_status repeat_steps(const timer *t, const company *c, size_t i, size_t
 
 /* What the lane takes alone. */
 static ht_status time_alone(company *c, size_t i, timer *t, ht_error *error) {
-    const ht_plan *plan = ht_lane_plan(t->lane, c->tokens);
+    const ht_program *program = ht_lane_program(t->lane, c->tokens);
     ht_stay stay;
-    take_steps(t, plan, c->norms ? HT_CLASS_NORM : HT_CLASSES, c->norms ? 2 : count_samples(t, plan, c->tokens));
+    take_steps(t, program, c->norms ? HT_CLASS_NORM : HT_CLASSES, c->norms ? 2 : count_samples(t, program, c->tokens));
     leave_out_cache(t);
     ht_stay_on_cores(&t->engine->set, t->lane, &stay);
     ht_status status = time_steps(t, c->tokens, 0, false, &c->alone[i], error);
@@ -454,12 +454,12 @@ static ht_status prepare_company(ht_engine *engine, company *c, ht_schedule *s, 
                 longest = fmax(longest, c->alone[i]);
                 continue;
             }
-            const ht_plan *plan = ht_lane_plan(t->lane, c->tokens);
-            take_steps(t, plan, c->norms ? HT_CLASS_NORM : HT_CLASSES,
-                       c->norms ? 2 : count_samples(t, plan, c->tokens));
+            const ht_program *program = ht_lane_program(t->lane, c->tokens);
+            take_steps(t, program, c->norms ? HT_CLASS_NORM : HT_CLASSES,
+                       c->norms ? 2 : count_samples(t, program, c->tokens));
             leave_out_cache(t);
             size_t again = c->tokens == 1 || c->norms ? 8 : 1; /* long against the start */
-            if (c->n_lanes > 2 && !c->norms)                   /* a lane that ends sooner leaves the others alone */
+            if (c->n_lanes > 2 || c->norms)                    /* a lane that ends sooner leaves the others alone */
                 again *= (size_t)fmin(longest / c->alone[i] + 0.5, 64);
             status = repeat_steps(t, c, i, again, &s->programs[i], error);
             c->alone[i] *= (double)again;
@@ -541,7 +541,7 @@ static ht_status measure_contention(ht_engine *engine, const ht_kv_layer *kv, ht
     for (size_t a = 0; a < engine->set.n_lanes; a++) {
         for (size_t b = a + 1; b < engine->set.n_lanes && !status; b++) {
             const size_t pair[2] = {a, b};
-            if (!(all[a].cores & all[b].cores))
+            if (!(all[a].cores & all[b].cores) && !all[a].lost && !all[b].lost)
                 status = measure_lanes_together(engine, pair, 2, kv, error);
         }
         if (all[a].cores & taken || all[a].lost)
@@ -749,8 +749,11 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
                 status = HT_OK;
         }
     }
-    if (!status)
-        status = measure_contention(engine, kv, error);
+    while (!status && (status = measure_contention(engine, kv, error)) == HT_ERROR_DEVICE &&
+           ht_engine_recover(engine)) {
+        whole = false;
+        status = HT_OK; /* once more, with those that are left */
+    }
     if (kv)
         ht_kv_destroy(&engine->set, kv);
     if (!status && whole && kept)

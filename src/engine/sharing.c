@@ -57,10 +57,10 @@ static void keep_shares(ht_engine *engine, const ht_schedule *schedule) {
 /* Has the graphs of a schedule's steps built (or begins to: settle false). */
 static ht_status build_graphs(ht_engine *engine, const ht_schedule *schedule, bool settle, ht_error *error) {
     for (size_t i = 0; i < schedule->n_lanes; i++) {
-        const ht_plan *plan =
-            schedule->n_lanes > 1 ? &schedule->programs[i] : ht_lane_plan(schedule->lanes[0], schedule->tokens);
-        for (size_t k = 0; k < plan->n_steps; k++) {
-            const ht_step *step = &plan->steps[k];
+        const ht_program *program =
+            schedule->n_lanes > 1 ? &schedule->programs[i] : ht_lane_program(schedule->lanes[0], schedule->tokens);
+        for (size_t k = 0; k < program->n_steps; k++) {
+            const ht_step *step = &program->steps[k];
             ht_device *device = engine->set.devices[step->device];
             const size_t tokens = step->end ? step->end - step->begin : step->op->layer < 0 ? 1 : schedule->tokens;
             if (!device->ops->caps(device)->n_lengths || !device->ops->warm)
@@ -280,7 +280,7 @@ static void keep_lane(ht_engine *engine, size_t keep) {
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane_free_buffers(&engine->set, &engine->set.lanes[l]);
         for (size_t p = 0; p < HT_PHASES; p++)
-            free(engine->set.lanes[l].plans[p].steps);
+            free(engine->set.lanes[l].programs[p].steps);
     }
     memset(engine->set.lanes, 0, sizeof engine->set.lanes);
     engine->set.lanes[0].devices = (1u << n) - 1;

@@ -41,14 +41,16 @@ typedef struct ht_step {
     ht_slice part;
 } ht_step;
 
-/* Steps in order. A lane's own programs are a whole forward pass, whose last three steps are the head: final NORM, lm_head
- * MATMUL, ARGMAX. */
-typedef struct ht_plan {
+/* Steps in order. A lane's own programs are a whole forward pass, each operator whole; those of a schedule (src/pass) are one
+ * lane's part of a pass that several share. */
+typedef struct ht_program {
     ht_step *steps;
     size_t n_steps, cap_steps;
-    /* The first step that only tokens need whose logits are wanted: the last layer's ATTENTION; 0: not known. */
+    /* Of a lane's own: the first step that only tokens need whose logits are wanted, the last layer's ATTENTION; `head`:
+     * every token runs all steps. */
     size_t tail;
-} ht_plan;
+    size_t head; /* where the head begins: of a lane's own, the last HT_HEAD_STEPS */
+} ht_program;
 
 #define HT_HEAD_STEPS 3 /* final norm, lm_head, argmax */
 
@@ -70,7 +72,7 @@ typedef struct ht_lane {
     uint64_t cores;   /* bit i: occupies core i of the machine */
     bool lost;        /* one of its devices failed: it takes no part any more */
     bool crowded;     /* a device's own threads compute on these cores: the lane's thread must not poll meanwhile */
-    ht_plan plans[HT_PHASES];
+    ht_program programs[HT_PHASES];
     ht_front front;
     ht_lane_cost cost;              /* what its operators take (plan/cost.c) */
     ht_lane_cost whole;             /* the same, with the lengths only whose graphs of whole operators are there */
@@ -159,27 +161,27 @@ void ht_kv_destroy_locked(ht_lanes *set, ht_kv_layer *kv);
 
 /* ---- placement (placement.c) ------------------------------------------------------------------------------------------- */
 
-/* A lane's plan for `tokens` tokens. */
-static inline const ht_plan *ht_lane_plan(const ht_lane *lane, size_t tokens) {
-    return &lane->plans[tokens > 1 ? HT_PHASE_MANY : HT_PHASE_ONE];
+/* A lane's program for `tokens` tokens. */
+static inline const ht_program *ht_lane_program(const ht_lane *lane, size_t tokens) {
+    return &lane->programs[tokens > 1 ? HT_PHASE_MANY : HT_PHASE_ONE];
 }
 ht_slice ht_whole_slice(const ht_op *op);
 /* Why the device does not compute the operator whole; NULL: it does. */
 const char *ht_device_refuses_whole(const ht_device *device, const ht_op *op);
 /* Does any of these devices (bits) compute each of the model's operators? */
 bool ht_lanes_take_all(const ht_lanes *set, uint32_t devices);
-/* Is the device part of any plan; cache_only: of its ROPE or ATTENTION steps? */
+/* Is the device part of any program; cache_only: of its ROPE or ATTENTION steps? */
 bool ht_lanes_use(const ht_lanes *set, size_t device, bool cache_only);
-/* Fills the lanes' plans, prepares their tasks, builds what the first requests need. */
+/* Fills the lanes' programs, prepares their tasks, builds what the first requests need. */
 ht_status ht_lanes_place(ht_lanes *set, const ht_engine_options *options, ht_error *error);
 void ht_lanes_unplace(ht_lanes *set); /* nothing is under way */
-/* Fills one lane's plans anew, after it has lost a device. */
+/* Fills one lane's programs anew, after it has lost a device. */
 ht_status ht_lanes_place_lane(ht_lanes *set, ht_lane *lane, const ht_engine_options *options, ht_error *error);
 uint64_t ht_lanes_task_bytes(const ht_lanes *set); /* memory that all tasks hold */
 /* A task of a slice of op on a device, prepared now if it is not there. */
 ht_status ht_lanes_task(ht_lanes *set, int device, const ht_op *op, const ht_slice *slice, ht_slice_task **task,
                         ht_error *error);
-/* Releases tasks [first, n_tasks), which no plan and no schedule has. */
+/* Releases tasks [first, n_tasks), which no program has. */
 void ht_lanes_drop_tasks(ht_lanes *set, size_t first);
 /* Releases all static graphs of shares; no schedule is there. */
 void ht_lanes_drop_shares(ht_lanes *set);

@@ -2,7 +2,7 @@
  * is slow with one token, decode and the head go to the next that takes them. A device that cannot keep its word (a graph
  * that does not compile, computes wrongly or finds no memory) loses that operator to the next.
  *
- * Tasks are prepared once and shared by both plans. What the first request needs is built before the engine is there; other
+ * Tasks are prepared once and shared by both programs. What the first request needs is built before the engine is there; other
  * static lengths follow in the background. */
 #include "lane/lane.h"
 
@@ -93,7 +93,7 @@ ht_status ht_lanes_task(ht_lanes *set, int device, const ht_op *op, const ht_sli
         return HT_OK;
     }
     ht_status status =
-        ht_grow((void **)&set->tasks, &set->cap_tasks, set->n_tasks + 1, sizeof *set->tasks, "the plan", error);
+        ht_grow((void **)&set->tasks, &set->cap_tasks, set->n_tasks + 1, sizeof *set->tasks, "a program", error);
     if (status)
         return status;
     ht_slice_task *task = &set->tasks[set->n_tasks];
@@ -144,17 +144,18 @@ static const ht_op *operator_at(ht_lanes *set, const ht_lane *lane, size_t i, ht
     return device >= 0 && device == choose_device(set, lane, op, phase, &why) ? block : op;
 }
 
-static size_t plan_number(const ht_lanes *set, const ht_lane *lane, ht_phase phase) {
+static size_t program_number(const ht_lanes *set, const ht_lane *lane, ht_phase phase) {
     return (size_t)(lane - set->lanes) * HT_PHASES + phase;
 }
 
-static ht_status make_plan(ht_lanes *set, ht_lane *lane, ht_phase phase, const ht_engine_options *options,
-                           ht_error *error) {
+static ht_status make_program(ht_lanes *set, ht_lane *lane, ht_phase phase, const ht_engine_options *options,
+                              ht_error *error) {
     const ht_model *model = set->model;
-    ht_plan *plan = &lane->plans[phase];
+    ht_program *program = &lane->programs[phase];
     ht_status status = HT_OK;
-    status = ht_grow((void **)&plan->steps, &plan->cap_steps, model->n_ops, sizeof *plan->steps, "the plan", error);
-    plan->n_steps = 0;
+    status = ht_grow((void **)&program->steps, &program->cap_steps, model->n_ops, sizeof *program->steps, "a program",
+                     error);
+    program->n_steps = 0;
     for (size_t i = 0; i < model->n_ops && !status; i++) {
         const ht_phase here = i + HT_HEAD_STEPS >= model->n_ops ? HT_PHASE_ONE : phase; /* the head takes few tokens */
         const ht_op *op = operator_at(set, lane, i, here);
@@ -166,14 +167,16 @@ static ht_status make_plan(ht_lanes *set, ht_lane *lane, ht_phase phase, const h
         status = get_task(set, device, op, &task, error);
         if (status)
             break;
-        plan->steps[plan->n_steps++] = (ht_step){.op = op, .device = device, .slice = task->slice, .task = task->task};
+        program->steps[program->n_steps++] =
+            (ht_step){.op = op, .device = device, .slice = task->slice, .task = task->task};
         if (op->kind == HT_OP_FFN)
             i += 2;
         if (options->progress &&
-            !options->progress("loading", (double)(plan_number(set, lane, phase) * model->n_ops + i + 1),
+            !options->progress("loading", (double)(program_number(set, lane, phase) * model->n_ops + i + 1),
                                (double)(HT_PHASES * set->n_lanes * model->n_ops), options->progress_user))
             return ht_fail(error, HT_ERROR_CANCELLED, "loading was stopped");
     }
+    program->head = status ? 0 : program->n_steps - HT_HEAD_STEPS;
     return status;
 }
 
@@ -212,17 +215,17 @@ static ht_status for_expected(const ht_lanes *set, const ht_engine_options *opti
 
 /* Other static lengths, in the background: shorter ones first, for most prompts are short. */
 static void warm_the_rest(const ht_lanes *set) {
-    const ht_plan *plan = &set->lanes[0].plans[HT_PHASE_MANY]; /* with several lanes all are there */
+    const ht_program *program = &set->lanes[0].programs[HT_PHASE_MANY]; /* with several lanes all are there */
     for (size_t k = 0;; k++) {
         bool any = false;
-        for (size_t i = 0; i < plan->n_steps; i++) {
-            ht_device *device = set->devices[plan->steps[i].device];
+        for (size_t i = 0; i < program->n_steps; i++) {
+            ht_device *device = set->devices[program->steps[i].device];
             const ht_device_caps *caps = device->ops->caps(device);
-            if (k >= caps->n_lengths || plan->steps[i].op->layer < 0)
+            if (k >= caps->n_lengths || program->steps[i].op->layer < 0)
                 continue;
             any = true;
             if (caps->lengths[k] > 1)
-                device->ops->warm(device, plan->steps[i].task, (size_t)caps->lengths[k], NULL);
+                device->ops->warm(device, program->steps[i].task, (size_t)caps->lengths[k], NULL);
         }
         if (!any)
             return;
@@ -230,14 +233,14 @@ static void warm_the_rest(const ht_lanes *set) {
 }
 
 /* Everything that the first requests need. Tasks that turn out impossible are dropped: *dropped counts them. */
-static ht_status warm_plans(ht_lanes *set, const ht_engine_options *options, size_t *dropped, ht_error *first,
-                            ht_error *error) {
+static ht_status warm_programs(ht_lanes *set, const ht_engine_options *options, size_t *dropped, ht_error *first,
+                               ht_error *error) {
     for (int settle = 0; settle < 2; settle++)
         for (size_t p = 0; p < set->n_lanes * HT_PHASES; p++) {
             const int phase = (int)(p % HT_PHASES);
-            const ht_plan *plan = &set->lanes[p / HT_PHASES].plans[phase];
-            for (size_t i = 0; i < plan->n_steps; i++) {
-                const ht_step *step = &plan->steps[i];
+            const ht_program *program = &set->lanes[p / HT_PHASES].programs[phase];
+            for (size_t i = 0; i < program->n_steps; i++) {
+                const ht_step *step = &program->steps[i];
                 const int device = step->device;
                 if (is_dropped(set, device, step->op))
                     continue;
@@ -287,8 +290,8 @@ void ht_lanes_drop_shares(ht_lanes *set) {
 }
 
 ht_status ht_lanes_place(ht_lanes *set, const ht_engine_options *options, ht_error *error) {
-    ht_status status =
-        ht_alloc((void **)&set->blocks, (size_t)set->model->hparams.layers + 1, sizeof *set->blocks, "the plan", error);
+    ht_status status = ht_alloc((void **)&set->blocks, (size_t)set->model->hparams.layers + 1, sizeof *set->blocks,
+                                "a program", error);
     size_t dropped = 0;
     ht_error first = {0};
     for (bool again = true; again && !status;) {
@@ -296,7 +299,7 @@ ht_status ht_lanes_place(ht_lanes *set, const ht_engine_options *options, ht_err
             status = ht_lanes_place_lane(set, &set->lanes[l], options, error);
         const size_t before = dropped;
         if (!status)
-            status = warm_plans(set, options, &dropped, &first, error);
+            status = warm_programs(set, options, &dropped, &first, error);
         again = dropped > before;
         for (size_t i = 0; i < set->n_tasks; i++)
             if (set->tasks[i].dropped)
@@ -325,7 +328,7 @@ uint64_t ht_lanes_task_bytes(const ht_lanes *set) {
 ht_status ht_lanes_place_lane(ht_lanes *set, ht_lane *lane, const ht_engine_options *options, ht_error *error) {
     ht_status status = HT_OK;
     for (int phase = 0; phase < HT_PHASES && !status; phase++)
-        status = make_plan(set, lane, (ht_phase)phase, options, error);
+        status = make_program(set, lane, (ht_phase)phase, options, error);
     return status;
 }
 
@@ -334,15 +337,15 @@ void ht_lanes_unplace(ht_lanes *set) {
         release_task(set, &set->tasks[i]);
     free(set->tasks);
     for (size_t p = 0; p < set->n_lanes * HT_PHASES; p++)
-        free(set->lanes[p / HT_PHASES].plans[p % HT_PHASES].steps);
+        free(set->lanes[p / HT_PHASES].programs[p % HT_PHASES].steps);
     free(set->blocks);
 }
 
 bool ht_lanes_use(const ht_lanes *set, size_t device, bool cache_only) {
     for (size_t p = 0; p < set->n_lanes * HT_PHASES; p++) {
-        const ht_plan *plan = &set->lanes[p / HT_PHASES].plans[p % HT_PHASES];
-        for (size_t i = 0; i < plan->n_steps; i++) {
-            const ht_step *step = &plan->steps[i];
+        const ht_program *program = &set->lanes[p / HT_PHASES].programs[p % HT_PHASES];
+        for (size_t i = 0; i < program->n_steps; i++) {
+            const ht_step *step = &program->steps[i];
             const bool cached = step->op->kind == HT_OP_ROPE || step->op->kind == HT_OP_ATTENTION;
             if (step->device == (int)device && (cached || !cache_only))
                 return true;

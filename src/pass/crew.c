@@ -275,7 +275,7 @@ static void assign(ht_crew *crew, ht_passes *passes, const ht_schedule *schedule
         part *p = &crew->parts[i];
         p->run = (ht_run){.passes = passes,
                           .lane = schedule->lanes[i],
-                          .plan = &schedule->programs[i],
+                          .program = &schedule->programs[i],
                           .cancel = cancel,
                           .crew = crew,
                           .index = i,

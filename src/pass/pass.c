@@ -70,7 +70,7 @@ static ht_status run_step(const ht_run *run, const ht_step *step, const ht_bindi
     if (status) {
         if (status == HT_ERROR_DEVICE)
             atomic_fetch_or(&passes->set->failed, 1u << step->device);
-        return ht_error_prefix(error, "%s", step->op->name);
+        return ht_error_prefix(error, status, "%s", step->op->name);
     }
     memset(newest, 0, sizeof run->lane->front.newest);
     newest[step->device] = ticket;
@@ -122,7 +122,7 @@ ht_status ht_run_steps(const ht_run *run, size_t first, size_t end, const ht_bin
     ht_front *front = &run->lane->front;
     ht_status status = HT_OK;
     for (size_t i = first; i < end && !status; i++) {
-        const ht_step *step = &run->plan->steps[i];
+        const ht_step *step = &run->program->steps[i];
         ht_binding binding = *common;
         binding.joined = (common->joined && i + 1 == end) || step->publishes;
         if (run->cancel && atomic_load_explicit(run->cancel, memory_order_relaxed))
@@ -159,16 +159,15 @@ ht_binding ht_binding_from(const ht_binding *all, size_t first, ht_view slots[HT
 }
 
 ht_status ht_run_body(ht_run *run, const ht_binding *common, size_t wanted, ht_error *error) {
-    run->plan = ht_lane_plan(run->lane, common->tokens);
-    const bool split = wanted > 0 && run->plan->tail > 0;
-    ht_status status =
-        ht_run_steps(run, 0, split ? run->plan->tail : run->plan->n_steps - HT_HEAD_STEPS, common, error);
+    run->program = ht_lane_program(run->lane, common->tokens);
+    const bool split = wanted > 0 && run->program->tail < run->program->head;
+    ht_status status = ht_run_steps(run, 0, split ? run->program->tail : run->program->head, common, error);
     if (status || !split || wanted == common->tokens)
         return status;
     ht_view slots[HT_SLOT_COUNT];
     const ht_binding binding = ht_binding_from(common, wanted, slots);
-    run->plan = ht_lane_plan(run->lane, binding.tokens);
-    return ht_run_steps(run, run->plan->tail, run->plan->n_steps - HT_HEAD_STEPS, &binding, error);
+    run->program = ht_lane_program(run->lane, binding.tokens);
+    return ht_run_steps(run, run->program->tail, run->program->head, &binding, error);
 }
 
 /* ---- a pass ------------------------------------------------------------------------------------------------------------- */
@@ -186,7 +185,7 @@ static ht_status run_alone(ht_passes *passes, ht_schedule *schedule, const ht_bi
         ht_stay_on_cores(passes->set, lane, &stay);
     ht_status status = ht_run_body(&run, &own, first, error);
     passes->running = lane;
-    passes->plan = run.plan;
+    passes->program = run.program;
     if (!status && schedule)
         status = ht_lane_join(passes->set, lane, own.sync, error);
     ht_leave_cores(&stay);
@@ -203,14 +202,14 @@ static ht_status run_shared(ht_passes *passes, ht_schedule *schedule, const ht_b
     double busy[HT_MAX_LANES];
     const double start = ht_clock_now(passes->set->time);
     for (size_t i = 0; i < schedule->n_lanes; i++)
-        end[i] = schedule->programs[i].tail; /* where the head begins */
+        end[i] = schedule->programs[i].head;
     ht_status status = ht_crew_run(passes->crew, passes, schedule, first, end, binding, 0, cancel, busy, error);
     if (status)
         return status;
     ht_passes_learn(passes, schedule, ht_clock_now(passes->set->time) - start, busy);
     const size_t head = schedule->choice.regime == HT_REGIME_TOKENS ? schedule->n_lanes - 1 : 0;
     passes->running = schedule->choice.regime == HT_REGIME_SHARES ? NULL : schedule->lanes[head];
-    passes->plan = ht_lane_plan(schedule->lanes[head], 1);
+    passes->program = ht_lane_program(schedule->lanes[head], 1);
     return HT_OK;
 }
 
@@ -261,15 +260,15 @@ static ht_status run_head(ht_passes *passes, size_t first, size_t count, ht_slot
     if (!passes->running) { /* every lane has the residual stream: each computes some rows */
         size_t begin[HT_MAX_LANES], end[HT_MAX_LANES];
         for (size_t i = 0; i < passes->current->n_lanes; i++) {
-            const ht_plan *program = &passes->current->programs[i];
-            begin[i] = program->tail;
+            const ht_program *program = &passes->current->programs[i];
+            begin[i] = program->head;
             end[i] = program->n_steps - (i == 0 && wanted == HT_SLOT_LOGITS); /* the first lane's last step picks */
         }
         return ht_crew_run(passes->crew, passes, passes->current, begin, end, &binding, first, NULL, NULL, error);
     }
-    const ht_run run = {.passes = passes, .lane = passes->running, .plan = passes->plan};
-    const size_t end = run.plan->n_steps - (wanted == HT_SLOT_LOGITS);
-    return ht_run_steps(&run, run.plan->n_steps - HT_HEAD_STEPS, end, &binding, error);
+    const ht_run run = {.passes = passes, .lane = passes->running, .program = passes->program};
+    const size_t end = run.program->n_steps - (wanted == HT_SLOT_LOGITS);
+    return ht_run_steps(&run, run.program->head, end, &binding, error);
 }
 
 ht_status ht_passes_head(ht_passes *passes, size_t first, size_t count, const float **logits, ht_error *error) {
@@ -297,7 +296,7 @@ ht_status ht_passes_prepare(ht_passes *passes, ht_error *error) {
     /* rows cut in two and the waits between: no program is longer, and a choice that is made anew allocates nothing */
     const size_t most = 2 * set->model->n_ops + 64;
     for (size_t i = 0; i < HT_SCHEDULES * set->n_lanes && !status; i++) {
-        ht_plan *program = &passes->schedules[i / set->n_lanes].programs[i % set->n_lanes];
+        ht_program *program = &passes->schedules[i / set->n_lanes].programs[i % set->n_lanes];
         status =
             ht_grow((void **)&program->steps, &program->cap_steps, most, sizeof *program->steps, "a program", error);
     }

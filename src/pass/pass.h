@@ -34,8 +34,8 @@ typedef struct ht_schedule {
     double busy[HT_MAX_DEVICES]; /* predicted, of lanes[i]: seconds without waiting */
     size_t n_lanes;              /* that take part, in the order in which they take tokens */
     ht_lane *lanes[HT_MAX_DEVICES];
-    /* More than one lane: theirs, the head included where all compute it. `tail` is where that begins. */
-    ht_plan programs[HT_MAX_DEVICES];
+    /* More than one lane: theirs, the head included where all compute it. */
+    ht_program programs[HT_MAX_DEVICES];
     size_t runs;
     bool tried; /* what passes of this kind take was learnt before the first request, now or in an earlier process */
     bool heads; /* one head was timed at least */
@@ -57,15 +57,15 @@ typedef struct ht_recording { /* of one lane: written by its thread alone */
 typedef struct ht_passes {
     ht_lanes *set;
     ht_schedule schedules[HT_SCHEDULES];
-    ht_schedule *current; /* of the newest forward: the head follows in the same way */
-    uint64_t clock;       /* counts passes */
-    unsigned cuts;        /* ht_cuts that schedules may use */
-    bool by_operator;     /* plans cut single operators only: the regime OWNER (for experiments) */
-    bool fixed;           /* plans stay as they were first made: nothing is learnt from passes (for experiments) */
-    bool forced;          /* several lanes, even where one alone is predicted to be quicker */
-    ht_lane *running;     /* of the newest forward, if one lane computes the head */
-    const ht_plan *plan;  /* likewise */
-    ht_crew *crew;        /* threads of the other lanes (crew.c); NULL: one lane */
+    ht_schedule *current;      /* of the newest forward: the head follows in the same way */
+    uint64_t clock;            /* counts passes */
+    unsigned cuts;             /* ht_cuts that schedules may use */
+    bool by_operator;          /* plans cut single operators only: the regime OWNER (for experiments) */
+    bool fixed;                /* plans stay as they were first made: nothing is learnt from passes (for experiments) */
+    bool forced;               /* several lanes, even where one alone is predicted to be quicker */
+    ht_lane *running;          /* of the newest forward, if one lane computes the head */
+    const ht_program *program; /* likewise */
+    ht_crew *crew;             /* threads of the other lanes (crew.c); NULL: one lane */
     /* How finely a segment divides (units.c): units, and rows, heads or features of one; 0: not at all. */
     size_t segment_of[HT_SEGMENTS], segment_grain[HT_SEGMENTS];
     size_t built[HT_MAX_DEVICES][HT_SEGMENTS][HT_MAX_SHARES]; /* shares that static lanes have graphs for; 0: no more */
@@ -138,17 +138,17 @@ bool ht_passes_have_moved(const ht_passes *passes, const ht_schedule *schedule);
 typedef struct ht_run {
     ht_passes *passes;
     ht_lane *lane;
-    const ht_plan *plan;
+    const ht_program *program;
     const atomic_bool *cancel; /* may be NULL */
     ht_crew *crew;             /* of a pass that several lanes share; NULL: this lane has it alone */
     size_t index;              /* of the lane among those that share it */
     size_t offset;             /* of the binding's token 0 in the lane's own buffers */
 } ht_run;
 
-/* Runs steps [first, end) of the plan; after a failure nothing of the lane is under way. */
+/* Runs steps [first, end) of the program; after a failure nothing of the lane is under way. */
 ht_status ht_run_steps(const ht_run *run, size_t first, size_t end, const ht_binding *common, ht_error *error);
 /* Runs everything but the head for all of the binding's tokens, the tail of the last layer for tokens [wanted, ..) of them
- * only, by the plan for so few: run->plan is the one that has computed them. */
+ * only, by the program for so few: run->program is the one that has computed them. */
 ht_status ht_run_body(ht_run *run, const ht_binding *common, size_t wanted, ht_error *error);
 /* What is bound of `all` from token `first` on, its slots in slots[]; logits and picks stay where they are. */
 ht_binding ht_binding_from(const ht_binding *all, size_t first, ht_view slots[HT_SLOT_COUNT]);

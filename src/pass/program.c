@@ -1,6 +1,6 @@
 /* From a choice of the planner to programs: for each lane the steps it runs, what it waits for, and when it tells.
  *
- * A lane's own plan says which device and task computes an operator whole. Programs take tokens of it (TOKENS), or a part of
+ * A lane's own program says which device and task computes an operator whole. Programs take tokens of it (TOKENS), or a part of
  * the task where the device divides, or a task of that very share where graphs are static. Nothing is allocated in steady
  * decode: schedules are kept, and their arrays grow only.
  */
@@ -30,7 +30,7 @@ typedef struct builder {
 /* ---- pieces ----------------------------------------------------------------------------------------------------------------- */
 
 static ht_step *append(builder *b, size_t i, const ht_step *step) {
-    ht_plan *program = &b->schedule->programs[i];
+    ht_program *program = &b->schedule->programs[i];
     if (b->status)
         return NULL;
     b->status = ht_grow((void **)&program->steps, &program->cap_steps, program->n_steps + 1, sizeof *program->steps,
@@ -41,11 +41,11 @@ static ht_step *append(builder *b, size_t i, const ht_step *step) {
     return &program->steps[program->n_steps++];
 }
 
-/* The step of the lane's plan that computes `op`, or the block that it is in; NULL: none. */
-static const ht_step *step_of(const ht_plan *plan, const ht_op *op, size_t near) {
-    for (size_t k = 0; k < 2 * plan->n_steps; k++) { /* outward from where it is likely to stand */
+/* The step of the lane's program that computes `op`, or the block that it is in; NULL: none. */
+static const ht_step *step_of(const ht_program *program, const ht_op *op, size_t near) {
+    for (size_t k = 0; k < 2 * program->n_steps; k++) { /* outward from where it is likely to stand */
         const size_t i = k % 2 ? near + (k + 1) / 2 : near - k / 2;
-        const ht_step *step = i < plan->n_steps ? &plan->steps[i] : NULL;
+        const ht_step *step = i < program->n_steps ? &program->steps[i] : NULL;
         if (step &&
             (step->op == op || (step->op->kind == HT_OP_FFN && op >= step->op->members && op < step->op->members + 3)))
             return step;
@@ -53,9 +53,9 @@ static const ht_step *step_of(const ht_plan *plan, const ht_op *op, size_t near)
     return NULL;
 }
 
-/* Where operator number `op` of the model is likely to stand in a plan, which has blocks for some. */
-static size_t near_of(const builder *b, const ht_plan *plan, size_t op) {
-    return op * plan->n_steps / b->passes->set->model->n_ops;
+/* Where operator number `op` of the model is likely to stand in a program, which has blocks for some. */
+static size_t near_of(const builder *b, const ht_program *program, size_t op) {
+    return op * program->n_steps / b->passes->set->model->n_ops;
 }
 
 /* Which part of `op` units [begin, begin + n) of a segment are. */
@@ -122,10 +122,11 @@ static void wait_for(const builder *b, ht_step *step, size_t own) {
 
 /* ---- TOKENS ------------------------------------------------------------------------------------------------------------------ */
 
-static void add_range(builder *b, size_t i, const ht_plan *plan, size_t first, size_t end, size_t begin, size_t to) {
+static void add_range(builder *b, size_t i, const ht_program *program, size_t first, size_t end, size_t begin,
+                      size_t to) {
     const bool last = i + 1 == b->choice->n_lanes;
     for (size_t k = first; k < end && begin < to; k++) {
-        ht_step step = plan->steps[k];
+        ht_step step = program->steps[k];
         step.begin = (uint32_t)begin;
         step.end = (uint32_t)to;
         if (step.op->kind == HT_OP_ROPE && !last)
@@ -143,15 +144,13 @@ static void build_tokens(builder *b) {
     for (size_t i = 0; i < b->choice->n_lanes; i++) {
         const ht_lane *lane = b->schedule->lanes[i];
         const size_t tokens = b->choice->tokens[i], end = begin + tokens, first = ht_max_size(b->n - b->wanted, begin);
-        const ht_plan *plan = ht_lane_plan(lane, tokens);
-        const size_t body = plan->n_steps - HT_HEAD_STEPS, tail = plan->tail ? plan->tail : body;
-        add_range(b, i, plan, 0, tail, begin, end);
+        const ht_program *program = ht_lane_program(lane, tokens);
+        add_range(b, i, program, 0, program->tail, begin, end);
         if (first < end) {
-            plan = ht_lane_plan(lane, end - first);
-            add_range(b, i, plan, plan->tail ? plan->tail : plan->n_steps - HT_HEAD_STEPS,
-                      plan->n_steps - HT_HEAD_STEPS, first, end);
+            program = ht_lane_program(lane, end - first);
+            add_range(b, i, program, program->tail, program->head, first, end);
         }
-        b->schedule->programs[i].tail = b->schedule->programs[i].n_steps;
+        b->schedule->programs[i].head = b->schedule->programs[i].n_steps;
         begin = end;
     }
 }
@@ -181,9 +180,9 @@ typedef struct share {
 } share;
 
 /* One operator of a segment, on one lane. */
-static void add_share(builder *b, const share *s, const ht_plan *plan, const ht_op *op, size_t at, size_t first,
+static void add_share(builder *b, const share *s, const ht_program *program, const ht_op *op, size_t at, size_t first,
                       bool *any) {
-    const ht_step *whole = step_of(plan, op, near_of(b, plan, at));
+    const ht_step *whole = step_of(program, op, near_of(b, program, at));
     if (!whole || b->status)
         return;
     ht_step step = *whole;
@@ -228,8 +227,8 @@ static void add_tokens(builder *b, const share *s, const size_t *units, const ht
         begin = ht_max_size(begin, b->n - b->wanted);
     if (begin >= end || b->status)
         return;
-    const ht_plan *plan = ht_lane_plan(b->schedule->lanes[s->lane], end - begin);
-    ht_step step = *step_of(plan, op, near_of(b, plan, at));
+    const ht_program *program = ht_lane_program(b->schedule->lanes[s->lane], end - begin);
+    ht_step step = *step_of(program, op, near_of(b, program, at));
     step.resident &= private_slots(s->segment);
     step.kept &= private_slots(s->segment);
     step.begin = (uint32_t)begin;
@@ -269,13 +268,13 @@ static void add_segment(builder *b, ht_segment segment, size_t from, size_t to, 
                 add_tokens(b, &s, units, &model->ops[op], op, tail, &any);
                 continue;
             }
-            const ht_plan *plan = ht_lane_plan(b->schedule->lanes[s.lane], ht_max_size(tokens, 1));
+            const ht_program *program = ht_lane_program(b->schedule->lanes[s.lane], ht_max_size(tokens, 1));
             if (tokens == 0)
                 continue;
-            add_share(b, &s, plan, &model->ops[op], op, first, &any);
+            add_share(b, &s, program, &model->ops[op], op, first, &any);
         }
         if (any && !b->status) {
-            ht_plan *program = &b->schedule->programs[s.lane];
+            ht_program *program = &b->schedule->programs[s.lane];
             program->steps[program->n_steps - 1].publishes = b->joins + 2; /* + 1 is for within */
             told |= (uint8_t)(1u << s.lane);
         }
@@ -294,15 +293,15 @@ static void add_head(builder *b, uint8_t in) {
     b->told = 0;
     b->joins = 0; /* the head is a pass of its own */
     for (size_t i = 0; i < b->choice->n_lanes; i++)
-        b->schedule->programs[i].tail = b->schedule->programs[i].n_steps;
+        b->schedule->programs[i].head = b->schedule->programs[i].n_steps;
     add_segment(b, HT_SEGMENT_LM_ROWS, first, first + 2, b->choice->units[1][HT_SEGMENT_LM_ROWS], in, 0, model->n_ops);
     for (size_t i = 0; i < b->choice->n_lanes && !b->status; i++) {
-        ht_plan *program = &b->schedule->programs[i];
-        for (size_t k = program->tail; k < program->n_steps; k++)
+        ht_program *program = &b->schedule->programs[i];
+        for (size_t k = program->head; k < program->n_steps; k++)
             program->steps[k].begin = program->steps[k].end = 0; /* the head's own tokens */
     }
-    const ht_plan *plan = ht_lane_plan(b->schedule->lanes[0], 1);
-    ht_step pick = plan->steps[plan->n_steps - 1];
+    const ht_program *program = ht_lane_program(b->schedule->lanes[0], 1);
+    ht_step pick = program->steps[program->n_steps - 1];
     pick.resident = 0;
     wait_for(b, &pick, 0);
     append(b, 0, &pick);
@@ -313,7 +312,7 @@ static void build_shares(builder *b) {
     uint8_t in = 0; /* what the next norm adds */
     size_t op = 0;
     for (size_t i = 0; i < b->choice->n_lanes; i++) {
-        ht_step embed = ht_lane_plan(b->schedule->lanes[i], b->n)->steps[0];
+        ht_step embed = ht_lane_program(b->schedule->lanes[i], b->n)->steps[0];
         embed.own = true;
         append(b, i, &embed);
     }
@@ -340,8 +339,8 @@ static void build_shares(builder *b) {
 /* The operator's step on lane i, for so many tokens. False: it came with a feed-forward block, or there is none. A lane that
  * takes such blocks as one has steps of their parts made where these are cut (`apart`). */
 static bool owner_step(builder *b, size_t i, const ht_op *op, size_t near, size_t tokens, bool apart, ht_step *step) {
-    const ht_plan *plan = ht_lane_plan(b->schedule->lanes[i], tokens);
-    const ht_step *whole = step_of(plan, op, near_of(b, plan, near));
+    const ht_program *program = ht_lane_program(b->schedule->lanes[i], tokens);
+    const ht_step *whole = step_of(program, op, near_of(b, program, near));
     if (!whole || b->status)
         return false;
     *step = *whole;
@@ -386,7 +385,7 @@ static void add_block(builder *b, size_t i, size_t op, size_t count, ht_segment 
 
 /* Marks the newest step of lane i as a join that only it tells of. */
 static void tell(builder *b, size_t i) {
-    ht_plan *program = &b->schedule->programs[i];
+    ht_program *program = &b->schedule->programs[i];
     if (b->status || program->n_steps == 0)
         return;
     program->steps[program->n_steps - 1].publishes = ++b->joins;
@@ -463,7 +462,7 @@ static void build_owner(builder *b) {
             op += 2;
     }
     for (size_t i = 0; i < 2; i++)
-        b->schedule->programs[i].tail = b->schedule->programs[i].n_steps;
+        b->schedule->programs[i].head = b->schedule->programs[i].n_steps;
 }
 
 /* ---- schedules ------------------------------------------------------------------------------------------------------------------ */

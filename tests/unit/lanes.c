@@ -497,10 +497,10 @@ static void count_steps(const char *cuts, size_t body[2], size_t all[2]) {
     check(ht_session_prefill(session, ids, lengths[3], NULL, NULL, &error), &error);
     assert_int_equal(engine->passes.current->n_lanes, 2);
     for (size_t l = 0; l < 2; l++) {
-        const ht_plan *program = &engine->passes.current->programs[l];
-        body[l] = program->tail;
+        const ht_program *program = &engine->passes.current->programs[l];
+        body[l] = program->head;
         all[l] =
-            program->n_steps - (l == 0 && program->n_steps > program->tail); /* logits are asked for, not the pick */
+            program->n_steps - (l == 0 && program->n_steps > program->head); /* logits are asked for, not the pick */
     }
     close_session(session, engine);
 }

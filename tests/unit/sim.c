@@ -648,7 +648,7 @@ static void test_lanes_that_wait_for_ever(void **state) {
     ht_schedule *schedule = engine->passes.current;
     assert_true(schedule->n_lanes == 2);
     for (size_t i = 0; i < 2; i++)
-        for (size_t k = 0; k < schedule->programs[i].tail; k++)
+        for (size_t k = 0; k < schedule->programs[i].head; k++)
             if (schedule->programs[i].steps[k].waits)
                 schedule->programs[i].steps[k].need += 1000;
     ids[0]++;
