@@ -86,7 +86,7 @@ static const option_row rows[] = {
      "fewer numbers of tokens and shorter runs: seconds instead of minutes"},
     {"report", 0, OPTION_TEXT, CLI_PROFILE, AT(report), "FILE.html", 0, 0, "draw it, too: one HTML file"},
     {"stored", 0, OPTION_FLAG, CLI_PROFILE, AT(stored), NULL, 0, 0,
-     "measure nothing: show or draw the newest profile that is kept"},
+     "measure nothing: show or draw the newest profile that is kept, of --devices or of real ones"},
     {"repetitions", 'r', OPTION_NUMBER, CLI_BENCH, AT(repetitions), "N", 1, 10000,
      "measured runs of each row (default 5)"},
     {"rounds", 0, OPTION_NUMBER, CLI_BENCH, AT(rounds), "N", 1, 10000,
