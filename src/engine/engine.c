@@ -445,6 +445,7 @@ void ht_engine_destroy(ht_engine *engine) {
     ht_lanes_settle(&engine->set);
     ht_passes_clear(&engine->passes);
     ht_lanes_close(&engine->set);
+    free(engine->wish.program.steps);
     free(engine);
 }
 

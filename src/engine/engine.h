@@ -7,6 +7,14 @@
 
 #include "pass/pass.h"
 
+/* Graphs that were asked for while requests run, for lanes' speeds have changed. */
+typedef struct ht_wish {
+    double next;           /* no other wish before this time */
+    size_t passes, checks; /* since it was made; at how many of them it is looked for next; 0: there is none */
+    ht_program program;    /* its steps on static devices: tokens [0, end) */
+    size_t built[HT_MAX_LANES][HT_SEGMENTS][HT_MAX_SHARES]; /* shares, once all of it is there */
+} ht_wish;
+
 struct ht_engine {
     ht_model *model;
     ht_engine_info info;
@@ -15,6 +23,7 @@ struct ht_engine {
     bool found;                        /* nobody asked for the devices: they were found */
     size_t n_named;                    /* the first so many devices were asked for, others are companions */
     const char *names[HT_MAX_DEVICES]; /* info.devices */
+    ht_wish wish;
     bool by_rule; /* a device is emulated: shares follow a rule (nominal.c), no time is measured or told */
 };
 
@@ -34,6 +43,10 @@ ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, 
 /* Where one lane is predicted to be as quick for all prompts to come, and in decode, as any or several are: closes the
  * devices of the others, and is an engine of one lane from then on. */
 ht_status ht_engine_reduce(ht_engine *engine, const ht_engine_options *options, bool *reduced, ht_error *error);
+/* To be called behind a pass, by who holds the lanes. Where lanes' speeds have changed so much that graphs which are not there
+ * would pay, has them built in the background, and takes them into account once they are. Fails silently: passes go on with
+ * what is there. */
+void ht_engine_adapt(ht_engine *engine);
 /* A device has failed: its lanes go on without it, or are lost. False: nothing is left that computes the model. */
 bool ht_engine_recover(ht_engine *engine);
 

@@ -58,11 +58,15 @@ static void keep_shares(ht_engine *engine, const ht_schedule *schedule) {
     keep_segment(engine, c, HT_SEGMENT_LM_ROWS, 1);
 }
 
+/* What lane number i of a schedule computes. */
+static const ht_program *steps_of(const ht_schedule *schedule, size_t i) {
+    return schedule->n_lanes > 1 ? &schedule->programs[i] : ht_lane_program(schedule->lanes[0], schedule->tokens);
+}
+
 /* Has the graphs of a schedule's steps built (or begins to: settle false). */
 static ht_status build_graphs(ht_engine *engine, const ht_schedule *schedule, bool settle, ht_error *error) {
     for (size_t i = 0; i < schedule->n_lanes; i++) {
-        const ht_program *program =
-            schedule->n_lanes > 1 ? &schedule->programs[i] : ht_lane_program(schedule->lanes[0], schedule->tokens);
+        const ht_program *program = steps_of(schedule, i);
         for (size_t k = 0; k < program->n_steps; k++) {
             const ht_step *step = &program->steps[k];
             ht_device *device = engine->set.devices[step->device];
@@ -79,6 +83,12 @@ static ht_status build_graphs(ht_engine *engine, const ht_schedule *schedule, bo
         }
     }
     return HT_OK;
+}
+
+/* Choices are made anew at the next pass of each kind. */
+static void stale_schedules(ht_passes *passes) {
+    for (size_t i = 0; i < HT_SCHEDULES; i++)
+        passes->schedules[i].stale = true;
 }
 
 /* Solves for a pass and has its graphs built. Where these find no memory, what was new goes again, and the planner works with
@@ -423,9 +433,8 @@ ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, 
     ht_status status = expect_all(engine, options, false, &t, error); /* decode first: it is part of every answer */
     if (!status && engine->passes.full && !engine->passes.forced)
         status = expect_with_less(engine, options, &t, &keep, error);
-    for (size_t i = 0; i < HT_SCHEDULES; i++) /* they were free to ask for graphs */
-        engine->passes.schedules[i].stale = true;
-    if (!status && t.kv) /* something was tried */
+    stale_schedules(&engine->passes); /* they were free to ask for graphs */
+    if (!status && t.kv)              /* something was tried */
         ht_engine_keep_learnt(engine);
     ht_kv_destroy(&engine->set, t.kv);
     free(t.ids);
@@ -439,6 +448,117 @@ ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, 
     return status;
 }
 
+/* ---- speeds that change ------------------------------------------------------------------------------------------------------ */
+
+#define WORTH_BUILDING 0.9 /* of what a pass takes now */
+#define WISH_SECONDS 1     /* between two of them */
+#define LAST_CHECK 512     /* passes */
+
+/* Tokens that a step of a schedule has graphs for. */
+static size_t step_tokens(const ht_schedule *schedule, const ht_step *step) {
+    return step->end ? step->end - step->begin : step->op->layer < 0 ? 1 : schedule->tokens;
+}
+
+/* Keeps the steps whose graphs are under way. */
+static ht_status keep_wish(ht_engine *engine, const ht_schedule *schedule, ht_error *error) {
+    ht_program *kept = &engine->wish.program;
+    ht_status status = HT_OK;
+    kept->n_steps = 0;
+    for (size_t i = 0; i < schedule->n_lanes; i++) {
+        const ht_program *program = steps_of(schedule, i);
+        for (size_t k = 0; k < program->n_steps && !status; k++) {
+            ht_step step = program->steps[k];
+            const ht_device *device = engine->set.devices[step.device];
+            if (!device->ops->caps(device)->n_lengths || !device->ops->ready)
+                continue;
+            step.end = (uint32_t)step_tokens(schedule, &step);
+            status = ht_grow((void **)&kept->steps, &kept->cap_steps, kept->n_steps + 1, sizeof *kept->steps,
+                             "a program", error);
+            if (!status)
+                kept->steps[kept->n_steps++] = step;
+        }
+    }
+    return status;
+}
+
+static bool wish_is_there(const ht_engine *engine) {
+    const ht_program *program = &engine->wish.program;
+    for (size_t k = 0; k < program->n_steps; k++) {
+        ht_device *device = engine->set.devices[program->steps[k].device];
+        if (!device->ops->ready(device, program->steps[k].task, program->steps[k].end))
+            return false;
+    }
+    return true;
+}
+
+/* Has the graphs of `schedule`'s best way begun, whatever is there. */
+static ht_status begin_wish(ht_engine *engine, ht_schedule *schedule, ht_error *error) {
+    const size_t tokens = schedule->tokens, position = schedule->position, wanted = schedule->wanted;
+    schedule->stale = true;
+    ht_status status = ht_passes_schedule(&engine->passes, tokens, position, wanted, &schedule, error);
+    if (!status)
+        status = keep_wish(engine, schedule, error);
+    if (!status)
+        keep_shares(engine, schedule);
+    return status ? status : build_graphs(engine, schedule, false, error);
+}
+
+/* The choice is made from what is there until all of the wish is. */
+static void make_wish(ht_engine *engine, const ht_schedule *moved) {
+    ht_passes *passes = &engine->passes;
+    ht_schedule *schedule = ht_passes_find_schedule(passes, moved->tokens, moved->position, moved->wanted);
+    const double now = schedule->choice.seconds;
+    const size_t n_tasks = engine->set.n_tasks;
+    size_t built[HT_MAX_DEVICES][HT_SEGMENTS][HT_MAX_SHARES];
+    ht_question question;
+    ht_choice wish;
+    ht_error error;
+    passes->may_build = true;
+    const ht_problem p =
+        ht_passes_problem(passes, schedule->tokens, schedule->position, schedule->wanted, &schedule->pace, &question);
+    ht_solve(&p, &wish);
+    if (wish.seconds < WORTH_BUILDING * now) {
+        ht_log(HT_LOG_INFO, "building graphs in the background: %zu tokens in %.1f ms instead of %.1f",
+               schedule->tokens, wish.seconds * 1e3, now * 1e3);
+        memcpy(built, passes->built, sizeof built);
+        ht_status status = begin_wish(engine, schedule, &error);
+        memcpy(engine->wish.built, passes->built, sizeof built);
+        memcpy(passes->built, built, sizeof built);
+        if (status) { /* nothing is left of it */
+            passes->full |= status == HT_ERROR_MEMORY;
+            atomic_store(&engine->set.failed, 0);
+            ht_lanes_drop_tasks(&engine->set, n_tasks);
+        }
+        engine->wish.passes = 0;
+        engine->wish.checks = status ? 0 : 8;
+        stale_schedules(passes);
+    }
+    passes->may_build = false;
+}
+
+void ht_engine_adapt(ht_engine *engine) {
+    ht_passes *passes = &engine->passes;
+    ht_wish *wish = &engine->wish;
+    const ht_schedule *moved = passes->moved;
+    passes->moved = NULL;
+    if (wish->checks && ++wish->passes >= wish->checks) {
+        wish->checks = wish->checks < LAST_CHECK ? 2 * wish->checks : 0;
+        if (wish_is_there(engine)) {
+            memcpy(passes->built, wish->built, sizeof wish->built);
+            ht_lanes_keep_ready(&engine->set);
+            stale_schedules(passes);
+            wish->checks = 0;
+        }
+    }
+    if (!moved || !moved->tokens || wish->checks || passes->full || passes->fixed || engine->by_rule)
+        return;
+    const double now = ht_clock_now(engine->set.time);
+    if (now < wish->next)
+        return;
+    wish->next = now + WISH_SECONDS;
+    make_wish(engine, moved);
+}
+
 /* ---- going on without a device -------------------------------------------------------------------------------------------- */
 
 bool ht_engine_recover(ht_engine *engine) {
@@ -449,6 +569,7 @@ bool ht_engine_recover(ht_engine *engine) {
         return false;
     ht_lanes_settle(&engine->set);
     memset(engine->passes.built, 0, sizeof engine->passes.built);
+    engine->wish.checks = 0;
     for (size_t d = 0; d < engine->set.n_devices; d++)
         if (failed >> d & 1)
             ht_log(HT_LOG_WARN, "%s has failed: going on without it",

@@ -37,6 +37,10 @@ typedef struct ht_schedule {
     /* More than one lane: theirs, the head included where all compute it. */
     ht_program programs[HT_MAX_DEVICES];
     size_t runs;
+    /* Measured: what passes by this choice take, and by the best one so far (0: none yet). `held`: that one was gone back to. */
+    double took, best_took;
+    ht_choice best;
+    bool held;
     bool tried; /* what passes of this kind take was learnt before the first request, now or in an earlier process */
     bool heads; /* one head was timed at least */
     bool stale; /* the choice is to be made anew */
@@ -57,7 +61,9 @@ typedef struct ht_recording { /* of one lane: written by its thread alone */
 typedef struct ht_passes {
     ht_lanes *set;
     ht_schedule schedules[HT_SCHEDULES];
-    ht_schedule *current;      /* of the newest forward: the head follows in the same way */
+    ht_schedule *current; /* of the newest forward: the head follows in the same way */
+    /* The newest one whose lanes' speeds had changed, so that it was solved anew; NULL: none. */
+    const ht_schedule *moved;
     uint64_t clock;            /* counts passes */
     unsigned cuts;             /* ht_cuts that schedules may use */
     bool by_operator;          /* plans cut single operators only: the regime OWNER (for experiments) */
@@ -129,6 +135,8 @@ void ht_passes_forget_schedules(ht_passes *passes); /* lanes have changed */
 void ht_passes_learn(ht_passes *passes, ht_schedule *schedule, double seconds, const double *busy);
 /* The same of a head of one token. */
 void ht_passes_learn_head(ht_passes *passes, double seconds);
+/* The choice is worse than an earlier one was, as measured. */
+bool ht_passes_is_worse(const ht_schedule *schedule);
 /* Has what passes take moved so far that the choice is worth making anew? */
 bool ht_passes_have_moved(const ht_passes *passes, const ht_schedule *schedule);
 
