@@ -46,16 +46,13 @@ static bool has_system(const conversation *chat) {
 /* The newest message is the user's; keeps it only if there is an answer to it. */
 static void answer(conversation *chat) {
     ht_error error;
-    char *prompt = NULL;
     int32_t *ids = NULL;
     size_t n;
     ht_generate_result result = {0};
-    ht_status status = ht_chat_format(chat->model, chat->messages, chat->n_messages, true, &prompt, &error);
-    if (!status)
-        status = ht_tokenize(chat->model, prompt, HT_STRLEN, true, &ids, &n, &error);
+    ht_status status = ht_chat_tokenize(chat->model, chat->messages, chat->n_messages, true,
+                                        cli_text_flags(chat->options), &ids, &n, &error);
     if (!status)
         status = cli_generate(chat->options, chat->session.session, ids, n, chat->seed++, true, &result, &error);
-    ht_free(prompt);
     ht_free(ids);
     if (status) {
         chat->failed = cli_fail(chat->options, &error);

@@ -90,8 +90,18 @@ ht_status ht_quantize(const char *in, const char *out, const char *type, ht_prog
                       ht_quantize_result *result, ht_error *error);
 
 /* ---- text ------------------------------------------------------------------------------------------------------ */
-/* special: add the BOS the model asks for and read special tokens' text as those tokens. *ids from malloc (ht_free). */
-ht_status ht_tokenize(const ht_model *model, const char *text, size_t bytes, bool special, int32_t **ids, size_t *n,
+/* Bits of `flags` of ht_tokenize and ht_chat_tokenize. Text from outside (a user, a file, the network) is to be read without
+ * PARSE_SPECIAL: with it, whoever wrote the text can end their turn and speak as another role. */
+typedef enum ht_tokenize_flag {
+    /* The tokens that the model wants round every text: the BOS, where there is one. A text that begins with the BOS
+     * already (PARSE_SPECIAL) gets no second one. */
+    HT_TOKENIZE_ADD_SPECIAL = 1,
+    /* The text of a special token ("<|im_end|>") becomes that token. Without it, it is text like any other. */
+    HT_TOKENIZE_PARSE_SPECIAL = 2
+} ht_tokenize_flag;
+
+/* flags: HT_TOKENIZE_*, 0 for none; HT_ERROR_ARGUMENT for any other bit. *ids: [n], from malloc (ht_free), never NULL. */
+ht_status ht_tokenize(const ht_model *model, const char *text, size_t bytes, unsigned flags, int32_t **ids, size_t *n,
                       ht_error *error);
 /* Bytes a token stands for, not NUL-terminated; control tokens give their text only when `special`. NULL: bad id. */
 const char *ht_token_text(const ht_model *model, int32_t id, bool special, size_t *bytes);
@@ -104,10 +114,16 @@ typedef struct ht_message {
     const char *role; /* "system", "user", "assistant" */
     const char *content;
 } ht_message;
-/* The conversation in the model's chat template, ending where the assistant is to speak if add_assistant.
- * HT_ERROR_UNSUPPORTED names a template that is not recognised. *text from malloc, to be tokenized with special. */
+/* The conversation in the model's chat template, ending where the assistant is to speak if add_assistant. *text from
+ * malloc, to be looked at: ht_chat_tokenize gives the tokens. HT_ERROR_UNSUPPORTED: the model has no template, or one that
+ * is not known word for word. HT_ERROR_ARGUMENT: messages that the template does not take. */
 ht_status ht_chat_format(const ht_model *model, const ht_message *messages, size_t n, bool add_assistant, char **text,
                          ht_error *error);
+/* The tokens of the same. The template's own marks are always special tokens. The messages' contents are plain text, so that
+ * nobody can speak as another role from within a message, unless flags has PARSE_SPECIAL. ADD_SPECIAL: the BOS, where the
+ * tokenizer or the template wants one. *ids: [n_ids], from malloc (ht_free). Errors as of ht_chat_format. */
+ht_status ht_chat_tokenize(const ht_model *model, const ht_message *messages, size_t n, bool add_assistant,
+                           unsigned flags, int32_t **ids, size_t *n_ids, ht_error *error);
 
 /* ---- devices ----------------------------------------------------------------------------------------------------- */
 typedef struct ht_device_info {
@@ -240,7 +256,8 @@ typedef struct ht_sampling { /* zero-initialised: greedy */
     float top_p, min_p;      /* 0: off */
     float repeat_penalty;    /* 0 or 1: off */
     int repeat_window;       /* last tokens the penalty looks at; 0: 64 */
-    uint64_t seed;           /* 0: a random one; any other draws the same tokens every time */
+    uint64_t seed;           /* the same one draws the same tokens every time; 0 is one like any other */
+    bool random_seed;        /* draw a seed instead; ht_generate_result.seed tells which */
 } ht_sampling;
 
 typedef struct ht_token_logprob {
@@ -287,6 +304,7 @@ typedef struct ht_generate_result {
     ht_stop stop;
     size_t prompt_tokens, prompt_reused;
     double prefill_ms, decode_ms; /* decode: from the first token to the last */
+    uint64_t seed;                /* that the tokens were drawn with */
 } ht_generate_result;
 
 /* Prefills ids and generates. Cancellation is a result (HT_STOP_CANCELLED), not an error. */
