@@ -34,26 +34,18 @@ static ht_status open_device(ht_engine *engine, const ht_engine_options *options
     return HT_OK;
 }
 
-/* The name of the CPU device on these cores: "cpu:cpus=0,2"; on any where there are none: "cpu". */
-static void cpu_spec(uint64_t cores, char spec[256]) {
-    int at = snprintf(spec, 256, "cpu");
-    for (int core = 0, n = 0; core < 64; core++)
-        if (cores >> core & 1)
-            at += snprintf(spec + at, 256 - (size_t)at, n++ ? ",%d" : ":cpus=%d", core);
-}
-
 /* The CPU beside devices that compute some operators only: on the cores of the first one, if that is a CPU itself. */
 static ht_status open_companion(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
-    char spec[256] = "cpu";
+    char spec[256];
     const ht_device_caps *first =
         engine->set.n_devices ? engine->set.devices[0]->ops->caps(engine->set.devices[0]) : NULL;
     for (size_t d = 0; d < engine->set.n_devices; d++) /* it refused something: another would do so, too */
-        if (engine->set.devices[d]->ops == &ht_device_cpu)
+        if (engine->set.devices[d]->ops->companion)
             return HT_OK;
     if (first && first->companion)
         return open_device(engine, options, first->companion, error);
-    if (first && first->kind == HT_DEVICE_CPU && first->cores != ht_all_cores())
-        cpu_spec(first->cores, spec);
+    const bool pinned = first && first->kind == HT_DEVICE_CPU && first->cores != ht_all_cores();
+    ht_device_companion(pinned ? first->cores : 0, spec);
     return open_device(engine, options, spec, error);
 }
 
@@ -85,10 +77,10 @@ static ht_status find_companion(ht_engine *engine, const ht_engine_options *opti
         return i < engine->set.n_devices ? HT_OK : open_device(engine, options, caps->companion, error);
     }
     for (size_t i = 0; i < engine->set.n_devices; i++)
-        if (engine->set.devices[i]->ops == &ht_device_cpu && (cores == 0 || (cores_of(engine, i) & ~cores) == 0))
+        if (engine->set.devices[i]->ops->companion && (cores == 0 || (cores_of(engine, i) & ~cores) == 0))
             return *companion = i, HT_OK;
-    char spec[256] = "cpu";
-    cpu_spec(cores, spec);
+    char spec[256];
+    ht_device_companion(cores, spec);
     *companion = engine->set.n_devices;
     return open_device(engine, options, spec, error);
 }
@@ -375,11 +367,13 @@ ht_status ht_engine_create_found(ht_model *model, const ht_engine_options *optio
                                  ht_error *error) {
     ht_engine_options all = *options;
     ht_error failure = {0};
+    char companion[256];
+    ht_device_companion(0, companion);
     all.devices = found;
     ht_status status = create_engine(model, &all, true, out, &failure);
-    if ((status == HT_ERROR_DEVICE || status == HT_ERROR_MEMORY) && strcmp(found, "cpu") != 0) {
+    if ((status == HT_ERROR_DEVICE || status == HT_ERROR_MEMORY) && strcmp(found, companion) != 0) {
         ht_log(HT_LOG_WARN, "going on with the CPU alone: %s", failure.text);
-        all.devices = "cpu";
+        all.devices = companion;
         status = create_engine(model, &all, true, out, &failure);
     }
     if (status && error)
