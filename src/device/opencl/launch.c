@@ -71,7 +71,7 @@ ht_status ht_cl_launch(ht_cl_device *d, ht_task *task, cl_kernel kernel, const h
         d->last_event = event;
     }
     status = ht_cl_check(code, d->caps.name, "clEnqueueNDRangeKernel", error);
-    return status ? ht_error_prefix(error, "%s", what) : HT_OK;
+    return status ? ht_error_prefix(error, status, "%s", what) : HT_OK;
 }
 
 #else

@@ -40,9 +40,10 @@ ht_status ht_cl_upload(ht_cl_device *d, const void *data, size_t bytes, const ch
     if (status)
         return status;
     cl_int code = d->cl->EnqueueWriteBuffer(d->queue, made, CL_TRUE, 0, bytes, data, 0, NULL, NULL);
-    if (ht_cl_check(code, d->caps.name, "clEnqueueWriteBuffer", error) != HT_OK) {
+    status = ht_cl_check(code, d->caps.name, "clEnqueueWriteBuffer", error);
+    if (status) {
         ht_cl_drop(d, made);
-        return ht_error_prefix(error, "%s", what);
+        return ht_error_prefix(error, status, "%s", what);
     }
     *memory = made;
     return HT_OK;
