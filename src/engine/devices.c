@@ -1,7 +1,6 @@
 /* The first phase: devices opened by name, and the CPU beside those that compute some operators only. */
 #include "engine/engine.h"
 
-#include <stdio.h>
 #include <string.h>
 
 /* ---- one device ---------------------------------------------------------------------------------------------------------- */
@@ -30,14 +29,6 @@ static ht_status open_device(ht_engine *engine, const ht_engine_options *options
     return HT_OK;
 }
 
-/* The name of the CPU device on these cores: "cpu:cpus=0,2"; on any where there are none: "cpu". */
-static void cpu_spec(uint64_t cores, char spec[256]) {
-    int at = snprintf(spec, 256, "cpu");
-    for (int core = 0, n = 0; core < 64; core++)
-        if (cores >> core & 1)
-            at += snprintf(spec + at, 256 - (size_t)at, n++ ? ",%d" : ":cpus=%d", core);
-}
-
 /* The device that is open by this name, whatever its options; n_devices: there is none. */
 static size_t find_device(const ht_lanes *set, const char *spec) {
     for (size_t d = 0; d < set->n_devices; d++) {
@@ -52,7 +43,7 @@ static size_t find_device(const ht_lanes *set, const char *spec) {
 /* A CPU device that computes on no other cores than these (0: on any); n_devices: there is none. */
 static size_t find_cpu(const ht_lanes *set, uint64_t cores) {
     for (size_t d = 0; d < set->n_devices; d++)
-        if (set->devices[d]->ops == &ht_device_cpu && (cores == 0 || (ht_lanes_caps(set, d)->cores & ~cores) == 0))
+        if (set->devices[d]->ops->companion && (cores == 0 || (ht_lanes_caps(set, d)->cores & ~cores) == 0))
             return d;
     return set->n_devices;
 }
@@ -64,7 +55,7 @@ static ht_status find_or_open(ht_engine *engine, const ht_engine_options *option
     *found = name ? find_device(&engine->set, name) : find_cpu(&engine->set, cores);
     if (*found < engine->set.n_devices)
         return HT_OK;
-    cpu_spec(cores, spec);
+    ht_device_companion(cores, spec);
     return open_device(engine, options, name ? name : spec, error);
 }
 

@@ -150,11 +150,13 @@ ht_status ht_engine_create_found(ht_model *model, const ht_engine_options *optio
                                  ht_error *error) {
     ht_engine_options all = *options;
     ht_error failure = {0};
+    char companion[256];
+    ht_device_companion(0, companion);
     all.devices = found;
     ht_status status = create_engine(model, &all, true, out, &failure);
-    if ((status == HT_ERROR_DEVICE || status == HT_ERROR_MEMORY) && strcmp(found, "cpu") != 0) {
+    if ((status == HT_ERROR_DEVICE || status == HT_ERROR_MEMORY) && strcmp(found, companion) != 0) {
         ht_log(HT_LOG_WARN, "going on with the CPU alone: %s", failure.text);
-        all.devices = "cpu";
+        all.devices = companion;
         status = create_engine(model, &all, true, out, &failure);
     }
     if (status && error)
