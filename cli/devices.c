@@ -39,6 +39,8 @@ static void print_table(const ht_device_info *list, size_t n) {
         heading = true;
         printf("%-*s  %s\n", name, list[i].name, list[i].why);
     }
+    if (heading)
+        printf("(--openvino PATH and --onnxruntime PATH say where those are)\n");
 }
 
 /* What is left of the list without simulated devices. */
