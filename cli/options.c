@@ -214,7 +214,7 @@ static int bad_value(const cli_command *command, const option_row *row, const ch
     char expected[160], choices[128];
     int length = (int)strlen(value);
     if (row->kind == OPTION_PATH)
-        return cli_wrong(command, "--%s: %s: %s", row->name, value, strerror(errno));
+        return cli_wrong(command, "--%s: '%s': %s", row->name, value, strerror(errno));
     for (bool good = row->kind == OPTION_SET; good;) { /* the first wrong word */
         length = (int)strcspn(value, ",");
         good = value[length] && is_choice(row->value, value, (size_t)length);

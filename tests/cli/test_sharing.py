@@ -140,7 +140,7 @@ def test_table(hetero, model, lanes):
     assert qkv.split()[1:7] == ["960", "576", str(LENGTH), "causal", "tokens", qkv.split()[6]]
     assert qkv.split()[6].startswith("0-") and qkv.count("tokens ") == 2 and f"-{LENGTH - 1} " in qkv
     assert any(line.startswith("blk.29.attn_qkv ") for line in lines)
-    assert f"{LENGTH} tokens; strategy causal, 1 join a layer" in lines and "; alone: cpu " in lines[-1]
+    assert f"{LENGTH} tokens; regime causal, 1 join per layer" in lines and "; alone: cpu " in lines[-1]
 
 
 # ---- timelines --------------------------------------------------------------------------------------------------------
