@@ -1,6 +1,7 @@
 /* An engine: devices opened, operators placed on them (placement.c), one pool of buffers, KV caches. */
 #include "engine/engine.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,11 +135,11 @@ static bool can_share(const ht_engine *engine) {
     return false;
 }
 
-static ht_status read_cuts(ht_engine *engine, const char *text, ht_error *error) {
+/* Names of cuts, separated by commas, as bits. */
+static ht_status parse_cuts(const char *text, unsigned *cuts, ht_error *error) {
     static const char *const names[] = {"layer", "row", "sequence", "hybrid", "feature", "head", "causal"};
-    engine->passes.forced = text != NULL;
-    engine->passes.cuts = text ? 0 : HT_CUT_ALL;
-    while (text && *text) {
+    *cuts = 0;
+    while (*text) {
         const size_t n = strcspn(text, ",");
         size_t i = 0;
         while (i < HT_COUNT(names) && (strlen(names[i]) != n || strncmp(names[i], text, n) != 0))
@@ -147,10 +148,16 @@ static ht_status read_cuts(ht_engine *engine, const char *text, ht_error *error)
             return ht_fail(error, HT_ERROR_ARGUMENT,
                            "cuts: \"%.*s\" is none of layer, row, sequence, hybrid, feature, head, causal", (int)n,
                            text);
-        engine->passes.cuts |= 1u << i;
+        *cuts |= 1u << i;
         text += n + (text[n] == ',');
     }
     return HT_OK;
+}
+
+static ht_status read_cuts(ht_engine *engine, const char *text, ht_error *error) {
+    engine->passes.forced = text != NULL;
+    engine->passes.cuts = HT_CUT_ALL;
+    return text ? parse_cuts(text, &engine->passes.cuts, error) : HT_OK;
 }
 
 static void find_crowded(ht_engine *engine) {
@@ -271,13 +278,44 @@ static ht_status open_devices(ht_engine *engine, const ht_engine_options *option
 
 /* ---- create, destroy -------------------------------------------------------------------------------------------------------- */
 
+/* What a caller can set wrongly without the compiler's noticing, whatever devices there will be. */
+static ht_status check_options(const ht_engine_options *options, ht_error *error) {
+    const struct {
+        const char *name;
+        long long value;
+        int least, most;
+    } ranges[] = {
+        {"context", options->context, 0, INT_MAX},
+        {"chunk", options->chunk, 0, INT_MAX},
+        {"threads", options->threads, 0, HT_MAX_THREADS},
+        {"precision", (int)options->precision, 0, HT_PRECISION_EXACT},
+        {"kv_type", (int)options->kv_type, 0, HT_KV_F32},
+        {"sync", (int)options->sync, 0, HT_SYNC_FLAG},
+        {"strategy", (int)options->strategy, 0, HT_STRATEGY_TENSOR},
+    };
+    for (size_t i = 0; i < HT_COUNT(ranges); i++) {
+        if (ranges[i].value < ranges[i].least)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "%s: must not be negative (got %lld)", ranges[i].name,
+                           ranges[i].value);
+        if (ranges[i].value > ranges[i].most)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "%s: must be at most %d (got %lld)", ranges[i].name,
+                           ranges[i].most, ranges[i].value);
+    }
+    if (options->n_prompts > 0 && !options->prompts)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "prompts: %zu lengths, but no list of them", options->n_prompts);
+    for (size_t i = 0; i < options->n_prompts; i++)
+        if (options->prompts[i] < 0)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "prompts: must not be negative (got %d tokens)",
+                           options->prompts[i]);
+    unsigned cuts; /* even where they will not matter: a typo is to be seen */
+    return options->cuts ? parse_cuts(options->cuts, &cuts, error) : HT_OK;
+}
+
 static ht_status read_options(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const int own = engine->model->hparams.context_length;
-    if (options->context < 0 || options->chunk < 0 || options->threads < 0)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "%s must not be negative",
-                       options->context < 0 ? "context"
-                       : options->chunk < 0 ? "chunk"
-                                            : "threads");
+    ht_status status = check_options(options, error);
+    if (status)
+        return status;
     if (options->context > own)
         return ht_fail(error, HT_ERROR_ARGUMENT, "context: %d tokens are more than the model's own %d",
                        options->context, own);
@@ -286,11 +324,6 @@ static ht_status read_options(ht_engine *engine, const ht_engine_options *option
     if (engine->info.chunk > engine->info.context)
         engine->info.chunk = engine->info.context;
     engine->info.precision = options->precision;
-    for (size_t i = 0; i < options->n_prompts; i++)
-        if (options->prompts[i] < 0)
-            return ht_fail(error, HT_ERROR_ARGUMENT, "prompts: %d tokens", options->prompts[i]);
-    if (options->sync > HT_SYNC_FLAG)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "sync: %d is none of the ways to wait", (int)options->sync);
     engine->info.kv_type = options->kv_type;
     engine->set.model = engine->model;
     engine->set.chunk = (size_t)engine->info.chunk;
@@ -389,6 +422,9 @@ ht_status ht_engine_create_found(ht_model *model, const ht_engine_options *optio
 
 ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht_engine **out, ht_error *error) {
     ht_engine_options read;
+    ht_error own = {0}; /* the log says why a device is done without, even if the caller does not want to know */
+    if (!error)
+        error = &own;
     ht_status status = ht_struct_read(&read, sizeof read, options, "ht_engine_options", error);
     if (status)
         return status;

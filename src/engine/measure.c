@@ -469,6 +469,8 @@ static ht_status measure_pairs(ht_engine *engine, const ht_kv_layer *kv, ht_erro
         for (size_t b = a + 1; b < engine->set.n_lanes; b++)
             for (int many = 0; many < 2 && !status; many++) {
                 const size_t n = many ? ht_min_size(64, (size_t)engine->info.chunk / 2) : 1;
+                if (engine->set.lanes[a].lost || engine->set.lanes[b].lost)
+                    continue;
                 if (!(engine->set.lanes[a].cores & engine->set.lanes[b].cores) && n > (size_t)many &&
                     2 * n <= (size_t)engine->info.chunk)
                     status = measure_together(engine, a, b, kv, n, error);
@@ -666,8 +668,10 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
                 status = HT_OK;
         }
     }
-    if (!status)
-        status = measure_pairs(engine, kv, error);
+    while (!status && (status = measure_pairs(engine, kv, error)) == HT_ERROR_DEVICE && ht_engine_recover(engine)) {
+        whole = false;
+        status = HT_OK; /* once more, with those that are left */
+    }
     if (kv)
         ht_kv_destroy(&engine->set, kv);
     if (!status && whole && kept)

@@ -237,9 +237,9 @@ ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, 
 
 /* The only lane that is as good as the best for passes of n tokens, as bits of lanes; 0: several together are better. */
 static uint32_t good_lanes(ht_engine *engine, size_t n, size_t position) {
-    ht_solver_lane lanes[HT_MAX_DEVICES];
+    ht_question question;
     ht_choice choice;
-    const ht_problem p = ht_passes_problem(&engine->passes, n, position, 1, &ht_even_pace, lanes);
+    const ht_problem p = ht_passes_problem(&engine->passes, n, position, 1, &ht_even_pace, &question);
     ht_solve(&p, &choice);
     double best = choice.alone[0];
     uint32_t good = 0;

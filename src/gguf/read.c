@@ -125,7 +125,7 @@ static ht_status take_strings(cursor *c, ht_arena *arena, ht_gguf_value *value) 
     for (uint64_t i = 0; i < value->count; i++) {
         ht_status status = take_string(c, "string of an array", &value->strings[i]);
         if (status)
-            return ht_error_prefix(c->error, "key \"%.*s\"", shown(value->key.bytes), value->key.data), status;
+            return ht_error_prefix(c->error, status, "key \"%.*s\"", shown(value->key.bytes), value->key.data);
     }
     return HT_OK;
 }
@@ -484,10 +484,8 @@ static ht_status read_split(ht_gguf *file, const char *path, int64_t count, ht_e
         if (!status)
             status = read_part(file, name.data, error);
         ht_text_free(&name);
-        if (status) {
-            ht_error_prefix(error, "part %d of %d of a split model", i, named);
-            return status;
-        }
+        if (status)
+            return ht_error_prefix(error, status, "part %d of %d of a split model", i, named);
     }
     return check_split(file, count, error);
 }

@@ -108,6 +108,8 @@ typedef struct ht_lanes {
     ht_op *blocks;        /* [layers]: FFN operators, where a device takes them as one */
     ht_slice_task *tasks;
     size_t n_tasks, cap_tasks;
+    size_t next_task;             /* behind the one that was found last: where the next is likely to be */
+    bool any_dropped;             /* of the tasks */
     ht_view slots[HT_SLOT_COUNT]; /* one pool of buffers, which every layer uses again */
     size_t slot_bytes[HT_SLOT_COUNT];
     uint64_t buffer_bytes; /* of slots and of the lanes' own buffers */

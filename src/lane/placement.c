@@ -35,21 +35,26 @@ bool ht_lanes_take_all(const ht_lanes *set, uint32_t devices) {
 
 /* ---- choosing ------------------------------------------------------------------------------------------------------------ */
 
-static ht_slice_task *find_slice(const ht_lanes *set, int device, const ht_op *op, const ht_slice *slice) {
-    for (size_t i = 0; i < set->n_tasks; i++)
+/* From task number `near` on, around: layers ask for their tasks in the order in which these were made. */
+static ht_slice_task *find_slice(const ht_lanes *set, int device, const ht_op *op, const ht_slice *slice, size_t near) {
+    for (size_t k = 0, i = near; k < set->n_tasks; k++, i++) {
+        i = i < set->n_tasks ? i : 0;
         if (set->tasks[i].device == device && set->tasks[i].op == op &&
             !memcmp(&set->tasks[i].slice, slice, sizeof *slice))
             return &set->tasks[i];
+    }
     return NULL;
 }
 
 static ht_slice_task *find_task(const ht_lanes *set, int device, const ht_op *op) {
     const ht_slice whole = ht_whole_slice(op);
-    return find_slice(set, device, op, &whole);
+    return find_slice(set, device, op, &whole, 0);
 }
 
 /* The operator itself, or the block that it is a part of. */
 static bool is_dropped(const ht_lanes *set, int device, const ht_op *op) {
+    if (!set->any_dropped)
+        return false;
     const ht_slice_task *task = find_task(set, device, op);
     if (task && task->dropped)
         return true;
@@ -83,8 +88,10 @@ static int choose_device(const ht_lanes *set, const ht_lane *lane, const ht_op *
 
 ht_status ht_lanes_task(ht_lanes *set, int device, const ht_op *op, const ht_slice *slice, ht_slice_task **out,
                         ht_error *error) {
-    if ((*out = find_slice(set, device, op, slice)))
+    if ((*out = find_slice(set, device, op, slice, set->next_task))) {
+        set->next_task = (size_t)(*out - set->tasks) + 1;
         return HT_OK;
+    }
     ht_status status =
         ht_grow((void **)&set->tasks, &set->cap_tasks, set->n_tasks + 1, sizeof *set->tasks, "a program", error);
     if (status)
@@ -250,7 +257,7 @@ static ht_status warm_programs(ht_lanes *set, const ht_engine_options *options, 
                 }
                 if (!*dropped)
                     *first = failure;
-                find_task(set, device, step->op)->dropped = true;
+                find_task(set, device, step->op)->dropped = set->any_dropped = true;
                 ++*dropped;
             }
         }

@@ -70,7 +70,7 @@ static ht_status run_step(const ht_run *run, const ht_step *step, const ht_bindi
     if (status) {
         if (status == HT_ERROR_DEVICE)
             atomic_fetch_or(&passes->set->failed, 1u << step->device);
-        return ht_error_prefix(error, "%s", step->op->name);
+        return ht_error_prefix(error, status, "%s", step->op->name);
     }
     memset(newest, 0, sizeof run->lane->front.newest);
     newest[step->device] = ticket;

@@ -106,9 +106,19 @@ ht_status ht_passes_pick(ht_passes *passes, size_t token, int32_t *id, ht_error 
 /* How to compute n tokens from `position` on, of which the last `wanted` go to the end: found again, or solved now. */
 ht_status ht_passes_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted, ht_schedule **schedule,
                              ht_error *error);
-/* The solver's question for such a pass; its lanes in lanes[]. */
+#define HT_MAX_SAMPLES 256 /* shares of one layer and of the head, on all lanes */
+
+/* What the solver's question points into. */
+typedef struct ht_question {
+    const ht_passes *passes;
+    ht_solver_lane lanes[HT_MAX_LANES];
+    const ht_slice_task *samples[HT_MAX_SAMPLES]; /* static graphs of shares, of the first layer and of the head */
+    size_t n_samples;
+} ht_question;
+
+/* The solver's question for such a pass. It is good for as long as *question is, and no task is added or dropped. */
 ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position, size_t wanted, const ht_pace *pace,
-                             ht_solver_lane lanes[HT_MAX_DEVICES]);
+                             ht_question *question);
 /* The schedule of such passes, without a choice as yet if it is new; the one used least lately makes room for it. */
 ht_schedule *ht_passes_find_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted);
 void ht_passes_forget_schedules(ht_passes *passes); /* lanes have changed */

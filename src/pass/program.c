@@ -477,18 +477,31 @@ static unsigned segment_classes(ht_segment segment) {
                                              : 1u << HT_CLASS_QKV | 1u << HT_CLASS_OUT;
 }
 
+/* Collects what share_is_ready looks at: it is asked hundreds of times for one choice, of a few among a thousand tasks. */
+static void find_samples(const ht_lanes *set, ht_question *q) {
+    q->n_samples = 0;
+    for (size_t t = 0; t < set->n_tasks && q->n_samples < HT_MAX_SAMPLES; t++) {
+        const ht_slice_task *task = &set->tasks[t];
+        const ht_op *op = task->op;
+        const bool layer = op->layer == 0 || (op->layer < 0 && ht_class_of(op) == HT_CLASS_LM_HEAD);
+        if (layer && task->task && set->devices[task->device]->ops->ready && !is_whole(op, &task->slice))
+            q->samples[q->n_samples++] = task;
+    }
+}
+
 /* ht_problem.ready: one layer stands for all, for their graphs are built together. */
 static bool share_is_ready(const void *context, size_t lane, ht_segment segment, size_t units, size_t tokens) {
-    const ht_passes *passes = context;
+    const ht_question *q = context;
+    const ht_lanes *set = q->passes->set;
     bool any = false;
-    for (size_t t = 0; t < passes->set->n_tasks; t++) {
-        const ht_slice_task *task = &passes->set->tasks[t];
-        ht_device *device = passes->set->devices[task->device];
-        const ht_class class = ht_class_of(task->op);
-        if (!(passes->set->lanes[lane].devices >> task->device & 1) || !device->ops->ready || !task->task ||
-            task->op->layer != (segment == HT_SEGMENT_LM_ROWS ? -1 : 0) || !(segment_classes(segment) >> class & 1))
+    for (size_t t = 0; t < q->n_samples; t++) {
+        const ht_slice_task *task = q->samples[t];
+        ht_device *device = set->devices[task->device];
+        if (!(set->lanes[lane].devices >> task->device & 1) ||
+            task->op->layer != (segment == HT_SEGMENT_LM_ROWS ? -1 : 0) ||
+            !(segment_classes(segment) >> ht_class_of(task->op) & 1))
             continue;
-        const ht_slice part = part_of(passes, segment, task->op, 0, units);
+        const ht_slice part = part_of(q->passes, segment, task->op, 0, units);
         if (memcmp(&part, &task->slice, sizeof part) != 0)
             continue;
         any = true;
@@ -499,7 +512,10 @@ static bool share_is_ready(const void *context, size_t lane, ht_segment segment,
 }
 
 ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position, size_t wanted, const ht_pace *pace,
-                             ht_solver_lane lanes[HT_MAX_LANES]) {
+                             ht_question *question) {
+    ht_solver_lane *lanes = question->lanes;
+    question->passes = passes;
+    find_samples(passes->set, question);
     ht_problem p = {.layers = passes->set->model->hparams.layers,
                     .lanes = lanes,
                     .n_lanes = passes->set->n_lanes,
@@ -517,7 +533,7 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
                     .attention = ht_slot_width(&passes->set->model->hparams, HT_SLOT_ATTN),
                     .feed_forward = (size_t)passes->set->model->hparams.feed_forward,
                     .ready = share_is_ready,
-                    .ready_context = passes,
+                    .ready_context = question,
                     .tokens_divide = true};
     memcpy(p.stall, pace->stall, sizeof p.stall);
     p.head = pace->head;
@@ -569,9 +585,9 @@ static ht_status build(ht_passes *passes, ht_schedule *schedule, ht_error *error
 }
 
 static ht_status solve(ht_passes *passes, ht_schedule *schedule, ht_error *error) {
-    ht_solver_lane lanes[HT_MAX_LANES];
+    ht_question question;
     const ht_problem p =
-        ht_passes_problem(passes, schedule->tokens, schedule->position, schedule->wanted, &schedule->pace, lanes);
+        ht_passes_problem(passes, schedule->tokens, schedule->position, schedule->wanted, &schedule->pace, &question);
     ht_solve(&p, &schedule->choice);
     schedule->solved = schedule->pace;
     if (schedule->choice.n_lanes == 0)

@@ -187,6 +187,7 @@ typedef struct ht_choice {
     size_t n_segments[2];
     size_t units[2][HT_SEGMENTS][HT_MAX_LANES]; /* of lanes[i], one lane's behind the other's */
     ht_matrix_cut cuts[2][HT_CLASSES];          /* OWNER: of ht_owner_matrices; [1] as above */
+    size_t lookups;                             /* times of operators that were looked up in tables to find it */
 } ht_choice;
 
 /* The cheapest way that the cuts allow, by exact search: over lanes, over regimes, over the segments of a layer (a dynamic

@@ -115,7 +115,7 @@ static void run_rows(timeline *t, bool head) {
 static ht_status predict(const ht_engine *engine, const ht_schedule *schedule, const ht_listed *rows, size_t n,
                          json_t *events, ht_error *error) {
     timeline t = {.engine = engine, .schedule = schedule, .rows = rows, .n = n, .events = events};
-    ht_solver_lane lanes[HT_MAX_DEVICES];
+    ht_question question;
     double latest = 0;
     ht_status status = ht_alloc((void **)&t.end, n, sizeof *t.end, "a timeline", error);
     if (status)
@@ -123,7 +123,7 @@ static ht_status predict(const ht_engine *engine, const ht_schedule *schedule, c
     for (size_t i = 0; i < n; i++)
         t.end[i] = -1;
     if (schedule)
-        t.join = ht_passes_problem(&engine->passes, schedule->tokens, 0, 1, &schedule->pace, lanes).join;
+        t.join = ht_passes_problem(&engine->passes, schedule->tokens, 0, 1, &schedule->pace, &question).join;
     add_tracks(engine, events, PREDICTED);
     run_rows(&t, false);
     for (size_t lane = 0; lane < HT_MAX_DEVICES; lane++)

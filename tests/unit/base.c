@@ -11,12 +11,12 @@ static void test_fail(void **state) {
     assert_int_equal(ht_fail(&error, HT_ERROR_FORMAT, "%s: key \"%s\"", "a.gguf", "x"), HT_ERROR_FORMAT);
     assert_int_equal(error.status, HT_ERROR_FORMAT);
     assert_string_equal(error.text, "a.gguf: key \"x\"");
-    assert_int_equal(ht_error_prefix(&error, "part %d", 2), HT_ERROR_FORMAT);
+    assert_int_equal(ht_error_prefix(&error, HT_ERROR_FORMAT, "part %d", 2), HT_ERROR_FORMAT);
     assert_string_equal(error.text, "part 2: a.gguf: key \"x\"");
     assert_int_equal(ht_fail(&error, HT_ERROR_IO, "again: %s", error.text), HT_ERROR_IO); /* may quote itself */
     assert_string_equal(error.text, "again: part 2: a.gguf: key \"x\"");
     assert_int_equal(ht_fail(NULL, HT_ERROR_IO, "nobody listens"), HT_ERROR_IO);
-    ht_error_prefix(NULL, "nobody listens");
+    assert_int_equal(ht_error_prefix(NULL, HT_ERROR_DEVICE, "nobody listens"), HT_ERROR_DEVICE);
 }
 
 /* Names come from hostile files: an error stays one printable line of valid UTF-8. */

@@ -183,7 +183,7 @@ static ht_status build(ht_npu_entry *entry, size_t i, ht_npu_program **out, ht_e
     if (status != HT_OK) {
         if (program)
             o->runtime->discard(o->npu, program);
-        return ht_error_prefix(error, "%s at length %zu", entry->graph.op->name, length);
+        return ht_error_prefix(error, status, "%s at length %zu", entry->graph.op->name, length);
     }
     ht_log(HT_LOG_DEBUG, "%s: graph of %s at length %zu %s in %.0f ms", o->config->name, entry->graph.op->name, length,
            loaded ? "loaded" : "built", 1e3 * (ht_seconds() - start));
