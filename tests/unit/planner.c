@@ -135,7 +135,7 @@ static void test_beside_a_game(void **state) {
         double rates[HT_COUNT(devices)];
         for (size_t k = 0; k < HT_COUNT(devices); k++) {
             ht_engine *engine = open_engine(model, devices[k], 16ull << 30, NULL, 0);
-            engine->passes.fixed = k == 1;
+            engine->passes.policy.frozen = k == 1;
             start_game(engine, shares[i]);
             rates[k] = rate(engine, 0), rates[k] = rate(engine, 0), rates[k] = rate(engine, 0);
             ht_engine_destroy(engine);
