@@ -198,13 +198,6 @@ static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error
     return ht_engine_recover(engine);
 }
 
-const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n) {
-    usual[0] = 64;
-    usual[1] = engine->info.chunk;
-    *n = options->n_prompts ? options->n_prompts : 2;
-    return options->n_prompts ? options->prompts : usual;
-}
-
 /* Plans for decode and for the prompts, in this order or (decode_last) the other way round: what comes first has the memory for
  * its graphs. */
 static ht_status expect_all(ht_engine *engine, const ht_engine_options *options, bool decode_last, trials *t,
