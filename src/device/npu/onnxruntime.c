@@ -61,7 +61,7 @@ static void describe(const ht_ort *ort, const ht_ort_provider *p, ht_device_info
     for (size_t i = 0, at = 0; i < HT_COUNT(standard_lengths); i++)
         at += (size_t)snprintf(info->static_lengths + at, sizeof info->static_lengths - at, "%s%d", i ? "," : "",
                                standard_lengths[i]);
-    snprintf(info->limits, sizeof info->limits, "graphs of all lengths: half of the memory, or --npu-memory");
+    snprintf(info->limits, sizeof info->limits, "graphs of all lengths: at most half of the memory");
     info->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
