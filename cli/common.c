@@ -186,7 +186,8 @@ int cli_open_session(const cli_options *options, const cli_setting *setting, ht_
     wanted.cuts = setting->cuts;
     wanted.measure = options->measure;
     if (ht_engine_create(model, &wanted, &session->engine, &error)) {
-        int status = cli_fail(options, &error);
+        int status =
+            cli_fail_hint(options, &error, error.status == HT_ERROR_MEMORY ? "see --ctx and --npu-memory" : "");
         return error.status == HT_ERROR_ARGUMENT ? CLI_WRONG : status;
     }
     int status = CLI_DONE;

@@ -47,7 +47,7 @@ enum {
 
 static const option_row rows[] = {
     /* a row without a name is a heading */
-    {NULL, 0, OPTION_FLAG, CLI_ALL & ~(CLI_DEVICES | CLI_INSPECT | CLI_QUANTIZE), 0, NULL, 0, 0, "Options:"},
+    {NULL, 0, OPTION_FLAG, CLI_ALL & ~(CLI_INSPECT | CLI_QUANTIZE), 0, NULL, 0, 0, "Options:"},
     {"prompt", 'p', OPTION_TEXT, TEXT_IN, AT(prompt), "TEXT", 0, 0, "the text"},
     {"file", 'f', OPTION_TEXT, TEXT_IN | CLI_PERPLEXITY, AT(file), "FILE", 0, 0,
      "read the text from FILE ('-': standard input)"},
@@ -84,6 +84,7 @@ static const option_row rows[] = {
     {"prompt", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_prompt), "N,N,...", 0, MANY_MAX,
      "prompt lengths (default 64,256,1024)"},
     {"gen", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_gen), "N,N,...", 0, MANY_MAX, "tokens to decode (default 64)"},
+    {"all", 0, OPTION_FLAG, CLI_DEVICES, AT(all), NULL, 0, 0, "simulated devices, too (sim:SOC/gpu, ...)"},
     {"quick", 0, OPTION_FLAG, CLI_PROFILE, AT(quick), NULL, 0, 0,
      "measure fewer lengths with shorter runs: seconds instead of minutes"},
     {"report", 0, OPTION_TEXT, CLI_PROFILE, AT(report), "FILE.html", 0, 0, "also write the profile as one HTML file"},

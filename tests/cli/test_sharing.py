@@ -15,9 +15,9 @@ LAYERS, HEADS, FEATURES = 30, 3, 1536  # SmolLM2
 
 
 @pytest.fixture(scope="module")
-def lanes(hetero):
+def lanes(hetero, lacks):
     if not any(d["name"] == "opencl:0" for d in hetero("devices", "--json").json["devices"]):
-        pytest.skip("no opencl:0")
+        lacks("opencl", "no opencl:0")
     return ("--devices", "cpu:cpus=0,opencl:0:cpus=1", "--strategy", "tensor")
 
 
