@@ -179,7 +179,7 @@ static ht_status expect_prompt(ht_engine *engine, trials *t, size_t prompt, ht_e
 static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error) {
     const unsigned shares = HT_CUT_ROWS | HT_CUT_HYBRID | HT_CUT_FEATURES | HT_CUT_HEADS;
     if (status == HT_ERROR_MEMORY && engine->passes.policy.cuts & shares && engine->passes.policy.cuts & ~shares) {
-        ht_log(HT_LOG_WARN, "no memory for graphs of shares, going on with whole ones: %s", error ? error->text : "");
+        ht_log(HT_LOG_WARN, "no memory for graphs of shares, continuing with whole ones: %s", error ? error->text : "");
         engine->passes.policy.cuts &= ~shares;
         engine->passes.graphs.no_room = false;
         ht_passes_forget_schedules(&engine->passes);

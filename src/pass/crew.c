@@ -130,7 +130,7 @@ ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error
         if (failed)
             return ht_fail(error, HT_ERROR_CANCELLED, "another lane of this pass failed");
         if (!ht_clock_poll(clock, may_look, &l, start + NAP_AFTER, NAP))
-            return ht_fail(error, HT_ERROR_DEVICE, "waits for ever: no lane will tell what it needs");
+            return ht_fail(error, HT_ERROR_DEVICE, "internal error: deadlock between lanes");
         if (i % 64 != 63 && !clock)
             continue;
         if (l.busy && is_idle(run)) {

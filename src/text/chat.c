@@ -281,7 +281,7 @@ static ht_status check(const ht_chat_template *chat, const ht_message *messages,
     }
     if (*host == n)
         return ht_fail(error, HT_ERROR_ARGUMENT,
-                       "the chat template \"%s\" puts a system message into a user message, and there is none",
+                       "the chat template \"%s\" puts the system message into a user message, but there is none",
                        chat->name);
     return HT_OK;
 }

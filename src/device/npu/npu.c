@@ -78,7 +78,7 @@ static ht_status parse_switch(const ht_device_options *options, const char *key,
     *value = strcmp(text, yes) == 0;
     if (*value || strcmp(text, no) == 0)
         return HT_OK;
-    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: %s=%s: %s or %s", options->name, key, text, yes, no);
+    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: %s=%s: expected %s or %s", options->name, key, text, yes, no);
 }
 
 /* What must be known before the runtime's device is opened. */
@@ -98,7 +98,8 @@ static ht_status read_config(npu_device *d, const ht_device_options *options, ht
                                 .options = options->options};
     if (ht_device_option(options->options, "hint", value, sizeof value)) {
         if (strcmp(value, "f32") != 0 && strcmp(value, "bf16") != 0 && strcmp(value, "f16") != 0)
-            return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: hint=%s: f32, bf16 or f16", options->name, value);
+            return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: hint=%s: expected f32, bf16 or f16", options->name,
+                           value);
         memcpy(d->hint, value, strlen(value) + 1);
     }
     if (ht_device_option(options->options, "cpus", value, sizeof value)) {
@@ -152,7 +153,7 @@ static ht_status configure(npu_device *d, const ht_device_options *options, ht_e
         return status;
     state_caps(d);
     if (d->config.cores && d->caps.kind != HT_DEVICE_CPU && !d->caps.emulated)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus= is for devices that are CPUs", options->name);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus= requires a device that is a CPU", options->name);
     char value[128];
     if (ht_device_option(options->options, "lengths", value, sizeof value))
         status = ht_parse_lengths(d->caps.name, value, d->lengths, &d->caps.n_lengths, error);
