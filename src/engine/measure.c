@@ -390,7 +390,7 @@ static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const h
     ht_schedule *s = &engine->passes.schedules[0];
     const size_t pair[2] = {a, b};
     double alone[2], busy[2], together[2] = {0, 0};
-    size_t first[2] = {0, 0}, end[2];
+    ht_crew_work work = {.schedule = s};
     timer *t;
     ht_status status = ht_alloc((void **)&t, 1, sizeof *t, "measuring", error);
     if (status)
@@ -406,20 +406,20 @@ static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const h
         ht_stay_on_cores(&engine->set, s->lanes[i], &stay);
         status = time_steps(t, n, 0, false, &alone[i], error);
         ht_leave_cores(&stay);
-        end[i] = s->programs[i].n_steps = 0;
+        work.end[i] = s->programs[i].n_steps = 0;
         for (int again = 0; again < (n == 1 ? 8 : 1); again++) /* long against the start */
             for (size_t k = 0; k < t->n_steps && !status; k++) {
-                status = ht_grow((void **)&s->programs[i].steps, &s->programs[i].cap_steps, end[i] + 1,
+                status = ht_grow((void **)&s->programs[i].steps, &s->programs[i].cap_steps, work.end[i] + 1,
                                  sizeof *s->programs[i].steps, "a program", error);
                 if (status)
                     break;
-                ht_step *step = &s->programs[i].steps[end[i]++];
+                ht_step *step = &s->programs[i].steps[work.end[i]++];
                 *step = t->steps[k];
                 step->begin = (uint32_t)(i * n); /* tokens of its own: lanes write side by side */
                 step->end = (uint32_t)(i * n + n);
             }
-        s->programs[i].n_steps = end[i];
-        alone[i] *= (double)end[i] / (double)(t->n_steps ? t->n_steps : 1);
+        s->programs[i].n_steps = work.end[i];
+        alone[i] *= (double)work.end[i] / (double)(t->n_steps ? t->n_steps : 1);
     }
     free(t);
     const ht_binding binding = {.slots = engine->set.slots,
@@ -427,9 +427,10 @@ static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const h
                                 .tokens = n,
                                 .room = (size_t)engine->info.chunk,
                                 .sync = engine->set.sync};
+    work.binding = &binding;
     engine->passes.current = s;
     for (int run = 0; run < 7 && !status; run++) {
-        status = ht_crew_run(engine->passes.crew, &engine->passes, s, first, end, &binding, 0, NULL, busy, error);
+        status = ht_crew_run(&engine->passes, &work, busy, error);
         for (size_t i = 0; i < 2 && run; i++) { /* the least of the runs */
             const double beside = slowed(busy[i], busy[1 - i], alone[i]);
             together[i] = together[i] > 0 ? fmin(together[i], beside) : beside;

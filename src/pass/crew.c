@@ -20,7 +20,8 @@
 #define SPIN_SECONDS 300e-6 /* polling for the next pass, before a thread sleeps */
 #define SLEEP_FROM 250e-6   /* waits expected to be shorter are polled through: timers are late by 50-80 us */
 #define SLEEP_MARGIN 120e-6 /* a sleep ends this much before the expected end */
-#define NAP_AFTER 5e-3      /* polling for longer than this only burns: look every NAP */
+#define LONGEST_SLEEP 0.05
+#define NAP_AFTER 5e-3 /* polling for longer than this only burns: look every NAP */
 #define NAP 50e-6
 
 typedef struct part {
@@ -99,55 +100,85 @@ static size_t wait_of(const ht_op *op) {
     return op->kind == HT_OP_NORM && ht_class_of(op - 1) == HT_CLASS_OUT ? HT_CLASSES : ht_class_of(op);
 }
 
-/* Waits for other lanes. What counts as waiting begins when the lane's own devices are done: a queue that still computes is at
- * work, and the others' being early only keeps it full. */
-ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error) {
-    ht_crew *crew = run->crew;
-    part *own = &crew->parts[run->index];
-    if (!step->waits)
-        return HT_OK;
+/* The predictor: what this part of the crew may sleep through of a wait, in seconds; 0: nothing. */
+static double may_sleep(double expected) {
+    return expected > SLEEP_FROM ? fmin(expected - SLEEP_MARGIN, LONGEST_SLEEP) : 0;
+}
+
+/* Who slept past the end knows only that it was sooner: taking the sleep for the wait would keep it for ever, and the other
+ * lane's with it. */
+static double next_wait(double expected, double took, bool overslept) {
+    return overslept ? 0.5 * expected : ht_next_wait(expected, took);
+}
+
+/* The meter: what counts as waiting begins when the lane's own devices are done. A queue that still computes is at work, and
+ * the others' being early only keeps it full. */
+typedef struct meter {
+    look look;
+    double start, idle; /* since when the lane waits, and since when with nothing of its own under way */
+} meter;
+
+static meter start_meter(const ht_run *run, const ht_step *step) {
+    meter m = {.look = {.run = run, .step = step, .busy = !is_idle(run)}};
+    m.start = m.idle = ht_clock_now(run->passes->set->time);
+    return m;
+}
+
+static void read_meter(meter *m) {
+    if (m->look.busy && is_idle(m->look.run)) {
+        m->look.busy = false;
+        m->idle = ht_clock_now(m->look.run->passes->set->time);
+    }
+}
+
+/* The waiter: polls until the others have told what the step needs. */
+static ht_status await_others(meter *m, ht_error *error) {
+    const ht_run *run = m->look.run;
     ht_clock *clock = run->passes->set->time;
-    double *expected = &own->expected[wait_of(step->op)];
-    /* crowded: polling would take the core from what is under way; a long wait: others end later, so it costs nothing */
-    if ((run->lane->crowded || *expected > SLEEP_FROM) && !reached(crew, step)) {
-        ht_status status =
-            ht_lane_join(run->passes->set, run->lane, run->lane->crowded ? own->binding.sync : HT_SYNC_EVENT, error);
-        if (status)
-            return status;
-    }
-    look l = {.run = run, .step = step, .busy = !is_idle(run)};
-    const double start = ht_clock_now(clock);
-    double idle = start; /* since when */
-    bool overslept = false;
-    if (!reached(crew, step) && *expected > SLEEP_FROM) {
-        ht_clock_sleep(clock, *expected - SLEEP_MARGIN < 0.05 ? *expected - SLEEP_MARGIN : 0.05);
-        overslept = reached(crew, step);
-    }
-    for (unsigned i = 0; !reached(crew, step); i++) {
-        const bool failed = atomic_load_explicit(&crew->failed, memory_order_acquire);
+    for (unsigned i = 0; !reached(run->crew, m->look.step); i++) {
+        const bool failed = atomic_load_explicit(&run->crew->failed, memory_order_acquire);
         if (run->cancel && atomic_load_explicit(run->cancel, memory_order_relaxed)) /* which the other saw first */
             return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
         if (failed)
             return ht_fail(error, HT_ERROR_CANCELLED, "another lane of this pass failed");
-        if (!ht_clock_poll(clock, may_look, &l, start + NAP_AFTER, NAP))
-            return ht_fail(error, HT_ERROR_DEVICE, "waits for ever: no lane will tell what it needs");
+        if (!ht_clock_poll(clock, may_look, &m->look, m->start + NAP_AFTER, NAP))
+            return ht_fail(error, HT_ERROR_DEVICE, "internal error: deadlock between lanes");
         if (i % 64 != 63 && !clock)
             continue;
-        if (l.busy && is_idle(run)) {
-            l.busy = false;
-            idle = ht_clock_now(clock);
-        }
-        if (!clock && ht_seconds() - start > NAP_AFTER)
+        read_meter(m);
+        if (!clock && ht_seconds() - m->start > NAP_AFTER)
             ht_clock_sleep(clock, NAP);
     }
-    const double now = ht_clock_now(clock), took = l.busy ? 0 : now - idle;
+    return HT_OK;
+}
+
+ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error) {
+    const ht_crew *crew = run->crew;
+    part *own = &run->crew->parts[run->index];
+    if (!step->waits)
+        return HT_OK;
+    ht_clock *clock = run->passes->set->time;
+    double *expected = &own->expected[wait_of(step->op)];
+    const double sleep = may_sleep(*expected);
+    ht_status status = HT_OK;
+    /* crowded: polling would take the core from what is under way; a long wait: others end later, so it costs nothing */
+    if ((run->lane->crowded || sleep > 0) && !reached(crew, step))
+        status =
+            ht_lane_join(run->passes->set, run->lane, run->lane->crowded ? own->binding.sync : HT_SYNC_EVENT, error);
+    if (status)
+        return status;
+    meter m = start_meter(run, step);
+    bool overslept = false;
+    if (sleep > 0 && !reached(crew, step)) {
+        ht_clock_sleep(clock, sleep);
+        overslept = reached(crew, step);
+    }
+    status = await_others(&m, error);
+    if (status)
+        return status;
+    const double took = m.look.busy ? 0 : ht_clock_now(clock) - m.idle;
     own->waited += took;
-    /* Down at once, up slowly: sleeping too long costs the pass, polling too long only this core. Who slept past the end knows
-     * only that it was sooner: taking the sleep for the wait would keep it for ever, and the other lane's with it. */
-    if (overslept)
-        *expected *= 0.5;
-    else
-        *expected = took < *expected ? took : 0.75 * *expected + 0.25 * took;
+    *expected = next_wait(*expected, took, overslept);
     return HT_OK;
 }
 
@@ -267,8 +298,9 @@ void ht_crew_destroy(ht_crew *crew) {
 
 /* ---- a pass ------------------------------------------------------------------------------------------------------------ */
 
-static void assign(ht_crew *crew, ht_passes *passes, const ht_schedule *schedule, const size_t *first,
-                   const size_t *end, const ht_binding *binding, size_t offset, const atomic_bool *cancel) {
+static void assign(ht_crew *crew, ht_passes *passes, const ht_crew_work *work) {
+    const ht_schedule *schedule = work->schedule;
+    const ht_binding *binding = work->binding;
     crew->n_parts = schedule->n_lanes;
     atomic_store(&crew->failed, false);
     for (size_t i = 0; i < crew->n_parts; i++) {
@@ -276,16 +308,16 @@ static void assign(ht_crew *crew, ht_passes *passes, const ht_schedule *schedule
         p->run = (ht_run){.passes = passes,
                           .lane = schedule->lanes[i],
                           .program = &schedule->programs[i],
-                          .cancel = cancel,
+                          .cancel = work->cancel,
                           .crew = crew,
                           .index = i,
-                          .offset = offset};
+                          .offset = work->offset};
         p->binding = *binding;
         p->binding.joined = true;
         p->binding.sync = ht_lane_sync(passes->set, schedule->lanes[i]);
         p->binding.cached = 0; /* the others write what this one has not seen */
-        p->first = first[i];
-        p->end = end[i];
+        p->first = work->first[i];
+        p->end = work->end[i];
         p->waited = 0;
         atomic_store_explicit(&p->points, 0, memory_order_relaxed);
     }
@@ -302,14 +334,13 @@ static bool all_ended(const void *crew) {
     return !atomic_load_explicit(&((const ht_crew *)crew)->running, memory_order_acquire);
 }
 
-ht_status ht_crew_run(ht_crew *crew, ht_passes *passes, const ht_schedule *schedule, const size_t *first,
-                      const size_t *end, const ht_binding *binding, size_t offset, const atomic_bool *cancel,
-                      double *busy, ht_error *error) {
+ht_status ht_crew_run(ht_passes *passes, const ht_crew_work *work, double *busy, ht_error *error) {
+    ht_crew *crew = passes->crew;
     ht_stay stay;
-    assign(crew, passes, schedule, first, end, binding, offset, cancel);
+    assign(crew, passes, work);
     atomic_fetch_add(&crew->pass, 1);
     wake(crew);
-    ht_stay_on_cores(passes->set, schedule->lanes[0], &stay);
+    ht_stay_on_cores(passes->set, work->schedule->lanes[0], &stay);
     run_part(crew, &crew->parts[0]);
     ht_leave_cores(&stay);
     for (unsigned i = 1; !all_ended(crew); i++) {

@@ -198,12 +198,12 @@ static ht_status run_alone(ht_passes *passes, ht_schedule *schedule, const ht_bi
 
 static ht_status run_shared(ht_passes *passes, ht_schedule *schedule, const ht_binding *binding,
                             const atomic_bool *cancel, ht_error *error) {
-    size_t first[HT_MAX_LANES] = {0}, end[HT_MAX_LANES];
+    ht_crew_work work = {.schedule = schedule, .binding = binding, .cancel = cancel};
     double busy[HT_MAX_LANES];
     const double start = ht_clock_now(passes->set->time);
     for (size_t i = 0; i < schedule->n_lanes; i++)
-        end[i] = schedule->programs[i].head;
-    ht_status status = ht_crew_run(passes->crew, passes, schedule, first, end, binding, 0, cancel, busy, error);
+        work.end[i] = schedule->programs[i].head;
+    ht_status status = ht_crew_run(passes, &work, busy, error);
     if (status)
         return status;
     ht_passes_learn(passes, schedule, ht_clock_now(passes->set->time) - start, busy);
@@ -258,13 +258,14 @@ static ht_status run_head(ht_passes *passes, size_t first, size_t count, ht_slot
                             .kept = 1u << wanted};
     const ht_binding binding = ht_binding_from(&all, first, slots);
     if (!passes->running) { /* every lane has the residual stream: each computes some rows */
-        size_t begin[HT_MAX_LANES], end[HT_MAX_LANES];
+        ht_crew_work work = {.schedule = passes->current, .binding = &binding, .offset = first};
         for (size_t i = 0; i < passes->current->n_lanes; i++) {
             const ht_program *program = &passes->current->programs[i];
-            begin[i] = program->head;
-            end[i] = program->n_steps - (i == 0 && wanted == HT_SLOT_LOGITS); /* the first lane's last step picks */
+            work.first[i] = program->head;
+            /* the first lane's last step picks */
+            work.end[i] = program->n_steps - (i == 0 && wanted == HT_SLOT_LOGITS);
         }
-        return ht_crew_run(passes->crew, passes, passes->current, begin, end, &binding, first, NULL, NULL, error);
+        return ht_crew_run(passes, &work, NULL, error);
     }
     const ht_run run = {.passes = passes, .lane = passes->running, .program = passes->program};
     const size_t end = run.program->n_steps - (wanted == HT_SLOT_LOGITS);

@@ -176,11 +176,16 @@ ht_binding ht_binding_from(const ht_binding *all, size_t first, ht_view slots[HT
 /* Threads for the lanes after the first one, asleep between passes. *crew is NULL after a failure. */
 ht_status ht_crew_create(size_t lanes, ht_crew **crew, ht_error *error);
 void ht_crew_destroy(ht_crew *crew);
-/* Runs steps [first[i], end[i]) of every lane's program at once. The binding's token 0 is token `offset` of the lanes' own
- * buffers. busy[i] (may be NULL): seconds that lane i did not wait. */
-ht_status ht_crew_run(ht_crew *crew, ht_passes *passes, const ht_schedule *schedule, const size_t *first,
-                      const size_t *end, const ht_binding *binding, size_t offset, const atomic_bool *cancel,
-                      double *busy, ht_error *error);
+/* What a crew runs: steps [first[i], end[i]) of every lane's program, at once. */
+typedef struct ht_crew_work {
+    const ht_schedule *schedule;
+    size_t first[HT_MAX_LANES], end[HT_MAX_LANES];
+    const ht_binding *binding;
+    size_t offset;             /* of the binding's token 0 in the lanes' own buffers */
+    const atomic_bool *cancel; /* may be NULL */
+} ht_crew_work;
+/* busy[i] (may be NULL): seconds that lane i did not wait. */
+ht_status ht_crew_run(ht_passes *passes, const ht_crew_work *work, double *busy, ht_error *error);
 /* Called by ht_run_steps around a step of a shared pass: waits for other lanes; tells them. */
 ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error);
 ht_status ht_crew_after(const ht_run *run, const ht_step *step, ht_sync sync, ht_error *error);

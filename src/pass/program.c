@@ -350,26 +350,32 @@ static bool owner_step(builder *b, size_t i, const ht_op *op, size_t near, size_
     return !b->status && (step->op->kind != HT_OP_FFN || op == step->op->members);
 }
 
-/* The operator's step on lane i: tokens [begin, end), units [first, first + n) of a segment; n == all of them: whole. */
-static ht_step *add_matrix(builder *b, size_t i, const ht_op *op, size_t near, ht_segment segment, size_t first,
-                           size_t n, size_t begin, size_t end) {
+/* Units [first, first + n) of a segment, for tokens [begin, end). */
+typedef struct area {
+    ht_segment segment;
+    size_t first, n;
+    size_t begin, end;
+} area;
+
+/* The step of operator number `at` of the model on lane i, for that area. NULL: it has none there. */
+static ht_step *add_matrix(builder *b, size_t i, size_t at, const area *a) {
     ht_step step;
-    if (begin == end || n == 0 || !owner_step(b, i, op, near, end - begin, segment != HT_SEGMENT_FEATURES, &step))
+    const ht_op *op = &b->passes->set->model->ops[at];
+    if (a->begin == a->end || a->n == 0 ||
+        !owner_step(b, i, op, at, a->end - a->begin, a->segment != HT_SEGMENT_FEATURES, &step))
         return NULL;
-    step.begin = (uint32_t)begin;
-    step.end = (uint32_t)end;
-    const ht_slice part = part_of(b->passes, segment, step.op, first, n);
+    step.begin = (uint32_t)a->begin;
+    step.end = (uint32_t)a->end;
+    const ht_slice part = part_of(b->passes, a->segment, step.op, a->first, a->n);
     take_part(b, &step, &part);
     return append(b, i, &step);
 }
 
 /* Operators [op, op + count) of the model (one matrix, or a feed-forward block) on lane i, as add_matrix. */
-static void add_block(builder *b, size_t i, size_t op, size_t count, ht_segment segment, size_t first, size_t n,
-                      size_t begin, size_t end, uint8_t delta, bool wait) {
-    const ht_model *model = b->passes->set->model;
+static void add_block(builder *b, size_t i, size_t op, size_t count, const area *a, uint8_t delta, bool wait) {
     bool any = false;
     for (size_t k = op; k < op + count && !b->status; k++) {
-        ht_step *step = add_matrix(b, i, &model->ops[k], k, segment, first, n, begin, end);
+        ht_step *step = add_matrix(b, i, k, a);
         if (!step)
             continue;
         if (wait && !any)
@@ -397,12 +403,14 @@ static void add_cut(builder *b, size_t op, size_t count, ht_segment segment, con
     const size_t of = b->passes->segment_of[segment], end = first + cut->tokens;
     const bool partial = segment == HT_SEGMENT_FEATURES && cut->units < of;
     const uint8_t delta = partial ? 1 : 0;
+    const area others = {segment, 0, cut->units, first, end}, own = {segment, cut->units, of - cut->units, first, end},
+               rest = {segment, 0, of, end, b->n};
     tell(b, 0);
-    add_block(b, 1, op, count, segment, 0, cut->units, first, end, delta, true);
+    add_block(b, 1, op, count, &others, delta, true);
     tell(b, 1);
     const uint8_t told = b->told;
-    add_block(b, 0, op, count, segment, cut->units, of - cut->units, first, end, delta, false);
-    add_block(b, 0, op, count, segment, 0, of, end, b->n, delta, false);
+    add_block(b, 0, op, count, &own, delta, false);
+    add_block(b, 0, op, count, &rest, delta, false);
     b->told = told; /* by the owner's next step */
     *sums = delta;
 }
@@ -562,6 +570,32 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
     return p;
 }
 
+/* Has each wait its signal? Runs the lanes' programs, or their heads, in mind: each as far as what the others have published by
+ * then lets it. False: some lane would wait for ever. */
+static bool comes_to_end(const ht_schedule *s, bool head) {
+    size_t at[HT_MAX_LANES], left = 0;
+    uint32_t points[HT_MAX_LANES] = {0};
+    for (size_t i = 0; i < s->n_lanes; i++) {
+        at[i] = head ? s->programs[i].head : 0;
+        left += (head ? s->programs[i].n_steps : s->programs[i].head) - at[i];
+    }
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (size_t i = 0; i < s->n_lanes; i++)
+            for (; at[i] < (head ? s->programs[i].n_steps : s->programs[i].head); at[i]++, left--) {
+                const ht_step *step = &s->programs[i].steps[at[i]];
+                bool waits = false;
+                for (size_t k = 0; k < s->n_lanes; k++)
+                    waits |= (step->waits >> k & 1) && points[k] < step->need;
+                if (waits)
+                    break;
+                points[i] = step->publishes ? step->publishes : points[i];
+                moved = true;
+            }
+    }
+    return left == 0;
+}
+
 static ht_status build(ht_passes *passes, ht_schedule *schedule, ht_error *error) {
     builder b = {.passes = passes,
                  .schedule = schedule,
@@ -580,6 +614,8 @@ static ht_status build(ht_passes *passes, ht_schedule *schedule, ht_error *error
         build_shares(&b);
     else if (schedule->choice.regime == HT_REGIME_OWNER)
         build_owner(&b);
+    if (!b.status && schedule->n_lanes > 1 && !(comes_to_end(schedule, false) && comes_to_end(schedule, true)))
+        return ht_fail(error, HT_ERROR_DEVICE, "internal error: a lane waits for what no other tells");
     return b.status;
 }
 
