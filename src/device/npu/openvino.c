@@ -89,7 +89,8 @@ static void describe(const ht_ov *ov, const ov_core_t *core, const char *device,
         at += (size_t)snprintf(info->static_lengths + at, sizeof info->static_lengths - at, "%s%d", i ? "," : "",
                                standard_lengths[i]);
     info->unified_memory = true;
-    snprintf(info->limits, sizeof info->limits, "graphs of all lengths: half of the memory, or --npu-memory");
+    snprintf(info->limits, sizeof info->limits,
+             "graphs of all lengths: half of the memory unless another limit is given");
     info->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
