@@ -26,7 +26,7 @@ static bool has_graphs(const ht_engine *engine, const ht_choice *c, size_t i, si
 static void keep_segment(ht_engine *engine, const ht_choice *c, ht_segment segment, size_t tokens) {
     for (size_t i = 0; i < c->n_lanes; i++) {
         const size_t units = c->units[0][segment][i];
-        if (units && units < engine->passes.segment_of[segment] && has_graphs(engine, c, i, tokens))
+        if (units && units < engine->passes.units[segment].of && has_graphs(engine, c, i, tokens))
             keep_share(engine, c->lanes[i], segment, units);
     }
 }

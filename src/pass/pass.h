@@ -54,6 +54,12 @@ typedef struct ht_recording { /* of one lane: written by its thread alone */
     size_t n, capacity;
 } ht_recording;
 
+/* How finely a segment divides on every lane (units.c). */
+typedef struct ht_units {
+    size_t grain; /* rows, heads or features of one */
+    size_t of;    /* so many are all; 0: it does not divide */
+} ht_units;
+
 /* What schedules may do. */
 typedef struct ht_policy {
     unsigned cuts;    /* ht_cuts */
@@ -85,8 +91,7 @@ typedef struct ht_passes {
     ht_lane *running;          /* of the newest forward, if one lane computes the head */
     const ht_program *program; /* likewise */
     ht_crew *crew;             /* threads of the other lanes (crew.c); NULL: one lane */
-    /* How finely a segment divides (units.c): units, and rows, heads or features of one; 0: not at all. */
-    size_t segment_of[HT_SEGMENTS], segment_grain[HT_SEGMENTS];
+    ht_units units[HT_SEGMENTS];
     ht_graphs graphs;
     ht_recording *recordings; /* [n_lanes]; NULL: nothing is recorded */
     /* Of the newest forward: what ht_passes_head can be asked for, and how many tokens there were. */
@@ -104,6 +109,9 @@ ht_status ht_passes_prepare(ht_passes *passes, ht_error *error);
 void ht_passes_clear(ht_passes *passes);
 /* How finely each segment divides on these lanes (units.c). */
 void ht_passes_find_units(ht_passes *passes);
+/* Units [begin, end) of a segment: which slice of one of its operators they are. */
+ht_slice ht_units_slice(const ht_model *model, ht_segment segment, const ht_units *units, const ht_op *op, size_t begin,
+                        size_t end);
 /* Nothing is recorded any more. */
 void ht_passes_forget_recordings(ht_passes *passes);
 

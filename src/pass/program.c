@@ -58,37 +58,9 @@ static size_t near_of(const builder *b, const ht_program *program, size_t op) {
     return op * program->n_steps / b->passes->set->model->n_ops;
 }
 
-/* Which part of `op` units [begin, begin + n) of a segment are. */
+/* Units [begin, begin + n) of a segment, as a slice of the operator. */
 static ht_slice part_of(const ht_passes *passes, ht_segment segment, const ht_op *op, size_t begin, size_t n) {
-    const ht_hparams *h = &passes->set->model->hparams;
-    const size_t grain = passes->segment_grain[segment], of = passes->segment_of[segment];
-    const size_t heads = (size_t)(h->heads / h->kv_heads) * (size_t)h->head_dim;
-    ht_slice s = ht_whole_slice(op);
-    switch (segment) {
-    case HT_SEGMENT_HEADS:
-    case HT_SEGMENT_ATTENTION:
-    case HT_SEGMENT_ATTENTION_OUT:
-        if (ht_class_of(op) == HT_CLASS_OUT)
-            s.reduction_begin = begin * heads, s.reduction_end = (begin + n) * heads;
-        else
-            s.row_begin = begin, s.row_end = begin + n, s.of = of;
-        return s;
-    case HT_SEGMENT_FEATURES:
-    case HT_SEGMENT_GATE_UP: {
-        const size_t first = begin * grain, end = (begin + n) * grain;
-        if (ht_class_of(op) == HT_CLASS_DOWN)
-            s.reduction_begin = first, s.reduction_end = end;
-        else if (op->kind == HT_OP_FFN)
-            s.row_begin = first, s.row_end = end;
-        else
-            s.row_begin = first, s.row_end = end, s.of = (size_t)h->feed_forward;
-        return s;
-    }
-    default:
-        s.row_begin = begin * grain;
-        s.row_end = begin + n == of ? ht_op_rows(op) : (begin + n) * grain;
-        return s;
-    }
+    return ht_units_slice(passes->set->model, segment, &passes->units[segment], op, begin, begin + n);
 }
 
 /* Is the part all of the operator? */
@@ -400,7 +372,7 @@ static void tell(builder *b, size_t i) {
 
 static void add_cut(builder *b, size_t op, size_t count, ht_segment segment, const ht_matrix_cut *cut, size_t first,
                     uint8_t *sums) {
-    const size_t of = b->passes->segment_of[segment], end = first + cut->tokens;
+    const size_t of = b->passes->units[segment].of, end = first + cut->tokens;
     const bool partial = segment == HT_SEGMENT_FEATURES && cut->units < of;
     const uint8_t delta = partial ? 1 : 0;
     const area others = {segment, 0, cut->units, first, end}, own = {segment, cut->units, of - cut->units, first, end},
@@ -545,7 +517,8 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
                     .tokens_divide = true};
     memcpy(p.stall, pace->stall, sizeof p.stall);
     p.head = pace->head;
-    memcpy(p.of, passes->segment_of, sizeof p.of);
+    for (size_t s = 0; s < HT_SEGMENTS; s++)
+        p.of[s] = passes->units[s].of;
     for (size_t l = 0; l < passes->set->n_lanes; l++) {
         const ht_lane *lane = &passes->set->lanes[l];
         lanes[l] =
