@@ -44,6 +44,10 @@ ht_status ht_engine_companion(ht_engine *engine, const ht_engine_options *option
                               ht_error *error);
 /* Tokens of the prompts that are expected: options->prompts, or usual[], which is filled, where nobody says. *n of them. */
 const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n);
+/* Several lanes must be so much quicker than the best alone. */
+#define HT_WORTH_SHARING 0.97
+/* Closes the devices of all lanes but this one: an engine of one lane. No schedule is used any more. */
+ht_status ht_engine_keep_lane(ht_engine *engine, size_t lane, const ht_engine_options *options, ht_error *error);
 ht_status ht_engine_measure_lane(ht_engine *engine, ht_lane *lane, ht_error *error); /* one lane's costs */
 void ht_lane_cost_by_rule(const ht_lanes *set, ht_lane *lane);                       /* the same (nominal.c) */
 void ht_engine_keep_learnt(const ht_engine *engine); /* beside the tables of times, for later processes */

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 11
+#define VERSION 12
 #define ENOUGH_BYTES (24.0 * 1e6) /* of weights in the layers that are timed: more than caches near a core hold */
 #define MOST_RUNS 5
 #define ENOUGH_SECONDS 0.12 /* of runs at one point */
@@ -384,81 +384,155 @@ static double slowed(double busy, double other, double alone) {
     return rest <= 0 || beside < 0.1 * alone ? busy / alone : other / beside;
 }
 
-/* Two lanes run layers side by side, without waiting for each other: how much slower each becomes. */
-static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const ht_kv_layer *kv, size_t n,
-                                  ht_error *error) {
-    ht_schedule *s = &engine->passes.schedules[0];
-    const size_t pair[2] = {a, b};
-    double alone[2], busy[2], together[2] = {0, 0};
-    ht_crew_work work = {.schedule = s};
+/* Lanes that run something side by side, to see how much slower each becomes. */
+typedef struct company {
+    size_t lanes[HT_MAX_LANES], n_lanes;
+    size_t tokens; /* of each */
+    bool norms;    /* nothing but norms, else layers */
+    double alone[HT_MAX_LANES];
+} company;
+
+/* The lane's steps as a program, `again` times over. */
+static ht_status repeat_steps(const timer *t, const company *c, size_t i, size_t again, ht_program *program,
+                              ht_error *error) {
+    const size_t n = again * t->n_steps;
+    ht_status status =
+        ht_grow((void **)&program->steps, &program->cap_steps, n, sizeof *program->steps, "a program", error);
+    for (size_t k = 0; k < n && !status; k++) {
+        ht_step *step = &program->steps[k];
+        *step = t->steps[k % t->n_steps];
+        step->begin = (uint32_t)(i * c->tokens); /* tokens of its own: lanes write side by side */
+        step->end = (uint32_t)((i + 1) * c->tokens);
+    }
+    program->n_steps = status ? 0 : n;
+    return status;
+}
+
+/* What the lane takes alone. */
+static ht_status time_alone(company *c, size_t i, timer *t, ht_error *error) {
+    const ht_program *program = ht_lane_program(t->lane, c->tokens);
+    ht_stay stay;
+    take_steps(t, program, c->norms ? HT_CLASS_NORM : HT_CLASSES, c->norms ? 2 : count_samples(t, program, c->tokens));
+    leave_out_cache(t);
+    ht_stay_on_cores(&t->engine->set, t->lane, &stay);
+    ht_status status = time_steps(t, c->tokens, 0, false, &c->alone[i], error);
+    ht_leave_cores(&stay);
+    return status;
+}
+
+static ht_status prepare_company(ht_engine *engine, company *c, ht_schedule *s, const ht_kv_layer *kv,
+                                 ht_error *error) {
     timer *t;
     ht_status status = ht_alloc((void **)&t, 1, sizeof *t, "measuring", error);
+    double longest = 0;
     if (status)
         return status;
-    s->n_lanes = 2;
-    for (size_t i = 0; i < 2 && !status; i++) {
-        const ht_program *program = ht_lane_program(&engine->set.lanes[pair[i]], n);
-        *t = (timer){.engine = engine, .lane = &engine->set.lanes[pair[i]], .kv = kv};
-        take_steps(t, program, HT_CLASSES, count_samples(t, program, n));
-        leave_out_cache(t);
-        s->lanes[i] = &engine->set.lanes[pair[i]];
-        ht_stay stay;
-        ht_stay_on_cores(&engine->set, s->lanes[i], &stay);
-        status = time_steps(t, n, 0, false, &alone[i], error);
-        ht_leave_cores(&stay);
-        work.end[i] = s->programs[i].n_steps = 0;
-        for (int again = 0; again < (n == 1 ? 8 : 1); again++) /* long against the start */
-            for (size_t k = 0; k < t->n_steps && !status; k++) {
-                status = ht_grow((void **)&s->programs[i].steps, &s->programs[i].cap_steps, work.end[i] + 1,
-                                 sizeof *s->programs[i].steps, "a program", error);
-                if (status)
-                    break;
-                ht_step *step = &s->programs[i].steps[work.end[i]++];
-                *step = t->steps[k];
-                step->begin = (uint32_t)(i * n); /* tokens of its own: lanes write side by side */
-                step->end = (uint32_t)(i * n + n);
+    s->n_lanes = c->n_lanes;
+    for (int build = 0; build < 2; build++)
+        for (size_t i = 0; i < c->n_lanes && !status; i++) {
+            *t = (timer){.engine = engine, .lane = s->lanes[i] = &engine->set.lanes[c->lanes[i]], .kv = kv};
+            if (!build) {
+                status = time_alone(c, i, t, error);
+                longest = fmax(longest, c->alone[i]);
+                continue;
             }
-        s->programs[i].n_steps = work.end[i];
-        alone[i] *= (double)work.end[i] / (double)(t->n_steps ? t->n_steps : 1);
-    }
+            const ht_program *program = ht_lane_program(t->lane, c->tokens);
+            take_steps(t, program, c->norms ? HT_CLASS_NORM : HT_CLASSES,
+                       c->norms ? 2 : count_samples(t, program, c->tokens));
+            leave_out_cache(t);
+            size_t again = c->tokens == 1 || c->norms ? 8 : 1; /* long against the start */
+            if (c->n_lanes > 2 || c->norms)                    /* a lane that ends sooner leaves the others alone */
+                again *= (size_t)fmin(longest / c->alone[i] + 0.5, 64);
+            status = repeat_steps(t, c, i, again, &s->programs[i], error);
+            c->alone[i] *= (double)again;
+        }
     free(t);
+    return status;
+}
+
+/* How many times as long as alone each lane takes beside the others. */
+static ht_status run_company(ht_engine *engine, const company *c, ht_schedule *s, const ht_kv_layer *kv,
+                             double together[HT_MAX_LANES], ht_error *error) {
+    ht_crew_work work = {.schedule = s};
+    double busy[HT_MAX_LANES];
     const ht_binding binding = {.slots = engine->set.slots,
                                 .kv = kv,
-                                .tokens = n,
+                                .tokens = c->tokens,
                                 .room = (size_t)engine->info.chunk,
                                 .sync = engine->set.sync};
+    ht_status status = HT_OK;
+    for (size_t i = 0; i < c->n_lanes; i++)
+        work.end[i] = s->programs[i].n_steps;
     work.binding = &binding;
     engine->passes.current = s;
     for (int run = 0; run < 7 && !status; run++) {
         status = ht_crew_run(&engine->passes, &work, busy, error);
-        for (size_t i = 0; i < 2 && run; i++) { /* the least of the runs */
-            const double beside = slowed(busy[i], busy[1 - i], alone[i]);
-            together[i] = together[i] > 0 ? fmin(together[i], beside) : beside;
+        for (size_t i = 0; i < c->n_lanes && run; i++) { /* the least of the runs */
+            double others = INFINITY; /* until the first of them has ended; what it leaves is shared by the others */
+            for (size_t k = 0; k < c->n_lanes; k++)
+                others = k == i ? others : fmin(others, busy[k]);
+            const double beside = slowed(busy[i], others, c->alone[i]);
+            together[i] = run > 1 ? fmin(together[i], beside) : beside;
         }
     }
     engine->passes.current = NULL;
-    for (size_t i = 0; i < 2 && !status; i++) {
-        double *factor = &engine->set.lanes[pair[i]].cost.together[n > 1];
+    return status;
+}
+
+/* Lanes run layers, or norms, side by side: how much slower each becomes. */
+static ht_status measure_company(ht_engine *engine, company *c, const ht_kv_layer *kv, ht_error *error) {
+    ht_schedule *s = &engine->passes.schedules[0];
+    double together[HT_MAX_LANES];
+    ht_status status = prepare_company(engine, c, s, kv, error);
+    if (!status)
+        status = run_company(engine, c, s, kv, together, error);
+    for (size_t i = 0; i < c->n_lanes && !status; i++) {
+        ht_lane_cost *cost = &engine->set.lanes[c->lanes[i]].cost;
+        double *factor = &(c->norms ? cost->norms : cost->together)[c->n_lanes > 2][c->tokens > 1];
         *factor = fmax(*factor, fmin(fmax(together[i], 1), 3));
-        ht_log(HT_LOG_INFO, "lane %zu beside lane %zu: %.2f times as long (%zu tokens)", pair[i], pair[1 - i], *factor,
-               n);
+        ht_log(HT_LOG_INFO, "lane %zu beside %zu %s: %s take %.2f times as long (%zu tokens)", c->lanes[i],
+               c->n_lanes - 1, c->n_lanes > 2 ? "lanes" : "lane", c->norms ? "norms" : "layers", *factor, c->tokens);
     }
     return status;
 }
 
-static ht_status measure_pairs(ht_engine *engine, const ht_kv_layer *kv, ht_error *error) {
+/* Layers of one token and of many, and norms of many. */
+static ht_status measure_lanes_together(ht_engine *engine, const size_t *lanes, size_t n_lanes, const ht_kv_layer *kv,
+                                        ht_error *error) {
+    static const struct {
+        size_t tokens;
+        bool norms;
+    } rows[] = {{1, false}, {64, false}, {256, true}};
+    const size_t chunk = (size_t)engine->info.chunk;
     ht_status status = HT_OK;
-    for (size_t a = 0; a < engine->set.n_lanes; a++)
-        for (size_t b = a + 1; b < engine->set.n_lanes; b++)
-            for (int many = 0; many < 2 && !status; many++) {
-                const size_t n = many ? ht_min_size(64, (size_t)engine->info.chunk / 2) : 1;
-                if (engine->set.lanes[a].lost || engine->set.lanes[b].lost)
-                    continue;
-                if (!(engine->set.lanes[a].cores & engine->set.lanes[b].cores) && n > (size_t)many &&
-                    2 * n <= (size_t)engine->info.chunk)
-                    status = measure_together(engine, a, b, kv, n, error);
-            }
+    for (size_t i = 0; i < HT_COUNT(rows) && !status; i++) {
+        company c = {
+            .n_lanes = n_lanes, .norms = rows[i].norms, .tokens = ht_min_size(rows[i].tokens, chunk / n_lanes)};
+        memcpy(c.lanes, lanes, n_lanes * sizeof *lanes);
+        if (c.tokens > (rows[i].tokens > 1))
+            status = measure_company(engine, &c, kv, error);
+    }
     return status;
+}
+
+/* Every two lanes that share no cores, and where there are more, as many as share none. */
+static ht_status measure_contention(ht_engine *engine, const ht_kv_layer *kv, ht_error *error) {
+    const ht_lane *all = engine->set.lanes;
+    size_t lanes[HT_MAX_LANES], n = 0;
+    uint64_t taken = 0;
+    ht_status status = HT_OK;
+    for (size_t a = 0; a < engine->set.n_lanes; a++) {
+        for (size_t b = a + 1; b < engine->set.n_lanes && !status; b++) {
+            const size_t pair[2] = {a, b};
+            if (!(all[a].cores & all[b].cores) && !all[a].lost && !all[b].lost)
+                status = measure_lanes_together(engine, pair, 2, kv, error);
+        }
+        if (all[a].cores & taken || all[a].lost)
+            continue;
+        taken |= all[a].cores;
+        lanes[n++] = a;
+    }
+    return status || n < 3 ? status : measure_lanes_together(engine, lanes, n, kv, error);
 }
 
 /* ---- keeping ---------------------------------------------------------------------------------------------------------------------- */
@@ -498,16 +572,21 @@ static json_t *cost_json(const ht_lane_cost *cost) {
         json_object_set_new(classes, ht_class_name((ht_class)c),
                             json_pack("{s:b, s:o}", "stepped", cost->classes[c].stepped, "tokens_us", points));
     }
-    return json_pack("{s:o, s:I, s:f, s:f, s:f, s:[f, f], s:s, s:[f, f, f, f]}", "classes", classes, "granule",
+    json_t *together = json_array(), *norms = json_array();
+    for (size_t i = 0; i < 4; i++) {
+        json_array_append_new(together, json_real(cost->together[i / 2][i % 2]));
+        json_array_append_new(norms, json_real(cost->norms[i / 2][i % 2]));
+    }
+    return json_pack("{s:o, s:I, s:f, s:f, s:f, s:o, s:o, s:s, s:[f, f, f, f]}", "classes", classes, "granule",
                      (json_int_t)cost->granule, "attention_us_per_token_and_key", cost->per_key * 1e6, "launch_us",
-                     cost->launch * 1e6, "join_us", cost->join * 1e6, "together", cost->together[0], cost->together[1],
-                     "sync", ht_sync_name(cost->sync), "joins_us", cost->joins[1] * 1e6, cost->joins[2] * 1e6,
+                     cost->launch * 1e6, "join_us", cost->join * 1e6, "together", together, "norms", norms, "sync",
+                     ht_sync_name(cost->sync), "joins_us", cost->joins[1] * 1e6, cost->joins[2] * 1e6,
                      cost->joins[3] * 1e6, cost->joins[4] * 1e6);
 }
 
 static bool read_cost(const json_t *json, ht_lane_cost *cost) {
     *cost = (ht_lane_cost){0};
-    const json_t *classes = json_object_get(json, "classes"), *together = json_object_get(json, "together");
+    const json_t *classes = json_object_get(json, "classes");
     for (int c = 0; c < HT_CLASSES; c++) {
         const json_t *one = json_object_get(classes, ht_class_name((ht_class)c));
         const json_t *points = json_object_get(one, "tokens_us");
@@ -532,8 +611,10 @@ static bool read_cost(const json_t *json, ht_lane_cost *cost) {
             cost->sync = (ht_sync)i;
     for (size_t i = 0; i < HT_SYNC_FLAG; i++)
         cost->joins[i + 1] = json_number_value(json_array_get(json_object_get(json, "joins_us"), i)) * 1e-6;
-    for (size_t i = 0; i < 2; i++)
-        cost->together[i] = json_number_value(json_array_get(together, i));
+    for (size_t i = 0; i < 4; i++) {
+        cost->together[i / 2][i % 2] = json_number_value(json_array_get(json_object_get(json, "together"), i));
+        cost->norms[i / 2][i % 2] = json_number_value(json_array_get(json_object_get(json, "norms"), i));
+    }
     return cost->classes[HT_CLASS_NORM].n_points > 0 && cost->classes[HT_CLASS_LM_HEAD].n_points > 0;
 }
 
@@ -652,7 +733,8 @@ ht_status ht_engine_measure(ht_engine *engine, const ht_engine_options *options,
                 status = HT_OK;
         }
     }
-    while (!status && (status = measure_pairs(engine, kv, error)) == HT_ERROR_DEVICE && ht_engine_recover(engine)) {
+    while (!status && (status = measure_contention(engine, kv, error)) == HT_ERROR_DEVICE &&
+           ht_engine_recover(engine)) {
         whole = false;
         status = HT_OK; /* once more, with those that are left */
     }

@@ -199,6 +199,9 @@ ht_status ht_lanes_task(ht_lanes *set, int device, const ht_op *op, const ht_sli
 void ht_lanes_drop_tasks(ht_lanes *set, size_t first);
 /* Releases all static graphs of shares; no schedule is there. */
 void ht_lanes_drop_shares(ht_lanes *set);
+/* Releases all static graphs, of whole operators, too; no schedule is there. Their tasks are prepared anew, so that graphs are
+ * built when they are asked for. */
+ht_status ht_lanes_drop_graphs(ht_lanes *set, ht_error *error);
 /* The step of a part of a feed-forward block by itself, on the lane's device that takes it: whole, or where graphs are
  * static without a task yet. */
 ht_status ht_lane_step(ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_step *step, ht_error *error);

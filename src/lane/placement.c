@@ -289,6 +289,34 @@ void ht_lanes_drop_shares(ht_lanes *set) {
     set->n_tasks = kept;
 }
 
+/* The programs' steps have another task from now on. */
+static void replace_task(ht_lanes *set, const ht_task *old, ht_task *task) {
+    for (size_t l = 0; l < set->n_lanes; l++)
+        for (size_t p = 0; p < HT_PHASES; p++) {
+            ht_program *program = &set->lanes[l].programs[p];
+            for (size_t k = 0; k < program->n_steps; k++)
+                if (program->steps[k].task == old)
+                    program->steps[k].task = task;
+        }
+}
+
+ht_status ht_lanes_drop_graphs(ht_lanes *set, ht_error *error) {
+    ht_status status = HT_OK;
+    ht_lanes_drop_shares(set);
+    for (size_t t = 0; t < set->n_tasks && !status; t++) {
+        ht_slice_task *task = &set->tasks[t];
+        ht_device *device = set->devices[task->device];
+        ht_task *old = task->task;
+        if (!old || task->dropped || !device->ops->caps(device)->n_lengths)
+            continue;
+        device->ops->release(device, old);
+        task->task = NULL;
+        status = device->ops->prepare(device, task->op, &task->slice, &task->task, error);
+        replace_task(set, old, task->task);
+    }
+    return status;
+}
+
 ht_status ht_lanes_place(ht_lanes *set, const ht_engine_options *options, ht_error *error) {
     ht_status status = ht_alloc((void **)&set->blocks, (size_t)set->model->hparams.layers + 1, sizeof *set->blocks,
                                 "a program", error);

@@ -62,13 +62,18 @@ typedef struct ht_lane_cost {
     double join;  /* from an empty queue's next submit to knowing that it is done, less what the work takes */
     ht_sync sync; /* the way of waiting that was found quickest, on the lane's own cores */
     double joins[HT_SYNC_FLAG + 1]; /* what a join takes by each of them; 0: not measured */
-    double
-        together[2]; /* what everything takes while the other lanes compute, too, over what it takes alone: one token,
-                         * many. Lanes that are never used together: 1 */
+    /* What everything takes while other lanes compute, too, over what it takes alone, and what norms take while the others
+     * compute norms: [beside one other lane, or more][one token, many]. 0: not measured, as 1. */
+    double together[2][2], norms[2][2];
 } ht_lane_cost;
 
 /* Seconds of a share (0..1] of an operator for n tokens from `position` on; infinite where the lane does not compute it. */
 double ht_class_seconds(const ht_lane_cost *cost, ht_class c, size_t n, double share, size_t position);
+
+/* How many times as long as alone a lane takes in a set of n_lanes that compute at the same time, passes or norms of so many
+ * tokens. */
+double ht_together(const ht_lane_cost *cost, size_t n_lanes, size_t tokens);
+double ht_norms_together(const ht_lane_cost *cost, size_t n_lanes, size_t tokens);
 
 /* ---- what the solver is asked ------------------------------------------------------------------------------------------- */
 
