@@ -1,8 +1,8 @@
 /* GGUF v2 and v3, read. Every length is checked against what is left of the file before it is used, so a hostile file
  * cannot ask for more memory than its headers, byte for byte, pay for: some twenty times their size at the very worst
  * (nothing but minimal keys), about twice for a real vocabulary. The file is mapped and must not shrink while open. */
+#include "gguf/gguf.h"
 #include "gguf/index.h"
-#include "quant/quant.h"
 
 #include <stdio.h>
 #include <stdlib.h>

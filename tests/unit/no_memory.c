@@ -141,13 +141,9 @@ static ht_status open_shape(ht_error *error) {
 static ht_status open_engine(const char *devices, ht_strategy strategy, ht_error *error) {
     ht_engine *made = NULL;
     const int prompts[] = {8};
-    const ht_engine_options options = {.devices = devices,
-                                       .strategy = strategy,
-                                       .threads = strchr(devices, ',') ? 0 : 2,
-                                       .context = 64,
-                                       .chunk = 16,
-                                       .prompts = prompts,
-                                       .n_prompts = HT_COUNT(prompts)};
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = devices, .strategy = strategy, .threads = strchr(devices, ',') ? 0 : 2,
+                .context = 64, .chunk = 16, .prompts = prompts, .n_prompts = HT_COUNT(prompts));
     const ht_status status = ht_engine_create(model, &options, &made, error);
     ht_engine_destroy(made);
     return status;
@@ -171,9 +167,9 @@ static ht_status open_session(ht_error *error) {
 }
 
 static ht_status generate(ht_session *from, ht_sampling sampling, ht_error *error) {
-    ht_generate_result result = {0};
-    const ht_generate_options options = {
-        .max_tokens = 8, .sampling = sampling, .stop = (const char *[]){"\x01\x02"}, .n_stop = 1, .top_logprobs = 2};
+    ht_generate_result result = HT_INIT(ht_generate_result);
+    const ht_generate_options options = HT_INIT(ht_generate_options, .max_tokens = 8, .sampling = &sampling,
+                                                .stop = (const char *[]){"\x01\x02"}, .n_stop = 1, .top_logprobs = 2);
     const ht_status status = ht_session_generate(from, prompt, HT_COUNT(prompt), &options, &result, error);
     if (!status && sampling.temperature <= 0)
         assert_memory_equal(result.ids, expected, result.n * sizeof *expected);
@@ -182,17 +178,18 @@ static ht_status generate(ht_session *from, ht_sampling sampling, ht_error *erro
 }
 
 static ht_status greedy(ht_error *error) {
-    return generate(session, (ht_sampling){0}, error);
+    return generate(session, HT_INIT(ht_sampling), error);
 }
 static ht_status sampled(ht_error *error) {
-    return generate(session, (ht_sampling){.temperature = 1, .top_p = 0.9f, .repeat_penalty = 1.1f, .seed = 1}, error);
+    return generate(session, HT_INIT(ht_sampling, .temperature = 1, .top_p = 0.9f, .repeat_penalty = 1.1f, .seed = 1),
+                    error);
 }
 
 static ht_status shared(ht_error *error) {
     ht_session *made = NULL;
     ht_status status = ht_session_create(pair, &made, error);
     if (!status)
-        status = generate(made, (ht_sampling){0}, error);
+        status = generate(made, HT_INIT(ht_sampling), error);
     ht_session_destroy(made);
     return status;
 }
@@ -205,12 +202,12 @@ static ht_status score(ht_error *error) {
 
 static ht_status perplexity(ht_error *error) {
     static const char text[] = "Memory ends, and what then? A clean error each, nothing left behind, nothing broken.";
-    ht_perplexity_result result;
+    ht_perplexity_result result = {0};
     return ht_perplexity(session, NULL, text, HT_STRLEN, NULL, NULL, &result, error);
 }
 
 static ht_status bench(ht_error *error) {
-    ht_bench_result result;
+    ht_bench_result result = {0};
     return ht_bench(session, &(ht_bench_options){.gen = 2, .repetitions = 1}, &result, error);
 }
 
@@ -239,7 +236,7 @@ static ht_status chat(ht_error *error) {
 }
 
 static ht_status quantize(ht_error *error) {
-    ht_quantize_result result;
+    ht_quantize_result result = {0};
     return ht_quantize(path, copy, "q4_0", NULL, NULL, &result, error);
 }
 
@@ -267,7 +264,7 @@ static ht_status plan(ht_error *error) {
     ht_plan_row *rows = NULL;
     size_t n = 0;
     char *json = NULL;
-    ht_plan_times times;
+    ht_plan_times times = {0};
     ht_status status = ht_engine_plan(engine, 8, &rows, &n, &times, error);
     if (!status)
         status = ht_plan_json(rows, n, &times, &json, error);
@@ -409,18 +406,14 @@ static int start(void **state) {
     copy = temporary_path("copy.gguf");
     ht_log_set(quiet, NULL, HT_LOG_WARN);
     check(ht_model_open(path, &model, &error), &error);
-    check(ht_engine_create(model, &(ht_engine_options){.devices = "cpu:cpus=0"}, &engine, &error), &error);
-    const ht_engine_options options = {.devices = two,
-                                       .strategy = HT_STRATEGY_TENSOR,
-                                       .context = 64,
-                                       .chunk = 16,
-                                       .prompts = &(int){8},
-                                       .n_prompts = 1};
+    check(ht_engine_create(model, &HT_INIT(ht_engine_options, .devices = "cpu:cpus=0"), &engine, &error), &error);
+    const ht_engine_options options = HT_INIT(ht_engine_options, .devices = two, .strategy = HT_STRATEGY_TENSOR,
+                                              .context = 64, .chunk = 16, .prompts = &(int){8}, .n_prompts = 1);
     check(ht_engine_create(model, &options, &pair, &error), &error);
     check(ht_session_create(engine, &session, &error), &error);
-    ht_generate_result result = {0};
-    check(ht_session_generate(session, prompt, HT_COUNT(prompt), &(ht_generate_options){.max_tokens = 8}, &result,
-                              &error),
+    ht_generate_result result = HT_INIT(ht_generate_result);
+    check(ht_session_generate(session, prompt, HT_COUNT(prompt), &HT_INIT(ht_generate_options, .max_tokens = 8),
+                              &result, &error),
           &error);
     memcpy(expected, result.ids, result.n * sizeof *expected);
     ht_generate_result_clear(&result);

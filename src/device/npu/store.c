@@ -4,6 +4,7 @@
  * Graphs that somebody waits for come first, and then all builders work; with nobody waiting one builds, so that a
  * request that is being answered meanwhile keeps most of the machine. */
 #define _GNU_SOURCE /* cpu_set_t */
+#include "device/lengths.h"
 #include "device/npu/npu.h"
 
 #include <pthread.h>
@@ -14,7 +15,6 @@
 #include <string.h>
 #include <time.h>
 
-#define MAX_LENGTHS 16
 #define MAX_BUILDERS 16
 
 typedef enum graph_state { ABSENT, QUEUED, BUILDING, READY, FAILED } graph_state;
@@ -32,7 +32,7 @@ struct ht_npu_entry {
     pthread_mutex_t probing; /* two lengths of a graph may be built at once */
     ht_npu_probe *probe;
     uint64_t shared; /* taken from the budget for all lengths together */
-    graph_slot slots[MAX_LENGTHS];
+    graph_slot slots[HT_MOST_LENGTHS];
 };
 
 typedef struct job {

@@ -158,13 +158,6 @@ static const ht_cl_region *find_region(const ht_cl_device *d, const void *host, 
     return (size_t)((const char *)host - r->host) + bytes <= r->bytes ? r : NULL;
 }
 
-void ht_cl_add_run(ht_cl_run runs[HT_MAX_PARTS], size_t *n, size_t first, size_t width) {
-    if (*n && runs[*n - 1].first + runs[*n - 1].width == first)
-        runs[*n - 1].width += width;
-    else
-        runs[(*n)++] = (ht_cl_run){first, width};
-}
-
 /* Where a view lies; its runs are there already. */
 static ht_status find_view(const ht_cl_device *d, const ht_op *op, const ht_binding *b, const ht_view *view,
                            const char *what, int number, ht_cl_place *place, ht_error *error) {
