@@ -356,7 +356,7 @@ static ht_status create_engine(ht_model *model, const ht_engine_options *options
         return status;
     engine->model = model;
     engine->found = found;
-    atomic_flag_clear(&engine->set.busy);
+    ht_turns_init(&engine->set.turns);
     status = read_options(engine, options, error);
     if (!status)
         status = ht_model_extend_rope(model, (size_t)engine->info.context, error);
@@ -445,6 +445,7 @@ void ht_engine_destroy(ht_engine *engine) {
     ht_lanes_settle(&engine->set);
     ht_passes_clear(&engine->passes);
     ht_lanes_close(&engine->set);
+    ht_turns_destroy(&engine->set.turns);
     free(engine);
 }
 
