@@ -23,8 +23,7 @@ static ht_status open_device(ht_engine *engine, const ht_engine_options *options
                                       .graph_memory = options->npu_memory,
                                       .machine = &engine->set.machine,
                                       .made_up = engine->model->shape != NULL,
-                                      .progress = options->progress,
-                                      .progress_user = options->progress_user};
+                                      .progress = &engine->progress};
     ht_status status = ht_device_open(spec, &device, &engine->set.devices[engine->set.n_devices], error);
     if (status)
         return status;
@@ -356,6 +355,7 @@ static ht_status create_engine(ht_model *model, const ht_engine_options *options
         return status;
     engine->model = model;
     engine->found = found;
+    engine->progress = (ht_progress){options->progress, options->progress_user};
     ht_turns_init(&engine->set.turns);
     status = read_options(engine, options, error);
     if (!status)
@@ -399,6 +399,7 @@ static ht_status create_engine(ht_model *model, const ht_engine_options *options
         if (caps->kind == HT_DEVICE_CPU)
             engine->info.threads = options->threads ? options->threads : __builtin_popcountll(caps->cores);
     }
+    engine->progress.function = NULL; /* from now on `user` may be gone, whatever devices still have to do */
     *out = engine;
     return HT_OK;
 }
