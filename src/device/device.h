@@ -109,8 +109,8 @@ typedef struct ht_device_options {
     uint64_t graph_memory;       /* most bytes of static graphs; 0: half of the device's memory */
     struct ht_machine **machine; /* simulated devices opened with the same are of one machine; NULL: each of its own */
     bool made_up; /* the model has no weights worth computing with: simulated devices only tell the time */
-    ht_progress_function progress; /* NULL: none; long work of opening and preparing, such as compiling kernels */
-    void *progress_user;
+    /* Of long work of opening and preparing, such as compiling kernels; outlives the device. NULL: nobody is told. */
+    const ht_progress *progress;
 } ht_device_options;
 
 typedef struct ht_dependency { /* a point on another device's timeline */

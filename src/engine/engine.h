@@ -15,6 +15,7 @@ struct ht_engine {
     bool found;                        /* nobody asked for the devices: they were found */
     size_t n_named;                    /* the first so many devices were asked for, others are companions */
     const char *names[HT_MAX_DEVICES]; /* info.devices */
+    ht_progress progress;              /* the caller's, while the engine is created: devices keep a pointer to it */
 };
 
 /* As ht_engine_create on this list of devices that nobody named: one that cannot be opened is left out, with a warning. */

@@ -4,9 +4,9 @@
  * queues stay full; then whole layers, and each class is scaled so that the sum is what a layer takes. A table is found
  * again by what its times depend on: processor, devices and their versions, options, precision, shapes and types.
  */
+#include "base/json.h"
 #include "engine/engine.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -567,10 +567,10 @@ static json_t *cost_json(const ht_lane_cost *cost) {
     for (int c = 0; c < HT_CLASSES; c++) {
         json_t *points = json_array();
         for (size_t i = 0; i < cost->classes[c].n_points; i++)
-            json_array_append_new(points, json_pack("[I, f]", (json_int_t)cost->classes[c].points[i].tokens,
-                                                    cost->classes[c].points[i].seconds * 1e6));
-        json_object_set_new(classes, ht_class_name((ht_class)c),
-                            json_pack("{s:b, s:o}", "stepped", cost->classes[c].stepped, "tokens_us", points));
+            ht_json_add(&points, json_pack("[I, f]", (json_int_t)cost->classes[c].points[i].tokens,
+                                           cost->classes[c].points[i].seconds * 1e6));
+        ht_json_set(&classes, ht_class_name((ht_class)c),
+                    json_pack("{s:b, s:o}", "stepped", cost->classes[c].stepped, "tokens_us", points));
     }
     json_t *together = json_array(), *norms = json_array();
     for (size_t i = 0; i < 4; i++) {
@@ -630,11 +630,10 @@ static json_t *learnt_json(const ht_engine *engine) {
         const ht_schedule *s = &engine->passes.schedules[i];
         json_t *pace = json_array();
         for (size_t k = 0; k < PACES; k++)
-            json_array_append_new(pace, json_real(((const double *)&s->usual)[k]));
+            ht_json_add(&pace, json_real(((const double *)&s->usual)[k]));
         if (s->tokens && s->tried)
-            json_array_append_new(list,
-                                  json_pack("{s:I, s:I, s:I, s:O}", "tokens", (json_int_t)s->tokens, "position",
-                                            (json_int_t)s->position, "wanted", (json_int_t)s->wanted, "pace", pace));
+            ht_json_add(&list, json_pack("{s:I, s:I, s:I, s:O}", "tokens", (json_int_t)s->tokens, "position",
+                                         (json_int_t)s->position, "wanted", (json_int_t)s->wanted, "pace", pace));
         json_decref(pace);
     }
     return list;
@@ -687,15 +686,21 @@ static void save_tables(const ht_engine *engine, const ht_text *key) {
     char path[1024];
     json_t *lanes = json_array();
     for (size_t l = 0; l < engine->set.n_lanes; l++)
-        json_array_append_new(lanes, cost_json(&engine->set.lanes[l].cost));
+        ht_json_add(&lanes, cost_json(&engine->set.lanes[l].cost));
     json_t *root = json_pack("{s:i, s:s, s:o, s:o}", "version", VERSION, "key", key->data, "lanes", lanes, "learnt",
                              learnt_json(engine));
-    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
+    char *text = NULL;
     ht_error error;
-    if (text && table_path(key, path, sizeof path) && ht_file_write(path, text, strlen(text), &error))
+    ht_status status = HT_OK;
+    if (table_path(key, path, sizeof path))
+        status = ht_json_text(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9), "what was measured", &text, &error);
+    else
+        json_decref(root);
+    if (text)
+        status = ht_file_write(path, text, strlen(text), &error);
+    if (status)
         ht_log(HT_LOG_WARN, "%s", error.text);
     free(text);
-    json_decref(root);
 }
 
 ht_status ht_engine_measure(ht_engine *engine, const ht_engine_options *options, ht_error *error) {

@@ -1,22 +1,14 @@
 /* Who has the lanes, and waiting for what they were given. */
 #include "lane/lane.h"
 
-#include <sched.h>
 #include <string.h>
-#include <time.h>
 
-/* Sessions that share an engine take turns by the pass: milliseconds, so sleeping a little between looks costs nothing. */
 void ht_lanes_lock(ht_lanes *set) {
-    for (int i = 0; atomic_flag_test_and_set_explicit(&set->busy, memory_order_acquire); i++) {
-        if (i < 100)
-            sched_yield();
-        else
-            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
-    }
+    ht_turns_take(&set->turns);
 }
 
 void ht_lanes_unlock(ht_lanes *set) {
-    atomic_flag_clear_explicit(&set->busy, memory_order_release);
+    ht_turns_give(&set->turns);
 }
 
 /* After a failure the others are still waited for: nobody may use the buffers before they are done with them. */

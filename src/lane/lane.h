@@ -7,6 +7,7 @@
 #ifndef HT_LANE_H
 #define HT_LANE_H
 
+#include "base/turns.h"
 #include "device/common.h"
 #include "plan/plan.h"
 
@@ -112,7 +113,7 @@ typedef struct ht_lanes {
     ht_view slots[HT_SLOT_COUNT]; /* one pool of buffers, which every layer uses again */
     size_t slot_bytes[HT_SLOT_COUNT];
     uint64_t buffer_bytes; /* of slots and of the lanes' own buffers */
-    atomic_flag busy;      /* one pass at a time: sessions take turns */
+    ht_turns turns;        /* one pass at a time: sessions take turns */
 } ht_lanes;
 
 /* What is true of some devices (bits) together. */
@@ -132,7 +133,7 @@ static inline const ht_device_caps *ht_lanes_caps(const ht_lanes *set, size_t de
 
 /* Closes the devices and frees all that the lanes hold; nothing is under way. */
 void ht_lanes_close(ht_lanes *set);
-/* Takes and gives the lanes for one or more passes. Any thread. */
+/* Takes and gives the lanes for one or more passes, in the order in which they were asked for. Any thread. */
 void ht_lanes_lock(ht_lanes *set);
 void ht_lanes_unlock(ht_lanes *set);
 

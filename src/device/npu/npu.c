@@ -136,8 +136,7 @@ static ht_status create_store(npu_device *d, const ht_device_options *options, h
                                   .n_lengths = d->caps.n_lengths,
                                   .budget = options->graph_memory ? options->graph_memory : d->caps.memory_bytes / 2,
                                   .builders = cpu ? threads : 2,
-                                  .progress = options->progress,
-                                  .progress_user = options->progress_user};
+                                  .progress = options->progress};
     d->caps.graph_bytes = store.budget;
     ht_status status = parse_switch(options, "cache", "on", "off", d->facts.reloads, &store.cache, error);
     d->config.saves = store.cache;

@@ -158,11 +158,10 @@ typedef struct ht_npu_store_options {
     const ht_npu_config *config;
     const int *lengths;
     size_t n_lengths;
-    uint64_t budget; /* bytes of all graphs together */
-    int builders;    /* threads */
-    bool cache;      /* on disk */
-    ht_progress_function progress;
-    void *progress_user;
+    uint64_t budget;             /* bytes of all graphs together */
+    int builders;                /* threads */
+    bool cache;                  /* on disk */
+    const ht_progress *progress; /* may be NULL */
 } ht_npu_store_options;
 
 ht_status ht_npu_store_create(const ht_npu_store_options *options, ht_npu_store **store, ht_error *error);

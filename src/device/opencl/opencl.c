@@ -395,7 +395,6 @@ static ht_status opencl_open(const ht_device_options *options, ht_device **devic
     d->max_context = options->max_context;
     d->kv_type = options->kv_type;
     d->progress = options->progress;
-    d->progress_user = options->progress_user;
     if (options->hparams)
         d->hparams = *options->hparams;
     status = choose(d, options, &timeout, error);

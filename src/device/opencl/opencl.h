@@ -250,8 +250,7 @@ struct ht_cl_device {
     ht_hparams hparams;
     size_t max_tokens, max_context;
     ht_kv_type kv_type;
-    ht_progress_function progress;
-    void *progress_user;
+    const ht_progress *progress; /* may be NULL */
     cl_context context;
     cl_command_queue queue;
 
