@@ -7,11 +7,6 @@
 
 #define SHARE_CUTS (HT_CUT_ROWS | HT_CUT_HYBRID | HT_CUT_FEATURES | HT_CUT_HEADS) /* graphs of their own */
 
-#define SHARE_CUTS (HT_CUT_ROWS | HT_CUT_HYBRID | HT_CUT_FEATURES | HT_CUT_HEADS) /* graphs of their own */
-#define HT_WORTH_SHARING 0.97 /* several lanes must be so much quicker than the best alone */
-
-#define COARSE_ROWS 256 /* of the head: a finer cut of the vocabulary gains nothing */
-
 /* ---- prompts to come ------------------------------------------------------------------------------------------------------ */
 
 static void keep_share(ht_engine *engine, size_t lane, ht_segment segment, size_t units) {
@@ -185,7 +180,8 @@ static ht_status expect_prompt(ht_engine *engine, trials *t, size_t prompt, ht_e
 static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error) {
     const unsigned shares = SHARE_CUTS;
     if (status == HT_ERROR_MEMORY && engine->passes.policy.cuts & shares && engine->passes.policy.cuts & ~shares) {
-        ht_log(HT_LOG_WARN, "no memory for graphs of shares, going on with whole ones: %s", error ? error->text : "");
+        ht_log(HT_LOG_WARN, "no memory for graphs of shares, continuing with whole operators: %s",
+               error ? error->text : "");
         engine->passes.policy.cuts &= ~shares;
         engine->passes.graphs.no_room = false;
         ht_passes_forget_schedules(&engine->passes);
@@ -198,13 +194,6 @@ static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error
         return false;
     ht_log(HT_LOG_WARN, "%s", error ? error->text : "a graph could not be built");
     return ht_engine_recover(engine);
-}
-
-const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n) {
-    usual[0] = 64;
-    usual[1] = engine->info.chunk;
-    *n = options->n_prompts ? options->n_prompts : 2;
-    return options->n_prompts ? options->prompts : usual;
 }
 
 /* Plans for decode and for the prompts, in this order or (decode_last) the other way round: what comes first has the memory for

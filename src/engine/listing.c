@@ -312,7 +312,7 @@ ht_status ht_engine_plan(ht_engine *engine, int tokens, ht_plan_row **rows, size
                          ht_error *error) {
     ht_plan_times found;
     if (tokens < 1)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "tokens: %d are none", tokens);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "tokens: must be at least 1 (got %d)", tokens);
     ht_lanes_lock(&engine->set);
     ht_status status = plan_pass(engine, (size_t)tokens, rows, n, &found, error);
     ht_lanes_unlock(&engine->set);

@@ -48,7 +48,7 @@ static void keep_devices(ht_engine *engine, size_t keep) {
     engine->set.n_devices = engine->n_named = n;
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane_free_buffers(&engine->set, &engine->set.lanes[l]);
-        for (size_t p = 0; p < HT_PHASES; p++)
+        for (size_t p = 0; p < HT_FORMS; p++)
             free(engine->set.lanes[l].programs[p].steps);
     }
     memset(engine->set.lanes, 0, sizeof engine->set.lanes);
@@ -66,6 +66,13 @@ ht_status ht_engine_keep_lane(ht_engine *engine, size_t lane, const ht_engine_op
     if (!status)
         ht_lanes_plan_transfers(&engine->set, NULL);
     return status;
+}
+
+const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n) {
+    usual[0] = 64;
+    usual[1] = engine->info.chunk;
+    *n = options->n_prompts ? options->n_prompts : 2;
+    return options->n_prompts ? options->prompts : usual;
 }
 
 ht_status ht_engine_choose_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {

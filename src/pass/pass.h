@@ -160,7 +160,7 @@ void ht_passes_learn_head(ht_passes *passes, double seconds);
 /* Has what passes take moved so far that the choice is worth making anew? */
 bool ht_passes_have_moved(const ht_passes *passes, const ht_schedule *schedule);
 
-/* ---- inside a pass (pass.c, crew.c) ------------------------------------------------------------------------------------ */
+/* ---- inside a pass (run.c, wait.c, crew.c) ----------------------------------------------------------------------------- */
 
 /* One lane's part of a pass. */
 typedef struct ht_run {

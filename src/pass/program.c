@@ -527,13 +527,13 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
                              .cores = lane->cores,
                              .lost = lane->lost,
                              .may_build = ht_may_build(passes),
-                             .full = passes->graphs.no_room};
+                             .no_room = passes->graphs.no_room};
         memcpy(lanes[l].built, passes->graphs.built[l], sizeof lanes[l].built);
         memcpy(lanes[l].drift, pace->lanes[l], sizeof lanes[l].drift);
         const ht_device_facts facts = ht_lanes_facts(passes->set, lane->devices);
         if (facts.static_caps) {
-            lanes[l].fixed = true;
-            lanes[l].single = !facts.static_caps->many_only;
+            lanes[l].built_only = true;
+            lanes[l].built_only_one = !facts.static_caps->many_only;
             lanes[l].lengths = facts.static_caps->lengths;
             lanes[l].n_lengths = facts.static_caps->n_lengths;
         }

@@ -174,7 +174,7 @@ static void same_score(ht_session *session, int chunk, const char *what) {
 }
 
 static void count_warnings(ht_log_level level, const char *line, void *user) {
-    if (level == HT_LOG_WARN && strstr(line, "has failed: going on without it"))
+    if (level == HT_LOG_WARN && strstr(line, "failed: continuing without it"))
         atomic_fetch_add(&warnings, 1);
 }
 
