@@ -277,7 +277,8 @@ typedef bool (*ht_token_function)(const ht_generation *step, void *user); /* fal
 typedef struct ht_generate_options { /* zero-initialise */
     int max_tokens;                  /* 0: until an end token or the context is full */
     ht_sampling sampling;
-    const char *const *stop; /* strings that end the text; not part of it */
+    const char *const
+        *stop; /* strings that end the text, not part of it; a control token's text stands for the token */
     size_t n_stop;
     int top_logprobs; /* alternatives reported for each token */
     ht_token_function on_token;
@@ -297,7 +298,7 @@ const char *ht_stop_name(ht_stop stop); /* "limit", "end", "string", "context", 
 typedef struct ht_generate_result {
     int32_t *ids; /* n tokens (end token not included), from malloc */
     size_t n;
-    char *text; /* NUL-terminated, from malloc */
+    char *text; /* NUL-terminated, from malloc; a character that its last token leaves unfinished is not in it */
     size_t text_bytes;
     ht_token_logprob *top; /* [n][n_top], from malloc; NULL if none were asked for */
     size_t n_top;

@@ -19,6 +19,8 @@ typedef enum ht_type {
     HT_TYPE_IQ4_NL = 20,
     HT_TYPE_BF16 = 30
 } ht_type;
+/* Tensors of these are carried along; no operator takes them as weights, so whatever switches over ht_type need not know. */
+enum { HT_TYPE_I8 = 24, HT_TYPE_I16, HT_TYPE_I32, HT_TYPE_I64, HT_TYPE_F64 };
 
 typedef enum ht_gguf_kind { /* value types as the files carry them */
                             HT_GGUF_U8,
@@ -78,7 +80,8 @@ const ht_tensor *ht_gguf_tensor_at(const ht_gguf *file, size_t index);
 const ht_gguf_value *ht_gguf_find(const ht_gguf *file, const char *key); /* NULL: absent. Hashed. */
 const ht_tensor *ht_gguf_tensor(const ht_gguf *file, const char *name);  /* NULL: absent. Hashed. */
 
-/* Typed reads; any integer kind converts if it fits. `required` makes absence an error, else *out keeps its value.
+/* Typed reads; any integer kind converts if it fits, to a float too. An array of numbers that are all alike (some converters
+ * write one a layer) is that number; HT_ERROR_UNSUPPORTED if they differ. `required` makes absence an error, else *out keeps its value.
  * A key of the wrong kind or out of [min, max] is always an error that names file and key. */
 ht_status ht_gguf_int(const ht_gguf *file, const char *key, bool required, int64_t min, int64_t max, int64_t *out,
                       ht_error *error);

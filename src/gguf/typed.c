@@ -109,16 +109,44 @@ int64_t ht_gguf_item_int(const ht_gguf_value *value, uint64_t index) {
     return n.f < 0x1p63 ? (int64_t)n.f : INT64_MAX;
 }
 
+/* Some converters write a number for each layer. Where they are all alike, that is one number: *out. */
+static ht_status load_one(const ht_gguf *file, const ht_gguf_value *value, const char *key, number *out,
+                          ht_error *error) {
+    *out = load_item(value, 0);
+    for (uint64_t i = 1; value->kind == HT_GGUF_ARRAY && i < value->count; i++) {
+        const number other = load_item(value, i);
+        if (other.i != out->i || other.f != out->f || other.too_big != out->too_big)
+            return ht_fail(error, HT_ERROR_UNSUPPORTED,
+                           "%s: key \"%s\" differs between layers (item 0 is %g, item %llu is %g): not supported",
+                           ht_gguf_path(file), key, out->is_float ? out->f : (double)out->i, (unsigned long long)i,
+                           other.is_float ? other.f : (double)other.i);
+    }
+    return HT_OK;
+}
+
+/* Kind of a scalar or of a whole array; BOOL, which no number may be, for an array of nothing. */
+static ht_gguf_kind number_kind(const ht_gguf_value *value) {
+    if (value->kind != HT_GGUF_ARRAY)
+        return value->kind;
+    return value->count ? value->item_kind : HT_GGUF_BOOL;
+}
+
+static bool is_integer(ht_gguf_kind kind) {
+    return kind <= HT_GGUF_I32 || kind == HT_GGUF_U64 || kind == HT_GGUF_I64;
+}
+
 ht_status ht_gguf_int(const ht_gguf *file, const char *key, bool required, int64_t min, int64_t max, int64_t *out,
                       ht_error *error) {
     const ht_gguf_value *value;
     ht_status status = find(file, key, required, &value, error);
     if (status || !value)
         return status;
-    bool integer = value->kind <= HT_GGUF_I32 || value->kind == HT_GGUF_U64 || value->kind == HT_GGUF_I64;
-    if (!integer)
+    if (!is_integer(number_kind(value)))
         return wrong_kind(file, value, key, "an integer", error);
-    number n = load_item(value, 0);
+    number n;
+    status = load_one(file, value, key, &n, error);
+    if (status)
+        return status;
     if (n.too_big || n.i < min || n.i > max) {
         return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is %s%lld, which is not in %lld..%lld",
                        ht_gguf_path(file), key, n.too_big ? "more than " : "", (long long)n.i, (long long)min,
@@ -133,9 +161,14 @@ ht_status ht_gguf_float(const ht_gguf *file, const char *key, bool required, flo
     ht_status status = find(file, key, required, &value, error);
     if (status || !value)
         return status;
-    if (value->kind != HT_GGUF_F32 && value->kind != HT_GGUF_F64)
+    const ht_gguf_kind kind = number_kind(value);
+    if (kind != HT_GGUF_F32 && kind != HT_GGUF_F64 && !is_integer(kind))
         return wrong_kind(file, value, key, "a float", error);
-    double f = ht_gguf_item(value, 0);
+    number n;
+    status = load_one(file, value, key, &n, error);
+    if (status)
+        return status;
+    double f = n.is_float || n.too_big ? n.f : (double)n.i;
     if (!(fabs(f) <= 0x1.fffffep127)) {
         return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is not a finite float32", ht_gguf_path(file), key);
     }

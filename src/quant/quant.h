@@ -15,13 +15,13 @@ typedef struct ht_type_traits {
     ht_type type;
     const char *name;       /* "Q4_0" */
     int block, block_bytes; /* weights a block, bytes a block */
-    int bits;               /* of a canonical code: 4, 6, 8; 16 (F16, BF16) and 32 (F32) stay floating */
+    int bits;               /* of a canonical code: 4, 6, 8; 16 (F16, BF16) and 32 (F32) stay floating; 0: no weights */
     int group;              /* columns a scale covers; 0 for floats */
     bool offset;            /* asymmetric */
 } ht_type_traits;
 
 const ht_type_traits *ht_type_get(ht_type type);         /* NULL: not known */
-const ht_type_traits *ht_type_by_name(const char *name); /* case-insensitive; NULL: not known */
+const ht_type_traits *ht_type_by_name(const char *name); /* of weights; case-insensitive; NULL: not known */
 /* Name of any ggml type number, for errors; "type 77" style names are the caller's business: NULL if not known. */
 const char *ht_type_foreign_name(uint32_t number);
 
@@ -37,7 +37,7 @@ typedef struct ht_matrix {
 /* Codes of rows [row, row+n) : codes [n][cols], scales and offsets [n][cols/group]. offsets may be NULL where the type has
  * none; where given and the type has none it is filled with zeros. Only for group-quantised types. */
 void ht_matrix_codes(const ht_matrix *matrix, size_t row, size_t n, int8_t *codes, float *scales, float *offsets);
-/* Rows [row, row+n) as float32 [n][cols]; every type. The reference of everything else. */
+/* Rows [row, row+n) as float32 [n][cols]; every type of weights. The reference of everything else. */
 void ht_matrix_floats(const ht_matrix *matrix, size_t row, size_t n, float *out);
 
 /* Two-level scales, as the K formats keep them: scale = d * sub, offset (to unsigned codes) = dmin * sub_min. Keeping the
