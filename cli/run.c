@@ -17,9 +17,11 @@ static int prompt_ids(const cli_options *options, const ht_model *model, const c
     if (strlen(text->bytes) != text->n)
         return cli_wrong(options->command, "%s: a zero byte at %zu: a chat message cannot hold it (use --raw)",
                          text->source, strlen(text->bytes));
-    if (ht_chat_tokenize(model, system ? messages : messages + 1, system ? 2 : 1, true, flags, ids, n, &error))
-        return cli_fail(options, &error);
-    return CLI_DONE;
+    if (!ht_chat_tokenize(model, system ? messages : messages + 1, system ? 2 : 1, true, flags, ids, n, &error))
+        return CLI_DONE;
+    if (!ht_model_get_info(model)->chat_template)
+        return cli_wrong(options->command, "%s; --raw sends the prompt as it is", error.text);
+    return cli_fail(options, &error);
 }
 
 static int print_json(const ht_generate_result *result, const ht_engine_info *info, const int32_t *ids, size_t n,

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE /* memmem */
 #include "model/model.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,18 +45,17 @@ ht_status ht_detokenize(const ht_model *model, const int32_t *ids, size_t n, boo
     return HT_OK;
 }
 
-/* Why there is no template to render with, and the way round it. */
+/* Why there is no template to render with. */
 static ht_status no_template(const ht_model *model, ht_error *error) {
     const char *path = model->info.path ? model->info.path : "this model";
     ht_string source = {0};
     if (!model->file || ht_gguf_string(model->file, "tokenizer.chat_template", true, &source, NULL) != HT_OK)
-        return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s has no chat template; --raw sends the prompt as it is", path);
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s has no chat template", path);
     const char *end = memchr(source.data, '\n', source.bytes);
     size_t line = ht_min_size(end ? (size_t)(end - source.data) : source.bytes, 80);
     return ht_fail(error, HT_ERROR_UNSUPPORTED,
-                   "%s: its chat template is not one that is known here (it begins \"%.*s\"); "
-                   "--raw sends the prompt as it is",
-                   path, (int)line, source.data);
+                   "%s: its chat template is not one of the known ones (it begins \"%.*s\", form %016" PRIx64 ")", path,
+                   (int)line, source.data, ht_chat_form(source));
 }
 
 /* The template starts with a BOS that tokenizing will not add: then its text has to be there. */

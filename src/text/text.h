@@ -49,7 +49,9 @@ const char *ht_tokenizer_text(const ht_tokenizer *tokenizer, int32_t id, bool sp
 ht_status ht_tokenizer_decode(const ht_tokenizer *tokenizer, const int32_t *ids, size_t n, bool special, ht_text *out,
                               ht_error *error);
 
-/* The chat template of the file, recognised by fingerprint substrings; NULL name: none, or not recognised. */
+/* A hash of what a chat template says, alike for templates that differ only in how they are written; 0: none could be made. */
+uint64_t ht_chat_form(ht_string source);
+/* The chat template of the file, if one of the known ones has the same form; NULL: none, or not recognised. */
 typedef struct ht_chat_template ht_chat_template;
 const ht_chat_template *ht_chat_recognise(const ht_gguf *file);
 /* "chatml", "smollm", "qwen2.5", "llama2", "llama3", "mistral-v3", "gemma", "internlm2", ...; NULL for NULL */
