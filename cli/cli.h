@@ -3,7 +3,7 @@
 #ifndef HETERO_CLI_H
 #define HETERO_CLI_H
 
-#include "hetero.h"
+#include "hetero_tools.h"
 
 #include <jansson.h>
 
@@ -40,7 +40,7 @@ typedef struct cli_words {
 typedef struct cli_options {
     const struct cli_command *command;
     const char *arguments[3]; /* MODEL, or IN OUT TYPE; NULL: one that may be left out was */
-    bool help, quiet, json, raw, no_special, parse_special, quick, decode, measure, stored, run;
+    bool help, quiet, json, raw, no_special, parse_special, quick, decode, measure, all, stored, run;
     cli_words log_level, devices, strategy, cuts, precision, sync, kv, openvino, onnxruntime;
     cli_words prompt, file, system, stop, reference, report, save, load, trace, soc, out;
     cli_numbers ids, bench_prompt, bench_gen, bench_threads;
@@ -76,15 +76,20 @@ int cli_report(const cli_options *options);
 int cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *options);
 void cli_options_clear(cli_options *options);
 void cli_options_help(const cli_command *command);
-/* The newest value of an option, NULL if it was not given. */
-const char *cli_last(const cli_words *words);
 
 /* ---- common.c: errors and input ---- */
 
+/* The newest value of an option, NULL if it was not given. */
+const char *cli_last(const cli_words *words);
+
 /* Both print one line, "hetero COMMAND: text", on standard error; command may be NULL. */
 int cli_wrong(const cli_command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
-int cli_fail(const cli_options *options,
-             const ht_error *error); /* returns the exit status that belongs to error->status */
+/* Says so. Returns CLI_FAILED. */
+int cli_no_memory(const cli_command *command);
+/* Prints the error's text. Returns the exit status that belongs to error->status. */
+int cli_fail(const cli_options *options, const ht_error *error);
+/* The same, with what the user can do: the library knows no options of the command line. */
+int cli_fail_hint(const cli_options *options, const ht_error *error, const char *hint);
 
 typedef struct cli_text {
     char *bytes; /* NUL-terminated, from malloc */
@@ -92,8 +97,11 @@ typedef struct cli_text {
     const char *source; /* "-p" or the file's name, for errors */
 } cli_text;
 
-/* The text of -p or -f ("-": standard input), checked to be UTF-8. `required`: an empty text is an error too. */
+/* The text of -p or -f ("-": standard input), checked to be UTF-8. `run` without either reads standard input unless that is
+ * a terminal. `required`: an empty text is an error too. */
 int cli_read_text(const cli_options *options, bool required, cli_text *text);
+/* Its tokens as they are, *ids from the library; an error if there are none: an empty text is one where a BOS is added. */
+int cli_tokens_of(const cli_options *options, const ht_model *model, const cli_text *text, int32_t **ids, size_t *n);
 unsigned cli_text_flags(const cli_options *options); /* HT_TOKENIZE_*, by --no-special and --parse-special */
 
 /* ---- common.c: a model made ready ---- */
@@ -117,7 +125,8 @@ int cli_open_model(const cli_options *options, ht_model **model); /* MODEL left 
 int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session);
 void cli_close_session(cli_session *session);
 
-/* While between these two, the first SIGINT cancels the session's work and the second ends the program. */
+/* While between these two, the first SIGINT cancels the session's work and the second ends the program. A SIGINT that was
+ * ignored before stays ignored; the action of before is back afterwards. */
 void cli_interrupt_begin(ht_session *session);
 void cli_interrupt_end(void);
 
@@ -167,8 +176,10 @@ typedef struct cli_lines cli_lines;
 
 cli_lines *cli_lines_open(void); /* of standard input; NULL: memory ran out */
 void cli_lines_close(cli_lines *lines);
-/* The next line without its end, from malloc; NULL at the end of input. */
-char *cli_lines_read(cli_lines *lines);
+/* The next line without its end (LF, CR LF), NUL-terminated, from malloc; NULL at the end of input. *bytes: its length,
+ * which tells whether a NUL is inside. Text pasted on a terminal may hold line feeds. more: the line goes on with a message
+ * that has begun, as the prompt shows. */
+char *cli_lines_read(cli_lines *lines, bool more, size_t *bytes);
 bool cli_lines_interactive(const cli_lines *lines); /* is it a terminal? */
 
 #endif

@@ -9,6 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
+
+const char *cli_last(const cli_words *words) {
+    return words->n ? words->at[words->n - 1] : NULL;
+}
 
 /* ---- errors ---------------------------------------------------------------------------------------------------- */
 
@@ -31,8 +36,19 @@ int cli_wrong(const cli_command *command, const char *format, ...) {
     return CLI_WRONG;
 }
 
+int cli_no_memory(const cli_command *command) {
+    print_error(command, "out of memory");
+    return CLI_FAILED;
+}
+
 int cli_fail(const cli_options *options, const ht_error *error) {
-    print_error(options->command, error->text);
+    return cli_fail_hint(options, error, "");
+}
+
+int cli_fail_hint(const cli_options *options, const ht_error *error, const char *hint) {
+    char text[sizeof error->text + 256];
+    snprintf(text, sizeof text, "%s%s%s", error->text, *hint ? "; " : "", hint);
+    print_error(options->command, text);
     switch (error->status) {
     case HT_ERROR_ARGUMENT:
     case HT_ERROR_FORMAT:
@@ -59,7 +75,7 @@ static bool read_all(FILE *file, cli_text *text) {
         size_t got = fread(text->bytes + text->n, 1, space - 1 - text->n, file);
         text->n += got;
         text->bytes[text->n] = 0;
-        if (!got)
+        if (feof(file) || ferror(file)) /* not asked again: a terminal would want a second Ctrl-D */
             return !ferror(file);
     }
 }
@@ -72,33 +88,54 @@ static int read_file(const cli_options *options, const char *path, cli_text *tex
         return cli_wrong(options->command, "%s: %s", path, strerror(errno));
     int status = CLI_DONE;
     if (!read_all(file, text))
-        status = cli_wrong(options->command, "%s: %s", text->source, strerror(errno));
+        status = errno == ENOMEM ? cli_no_memory(options->command)
+                                 : cli_wrong(options->command, "%s: %s", text->source, strerror(errno));
     if (!standard)
         fclose(file);
     return status;
 }
 
+/* Editors of some systems write one in front of a text; no model knows it. */
+static void drop_byte_order_mark(const cli_options *options, cli_text *text) {
+    static const char mark[] = "\xef\xbb\xbf";
+    const size_t bytes = sizeof mark - 1;
+    if (text->n < bytes || memcmp(text->bytes, mark, bytes) != 0)
+        return;
+    text->n -= bytes;
+    memmove(text->bytes, text->bytes + bytes, text->n + 1);
+    if (!options->quiet)
+        fprintf(stderr, "hetero %s: %s: the byte order mark at the start is left out\n", options->command->name,
+                text->source);
+}
+
 int cli_read_text(const cli_options *options, bool required, cli_text *text) {
     *text = (cli_text){.source = "-p"};
     const char *prompt = cli_last(&options->prompt), *path = cli_last(&options->file);
+    const bool piped = !prompt && !path && options->command->bit == CLI_RUN && !isatty(STDIN_FILENO);
     if (prompt && path)
-        return cli_wrong(options->command, "-p and -f: give one of them");
+        return cli_wrong(options->command, "-p and -f cannot be combined");
+    if (piped)
+        path = "-";
     if (!prompt && !path)
-        return cli_wrong(options->command, "a text is missing: give %s-f FILE",
+        return cli_wrong(options->command, "no text: give %s-f FILE",
                          options->command->bit == CLI_PERPLEXITY ? "" : "-p TEXT or ");
     int status = CLI_DONE;
     if (path) {
         status = read_file(options, path, text);
+        if (status == CLI_DONE)
+            drop_byte_order_mark(options, text);
     } else {
         text->bytes = strdup(prompt);
         text->n = strlen(prompt);
         if (!text->bytes)
-            status = cli_wrong(options->command, "-p: memory ran out");
+            status = cli_no_memory(options->command);
     }
     if (status == CLI_DONE) {
         size_t valid = cli_utf8_valid_up_to(text->bytes, text->n);
         if (valid < text->n)
             status = cli_wrong(options->command, "%s: invalid UTF-8 at byte %zu", text->source, valid);
+        else if (required && !text->n && piped)
+            status = cli_wrong(options->command, "no prompt: give -p TEXT or -f FILE, or pipe it to standard input");
         else if (required && !text->n)
             status = cli_wrong(options->command, "%s: the text is empty", text->source);
     }
@@ -112,6 +149,17 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text) {
 unsigned cli_text_flags(const cli_options *options) {
     return (options->no_special ? 0 : HT_TOKENIZE_ADD_SPECIAL) |
            (options->parse_special ? HT_TOKENIZE_PARSE_SPECIAL : 0);
+}
+
+int cli_tokens_of(const cli_options *options, const ht_model *model, const cli_text *text, int32_t **ids, size_t *n) {
+    ht_error error;
+    if (ht_tokenize(model, text->bytes, text->n, cli_text_flags(options), ids, n, &error))
+        return cli_fail(options, &error);
+    if (*n)
+        return CLI_DONE;
+    ht_free(*ids);
+    *ids = NULL;
+    return cli_wrong(options->command, "%s: the text is empty, and no BOS is added to it", text->source);
 }
 
 /* ---- a model made ready ----------------------------------------------------------------------------------------- */
@@ -146,15 +194,11 @@ ht_precision cli_precision(const cli_setting *setting) {
 
 int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session) {
     ht_error error;
-    ht_engine_options wanted = {.devices = setting->devices,
-                                .threads = setting->threads,
-                                .precision = cli_precision(setting),
-                                .context = setting->context,
-                                .npu_memory = (uint64_t)options->npu_memory,
-                                .prompts = setting->prompts,
-                                .n_prompts = setting->n_prompts,
-                                .progress = cli_progress,
-                                .progress_user = (void *)options};
+    ht_engine_options wanted =
+        HT_INIT(ht_engine_options, .devices = setting->devices, .threads = setting->threads,
+                .precision = cli_precision(setting), .context = setting->context,
+                .npu_memory = (uint64_t)options->npu_memory, .prompts = setting->prompts,
+                .n_prompts = setting->n_prompts, .progress = cli_progress, .progress_user = (void *)options);
     if (cli_last(&options->kv) && !strcmp(cli_last(&options->kv), "f32"))
         wanted.kv_type = HT_KV_F32;
     for (int sync = HT_SYNC_AUTO; setting->sync && sync <= HT_SYNC_FLAG; sync++)
@@ -168,7 +212,8 @@ int cli_open_session(const cli_options *options, const cli_setting *setting, ht_
     wanted.cuts = setting->cuts;
     wanted.measure = options->measure;
     if (ht_engine_create(model, &wanted, &session->engine, &error)) {
-        int status = cli_fail(options, &error);
+        int status =
+            cli_fail_hint(options, &error, error.status == HT_ERROR_MEMORY ? "see --ctx and --npu-memory" : "");
         return error.status == HT_ERROR_ARGUMENT ? CLI_WRONG : status;
     }
     int status = CLI_DONE;
@@ -190,6 +235,7 @@ void cli_close_session(cli_session *session) {
 /* ---- Ctrl-C ----------------------------------------------------------------------------------------------------- */
 
 static ht_session *volatile interrupted; /* what the signal handler may cancel */
+static struct sigaction action_before;
 
 static void on_interrupt(int number) {
     ht_session *session = interrupted;
@@ -199,6 +245,9 @@ static void on_interrupt(int number) {
 
 void cli_interrupt_begin(ht_session *session) {
     interrupted = session;
+    /* Whoever started this program in the background, or with nohup, may have SIGINT ignored: so it stays. */
+    if (sigaction(SIGINT, NULL, &action_before) || action_before.sa_handler == SIG_IGN)
+        return;
     /* The default action is back after the first signal, so that a second one always ends the program. */
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
     sigemptyset(&action.sa_mask);
@@ -206,7 +255,7 @@ void cli_interrupt_begin(ht_session *session) {
 }
 
 void cli_interrupt_end(void) {
-    signal(SIGINT, SIG_DFL);
+    sigaction(SIGINT, &action_before, NULL);
     interrupted = NULL;
 }
 
@@ -226,19 +275,13 @@ static bool stream_token(const ht_generation *step, void *user) {
 
 ht_status cli_generate(const cli_options *options, ht_session *session, const int32_t *ids, size_t n, uint64_t seed,
                        bool stream, ht_generate_result *result, ht_error *error) {
-    ht_generate_options wanted = {
-        .max_tokens = (int)options->max_tokens,
-        .sampling = {.temperature = (float)options->temperature,
-                     .top_k = (int)options->top_k,
-                     .top_p = (float)options->top_p,
-                     .min_p = (float)options->min_p,
-                     .repeat_penalty = (float)options->repeat_penalty,
-                     .seed = seed},
-        .stop = (const char *const *)options->stop.at,
-        .n_stop = options->stop.n,
-        .top_logprobs = (int)options->logprobs,
-        .on_token = stream ? stream_token : NULL,
-    };
+    ht_generate_options wanted = HT_INIT(
+        ht_generate_options, .max_tokens = (int)options->max_tokens,
+        .sampling = &HT_INIT(ht_sampling, .temperature = (float)options->temperature, .top_k = (int)options->top_k,
+                             .top_p = (float)options->top_p, .min_p = (float)options->min_p,
+                             .repeat_penalty = (float)options->repeat_penalty, .seed = seed),
+        .stop = (const char *const *)options->stop.at, .n_stop = options->stop.n,
+        .top_logprobs = (int)options->logprobs, .on_token = stream ? stream_token : NULL, );
     cli_interrupt_begin(session);
     ht_status status = ht_session_generate(session, ids, n, &wanted, result, error);
     cli_interrupt_end();
@@ -276,6 +319,6 @@ void cli_print_timings(const cli_options *options, const ht_generate_result *res
     fputs("on", stderr);
     for (size_t i = 0; i < info->n_devices; i++)
         fprintf(stderr, "%s %s", i ? "," : "", info->devices[i]);
-    fprintf(stderr, "%s; stop: %s\n", info->emulated ? " (emulated: times say nothing)" : "",
+    fprintf(stderr, "%s; stop: %s\n", info->emulated ? " (emulated: timings are not meaningful)" : "",
             ht_stop_name(result->stop));
 }

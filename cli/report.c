@@ -5,10 +5,9 @@
 
 int cli_report(const cli_options *options) {
     const char *out = cli_last(&options->out);
-    const ht_engine_options wanted = {.devices = cli_last(&options->devices),
-                                      .threads = (int)options->threads,
-                                      .progress = cli_progress,
-                                      .progress_user = (void *)options};
+    const ht_engine_options wanted =
+        HT_INIT(ht_engine_options, .devices = cli_last(&options->devices), .threads = (int)options->threads,
+                .progress = cli_progress, .progress_user = (void *)options);
     ht_error error;
     char *json, path[1024];
     const bool failed = ht_report(options->arguments[0], &wanted, &json, &error) != HT_OK;

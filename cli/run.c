@@ -11,17 +11,16 @@ static int prompt_ids(const cli_options *options, const ht_model *model, const c
     ht_error error;
     const unsigned flags = cli_text_flags(options);
     if (options->raw)
-        return ht_tokenize(model, text->bytes, text->n, flags, ids, n, &error) ? cli_fail(options, &error) : CLI_DONE;
+        return cli_tokens_of(options, model, text, ids, n);
     const char *system = cli_last(&options->system);
     const ht_message messages[] = {{"system", system}, {"user", text->bytes}};
     if (strlen(text->bytes) != text->n)
         return cli_wrong(options->command, "%s: a zero byte at %zu: a chat message cannot hold it (use --raw)",
                          text->source, strlen(text->bytes));
-    if (!ht_chat_tokenize(model, system ? messages : messages + 1, system ? 2 : 1, true, flags, ids, n, &error))
-        return CLI_DONE;
-    if (!ht_model_get_info(model)->chat_template)
-        return cli_wrong(options->command, "%s; --raw sends the prompt as it is", error.text);
-    return cli_fail(options, &error);
+    if (ht_chat_tokenize(model, system ? messages : messages + 1, system ? 2 : 1, true, flags, ids, n, &error))
+        return cli_fail_hint(options, &error,
+                             error.status == HT_ERROR_UNSUPPORTED ? "--raw sends the prompt as it is" : "");
+    return CLI_DONE;
 }
 
 static int print_json(const ht_generate_result *result, const ht_engine_info *info, const int32_t *ids, size_t n,
@@ -45,7 +44,7 @@ static int generate(const cli_options *options, ht_model *model, const int32_t *
     int status = cli_open_session(options, &setting, model, &session);
     if (status != CLI_DONE)
         return status;
-    ht_generate_result result;
+    ht_generate_result result = HT_INIT(ht_generate_result);
     uint64_t seed = cli_seed(options);
     if (cli_generate(options, session.session, ids, n, seed, !options->json, &result, &error)) {
         status = cli_fail(options, &error);
@@ -64,10 +63,10 @@ int cli_run(const cli_options *options) {
     cli_text text;
     ht_model *model;
     if (options->raw && options->system.n)
-        return cli_wrong(options->command, "--system needs the chat template: leave out --raw");
+        return cli_wrong(options->command, "--system requires the chat template and cannot be combined with --raw");
     if (options->logprobs && !options->json)
-        return cli_wrong(options->command, "--logprobs needs --json");
-    int status = cli_read_text(options, true, &text);
+        return cli_wrong(options->command, "--logprobs requires --json");
+    int status = cli_read_text(options, !options->raw, &text);
     if (status != CLI_DONE)
         return status;
     status = cli_open_model(options, &model);

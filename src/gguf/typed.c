@@ -35,91 +35,15 @@ static ht_status wrong_kind(const ht_gguf *file, const ht_gguf_value *value, con
                    wanted);
 }
 
-typedef struct number {     /* one item of any numeric kind */
-    bool is_float, too_big; /* too_big: an unsigned number past INT64_MAX */
-    int64_t i;
-    double f;
-} number;
-
-#define LOAD(type, address, index) \
-    type value;                    \
-    memcpy(&value, (address) + (index) * sizeof value, sizeof value)
-
-static number load(ht_gguf_kind kind, const uint8_t *data, uint64_t index) {
-    switch (kind) {
-    case HT_GGUF_U8:
-    case HT_GGUF_BOOL:
-        return (number){.i = data[index]};
-    case HT_GGUF_I8:
-        return (number){.i = (int8_t)data[index]};
-    case HT_GGUF_U16: {
-        LOAD(uint16_t, data, index);
-        return (number){.i = value};
-    }
-    case HT_GGUF_I16: {
-        LOAD(int16_t, data, index);
-        return (number){.i = value};
-    }
-    case HT_GGUF_U32: {
-        LOAD(uint32_t, data, index);
-        return (number){.i = value};
-    }
-    case HT_GGUF_I32: {
-        LOAD(int32_t, data, index);
-        return (number){.i = value};
-    }
-    case HT_GGUF_I64: {
-        LOAD(int64_t, data, index);
-        return (number){.i = value};
-    }
-    case HT_GGUF_F32: {
-        LOAD(float, data, index);
-        return (number){.is_float = true, .f = (double)value};
-    }
-    case HT_GGUF_F64: {
-        LOAD(double, data, index);
-        return (number){.is_float = true, .f = value};
-    }
-    case HT_GGUF_U64: {
-        LOAD(uint64_t, data, index);
-        bool big = value > INT64_MAX;
-        return (number){.too_big = big, .i = big ? INT64_MAX : (int64_t)value, .f = (double)value};
-    }
-    default:
-        return (number){0};
-    }
-}
-
-static number load_item(const ht_gguf_value *value, uint64_t index) {
-    return load(value->kind == HT_GGUF_ARRAY ? value->item_kind : value->kind, value->data, index);
-}
-
-double ht_gguf_item(const ht_gguf_value *value, uint64_t index) {
-    number n = load_item(value, index);
-    return n.is_float || n.too_big ? n.f : (double)n.i;
-}
-
-int64_t ht_gguf_item_int(const ht_gguf_value *value, uint64_t index) {
-    number n = load_item(value, index);
-    if (!n.is_float)
-        return n.i;
-    /* Saturates, as a conversion out of range is undefined in C. */
-    if (!(n.f > -0x1p63))
-        return n.f <= -0x1p63 ? INT64_MIN : 0;
-    return n.f < 0x1p63 ? (int64_t)n.f : INT64_MAX;
-}
-
-/* Some converters write a number for each layer. Where they are all alike, that is one number: *out. */
-static ht_status load_one(const ht_gguf *file, const ht_gguf_value *value, const char *key, number *out,
-                          ht_error *error) {
-    *out = load_item(value, 0);
+/* Some converters write a number for each layer: right if they are all alike. */
+static ht_status check_alike(const ht_gguf *file, const ht_gguf_value *value, const char *key, ht_error *error) {
     for (uint64_t i = 1; value->kind == HT_GGUF_ARRAY && i < value->count; i++) {
-        const number other = load_item(value, i);
-        if (other.i != out->i || other.f != out->f || other.too_big != out->too_big)
-            return ht_fail(error, HT_ERROR_UNSUPPORTED,
-                           "%s: key \"%s\" differs between layers (item 0 is %g, item %llu is %g): not supported",
-                           ht_gguf_path(file), key, out->is_float ? out->f : (double)out->i, (unsigned long long)i,
-                           other.is_float ? other.f : (double)other.i);
+        if (ht_gguf_item_int(value, i) == ht_gguf_item_int(value, 0) &&
+            ht_gguf_item(value, i) == ht_gguf_item(value, 0))
+            continue;
+        return ht_fail(error, HT_ERROR_UNSUPPORTED,
+                       "%s: key \"%s\" differs between layers (item 0 is %g, item %llu is %g): not supported",
+                       ht_gguf_path(file), key, ht_gguf_item(value, 0), (unsigned long long)i, ht_gguf_item(value, i));
     }
     return HT_OK;
 }
@@ -143,16 +67,17 @@ ht_status ht_gguf_int(const ht_gguf *file, const char *key, bool required, int64
         return status;
     if (!is_integer(number_kind(value)))
         return wrong_kind(file, value, key, "an integer", error);
-    number n;
-    status = load_one(file, value, key, &n, error);
+    status = check_alike(file, value, key, error);
     if (status)
         return status;
-    if (n.too_big || n.i < min || n.i > max) {
+    const bool too_big = number_kind(value) == HT_GGUF_U64 && value->data[7] >> 7; /* past INT64_MAX */
+    const int64_t number = ht_gguf_item_int(value, 0);
+    if (too_big || number < min || number > max) {
         return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is %s%lld, which is not in %lld..%lld",
-                       ht_gguf_path(file), key, n.too_big ? "more than " : "", (long long)n.i, (long long)min,
+                       ht_gguf_path(file), key, too_big ? "more than " : "", (long long)number, (long long)min,
                        (long long)max);
     }
-    *out = n.i;
+    *out = number;
     return HT_OK;
 }
 
@@ -164,11 +89,10 @@ ht_status ht_gguf_float(const ht_gguf *file, const char *key, bool required, flo
     const ht_gguf_kind kind = number_kind(value);
     if (kind != HT_GGUF_F32 && kind != HT_GGUF_F64 && !is_integer(kind))
         return wrong_kind(file, value, key, "a float", error);
-    number n;
-    status = load_one(file, value, key, &n, error);
+    status = check_alike(file, value, key, error);
     if (status)
         return status;
-    double f = n.is_float || n.too_big ? n.f : (double)n.i;
+    const double f = ht_gguf_item(value, 0);
     if (!(fabs(f) <= 0x1.fffffep127)) {
         return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is not a finite float32", ht_gguf_path(file), key);
     }

@@ -181,8 +181,8 @@ static ht_status add_bench(ht_session *session, const ht_engine_info *info, size
 static ht_status run_model(const void *user, char **json, ht_error *error) {
     const setting *s = user;
     static const int prompts[] = {1, 64, 256};
-    const ht_engine_options options = {
-        .devices = s->devices, .threads = s->threads, .context = 512, .prompts = prompts, .n_prompts = 3};
+    const ht_engine_options options = HT_INIT(ht_engine_options, .devices = s->devices, .threads = s->threads,
+                                              .context = 512, .prompts = prompts, .n_prompts = 3);
     json_t *plans = json_array(), *rows = json_array();
     ht_model *model = NULL;
     ht_engine *engine = NULL;
@@ -314,8 +314,10 @@ static ht_status single_devices(const report *r, ht_text *list, ht_error *error)
     for (size_t i = 0; i < n && !status; i++)
         if (chosen[i])
             status = ht_text_printf(list, error, "%s,", rows[i].name);
+    char companion[256];
+    ht_device_companion(0, companion);
     if (!status)
-        status = ht_text_printf(list, error, "cpu");
+        status = ht_text_printf(list, error, "%s", companion);
     free(chosen);
     free(rows);
     return status;

@@ -3,6 +3,7 @@
 #define HT_UNIT_TEST_H
 
 #include "base/base.h"
+#include "needs.h"
 
 #include <dirent.h>
 #include <setjmp.h>
@@ -13,6 +14,13 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+
+/* Does a clock say anything about the code? Not under sanitizers and emulators. */
+#if defined(__OPTIMIZE__) && defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define TIMED true
+#else
+#define TIMED false
+#endif
 
 static char test_folder[64];
 

@@ -121,8 +121,8 @@ static void *worker_main(void *argument) {
 }
 
 ht_status ht_pool_create(int threads, uint64_t cores, ht_pool **out, ht_error *error) {
-    if (threads < 1 || threads > 1024)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "threads: %d is not in 1..1024", threads);
+    if (threads < 1 || threads > HT_MAX_THREADS)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "threads: %d is not in 1..%d", threads, HT_MAX_THREADS);
     ht_pool *pool = aligned_alloc(64, ht_round_up(sizeof *pool, 64));
     pthread_t *workers = calloc((size_t)threads, sizeof *workers);
     if (!pool || !workers) {

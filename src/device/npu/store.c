@@ -4,6 +4,7 @@
  * Graphs that somebody waits for come first, and then all builders work; with nobody waiting one builds, so that a
  * request that is being answered meanwhile keeps most of the machine. */
 #define _GNU_SOURCE /* cpu_set_t */
+#include "device/lengths.h"
 #include "device/npu/npu.h"
 
 #include <pthread.h>
@@ -14,7 +15,6 @@
 #include <string.h>
 #include <time.h>
 
-#define MAX_LENGTHS 16
 #define MAX_BUILDERS 16
 
 typedef enum graph_state { ABSENT, QUEUED, BUILDING, READY, FAILED } graph_state;
@@ -32,7 +32,7 @@ struct ht_npu_entry {
     pthread_mutex_t probing; /* two lengths of a graph may be built at once */
     ht_npu_probe *probe;
     uint64_t shared; /* taken from the budget for all lengths together */
-    graph_slot slots[MAX_LENGTHS];
+    graph_slot slots[HT_MOST_LENGTHS];
 };
 
 typedef struct job {
@@ -183,7 +183,7 @@ static ht_status build(ht_npu_entry *entry, size_t i, ht_npu_program **out, ht_e
     if (status != HT_OK) {
         if (program)
             o->runtime->discard(o->npu, program);
-        return ht_error_prefix(error, "%s at length %zu", entry->graph.op->name, length);
+        return ht_error_prefix(error, status, "%s at length %zu", entry->graph.op->name, length);
     }
     ht_log(HT_LOG_DEBUG, "%s: graph of %s at length %zu %s in %.0f ms", o->config->name, entry->graph.op->name, length,
            loaded ? "loaded" : "built", 1e3 * (ht_seconds() - start));
@@ -347,7 +347,7 @@ static void queue(ht_npu_entry *entry, size_t i) {
     slot->state = FAILED;
     if (bytes > s->o.budget || s->used > s->o.budget - bytes)
         ht_fail(&slot->error, HT_ERROR_MEMORY,
-                "%s at length %d: a graph of %.0f MiB, where %.0f of %.0f MiB (--npu-memory) are left",
+                "%s at length %d: a graph of %.0f MiB, where %.0f of the %.0f MiB for graphs are left",
                 entry->graph.op->name, s->o.lengths[i], (double)bytes / 1048576,
                 (double)(s->o.budget - s->used) / 1048576, (double)s->o.budget / 1048576);
     else if (ht_grow((void **)&s->jobs, &s->capacity, s->n + 1, sizeof *s->jobs, "graphs to build", &slot->error) ==

@@ -1,0 +1,228 @@
+/* The last phase: plans for the prompts that are expected, and graphs of the shares they want. */
+#include "engine/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define COARSE_ROWS 256 /* of the head: a finer cut of the vocabulary gains nothing */
+
+/* ---- prompts to come ------------------------------------------------------------------------------------------------------ */
+
+static void keep_share(ht_engine *engine, size_t lane, ht_segment segment, size_t units) {
+    size_t *built = engine->passes.graphs.built[lane][segment];
+    for (size_t i = 0; i < HT_MAX_SHARES; i++)
+        if (built[i] == 0 || built[i] == units) {
+            built[i] = units;
+            return;
+        }
+}
+
+/* Has lane i of the choice graphs of its shares for so many tokens? Else it has a device that divides. */
+static bool has_graphs(const ht_engine *engine, const ht_choice *c, size_t i, size_t tokens) {
+    const ht_device_caps *caps = ht_lanes_facts(&engine->set, engine->set.lanes[c->lanes[i]].devices).static_caps;
+    return caps && (tokens > 1 || !caps->many_only);
+}
+
+static void keep_segment(ht_engine *engine, const ht_choice *c, ht_segment segment, size_t tokens) {
+    for (size_t i = 0; i < c->n_lanes; i++) {
+        const size_t units = c->units[0][segment][i];
+        if (units && units < engine->passes.segment_of[segment] && has_graphs(engine, c, i, tokens))
+            keep_share(engine, c->lanes[i], segment, units);
+    }
+}
+
+/* Graphs of shares that a schedule wants are what every later one has: few cuts of a matrix serve all lengths. */
+static void keep_shares(ht_engine *engine, const ht_schedule *schedule) {
+    const ht_choice *c = &schedule->choice;
+    if (c->regime == HT_REGIME_OWNER && has_graphs(engine, c, 1, schedule->tokens)) {
+        for (size_t i = 0; i < HT_OWNER_MATRICES; i++) {
+            const ht_matrix_cut *cut = &c->cuts[0][ht_owner_matrices[i].class];
+            if (cut->tokens && cut->units < cut->of)
+                keep_share(engine, c->lanes[1], ht_owner_matrices[i].segment, cut->units);
+        }
+    }
+    if (c->regime != HT_REGIME_SHARES)
+        return;
+    for (size_t g = 0; g < c->n_segments[0]; g++)
+        keep_segment(engine, c, c->segments[0][g], schedule->tokens);
+    keep_segment(engine, c, HT_SEGMENT_LM_ROWS, 1);
+}
+
+/* Has the graphs of a schedule's steps built (or begins to: settle false). */
+static ht_status build_graphs(ht_engine *engine, const ht_schedule *schedule, bool settle, ht_error *error) {
+    for (size_t i = 0; i < schedule->n_lanes; i++) {
+        const ht_program *program =
+            schedule->n_lanes > 1 ? &schedule->programs[i] : ht_lane_program(schedule->lanes[0], schedule->tokens);
+        for (size_t k = 0; k < program->n_steps; k++) {
+            const ht_step *step = &program->steps[k];
+            ht_device *device = engine->set.devices[step->device];
+            const size_t tokens = step->end ? step->end - step->begin : step->op->layer < 0 ? 1 : schedule->tokens;
+            if (!device->ops->caps(device)->n_lengths || !device->ops->warm)
+                continue;
+            ht_status status = (settle ? device->ops->settle : device->ops->warm)(device, step->task, tokens, error);
+            if (settle)
+                ht_op_drop_pages(step->op);
+            if (status == HT_ERROR_DEVICE || status == HT_ERROR_MEMORY)
+                atomic_fetch_or(&engine->set.failed, 1u << step->device);
+            if (status)
+                return status;
+        }
+    }
+    return HT_OK;
+}
+
+static ht_status solve_and_build(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_error *error) {
+    ht_schedule *schedule;
+    ht_status status = ht_passes_schedule(&engine->passes, n, position, wanted, &schedule, error);
+    if (status)
+        return status;
+    keep_shares(engine, schedule);
+    status = build_graphs(engine, schedule, false, error);
+    return status ? status : build_graphs(engine, schedule, true, error);
+}
+
+/* Solves for a pass and has its graphs built. Where these find no memory, what was new goes again, and the planner works with
+ * what is there. */
+static ht_status expect(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_error *error) {
+    const ht_graphs before = engine->passes.graphs;
+    const size_t n_tasks = engine->set.n_tasks;
+    ht_status status = solve_and_build(engine, n, position, wanted, error);
+    if (status != HT_ERROR_MEMORY || before.no_room)
+        return status;
+    ht_log(HT_LOG_INFO, "no memory for graphs of more shares: %s", error ? error->text : "");
+    engine->passes.graphs = before;
+    engine->passes.graphs.no_room = true;
+    atomic_store(&engine->set.failed, 0);
+    ht_passes_forget_schedules(&engine->passes);
+    ht_lanes_drop_tasks(&engine->set, n_tasks);
+    ht_lanes_keep_ready(&engine->set);
+    return solve_and_build(engine, n, position, wanted, error);
+}
+
+#define TRIAL_SECONDS 1.5 /* of passes of one kind */
+#define TRIALS 16
+#define TRIALS_OF_ONE 40 /* single tokens are learnt from slowly */
+
+/* What trial passes work on: made for the first one, for later processes try nothing. */
+typedef struct trials {
+    ht_kv_layer *kv;
+    int32_t *ids; /* [chunk], any */
+    bool failed;  /* there is no memory for them: no device's fault */
+} trials;
+
+static ht_status make_trials(ht_engine *engine, trials *t, ht_error *error) {
+    if (t->kv)
+        return HT_OK;
+    ht_status status = HT_OK;
+    if (!t->ids)
+        status = ht_alloc((void **)&t->ids, (size_t)engine->info.chunk, sizeof *t->ids, "planning", error);
+    if (!status)
+        status = ht_kv_create(&engine->set, &t->kv, error);
+    t->failed = status != HT_OK;
+    return status;
+}
+
+/* Were passes of about so many tokens (to the power of two) tried, now or by an earlier process? */
+static bool was_tried(const ht_engine *engine, size_t n) {
+    bool tried = false;
+    for (size_t i = 0; i < HT_SCHEDULES; i++) {
+        const size_t tokens = engine->passes.schedules[i].tokens;
+        tried |= engine->passes.schedules[i].tried && tokens && __builtin_clzll(tokens) == __builtin_clzll(n);
+    }
+    return tried;
+}
+
+/* Runs such passes before the first request: what joins and exchange cost shows only there, and so does which of several
+ * ways is best that are predicted to take nearly the same. */
+static ht_status try_passes(ht_engine *engine, trials *t, size_t n, size_t position, size_t wanted, ht_error *error) {
+    ht_status status = expect(engine, n, position, wanted, error);
+    double spent = 0;
+    /* simulated devices' tables are exact, and nothing else is on them */
+    const bool calm = engine->passes.policy.frozen || engine->set.time;
+    if (status || calm || was_tried(engine, n))
+        return status;
+    status = make_trials(engine, t, error);
+    for (size_t i = 0; i < (n > 1 ? TRIALS : TRIALS_OF_ONE) && !status && spent < TRIAL_SECONDS; i++) {
+        const double start = ht_clock_now(engine->set.time);
+        const float *logits;
+        status = ht_passes_forward(&engine->passes, t->kv, t->ids, n, position, n - wanted, NULL, error);
+        if (!status && wanted)
+            status = ht_passes_head(&engine->passes, n - 1, 1, &logits, error);
+        spent += ht_clock_now(engine->set.time) - start;
+        if (!status)
+            status = expect(engine, n, position, wanted, error);
+    }
+    if (!status) {
+        ht_schedule *schedule = ht_passes_find_schedule(&engine->passes, n, position, wanted);
+        schedule->tried = true;
+        schedule->usual = schedule->pace;
+    }
+    return status;
+}
+
+/* A prompt to come, or (0) decode. */
+static ht_status expect_prompt(ht_engine *engine, trials *t, size_t prompt, ht_error *error) {
+    const size_t chunk = (size_t)engine->info.chunk;
+    ht_status status = HT_OK;
+    engine->passes.stage = HT_STAGE_TRYING;
+    if (prompt == 0)
+        status = try_passes(engine, t, 1, 0, 1, error);
+    for (size_t begin = 0; begin < prompt && !status; begin += chunk) {
+        const size_t n = ht_min_size(chunk, prompt - begin);
+        status = try_passes(engine, t, n, begin, begin + n == prompt, error);
+    }
+    engine->passes.stage = HT_STAGE_SERVING;
+    return status;
+}
+
+/* Goes on after a failure, where that is possible. */
+static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error) {
+    const unsigned shares = HT_CUT_ROWS | HT_CUT_HYBRID | HT_CUT_FEATURES | HT_CUT_HEADS;
+    if (status == HT_ERROR_MEMORY && engine->passes.policy.cuts & shares && engine->passes.policy.cuts & ~shares) {
+        ht_log(HT_LOG_WARN, "no memory for graphs of shares, going on with whole ones: %s", error ? error->text : "");
+        engine->passes.policy.cuts &= ~shares;
+        engine->passes.graphs.no_room = false;
+        ht_passes_forget_schedules(&engine->passes);
+        ht_lanes_drop_shares(&engine->set);
+        memset(engine->passes.graphs.built, 0, sizeof engine->passes.graphs.built);
+        atomic_store(&engine->set.failed, 0);
+        return true;
+    }
+    if ((status != HT_ERROR_DEVICE && status != HT_ERROR_MEMORY) || !atomic_load(&engine->set.failed))
+        return false;
+    ht_log(HT_LOG_WARN, "%s", error ? error->text : "a graph could not be built");
+    return ht_engine_recover(engine);
+}
+
+const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n) {
+    usual[0] = 64;
+    usual[1] = engine->info.chunk;
+    *n = options->n_prompts ? options->n_prompts : 2;
+    return options->n_prompts ? options->prompts : usual;
+}
+
+ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    int usual[2];
+    size_t n_prompts;
+    const int *prompts = ht_engine_prompts(engine, options, usual, &n_prompts);
+    trials t = {0};
+    ht_status status = HT_OK;
+    if (engine->set.n_lanes < 2)
+        return HT_OK;
+    for (size_t i = 0; i <= n_prompts && !status; i++) { /* decode first: it is part of every answer */
+        if (options->progress && !options->progress("planning", (double)i, (double)n_prompts, options->progress_user))
+            status = ht_fail(error, HT_ERROR_CANCELLED, "planning was stopped");
+        else
+            status = expect_prompt(engine, &t, i ? (size_t)prompts[i - 1] : 0, error);
+        if (status && !t.failed && can_go_on(engine, status, error))
+            status = HT_OK, i--;
+    }
+    ht_lanes_keep_ready(&engine->set);
+    for (size_t i = 0; i < HT_SCHEDULES; i++) /* they were free to ask for graphs */
+        engine->passes.schedules[i].stale = true;
+    if (!status && t.kv) /* something was tried */
+        ht_engine_keep_learnt(engine);
+    ht_kv_destroy(&engine->set, t.kv);
+    free(t.ids);
+    return status;
+}
