@@ -326,7 +326,7 @@ static ht_status load_special_ids(ht_tokenizer *t, const ht_gguf *file, ht_error
 }
 
 /* Merges whose parts or product are no pieces are left out: nothing could be made of them, and llama.cpp does not mind
- * them either. Of two merges of one pair the first counts. */
+ * them either. So are those that make a control token: text becomes one by its whole name or not at all. Of two merges of one pair the first counts. */
 static ht_status load_merges(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     const ht_gguf_value *list;
     ht_status status = find_array(file, KEY("merges"), true, 0, HT_GGUF_STRING, HT_GGUF_STRING, &list, error);
@@ -357,7 +357,7 @@ static ht_status load_merges(ht_tokenizer *t, const ht_gguf *file, ht_error *err
         memcpy(product + left_bytes, space + 1, right_bytes);
         int32_t left = ht_vocab_find(t, text->data, left_bytes), right = ht_vocab_find(t, space + 1, right_bytes);
         int32_t id = ht_vocab_find(t, product, left_bytes + right_bytes);
-        if (left < 0 || right < 0 || id < 0)
+        if (left < 0 || right < 0 || id < 0 || t->types[id] == HT_TOKEN_CONTROL || t->types[id] == HT_TOKEN_UNKNOWN)
             continue;
         ht_merge_slot *slot = merge_slot(t, pair_of(left, right));
         if (slot->pair == UINT64_MAX)
@@ -548,9 +548,9 @@ static ht_status load(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     if (status == HT_OK)
         status = load_pieces(t, file, error);
     if (status == HT_OK)
-        status = t->sentencepiece ? load_scores(t, file, error) : load_merges(t, file, error);
-    if (status == HT_OK)
         status = load_special_ids(t, file, error);
+    if (status == HT_OK)
+        status = t->sentencepiece ? load_scores(t, file, error) : load_merges(t, file, error);
     if (status)
         return status;
     load_byte_ids(t);

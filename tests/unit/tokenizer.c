@@ -699,11 +699,14 @@ static void pieces_twice(void **state) {
     byte_level_init(&b, "gpt-2");
     b.tokens[BC] = "ab";
     b.tokens[BOS] = "xy";
+    b.types[TWELVE] = HT_TOKEN_CONTROL; /* by a merge, too */
     ht_gguf *file = vocab_open(&b.file, NULL);
     ht_tokenizer *t = create(file);
     EXPECT(t, "ab", false, AB);
     EXPECT(t, "xy", false, XY);
     EXPECT(t, "xy", true, BOS);
+    EXPECT(t, "12", false, '1', '2');
+    EXPECT(t, "12", true, TWELVE);
     ht_tokenizer_destroy(t);
     ht_gguf_close(file);
 }
