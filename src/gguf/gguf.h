@@ -62,7 +62,8 @@ const ht_tensor *ht_gguf_tensor_at(const ht_gguf *file, size_t index);
 const ht_gguf_value *ht_gguf_find(const ht_gguf *file, const char *key); /* NULL: absent. Hashed. */
 const ht_tensor *ht_gguf_tensor(const ht_gguf *file, const char *name);  /* NULL: absent. Hashed. */
 
-/* Typed reads; any integer kind converts if it fits. `required` makes absence an error, else *out keeps its value.
+/* Typed reads; any integer kind converts if it fits, to a float too. An array of numbers that are all alike (some converters
+ * write one a layer) is that number; HT_ERROR_UNSUPPORTED if they differ. `required` makes absence an error, else *out keeps its value.
  * A key of the wrong kind or out of [min, max] is always an error that names file and key. */
 ht_status ht_gguf_int(const ht_gguf *file, const char *key, bool required, int64_t min, int64_t max, int64_t *out,
                       ht_error *error);
