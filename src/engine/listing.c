@@ -253,7 +253,7 @@ static void list_devices(const ht_engine *engine, const ht_listed *rows, size_t 
 }
 
 static void list_times(const ht_engine *engine, const ht_schedule *schedule, ht_plan_times *times) {
-    times->strategy = ht_regime_name(schedule->choice.regime);
+    times->regime = ht_regime_name(schedule->choice.regime);
     if (engine->info.emulated)
         return;
     times->seconds = schedule->choice.seconds;
@@ -295,7 +295,7 @@ static ht_status plan_pass(ht_engine *engine, size_t tokens, ht_plan_row **rows,
         status = ht_plan_list(engine, schedule, pass, &listed, n, error);
     if (status)
         return status;
-    *times = (ht_plan_times){.strategy = "single", .tokens = pass, .lanes = engine->set.n_lanes};
+    *times = (ht_plan_times){.regime = "single", .tokens = pass, .lanes = engine->set.n_lanes};
     if (schedule)
         list_times(engine, schedule, times);
     times->prompt_seconds = times->seconds + rest;
