@@ -32,6 +32,19 @@ def test_devices(hetero):
         assert missing["why"] in shown.out
 
 
+def test_simulated_devices_are_listed_with_all_only(hetero):
+    real, every = hetero("devices", "--json").json, hetero("devices", "--all", "--json").json
+    simulated = [device for device in every["devices"] if device["name"].startswith("sim:")]
+    assert len(simulated) >= 12 and not any(device["name"].startswith("sim:") for device in real["devices"])
+    assert [d for d in every["devices"] if d not in simulated] == real["devices"] and every["missing"] == real["missing"]
+    shown = hetero("devices").out
+    assert "sim:" not in shown and f"{len(simulated)} simulated devices: see them with --all" in shown
+    shown = hetero("devices", "--all").out
+    assert all(device["name"] in shown for device in simulated) and "--all" not in shown
+    assert "--all" in hetero("devices", "--help").out
+    assert hetero("run", "--all", "x").code == 2
+
+
 def test_inspect(hetero, model):
     info = hetero("inspect", model, "--json").json
     assert info["arch"] == "llama" and info["layers"] == 30 and info["vocabulary"] == 49152

@@ -94,7 +94,7 @@ static void pretend(ht_engine *engine, bool owned) {
 
 /* Both lanes take the same: everything is halved, and stays so whatever the machine does. */
 static void pretend_equal(ht_engine *engine) {
-    engine->passes.fixed = true;
+    engine->passes.policy.frozen = true;
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane_cost *cost = &engine->set.lanes[l].cost;
         *cost = (ht_lane_cost){.devices = engine->set.lanes[l].devices, .together = {1, 1}};
