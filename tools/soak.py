@@ -17,7 +17,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-RANDOM = ["lanes", "solve", "tokenizer"] # ctests that take HETERO_SEED, and HETERO_SOAK for their number of cases
+RANDOM = ["lanes", "solve", "tokenizer"] # ctests that begin where HETERO_SEED says; lanes as long as HETERO_SOAK
 LIMIT = 1800 # seconds for one piece: it hangs
 
 
