@@ -26,13 +26,14 @@ typedef struct host { /* a line each, so that a difference can be shown */
     size_t n;
 } host;
 
-/* What a driver does in the process, which we cannot keep it from, and what we must do for one: beginnings of lines. */
+/* What a driver does in the process, which we cannot keep it from, and what we must do for one: parts of lines. */
 static const char *const nothing[] = {NULL};
 static const char *const of_pocl[] = {
     "signal ", /* LLVM, which compiles, has handlers of its own: it removes its files and raises the signal again; SIGFPE */
     "environment POCL_AFFINITY=1",     /* PoCL reads it when it is loaded */
     "environment HWLOC_PLUGINS_PATH=", /* its own */
     NULL};
+static const char *const of_ort[] = {"/.onnxruntime/onnxruntime.db", NULL}; /* its own records, in the cache folder */
 
 static void add(host *h, const char *what, const char *text) {
     ht_text line = {0};
@@ -101,7 +102,7 @@ static host look(bool descriptors) {
 
 static bool is_known(const char *line, const char *const *known) {
     for (size_t i = 0; known[i]; i++)
-        if (strncmp(line, known[i], strlen(known[i])) == 0)
+        if (strstr(line, known[i]))
             return true;
     return false;
 }
@@ -155,12 +156,14 @@ static void test_drivers(void **state) {
         const char *devices;
         const char *const *known;
     } rows[] = {{"openvino:CPU", nothing},
-                {"ort:cpu", nothing},
+                {"ort:cpu", of_ort},
                 {"opencl:0", of_pocl},
                 {"opencl:0:cpus=0,openvino:CPU:cpus=1", of_pocl}};
     for (size_t i = 0; i < HT_COUNT(rows) && !is_unit() && !SANITIZED; i++)
-        for (int turn = 0; turn < 2; turn++)
+        for (int turn = 0; turn < 2; turn++) {
+            print_message("%s\n", rows[i].devices);
             use(rows[i].devices, rows[i].known);
+        }
 }
 
 int main(void) {
