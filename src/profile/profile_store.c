@@ -45,18 +45,16 @@ void ht_profile_describe(ht_profile_result *result, const ht_model *model, const
     const char *slash = strrchr(model->info.path, '/');
     const time_t now = time(NULL);
     struct tm utc;
-    ht_device_info *cpu = NULL;
-    size_t n = 0;
+    ht_device_info cpu;
     copy_text(result->model, sizeof result->model, slash ? slash + 1 : model->info.path);
     snprintf(result->version, sizeof result->version, "%s", ht_version());
     if (gmtime_r(&now, &utc))
         strftime(result->date, sizeof result->date, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    if (!ht_device_cpu.list(&cpu, &n, NULL) && n) {
+    if (!ht_device_host(&cpu, NULL)) {
         char text[sizeof result->machine];
-        snprintf(text, sizeof text, "%s, %.1f GiB", cpu->description, (double)cpu->memory_bytes / (1u << 30));
+        snprintf(text, sizeof text, "%s, %.1f GiB", cpu.description, (double)cpu.memory_bytes / (1u << 30));
         copy_text(result->machine, sizeof result->machine, text);
     }
-    free(cpu);
     result->precision = options->precision;
     result->quick = options->quick;
 }

@@ -256,21 +256,19 @@ json_t *ht_host_json(const char *root) {
     add_android(machine);
 #endif
     json_t *nodes = json_array();
-    for (size_t i = 0; ht_device_node(i); i++)
-        if (ht_device_node_exists(root, ht_device_node(i)))
-            ht_json_add(&nodes, json_string(ht_device_node(i) + strlen("/dev/")));
+    for (size_t i = 0; ht_device_node_at(i); i++)
+        if (ht_device_node_exists(root, ht_device_node_at(i)))
+            ht_json_add(&nodes, json_string(ht_device_node_at(i) + strlen("/dev/")));
     ht_json_set(machine, "device_nodes", nodes); /* that the default devices depend on */
     return whole;
 }
 
 void ht_host_describe(char *text, size_t capacity) {
     struct utsname system = {0};
-    ht_device_info *cpu = NULL;
-    size_t n = 0;
+    ht_device_info cpu;
     uname(&system);
-    const bool known = !ht_device_cpu.list(&cpu, &n, NULL) && n;
-    snprintf(text, capacity, "%s, %ld cores, %s %s %s", known ? cpu->description : "unknown processor",
+    const bool known = !ht_device_host(&cpu, NULL);
+    snprintf(text, capacity, "%s, %ld cores, %s %s %s", known ? cpu.description : "unknown processor",
              sysconf(_SC_NPROCESSORS_ONLN), system.sysname, system.release, system.machine);
     ht_make_printable(text);
-    free(cpu);
 }

@@ -85,6 +85,7 @@ void *ht_library_open(const ht_library *l, const char *path, char *reason) {
     if (!library)
         library = ask_python(l, reason);
     if (!library && !reason[0])
-        snprintf(reason, REASON, "%s not found (pip install %s, or %s PATH)", l->name, l->package, l->option);
+        snprintf(reason, REASON, "%s not found (pip install %s, or %s=PATH in the environment)", l->name, l->package,
+                 l->variable);
     return library;
 }

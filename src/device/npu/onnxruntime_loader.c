@@ -24,7 +24,6 @@ void ht_onnxruntime_set_path(const char *path) {
 static const ht_library onnxruntime = {.name = "ONNX Runtime",
                                        .files = "libonnxruntime.so*",
                                        .wheel = "onnxruntime/capi",
-                                       .option = "--onnxruntime",
                                        .variable = "HETERO_ONNXRUNTIME",
                                        .package = "onnxruntime",
                                        .system = {"libonnxruntime.so", "libonnxruntime.so.1"}};

@@ -21,7 +21,6 @@ void ht_openvino_set_path(const char *path) {
 static const ht_library openvino = {.name = "OpenVINO",
                                     .files = "libopenvino_c.so*",
                                     .wheel = "openvino/libs",
-                                    .option = "--openvino",
                                     .variable = "HETERO_OPENVINO",
                                     .package = "openvino",
                                     .system = {"libopenvino_c.so"}};
