@@ -45,12 +45,8 @@ static bool has_system(const conversation *chat) {
 
 /* The conversation's tokens: *ids from the library. */
 static ht_status prompt_ids(const conversation *chat, int32_t **ids, size_t *n, ht_error *error) {
-    char *prompt = NULL;
-    ht_status status = ht_chat_format(chat->model, chat->messages, chat->n_messages, true, &prompt, error);
-    if (!status)
-        status = ht_tokenize(chat->model, prompt, HT_STRLEN, true, ids, n, error);
-    ht_free(prompt);
-    return status;
+    return ht_chat_tokenize(chat->model, chat->messages, chat->n_messages, true, cli_text_flags(chat->options), ids, n,
+                            error);
 }
 
 /* Can this model hold a conversation at all? Tried before anything is loaded, so that it is not said at each message. */

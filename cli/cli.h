@@ -40,7 +40,7 @@ typedef struct cli_words {
 typedef struct cli_options {
     const struct cli_command *command;
     const char *arguments[3]; /* MODEL, or IN OUT TYPE; NULL: one that may be left out was */
-    bool help, quiet, json, raw, no_special, quick, decode, measure, all, stored, run;
+    bool help, quiet, json, raw, no_special, parse_special, quick, decode, measure, all, stored, run;
     cli_words log_level, devices, strategy, cuts, precision, sync, kv, openvino, onnxruntime;
     cli_words prompt, file, system, stop, reference, report, save, load, trace, soc, out;
     cli_numbers ids, bench_prompt, bench_gen, bench_threads;
@@ -98,6 +98,7 @@ typedef struct cli_text {
 /* The text of -p or -f ("-": standard input), checked to be UTF-8. `run` without either reads standard input unless that is
  * a terminal. `required`: an empty text is an error too. */
 int cli_read_text(const cli_options *options, bool required, cli_text *text);
+unsigned cli_text_flags(const cli_options *options); /* HT_TOKENIZE_*, by --no-special and --parse-special */
 
 /* ---- common.c: a model made ready ---- */
 

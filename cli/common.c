@@ -125,6 +125,11 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text) {
     return status;
 }
 
+unsigned cli_text_flags(const cli_options *options) {
+    return (options->no_special ? 0 : HT_TOKENIZE_ADD_SPECIAL) |
+           (options->parse_special ? HT_TOKENIZE_PARSE_SPECIAL : 0);
+}
+
 /* ---- a model made ready ----------------------------------------------------------------------------------------- */
 
 int cli_open_model(const cli_options *options, ht_model **model) {

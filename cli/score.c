@@ -14,7 +14,7 @@ static int read_ids(const cli_options *options, const ht_model *model, int32_t *
         ht_error error;
         cli_text text;
         int status = cli_read_text(options, true, &text);
-        if (status == CLI_DONE && ht_tokenize(model, text.bytes, text.n, !options->no_special, ids, n, &error))
+        if (status == CLI_DONE && ht_tokenize(model, text.bytes, text.n, cli_text_flags(options), ids, n, &error))
             status = cli_fail(options, &error);
         free(text.bytes);
         return status;

@@ -60,7 +60,8 @@ static void use_tokenizer(const ht_gguf *file) {
     ht_chat_name(ht_chat_recognise(file));
     if (ht_tokenizer_create(file, &tokenizer, NULL))
         return;
-    if (!ht_tokenizer_encode(tokenizer, text, sizeof text - 1, true, &ids, &n, NULL)) {
+    if (!ht_tokenizer_encode(tokenizer, text, sizeof text - 1, HT_TOKENIZE_ADD_SPECIAL | HT_TOKENIZE_PARSE_SPECIAL,
+                             &ids, &n, NULL)) {
         ht_text out = {0};
         ht_tokenizer_decode(tokenizer, ids, n, true, &out, NULL);
         ht_text_free(&out);
