@@ -239,6 +239,9 @@ ht_status ht_device_host(ht_device_info *info, ht_error *error);
 bool ht_device_is_partial(const char *spec);
 /* Value of `key` in "a=1:b=2"; false if absent. An option whose key is not in the NULL-terminated `known` is an error. */
 bool ht_device_option(const char *options, const char *key, char *value, size_t capacity);
+/* The place of the option's value among the NULL-terminated words; *choice stays where the option is not given. */
+ht_status ht_device_word(const ht_device_options *options, const char *key, const char *const *words, int *choice,
+                         ht_error *error);
 ht_status ht_device_check_options(const char *name, const char *options, const char *const *known, ht_error *error);
 /* "0-1,4" -> bits; used for cpus= */
 ht_status ht_parse_cpus(const char *name, const char *text, uint64_t *cores, ht_error *error);
