@@ -84,6 +84,8 @@ const char *cli_last(const cli_words *words);
 
 /* Both print one line, "hetero COMMAND: text", on standard error; command may be NULL. */
 int cli_wrong(const cli_command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Says so. Returns CLI_FAILED. */
+int cli_no_memory(const cli_command *command);
 /* Prints the error's text. Returns the exit status that belongs to error->status. */
 int cli_fail(const cli_options *options, const ht_error *error);
 /* The same, with what the user can do: the library knows no options of the command line. */

@@ -36,6 +36,11 @@ int cli_wrong(const cli_command *command, const char *format, ...) {
     return CLI_WRONG;
 }
 
+int cli_no_memory(const cli_command *command) {
+    print_error(command, "out of memory");
+    return CLI_FAILED;
+}
+
 int cli_fail(const cli_options *options, const ht_error *error) {
     return cli_fail_hint(options, error, "");
 }
@@ -83,7 +88,8 @@ static int read_file(const cli_options *options, const char *path, cli_text *tex
         return cli_wrong(options->command, "%s: %s", path, strerror(errno));
     int status = CLI_DONE;
     if (!read_all(file, text))
-        status = cli_wrong(options->command, "%s: %s", text->source, strerror(errno));
+        status = errno == ENOMEM ? cli_no_memory(options->command)
+                                 : cli_wrong(options->command, "%s: %s", text->source, strerror(errno));
     if (!standard)
         fclose(file);
     return status;
@@ -94,7 +100,7 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text) {
     const char *prompt = cli_last(&options->prompt), *path = cli_last(&options->file);
     const bool piped = !prompt && !path && options->command->bit == CLI_RUN && !isatty(STDIN_FILENO);
     if (prompt && path)
-        return cli_wrong(options->command, "-p and -f exclude each other: give one of them");
+        return cli_wrong(options->command, "-p and -f cannot be combined");
     if (piped)
         path = "-";
     if (!prompt && !path)
@@ -107,7 +113,7 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text) {
         text->bytes = strdup(prompt);
         text->n = strlen(prompt);
         if (!text->bytes)
-            status = cli_wrong(options->command, "-p: memory ran out");
+            status = cli_no_memory(options->command);
     }
     if (status == CLI_DONE) {
         size_t valid = cli_utf8_valid_up_to(text->bytes, text->n);
@@ -287,6 +293,6 @@ void cli_print_timings(const cli_options *options, const ht_generate_result *res
     fputs("on", stderr);
     for (size_t i = 0; i < info->n_devices; i++)
         fprintf(stderr, "%s %s", i ? "," : "", info->devices[i]);
-    fprintf(stderr, "%s; stop: %s\n", info->emulated ? " (emulated: times say nothing)" : "",
+    fprintf(stderr, "%s; stop: %s\n", info->emulated ? " (emulated: timings are not meaningful)" : "",
             ht_stop_name(result->stop));
 }

@@ -21,8 +21,9 @@ static void print_table(const ht_device_info *list, size_t n) {
         printf("%-*s  %-4s  %-*s  %10s  %s\n", name, device->name, device->kind, runtime, device->runtime,
                cli_bytes(device->memory_bytes, memory), device->description);
         printf("%-*s  weights: %s; lengths: %s; memory: %s%s\n", name, "", device->dtypes,
-               *device->static_lengths ? device->static_lengths : "any", device->unified_memory ? "unified" : "its own",
-               device->emulated ? "; emulated: its numbers are real, its times say nothing" : "");
+               *device->static_lengths ? device->static_lengths : "any",
+               device->unified_memory ? "unified" : "dedicated",
+               device->emulated ? "; emulated: results are real, timings are not meaningful" : "");
         if (*device->driver)
             printf("%-*s  driver: %s\n", name, "", device->driver);
         if (*device->limits)

@@ -19,7 +19,7 @@ void cli_hold_output(void) {
 
 int cli_print_json(json_t *object) {
     if (!object) {
-        fprintf(stderr, "hetero: memory ran out while writing JSON\n");
+        fprintf(stderr, "hetero: out of memory while writing JSON\n");
         return CLI_FAILED;
     }
     fflush(stdout); /* what others wrote there */

@@ -63,9 +63,9 @@ int cli_run(const cli_options *options) {
     cli_text text;
     ht_model *model;
     if (options->raw && options->system.n)
-        return cli_wrong(options->command, "--system needs the chat template: leave out --raw");
+        return cli_wrong(options->command, "--system requires the chat template and cannot be combined with --raw");
     if (options->logprobs && !options->json)
-        return cli_wrong(options->command, "--logprobs needs --json");
+        return cli_wrong(options->command, "--logprobs requires --json");
     int status = cli_read_text(options, true, &text);
     if (status != CLI_DONE)
         return status;

@@ -115,7 +115,8 @@ ht_status ht_kv_create_locked(ht_lanes *set, ht_kv_layer **out, ht_error *error)
     }
     if (status) {
         ht_kv_destroy_locked(set, kv);
-        return status == HT_ERROR_DEVICE ? ht_error_prefix(error, status, "KV cache (context %zu)", set->context) : status;
+        return status == HT_ERROR_DEVICE ? ht_error_prefix(error, status, "KV cache (context %zu)", set->context)
+                                         : status;
     }
     *out = kv;
     return HT_OK;

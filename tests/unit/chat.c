@@ -1,5 +1,6 @@
 /* Chat templates: recognised from sources cut down to what tells them apart, rendered, and refused. */
 #include "model/model.h"
+#include "needs.h"
 #include "vocab_file.h"
 
 #include <jansson.h>
@@ -283,7 +284,10 @@ static void messages_are_plain(void **state) {
 static bool there(const char *path) {
     if (access(path, R_OK) == 0)
         return true;
-    print_message("skipped: %s is not there (make models)\n", path);
+    char why[256];
+    snprintf(why, sizeof why, "%s is not there (make models)", path);
+    if (must_have("models", why))
+        fail();
     return false;
 }
 
