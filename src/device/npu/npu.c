@@ -294,10 +294,11 @@ static ht_status find_length(npu_device *d, ht_task *task, size_t tokens, size_t
     return status;
 }
 
-/* Runs `tokens` <= lengths[i] tokens; token 0's values at in and out, rows of the slots in_stride and out_stride apart,
- * `room` rows of them ours to read and write. */
-static ht_status run(npu_device *d, ht_task *task, size_t i, size_t tokens, size_t room, float *in, size_t in_stride,
-                     float *out, size_t out_stride, ht_error *error) {
+/* Runs `tokens` <= lengths[i] tokens from source to target, of which `room` rows are ours to read and write. */
+static ht_status run(npu_device *d, ht_task *task, size_t i, size_t tokens, size_t room, const ht_view *source,
+                     const ht_view *target, ht_error *error) {
+    float *in = source->data, *out = target->data;
+    const size_t in_stride = source->stride, out_stride = target->stride;
     const ht_npu_graph *g = &task->graph;
     const size_t length = (size_t)d->lengths[i], cols = g->cols, rows = g->rows;
     ht_npu_program *program = ht_npu_entry_program(task->entry, i);
@@ -340,8 +341,9 @@ ht_status ht_npu_submit(ht_device *device, ht_task *task, const ht_binding *bind
         status = find_length(d, task, left, &i, error);
         if (status == HT_OK) {
             tokens = ht_min_size(left, (size_t)d->lengths[i]);
-            status = run(d, task, i, tokens, room - done, (float *)in->data + done * in->stride + first_in, in->stride,
-                         (float *)out->data + done * out->stride, out->stride, error);
+            const ht_view source = {(float *)in->data + done * in->stride + first_in, in->stride},
+                          target = {(float *)out->data + done * out->stride, out->stride};
+            status = run(d, task, i, tokens, room - done, &source, &target, error);
         }
         done += tokens;
     }
