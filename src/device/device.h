@@ -56,12 +56,12 @@ typedef struct ht_binding {
     const ht_kv_layer *kv; /* [layers] */
     size_t position;
     size_t tokens;
-    size_t
-        room; /* rows of the slots, from their data on, that are this submit's to read, and to write where it computes
-                   * whole rows: for padding; less than tokens: none beyond them */
-    size_t
-        cached; /* cache rows of earlier positions are on the device already: the others' results of position `cached` on
-                    * are to be brought in, 0: all of them */
+    /* Rows of the slots, from their data on, that are this submit's to read, and to write where it computes whole rows: for
+     * padding. Less than tokens: none beyond them. */
+    size_t room;
+    /* Cache rows of earlier positions are on the device already: the others' results of position `cached` on are to be
+     * brought in. 0: all of them. */
+    size_t cached;
     ht_sync sync; /* for waits on other devices that the submit does itself */
     /* NORM with aux: what is added is slot aux and these besides, in this order (partial sums of several devices). */
     const ht_view *pieces;
@@ -93,8 +93,8 @@ typedef struct ht_device_caps {
     size_t n_lengths;
     uint64_t graph_bytes; /* of graphs that it may hold (static lengths) */
     uint64_t cores;       /* bit i: occupies core i of the machine */
-    const char
-        *companion; /* name of the device that computes beside it what it does not take; NULL: a CPU on its cores */
+    /* Name of the device that computes beside it what it does not take; NULL: the companion on its cores. */
+    const char *companion;
 } ht_device_caps;
 
 typedef struct ht_device_options {

@@ -46,25 +46,25 @@ typedef struct ht_cost_point {
 } ht_cost_point;
 
 typedef struct ht_class_cost {
-    ht_cost_point
-        points[HT_MAX_POINTS]; /* by tokens, times not falling; the first is of one token; none: not computed */
+    /* By tokens, times not falling; the first is of one token; none: not computed. */
+    ht_cost_point points[HT_MAX_POINTS];
     size_t n_points;
     bool stepped; /* static lengths: nothing between the points, and nothing behind one of one token */
 } ht_class_cost;
 
 typedef struct ht_lane_cost {
     uint32_t devices; /* of the lane, when it was measured */
-    size_t
-        granule; /* tokens of matrices, where lengths are not static, cost as much as the next multiple; 0: any number */
+    /* Tokens of matrices, where lengths are not static, cost as much as the next multiple; 0: any number. */
+    size_t granule;
     ht_class_cost classes[HT_CLASSES]; /* one operator, queue not empty */
     double per_key;                    /* attention of a layer: more for each token and position before the pass */
     double launch;                     /* of an operator that has next to nothing to do */
     double join;  /* from an empty queue's next submit to knowing that it is done, less what the work takes */
     ht_sync sync; /* the way of waiting that was found quickest, on the lane's own cores */
     double joins[HT_SYNC_FLAG + 1]; /* what a join takes by each of them; 0: not measured */
-    double
-        together[2]; /* what everything takes while the other lanes compute, too, over what it takes alone: one token,
-                         * many. Lanes that are never used together: 1 */
+    /* What everything takes while the other lanes compute, too, over what it takes alone:
+     * one token, many. Lanes that are never used together: 1. */
+    double together[2];
 } ht_lane_cost;
 
 /* Seconds of a share (0..1] of an operator for n tokens from `position` on; infinite where the lane does not compute it. */

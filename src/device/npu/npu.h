@@ -89,8 +89,8 @@ typedef struct ht_npu_facts { /* about an opened device */
     bool reloads;             /* loading a saved program is much quicker than compiling: worth a cache on disk */
     double step;              /* rounding of its arithmetic, relative: 2^-24 float32, 2^-11 fp16, 2^-8 bf16 */
     double code_step;         /* of activations in groups of 32, relative to a group's largest; 0: they stay floats */
-    double more_graph,
-        more_weight;    /* bytes that it holds besides ht_npu_estimate: of a graph, of each of its weights */
+    /* Bytes that it holds besides ht_npu_estimate: of a graph, of each of its weights. */
+    double more_graph, more_weight;
     char identity[160]; /* what saved programs depend on besides info and config, as text */
 } ht_npu_facts;
 
