@@ -1,6 +1,10 @@
 /* OpenCL devices: finding, describing, opening; what kind of kernels a device gets. */
-#include "device/opencl/opencl.h"
+#include "device/opencl/kernel.h"
+#include "device/opencl/ops.h"
+#include "device/opencl/queue.h"
+#include "device/opencl/slice.h"
 #include "device/opencl/tiles.h"
+#include "device/opencl/weights.h"
 
 #include <stdio.h>
 #include <stdlib.h>

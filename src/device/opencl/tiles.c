@@ -4,6 +4,7 @@
  *   {"device": "...", "tiles": [{"form": "-DBITS=4 ...", "rows", "cols", "tokens", "kernel": "matmul_simt -D...", "us"}]}
  * It is read when the device is opened. A row that the table of kernels no longer has is left out: the rule chooses there. */
 #include "device/opencl/tiles.h"
+#include "device/opencl/weights.h"
 
 #if HT_HAVE_OPENCL
 #include <jansson.h>
