@@ -76,17 +76,6 @@ static uint64_t mix(uint64_t a, uint64_t b) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-static uint64_t hash_bytes(uint64_t seed, const char *text, size_t bytes) {
-    uint64_t hash = seed ^ bytes, word;
-    for (; bytes >= 8; text += 8, bytes -= 8) {
-        memcpy(&word, text, 8);
-        hash = mix(hash, word);
-    }
-    word = 0;
-    memcpy(&word, text, bytes);
-    return mix(hash, word);
-}
-
 static uint64_t table_size(uint64_t entries) {
     uint64_t size = 16;
     while (size < entries * 2)
@@ -96,7 +85,7 @@ static uint64_t table_size(uint64_t entries) {
 
 /* The slot of a piece, or the free one where it would go. */
 static ht_index_slot *index_slot(const ht_tokenizer *t, const char *text, size_t bytes, uint32_t *hash) {
-    uint64_t h = hash_bytes(t->seed, text, bytes);
+    uint64_t h = ht_hash_seeded(t->seed, text, bytes);
     *hash = (uint32_t)(h >> 32);
     for (uint64_t i = h & t->index_mask;; i = (i + 1) & t->index_mask) {
         ht_index_slot *slot = &t->index[i];

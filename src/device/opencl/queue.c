@@ -9,7 +9,10 @@
  * word in host-visible memory that a last kernel writes. Whether such a write is seen before the queue is drained differs
  * between drivers, so it is probed once; where it is not, the event is watched instead.
  */
-#include "device/opencl/opencl.h"
+#include "device/opencl/kernel.h"
+#include "device/opencl/ops.h"
+#include "device/opencl/queue.h"
+#include "device/opencl/slice.h"
 
 #if HT_HAVE_OPENCL
 #include <errno.h>
