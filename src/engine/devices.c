@@ -17,8 +17,7 @@ static ht_status open_device(ht_engine *engine, const ht_engine_options *options
                                       .graph_memory = options->npu_memory,
                                       .machine = &engine->set.machine,
                                       .made_up = engine->model->shape != NULL,
-                                      .progress = options->progress,
-                                      .progress_user = options->progress_user};
+                                      .progress = &engine->progress};
     ht_status status = ht_device_open(spec, &device, &engine->set.devices[engine->set.n_devices], error);
     if (status)
         return status;

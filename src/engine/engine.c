@@ -23,7 +23,7 @@ static ht_status parse_cuts(const char *text, unsigned *cuts, ht_error *error) {
         if (i == HT_COUNT(names))
             return ht_fail(
                 error, HT_ERROR_ARGUMENT,
-                "cuts: invalid value '%.*s' (expected layer, row, sequence, hybrid, feature, head or causal)", (int)n,
+                "cuts: invalid value \"%.*s\" (expected layer, row, sequence, hybrid, feature, head or causal)", (int)n,
                 text);
         *cuts |= 1u << i;
         text += n + (text[n] == ',');
@@ -133,7 +133,8 @@ static ht_status create_engine(ht_model *model, const ht_engine_options *options
         return status;
     engine->model = model;
     engine->found = found;
-    atomic_flag_clear(&engine->set.busy);
+    engine->progress = (ht_progress){options->progress, options->progress_user};
+    ht_turns_init(&engine->set.turns);
     for (size_t i = 0; i < HT_COUNT(phases) && !status; i++)
         status = phases[i](engine, options, error);
     if (status) {
@@ -141,6 +142,7 @@ static ht_status create_engine(ht_model *model, const ht_engine_options *options
         return status;
     }
     fill_info(engine, options);
+    engine->progress.function = NULL; /* from now on `user` may be gone, whatever devices still have to do */
     *out = engine;
     return HT_OK;
 }
@@ -189,6 +191,7 @@ void ht_engine_destroy(ht_engine *engine) {
     ht_lanes_settle(&engine->set);
     ht_passes_clear(&engine->passes);
     ht_lanes_close(&engine->set);
+    ht_turns_destroy(&engine->set.turns);
     free(engine);
 }
 

@@ -87,8 +87,8 @@ static double slowness(const listing *l, const ht_lane *lane, bool shared) {
     if (!l->schedule)
         return 1;
     const double drift = l->schedule->solved.lanes[lane - l->engine->set.lanes][l->schedule->choice.regime],
-                 together = lane->cost.together[l->tokens > 1];
-    return (drift > 0 ? drift : 1) * (shared && together > 0 ? together : 1);
+                 together = ht_together(&lane->cost, l->schedule->n_lanes, l->tokens);
+    return (drift > 0 ? drift : 1) * (shared ? together : 1);
 }
 
 static void predict(const listing *l, const ht_lane *lane, const ht_slice *own, ht_listed *listed) {

@@ -209,7 +209,7 @@ def test_emulated(hetero, model, qnn, tmp_path):
     assert [row["emulated"] for row in bench["rows"]] == [True]
     assert "emulated" in run("bench", model, "--prompt", 32, "--gen", 0, "-r", 1, *alone).out
     auto = run("run", model, "-p", "x", "-n", 1, "--json", "--devices", f"cpu:cpus=0,{FEW}:cpus=1")
-    assert auto.json["devices_used"] == ["cpu"] and "strategy auto does without it" in auto.err
+    assert auto.json["devices_used"] == ["cpu"] and "strategy auto does not use it" in auto.err
 
 
 def test_twice_in_one_process(hetero, model, qnn):

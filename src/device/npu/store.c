@@ -321,10 +321,12 @@ void ht_npu_entry_destroy(ht_npu_entry *entry) {
         }
         while (slot->state == BUILDING)
             pthread_cond_wait(&s->changed, &s->lock);
-        ht_npu_program *program = atomic_load_explicit(&slot->program, memory_order_relaxed);
+    }
+    for (size_t i = 0; i < s->o.n_lengths; i++) { /* only now: a build makes use of another length's program */
+        ht_npu_program *program = atomic_load_explicit(&entry->slots[i].program, memory_order_relaxed);
         if (program)
             s->o.runtime->discard(s->o.npu, program);
-        s->used -= slot->bytes;
+        s->used -= entry->slots[i].bytes;
     }
     s->used -= entry->shared;
     pthread_mutex_unlock(&s->lock);
@@ -377,11 +379,9 @@ static bool pause_for_builders(ht_npu_store *s) {
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
     pthread_cond_timedwait(&s->changed, &s->lock, &until);
-    if (!s->o.progress)
-        return true;
     const double done = (double)s->done, wanted = (double)s->wanted;
     pthread_mutex_unlock(&s->lock);
-    const bool go_on = s->o.progress("building graphs", done, wanted, s->o.progress_user);
+    const bool go_on = ht_progress_tell(s->o.progress, "building graphs", done, wanted);
     pthread_mutex_lock(&s->lock);
     return go_on;
 }

@@ -59,18 +59,6 @@ static double figure(const sim_device *d, ht_soc_key key) {
 
 /* ---- opening -------------------------------------------------------------------------------------------------------- */
 
-static ht_status read_choice(const ht_device_options *options, const char *key, const char *const *words, int *choice,
-                             ht_error *error) {
-    char text[32];
-    if (!ht_device_option(options->options, key, text, sizeof text))
-        return HT_OK;
-    for (*choice = 0; words[*choice]; ++*choice)
-        if (!strcmp(words[*choice], text))
-            return HT_OK;
-    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: %s=%s: expected %s or %s%s%s", options->name, key, text,
-                   words[0], words[1], words[2] ? " or " : "", words[2] ? words[2] : "");
-}
-
 static ht_status read_number(const ht_device_options *options, const char *key, double low, double high, double *value,
                              ht_error *error) {
     char text[32], *end;
@@ -110,13 +98,13 @@ static ht_status read_options(sim_device *d, const ht_device_options *options, h
             return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: %s= is for NPUs", options->name, known[i]);
     ht_status status = ht_device_check_options(options->name, options->options, known, error);
     if (!status)
-        status = read_choice(options, "order", orders, &order, error);
+        status = ht_device_word(options, "order", orders, &order, error);
     if (!status)
-        status = read_choice(options, "online", switches, &online, error);
+        status = ht_device_word(options, "online", switches, &online, error);
     if (!status)
-        status = read_choice(options, "memory", memories, &copied, error);
+        status = ht_device_word(options, "memory", memories, &copied, error);
     if (!status)
-        status = read_choice(options, "numbers", switches, &numbers, error);
+        status = ht_device_word(options, "numbers", switches, &numbers, error);
     if (!status)
         status = read_number(options, "game", 0, 95, &game, error);
     if (!status)
