@@ -192,6 +192,7 @@ void ht_engine_destroy(ht_engine *engine) {
     ht_passes_clear(&engine->passes);
     ht_lanes_close(&engine->set);
     ht_turns_destroy(&engine->set.turns);
+    free(engine->wish.program.steps);
     free(engine);
 }
 
