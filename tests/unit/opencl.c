@@ -4,6 +4,7 @@
  * Failures are put into the table of functions that devices call through. That operators compute the right numbers is
  * what tests/ops shows. */
 #define _GNU_SOURCE /* sched_getaffinity */
+#include "device/opencl/kernel.h"
 #include "device/opencl/tiles.h"
 #include "unit/test.h"
 

@@ -379,11 +379,9 @@ static bool pause_for_builders(ht_npu_store *s) {
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
     pthread_cond_timedwait(&s->changed, &s->lock, &until);
-    if (!s->o.progress)
-        return true;
     const double done = (double)s->done, wanted = (double)s->wanted;
     pthread_mutex_unlock(&s->lock);
-    const bool go_on = s->o.progress("building graphs", done, wanted, s->o.progress_user);
+    const bool go_on = ht_progress_tell(s->o.progress, "building graphs", done, wanted);
     pthread_mutex_lock(&s->lock);
     return go_on;
 }
