@@ -8,7 +8,8 @@ static void round_trip(const ht_tokenizer *tokenizer, const char *text, size_t b
     int32_t *ids = NULL;
     size_t n = 0;
     ht_text out = {0};
-    if (ht_tokenizer_encode(tokenizer, text, bytes, special, &ids, &n, NULL) != HT_OK)
+    if (ht_tokenizer_encode(tokenizer, text, bytes, special ? HT_TOKENIZE_ADD_SPECIAL | HT_TOKENIZE_PARSE_SPECIAL : 0,
+                            &ids, &n, NULL) != HT_OK)
         return;
     for (size_t i = 0; i < n; i++)
         must(ids[i] >= 0 && ids[i] < ht_tokenizer_size(tokenizer));
