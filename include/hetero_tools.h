@@ -60,8 +60,8 @@ typedef struct ht_plan_row {
 typedef struct ht_plan_times {
     /* of this pass, and of all passes of the prompt */
     double seconds, prompt_seconds;
-    /* "single", "causal", "shares", "owner" */
-    const char *strategy;
+    /* the regime: "single", "causal", "shares", "owner" */
+    const char *regime;
     /* tokens of this pass; lanes: sets of devices that compute whole models; joins of a layer */
     size_t tokens, lanes, joins;
     size_t n_alone, n_devices;

@@ -27,7 +27,7 @@ static bool has_graphs(const ht_engine *engine, const ht_choice *c, size_t i, si
 static void keep_segment(ht_engine *engine, const ht_choice *c, ht_segment segment, size_t tokens) {
     for (size_t i = 0; i < c->n_lanes; i++) {
         const size_t units = c->units[0][segment][i];
-        if (units && units < engine->passes.segment_of[segment] && has_graphs(engine, c, i, tokens))
+        if (units && units < engine->passes.units[segment].of && has_graphs(engine, c, i, tokens))
             keep_share(engine, c->lanes[i], segment, units);
     }
 }
@@ -183,7 +183,8 @@ static ht_status expect_prompt(ht_engine *engine, trials *t, size_t prompt, ht_e
 static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error) {
     const unsigned shares = SHARE_CUTS;
     if (status == HT_ERROR_MEMORY && engine->passes.policy.cuts & shares && engine->passes.policy.cuts & ~shares) {
-        ht_log(HT_LOG_WARN, "no memory for graphs of shares, going on with whole ones: %s", error ? error->text : "");
+        ht_log(HT_LOG_WARN, "no memory for graphs of shares, continuing with whole operators: %s",
+               error ? error->text : "");
         engine->passes.policy.cuts &= ~shares;
         engine->passes.graphs.no_room = false;
         ht_passes_forget_schedules(&engine->passes);
@@ -322,6 +323,8 @@ static ht_status expect_with_less(ht_engine *engine, const ht_engine_options *op
     status = start_anew(engine, cuts & ~ways[chosen].without, error);
     return status ? status : expect_all(engine, options, ways[chosen].decode_last, t, error);
 }
+
+/* ---- the phase ----------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     trials t = {0};

@@ -21,6 +21,12 @@ ht_status ht_build_fail(ht_builder *b, ht_status status, const char *format, ...
 
 /* ---- keys ---- */
 
+bool ht_build_has(const ht_builder *b, const char *key) {
+    char full[128];
+    snprintf(full, sizeof full, "%s.%s", b->model->info.architecture, key);
+    return b->model->file && ht_gguf_find(b->model->file, full);
+}
+
 int64_t ht_build_int(ht_builder *b, const char *key, int64_t min, int64_t max, int64_t absent) {
     char full[128];
     snprintf(full, sizeof full, "%s.%s", b->model->info.architecture, key);
@@ -39,8 +45,13 @@ float ht_build_float(ht_builder *b, const char *key, float absent) {
     return value;
 }
 
-float ht_build_freq_base(ht_builder *b) {
-    return b->model->shape ? b->model->shape->freq_base : ht_build_float(b, "rope.freq_base", 10000.0f);
+float ht_build_freq_base(ht_builder *b, bool known) {
+    if (b->model->shape)
+        return b->model->shape->freq_base;
+    if (!known && !ht_build_has(b, "rope.freq_base"))
+        ht_log(HT_LOG_WARN, "%s: key \"%s.rope.freq_base\" is missing: continuing with 10000", b->model->info.path,
+               b->model->info.architecture);
+    return ht_build_float(b, "rope.freq_base", 10000.0f);
 }
 
 /* ---- tensors ---- */
@@ -62,10 +73,17 @@ static const ht_tensor *find_tensor(ht_builder *b, const char *full, size_t rows
             ht_build_fail(b, HT_ERROR_FORMAT, "tensor %s is missing", full);
         return NULL;
     }
+    const ht_type_traits *type = ht_type_get(tensor->type);
+    if (type->bits == 0) {
+        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "tensor %s is of type %s, which is not supported for weights", full,
+                      type->name);
+        return NULL;
+    }
     if (tensor->dims[0] == cols && tensor->dims[1] == rows && tensor->dims[2] == 1 && tensor->dims[3] == 1)
         return tensor;
-    ht_build_fail(b, HT_ERROR_FORMAT, "tensor %s is [%llu, %llu, %llu, %llu]; the hyperparameters make it [%zu, %zu]",
-                  full, (unsigned long long)tensor->dims[0], (unsigned long long)tensor->dims[1],
+    ht_build_fail(b, HT_ERROR_FORMAT,
+                  "tensor %s is [%llu, %llu, %llu, %llu], but the hyperparameters require [%zu, %zu]", full,
+                  (unsigned long long)tensor->dims[0], (unsigned long long)tensor->dims[1],
                   (unsigned long long)tensor->dims[2], (unsigned long long)tensor->dims[3], cols, rows);
     return NULL;
 }
@@ -75,7 +93,7 @@ static ht_matrix made_up_matrix(ht_builder *b, const char *full, size_t rows, si
     ht_matrix matrix = {
         .name = ht_arena_strndup(&b->model->arena, full, strlen(full)), .type = type, .rows = rows, .cols = cols};
     if (cols % (size_t)type->block != 0)
-        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "%s has %zu columns, no multiple of the %d of a block of %s", full, cols,
+        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "%s has %zu columns, not a multiple of %d, the block of %s", full, cols,
                       type->block, type->name);
     else if (!matrix.name)
         ht_build_fail(b, HT_ERROR_MEMORY, "out of memory for tensor names");

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const ht_family *const families[] = {&ht_family_llama, &ht_family_qwen2, &ht_family_qwen3, &ht_family_gemma3,
-                                            &ht_family_internlm2};
+static const ht_family *const families[] = {&ht_families_like_llama[0], &ht_families_like_llama[1],
+                                            &ht_families_like_llama[2], &ht_family_gemma3, &ht_families_like_llama[3]};
 
 /* A string of the file as a C string in the arena; bytes below space become '?', so that it can be printed. */
 static ht_status keep_string(ht_model *model, ht_string string, const char **out, ht_error *error) {
@@ -73,7 +73,7 @@ static ht_status read_hparams(ht_model *model, ht_error *error) {
     if (ht_build_int(&b, "expert_count", 0, INT32_MAX, 0) > 0)
         ht_build_fail(&b, HT_ERROR_UNSUPPORTED, "%s.expert_count: mixtures of experts are not supported", arch);
     if (h->heads % h->kv_heads != 0)
-        ht_build_fail(&b, HT_ERROR_FORMAT, "%s.attention.head_count %d is no multiple of head_count_kv %d", arch,
+        ht_build_fail(&b, HT_ERROR_FORMAT, "%s.attention.head_count %d is not a multiple of head_count_kv %d", arch,
                       h->heads, h->kv_heads);
     if (h->head_dim < 2 || h->head_dim > 1024 || h->head_dim % 2 != 0)
         ht_build_fail(&b, HT_ERROR_FORMAT, "%s: heads of %d dimensions: it must be an even number up to 1024", arch,
@@ -220,7 +220,7 @@ static ht_status load_file(ht_model *model, const char *path, ht_error *error) {
     if (status == HT_OK)
         status = read_vocabulary(model, error);
     if (status == HT_OK)
-        status = family->build(model, error);
+        status = family->build(family, model, error);
     if (status == HT_OK)
         status = log_unused(model, error);
     if (status == HT_OK)
@@ -236,7 +236,7 @@ static ht_status load_shape(ht_model *model, const char *spec, ht_error *error) 
         model->info.architecture = model->shape->arch;
         status = find_family(model, &family, error);
     }
-    return status == HT_OK ? family->build(model, error) : status;
+    return status == HT_OK ? family->build(family, model, error) : status;
 }
 
 ht_status ht_model_open(const char *path, ht_model **out, ht_error *error) {

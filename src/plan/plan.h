@@ -46,16 +46,16 @@ typedef struct ht_cost_point {
 } ht_cost_point;
 
 typedef struct ht_class_cost {
-    ht_cost_point
-        points[HT_MAX_POINTS]; /* by tokens, times not falling; the first is of one token; none: not computed */
+    /* By tokens, times not falling; the first is of one token; none: not computed. */
+    ht_cost_point points[HT_MAX_POINTS];
     size_t n_points;
     bool stepped; /* static lengths: nothing between the points, and nothing behind one of one token */
 } ht_class_cost;
 
 typedef struct ht_lane_cost {
     uint32_t devices; /* of the lane, when it was measured */
-    size_t
-        granule; /* tokens of matrices, where lengths are not static, cost as much as the next multiple; 0: any number */
+    /* Tokens of matrices, where lengths are not static, cost as much as the next multiple; 0: any number. */
+    size_t granule;
     ht_class_cost classes[HT_CLASSES]; /* one operator, queue not empty */
     double per_key;                    /* attention of a layer: more for each token and position before the pass */
     double launch;                     /* of an operator that has next to nothing to do */
@@ -121,6 +121,9 @@ enum {
     HT_AT_DOWN,
     HT_AT_END
 };
+/* The first operator of the model that is not where the solver expects it, for it knows layers of these nine operators only;
+ * NULL: all are. */
+const ht_op *ht_plan_misfit(const ht_model *model);
 typedef struct ht_segment_span {
     int from, to;   /* operators of a layer: [from, to); the head's: -1 */
     unsigned needs; /* any of these ht_cuts */
@@ -135,10 +138,10 @@ typedef struct ht_solver_lane {
     double drift[HT_REGIMES];   /* what it takes lately in a regime, over what was predicted: multiplies every time */
     uint64_t cores;             /* lanes that share some are never used together */
     bool lost;                  /* takes no part */
-    bool fixed;     /* static graphs: with more than one token it computes shares that were built, and no others */
-    bool single;    /* and with one token, too */
-    bool may_build; /* but a few more may be, where that pays */
-    bool full;      /* but no more: there is no memory for them */
+    bool built_only;     /* static graphs: with more than one token it computes shares that were built, and no others */
+    bool built_only_one; /* and with one token, too */
+    bool may_build;      /* but a few more may be, where that pays */
+    bool no_room;        /* but no more: there is no memory for them */
     size_t built[HT_SEGMENTS][HT_MAX_SHARES]; /* units of the shares that were; 0: no more */
     const int *lengths;                       /* static ones, ascending; NULL: any */
     size_t n_lengths;

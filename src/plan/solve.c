@@ -398,6 +398,20 @@ static part make_part(solver *s, ht_segment segment, size_t lane, size_t begin, 
     return k;
 }
 
+/* Where operator number i of a model is expected to be: EMBED, layers of HT_AT_END operators, the head. */
+static ht_class class_at(const ht_model *model, size_t i) {
+    static const ht_class head[] = {HT_CLASS_NORM, HT_CLASS_LM_HEAD, HT_CLASS_ARGMAX};
+    const size_t end = 1 + (size_t)model->hparams.layers * HT_AT_END;
+    return i == 0 ? HT_CLASS_EMBED : i < end ? op_class[(i - 1) % HT_AT_END] : i - end < 3 ? head[i - end] : HT_CLASSES;
+}
+
+const ht_op *ht_plan_misfit(const ht_model *model) {
+    for (size_t i = 0; i < model->n_ops; i++)
+        if (ht_class_of(&model->ops[i]) != class_at(model, i))
+            return &model->ops[i];
+    return class_at(model, model->n_ops) == HT_CLASSES ? NULL : &model->ops[model->n_ops - 1];
+}
+
 typedef struct segment_context {
     solver *s;
     size_t begin, end; /* tokens before the layer's ATTENTION, and from there on */
@@ -436,12 +450,12 @@ static double exchange_seconds(const ht_problem *p, ht_segment segment, size_t b
 }
 
 /* Does the lane compute n tokens by graphs of shares? */
-static bool is_fixed(const ht_solver_lane *lane, size_t n) {
-    return lane->fixed && (n > 1 || lane->single);
+static bool is_built_only(const ht_solver_lane *lane, size_t n) {
+    return lane->built_only && (n > 1 || lane->built_only_one);
 }
 
 static bool has_room(const ht_solver_lane *lane, ht_segment segment) {
-    return lane->may_build && !lane->full && lane->built[segment][HT_MAX_SHARES - 1] == 0;
+    return lane->may_build && !lane->no_room && lane->built[segment][HT_MAX_SHARES - 1] == 0;
 }
 
 static bool is_ready(const ht_problem *p, size_t lane, ht_segment segment, size_t units, size_t tokens) {
@@ -456,7 +470,7 @@ static size_t list_options(const ht_problem *p, ht_segment segment, size_t lane,
     const ht_solver_lane *l = &p->lanes[lane];
     size_t n = 0;
     options[0] = ANY;
-    if (segment == HT_SEGMENT_ATTENTION || !is_fixed(l, tokens))
+    if (segment == HT_SEGMENT_ATTENTION || !is_built_only(l, tokens))
         return 1;
     for (size_t i = 0; i < HT_MAX_SHARES; i++)
         if (l->built[segment][i] && l->built[segment][i] <= p->of[segment] &&
@@ -747,10 +761,10 @@ static void try_length(solver *s, matrix *m, size_t tokens) {
     const unsigned rows = m->class == HT_CLASS_FFN ? HT_CUT_FEATURES : HT_CUT_ROWS;
     if (m->cuts & (all ? HT_CUT_LAYER : HT_CUT_SEQUENCE))
         try_all(s, m, tokens);
-    if (!(m->cuts & (all ? rows : HT_CUT_HYBRID)) || is_fixed(&p->lanes[m->owner], m->n))
+    if (!(m->cuts & (all ? rows : HT_CUT_HYBRID)) || is_built_only(&p->lanes[m->owner], m->n))
         return;
     const halves h = halve(s, m, tokens);
-    if (all ? !is_fixed(other, m->n) : !other->fixed) {
+    if (all ? !is_built_only(other, m->n) : !other->built_only) {
         try_any(m, &h);
         return;
     }

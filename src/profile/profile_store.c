@@ -8,10 +8,10 @@
  *
  * The newest by its time of change is read: of real devices, unless others are named. A fingerprint says what times depend on; it is compared with the device as it
  * opens now. Nothing in a file is trusted: what has the wrong type or names no device of the file is an error. */
+#include "base/json.h"
 #include "profile/characterise.h"
 
 #include <dirent.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,16 +81,15 @@ static json_t *point_json(const ht_profile_result *result, const ht_profile_poin
                             (json_int_t)point->tokens, "us", point->seconds * 1e6);
     const double rate = ht_profile_rate(point);
     if (*point->what)
-        json_object_set_new(row, "what", json_string(point->what));
+        ht_json_set(&row, "what", json_string(point->what));
     if (point->table == HT_PROFILE_BANDWIDTH)
-        json_object_set_new(row, "with",
-                            point->with < 0 ? json_null() : json_string(result->devices[point->with].spec));
+        ht_json_set(&row, "with", point->with < 0 ? json_null() : json_string(result->devices[point->with].spec));
     if (point->table == HT_PROFILE_JOINS)
-        json_object_set_new(row, "us_p99", json_real(point->p99 * 1e6));
+        ht_json_set(&row, "us_p99", json_real(point->p99 * 1e6));
     if (point->table == HT_PROFILE_BANDWIDTH || point->table == HT_PROFILE_GRAPHS)
-        json_object_set_new(row, "bytes", json_real(point->bytes));
+        ht_json_set(&row, "bytes", json_real(point->bytes));
     if (rate > 0)
-        json_object_set_new(row, point->table == HT_PROFILE_BANDWIDTH ? "gbps" : "gflops", json_real(rate));
+        ht_json_set(&row, point->table == HT_PROFILE_BANDWIDTH ? "gbps" : "gflops", json_real(rate));
     return row;
 }
 
@@ -98,19 +97,18 @@ static json_t *tables_json(const ht_profile_result *result) {
     json_t *all = json_object(), *matmul = json_array();
     for (size_t i = 0; i < result->n; i++) {
         const ht_profile_row *row = &result->rows[i];
-        json_array_append_new(matmul,
-                              json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:f, s:f, s:i}", "device", row->device, "op",
-                                        row->op, "rows", (json_int_t)row->rows, "cols", (json_int_t)row->cols, "tokens",
-                                        (json_int_t)row->tokens, "kernel", row->kernel, "us", row->seconds * 1e6,
-                                        "us_by_rule", row->by_rule * 1e6, "tried", row->tried));
+        ht_json_add(&matmul, json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:f, s:f, s:i}", "device", row->device, "op",
+                                       row->op, "rows", (json_int_t)row->rows, "cols", (json_int_t)row->cols, "tokens",
+                                       (json_int_t)row->tokens, "kernel", row->kernel, "us", row->seconds * 1e6,
+                                       "us_by_rule", row->by_rule * 1e6, "tried", row->tried));
     }
-    json_object_set_new(all, "matmul", matmul);
+    ht_json_set(&all, "matmul", matmul);
     for (int t = 0; t < HT_PROFILE_TABLES; t++) {
         json_t *rows = json_array();
         for (size_t i = 0; i < result->n_points; i++)
             if ((int)result->points[i].table == t)
-                json_array_append_new(rows, point_json(result, &result->points[i]));
-        json_object_set_new(all, tables[t], rows);
+                ht_json_add(&rows, point_json(result, &result->points[i]));
+        ht_json_set(&all, tables[t], rows);
     }
     return all;
 }
@@ -121,11 +119,11 @@ static json_t *result_json(const ht_profile_result *result) {
         const ht_profile_device *device = &result->devices[i];
         char cores[24];
         snprintf(cores, sizeof cores, "%#llx", (unsigned long long)device->cores);
-        json_array_append_new(devices, json_string(device->spec));
-        json_array_append_new(fingerprints,
-                              json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "device", device->spec, "name", device->name,
-                                        "runtime", device->runtime, "description", device->description, "cores", cores,
-                                        "static_graphs", (int)device->static_graphs));
+        ht_json_add(&devices, json_string(device->spec));
+        ht_json_add(&fingerprints,
+                    json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "device", device->spec, "name", device->name, "runtime",
+                              device->runtime, "description", device->description, "cores", cores, "static_graphs",
+                              (int)device->static_graphs));
     }
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:o, s:o, s:o}", "version", result->version, "model",
                      result->model, "machine", result->machine, "date", result->date, "precision",
@@ -134,13 +132,7 @@ static json_t *result_json(const ht_profile_result *result) {
 }
 
 ht_status ht_profile_json(const ht_profile_result *result, char **text, ht_error *error) {
-    json_t *all = result_json(result);
-    char *made = all ? json_dumps(all, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
-    json_decref(all);
-    if (!made)
-        return ht_fail(error, HT_ERROR_MEMORY, "the profile: no memory for its text");
-    *text = made;
-    return HT_OK;
+    return ht_json_text(result_json(result), JSON_INDENT(1) | JSON_REAL_PRECISION(6), "the profile", text, error);
 }
 
 /* ---- kept ------------------------------------------------------------------------------------------------------------------ */
@@ -367,7 +359,7 @@ ht_status ht_profile_load(const char *devices, ht_profile_result *result, ht_err
         return ht_fail(error, HT_ERROR_FORMAT, "%s: line %d: %s", read.path, where.line, where.text);
     status = make_room(all, &read, error);
     if (!status && !read_all(all, &read))
-        status = ht_fail(error, HT_ERROR_FORMAT, "%s: this is no profile", read.path);
+        status = ht_fail(error, HT_ERROR_FORMAT, "%s: not a profile", read.path);
     json_decref(all);
     for (size_t i = 0; i < read.n_devices && !status; i++)
         check_device(&read.devices[i], read.precision);

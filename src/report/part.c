@@ -73,13 +73,14 @@ static bool read_all(int pipe, pid_t child, double seconds, ht_text *answer, int
     return gone;
 }
 
-static void set_error(json_t *object, ht_status status, const char *text) {
-    json_object_set_new(object, "error", json_string(text));
-    json_object_set_new(object, "status", json_string(ht_status_name(status)));
+static void set_error(json_t **object, ht_status status, const char *text) {
+    ht_json_set(object, "error", json_string(text));
+    ht_json_set(object, "status", json_string(ht_status_name(status)));
 }
 
 /* Lines into the object; false: there is neither result nor error. */
-static bool read_lines(char *text, json_t *object) {
+static bool read_lines(char *text, json_t **object) {
+    json_t *log = json_array();
     bool ended = false;
     for (char *line = text, *next; line && *line; line = next) {
         char *end = strchr(line, '\n'), *rest;
@@ -88,17 +89,18 @@ static bool read_lines(char *text, json_t *object) {
             break;
         *end = '\0';
         if (*line == 'L') {
-            if (!json_object_get(object, "log"))
-                json_object_set_new(object, "log", json_array());
-            json_array_append_new(json_object_get(object, "log"), json_string(line + 1));
+            ht_json_add(&log, json_string(line + 1));
         } else if (*line == 'E') {
             const long status = strtol(line + 1, &rest, 10);
             set_error(object, (ht_status)status, rest + (*rest == ' '));
             ended = true;
         } else if (*line == 'R') {
-            ended = json_object_set_new(object, "result", json_loads(line + 1, JSON_DECODE_ANY, NULL)) == 0;
+            json_t *result = json_loads(line + 1, JSON_DECODE_ANY, NULL);
+            if ((ended = result != NULL)) /* else it is cut short */
+                ht_json_set(object, "result", result);
         }
     }
+    ht_json_set(object, "log", log);
     return ended;
 }
 
@@ -110,7 +112,7 @@ json_t *ht_part_run(ht_part part, const void *user, double seconds) {
     if (!object)
         return NULL;
     if (pipe2(pipes, O_CLOEXEC)) {
-        set_error(object, HT_ERROR_IO, strerror(errno));
+        set_error(&object, HT_ERROR_IO, strerror(errno));
         return object;
     }
     fflush(NULL); /* or the child has what is not written yet, too */
@@ -125,7 +127,7 @@ json_t *ht_part_run(ht_part part, const void *user, double seconds) {
     bool whole = false;
     if (child > 0)
         whole = read_all(pipes[0], child, seconds, &answer, &status);
-    if (!read_lines(answer.data, object)) {
+    if (!read_lines(answer.data, &object)) {
         if (child < 0)
             snprintf(text, sizeof text, "no process for it: %s", strerror(errno));
         else if (!whole)
@@ -134,7 +136,7 @@ json_t *ht_part_run(ht_part part, const void *user, double seconds) {
             snprintf(text, sizeof text, "it crashed: signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
         else
             snprintf(text, sizeof text, "it ended without an answer");
-        set_error(object, HT_ERROR_DEVICE, text);
+        set_error(&object, HT_ERROR_DEVICE, text);
     }
     close(pipes[0]);
     ht_text_free(&answer);

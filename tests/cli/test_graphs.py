@@ -85,7 +85,7 @@ def test_works(ask, plain, wrapper):
 def test_missing(ask, plain, hetero, tmp_path, device):
     answer, said = ask("--openvino", tmp_path, "--onnxruntime", tmp_path, device=device)
     same(answer, plain, ["cpu"])
-    assert "going on without" in said and "pip install openvino" in said
+    assert "continuing without" in said and "pip install openvino" in said
     missing = hetero("devices", "--json", "--openvino", tmp_path).json["missing"]
     assert any(d["name"] == "openvino" and "pip install openvino" in d["why"] for d in missing)
 
@@ -93,7 +93,7 @@ def test_missing(ask, plain, hetero, tmp_path, device):
 def test_no_such_device(ask, plain, wrapper):
     answer, said = ask("--openvino", wrapper, device="openvino:XPU")
     same(answer, plain, ["cpu"])
-    assert "going on without openvino:XPU" in said and "not registered" in said
+    assert "continuing without openvino:XPU" in said and "not registered" in said
 
 
 def test_another_version(ask, plain, tmp_path):
@@ -111,10 +111,10 @@ def test_another_version(ask, plain, tmp_path):
 def test_does_not_compile(ask, plain, wrapper):
     answer, said = ask("--openvino", wrapper, FAIL_COMPILE="7")
     same(answer, plain, ["openvino:CPU", "cpu"])
-    assert "given to another device: blk." in said and "ov_core_compile_model_props failed" in said
+    assert "moved to another device: blk." in said and "ov_core_compile_model_props failed" in said
     answer, said = ask("--openvino", wrapper, FAIL_COMPILE="1")
     same(answer, plain, ["cpu"])
-    assert "openvino:CPU has nothing to compute" in said
+    assert "openvino:CPU is idle" in said
 
 
 def test_computes_wrongly(ask, plain, wrapper):
@@ -127,7 +127,7 @@ def test_computes_wrongly(ask, plain, wrapper):
 def test_small_memory(ask, plain, wrapper, size, devices):
     answer, said = ask("--openvino", wrapper, "--npu-memory", size)
     same(answer, plain, devices)
-    assert "MiB for graphs are left" in said and "given to another device" in said
+    assert "MiB for graphs are left" in said and "moved to another device" in said
 
 
 def test_cache(ask, plain, wrapper, tmp_path):
@@ -173,7 +173,7 @@ def test_plan(hetero, model, lacks, npu_device="openvino:CPU"):
     assert 0 < memory["bytes"] <= memory["graph_limit"] and memory["emulated"] is False
     limited = hetero("plan", model, "--devices", npu_device, "--length", 64, "--json", "--npu-memory", "50M")
     assert 0 < limited.json["memory"][npu_device]["bytes"] <= 50 << 20 == limited.json["memory"][npu_device]["graph_limit"]
-    assert "given to another device" in limited.err
+    assert "moved to another device" in limited.err
     decode = hetero("plan", model, "--devices", npu_device, "--decode", "--json").json
     assert list(decode["memory"]) == ["cpu"]
     table = hetero("plan", model, "--devices", npu_device, "--length", 64)

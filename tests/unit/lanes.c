@@ -1,4 +1,4 @@
-/* Several lanes in one pass: two CPU devices on cores of their own against one, with every cut, and going on without a
+/* Several lanes in one pass: two CPU devices on cores of their own against one, with every cut, and continuing without a
  * device that failed. Costs of operators are made up at random, so that the planner comes to divide in all sorts of ways;
  * what it predicts is of no interest here. */
 #include "unit/test.h"
@@ -174,7 +174,7 @@ static void same_score(ht_session *session, int chunk, const char *what) {
 }
 
 static void count_warnings(ht_log_level level, const char *line, void *user) {
-    if (level == HT_LOG_WARN && strstr(line, "has failed: going on without it"))
+    if (level == HT_LOG_WARN && strstr(line, "failed: continuing without it"))
         atomic_fetch_add(&warnings, 1);
 }
 

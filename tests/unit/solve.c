@@ -90,7 +90,7 @@ static void make_problem(made *m, size_t n_lanes) {
         m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l],
                                        .cores = 1u << l | (pick(6) == 0 ? 1u : 0),
                                        .lost = pick(10) == 0,
-                                       .fixed = fixed,
+                                       .built_only = fixed,
                                        .may_build = pick(2),
                                        .lengths = fixed ? static_lengths : NULL,
                                        .n_lengths = fixed ? HT_COUNT(static_lengths) : 0};
@@ -219,7 +219,7 @@ static double segment_lane(const ht_problem *p, size_t lane, ht_segment s, size_
 static bool may_take(const ht_problem *p, size_t lane, ht_segment s, size_t units, size_t w) {
     const ht_solver_lane *l = &p->lanes[lane];
     const size_t n = s == HT_SEGMENT_HEADS || s == HT_SEGMENT_QKV_ROWS ? p->tokens : w;
-    if (!l->fixed || n <= 1 || s == HT_SEGMENT_ATTENTION || s == HT_SEGMENT_LM_ROWS || units == 0)
+    if (!l->built_only || n <= 1 || s == HT_SEGMENT_ATTENTION || s == HT_SEGMENT_LM_ROWS || units == 0)
         return true;
     return units == l->built[s][0] || units == l->built[s][1] || l->may_build;
 }
@@ -340,8 +340,8 @@ static bool cut_allowed(const ht_problem *p, size_t owner, size_t other, ht_clas
     if (all_units)
         return p->cuts & HT_CUT_SEQUENCE;
     const size_t *built = l->built[segment_of(c)];
-    if ((n > 1 && p->lanes[owner].fixed) ||
-        (n > 1 && l->fixed && units != built[0] && units != built[1] && !l->may_build))
+    if ((n > 1 && p->lanes[owner].built_only) ||
+        (n > 1 && l->built_only && units != built[0] && units != built[1] && !l->may_build))
         return false;
     return p->cuts & (!all_tokens ? HT_CUT_HYBRID : c == HT_CLASS_FFN ? HT_CUT_FEATURES : HT_CUT_ROWS);
 }
@@ -593,7 +593,7 @@ static void test_fixed_lanes_use_built_shares(void **state) {
     plain_problem(&m, 2);
     m.p.cuts = HT_CUT_HEADS | HT_CUT_FEATURES;
     m.p.wanted = 1;
-    m.lanes[0].fixed = true;
+    m.lanes[0].built_only = true;
     m.lanes[0].built[HT_SEGMENT_HEADS][0] = 2;
     m.lanes[0].built[HT_SEGMENT_FEATURES][0] = 4;
     ht_solve(&m.p, &c);
@@ -760,7 +760,7 @@ static void real_problem(made *m, const real_shape *shape, size_t n_lanes, size_
     memcpy(m->p.of, of, sizeof of);
     for (size_t l = 0; l < n_lanes; l++) {
         m->costs[l] = real_cost(shape, l);
-        m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l], .cores = 1u << l, .fixed = l == 0};
+        m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l], .cores = 1u << l, .built_only = l == 0};
         set_drift(&m->lanes[l], 1);
     }
     m->lanes[0].lengths = lengths;
@@ -811,8 +811,38 @@ static void test_solving_takes_less_than_a_millisecond(void **state) {
         }
 }
 
+/* ---- what the solver knows of a model ---------------------------------------------------------------------------------------- */
+
+/* Every family's layers are the nine operators that it works with; a model whose are not is told from these. */
+static void test_layers_fit(void **state) {
+    static const char *const shapes[] = {"shape:llama-3.2-1b", "shape:internlm2-1.8b", "shape:qwen2.5-1.5b",
+                                         "shape:qwen3-0.6b", "shape:gemma-3-1b"};
+    ht_error error = {0};
+    ht_model *model;
+    for (size_t i = 0; i < HT_COUNT(shapes); i++) {
+        check(ht_model_open(shapes[i], &model, &error), &error);
+        assert_null(ht_plan_misfit(model));
+        ht_model_close(model);
+    }
+    check(ht_model_open("shape:tiny", &model, &error), &error);
+    ht_op *second_norm = &model->ops[1 + HT_AT_END + HT_AT_NORM2];
+    const ht_op kept = *second_norm;
+    *second_norm = model->ops[1 + HT_AT_GLU];
+    assert_ptr_equal(ht_plan_misfit(model), second_norm);
+    *second_norm = kept;
+    model->n_ops--;
+    assert_ptr_equal(ht_plan_misfit(model), &model->ops[model->n_ops - 1]);
+    model->n_ops++;
+    model->hparams.layers--;
+    assert_ptr_equal(ht_plan_misfit(model), &model->ops[1 + HT_AT_END + HT_AT_QKV]);
+    model->hparams.layers++;
+    assert_null(ht_plan_misfit(model));
+    ht_model_close(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_layers_fit),
         cmocka_unit_test(test_two_lanes_equal_brute_force),
         cmocka_unit_test(test_three_lanes_equal_brute_force),
         cmocka_unit_test(test_no_cuts_is_one_lane),

@@ -111,7 +111,7 @@ static bool load_program(ht_npu_entry *entry, size_t length, const ht_text *key,
     ht_error error = {0};
     bool loaded = payload && o->runtime->load(o->npu, &entry->graph, length, payload, bytes, program, &error) == HT_OK;
     if (!loaded)
-        ht_log(HT_LOG_WARN, "%s: not used: %s; the graph of %s at length %zu is built anew", path,
+        ht_log(HT_LOG_WARN, "%s: ignored: %s; rebuilding the graph of %s at length %zu", path,
                payload ? error.text : why, entry->graph.op->name, length);
     ht_mapping_close(&file);
     return loaded;
@@ -136,7 +136,7 @@ static void save_program(ht_npu_entry *entry, const ht_text *key, ht_npu_program
     if (status == HT_OK)
         status = ht_file_write(path, file.data, file.bytes, &error);
     if (status != HT_OK)
-        ht_log(HT_LOG_INFO, "%s: its graph is not kept on disk: %s", entry->graph.op->name, error.text);
+        ht_log(HT_LOG_INFO, "%s: its graph was not saved: %s", entry->graph.op->name, error.text);
     ht_text_free(&payload);
     ht_text_free(&file);
 }
@@ -321,10 +321,12 @@ void ht_npu_entry_destroy(ht_npu_entry *entry) {
         }
         while (slot->state == BUILDING)
             pthread_cond_wait(&s->changed, &s->lock);
-        ht_npu_program *program = atomic_load_explicit(&slot->program, memory_order_relaxed);
+    }
+    for (size_t i = 0; i < s->o.n_lengths; i++) { /* only now: a build makes use of another length's program */
+        ht_npu_program *program = atomic_load_explicit(&entry->slots[i].program, memory_order_relaxed);
         if (program)
             s->o.runtime->discard(s->o.npu, program);
-        s->used -= slot->bytes;
+        s->used -= entry->slots[i].bytes;
     }
     s->used -= entry->shared;
     pthread_mutex_unlock(&s->lock);
@@ -377,11 +379,9 @@ static bool pause_for_builders(ht_npu_store *s) {
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
     pthread_cond_timedwait(&s->changed, &s->lock, &until);
-    if (!s->o.progress)
-        return true;
     const double done = (double)s->done, wanted = (double)s->wanted;
     pthread_mutex_unlock(&s->lock);
-    const bool go_on = s->o.progress("building graphs", done, wanted, s->o.progress_user);
+    const bool go_on = ht_progress_tell(s->o.progress, "building graphs", done, wanted);
     pthread_mutex_lock(&s->lock);
     return go_on;
 }

@@ -6,7 +6,8 @@
  * unified memory results are taken to be visible to the host when their event is complete, without mapping: OpenCL does
  * not promise it, PoCL and integrated GPUs do it.
  */
-#include "device/opencl/opencl.h"
+#include "device/opencl/memory.h"
+#include "device/opencl/slice.h"
 
 #if HT_HAVE_OPENCL
 #include <stdlib.h>
@@ -93,7 +94,7 @@ static bool share_pages(ht_cl_device *d, void *host, size_t bytes, cl_mem *memor
     }
     if (!same) {
         ht_cl_drop(d, made);
-        ht_log(HT_LOG_INFO, "%s: buffers over host memory are copies here: transfers instead", d->caps.name);
+        ht_log(HT_LOG_INFO, "%s: the driver copies host memory: using transfers instead", d->caps.name);
         return false;
     }
     *memory = made;

@@ -6,7 +6,7 @@
  * never see a part of one; a file that is short, damaged or another's, and one that the driver refuses, is removed and
  * the source built. The cache is a convenience: whatever is wrong with it is a line in the log.
  */
-#include "device/opencl/opencl.h"
+#include "device/opencl/kernel.h"
 
 #if HT_HAVE_OPENCL
 #include <stdio.h>
@@ -152,7 +152,8 @@ static cl_program load_program(ht_cl_device *d, const recipe *r) {
     }
     ht_mapping_close(&file);
     if (fault) {
-        ht_log(HT_LOG_INFO, "%s: %s: built anew, for %s was not taken: %s", d->caps.name, r->source, path, fault);
+        ht_log(HT_LOG_INFO, "%s: %s: rebuilt because the driver did not take %s: %s", d->caps.name, r->source, path,
+               fault);
         unlink(path);
     }
     return program;
@@ -200,7 +201,7 @@ static void save_program(ht_cl_device *d, cl_program program, const recipe *r) {
         why = ht_file_write(path, data, bytes, &error) == HT_OK ? NULL : error.text;
     free(data);
     if (why)
-        ht_log(HT_LOG_INFO, "%s: %s: its binary is not kept: %s", d->caps.name, r->source, why);
+        ht_log(HT_LOG_INFO, "%s: %s: its binary was not saved: %s", d->caps.name, r->source, why);
 }
 
 /* ---- building ---------------------------------------------------------------------------------------------------------- */
@@ -255,7 +256,7 @@ static ht_status report(const ht_cl_device *d, bool ended, ht_error *error) {
         total += strcmp(strrchr(s->name, '.'), ".cl") == 0;
     total = ht_max_size(total, d->n_programs + 1);
     const double done = (double)(ended ? total : d->n_programs);
-    if (!d->progress || d->progress("compiling kernels", done, (double)total, d->progress_user))
+    if (ht_progress_tell(d->progress, "compiling kernels", done, (double)total))
         return HT_OK;
     return ht_fail(error, HT_ERROR_CANCELLED, "%s: compiling kernels was cancelled", d->caps.name);
 }
