@@ -75,13 +75,6 @@ ht_status ht_engine_keep_lane(ht_engine *engine, size_t lane, const ht_engine_op
     return status;
 }
 
-const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n) {
-    usual[0] = 64;
-    usual[1] = engine->info.chunk;
-    *n = options->n_prompts ? options->n_prompts : 2;
-    return options->n_prompts ? options->prompts : usual;
-}
-
 ht_status ht_engine_choose_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const size_t chunk = engine->set.chunk;
     int usual[2];
