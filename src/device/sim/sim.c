@@ -256,7 +256,8 @@ static ht_status list_soc(const ht_soc *soc, ht_device_info **list, size_t *n, h
         snprintf(info.dtypes, sizeof info.dtypes, "int4,int6,int8,f16,bf16,f32");
         snprintf(info.limits, sizeof info.limits, "%.3g TFLOPS, %.3g GB/s, in virtual time%s",
                  p->figures[HT_SOC_REACHED].value * 1e-12, p->figures[HT_SOC_BANDWIDTH].value * 1e-9,
-                 p->kind == HT_DEVICE_NPU ? "; graphs of all lengths: half of the memory unless another limit is given" : "");
+                 p->kind == HT_DEVICE_NPU ? "; graphs of all lengths: half of the memory unless another limit is given"
+                                          : "");
         list_lengths(p, info.static_lengths, sizeof info.static_lengths);
         status = ht_device_list_add(list, n, &info, error);
     }
