@@ -119,6 +119,8 @@ static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, wan
     } while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine));
     if (status != HT_OK)
         session->n_tokens = before;
+    else
+        ht_engine_adapt(session->engine);
     ht_lanes_unlock(&session->engine->set);
     return status;
 }
