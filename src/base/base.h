@@ -134,6 +134,8 @@ ht_status ht_cache_path(const char *file, char *out, size_t capacity, ht_error *
  * and fold as FNV-1a and its kin do. Begin with HT_HASH_START or with an earlier result. */
 #define HT_HASH_START UINT64_C(0xcbf29ce484222325)
 uint64_t ht_hash(uint64_t hash, const void *data, size_t bytes);
+/* A hash for tables of names from hostile files: with a seed that they cannot know, none can be made to collide. */
+uint64_t ht_hash_seeded(uint64_t seed, const void *data, size_t bytes);
 
 /* Length of the longest prefix of text that ends on a whole UTF-8 character; invalid bytes count as whole. */
 size_t ht_utf8_whole(const char *text, size_t bytes);

@@ -64,15 +64,6 @@ ht_device_facts ht_lanes_facts(const ht_lanes *set, uint32_t devices) {
     return facts;
 }
 
-void ht_lanes_close(ht_lanes *set) {
-    ht_lanes_unplace(set);
-    for (size_t d = 0; d < set->n_devices; d++)
-        set->devices[d]->ops->close(set->devices[d]);
-    for (size_t l = 0; l < set->n_lanes; l++)
-        ht_lane_free_buffers(set, &set->lanes[l]);
-    ht_lanes_free_slots(set);
-}
-
 void ht_stay_on_cores(const ht_lanes *set, const ht_lane *lane, ht_stay *stay) {
     ht_stay_on(set->time ? 0 : lane->cores, stay);
 }

@@ -6,7 +6,7 @@
  *               "joins": [{"device", "what", "us", "us_p99"}, ...], "bandwidth": [{"device", "with", "gbps", ...}, ...],
  *               "graphs": [{"device", ..., "us", "bytes"}, ...]}}
  *
- * The newest by its time of change is read. A fingerprint says what times depend on; it is compared with the device as it
+ * The newest by its time of change is read: of real devices, unless others are named. A fingerprint says what times depend on; it is compared with the device as it
  * opens now. Nothing in a file is trusted: what has the wrong type or names no device of the file is an error. */
 #include "base/json.h"
 #include "profile/characterise.h"
@@ -156,8 +156,33 @@ ht_status ht_profile_save(ht_profile_result *result, ht_error *error) {
     return status;
 }
 
-/* The file of the folder that was changed last. */
-static ht_status newest(char *path, size_t capacity, ht_error *error) {
+/* Is the next name of a list ("a,b") that of a device of the file, or of the chip that it is of ("sim:chip")? */
+static bool has_device(const json_t *list, const char *name, size_t n) {
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *spec = json_string_value(json_array_get(list, i));
+        if (spec && strncmp(spec, name, n) == 0 && (!spec[n] || spec[n] == '/' || spec[n] == ':'))
+            return true;
+    }
+    return false;
+}
+
+/* Is the file a profile of these devices (NULL: of any but simulated ones)? A damaged one counts: whoever reads it says so. */
+static bool is_of(const char *path, const char *devices) {
+    json_t *all = json_load_file(path, 0, NULL);
+    const json_t *list = json_object_get(all, "devices");
+    bool good = true;
+    for (size_t i = 0; i < json_array_size(list) && !devices; i++) {
+        const char *spec = json_string_value(json_array_get(list, i));
+        good &= !spec || strncmp(spec, "sim:", 4) != 0;
+    }
+    for (const char *name = devices; name && *name && good; name += strcspn(name, ","), name += *name == ',')
+        good = has_device(list, name, strcspn(name, ","));
+    json_decref(all);
+    return good;
+}
+
+/* The file of the folder that was changed last, of those of these devices. */
+static ht_status newest(const char *devices, char *path, size_t capacity, ht_error *error) {
     char folder[1024];
     struct timespec latest = {0};
     *path = '\0';
@@ -170,7 +195,8 @@ static ht_status newest(char *path, size_t capacity, ht_error *error) {
         char candidate[sizeof folder + sizeof entry->d_name];
         struct stat info;
         snprintf(candidate, sizeof candidate, "%s%s", folder, entry->d_name);
-        if (!dot || strcmp(dot, ".json") != 0 || stat(candidate, &info) || strlen(candidate) >= capacity)
+        if (!dot || strcmp(dot, ".json") != 0 || stat(candidate, &info) || strlen(candidate) >= capacity ||
+            !is_of(candidate, devices))
             continue;
         const struct timespec changed = info.st_mtim;
         if (!*path || changed.tv_sec > latest.tv_sec ||
@@ -182,7 +208,8 @@ static ht_status newest(char *path, size_t capacity, ht_error *error) {
     if (all)
         closedir(all);
     return *path ? HT_OK
-                 : ht_fail(error, HT_ERROR_IO, "%s: no profile is kept here yet: 'hetero profile' makes one", folder);
+                 : ht_fail(error, HT_ERROR_IO, "%s: no profile is kept here yet of %s: 'hetero profile' makes one",
+                           folder, devices ? devices : "this machine's devices");
 }
 
 static int device_named(const ht_profile_result *result, const char *spec) {
@@ -321,10 +348,10 @@ static void check_device(ht_profile_device *kept, ht_precision precision) {
                  (unsigned long long)kept->cores, (unsigned long long)now.cores);
 }
 
-ht_status ht_profile_load(ht_profile_result *result, ht_error *error) {
+ht_status ht_profile_load(const char *devices, ht_profile_result *result, ht_error *error) {
     ht_profile_result read = {0};
     json_error_t where = {0};
-    ht_status status = newest(read.path, sizeof read.path, error);
+    ht_status status = newest(devices, read.path, sizeof read.path, error);
     if (status)
         return status;
     json_t *all = json_load_file(read.path, 0, &where);

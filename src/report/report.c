@@ -59,7 +59,7 @@ static ht_status list_runtime(const void *user, char **json, ht_error *error) {
 static ht_status read_profile(const void *user, char **json, ht_error *error) {
     ht_profile_result result;
     char *text;
-    ht_status status = ht_profile_load(&result, error);
+    ht_status status = ht_profile_load(NULL, &result, error);
     if (status)
         return status;
     status = ht_profile_json(&result, &text, error);

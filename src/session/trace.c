@@ -228,7 +228,7 @@ static ht_status predict_pass(ht_engine *engine, size_t tokens, bool needed, jso
 
 ht_status ht_engine_trace(ht_engine *engine, int tokens, bool run, char **json, ht_error *error) {
     if (tokens < 1)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "tokens: %d are none", tokens);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "tokens: must be at least 1 (got %d)", tokens);
     const size_t n = ht_min_size((size_t)tokens, (size_t)engine->info.chunk);
     json_t *events = json_array();
     ht_status status = predict_pass(engine, n, !run, &events, error);

@@ -2,7 +2,8 @@
 #ifndef HT_UNIT_OPENCL_CALLS_H
 #define HT_UNIT_OPENCL_CALLS_H
 
-#include "device/opencl/matmul.h"
+#include "device/opencl/kernel.h"
+#include "device/opencl/tiles.h"
 #include "unit/test.h"
 
 #define ROWS 300

@@ -326,11 +326,13 @@ void ht_npu_entry_destroy(ht_npu_entry *entry) {
         }
         while (slot->state == BUILDING)
             pthread_cond_wait(&s->changed, &s->lock);
-        ht_npu_program *program = atomic_load_explicit(&slot->program, memory_order_relaxed);
+    }
+    for (size_t i = 0; i < s->o.n_lengths; i++) { /* only now: a build makes use of another length's program */
+        ht_npu_program *program = atomic_load_explicit(&entry->slots[i].program, memory_order_relaxed);
         if (program)
             s->o.runtime->discard(s->o.npu, program);
-        s->used -= slot->bytes;
-        s->freed += slot->bytes > 0;
+        s->used -= entry->slots[i].bytes;
+        s->freed += entry->slots[i].bytes > 0;
     }
     s->used -= entry->shared;
     pthread_mutex_unlock(&s->lock);

@@ -6,7 +6,7 @@
  * never see a part of one; a file that is short, damaged or another's, and one that the driver refuses, is removed and
  * the source built. The cache is a convenience: whatever is wrong with it is a line in the log.
  */
-#include "device/opencl/opencl.h"
+#include "device/opencl/kernel.h"
 
 #if HT_HAVE_OPENCL
 #include <stdio.h>

@@ -5,6 +5,7 @@
  * It is read when the device is opened. A row that the table of kernels no longer has is left out: the rule chooses there. */
 #include "base/json.h"
 #include "device/opencl/tiles.h"
+#include "device/opencl/weights.h"
 
 #if HT_HAVE_OPENCL
 #include <stdio.h>

@@ -4,7 +4,7 @@
  * stay on cores of one that is open. */
 #define _GNU_SOURCE /* sched_setaffinity, cpu_set_t */
 #include "device/common.h"
-#include "device/opencl/opencl.h"
+#include "device/opencl/cl_loader.h"
 
 #if HT_HAVE_OPENCL
 #include <dirent.h>

@@ -1,11 +1,13 @@
 /* Times kept in the cache folder: what a file says reaches the solver only where a measurement can give it. */
-#include "engine/measure.c" /* what reads them is static */
+#include "engine/costs.c" /* what reads them is static */
 
 #include "unit/test.h"
 
+#include <math.h>
+
 static const char good_text[] =
     "{\"classes\": {%s}, \"granule\": 8, \"attention_us_per_token_and_key\": 0.1, \"launch_us\": 2, \"join_us\": 3.5,"
-    " \"together\": [1, 1.5], \"sync\": \"event\", \"joins_us\": [1, 2, 3, 4]}";
+    " \"together\": [1, 1.5, 0, 2], \"norms\": [0, 0, 1, 1], \"sync\": \"event\", \"joins_us\": [1, 2, 3, 4]}";
 
 /* Every class with two points. */
 static json_t *make(void) {
@@ -49,7 +51,8 @@ static void test_read(void **state) {
 /* Each number in turn is missing, negative, huge, or no number. */
 static void test_wrong_numbers(void **state) {
     static const char *const keys[] = {
-        "granule", "attention_us_per_token_and_key", "launch_us", "join_us", "together", "sync", "joins_us", "classes"};
+        "granule", "attention_us_per_token_and_key", "launch_us", "join_us", "together", "norms", "sync", "joins_us",
+        "classes"};
     static const char *const wrong[] = {"-1",     "-1e-9",      "1e300", "null",      "\"nan\"",
                                         "[]",     "[-1, -1]",   "[1]",   "[1, -0.5]", "[0.5, 0.5]",
                                         "[1e99]", "[1, 2, -3]", "{}",    "true",      "[1, 2, 3, \"x\"]"};
