@@ -1,6 +1,7 @@
 /* The builder: keys and tensors, checked as they are read. */
 #include "model/build.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -146,6 +147,12 @@ const float *ht_build_vector(ht_builder *b, const char *name, size_t n, bool req
         const ht_matrix row = {
             .name = tensor->name, .type = type, .rows = 1, .cols = n, .data = tensor->data, .row_bytes = tensor->bytes};
         ht_matrix_floats(&row, 0, 1, out);
+        for (size_t i = 0; i < n; i++)
+            if (!isfinite(
+                    out[i])) { /* it would make every number of the model NaN, or be lost where they are rounded */
+                ht_build_fail(b, HT_ERROR_FORMAT, "tensor %s: value %zu is not a number (%g)", full, i, (double)out[i]);
+                return NULL;
+            }
     } else {
         for (size_t i = 0; i < n; i++)
             out[i] = made_up;

@@ -410,10 +410,13 @@ static void test_budget(void **state) {
     check(submit(d, task, 512, &error), &error); /* with what there is */
     assert_int_equal(fake.length, 64);
     fails(submit(d, other, 64, &error), HT_ERROR_MEMORY, &error, "blk.3.attn_qkv");
-    d->ops->release(d, task); /* what it held is free again; a refusal is remembered */
+    d->ops->release(d, task); /* what it held is free again */
     ht_task *third = prepare(d);
     check(settle(d, third, 64, &error), &error);
-    d->ops->release(d, third);
+    fails(settle(d, other, 64, &error), HT_ERROR_MEMORY, &error, "blk.3.attn_qkv at length 64");
+    d->ops->release(d, third); /* and so is that: who was refused is not refused for ever */
+    check(settle(d, other, 64, &error), &error);
+    check(submit(d, other, 64, &error), &error);
     close_all(d, other);
 }
 

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -48,7 +49,7 @@ struct ht_cl_queue_state {
 
     probe flag_probe;
     cl_mem flag;
-    volatile cl_uint *flag_host;
+    _Atomic(cl_uint) *flag_host; /* the device writes it; what it computed before is read after */
     cl_kernel raise;
     ht_ticket raised; /* newest ticket with a flag behind it */
     prediction predictions[PREDICTIONS];
@@ -281,7 +282,7 @@ static ht_status poll(ht_cl_device *d, ht_ticket ticket, bool flag, ht_error *er
     double progress = start;
     ht_ticket before = q->done;
     for (unsigned i = 0;; i++) {
-        if (flag && (int32_t)(*q->flag_host - (cl_uint)ticket) >= 0) {
+        if (flag && (int32_t)(atomic_load_explicit(q->flag_host, memory_order_acquire) - (cl_uint)ticket) >= 0) {
             q->done = ht_max_size(q->done, ticket);
             return HT_OK;
         }
