@@ -131,9 +131,10 @@ void cli_print_timings(const cli_options *options, const ht_generate_result *res
 
 /* ---- output.c ---- */
 
-/* From here on descriptor 1 is standard error, but for what cli_print_json prints: drivers and runtimes write lines of their
- * own to standard output, where one JSON object is promised. */
+/* Between these two, which nest, standard output is standard error, but for what cli_print_json prints: drivers and runtimes
+ * write lines of their own to standard output, where results go. */
 void cli_hold_output(void);
+void cli_release_output(void);
 int cli_print_json(json_t *object);                    /* takes the reference; returns an exit status */
 int cli_print_text(char *json);                        /* the same of the library's text, which it frees */
 json_t *cli_json_real(double value);                   /* null if not finite */

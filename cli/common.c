@@ -1,14 +1,14 @@
 /* Errors, input and a model made ready, alike for all commands. */
 #include "cli.h"
 
+#include "base/os.h"
+
 #include <errno.h>
 #include <math.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 /* ---- errors ---------------------------------------------------------------------------------------------------- */
 
@@ -162,7 +162,10 @@ int cli_open_session(const cli_options *options, const cli_setting *setting, ht_
             wanted.strategy = (ht_strategy)i;
     wanted.cuts = setting->cuts;
     wanted.measure = options->measure;
-    if (ht_engine_create(model, &wanted, &session->engine, &error)) {
+    cli_hold_output(); /* some drivers write lines of their own there when they open */
+    const ht_status created = ht_engine_create(model, &wanted, &session->engine, &error);
+    cli_release_output();
+    if (created) {
         int status = cli_fail(options, &error);
         return error.status == HT_ERROR_ARGUMENT ? CLI_WRONG : status;
     }
@@ -186,7 +189,7 @@ void cli_close_session(cli_session *session) {
 
 static ht_session *volatile interrupted; /* what the signal handler may cancel */
 
-static void on_interrupt(int number) {
+static void on_interrupt(void) {
     ht_session *session = interrupted;
     if (session)
         ht_session_cancel(session);
@@ -194,14 +197,11 @@ static void on_interrupt(int number) {
 
 void cli_interrupt_begin(ht_session *session) {
     interrupted = session;
-    /* The default action is back after the first signal, so that a second one always ends the program. */
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
+    ht_os_program_on_interrupt(on_interrupt);
 }
 
 void cli_interrupt_end(void) {
-    signal(SIGINT, SIG_DFL);
+    ht_os_program_on_interrupt(NULL);
     interrupted = NULL;
 }
 
@@ -211,12 +211,15 @@ uint64_t cli_seed(const cli_options *options) {
     uint32_t random = 0; /* short enough to be typed again */
     if (options->seed >= 0)
         return (uint64_t)options->seed;
-    return getrandom(&random, sizeof random, 0) == sizeof random ? random : 0;
+    return ht_os_random(&random, sizeof random) ? random : 0;
 }
 
 static bool stream_token(const ht_generation *step, void *user) {
+    cli_release_output();
     fwrite(step->text, 1, step->text_bytes, stdout);
-    return !fflush(stdout); /* nobody reads any more: stop */
+    const bool read = !fflush(stdout); /* else nobody reads any more: stop */
+    cli_hold_output();
+    return read;
 }
 
 ht_status cli_generate(const cli_options *options, ht_session *session, const int32_t *ids, size_t n, uint64_t seed,
@@ -235,7 +238,9 @@ ht_status cli_generate(const cli_options *options, ht_session *session, const in
         .on_token = stream ? stream_token : NULL,
     };
     cli_interrupt_begin(session);
+    cli_hold_output(); /* graphs may be built now */
     ht_status status = ht_session_generate(session, ids, n, &wanted, result, error);
+    cli_release_output();
     cli_interrupt_end();
     if (!status && stream && (!result->text_bytes || result->text[result->text_bytes - 1] != '\n')) {
         putchar('\n');

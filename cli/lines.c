@@ -1,12 +1,11 @@
 /* Lines for the chat: edited, with history, on a terminal; as they are otherwise, and in builds without libedit. */
 #include "cli.h"
 
-#include <errno.h>
+#include "base/os.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #ifdef HETERO_HAVE_LIBEDIT
 #include <histedit.h>
 #endif
@@ -31,7 +30,7 @@ static char *read_plain(const cli_lines *lines) {
         fputs("> ", stdout);
         fflush(stdout);
     }
-    if (getline(&line, &space, stdin) < 0) {
+    if (ht_os_read_line(&line, &space, stdin) < 0) {
         free(line);
         return NULL;
     }
@@ -49,22 +48,15 @@ static char *prompt_text(EditLine *editor) {
 static void find_history(char path[4096]) {
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
     int length = 0;
-    if (state && *state == '/') /* by the XDG rules a relative path is ignored */
+    if (state && ht_os_is_absolute(state)) /* by the XDG rules a relative path is ignored */
         length = snprintf(path, 4096, "%s/hetero/history", state);
-    else if (home && *home)
+    else if (home && ht_os_is_absolute(home))
         length = snprintf(path, 4096, "%s/.local/state/hetero/history", home);
     if (length >= 4096)
         length = 0;
     path[length] = 0;
-    for (char *slash = length ? strchr(path + 1, '/') : NULL; slash; slash = strchr(slash + 1, '/')) {
-        *slash = 0;
-        bool failed = mkdir(path, 0700) && errno != EEXIST;
-        *slash = '/';
-        if (failed) {
-            path[0] = 0;
-            return;
-        }
-    }
+    if (length && ht_make_folders(path, false, NULL))
+        path[0] = 0;
 }
 
 static void open_editor(cli_lines *lines) {
@@ -97,7 +89,7 @@ static char *read_edited(cli_lines *lines) {
         if (*lines->history_path) /* at once: a signal may end the program */
             history(lines->history, &event, H_SAVE, lines->history_path);
     }
-    return strndup(typed, strcspn(typed, "\r\n"));
+    return ht_copy_text(typed, strcspn(typed, "\r\n"));
 }
 #endif
 
@@ -105,7 +97,7 @@ cli_lines *cli_lines_open(void) {
     cli_lines *lines = calloc(1, sizeof *lines);
     if (!lines)
         return NULL;
-    lines->interactive = isatty(STDIN_FILENO);
+    lines->interactive = ht_os_is_terminal(stdin);
 #ifdef HETERO_HAVE_LIBEDIT
     if (lines->interactive)
         open_editor(lines);

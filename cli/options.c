@@ -1,13 +1,14 @@
 /* One table of options: parsing, checking and --help all come from it. */
 #include "cli.h"
 
+#include "base/os.h"
+
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef enum option_kind {
     OPTION_FLAG,    /* bool */
@@ -145,9 +146,9 @@ static const option_row rows[] = {
      "where ONNX Runtime is (default: searched)"},
 
     {NULL, 0, OPTION_FLAG, CLI_ALL, 0, NULL, 0, 0, "Common options:"},
-    {"threads", 0, OPTION_NUMBER, CLI_ALL & ~CLI_BENCH, AT(threads), "N", 0, 4096,
+    {"threads", 0, OPTION_NUMBER, CLI_ALL & ~CLI_BENCH, AT(threads), "N", 0, HT_MAX_THREADS,
      "threads of the CPU device; 0: one a core (default 0)"},
-    {"threads", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_threads), "N,N,...", 0, 4096,
+    {"threads", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_threads), "N,N,...", 0, HT_MAX_THREADS,
      "threads of the CPU device; 0: one a core (default 0)"},
     {"json", 0, OPTION_FLAG, CLI_ALL & ~CLI_CHAT, AT(json), NULL, 0, 0, "print one JSON object on standard output"},
     {"quiet", 0, OPTION_FLAG, CLI_ALL, AT(quiet), NULL, 0, 0, "no progress, timings or warnings"},
@@ -175,7 +176,7 @@ static bool push_word(cli_words *words, const char *text, size_t bytes) {
     if (!grown)
         return false;
     words->at = grown;
-    words->at[words->n] = strndup(text, bytes);
+    words->at[words->n] = ht_copy_text(text, bytes);
     return words->at[words->n++] != NULL;
 }
 
@@ -292,7 +293,7 @@ static bool set_value(const option_row *row, const char *text, void *field) {
         return end != text && !*end && isfinite(value) && value >= row->min && value <= row->max;
     }
     case OPTION_PATH:
-        return !access(text, F_OK) && push_word(field, text, strlen(text));
+        return ht_os_exists(text) && push_word(field, text, strlen(text));
     case OPTION_TEXT:
         return push_word(field, text, strlen(text));
     case OPTION_SOC:

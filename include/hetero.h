@@ -26,6 +26,7 @@ extern "C" {
 #define HT_VERSION_MINOR 1
 #define HT_VERSION_PATCH 0
 #define HT_STRLEN ((size_t)-1)
+#define HT_MAX_THREADS 1024
 
 /* ---- errors -------------------------------------------------------------------------------------------------- */
 typedef enum ht_status {
@@ -148,7 +149,7 @@ typedef enum ht_strategy { HT_STRATEGY_AUTO, HT_STRATEGY_SINGLE, HT_STRATEGY_LAY
 
 typedef struct ht_engine_options { /* zero-initialise: every zero means the default */
     const char *devices;           /* "cpu", "cpu:cpus=0-1:isa=avx2", ...; NULL: all real ones */
-    int threads;                   /* of the CPU device; 0: one per core */
+    int threads;                   /* of the CPU device, at most HT_MAX_THREADS; 0: one per core that may be used */
     ht_precision precision;
     int context;        /* tokens a session can hold; 0: the model's own, at most 4096 */
     ht_kv_type kv_type; /* of the KV cache; F32 doubles its memory and takes away its rounding */
@@ -385,8 +386,13 @@ ht_status ht_reproduce(const char *soc, const char *folder, ht_progress_function
 
 /* For a bug report, as JSON (*json from malloc): versions, machine, devices, the profile kept, plans and a short bench of
  * `model` (NULL: shape:smollm2-135m). Of the options: devices, threads, progress. Names of people, hosts and files are
- * taken out. Parts run in processes of their own (fork): one that fails, crashes or hangs is an entry with its error. */
-ht_status ht_report(const char *model, const ht_engine_options *options, char **json, ht_error *error);
+ * taken out. Each part that fails is an entry with its error. program: a command line (its first word a path, NULL at the
+ * end) that starts a process for each part, for drivers crash and hang: more arguments follow, and main() hands these to
+ * ht_report_part. NULL: the parts run in this process, and what crashes there ends it. */
+ht_status ht_report(const char *model, const ht_engine_options *options, const char *const *program, char **json,
+                    ht_error *error);
+/* Does one part and ends the process. Takes standard output. arguments: those that follow the program's own, NULL at the end. */
+int ht_report_part(const char *const *arguments);
 /* path NULL: a new hetero-report-DATE.json in this folder, nothing is replaced. written: the file's path. */
 ht_status ht_report_save(const char *json, const char *path, char *written, size_t capacity, ht_error *error);
 

@@ -1,15 +1,13 @@
 /* The devices of an engine whose user names none: every processor besides the CPU that is really there, and the CPU. */
+#include "base/os.h"
 #include "device/device.h"
 
-#include <dirent.h>
-#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* What the kernel shows of a processor, and the runtime that drives it. In this order, so that a runtime which finds the same
- * GPU again is not even opened: that takes time, and where Python has to be asked for it, tens of milliseconds. */
+ * GPU again is not even opened: that takes time. */
 static const struct node {
     const char *pattern, *runtime;
     bool spare; /* only if there is no GPU yet */
@@ -55,21 +53,19 @@ const char *ht_device_node(size_t i) {
     return i < HT_COUNT(nodes) ? nodes[i].pattern : NULL;
 }
 
-/* Without glob, which Android's C library has only lately; and without opening the folder where the name is whole, which
- * Android forbids. */
+/* Without opening the folder where the name is whole, which Android forbids. */
 bool ht_device_node_exists(const char *root, const char *pattern) {
     char path[512];
     snprintf(path, sizeof path, "%s%s", root, pattern);
     if (!strpbrk(pattern, "*["))
-        return access(path, F_OK) == 0;
+        return ht_os_exists(path);
     char *name = strrchr(path, '/');
     *name++ = '\0';
-    DIR *folder = opendir(path);
+    ht_os_folder *folder = ht_os_folder_open(path);
     bool found = false;
-    for (const struct dirent *entry; folder && !found && (entry = readdir(folder));)
-        found = fnmatch(name, entry->d_name, FNM_PERIOD) == 0;
-    if (folder)
-        closedir(folder);
+    for (const char *entry; folder && !found && (entry = ht_os_folder_next(folder));)
+        found = ht_name_matches(name, entry);
+    ht_os_folder_close(folder);
     return found;
 }
 

@@ -12,6 +12,7 @@
 #define HT_DEVICE_H
 
 #include "base/clock.h"
+#include "base/cores.h"
 #include "model/model.h"
 
 typedef struct ht_device ht_device;
@@ -92,7 +93,7 @@ typedef struct ht_device_caps {
     const int *lengths; /* static lengths, ascending; NULL: any length */
     size_t n_lengths;
     uint64_t graph_bytes; /* of graphs that it may hold (static lengths) */
-    uint64_t cores;       /* bit i: occupies core i of the machine */
+    ht_cores cores;       /* of the machine, that it occupies */
     const char
         *companion; /* name of the device that computes beside it what it does not take; NULL: a CPU on its cores */
 } ht_device_caps;
@@ -214,7 +215,7 @@ bool ht_device_is_partial(const char *spec);
 /* Value of `key` in "a=1:b=2"; false if absent. An option whose key is not in the NULL-terminated `known` is an error. */
 bool ht_device_option(const char *options, const char *key, char *value, size_t capacity);
 ht_status ht_device_check_options(const char *name, const char *options, const char *const *known, ht_error *error);
-/* "0-1,4" -> bits; used for cpus= */
-ht_status ht_parse_cpus(const char *name, const char *text, uint64_t *cores, ht_error *error);
+/* "0-1,4": the value of cpus=, of cores that this process may use */
+ht_status ht_parse_cpus(const char *name, const char *text, ht_cores *cores, ht_error *error);
 
 #endif

@@ -66,12 +66,10 @@ static ht_status open_device(ht_engine *engine, const ht_engine_options *options
     return HT_OK;
 }
 
-/* The name of the CPU device on these cores: "cpu:cpus=0,2"; on any where there are none: "cpu". */
-static void cpu_spec(uint64_t cores, char spec[256]) {
-    int at = snprintf(spec, 256, "cpu");
-    for (int core = 0, n = 0; core < 64; core++)
-        if (cores >> core & 1)
-            at += snprintf(spec + at, 256 - (size_t)at, n++ ? ",%d" : ":cpus=%d", core);
+/* The name of the CPU device on these cores: "cpu:cpus=0-1,4"; on any where there are none: "cpu". */
+static void cpu_spec(const ht_cores *cores, char spec[256]) {
+    const int at = snprintf(spec, 256, ht_cores_any(cores) ? "cpu:cpus=" : "cpu");
+    ht_cores_print(cores, spec + at, 256 - (size_t)at);
 }
 
 /* The CPU beside devices that compute some operators only: on the cores of the first one, if that is a CPU itself. */
@@ -83,15 +81,15 @@ static ht_status open_companion(ht_engine *engine, const ht_engine_options *opti
             return HT_OK;
     if (first && first->companion)
         return open_device(engine, options, first->companion, error);
-    if (first && first->kind == HT_DEVICE_CPU && first->cores != ht_all_cores())
-        cpu_spec(first->cores, spec);
+    if (first && first->kind == HT_DEVICE_CPU && !ht_cores_same(&first->cores, ht_all_cores()))
+        cpu_spec(&first->cores, spec);
     return open_device(engine, options, spec, error);
 }
 
 /* ---- lanes ------------------------------------------------------------------------------------------------------------- */
 
-static uint64_t cores_of(const ht_engine *engine, size_t d) {
-    return engine->devices[d]->ops->caps(engine->devices[d])->cores;
+static const ht_cores *cores_of(const ht_engine *engine, size_t d) {
+    return &engine->devices[d]->ops->caps(engine->devices[d])->cores;
 }
 
 /* The device that is open by this name, whatever its options; n_devices: there is none. */
@@ -109,14 +107,15 @@ static size_t find_device(const ht_engine *engine, const char *spec) {
 static ht_status find_companion(ht_engine *engine, const ht_engine_options *options, size_t d, size_t *companion,
                                 ht_error *error) {
     const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
-    const uint64_t cores = caps->cores;
+    const ht_cores *cores = &caps->cores;
     if (caps->companion) {
         const size_t i = find_device(engine, caps->companion);
         *companion = i;
         return i < engine->n_devices ? HT_OK : open_device(engine, options, caps->companion, error);
     }
     for (size_t i = 0; i < engine->n_devices; i++)
-        if (engine->devices[i]->ops == &ht_device_cpu && (cores == 0 || (cores_of(engine, i) & ~cores) == 0))
+        if (engine->devices[i]->ops == &ht_device_cpu &&
+            (!ht_cores_any(cores) || ht_cores_within(cores_of(engine, i), cores)))
             return *companion = i, HT_OK;
     char spec[256] = "cpu";
     cpu_spec(cores, spec);
@@ -125,9 +124,9 @@ static ht_status find_companion(ht_engine *engine, const ht_engine_options *opti
 }
 
 /* Does a device that takes some operators only compute on these cores, as a processor in an NPU's place? */
-static bool stands_in(const ht_engine *engine, uint64_t cores) {
+static bool stands_in(const ht_engine *engine, const ht_cores *cores) {
     for (size_t d = 0; d < engine->n_devices; d++)
-        if (!ht_engine_takes_all(engine, 1u << d) && cores_of(engine, d) & cores)
+        if (!ht_engine_takes_all(engine, 1u << d) && ht_cores_meet(cores_of(engine, d), cores))
             return true;
     return false;
 }
@@ -138,7 +137,7 @@ static bool stands_in(const ht_engine *engine, uint64_t cores) {
 static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     for (int whole = 0; whole < 2; whole++)
         for (size_t d = 0; d < engine->n_devices; d++) {
-            ht_lane lane = {.devices = 1u << d, .cores = cores_of(engine, d)};
+            ht_lane lane = {.devices = 1u << d, .cores = *cores_of(engine, d)};
             if (ht_engine_takes_all(engine, 1u << d) != (whole == 1))
                 continue;
             if (!whole) {
@@ -147,7 +146,7 @@ static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options,
                 if (status)
                     return status;
                 lane.devices |= 1u << companion;
-                lane.cores |= cores_of(engine, companion);
+                ht_cores_join(&lane.cores, cores_of(engine, companion));
             } else if (d >= engine->n_named && (engine->by_rule || !stands_in(engine, cores_of(engine, d)))) {
                 continue;
             }
@@ -160,7 +159,7 @@ static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options,
 static bool can_share(const ht_engine *engine) {
     for (size_t a = 0; a < engine->n_lanes; a++)
         for (size_t b = a + 1; b < engine->n_lanes; b++)
-            if (!(engine->lanes[a].cores & engine->lanes[b].cores))
+            if (!ht_cores_meet(&engine->lanes[a].cores, &engine->lanes[b].cores))
                 return true;
     return false;
 }
@@ -188,7 +187,7 @@ static void find_crowded(ht_engine *engine) {
     for (size_t l = 0; l < engine->n_lanes; l++)
         for (size_t d = 0; d < engine->n_devices; d++) {
             const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
-            if (engine->lanes[l].devices >> d & 1 && !caps->runs_in_caller && caps->cores)
+            if (engine->lanes[l].devices >> d & 1 && !caps->runs_in_caller && ht_cores_any(&caps->cores))
                 engine->lanes[l].crowded = true;
         }
 }
@@ -207,12 +206,12 @@ static ht_status make_lanes(ht_engine *engine, const ht_engine_options *options,
     if (status)
         return status;
     if (engine->n_lanes < 2) {
-        uint64_t cores = 0;
-        for (size_t d = 0; d < engine->n_devices; d++)
-            cores |= cores_of(engine, d);
         engine->n_lanes = 1;
-        engine->lanes[0] = (ht_lane){.devices = (1u << engine->n_devices) - 1,
-                                     .cores = cores == ht_all_cores() ? 0 : cores}; /* cpus= is for our thread, too */
+        engine->lanes[0] = (ht_lane){.devices = (1u << engine->n_devices) - 1};
+        for (size_t d = 0; d < engine->n_devices; d++) /* cpus= is for our thread, too */
+            ht_cores_join(&engine->lanes[0].cores, cores_of(engine, d));
+        if (ht_cores_same(&engine->lanes[0].cores, ht_all_cores()))
+            engine->lanes[0].cores = (ht_cores){{0}};
         find_crowded(engine);
         return HT_OK;
     }
@@ -391,7 +390,9 @@ static ht_status create_engine(ht_model *model, const ht_engine_options *options
     for (size_t d = 0; d < engine->n_devices; d++) {
         const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
         if (caps->kind == HT_DEVICE_CPU)
-            engine->info.threads = options->threads ? options->threads : __builtin_popcountll(caps->cores);
+            engine->info.threads = options->threads ? options->threads
+                                   : engine->time   ? ht_cores_count(&caps->cores)
+                                                    : ht_default_threads(&caps->cores);
     }
     *out = engine;
     return HT_OK;

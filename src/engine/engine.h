@@ -53,7 +53,7 @@ typedef struct ht_crew ht_crew; /* threads of lanes (crew.c) */
 
 typedef struct ht_lane {
     uint32_t devices; /* bit d: the engine's device d */
-    uint64_t cores;   /* bit i: occupies core i of the machine */
+    ht_cores cores;   /* of the machine, that it occupies */
     bool lost;        /* one of its devices failed: it takes no part any more */
     bool crowded;     /* a device's own threads compute on these cores: the lane's thread must not poll meanwhile */
     ht_plan plans[HT_PHASES];

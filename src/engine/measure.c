@@ -466,7 +466,7 @@ static ht_status measure_pairs(ht_engine *engine, const ht_kv_layer *kv, ht_erro
         for (size_t b = a + 1; b < engine->n_lanes; b++)
             for (int many = 0; many < 2 && !status; many++) {
                 const size_t n = many ? ht_min_size(64, (size_t)engine->info.chunk / 2) : 1;
-                if (!(engine->lanes[a].cores & engine->lanes[b].cores) && n > (size_t)many &&
+                if (!ht_cores_meet(&engine->lanes[a].cores, &engine->lanes[b].cores) && n > (size_t)many &&
                     2 * n <= (size_t)engine->info.chunk)
                     status = measure_together(engine, a, b, kv, n, error);
             }
@@ -491,10 +491,12 @@ static ht_status describe(const ht_engine *engine, ht_text *key, ht_error *error
         status = ht_text_printf(key, error, ";");
         for (size_t d = 0; d < engine->n_devices && !status; d++) {
             const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
+            char cores[HT_MAX_CORES];
+            ht_cores_print(&caps->cores, cores, sizeof cores);
             if (engine->lanes[l].devices >> d & 1)
-                status = ht_text_printf(key, error, " %s (%s, %s) cores %llx lengths %zu precision %d threads %d,",
-                                        caps->name, caps->runtime, caps->description, (unsigned long long)caps->cores,
-                                        caps->n_lengths, (int)engine->info.precision, engine->info.threads);
+                status = ht_text_printf(key, error, " %s (%s, %s) cores %s lengths %zu precision %d threads %d,",
+                                        caps->name, caps->runtime, caps->description, cores, caps->n_lengths,
+                                        (int)engine->info.precision, engine->info.threads);
         }
     }
     return status;

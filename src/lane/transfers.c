@@ -59,7 +59,7 @@ static bool yields(const ht_engine *engine, const ht_plan *plan, size_t at, cons
     if (at + 1 == plan->n_steps)
         return false;
     const ht_device *next = engine->devices[plan->steps[at + 1].device];
-    return next != device && (next->ops->caps(next)->cores & device->ops->caps(device)->cores) != 0;
+    return next != device && ht_cores_meet(&next->ops->caps(next)->cores, &device->ops->caps(device)->cores);
 }
 
 static void plan_transfers(ht_engine *engine, ht_plan *plan) {

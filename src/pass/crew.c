@@ -9,12 +9,10 @@
  * Waiting is the paper's fast synchronisation between hosts: sleep until shortly before the others are expected, by how
  * long the same wait took in the passes before, then poll; layers repeat, so the guess is good.
  */
-#define _GNU_SOURCE /* cpu_set_t */
 #include "engine/engine.h"
 
 #include <math.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define SPIN_SECONDS 300e-6 /* polling for the next pass, before a thread sleeps */
@@ -164,7 +162,7 @@ ht_status ht_crew_after(const ht_run *run, const ht_step *step, ht_sync sync, ht
 /* ---- threads ----------------------------------------------------------------------------------------------------------- */
 
 void ht_stay_on_cores(const ht_engine *engine, const ht_lane *lane, ht_stay *stay) {
-    ht_stay_on(engine->time ? 0 : lane->cores, stay);
+    ht_stay_on(engine->time ? NULL : &lane->cores, stay);
 }
 
 static void run_part(ht_crew *crew, part *p) {
@@ -203,7 +201,7 @@ static unsigned await_pass(ht_crew *crew, unsigned seen) {
 static void *work(void *argument) {
     const worker *w = argument;
     ht_crew *crew = w->crew;
-    uint64_t cores = 0;
+    ht_cores cores = {{0}};
     for (unsigned seen = 0;;) {
         seen = await_pass(crew, seen);
         if (atomic_load(&crew->closing))
@@ -211,7 +209,7 @@ static void *work(void *argument) {
         part *p = &crew->parts[w->index];
         if (!atomic_exchange(&p->todo, false))
             continue; /* not needed in this pass, or done: this thread was late */
-        if (p->run.lane->cores != cores) {
+        if (!ht_cores_same(&p->run.lane->cores, &cores)) {
             ht_stay stay;
             cores = p->run.lane->cores;
             ht_stay_on_cores(p->run.engine, p->run.lane, &stay);
@@ -225,11 +223,10 @@ static void *work(void *argument) {
 }
 
 ht_status ht_crew_create(size_t lanes, ht_crew **out, ht_error *error) {
-    ht_crew *crew = NULL;
     *out = NULL;
-    if (posix_memalign((void **)&crew, 64, sizeof *crew) != 0)
+    ht_crew *crew = ht_pages_alloc(sizeof *crew); /* its counters have cache lines of their own */
+    if (!crew)
         return ht_fail(error, HT_ERROR_MEMORY, "no memory for the lanes' threads");
-    memset(crew, 0, sizeof *crew);
     pthread_mutex_init(&crew->mutex, NULL);
     pthread_cond_init(&crew->work, NULL);
     ht_status status = HT_OK;
@@ -266,7 +263,7 @@ void ht_crew_destroy(ht_crew *crew) {
         pthread_join(crew->workers[i].thread, NULL);
     pthread_cond_destroy(&crew->work);
     pthread_mutex_destroy(&crew->mutex);
-    free(crew);
+    ht_pages_free(crew, sizeof *crew);
 }
 
 /* ---- a pass ------------------------------------------------------------------------------------------------------------ */

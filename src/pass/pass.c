@@ -1,9 +1,8 @@
 /* Running a pass: steps to device queues behind each other, a join where the host needs a result. */
 #include "engine/engine.h"
+#include "base/os.h"
 
-#include <sched.h>
 #include <string.h>
-#include <time.h>
 
 #define AHEAD 16 /* steps from one mark to the next: devices are given up to twice as many in advance */
 
@@ -11,9 +10,9 @@
 void ht_engine_lock(ht_engine *engine) {
     for (int i = 0; atomic_flag_test_and_set_explicit(&engine->busy, memory_order_acquire); i++) {
         if (i < 100)
-            sched_yield();
+            ht_os_yield();
         else
-            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+            ht_os_nap(100000);
     }
 }
 
@@ -231,7 +230,7 @@ static ht_status run_alone(ht_engine *engine, ht_schedule *schedule, const ht_bi
     ht_binding own = *binding;
     own.sync = ht_lane_sync(engine, lane);
     const double start = ht_clock_now(engine->time);
-    if (lane->cores) /* as it was measured, and as the lane would run beside others */
+    if (ht_cores_any(&lane->cores)) /* as it was measured, and as the lane would run beside others */
         ht_stay_on_cores(engine, lane, &stay);
     ht_status status = ht_run_body(&run, &own, first, error);
     engine->running = lane;

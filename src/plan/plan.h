@@ -128,7 +128,7 @@ typedef struct ht_solver_lane {
     const ht_lane_cost *cost;   /* of whole operators, at lengths whose graphs are there */
     const ht_lane_cost *shares; /* of shares of them, whatever is there; NULL: cost */
     double drift[HT_REGIMES];   /* what it takes lately in a regime, over what was predicted: multiplies every time */
-    uint64_t cores;             /* lanes that share some are never used together */
+    ht_cores cores;             /* lanes that share some are never used together */
     bool lost;                  /* takes no part */
     bool fixed;     /* static graphs: with more than one token it computes shares that were built, and no others */
     bool single;    /* and with one token, too */

@@ -3,16 +3,15 @@
  * Nothing here reads a clock or the machine's state, so that two runs write the same bytes. */
 #include "reproduce/reproduce.h"
 
+#include "base/os.h"
 #include "device/common.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* ---- sheets --------------------------------------------------------------------------------------------------------------- */
 
@@ -101,9 +100,13 @@ static ht_status write_json(const ht_reproduction *r, const ht_section *sections
         json_object_set_new(all, sections[i].id, json_pack("{s:s, s:o}", "title", sections[i].title, "tables", sheets));
     }
     json_t *root = json_pack("{s:s, s:s, s:o}", "soc", r->soc->spec, "version", ht_version(), "experiments", all);
-    const bool good = root && json_dump_file(root, path, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) == 0;
+    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(root);
-    return good ? HT_OK : ht_fail(r->error, HT_ERROR_IO, "%s: cannot be written", path);
+    if (!text)
+        return ht_fail(r->error, HT_ERROR_MEMORY, "%s: no memory for its text", path);
+    ht_status status = ht_file_write(path, text, strlen(text), r->error);
+    free(text);
+    return status;
 }
 
 /* ---- experiments -------------------------------------------------------------------------------------------------------------- */
@@ -213,8 +216,9 @@ static ht_status run_experiments(ht_reproduction *r, ht_section *sections, ht_pr
 
 static ht_status write_all(ht_reproduction *r, const ht_section *sections, const char *folder) {
     char path[1024];
-    if (mkdir(folder, 0777) && errno != EEXIST)
-        return ht_fail(r->error, HT_ERROR_IO, "%s: cannot be made: %s", folder, strerror(errno));
+    const int reason = ht_os_make_folder(folder, true);
+    if (reason)
+        return ht_fail(r->error, HT_ERROR_IO, "%s: cannot be made: %s", folder, strerror(reason));
     snprintf(path, sizeof path, "%s/tables.json", folder);
     ht_status status = write_json(r, sections, HT_COUNT(experiments), path);
     snprintf(path, sizeof path, "%s/report.html", folder);

@@ -8,12 +8,11 @@
  */
 #include "engine/engine.h"
 
-#include "base/base.h"
+#include "base/os.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 struct ht_sampler {
     ht_sampling options;
@@ -54,7 +53,7 @@ static double next_unit(uint64_t state[4]) { /* in [0, 1), 53 bits */
 }
 
 static void seed_random(uint64_t state[4], uint64_t seed) {
-    if (seed == 0 && getentropy(&seed, sizeof seed) != 0)
+    if (seed == 0 && !ht_os_random(&seed, sizeof seed))
         seed = ht_nanoseconds();
     for (size_t i = 0; i < 4; i++)
         state[i] = splitmix64(&seed);

@@ -4,7 +4,6 @@
  * families, and a template without a row is refused rather than guessed. A row leaves out the BOS at the very start,
  * since tokenizing adds it (ht_chat_format adds its text where the tokenizer does not).
  */
-#define _GNU_SOURCE /* memmem */
 #include "text/text.h"
 
 #include <string.h>
@@ -166,7 +165,7 @@ static const ht_chat_template table[] = {
 /* ---- recognising --------------------------------------------------------------------------------------------- */
 
 static bool contains(ht_string source, const char *what) {
-    return memmem(source.data, source.bytes, what, strlen(what)) != NULL;
+    return ht_find_bytes(source.data, source.bytes, what, strlen(what)) != NULL;
 }
 
 static bool fits(const ht_chat_template *row, ht_string source) {
@@ -214,7 +213,7 @@ static ht_string trimmed(ht_string s, bool start) {
 static ht_string after_thinking(ht_string s, bool drop_lines) {
     static const char mark[] = "</think>";
     const char *found;
-    while ((found = memmem(s.data, s.bytes, mark, sizeof mark - 1))) {
+    while ((found = ht_find_bytes(s.data, s.bytes, mark, sizeof mark - 1))) {
         size_t skipped = (size_t)(found - s.data) + sizeof mark - 1;
         s = (ht_string){s.data + skipped, s.bytes - skipped};
         while (drop_lines && s.bytes && s.data[0] == '\n')
