@@ -3,7 +3,7 @@
 #ifndef HETERO_CLI_H
 #define HETERO_CLI_H
 
-#include "hetero.h"
+#include "base/base.h"
 
 #include <jansson.h>
 
@@ -82,7 +82,7 @@ const char *cli_last(const cli_words *words);
 /* ---- common.c: errors and input ---- */
 
 /* Both print one line, "hetero COMMAND: text", on standard error; command may be NULL. */
-int cli_wrong(const cli_command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int cli_wrong(const cli_command *command, const char *format, ...) HT_PRINTF(2, 3);
 int cli_fail(const cli_options *options,
              const ht_error *error); /* returns the exit status that belongs to error->status */
 

@@ -124,6 +124,8 @@ const ht_cores *ht_os_allowed_cores(void);
 double ht_os_cpu_quota(const char *root);
 bool ht_os_random(void *out, size_t bytes); /* false: none to be had */
 bool ht_os_is_terminal(FILE *file);
+/* What the date is, in universal time, as strftime has it; "" where the system does not know. */
+void ht_os_date(const char *format, char *out, size_t capacity);
 typedef enum ht_os_feature { HT_OS_ARM_DOTPROD, HT_OS_ARM_I8MM } ht_os_feature;
 bool ht_os_has_feature(ht_os_feature feature); /* of this processor */
 /* Android's property; false: there is none of the name, or no Android. */

@@ -330,6 +330,13 @@ bool ht_os_random(void *out, size_t bytes) {
     return getrandom(out, bytes, GRND_NONBLOCK) == (ssize_t)bytes;
 }
 
+void ht_os_date(const char *format, char *out, size_t capacity) {
+    const time_t now = time(NULL);
+    struct tm utc;
+    if (!gmtime_r(&now, &utc) || !strftime(out, capacity, format, &utc))
+        *out = '\0';
+}
+
 bool ht_os_is_terminal(FILE *file) {
     return isatty(fileno(file)) != 0;
 }

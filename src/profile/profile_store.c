@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define FOLDER "profile/"
 
@@ -42,14 +41,11 @@ static void copy_text(char *out, size_t capacity, const char *text) {
 
 void ht_profile_describe(ht_profile_result *result, const ht_model *model, const ht_profile_options *options) {
     const char *slash = strrchr(model->info.path, '/');
-    const time_t now = time(NULL);
-    struct tm utc;
     ht_device_info *cpu = NULL;
     size_t n = 0;
     copy_text(result->model, sizeof result->model, slash ? slash + 1 : model->info.path);
     snprintf(result->version, sizeof result->version, "%s", ht_version());
-    if (gmtime_r(&now, &utc))
-        strftime(result->date, sizeof result->date, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    ht_os_date("%Y-%m-%dT%H:%M:%SZ", result->date, sizeof result->date);
     if (!ht_device_cpu.list(&cpu, &n, NULL) && n) {
         char text[sizeof result->machine];
         snprintf(text, sizeof text, "%s, %.1f GiB", cpu->description, (double)cpu->memory_bytes / (1u << 30));

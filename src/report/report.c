@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define DEFAULT_MODEL "shape:smollm2-135m"
 #define PART_SECONDS 300 /* graphs of a whole model take minutes on slow machines */
@@ -369,11 +368,8 @@ static ht_status add_runs(report *r) {
 }
 
 static void add_build(report *r) {
-    const time_t now = time(NULL);
-    char date[32] = "";
-    struct tm utc;
-    if (gmtime_r(&now, &utc))
-        strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    char date[32];
+    ht_os_date("%Y-%m-%dT%H:%M:%SZ", date, sizeof date);
     json_object_set_new(r->all, "hetero",
                         json_pack("{s:s, s:s, s:s, s:s, s:s}", "version", ht_version(), "commit", ht_commit(),
                                   "compiler", ht_build_compiler(), "flags", ht_build_flags(), "target",
@@ -436,11 +432,8 @@ ht_status ht_report(const char *model, const ht_engine_options *options, const c
 /* ---- the file ---------------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_report_save(const char *json, const char *path, char *written, size_t capacity, ht_error *error) {
-    const time_t now = time(NULL);
-    char name[64] = "hetero-report.json";
-    struct tm utc;
-    if (!path && gmtime_r(&now, &utc))
-        strftime(name, sizeof name, "hetero-report-%Y%m%d-%H%M%S.json", &utc);
+    char name[64];
+    ht_os_date("hetero-report-%Y%m%d-%H%M%S.json", name, sizeof name);
     if (!path) { /* taken here and now, if it is free */
         FILE *file = ht_os_create(name);
         if (!file)
@@ -448,6 +441,8 @@ ht_status ht_report_save(const char *json, const char *path, char *written, size
         fclose(file);
     }
     ht_status status = ht_file_write(path ? path : name, json, strlen(json), error);
+    if (status && !path)
+        ht_os_remove(name);
     if (!status)
         snprintf(written, capacity, "%s", path ? path : name);
     return status;
