@@ -28,6 +28,7 @@ typedef struct bench_run {
     size_t n_rows;
     json_t *rows; /* NULL: print a table */
     bool heading; /* printed already */
+    char machine[768];
 } bench_run;
 
 /* ---- rows --------------------------------------------------------------------------------------------------------------- */
@@ -51,6 +52,17 @@ static void add_json(bench_run *bench, const bench_case *one, const bench_row *r
                   (int)ht_engine_get_info(one->session.engine)->emulated));
 }
 
+/* Once, with the first row: where nothing can be measured there is nothing but the error. */
+static void print_heading(bench_run *bench) {
+    if (bench->heading)
+        return;
+    bench->heading = true;
+    printf("%s; hetero %s, commit %s\n", bench->machine, ht_version(), ht_commit());
+    printf("%-6s %6s  %-16s %7s %-8s %-12s %5s %-9s %-8s %10s %10s %10s %10s %10s\n", "phase", "tokens", "devices",
+           "threads", "strategy", "cuts", "joins", "precision", "sync", "tokens/s", "min", "max", "predicted",
+           "peak RSS");
+}
+
 static void print_row(bench_run *bench, const bench_case *one, const bench_row *row) {
     const cli_setting *setting = &one->setting;
     const ht_bench_result *result = &row->result;
@@ -63,11 +75,7 @@ static void print_row(bench_run *bench, const bench_case *one, const bench_row *
         return;
     }
     cli_progress_clear();
-    if (!bench->heading)
-        printf("%-6s %6s  %-16s %7s %-8s %-12s %5s %-9s %-8s %10s %10s %10s %10s %10s\n", "phase", "tokens", "devices",
-               "threads", "strategy", "cuts", "joins", "precision", "sync", "tokens/s", "min", "max", "predicted",
-               "peak RSS");
-    bench->heading = true;
+    print_heading(bench);
     if (row->predicted > 0)
         snprintf(predicted, sizeof predicted, "%.1f", row->predicted);
     printf("%-6s %6d  %-16s %7d %-8s %-12s %5zu %-9s %-8s %10.1f %10.1f %10.1f %10s %10s%s\n",
@@ -238,6 +246,8 @@ static int want_rows(bench_run *bench, const cli_numbers *prompts, const cli_num
             return cli_wrong(bench->options->command, "--prompt, --gen: more than %d rows", MANY);
         bench->wanted[bench->n_rows++] = (bench_row){.prompt = gen ? 0 : tokens, .gen = gen ? tokens : 0};
     }
+    if (!bench->n_rows)
+        return cli_wrong(bench->options->command, "--prompt 0 and --gen 0 leave nothing to measure");
     return CLI_DONE;
 }
 
@@ -247,7 +257,6 @@ int cli_bench(const cli_options *options) {
     cli_numbers gens = options->bench_gen.n ? options->bench_gen : (cli_numbers){default_gens, 1};
     bench_run bench = {.options = options};
     cli_setting common = {.context = (int)options->context};
-    char machine[768];
     int status = want_rows(&bench, &prompts, &gens);
     if (status == CLI_DONE)
         status = cli_open_model(options, &bench.model);
@@ -258,10 +267,8 @@ int cli_bench(const cli_options *options) {
         if (needed > common.context)
             common.context = needed < INT32_MAX ? (int)needed : INT32_MAX;
     }
-    ht_host_describe(machine, sizeof machine);
+    ht_host_describe(bench.machine, sizeof bench.machine);
     bench.rows = options->json ? json_array() : NULL;
-    if (!options->json)
-        printf("%s; hetero %s, commit %s\n", machine, ht_version(), ht_commit());
     cli_expect(&common, 1); /* what decoding starts from */
     for (size_t i = 0; i < prompts.n; i++)
         cli_expect(&common, prompts.at[i]);
@@ -272,6 +279,6 @@ int cli_bench(const cli_options *options) {
         return status;
     }
     return cli_print_json(json_pack("{s:o, s:o, s:s, s:s}", "rows", bench.rows, "machine",
-                                    cli_json_text(machine, strlen(machine)), "commit", ht_commit(), "version",
-                                    ht_version()));
+                                    cli_json_text(bench.machine, strlen(bench.machine)), "commit", ht_commit(),
+                                    "version", ht_version()));
 }

@@ -43,19 +43,42 @@ static bool has_system(const conversation *chat) {
     return chat->n_messages && !strcmp(chat->messages[0].role, "system");
 }
 
+/* The conversation's tokens: *ids from the library. */
+static ht_status prompt_ids(const conversation *chat, int32_t **ids, size_t *n, ht_error *error) {
+    char *prompt = NULL;
+    ht_status status = ht_chat_format(chat->model, chat->messages, chat->n_messages, true, &prompt, error);
+    if (!status)
+        status = ht_tokenize(chat->model, prompt, HT_STRLEN, true, ids, n, error);
+    ht_free(prompt);
+    return status;
+}
+
+/* Can this model hold a conversation at all? Tried before anything is loaded, so that it is not said at each message. */
+static int check_template(conversation *chat) {
+    ht_error error;
+    int32_t *ids = NULL;
+    size_t n;
+    if (!push_message(chat, "user", "x"))
+        return chat->failed;
+    const ht_status status = prompt_ids(chat, &ids, &n, &error);
+    ht_free(ids);
+    pop_message(chat);
+    if (!status)
+        return CLI_DONE;
+    const bool template = status == HT_ERROR_UNSUPPORTED && *ht_model_get_info(chat->model)->tokenizer;
+    return cli_fail_hint(chat->options, &error,
+                         template ? "'hetero run MODEL --raw -p TEXT' continues a text without one" : "");
+}
+
 /* The newest message is the user's; keeps it only if there is an answer to it. */
 static void answer(conversation *chat) {
     ht_error error;
-    char *prompt = NULL;
     int32_t *ids = NULL;
     size_t n;
-    ht_generate_result result = {0};
-    ht_status status = ht_chat_format(chat->model, chat->messages, chat->n_messages, true, &prompt, &error);
-    if (!status)
-        status = ht_tokenize(chat->model, prompt, HT_STRLEN, true, &ids, &n, &error);
+    ht_generate_result result = HT_INIT(ht_generate_result);
+    ht_status status = prompt_ids(chat, &ids, &n, &error);
     if (!status)
         status = cli_generate(chat->options, chat->session.session, ids, n, chat->seed++, true, &result, &error);
-    ht_free(prompt);
     ht_free(ids);
     if (status) {
         chat->failed = cli_fail(chat->options, &error);
@@ -134,36 +157,99 @@ static void do_help(conversation *chat, const char *argument) {
     for (size_t i = 0; i < N_COMMANDS; i++)
         fprintf(stderr, "  %s%-*s %s\n", commands[i].name, 18 - (int)strlen(commands[i].name), commands[i].argument,
                 commands[i].help);
-    fprintf(stderr, "  Ctrl-C ends the answer that is being given.\n");
+    fprintf(stderr, "  Several lines are one message if they are pasted, if each but the last ends in \\,\n"
+                    "  or if \"\"\" begins and ends the message.\n"
+                    "  Ctrl-C ends the current answer.\n");
 }
 
-static void run_command(conversation *chat, const char *line) {
-    size_t length = strcspn(line, " ");
-    const char *argument = line + length + strspn(line + length, " ");
+/* false: the message is no command but several lines that happen to begin with a slash. */
+static bool run_command(conversation *chat, const char *line) {
+    size_t length = strcspn(line, " \n");
+    const char *argument = line + length + strspn(line + length, " \n");
     for (size_t i = 0; i < N_COMMANDS; i++) {
         if (strlen(commands[i].name) != length || memcmp(commands[i].name, line, length))
             continue;
         commands[i].run(chat, argument);
-        return;
+        return true;
     }
+    if (strchr(line, '\n'))
+        return false;
     fprintf(stderr, "%.*s: no such command; /help lists them\n", (int)length, line);
+    return true;
 }
 
 /* ---- the conversation ------------------------------------------------------------------------------------------- */
+
+static bool has_quotes(const char *text, size_t bytes) {
+    return bytes >= 3 && !memcmp(text, "\"\"\"", 3);
+}
+
+/* Reads a line more behind text[0..*bytes). false: input has ended, or memory. */
+static bool add_line(cli_lines *lines, char **text, size_t *bytes) {
+    size_t n;
+    char *line = cli_lines_read(lines, true, &n);
+    char *grown = line ? realloc(*text, *bytes + n + 2) : NULL;
+    if (grown) {
+        grown[*bytes] = '\n';
+        memcpy(grown + *bytes + 1, line, n + 1);
+        *text = grown;
+        *bytes += 1 + n;
+    }
+    free(line);
+    return grown != NULL;
+}
+
+/* A message: one line, lines that all but the last end in a backslash, or what stands between """ and """. From malloc;
+ * NULL at the end of input. */
+static char *read_message(conversation *chat, size_t *bytes) {
+    char *text = cli_lines_read(chat->lines, false, bytes);
+    const bool quoted = text && has_quotes(text, *bytes);
+    if (!text)
+        return NULL;
+    while (!quoted && *bytes && text[*bytes - 1] == '\\') {
+        text[--*bytes] = 0;
+        if (!add_line(chat->lines, &text, bytes))
+            break;
+    }
+    if (!quoted)
+        return text;
+    while (*bytes < 6 || !has_quotes(text + *bytes - 3, 3))
+        if (!add_line(chat->lines, &text, bytes)) {
+            chat->failed =
+                cli_wrong(chat->options->command, "the message that begins with \"\"\" does not end with it");
+            free(text);
+            return NULL;
+        }
+    /* The marks may have lines of their own. */
+    const size_t begin = text[3] == '\n' ? 4 : 3;
+    *bytes -= 3;
+    if (*bytes > begin && text[*bytes - 1] == '\n')
+        --*bytes;
+    *bytes = *bytes > begin ? *bytes - begin : 0;
+    memmove(text, text + begin, *bytes);
+    text[*bytes] = 0;
+    return text;
+}
+
+static void take_message(conversation *chat, const char *text, size_t bytes) {
+    const size_t valid = cli_utf8_valid_up_to(text, bytes);
+    if (valid < bytes)
+        chat->failed = cli_wrong(chat->options->command, "invalid UTF-8 at byte %zu of the message", valid);
+    else if (strlen(text) < bytes)
+        chat->failed = cli_wrong(chat->options->command, "zero byte at byte %zu of the message", strlen(text));
+    else if (*text == '/' && run_command(chat, text))
+        return;
+    else if (text[strspn(text, " \t\r\n")] && push_message(chat, "user", text))
+        answer(chat);
+}
 
 static void converse(conversation *chat) {
     bool person = cli_lines_interactive(chat->lines);
     if (person && !chat->options->quiet)
         fprintf(stderr, "%s; /help lists the commands, Ctrl-D ends.\n", ht_model_get_info(chat->model)->path);
-    for (char *line; !chat->quit && (line = cli_lines_read(chat->lines)); free(line)) {
-        size_t bytes = strlen(line), valid = cli_utf8_valid_up_to(line, bytes);
-        if (valid < bytes)
-            chat->failed = cli_wrong(chat->options->command, "invalid UTF-8 at byte %zu of the line", valid);
-        else if (*line == '/')
-            run_command(chat, line);
-        else if (line[strspn(line, " \t")] && push_message(chat, "user", line))
-            answer(chat);
-    }
+    size_t bytes;
+    for (char *text; !chat->quit && (text = read_message(chat, &bytes)); free(text))
+        take_message(chat, text, bytes);
     if (person && !chat->quit)
         putchar('\n'); /* after Ctrl-D the shell's prompt starts a line of its own */
 }
@@ -174,10 +260,13 @@ int cli_chat(const cli_options *options) {
     if (status != CLI_DONE)
         return status;
     cli_setting setting = cli_setting_of(options);
-    status = cli_open_session(options, &setting, chat.model, &chat.session);
     const char *system = cli_last(&options->system);
-    if (status == CLI_DONE && system && !push_message(&chat, "system", system))
+    if (system && !push_message(&chat, "system", system))
         status = chat.failed;
+    if (status == CLI_DONE)
+        status = check_template(&chat);
+    if (status == CLI_DONE)
+        status = cli_open_session(options, &setting, chat.model, &chat.session);
     if (status == CLI_DONE && !(chat.lines = cli_lines_open())) {
         ht_error error = {HT_ERROR_MEMORY, "memory ran out"};
         status = cli_fail(options, &error);

@@ -4,6 +4,7 @@
 #define HETERO_CLI_H
 
 #include "base/base.h"
+#include "hetero_tools.h"
 
 #include <jansson.h>
 
@@ -76,15 +77,18 @@ int cli_report(const cli_options *options);
 int cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *options);
 void cli_options_clear(cli_options *options);
 void cli_options_help(const cli_command *command);
-/* The newest value of an option, NULL if it was not given. */
-const char *cli_last(const cli_words *words);
 
 /* ---- common.c: errors and input ---- */
 
+/* The newest value of an option, NULL if it was not given. */
+const char *cli_last(const cli_words *words);
+
 /* Both print one line, "hetero COMMAND: text", on standard error; command may be NULL. */
 int cli_wrong(const cli_command *command, const char *format, ...) HT_PRINTF(2, 3);
-int cli_fail(const cli_options *options,
-             const ht_error *error); /* returns the exit status that belongs to error->status */
+/* Prints the error's text. Returns the exit status that belongs to error->status. */
+int cli_fail(const cli_options *options, const ht_error *error);
+/* The same, with what the user can do: the library knows no options of the command line. */
+int cli_fail_hint(const cli_options *options, const ht_error *error, const char *hint);
 
 typedef struct cli_text {
     char *bytes; /* NUL-terminated, from malloc */
@@ -92,7 +96,8 @@ typedef struct cli_text {
     const char *source; /* "-p" or the file's name, for errors */
 } cli_text;
 
-/* The text of -p or -f ("-": standard input), checked to be UTF-8. `required`: an empty text is an error too. */
+/* The text of -p or -f ("-": standard input), checked to be UTF-8. `run` without either reads standard input unless that is
+ * a terminal. `required`: an empty text is an error too. */
 int cli_read_text(const cli_options *options, bool required, cli_text *text);
 
 /* ---- common.c: a model made ready ---- */
@@ -116,7 +121,8 @@ int cli_open_model(const cli_options *options, ht_model **model); /* MODEL left 
 int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session);
 void cli_close_session(cli_session *session);
 
-/* While between these two, the first SIGINT cancels the session's work and the second ends the program. */
+/* While between these two, the first SIGINT cancels the session's work and the second ends the program. A SIGINT that was
+ * ignored before stays ignored; the action of before is back afterwards. */
 void cli_interrupt_begin(ht_session *session);
 void cli_interrupt_end(void);
 
@@ -167,8 +173,12 @@ typedef struct cli_lines cli_lines;
 
 cli_lines *cli_lines_open(void); /* of standard input; NULL: memory ran out */
 void cli_lines_close(cli_lines *lines);
-/* The next line without its end, from malloc; NULL at the end of input. */
-char *cli_lines_read(cli_lines *lines);
+/* For a signal that ends the program at the prompt: the terminal must not stay as it is while lines are read. */
+void cli_lines_restore(void);
+/* The next line without its end (LF, CR LF), NUL-terminated, from malloc; NULL at the end of input. *bytes: its length,
+ * which tells whether a NUL is inside. Text pasted on a terminal may hold line feeds. more: the line goes on with a message
+ * that has begun, as the prompt shows. */
+char *cli_lines_read(cli_lines *lines, bool more, size_t *bytes);
 bool cli_lines_interactive(const cli_lines *lines); /* is it a terminal? */
 
 #endif

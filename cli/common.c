@@ -10,6 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *cli_last(const cli_words *words) {
+    return words->n ? words->at[words->n - 1] : NULL;
+}
+
 /* ---- errors ---------------------------------------------------------------------------------------------------- */
 
 /* One line, whatever a file's name or a user's text holds. */
@@ -32,7 +36,13 @@ int cli_wrong(const cli_command *command, const char *format, ...) {
 }
 
 int cli_fail(const cli_options *options, const ht_error *error) {
-    print_error(options->command, error->text);
+    return cli_fail_hint(options, error, "");
+}
+
+int cli_fail_hint(const cli_options *options, const ht_error *error, const char *hint) {
+    char text[sizeof error->text + 256];
+    snprintf(text, sizeof text, "%s%s%s", error->text, *hint ? "; " : "", hint);
+    print_error(options->command, text);
     switch (error->status) {
     case HT_ERROR_ARGUMENT:
     case HT_ERROR_FORMAT:
@@ -59,7 +69,7 @@ static bool read_all(FILE *file, cli_text *text) {
         size_t got = fread(text->bytes + text->n, 1, space - 1 - text->n, file);
         text->n += got;
         text->bytes[text->n] = 0;
-        if (!got)
+        if (feof(file) || ferror(file)) /* not asked again: a terminal would want a second Ctrl-D */
             return !ferror(file);
     }
 }
@@ -81,10 +91,13 @@ static int read_file(const cli_options *options, const char *path, cli_text *tex
 int cli_read_text(const cli_options *options, bool required, cli_text *text) {
     *text = (cli_text){.source = "-p"};
     const char *prompt = cli_last(&options->prompt), *path = cli_last(&options->file);
+    const bool piped = !prompt && !path && options->command->bit == CLI_RUN && !ht_os_is_terminal(stdin);
     if (prompt && path)
-        return cli_wrong(options->command, "-p and -f: give one of them");
+        return cli_wrong(options->command, "-p and -f exclude each other: give one of them");
+    if (piped)
+        path = "-";
     if (!prompt && !path)
-        return cli_wrong(options->command, "a text is missing: give %s-f FILE",
+        return cli_wrong(options->command, "no text: give %s-f FILE",
                          options->command->bit == CLI_PERPLEXITY ? "" : "-p TEXT or ");
     int status = CLI_DONE;
     if (path) {
@@ -99,6 +112,8 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text) {
         size_t valid = cli_utf8_valid_up_to(text->bytes, text->n);
         if (valid < text->n)
             status = cli_wrong(options->command, "%s: invalid UTF-8 at byte %zu", text->source, valid);
+        else if (required && !text->n && piped)
+            status = cli_wrong(options->command, "no prompt: give -p TEXT or -f FILE, or pipe it to standard input");
         else if (required && !text->n)
             status = cli_wrong(options->command, "%s: the text is empty", text->source);
     }
@@ -141,15 +156,11 @@ ht_precision cli_precision(const cli_setting *setting) {
 
 int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session) {
     ht_error error;
-    ht_engine_options wanted = {.devices = setting->devices,
-                                .threads = setting->threads,
-                                .precision = cli_precision(setting),
-                                .context = setting->context,
-                                .npu_memory = (uint64_t)options->npu_memory,
-                                .prompts = setting->prompts,
-                                .n_prompts = setting->n_prompts,
-                                .progress = cli_progress,
-                                .progress_user = (void *)options};
+    ht_engine_options wanted =
+        HT_INIT(ht_engine_options, .devices = setting->devices, .threads = setting->threads,
+                .precision = cli_precision(setting), .context = setting->context,
+                .npu_memory = (uint64_t)options->npu_memory, .prompts = setting->prompts,
+                .n_prompts = setting->n_prompts, .progress = cli_progress, .progress_user = (void *)options);
     if (cli_last(&options->kv) && !strcmp(cli_last(&options->kv), "f32"))
         wanted.kv_type = HT_KV_F32;
     for (int sync = HT_SYNC_AUTO; setting->sync && sync <= HT_SYNC_FLAG; sync++)
@@ -224,19 +235,13 @@ static bool stream_token(const ht_generation *step, void *user) {
 
 ht_status cli_generate(const cli_options *options, ht_session *session, const int32_t *ids, size_t n, uint64_t seed,
                        bool stream, ht_generate_result *result, ht_error *error) {
-    ht_generate_options wanted = {
-        .max_tokens = (int)options->max_tokens,
-        .sampling = {.temperature = (float)options->temperature,
-                     .top_k = (int)options->top_k,
-                     .top_p = (float)options->top_p,
-                     .min_p = (float)options->min_p,
-                     .repeat_penalty = (float)options->repeat_penalty,
-                     .seed = seed},
-        .stop = (const char *const *)options->stop.at,
-        .n_stop = options->stop.n,
-        .top_logprobs = (int)options->logprobs,
-        .on_token = stream ? stream_token : NULL,
-    };
+    ht_generate_options wanted = HT_INIT(
+        ht_generate_options, .max_tokens = (int)options->max_tokens,
+        .sampling = &HT_INIT(ht_sampling, .temperature = (float)options->temperature, .top_k = (int)options->top_k,
+                             .top_p = (float)options->top_p, .min_p = (float)options->min_p,
+                             .repeat_penalty = (float)options->repeat_penalty, .seed = seed),
+        .stop = (const char *const *)options->stop.at, .n_stop = options->stop.n,
+        .top_logprobs = (int)options->logprobs, .on_token = stream ? stream_token : NULL, );
     cli_interrupt_begin(session);
     cli_hold_output(); /* graphs may be built now */
     ht_status status = ht_session_generate(session, ids, n, &wanted, result, error);

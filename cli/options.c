@@ -17,7 +17,7 @@ typedef enum option_kind {
     OPTION_SIZE,    /* int64_t: bytes with K, M, G */
     OPTION_REAL,    /* double */
     OPTION_TEXT,    /* cli_words: every one given */
-    OPTION_SOC,     /* the same, kept as "sim:" and the text */
+    OPTION_SOC,     /* the same, and it must be one name */
     OPTION_PATH,    /* the same, and it must exist */
     OPTION_CHOICE,  /* the same, and it must be one of the words of "a|b|c" in `value` */
     OPTION_CHOICES, /* the same, separated by commas */
@@ -116,8 +116,8 @@ static const option_row rows[] = {
      "devices to use: 'gpu', 'opencl:0', 'cpu:cpus=0-1', ... (default: CPU, GPUs and NPUs found)"},
     {"devices", 0, OPTION_TEXT, CLI_PROFILE, AT(devices), "A,B,...", 0, 0, "devices to measure (default: all)"},
     {"devices", 0, OPTION_TEXT, CLI_BENCH, AT(devices), "A,B,...", 0, 0, "devices to use; repeat it for several rows"},
-    {"soc", 0, OPTION_SOC, ONE_SETTING | CLI_BENCH | CLI_REPORT, AT(devices), "NAME", 0, 0,
-     "all simulated devices of a SoC, or of one that FILE.json describes: --devices sim:NAME"},
+    {"soc", 0, OPTION_SOC, ONE_SETTING | CLI_BENCH | CLI_REPORT, AT(soc), "NAME", 0, 0,
+     "simulate a SoC (a name or FILE.json); in --devices 'gpu', 'npu', 'cpu' are then its own"},
     {"strategy", 0, OPTION_CHOICE, ONE_SETTING & ~CLI_PROFILE, AT(strategy), "single|layer|tensor|auto", 0, 0,
      "how devices share the work (default auto)"},
     {"strategy", 0, OPTION_CHOICES, CLI_BENCH, AT(strategy), "single|layer|tensor|auto", 0, 0,
@@ -156,7 +156,7 @@ static const option_row rows[] = {
      "what to log (default warn)"},
     {"help", 'h', OPTION_FLAG, CLI_ALL, AT(help), NULL, 0, 0, "show this"},
 };
-enum { N_ROWS = sizeof rows / sizeof *rows, LONG_BASE = 256 };
+enum { N_ROWS = sizeof rows / sizeof *rows, LONG_BASE = 256, ARGUMENT = 1 /* as getopt calls one */ };
 
 /* ---- values ---------------------------------------------------------------------------------------------------- */
 
@@ -178,6 +178,13 @@ static bool push_word(cli_words *words, const char *text, size_t bytes) {
     words->at = grown;
     words->at[words->n] = ht_copy_text(text, bytes);
     return words->at[words->n++] != NULL;
+}
+
+static void clear_words(cli_words *words) {
+    while (words->n)
+        free(words->at[--words->n]);
+    free(words->at);
+    *words = (cli_words){0};
 }
 
 /* Is text[0..bytes) one of the words of "a|b|c"? */
@@ -269,12 +276,6 @@ static bool set_words(const option_row *row, const char *text, cli_words *words)
     }
 }
 
-static bool push_soc(cli_words *words, const char *name) {
-    char spec[256];
-    const int bytes = snprintf(spec, sizeof spec, "sim:%s", name);
-    return bytes < (int)sizeof spec && *name && push_word(words, spec, (size_t)bytes);
-}
-
 static bool set_value(const option_row *row, const char *text, void *field) {
     switch (row->kind) {
     case OPTION_FLAG:
@@ -297,7 +298,7 @@ static bool set_value(const option_row *row, const char *text, void *field) {
     case OPTION_TEXT:
         return push_word(field, text, strlen(text));
     case OPTION_SOC:
-        return push_soc(field, text);
+        return *text && !strchr(text, ',') && push_word(field, text, strlen(text));
     case OPTION_CHOICE:
     case OPTION_CHOICES:
         return set_choices(row, text, field);
@@ -317,9 +318,11 @@ static const option_row *row_of(const cli_command *command, int code) {
     return NULL;
 }
 
-/* The table as getopt_long wants it. */
+/* The table as getopt_long wants it. '-': arguments come in turn with the options, whatever POSIXLY_CORRECT says; ':': a
+ * missing value is told apart from an unknown option. */
 static void build_getopt(const cli_command *command, struct option *longs, char *letters) {
-    *letters++ = ':'; /* a missing value is told apart from an unknown option */
+    *letters++ = '-';
+    *letters++ = ':';
     for (int i = 0; i < N_ROWS; i++) {
         const option_row *row = &rows[i];
         if (!row->name || !(row->commands & command->bit))
@@ -364,9 +367,54 @@ static int take_arguments(const cli_command *command, int argc, char **argv, cli
     return CLI_DONE;
 }
 
+/* Is text[0..bytes) "gpu" or "cpu:cpus=0-1" rather than "opencl:0" or "openvino:CPU:cpus=1"? */
+static bool is_processor(const char *text, size_t bytes) {
+    const char *colon = memchr(text, ':', bytes);
+    return !colon || (strcspn(colon + 1, "=") < strcspn(colon + 1, ":,") && strncmp(text, "sim:", 4) != 0);
+}
+
+/* "gpu,npu:lengths=64,opencl:0" of SoC NAME is "sim:NAME/gpu,sim:NAME/npu:lengths=64,opencl:0", "" is "sim:NAME". The text
+ * comes from malloc. */
+static char *processors_of(const char *soc, const char *devices) {
+    size_t n = 1, used = 0;
+    for (const char *comma = devices; (comma = strchr(comma, ',')); comma++)
+        n++;
+    const size_t space = strlen(devices) + n * (strlen(soc) + strlen("sim:/")) + 1;
+    char *text = malloc(space);
+    if (text && !*devices)
+        snprintf(text, space, "sim:%s", soc);
+    for (const char *device = devices; text && *device; device += *device == ',') {
+        const size_t bytes = strcspn(device, ",");
+        if (bytes && is_processor(device, bytes))
+            used += (size_t)snprintf(text + used, space - used, "sim:%s/", soc);
+        used += (size_t)snprintf(text + used, space - used, "%.*s", (int)bytes + (device[bytes] == ','), device);
+        device += bytes;
+    }
+    return text;
+}
+
+/* --soc NAME makes the devices that SoC's: all of them where --devices names none. Several of both, as bench takes them, are
+ * combined. */
+static int simulate(const cli_command *command, cli_options *options) {
+    cli_words devices = {0};
+    bool good = true;
+    if (!options->soc.n)
+        return CLI_DONE;
+    for (size_t i = 0; i < options->soc.n; i++)
+        for (size_t k = 0; k < (options->devices.n ? options->devices.n : 1) && good; k++) {
+            char *text = processors_of(options->soc.at[i], options->devices.n ? options->devices.at[k] : "");
+            good = text && push_word(&devices, text, strlen(text));
+            free(text);
+        }
+    clear_words(&options->devices);
+    options->devices = devices;
+    return good ? CLI_DONE : cli_wrong(command, "memory ran out");
+}
+
 int cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *options) {
     struct option longs[N_ROWS + 1];
-    char letters[2 * N_ROWS + 2];
+    char letters[2 * N_ROWS + 3];
+    int n_arguments = 0; /* they move to the front of argv, over what has been read */
     build_getopt(command, longs, letters);
     *options = (cli_options){.command = command,
                              .max_tokens = command->bit == CLI_RUN ? 256 : 0,
@@ -382,13 +430,22 @@ int cli_options_parse(const cli_command *command, int argc, char **argv, cli_opt
     opterr = 0;
     optind = 0; /* from the start */
     for (int code; (code = getopt_long(argc, argv, letters, longs, NULL)) != -1;) {
+        if (code == ARGUMENT) {
+            argv[n_arguments++] = optarg;
+            continue;
+        }
         if (code == ':' || code == '?')
             return misuse(command, code, argv);
         const option_row *row = row_of(command, code);
         if (!set_value(row, optarg, (char *)options + row->offset))
             return bad_value(command, row, optarg);
     }
-    return options->help ? CLI_DONE : take_arguments(command, argc - optind, argv + optind, options);
+    while (optind < argc) /* behind "--" */
+        argv[n_arguments++] = argv[optind++];
+    if (options->help)
+        return CLI_DONE;
+    int status = take_arguments(command, n_arguments, argv, options);
+    return status == CLI_DONE && command->bit != CLI_REPRODUCE ? simulate(command, options) : status;
 }
 
 void cli_options_clear(cli_options *options) {
@@ -400,17 +457,9 @@ void cli_options_clear(cli_options *options) {
             free(((cli_numbers *)field)->at);
             *(cli_numbers *)field = (cli_numbers){0};
         } else if (rows[i].kind >= OPTION_TEXT) {
-            cli_words *words = field;
-            while (words->n)
-                free(words->at[--words->n]);
-            free(words->at);
-            words->at = NULL;
+            clear_words(field);
         }
     }
-}
-
-const char *cli_last(const cli_words *words) {
-    return words->n ? words->at[words->n - 1] : NULL;
 }
 
 void cli_options_help(const cli_command *command) {

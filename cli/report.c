@@ -7,10 +7,9 @@
 
 int cli_report(const cli_options *options) {
     const char *out = cli_last(&options->out);
-    const ht_engine_options wanted = {.devices = cli_last(&options->devices),
-                                      .threads = (int)options->threads,
-                                      .progress = cli_progress,
-                                      .progress_user = (void *)options};
+    const ht_engine_options wanted =
+        HT_INIT(ht_engine_options, .devices = cli_last(&options->devices), .threads = (int)options->threads,
+                .progress = cli_progress, .progress_user = (void *)options);
     static const char *const names[] = {"openvino", "onnxruntime"};
     const char *const values[] = {cli_last(&options->openvino), cli_last(&options->onnxruntime)};
     const char *program[5] = {NULL, "report-part"};

@@ -19,7 +19,8 @@ static int prompt_ids(const cli_options *options, const ht_model *model, const c
             return cli_wrong(options->command, "%s: a zero byte at %zu: a chat message cannot hold it (use --raw)",
                              text->source, strlen(prompt));
         if (ht_chat_format(model, system ? messages : messages + 1, system ? 2 : 1, true, &formatted, &error))
-            return cli_fail(options, &error);
+            return cli_fail_hint(options, &error,
+                                 error.status == HT_ERROR_UNSUPPORTED ? "--raw sends the prompt as it is" : "");
         prompt = formatted;
         bytes = HT_STRLEN;
     }
@@ -51,7 +52,7 @@ static int generate(const cli_options *options, ht_model *model, const int32_t *
     int status = cli_open_session(options, &setting, model, &session);
     if (status != CLI_DONE)
         return status;
-    ht_generate_result result;
+    ht_generate_result result = HT_INIT(ht_generate_result);
     uint64_t seed = cli_seed(options);
     if (cli_generate(options, session.session, ids, n, seed, !options->json, &result, &error)) {
         status = cli_fail(options, &error);

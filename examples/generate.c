@@ -16,10 +16,11 @@ static bool print(const ht_generation *step, void *user) {
 
 int main(int argc, char **argv) {
     ht_error error = {HT_OK, "usage: generate MODEL PROMPT"};
-    ht_engine_options engine_options = {0}; /* all devices found, one thread a core, fast precision */
-    ht_generate_options options = {.max_tokens = 128, .on_token = print};
+    ht_engine_options engine_options =
+        HT_INIT(ht_engine_options); /* all devices found, one thread a core, fast precision */
+    ht_generate_options options = HT_INIT(ht_generate_options, .max_tokens = 128, .on_token = print);
     ht_message message = {"user", argc == 3 ? argv[2] : ""};
-    ht_generate_result result = {0};
+    ht_generate_result result = HT_INIT(ht_generate_result);
     ht_model *model = NULL;
     ht_engine *engine = NULL;
     ht_session *session = NULL;

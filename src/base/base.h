@@ -3,6 +3,7 @@
 #define HT_BASE_H
 
 #include "hetero.h"
+#include "hetero_tools.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@
 #define HT_UNLIKELY(x) (x)
 #endif
 
+#define HT_MAX_THREADS 1024 /* most that a caller can ask for */
 #define HT_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 static inline size_t ht_min_size(size_t a, size_t b) {
     return a < b ? a : b;
@@ -40,8 +42,17 @@ static inline ht_status ht_known_status(ht_status returned, ht_status known) {
     return (void)returned, known;
 }
 #define ht_fail(error, status, ...) ht_known_status(ht_fail((error), (status), __VA_ARGS__), (status))
-/* Puts "context: " before an error's text and returns its status. */
-ht_status ht_error_prefix(ht_error *error, const char *format, ...) HT_PRINTF(2, 3);
+/* Puts "context: " before the text of an error that was filled with `status` (NULL: nobody wants the text) and returns the
+ * status, which therefore never has to be read out of an error that may not be there. */
+ht_status ht_error_prefix(ht_error *error, ht_status status, const char *format, ...) HT_PRINTF(3, 4);
+
+/* Structs that grow (hetero.h, struct_size): each begins with a size_t of that name.
+ * read: *full, of this library's `size`, becomes what the caller gave, and zero where the caller's struct ends; given NULL: all
+ * zero. HT_ERROR_ARGUMENT without a size, HT_ERROR_UNSUPPORTED if a field is set that lies behind `size`.
+ * check: whether a result can be written to *given. write: fills as much of *given as the caller has. */
+ht_status ht_struct_read(void *full, size_t size, const void *given, const char *type, ht_error *error);
+ht_status ht_struct_check(const void *given, const char *type, ht_error *error);
+void ht_struct_write(void *given, const void *full, size_t size);
 
 /* What would break a line, a terminal or a JSON string becomes '?': texts of drivers, names out of hostile files. */
 void ht_make_printable(char *text);

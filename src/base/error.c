@@ -53,16 +53,16 @@ ht_status(ht_fail)(ht_error *error, ht_status status, const char *format, ...) {
     return status;
 }
 
-ht_status ht_error_prefix(ht_error *error, const char *format, ...) {
+ht_status ht_error_prefix(ht_error *error, ht_status status, const char *format, ...) {
     if (!error)
-        return HT_ERROR_ARGUMENT;
+        return status;
     char context[sizeof error->text], rest[sizeof error->text];
     memcpy(rest, error->text, sizeof rest);
     va_list list;
     va_start(list, format);
     vsnprintf(context, sizeof context, format, list);
     va_end(list);
-    return ht_fail(error, error->status, "%s: %s", context, rest);
+    return ht_fail(error, status, "%s: %s", context, rest);
 }
 
 /* ---- log: the one piece of process-wide state besides the allocation counter ---- */

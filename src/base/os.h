@@ -165,6 +165,9 @@ FILE *ht_os_program_take_output(void);
 /* When a signal is about to end the program (Ctrl-C, a closed terminal, kill) `clean` runs first; it may only do what a
  * signal handler may. Signals that were ignored when the program started stay ignored. */
 void ht_os_program_on_end(void (*clean)(void));
+bool ht_os_program_ignores_interrupts(void); /* did whoever started the program want that? */
+/* Async-signal-safe: writes to standard output, past its stream. */
+void ht_os_program_say(const char *text, size_t bytes);
 /* The next Ctrl-C calls `handler` instead, and the one after it ends the program as before. NULL: none does. */
 void ht_os_program_on_interrupt(void (*handler)(void));
 /* getline: C has none. Bytes, or -1. */

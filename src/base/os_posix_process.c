@@ -157,7 +157,7 @@ FILE *ht_os_program_take_output(void) {
 
 /* ---- signals -------------------------------------------------------------------------------------------------------- */
 
-static const int ending[] = {SIGINT, SIGTERM, SIGHUP};
+static const int ending[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 static void (*volatile clean_up)(void);
 static void (*volatile interrupt)(void);
 
@@ -191,6 +191,16 @@ void ht_os_program_on_end(void (*clean)(void)) {
     clean_up = clean;
     for (size_t i = 0; i < HT_COUNT(ending); i++)
         handle(ending[i]);
+}
+
+bool ht_os_program_ignores_interrupts(void) {
+    struct sigaction action;
+    return !sigaction(SIGINT, NULL, &action) && action.sa_handler == SIG_IGN;
+}
+
+void ht_os_program_say(const char *text, size_t bytes) {
+    const ssize_t written = write(STDOUT_FILENO, text, bytes);
+    (void)written;
 }
 
 void ht_os_program_on_interrupt(void (*handler)(void)) {

@@ -220,6 +220,10 @@ FILE *ht_os_program_take_output(void) {
     return NULL;
 }
 void ht_os_program_on_end(void (*clean)(void)) {}
+bool ht_os_program_ignores_interrupts(void) {
+    return false;
+}
+void ht_os_program_say(const char *text, size_t bytes) {}
 void ht_os_program_on_interrupt(void (*handler)(void)) {}
 long ht_os_read_line(char **line, size_t *capacity, FILE *file) {
     size_t n = 0;

@@ -208,7 +208,7 @@ bool ht_device_node_exists(const char *root, const char *pattern);
 static inline ht_clock *ht_device_clock(ht_device *device) {
     return device->ops->clock ? device->ops->clock(device) : NULL;
 }
-/* Opens "name:option=value:..." (grammar of CLI.md). Fills runtime-independent defaults in *options from `spec`. */
+/* Opens "name:option=value:..." (docs/devices.md). Fills runtime-independent defaults in *options from `spec`. */
 ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_device **device, ht_error *error);
 /* Does a device of this name take some operators only, whether it is there or not? */
 bool ht_device_is_partial(const char *spec);

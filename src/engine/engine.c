@@ -1,7 +1,7 @@
 /* An engine: devices opened, operators placed on them (placement.c), one pool of buffers, KV caches. */
-#include "device/common.h"
 #include "engine/engine.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,41 +9,10 @@
 #define DEFAULT_CONTEXT 4096
 #define DEFAULT_CHUNK 512
 
-/* ---- pool ------------------------------------------------------------------------------------------------------------ */
-
-size_t ht_engine_slot_tokens(const ht_engine *engine, ht_slot slot) {
-    return slot == HT_SLOT_LOGITS || slot == HT_SLOT_PICK ? ht_min_size(HT_HEAD_TOKENS, (size_t)engine->info.chunk)
-                                                          : (size_t)engine->info.chunk;
-}
-
-static ht_status create_slots(ht_engine *engine, ht_error *error) {
-    for (int slot = 0; slot < HT_SLOT_COUNT; slot++) {
-        const size_t width = ht_slot_width(&engine->model->hparams, (ht_slot)slot);
-        /* rows begin on cache lines of their own, so that devices writing neighbours do not share one; logits go to
-         * callers, who are promised [count][vocabulary] */
-        const bool packed = slot == HT_SLOT_IDS || slot == HT_SLOT_LOGITS || slot == HT_SLOT_PICK;
-        const size_t stride = packed ? width : ht_round_up(width, 16);
-        const size_t bytes = ht_round_up(stride * ht_engine_slot_tokens(engine, (ht_slot)slot) * 4, 4096);
-        void *pages = ht_device_pages_alloc(engine->devices, engine->n_devices, bytes);
-        if (!pages)
-            return ht_fail(error, HT_ERROR_MEMORY, "no memory for a buffer of %zu bytes", bytes);
-        engine->slots[slot] = (ht_view){pages, stride};
-        engine->slot_bytes[slot] = bytes;
-        engine->info.buffer_bytes += bytes;
-        for (size_t d = 0; d < engine->n_devices; d++) {
-            const ht_device_ops *ops = engine->devices[d]->ops;
-            ht_status status = ops->import ? ops->import(engine->devices[d], pages, bytes, error) : HT_OK;
-            if (status)
-                return status;
-        }
-    }
-    return HT_OK;
-}
-
 /* ---- devices ---------------------------------------------------------------------------------------------------------- */
 
 static ht_status open_device(ht_engine *engine, const ht_engine_options *options, const char *spec, ht_error *error) {
-    if (engine->n_devices == HT_MAX_DEVICES)
+    if (engine->set.n_devices == HT_MAX_DEVICES)
         return ht_fail(error, HT_ERROR_ARGUMENT, "devices: more than %d", HT_MAX_DEVICES);
     const ht_device_options device = {.threads = options->threads,
                                       .precision = options->precision,
@@ -52,17 +21,17 @@ static ht_status open_device(ht_engine *engine, const ht_engine_options *options
                                       .max_context = (size_t)engine->info.context,
                                       .kv_type = engine->info.kv_type,
                                       .graph_memory = options->npu_memory,
-                                      .machine = &engine->machine,
+                                      .machine = &engine->set.machine,
                                       .made_up = engine->model->shape != NULL,
                                       .progress = options->progress,
                                       .progress_user = options->progress_user};
-    ht_status status = ht_device_open(spec, &device, &engine->devices[engine->n_devices], error);
+    ht_status status = ht_device_open(spec, &device, &engine->set.devices[engine->set.n_devices], error);
     if (status)
         return status;
-    ht_clock *clock = ht_device_clock(engine->devices[engine->n_devices++]);
-    if (engine->n_devices > 1 && clock != engine->time)
+    ht_clock *clock = ht_device_clock(engine->set.devices[engine->set.n_devices++]);
+    if (engine->set.n_devices > 1 && clock != engine->set.time)
         return ht_fail(error, HT_ERROR_ARGUMENT, "devices: simulated and real ones cannot share an engine (%s)", spec);
-    engine->time = clock;
+    engine->set.time = clock;
     return HT_OK;
 }
 
@@ -75,9 +44,10 @@ static void cpu_spec(const ht_cores *cores, char spec[256]) {
 /* The CPU beside devices that compute some operators only: on the cores of the first one, if that is a CPU itself. */
 static ht_status open_companion(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     char spec[256] = "cpu";
-    const ht_device_caps *first = engine->n_devices ? engine->devices[0]->ops->caps(engine->devices[0]) : NULL;
-    for (size_t d = 0; d < engine->n_devices; d++) /* it refused something: another would do so, too */
-        if (engine->devices[d]->ops == &ht_device_cpu)
+    const ht_device_caps *first =
+        engine->set.n_devices ? engine->set.devices[0]->ops->caps(engine->set.devices[0]) : NULL;
+    for (size_t d = 0; d < engine->set.n_devices; d++) /* it refused something: another would do so, too */
+        if (engine->set.devices[d]->ops == &ht_device_cpu)
             return HT_OK;
     if (first && first->companion)
         return open_device(engine, options, first->companion, error);
@@ -89,44 +59,44 @@ static ht_status open_companion(ht_engine *engine, const ht_engine_options *opti
 /* ---- lanes ------------------------------------------------------------------------------------------------------------- */
 
 static const ht_cores *cores_of(const ht_engine *engine, size_t d) {
-    return &engine->devices[d]->ops->caps(engine->devices[d])->cores;
+    return &engine->set.devices[d]->ops->caps(engine->set.devices[d])->cores;
 }
 
 /* The device that is open by this name, whatever its options; n_devices: there is none. */
 static size_t find_device(const ht_engine *engine, const char *spec) {
-    for (size_t d = 0; d < engine->n_devices; d++) {
-        const char *name = engine->devices[d]->ops->caps(engine->devices[d])->name;
+    for (size_t d = 0; d < engine->set.n_devices; d++) {
+        const char *name = engine->set.devices[d]->ops->caps(engine->set.devices[d])->name;
         const size_t n = strlen(name);
         if (!strncmp(name, spec, n) && (!spec[n] || spec[n] == ':'))
             return d;
     }
-    return engine->n_devices;
+    return engine->set.n_devices;
 }
 
 /* The CPU device that computes on cores of device d, what d does not take: one that is open, or a new one. */
 static ht_status find_companion(ht_engine *engine, const ht_engine_options *options, size_t d, size_t *companion,
                                 ht_error *error) {
-    const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
+    const ht_device_caps *caps = engine->set.devices[d]->ops->caps(engine->set.devices[d]);
     const ht_cores *cores = &caps->cores;
     if (caps->companion) {
         const size_t i = find_device(engine, caps->companion);
         *companion = i;
-        return i < engine->n_devices ? HT_OK : open_device(engine, options, caps->companion, error);
+        return i < engine->set.n_devices ? HT_OK : open_device(engine, options, caps->companion, error);
     }
-    for (size_t i = 0; i < engine->n_devices; i++)
-        if (engine->devices[i]->ops == &ht_device_cpu &&
+    for (size_t i = 0; i < engine->set.n_devices; i++)
+        if (engine->set.devices[i]->ops == &ht_device_cpu &&
             (!ht_cores_any(cores) || ht_cores_within(cores_of(engine, i), cores)))
             return *companion = i, HT_OK;
     char spec[256] = "cpu";
     cpu_spec(cores, spec);
-    *companion = engine->n_devices;
+    *companion = engine->set.n_devices;
     return open_device(engine, options, spec, error);
 }
 
 /* Does a device that takes some operators only compute on these cores, as a processor in an NPU's place? */
 static bool stands_in(const ht_engine *engine, const ht_cores *cores) {
-    for (size_t d = 0; d < engine->n_devices; d++)
-        if (!ht_engine_takes_all(engine, 1u << d) && ht_cores_meet(cores_of(engine, d), cores))
+    for (size_t d = 0; d < engine->set.n_devices; d++)
+        if (!ht_lanes_take_all(&engine->set, 1u << d) && ht_cores_meet(cores_of(engine, d), cores))
             return true;
     return false;
 }
@@ -136,9 +106,9 @@ static bool stands_in(const ht_engine *engine, const ht_cores *cores) {
  * that computes on its very cores: with few tokens it may be the quicker one (which nobody knows of emulated ones). */
 static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     for (int whole = 0; whole < 2; whole++)
-        for (size_t d = 0; d < engine->n_devices; d++) {
+        for (size_t d = 0; d < engine->set.n_devices; d++) {
             ht_lane lane = {.devices = 1u << d, .cores = *cores_of(engine, d)};
-            if (ht_engine_takes_all(engine, 1u << d) != (whole == 1))
+            if (ht_lanes_take_all(&engine->set, 1u << d) != (whole == 1))
                 continue;
             if (!whole) {
                 size_t companion;
@@ -150,25 +120,25 @@ static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options,
             } else if (d >= engine->n_named && (engine->by_rule || !stands_in(engine, cores_of(engine, d)))) {
                 continue;
             }
-            engine->lanes[engine->n_lanes++] = lane;
+            engine->set.lanes[engine->set.n_lanes++] = lane;
         }
     return HT_OK;
 }
 
 /* Do any two lanes share no cores? */
 static bool can_share(const ht_engine *engine) {
-    for (size_t a = 0; a < engine->n_lanes; a++)
-        for (size_t b = a + 1; b < engine->n_lanes; b++)
-            if (!ht_cores_meet(&engine->lanes[a].cores, &engine->lanes[b].cores))
+    for (size_t a = 0; a < engine->set.n_lanes; a++)
+        for (size_t b = a + 1; b < engine->set.n_lanes; b++)
+            if (!ht_cores_meet(&engine->set.lanes[a].cores, &engine->set.lanes[b].cores))
                 return true;
     return false;
 }
 
-static ht_status read_cuts(ht_engine *engine, const char *text, ht_error *error) {
+/* Names of cuts, separated by commas, as bits. */
+static ht_status parse_cuts(const char *text, unsigned *cuts, ht_error *error) {
     static const char *const names[] = {"layer", "row", "sequence", "hybrid", "feature", "head", "causal"};
-    engine->forced = text != NULL;
-    engine->cuts = text ? 0 : HT_CUT_ALL;
-    while (text && *text) {
+    *cuts = 0;
+    while (*text) {
         const size_t n = strcspn(text, ",");
         size_t i = 0;
         while (i < HT_COUNT(names) && (strlen(names[i]) != n || strncmp(names[i], text, n) != 0))
@@ -177,18 +147,24 @@ static ht_status read_cuts(ht_engine *engine, const char *text, ht_error *error)
             return ht_fail(error, HT_ERROR_ARGUMENT,
                            "cuts: \"%.*s\" is none of layer, row, sequence, hybrid, feature, head, causal", (int)n,
                            text);
-        engine->cuts |= 1u << i;
+        *cuts |= 1u << i;
         text += n + (text[n] == ',');
     }
     return HT_OK;
 }
 
+static ht_status read_cuts(ht_engine *engine, const char *text, ht_error *error) {
+    engine->passes.forced = text != NULL;
+    engine->passes.cuts = HT_CUT_ALL;
+    return text ? parse_cuts(text, &engine->passes.cuts, error) : HT_OK;
+}
+
 static void find_crowded(ht_engine *engine) {
-    for (size_t l = 0; l < engine->n_lanes; l++)
-        for (size_t d = 0; d < engine->n_devices; d++) {
-            const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
-            if (engine->lanes[l].devices >> d & 1 && !caps->runs_in_caller && ht_cores_any(&caps->cores))
-                engine->lanes[l].crowded = true;
+    for (size_t l = 0; l < engine->set.n_lanes; l++)
+        for (size_t d = 0; d < engine->set.n_devices; d++) {
+            const ht_device_caps *caps = engine->set.devices[d]->ops->caps(engine->set.devices[d]);
+            if (engine->set.lanes[l].devices >> d & 1 && !caps->runs_in_caller && ht_cores_any(&caps->cores))
+                engine->set.lanes[l].crowded = true;
         }
 }
 
@@ -202,23 +178,25 @@ static ht_status make_lanes(ht_engine *engine, const ht_engine_options *options,
         return ht_fail(error, HT_ERROR_ARGUMENT,
                        "strategy %s needs at least two devices that share no cores; in use: %s",
                        options->strategy == HT_STRATEGY_LAYER ? "layer" : "tensor",
-                       engine->devices[0]->ops->caps(engine->devices[0])->name);
+                       engine->set.devices[0]->ops->caps(engine->set.devices[0])->name);
     if (status)
         return status;
-    if (engine->n_lanes < 2) {
-        engine->n_lanes = 1;
-        engine->lanes[0] = (ht_lane){.devices = (1u << engine->n_devices) - 1};
-        for (size_t d = 0; d < engine->n_devices; d++) /* cpus= is for our thread, too */
-            ht_cores_join(&engine->lanes[0].cores, cores_of(engine, d));
-        if (ht_cores_same(&engine->lanes[0].cores, ht_all_cores()))
-            engine->lanes[0].cores = (ht_cores){{0}};
+    if (engine->set.n_lanes < 2) {
+        ht_lane *all = &engine->set.lanes[0];
+        engine->set.n_lanes = 1;
+        *all = (ht_lane){.devices = (1u << engine->set.n_devices) - 1};
+        for (size_t d = 0; d < engine->set.n_devices; d++) /* cpus= is for our thread, too */
+            ht_cores_join(&all->cores, cores_of(engine, d));
+        if (ht_cores_same(&all->cores, ht_all_cores()))
+            all->cores = (ht_cores){{0}};
         find_crowded(engine);
         return HT_OK;
     }
     find_crowded(engine);
     status = read_cuts(engine, options->strategy == HT_STRATEGY_LAYER ? "layer" : options->cuts, error);
-    engine->apart = options->cuts && options->strategy == HT_STRATEGY_TENSOR && !(engine->cuts & HT_CUT_FEATURES);
-    return status ? status : ht_crew_create(engine->n_lanes, &engine->crew, error);
+    engine->set.apart =
+        options->cuts && options->strategy == HT_STRATEGY_TENSOR && !(engine->passes.cuts & HT_CUT_FEATURES);
+    return status ? status : ht_crew_create(engine->set.n_lanes, &engine->passes.crew, error);
 }
 
 /* A device that is not there is done without if others are, or if the CPU would be beside it anyway; so is one that nobody
@@ -243,7 +221,7 @@ static ht_status open_list(ht_engine *engine, const ht_engine_options *options, 
             return status;
         }
     }
-    if (missing.status && engine->n_devices == 0 && !partial) {
+    if (missing.status && engine->set.n_devices == 0 && !partial) {
         if (error)
             *error = missing;
         return missing.status;
@@ -254,27 +232,27 @@ static ht_status open_list(ht_engine *engine, const ht_engine_options *options, 
 }
 
 static bool is_emulated(const ht_engine *engine, size_t d) {
-    return engine->devices[d]->ops->caps(engine->devices[d])->emulated;
+    return engine->set.devices[d]->ops->caps(engine->set.devices[d])->emulated;
 }
 
 /* Nobody knows whether an emulated device is worth its share: where the choice is ours, real ones are used without it. */
 static void set_aside_emulated(ht_engine *engine, const ht_engine_options *options) {
     size_t real = 0, kept = 0;
-    for (size_t d = 0; d < engine->n_devices; d++)
+    for (size_t d = 0; d < engine->set.n_devices; d++)
         real += !is_emulated(engine, d);
     if (options->strategy != HT_STRATEGY_AUTO || real == 0)
         return;
-    for (size_t d = 0; d < engine->n_devices; d++) {
-        ht_device *device = engine->devices[d];
+    for (size_t d = 0; d < engine->set.n_devices; d++) {
+        ht_device *device = engine->set.devices[d];
         if (!is_emulated(engine, d)) {
-            engine->devices[kept++] = device;
+            engine->set.devices[kept++] = device;
             continue;
         }
         ht_log(HT_LOG_WARN, "%s is emulated: strategy auto does without it (tensor and layer use it)",
                device->ops->caps(device)->name);
         device->ops->close(device);
     }
-    engine->n_devices = kept;
+    engine->set.n_devices = kept;
 }
 
 static ht_status open_devices(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
@@ -286,32 +264,57 @@ static ht_status open_devices(ht_engine *engine, const ht_engine_options *option
     if (status)
         return status;
     set_aside_emulated(engine, options);
-    engine->n_named = engine->n_devices;
-    for (size_t d = 0; d < engine->n_devices; d++)
+    engine->n_named = engine->set.n_devices;
+    for (size_t d = 0; d < engine->set.n_devices; d++)
         engine->info.emulated |= is_emulated(engine, d);
-    engine->by_rule = engine->fixed = engine->info.emulated;
+    engine->by_rule = engine->passes.fixed = engine->info.emulated;
     const bool lanes = options->strategy != HT_STRATEGY_SINGLE && engine->n_named > 1;
     if (lanes || options->strategy == HT_STRATEGY_TENSOR || options->strategy == HT_STRATEGY_LAYER ||
-        ht_engine_takes_all(engine, (1u << engine->n_devices) - 1))
+        ht_lanes_take_all(&engine->set, (1u << engine->set.n_devices) - 1))
         return HT_OK;
     return open_companion(engine, options, error);
 }
 
 /* ---- create, destroy -------------------------------------------------------------------------------------------------------- */
 
-static size_t kv_layer_bytes(const ht_engine *engine) {
-    const ht_hparams *h = &engine->model->hparams;
-    const size_t size = engine->info.kv_type == HT_KV_F32 ? sizeof(float) : sizeof(uint16_t);
-    return (size_t)h->kv_heads * (size_t)engine->info.context * (size_t)h->head_dim * size;
+/* What a caller can set wrongly without the compiler's noticing, whatever devices there will be. */
+static ht_status check_options(const ht_engine_options *options, ht_error *error) {
+    const struct {
+        const char *name;
+        long long value;
+        int least, most;
+    } ranges[] = {
+        {"context", options->context, 0, INT_MAX},
+        {"chunk", options->chunk, 0, INT_MAX},
+        {"threads", options->threads, 0, HT_MAX_THREADS},
+        {"precision", (int)options->precision, 0, HT_PRECISION_EXACT},
+        {"kv_type", (int)options->kv_type, 0, HT_KV_F32},
+        {"sync", (int)options->sync, 0, HT_SYNC_FLAG},
+        {"strategy", (int)options->strategy, 0, HT_STRATEGY_TENSOR},
+    };
+    for (size_t i = 0; i < HT_COUNT(ranges); i++) {
+        if (ranges[i].value < ranges[i].least)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "%s: must not be negative (got %lld)", ranges[i].name,
+                           ranges[i].value);
+        if (ranges[i].value > ranges[i].most)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "%s: must be at most %d (got %lld)", ranges[i].name,
+                           ranges[i].most, ranges[i].value);
+    }
+    if (options->n_prompts > 0 && !options->prompts)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "prompts: %zu lengths, but no list of them", options->n_prompts);
+    for (size_t i = 0; i < options->n_prompts; i++)
+        if (options->prompts[i] < 0)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "prompts: must not be negative (got %d tokens)",
+                           options->prompts[i]);
+    unsigned cuts; /* even where they will not matter: a typo is to be seen */
+    return options->cuts ? parse_cuts(options->cuts, &cuts, error) : HT_OK;
 }
 
 static ht_status read_options(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const int own = engine->model->hparams.context_length;
-    if (options->context < 0 || options->chunk < 0 || options->threads < 0)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "%s must not be negative",
-                       options->context < 0 ? "context"
-                       : options->chunk < 0 ? "chunk"
-                                            : "threads");
+    ht_status status = check_options(options, error);
+    if (status)
+        return status;
     if (options->context > own)
         return ht_fail(error, HT_ERROR_ARGUMENT, "context: %d tokens are more than the model's own %d",
                        options->context, own);
@@ -320,23 +323,22 @@ static ht_status read_options(ht_engine *engine, const ht_engine_options *option
     if (engine->info.chunk > engine->info.context)
         engine->info.chunk = engine->info.context;
     engine->info.precision = options->precision;
-    for (size_t i = 0; i < options->n_prompts; i++)
-        if (options->prompts[i] < 0)
-            return ht_fail(error, HT_ERROR_ARGUMENT, "prompts: %d tokens", options->prompts[i]);
-    if (options->sync > HT_SYNC_FLAG)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "sync: %d is none of the ways to wait", (int)options->sync);
-    engine->sync = options->sync;
-    const ht_hparams *h = &engine->model->hparams;
     engine->info.kv_type = options->kv_type;
-    engine->info.kv_bytes_per_session = 2 * (uint64_t)h->layers * kv_layer_bytes(engine);
+    engine->set.model = engine->model;
+    engine->set.chunk = (size_t)engine->info.chunk;
+    engine->set.context = (size_t)engine->info.context;
+    engine->set.kv_type = options->kv_type;
+    engine->set.sync = options->sync;
+    engine->passes.set = &engine->set;
+    engine->info.kv_bytes_per_session = ht_kv_bytes(&engine->set);
     return HT_OK;
 }
 
 /* info.devices: those that have something to compute. */
 static void name_devices(ht_engine *engine) {
-    for (size_t d = 0; d < engine->n_devices; d++) {
-        const char *name = engine->devices[d]->ops->caps(engine->devices[d])->name;
-        if (ht_engine_uses(engine, d, false))
+    for (size_t d = 0; d < engine->set.n_devices; d++) {
+        const char *name = engine->set.devices[d]->ops->caps(engine->set.devices[d])->name;
+        if (ht_lanes_use(&engine->set, d, false))
             engine->names[engine->info.n_devices++] = name;
         else if (!engine->found && d < engine->n_named)
             ht_log(HT_LOG_WARN, "%s has nothing to compute: other devices have every operator", name);
@@ -353,7 +355,7 @@ static ht_status create_engine(ht_model *model, const ht_engine_options *options
         return status;
     engine->model = model;
     engine->found = found;
-    atomic_flag_clear(&engine->busy);
+    atomic_flag_clear(&engine->set.busy);
     status = read_options(engine, options, error);
     if (!status)
         status = ht_model_extend_rope(model, (size_t)engine->info.context, error);
@@ -362,23 +364,26 @@ static ht_status create_engine(ht_model *model, const ht_engine_options *options
     if (!status)
         status = make_lanes(engine, options, error);
     if (!status)
-        status = create_slots(engine, error);
+        status = ht_lanes_make_slots(&engine->set, error);
     if (!status)
-        status = ht_engine_place(engine, options, error);
+        status = ht_lanes_place(&engine->set, options, error);
     if (status) {
         ht_engine_destroy(engine);
         return status;
     }
-    ht_engine_plan_transfers(engine);
-    if (engine->n_lanes > 1) {
-        status = ht_engine_prepare_sharing(engine, error);
+    engine->info.weight_bytes = ht_lanes_task_bytes(&engine->set);
+    ht_lanes_plan_transfers(&engine->set);
+    if (engine->set.n_lanes > 1) {
+        status = ht_lanes_make_buffers(&engine->set, error);
         bool reduced = false;
+        if (!status)
+            status = ht_passes_prepare(&engine->passes, error);
         if (!status)
             status = ht_engine_measure_lanes(engine, options, error);
         if (!status && options->strategy == HT_STRATEGY_AUTO)
             status = ht_engine_reduce(engine, options, &reduced, error);
         if (!status && reduced)
-            ht_engine_plan_transfers(engine);
+            ht_lanes_plan_transfers(&engine->set);
         else if (!status)
             status = ht_engine_expect(engine, options, error);
         if (status) {
@@ -387,12 +392,13 @@ static ht_status create_engine(ht_model *model, const ht_engine_options *options
         }
     }
     name_devices(engine);
-    for (size_t d = 0; d < engine->n_devices; d++) {
-        const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
+    engine->info.buffer_bytes = engine->set.buffer_bytes;
+    for (size_t d = 0; d < engine->set.n_devices; d++) {
+        const ht_device_caps *caps = engine->set.devices[d]->ops->caps(engine->set.devices[d]);
         if (caps->kind == HT_DEVICE_CPU)
-            engine->info.threads = options->threads ? options->threads
-                                   : engine->time   ? ht_cores_count(&caps->cores)
-                                                    : ht_default_threads(&caps->cores);
+            engine->info.threads = options->threads   ? options->threads
+                                   : engine->set.time ? ht_cores_count(&caps->cores)
+                                                      : ht_default_threads(&caps->cores);
     }
     *out = engine;
     return HT_OK;
@@ -416,13 +422,18 @@ ht_status ht_engine_create_found(ht_model *model, const ht_engine_options *optio
 }
 
 ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht_engine **out, ht_error *error) {
-    static const ht_engine_options defaults;
-    if (!options)
-        options = &defaults;
+    ht_engine_options read;
+    ht_error own = {0}; /* the log says why a device is done without, even if the caller does not want to know */
+    if (!error)
+        error = &own;
+    ht_status status = ht_struct_read(&read, sizeof read, options, "ht_engine_options", error);
+    if (status)
+        return status;
+    options = &read;
     if (options->devices && *options->devices)
         return create_engine(model, options, false, out, error);
     ht_text found = {0};
-    ht_status status = ht_device_defaults(HT_MAX_DEVICES, &found, error);
+    status = ht_device_defaults(HT_MAX_DEVICES, &found, error);
     if (!status)
         status = ht_engine_create_found(model, options, found.data, out, error);
     ht_text_free(&found);
@@ -432,22 +443,9 @@ ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht
 void ht_engine_destroy(ht_engine *engine) {
     if (!engine)
         return;
-    ht_engine_settle(engine);
-    ht_crew_destroy(engine->crew);
-    ht_engine_unplace(engine);
-    for (size_t d = 0; d < engine->n_devices; d++)
-        engine->devices[d]->ops->close(engine->devices[d]);
-    for (size_t l = 0; l < engine->n_lanes; l++)
-        ht_lane_free_buffers(engine, &engine->lanes[l]);
-    for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
-        if (engine->slots[slot].data)
-            ht_device_pages_free(engine->slots[slot].data, engine->slot_bytes[slot]);
-    for (size_t i = 0; i < HT_SCHEDULES; i++)
-        for (size_t k = 0; k < HT_MAX_DEVICES; k++)
-            free(engine->schedules[i].programs[k].steps);
-    for (size_t l = 0; l < HT_MAX_DEVICES && engine->recordings; l++)
-        free(engine->recordings[l].events);
-    free(engine->recordings);
+    ht_lanes_settle(&engine->set);
+    ht_passes_clear(&engine->passes);
+    ht_lanes_close(&engine->set);
     free(engine);
 }
 
@@ -456,78 +454,4 @@ const ht_engine_info *ht_engine_get_info(const ht_engine *engine) {
 }
 ht_model *ht_engine_model(const ht_engine *engine) {
     return engine->model;
-}
-
-/* ---- KV cache ------------------------------------------------------------------------------------------------------------------- */
-
-/* Devices that read or write the cache see it; the others need not. */
-static ht_status import_cache(ht_engine *engine, void *pages, size_t bytes, ht_error *error) {
-    for (size_t d = 0; d < engine->n_devices; d++) {
-        const ht_device_ops *ops = engine->devices[d]->ops;
-        ht_status status = ops->import && ht_engine_uses(engine, d, true)
-                               ? ops->import(engine->devices[d], pages, bytes, error)
-                               : HT_OK;
-        if (status)
-            return status;
-    }
-    return HT_OK;
-}
-
-ht_status ht_kv_create_locked(ht_engine *engine, ht_kv_layer **out, ht_error *error) {
-    const size_t layers = (size_t)engine->model->hparams.layers, bytes = kv_layer_bytes(engine);
-    ht_kv_layer *kv;
-    ht_status status = ht_alloc((void **)&kv, layers, sizeof *kv, "the KV cache", error);
-    if (status)
-        return status;
-    for (size_t i = 0; i < layers && !status; i++) {
-        kv[i] = (ht_kv_layer){ht_pages_alloc(bytes), ht_pages_alloc(bytes), (size_t)engine->info.context,
-                              engine->info.kv_type};
-        if (!kv[i].keys || !kv[i].values)
-            status = ht_fail(error, HT_ERROR_MEMORY, "no memory for a KV cache of %zu MiB (context %d)",
-                             2 * layers * bytes >> 20, engine->info.context);
-        if (!status)
-            status = import_cache(engine, kv[i].keys, bytes, error);
-        if (!status)
-            status = import_cache(engine, kv[i].values, bytes, error);
-    }
-    if (status) {
-        ht_kv_destroy_locked(engine, kv);
-        return status == HT_ERROR_DEVICE ? ht_error_prefix(error, "KV cache (context %d)", engine->info.context)
-                                         : status;
-    }
-    *out = kv;
-    return HT_OK;
-}
-
-static void free_cache(ht_engine *engine, void *pages, size_t bytes) {
-    if (!pages)
-        return;
-    for (size_t d = 0; d < engine->n_devices; d++)
-        if (engine->devices[d]->ops->forget)
-            engine->devices[d]->ops->forget(engine->devices[d], pages);
-    ht_pages_free(pages, bytes);
-}
-
-void ht_kv_destroy_locked(ht_engine *engine, ht_kv_layer *kv) {
-    if (!kv)
-        return;
-    const size_t bytes = kv_layer_bytes(engine);
-    for (int i = 0; i < engine->model->hparams.layers; i++) {
-        free_cache(engine, kv[i].keys, bytes);
-        free_cache(engine, kv[i].values, bytes);
-    }
-    free(kv);
-}
-
-ht_status ht_kv_create(ht_engine *engine, ht_kv_layer **out, ht_error *error) {
-    ht_engine_lock(engine);
-    ht_status status = ht_kv_create_locked(engine, out, error);
-    ht_engine_unlock(engine);
-    return status;
-}
-
-void ht_kv_destroy(ht_engine *engine, ht_kv_layer *kv) {
-    ht_engine_lock(engine);
-    ht_kv_destroy_locked(engine, kv);
-    ht_engine_unlock(engine);
 }

@@ -86,7 +86,7 @@ static const char *cut_of(const listing *l, const ht_step *step, bool head) {
 static double slowness(const listing *l, const ht_lane *lane, bool shared) {
     if (!l->schedule)
         return 1;
-    const double drift = l->schedule->solved.lanes[lane - l->engine->lanes][l->schedule->choice.regime],
+    const double drift = l->schedule->solved.lanes[lane - l->engine->set.lanes][l->schedule->choice.regime],
                  together = lane->cost.together[l->tokens > 1];
     return (drift > 0 ? drift : 1) * (shared && together > 0 ? together : 1);
 }
@@ -115,7 +115,7 @@ static void predict(const listing *l, const ht_lane *lane, const ht_slice *own, 
 static void fill_row(const listing *l, const ht_lane *lane, size_t begin, size_t end, ht_listed *listed) {
     const ht_step *step = listed->step;
     const ht_op *op = step->op;
-    const ht_device *device = l->engine->devices[step->device];
+    const ht_device *device = l->engine->set.devices[step->device];
     const ht_slice whole = ht_whole_slice(op), *own = step->divides ? &step->part : &step->slice;
     const ht_class class = ht_class_of(op);
     const bool ffn = op->kind == HT_OP_FFN, matrix = op->kind == HT_OP_MATMUL;
@@ -150,47 +150,46 @@ static void fill_row(const listing *l, const ht_lane *lane, size_t begin, size_t
 /* ---- all rows ----------------------------------------------------------------------------------------------------------- */
 
 /* Steps [first, end) of lane number i, for tokens [begin, to) where they do not say for which. */
-static void add_steps(listing *l, size_t i, const ht_plan *plan, size_t first, size_t end, size_t begin, size_t to,
-                      bool head) {
-    const ht_lane *lane = l->schedule ? l->schedule->lanes[i] : &l->engine->lanes[0];
+static void add_steps(listing *l, size_t i, const ht_program *program, size_t first, size_t end, size_t begin,
+                      size_t to, bool head) {
+    const ht_lane *lane = l->schedule ? l->schedule->lanes[i] : &l->engine->set.lanes[0];
     for (size_t s = first; s < end && !l->status; s++) {
         l->status = ht_grow((void **)&l->rows, &l->capacity, l->n + 1, sizeof *l->rows, "a plan", l->error);
         if (l->status)
             return;
-        l->rows[l->n] = (ht_listed){.step = &plan->steps[s], .lane = i, .head = head};
+        l->rows[l->n] = (ht_listed){.step = &program->steps[s], .lane = i, .head = head};
         fill_row(l, lane, begin, to, &l->rows[l->n++]);
     }
 }
 
-static void add_head(listing *l, size_t i, const ht_plan *plan) {
-    add_steps(l, i, plan, plan->n_steps - HT_HEAD_STEPS, plan->n_steps, l->tokens - 1, l->tokens, true);
+static void add_head(listing *l, size_t i, const ht_program *program) {
+    add_steps(l, i, program, program->head, program->n_steps, l->tokens - 1, l->tokens, true);
 }
 
 /* A lane by itself: as ht_run_body, the end of the last layer for the last token only, by the plan for one. */
 static void list_alone(listing *l) {
-    const ht_lane *lane = l->schedule ? l->schedule->lanes[0] : &l->engine->lanes[0];
-    const ht_plan *plan = ht_lane_plan(lane, l->tokens);
-    const size_t body = plan->n_steps - HT_HEAD_STEPS;
-    if (l->tokens == 1 || plan->tail == 0) {
-        add_steps(l, 0, plan, 0, body, 0, l->tokens, false);
+    const ht_lane *lane = l->schedule ? l->schedule->lanes[0] : &l->engine->set.lanes[0];
+    const ht_program *program = ht_lane_program(lane, l->tokens);
+    if (l->tokens == 1 || program->tail == program->head) {
+        add_steps(l, 0, program, 0, program->head, 0, l->tokens, false);
     } else {
-        add_steps(l, 0, plan, 0, plan->tail, 0, l->tokens, false);
-        plan = ht_lane_plan(lane, 1);
-        add_steps(l, 0, plan, plan->tail, plan->n_steps - HT_HEAD_STEPS, l->tokens - 1, l->tokens, false);
+        add_steps(l, 0, program, 0, program->tail, 0, l->tokens, false);
+        program = ht_lane_program(lane, 1);
+        add_steps(l, 0, program, program->tail, program->head, l->tokens - 1, l->tokens, false);
     }
-    add_head(l, 0, plan);
+    add_head(l, 0, program);
 }
 
 static void list_shared(listing *l) {
     const ht_schedule *schedule = l->schedule;
     for (size_t i = 0; i < schedule->n_lanes; i++) {
-        const ht_plan *program = &schedule->programs[i];
-        add_steps(l, i, program, 0, program->tail, 0, l->tokens, false);
-        add_steps(l, i, program, program->tail, program->n_steps, l->tokens - 1, l->tokens, true);
+        const ht_program *program = &schedule->programs[i];
+        add_steps(l, i, program, 0, program->head, 0, l->tokens, false);
+        add_steps(l, i, program, program->head, program->n_steps, l->tokens - 1, l->tokens, true);
     }
     if (schedule->choice.regime != HT_REGIME_SHARES) { /* one lane's head */
         const size_t i = schedule->choice.regime == HT_REGIME_TOKENS ? schedule->n_lanes - 1 : 0;
-        add_head(l, i, ht_lane_plan(schedule->lanes[i], 1));
+        add_head(l, i, ht_lane_program(schedule->lanes[i], 1));
     }
 }
 
@@ -225,18 +224,18 @@ static size_t count_joins(const ht_listed *rows, size_t n) {
 }
 
 static uint64_t held_bytes(const ht_engine *engine, size_t d) {
-    const ht_device *device = engine->devices[d];
+    const ht_device *device = engine->set.devices[d];
     uint64_t bytes = 0;
-    for (size_t i = 0; i < engine->n_tasks; i++)
-        if (engine->tasks[i].device == (int)d && engine->tasks[i].task && device->ops->task_bytes)
-            bytes += device->ops->task_bytes(engine->tasks[i].task);
+    for (size_t i = 0; i < engine->set.n_tasks; i++)
+        if (engine->set.tasks[i].device == (int)d && engine->set.tasks[i].task && device->ops->task_bytes)
+            bytes += device->ops->task_bytes(engine->set.tasks[i].task);
     return bytes;
 }
 
 /* Devices of one name, such as CPUs beside others, count as one. */
 static void list_devices(const ht_engine *engine, const ht_listed *rows, size_t n, ht_plan_times *times) {
-    for (size_t d = 0; d < engine->n_devices; d++) {
-        const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
+    for (size_t d = 0; d < engine->set.n_devices; d++) {
+        const ht_device_caps *caps = engine->set.devices[d]->ops->caps(engine->set.devices[d]);
         bool used = false;
         size_t k = 0;
         for (size_t i = 0; i < n && !used; i++)
@@ -258,9 +257,9 @@ static void list_times(const ht_engine *engine, const ht_schedule *schedule, ht_
     if (engine->by_rule)
         return;
     times->seconds = schedule->choice.seconds;
-    for (size_t l = 0; l < engine->n_lanes && times->n_alone < HT_COUNT(times->alone); l++) {
-        const ht_device *first = engine->devices[__builtin_ctz(engine->lanes[l].devices)];
-        if (engine->lanes[l].lost || schedule->choice.alone[l] == INFINITY)
+    for (size_t l = 0; l < engine->set.n_lanes && times->n_alone < HT_COUNT(times->alone); l++) {
+        const ht_device *first = engine->set.devices[__builtin_ctz(engine->set.lanes[l].devices)];
+        if (engine->set.lanes[l].lost || schedule->choice.alone[l] == INFINITY)
             continue;
         times->alone[times->n_alone].device = first->ops->caps(first)->name;
         times->alone[times->n_alone++].seconds = schedule->choice.alone[l];
@@ -274,7 +273,7 @@ static ht_status predict_rest(ht_engine *engine, size_t tokens, double *seconds,
     for (size_t begin = chunk; begin < tokens && !status; begin += chunk) {
         ht_schedule *schedule;
         const size_t n = ht_min_size(chunk, tokens - begin);
-        status = ht_engine_schedule(engine, n, begin, begin + n == tokens, &schedule, error);
+        status = ht_passes_schedule(&engine->passes, n, begin, begin + n == tokens, &schedule, error);
         if (!status && !engine->by_rule)
             *seconds += schedule->choice.seconds;
     }
@@ -288,15 +287,15 @@ static ht_status plan_pass(ht_engine *engine, size_t tokens, ht_plan_row **rows,
     ht_listed *listed = NULL;
     double rest = 0;
     ht_status status = HT_OK;
-    if (engine->n_lanes > 1) /* the rest first: of schedules only so many are kept */
+    if (engine->set.n_lanes > 1) /* the rest first: of schedules only so many are kept */
         status = predict_rest(engine, ht_min_size(tokens, (size_t)engine->info.context), &rest, error);
-    if (!status && engine->n_lanes > 1)
-        status = ht_engine_schedule(engine, pass, 0, 1, &schedule, error);
+    if (!status && engine->set.n_lanes > 1)
+        status = ht_passes_schedule(&engine->passes, pass, 0, 1, &schedule, error);
     if (!status)
         status = ht_plan_list(engine, schedule, pass, &listed, n, error);
     if (status)
         return status;
-    *times = (ht_plan_times){.strategy = "single", .tokens = pass, .lanes = engine->n_lanes};
+    *times = (ht_plan_times){.strategy = "single", .tokens = pass, .lanes = engine->set.n_lanes};
     if (schedule)
         list_times(engine, schedule, times);
     times->prompt_seconds = times->seconds + rest;
@@ -314,9 +313,9 @@ ht_status ht_engine_plan(ht_engine *engine, int tokens, ht_plan_row **rows, size
     ht_plan_times found;
     if (tokens < 1)
         return ht_fail(error, HT_ERROR_ARGUMENT, "tokens: %d are none", tokens);
-    ht_engine_lock(engine);
+    ht_lanes_lock(&engine->set);
     ht_status status = plan_pass(engine, (size_t)tokens, rows, n, &found, error);
-    ht_engine_unlock(engine);
+    ht_lanes_unlock(&engine->set);
     if (!status && times)
         *times = found;
     return status;

@@ -31,20 +31,20 @@ typedef struct timer {
 } timer;
 
 static ht_status run_once(const timer *t, size_t n, size_t position, bool apart, double *seconds, ht_error *error) {
-    const ht_plan plan = {.steps = (ht_step *)t->steps, .n_steps = t->n_steps};
-    const ht_run run = {.engine = t->engine, .lane = t->lane, .plan = &plan};
-    const ht_binding binding = {.slots = t->engine->slots,
+    const ht_program program = {.steps = (ht_step *)t->steps, .n_steps = t->n_steps};
+    const ht_run run = {.passes = &t->engine->passes, .lane = t->lane, .program = &program};
+    const ht_binding binding = {.slots = t->engine->set.slots,
                                 .kv = t->kv,
                                 .position = position,
                                 .tokens = n,
                                 .room = (size_t)t->engine->info.chunk,
-                                .sync = ht_lane_sync(t->engine, t->lane),
+                                .sync = ht_lane_sync(&t->engine->set, t->lane),
                                 .joined = true};
-    const double begin = ht_clock_now(t->engine->time);
+    const double begin = ht_clock_now(t->engine->set.time);
     ht_status status = apart ? HT_OK : ht_run_steps(&run, 0, t->n_steps, &binding, error);
     for (size_t i = 0; i < t->n_steps && apart && !status; i++) /* a join after each */
         status = ht_run_steps(&run, i, i + 1, &binding, error);
-    *seconds = ht_clock_now(t->engine->time) - begin;
+    *seconds = ht_clock_now(t->engine->set.time) - begin;
     return status;
 }
 
@@ -53,7 +53,7 @@ static ht_status time_steps(const timer *t, size_t n, size_t position, bool apar
     double times[MOST_RUNS], spent = 0;
     size_t runs = 0;
     ht_status status = run_once(t, n, position, apart, seconds, error);
-    const size_t most = t->engine->time ? 1 : MOST_RUNS; /* virtual time has no noise */
+    const size_t most = t->engine->set.time ? 1 : MOST_RUNS; /* virtual time has no noise */
     while (!status && runs < most && (runs == 0 || spent < ENOUGH_SECONDS)) {
         status = run_once(t, n, position, apart, &times[runs], error);
         spent += times[runs++];
@@ -73,10 +73,10 @@ static double weight_bytes(const ht_op *op) {
     return op->kind == HT_OP_MATMUL ? 0.5 * (double)ht_op_rows(op) * (double)ht_op_cols(op) : 0;
 }
 
-static double layer_bytes(const ht_plan *plan, int layer) {
+static double layer_bytes(const ht_program *program, int layer) {
     double bytes = 0;
-    for (size_t i = 0; i < plan->n_steps; i++)
-        bytes += plan->steps[i].op->layer == layer ? weight_bytes(plan->steps[i].op) : 0;
+    for (size_t i = 0; i < program->n_steps; i++)
+        bytes += program->steps[i].op->layer == layer ? weight_bytes(program->steps[i].op) : 0;
     return bytes;
 }
 
@@ -89,23 +89,23 @@ static bool is_sample(int layer, int count, int layers) {
 }
 
 /* Takes the steps of a class (HT_CLASSES: all of them) of the sampled layers. */
-static void take_steps(timer *t, const ht_plan *plan, int class, int samples) {
+static void take_steps(timer *t, const ht_program *program, int class, int samples) {
     const int layers = t->engine->model->hparams.layers;
     t->n_steps = 0;
     t->layers = samples;
-    for (size_t i = 0; i < plan->n_steps && t->n_steps < MOST_STEPS; i++) {
-        const ht_op *op = plan->steps[i].op;
+    for (size_t i = 0; i < program->n_steps && t->n_steps < MOST_STEPS; i++) {
+        const ht_op *op = program->steps[i].op;
         const bool inside = op->layer >= 0 ? is_sample(op->layer, samples, layers) : class != HT_CLASSES;
         if (inside && (class == HT_CLASSES || (int)ht_class_of(op) == class) &&
             (class != HT_CLASS_NORM || op->layer >= 0))
-            t->steps[t->n_steps++] = plan->steps[i];
+            t->steps[t->n_steps++] = program->steps[i];
     }
 }
 
-static int count_samples(const timer *t, const ht_plan *plan, size_t n) {
+static int count_samples(const timer *t, const ht_program *program, size_t n) {
     const int layers = t->engine->model->hparams.layers;
     int samples = 2;
-    while (samples < layers && samples < 8 && n < 64 && samples * layer_bytes(plan, 0) < ENOUGH_BYTES)
+    while (samples < layers && samples < 8 && n < 64 && samples * layer_bytes(program, 0) < ENOUGH_BYTES)
         samples++;
     return samples < layers ? samples : layers;
 }
@@ -113,8 +113,8 @@ static int count_samples(const timer *t, const ht_plan *plan, size_t n) {
 /* ---- one lane ------------------------------------------------------------------------------------------------------------------ */
 
 static const ht_device_caps *static_caps(const ht_engine *engine, const ht_lane *lane) {
-    for (size_t d = 0; d < engine->n_devices; d++) {
-        const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
+    for (size_t d = 0; d < engine->set.n_devices; d++) {
+        const ht_device_caps *caps = engine->set.devices[d]->ops->caps(engine->set.devices[d]);
         if (lane->devices >> d & 1 && caps->n_lengths)
             return caps;
     }
@@ -123,9 +123,9 @@ static const ht_device_caps *static_caps(const ht_engine *engine, const ht_lane 
 
 static size_t granule_of(const ht_engine *engine, const ht_lane *lane) {
     size_t granule = 0;
-    for (size_t d = 0; d < engine->n_devices; d++)
+    for (size_t d = 0; d < engine->set.n_devices; d++)
         if (lane->devices >> d & 1)
-            granule = ht_max_size(granule, engine->devices[d]->ops->caps(engine->devices[d])->granule);
+            granule = ht_max_size(granule, engine->set.devices[d]->ops->caps(engine->set.devices[d])->granule);
     return granule;
 }
 
@@ -150,7 +150,7 @@ static ht_status warm(const timer *t, size_t n, ht_error *error) {
     ht_status status = HT_OK;
     for (int settle = 0; settle < 2; settle++)
         for (size_t i = 0; i < t->n_steps && !status; i++) {
-            ht_device *device = t->engine->devices[t->steps[i].device];
+            ht_device *device = t->engine->set.devices[t->steps[i].device];
             ht_status (*f)(ht_device *, ht_task *, size_t, ht_error *) =
                 settle ? device->ops->settle : device->ops->warm;
             if (f && t->steps[i].op->layer >= 0)
@@ -171,17 +171,17 @@ static void add_point(ht_class_cost *cost, size_t n, double seconds, bool steppe
 
 /* All classes of a layer at one number of tokens. */
 static ht_status measure_point(timer *t, size_t n, ht_error *error) {
-    const ht_plan *plan = ht_lane_plan(t->lane, n);
-    const int samples = count_samples(t, plan, n);
+    const ht_program *program = ht_lane_program(t->lane, n);
+    const int samples = count_samples(t, program, n);
     double seconds[HT_CLASSES] = {0}, sum = 0, layer = 0;
     size_t count[HT_CLASSES] = {0};
-    take_steps(t, plan, HT_CLASSES, samples);
+    take_steps(t, program, HT_CLASSES, samples);
     ht_status status = warm(t, n, error);
     if (!status)
         status = time_steps(t, n, 0, false, &layer, error);
     layer /= samples;
     for (int c = HT_CLASS_NORM; c < HT_CLASS_LM_HEAD && !status; c++) {
-        take_steps(t, plan, c, samples);
+        take_steps(t, program, c, samples);
         count[c] = t->n_steps;
         if (t->n_steps == 0)
             continue;
@@ -195,29 +195,29 @@ static ht_status measure_point(timer *t, size_t n, ht_error *error) {
     const bool graphs = static_caps(t->engine, t->lane);
     for (int c = HT_CLASS_NORM; c < HT_CLASS_LM_HEAD; c++)
         if (count[c]) {
-            take_steps(t, plan, c, samples);
-            const ht_device *device = t->engine->devices[t->steps[0].device];
+            take_steps(t, program, c, samples);
+            const ht_device *device = t->engine->set.devices[t->steps[0].device];
             add_point(&t->lane->cost.classes[c], n, seconds[c] * scale, graphs && device->ops->caps(device)->n_lengths);
         }
-    ht_log(HT_LOG_INFO, "lane %d: %zu tokens, a layer in %.1f us (parts %.1f us)", (int)(t->lane - t->engine->lanes), n,
-           layer * 1e6, sum * 1e6);
+    ht_log(HT_LOG_INFO, "lane %d: %zu tokens, a layer in %.1f us (parts %.1f us)",
+           (int)(t->lane - t->engine->set.lanes), n, layer * 1e6, sum * 1e6);
     return HT_OK;
 }
 
 /* The steps of one part of the feed-forward blocks that the lane computes as one: member 0, gate and up, or 2, down. None: it
  * has no such blocks, or only where any number of rows can be asked for. */
-static ht_status take_members(timer *t, const ht_plan *plan, int member, int samples, ht_error *error) {
+static ht_status take_members(timer *t, const ht_program *program, int member, int samples, ht_error *error) {
     ht_status status = HT_OK;
     size_t n = 0;
-    take_steps(t, plan, HT_CLASS_FFN, samples);
+    take_steps(t, program, HT_CLASS_FFN, samples);
     for (size_t i = 0; i < t->n_steps && !status; i++) {
-        const ht_device *device = t->engine->devices[t->steps[i].device];
+        const ht_device *device = t->engine->set.devices[t->steps[i].device];
         const ht_op *op = &t->steps[i].op->members[member];
         const ht_slice whole = ht_whole_slice(op);
-        ht_engine_task *task;
+        ht_slice_task *task;
         if (device->ops->caps(device)->n_lengths == 0)
             continue;
-        status = ht_engine_task_of(t->engine, t->steps[i].device, op, &whole, &task, error);
+        status = ht_lanes_task(&t->engine->set, t->steps[i].device, op, &whole, &task, error);
         if (!status)
             t->steps[n++] = (ht_step){.op = op, .device = task->device, .slice = task->slice, .task = task->task};
     }
@@ -232,13 +232,13 @@ static ht_status measure_members(timer *t, size_t n, ht_error *error) {
         int member;
         ht_class class;
     } parts[] = {{0, HT_CLASS_GATE_UP}, {2, HT_CLASS_DOWN}};
-    const ht_plan *plan = ht_lane_plan(t->lane, n);
-    const int samples = count_samples(t, plan, n);
+    const ht_program *program = ht_lane_program(t->lane, n);
+    const int samples = count_samples(t, program, n);
     double seconds[HT_COUNT(parts)];
-    if (n < 2 || !(t->engine->cuts & (HT_CUT_ROWS | HT_CUT_HYBRID)))
+    if (n < 2 || !(t->engine->passes.cuts & (HT_CUT_ROWS | HT_CUT_HYBRID)))
         return HT_OK;
     for (size_t i = 0; i < HT_COUNT(parts); i++) {
-        ht_status status = take_members(t, plan, parts[i].member, samples, error);
+        ht_status status = take_members(t, program, parts[i].member, samples, error);
         if (!status)
             status = warm(t, n, error);
         if (status == HT_ERROR_MEMORY || status == HT_ERROR_UNSUPPORTED || (!status && t->n_steps == 0))
@@ -257,7 +257,7 @@ static ht_status measure_members(timer *t, size_t n, ht_error *error) {
 static bool has_queue(const timer *t) {
     bool queues = false;
     for (size_t i = 0; i < t->n_steps; i++) {
-        const ht_device *device = t->engine->devices[t->steps[i].device];
+        const ht_device *device = t->engine->set.devices[t->steps[i].device];
         queues |= !device->ops->caps(device)->runs_in_caller;
     }
     return queues;
@@ -266,11 +266,11 @@ static bool has_queue(const timer *t) {
 /* What a join costs by each way of waiting: single tokens' steps with a join after each, against all in one go. The way
  * that makes such steps and longer ones end soonest is what the lane will use, unless one was asked for: polling, for one,
  * is quick to see the end of a short kernel, and takes a core from the long ones of a device that computes on it. */
-static ht_status measure_joins(timer *t, const ht_plan *one, const ht_plan *many, size_t most, ht_error *error) {
+static ht_status measure_joins(timer *t, const ht_program *one, const ht_program *many, size_t most, ht_error *error) {
     ht_lane_cost *cost = &t->lane->cost;
     double single[HT_SYNC_FLAG + 1], longer[HT_SYNC_FLAG + 1] = {0}, pipelined;
     take_steps(t, one, HT_CLASSES, count_samples(t, one, 1));
-    const bool choose = has_queue(t) && t->engine->sync == HT_SYNC_AUTO;
+    const bool choose = has_queue(t) && t->engine->set.sync == HT_SYNC_AUTO;
     const int first = choose ? HT_SYNC_FINISH : HT_SYNC_AUTO, last = choose ? HT_SYNC_FLAG : HT_SYNC_AUTO;
     for (int sync = first; sync <= last; sync++) {
         cost->sync = (ht_sync)sync;
@@ -290,7 +290,7 @@ static ht_status measure_joins(timer *t, const ht_plan *one, const ht_plan *many
         if (status)
             return status;
         ht_log(HT_LOG_INFO, "lane %d: a join by %s takes %.1f us (%.1f us a token, %.1f us for 16 in a layer)",
-               (int)(t->lane - t->engine->lanes), ht_sync_name((ht_sync)sync), cost->joins[sync] * 1e6,
+               (int)(t->lane - t->engine->set.lanes), ht_sync_name((ht_sync)sync), cost->joins[sync] * 1e6,
                single[sync] * 1e6, longer[sync] * 1e6);
     }
     int best = first;
@@ -308,7 +308,7 @@ static ht_status measure_joins(timer *t, const ht_plan *one, const ht_plan *many
 static ht_status measure_rest(timer *t, const size_t *lengths, size_t n_lengths, ht_error *error) {
     static const ht_class around[] = {HT_CLASS_EMBED, HT_CLASS_LM_HEAD, HT_CLASS_ARGMAX};
     ht_lane_cost *cost = &t->lane->cost;
-    const ht_plan *one = ht_lane_plan(t->lane, 1), *many = ht_lane_plan(t->lane, 2);
+    const ht_program *one = ht_lane_program(t->lane, 1), *many = ht_lane_program(t->lane, 2);
     const size_t most = lengths[n_lengths - 1];
     double seconds;
     ht_status status = HT_OK;
@@ -350,20 +350,20 @@ static ht_status measure_lane(ht_engine *engine, ht_lane *lane, const ht_kv_laye
     *t = (timer){.engine = engine, .lane = lane, .kv = kv};
     lane->cost = (ht_lane_cost){.devices = lane->devices, .granule = granule_of(engine, lane)};
     ht_stay stay;
-    ht_stay_on_cores(engine, lane, &stay);
-    engine->alone =
+    ht_stay_on_cores(&engine->set, lane, &stay);
+    engine->set.alone =
         lane; /* keys and values stay on a device with memory of its own, as they would if it had a pass alone */
-    ht_engine_plan_transfers(engine);
+    ht_lanes_plan_transfers(&engine->set);
     status = measure_rest(t, lengths, n, error);
     for (size_t i = 0; i < n && !status; i++)
         status = measure_point(t, lengths[i], error);
-    const size_t n_tasks = engine->n_tasks;
+    const size_t n_tasks = engine->set.n_tasks;
     for (size_t i = 0; i < n && !status; i++)
         status = measure_members(t, lengths[i], error);
-    ht_engine_drop_tasks(engine, n_tasks);
+    ht_lanes_drop_tasks(&engine->set, n_tasks);
     ht_leave_cores(&stay);
-    engine->alone = NULL;
-    ht_engine_plan_transfers(engine);
+    engine->set.alone = NULL;
+    ht_lanes_plan_transfers(&engine->set);
     lane->cost.launch = lane->cost.classes[HT_CLASS_NORM].points[0].seconds;
     free(t);
     return status;
@@ -372,15 +372,15 @@ static ht_status measure_lane(ht_engine *engine, ht_lane *lane, const ht_kv_laye
 ht_status ht_lane_measure(ht_engine *engine, ht_lane *lane, ht_error *error) {
     ht_kv_layer *kv;
     if (engine->by_rule) {
-        ht_lane_cost_by_rule(engine, lane);
+        ht_lane_cost_by_rule(&engine->set, lane);
         return HT_OK;
     }
-    ht_status status = ht_kv_create_locked(engine, &kv, error);
+    ht_status status = ht_kv_create_locked(&engine->set, &kv, error);
     if (status)
         return status;
-    memset(engine->slots[HT_SLOT_IDS].data, 0, engine->slot_bytes[HT_SLOT_IDS]);
+    memset(engine->set.slots[HT_SLOT_IDS].data, 0, engine->set.slot_bytes[HT_SLOT_IDS]);
     status = measure_lane(engine, lane, kv, error);
-    ht_kv_destroy_locked(engine, kv);
+    ht_kv_destroy_locked(&engine->set, kv);
     return status;
 }
 
@@ -405,7 +405,7 @@ static double slowed(double busy, double other, double alone) {
 /* Two lanes run layers side by side, without waiting for each other: how much slower each becomes. */
 static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const ht_kv_layer *kv, size_t n,
                                   ht_error *error) {
-    ht_schedule *s = &engine->schedules[0];
+    ht_schedule *s = &engine->passes.schedules[0];
     const size_t pair[2] = {a, b};
     double alone[2], busy[2], together[2] = {0, 0};
     size_t first[2] = {0, 0}, end[2];
@@ -415,13 +415,13 @@ static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const h
         return status;
     s->n_lanes = 2;
     for (size_t i = 0; i < 2 && !status; i++) {
-        const ht_plan *plan = ht_lane_plan(&engine->lanes[pair[i]], n);
-        *t = (timer){.engine = engine, .lane = &engine->lanes[pair[i]], .kv = kv};
-        take_steps(t, plan, HT_CLASSES, count_samples(t, plan, n));
+        const ht_program *program = ht_lane_program(&engine->set.lanes[pair[i]], n);
+        *t = (timer){.engine = engine, .lane = &engine->set.lanes[pair[i]], .kv = kv};
+        take_steps(t, program, HT_CLASSES, count_samples(t, program, n));
         leave_out_cache(t);
-        s->lanes[i] = &engine->lanes[pair[i]];
+        s->lanes[i] = &engine->set.lanes[pair[i]];
         ht_stay stay;
-        ht_stay_on_cores(engine, s->lanes[i], &stay);
+        ht_stay_on_cores(&engine->set, s->lanes[i], &stay);
         status = time_steps(t, n, 0, false, &alone[i], error);
         ht_leave_cores(&stay);
         end[i] = s->programs[i].n_steps = 0;
@@ -440,19 +440,22 @@ static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const h
         alone[i] *= (double)end[i] / (double)(t->n_steps ? t->n_steps : 1);
     }
     free(t);
-    const ht_binding binding = {
-        .slots = engine->slots, .kv = kv, .tokens = n, .room = (size_t)engine->info.chunk, .sync = engine->sync};
-    engine->current = s;
+    const ht_binding binding = {.slots = engine->set.slots,
+                                .kv = kv,
+                                .tokens = n,
+                                .room = (size_t)engine->info.chunk,
+                                .sync = engine->set.sync};
+    engine->passes.current = s;
     for (int run = 0; run < 7 && !status; run++) {
-        status = ht_crew_run(engine->crew, engine, s, first, end, &binding, 0, NULL, busy, error);
+        status = ht_crew_run(engine->passes.crew, &engine->passes, s, first, end, &binding, 0, NULL, busy, error);
         for (size_t i = 0; i < 2 && run; i++) { /* the least of the runs */
             const double beside = slowed(busy[i], busy[1 - i], alone[i]);
             together[i] = together[i] > 0 ? fmin(together[i], beside) : beside;
         }
     }
-    engine->current = NULL;
+    engine->passes.current = NULL;
     for (size_t i = 0; i < 2 && !status; i++) {
-        double *factor = &engine->lanes[pair[i]].cost.together[n > 1];
+        double *factor = &engine->set.lanes[pair[i]].cost.together[n > 1];
         *factor = fmax(*factor, fmin(fmax(together[i], 1), 3));
         ht_log(HT_LOG_INFO, "lane %zu beside lane %zu: %.2f times as long (%zu tokens)", pair[i], pair[1 - i], *factor,
                n);
@@ -462,11 +465,13 @@ static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const h
 
 static ht_status measure_pairs(ht_engine *engine, const ht_kv_layer *kv, ht_error *error) {
     ht_status status = HT_OK;
-    for (size_t a = 0; a < engine->n_lanes; a++)
-        for (size_t b = a + 1; b < engine->n_lanes; b++)
+    for (size_t a = 0; a < engine->set.n_lanes; a++)
+        for (size_t b = a + 1; b < engine->set.n_lanes; b++)
             for (int many = 0; many < 2 && !status; many++) {
                 const size_t n = many ? ht_min_size(64, (size_t)engine->info.chunk / 2) : 1;
-                if (!ht_cores_meet(&engine->lanes[a].cores, &engine->lanes[b].cores) && n > (size_t)many &&
+                if (engine->set.lanes[a].lost || engine->set.lanes[b].lost)
+                    continue;
+                if (!ht_cores_meet(&engine->set.lanes[a].cores, &engine->set.lanes[b].cores) && n > (size_t)many &&
                     2 * n <= (size_t)engine->info.chunk)
                     status = measure_together(engine, a, b, kv, n, error);
             }
@@ -483,17 +488,17 @@ static ht_status describe(const ht_engine *engine, ht_text *key, ht_error *error
                                       ht_version(), h->layers, h->heads, h->kv_heads, h->head_dim, h->feed_forward,
                                       h->embedding, m->info.architecture, h->vocabulary, engine->info.chunk,
                                       engine->info.context < LATER ? engine->info.context : LATER,
-                                      (int)engine->info.kv_type, (int)engine->sync);
+                                      (int)engine->info.kv_type, (int)engine->set.sync);
     for (size_t i = 0; i < m->n_ops && !status; i++)
         for (int p = 0; p < m->ops[i].n_parts && !status; p++)
             status = ht_text_printf(key, error, "%d", (int)m->ops[i].parts[p].type->type);
-    for (size_t l = 0; l < engine->n_lanes && !status; l++) {
+    for (size_t l = 0; l < engine->set.n_lanes && !status; l++) {
         status = ht_text_printf(key, error, ";");
-        for (size_t d = 0; d < engine->n_devices && !status; d++) {
-            const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
+        for (size_t d = 0; d < engine->set.n_devices && !status; d++) {
+            const ht_device_caps *caps = engine->set.devices[d]->ops->caps(engine->set.devices[d]);
             char cores[HT_MAX_CORES];
             ht_cores_print(&caps->cores, cores, sizeof cores);
-            if (engine->lanes[l].devices >> d & 1)
+            if (engine->set.lanes[l].devices >> d & 1)
                 status = ht_text_printf(key, error, " %s (%s, %s) cores %s lengths %zu precision %d threads %d,",
                                         caps->name, caps->runtime, caps->description, cores, caps->n_lengths,
                                         (int)engine->info.precision, engine->info.threads);
@@ -560,7 +565,7 @@ static bool table_path(const ht_text *key, char *path, size_t capacity) {
 static json_t *learnt_json(const ht_engine *engine) {
     json_t *list = json_array();
     for (size_t i = 0; i < HT_SCHEDULES; i++) {
-        const ht_schedule *s = &engine->schedules[i];
+        const ht_schedule *s = &engine->passes.schedules[i];
         json_t *pace = json_array();
         for (size_t k = 0; k < PACES; k++)
             json_array_append_new(pace, json_real(((const double *)&s->usual)[k]));
@@ -588,7 +593,7 @@ static void read_learnt(ht_engine *engine, const json_t *list) {
         }
         if (!good)
             continue;
-        ht_schedule *s = ht_engine_find_schedule(engine, (size_t)n, (size_t)position, (size_t)wanted);
+        ht_schedule *s = ht_passes_find_schedule(&engine->passes, (size_t)n, (size_t)position, (size_t)wanted);
         s->tried = true;
         for (size_t k = 0; k < PACES; k++)
             ((double *)&s->usual)[k] = json_number_value(json_array_get(pace, k));
@@ -604,9 +609,9 @@ static bool load_tables(ht_engine *engine, const ht_text *key) {
     json_t *root = json_load_file(path, 0, NULL);
     const char *own = json_string_value(json_object_get(root, "key"));
     bool good = own && !strcmp(own, key->data) && json_integer_value(json_object_get(root, "version")) == VERSION;
-    for (size_t l = 0; l < engine->n_lanes && good; l++) {
-        good = read_cost(json_array_get(json_object_get(root, "lanes"), l), &engine->lanes[l].cost);
-        engine->lanes[l].cost.devices = engine->lanes[l].devices;
+    for (size_t l = 0; l < engine->set.n_lanes && good; l++) {
+        good = read_cost(json_array_get(json_object_get(root, "lanes"), l), &engine->set.lanes[l].cost);
+        engine->set.lanes[l].cost.devices = engine->set.lanes[l].devices;
     }
     if (good)
         read_learnt(engine, json_object_get(root, "learnt"));
@@ -619,8 +624,8 @@ static bool load_tables(ht_engine *engine, const ht_text *key) {
 static void save_tables(const ht_engine *engine, const ht_text *key) {
     char path[1024];
     json_t *lanes = json_array();
-    for (size_t l = 0; l < engine->n_lanes; l++)
-        json_array_append_new(lanes, cost_json(&engine->lanes[l].cost));
+    for (size_t l = 0; l < engine->set.n_lanes; l++)
+        json_array_append_new(lanes, cost_json(&engine->set.lanes[l].cost));
     json_t *root = json_pack("{s:i, s:s, s:o, s:o}", "version", VERSION, "key", key->data, "lanes", lanes, "learnt",
                              learnt_json(engine));
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
@@ -635,40 +640,42 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
     ht_text key = {0};
     ht_kv_layer *kv = NULL;
     bool whole = true; /* every device of every lane was measured: worth keeping */
-    for (size_t l = 0; l < engine->n_lanes && engine->by_rule; l++)
-        ht_lane_cost_by_rule(engine, &engine->lanes[l]);
+    for (size_t l = 0; l < engine->set.n_lanes && engine->by_rule; l++)
+        ht_lane_cost_by_rule(&engine->set, &engine->set.lanes[l]);
     if (engine->by_rule)
         return HT_OK;
     ht_status status = describe(engine, &key, error);
-    const bool kept = !engine->time; /* virtual time costs none: simulated lanes are measured anew */
+    const bool kept = !engine->set.time; /* virtual time costs none: simulated lanes are measured anew */
     if (!status && kept && !options->measure && load_tables(engine, &key)) {
         ht_text_free(&key);
         return HT_OK;
     }
     if (!status)
-        status = ht_kv_create(engine, &kv, error);
-    memset(engine->slots[HT_SLOT_IDS].data, 0, engine->slot_bytes[HT_SLOT_IDS]);
-    for (size_t l = 0; l < engine->n_lanes && !status; l++) {
+        status = ht_kv_create(&engine->set, &kv, error);
+    memset(engine->set.slots[HT_SLOT_IDS].data, 0, engine->set.slot_bytes[HT_SLOT_IDS]);
+    for (size_t l = 0; l < engine->set.n_lanes && !status; l++) {
         if (options->progress &&
-            !options->progress("measuring devices", (double)l, (double)engine->n_lanes + 1, options->progress_user))
+            !options->progress("measuring devices", (double)l, (double)engine->set.n_lanes + 1, options->progress_user))
             status = ht_fail(error, HT_ERROR_CANCELLED, "measuring was stopped");
         else
-            status = measure_lane(engine, &engine->lanes[l], kv, error);
+            status = measure_lane(engine, &engine->set.lanes[l], kv, error);
         if (status == HT_ERROR_DEVICE || status == HT_ERROR_MEMORY) { /* graphs that do not compile, or find no room */
-            const ht_device_caps *caps = static_caps(engine, &engine->lanes[l]);
-            for (size_t d = 0; d < engine->n_devices && caps; d++)
-                if (engine->devices[d]->ops->caps(engine->devices[d]) == caps)
-                    atomic_fetch_or(&engine->failed, 1u << d);
+            const ht_device_caps *caps = static_caps(engine, &engine->set.lanes[l]);
+            for (size_t d = 0; d < engine->set.n_devices && caps; d++)
+                if (engine->set.devices[d]->ops->caps(engine->set.devices[d]) == caps)
+                    atomic_fetch_or(&engine->set.failed, 1u << d);
             ht_log(HT_LOG_WARN, "%s", error ? error->text : "a device could not be measured");
             whole = false;
             if (ht_engine_recover(engine)) /* measures what is left of the lane */
                 status = HT_OK;
         }
     }
-    if (!status)
-        status = measure_pairs(engine, kv, error);
+    while (!status && (status = measure_pairs(engine, kv, error)) == HT_ERROR_DEVICE && ht_engine_recover(engine)) {
+        whole = false;
+        status = HT_OK; /* once more, with those that are left */
+    }
     if (kv)
-        ht_kv_destroy(engine, kv);
+        ht_kv_destroy(&engine->set, kv);
     if (!status && whole && kept)
         save_tables(engine, &key);
     ht_text_free(&key);
@@ -677,9 +684,9 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
 
 void ht_engine_keep_learnt(const ht_engine *engine) {
     ht_text key = {0};
-    bool all = !engine->time && !engine->by_rule; /* as the tables; a lane that was lost is in none */
-    for (size_t l = 0; l < engine->n_lanes; l++)
-        all &= !engine->lanes[l].lost && engine->lanes[l].cost.devices == engine->lanes[l].devices;
+    bool all = !engine->set.time && !engine->by_rule; /* as the tables; a lane that was lost is in none */
+    for (size_t l = 0; l < engine->set.n_lanes; l++)
+        all &= !engine->set.lanes[l].lost && engine->set.lanes[l].cost.devices == engine->set.lanes[l].devices;
     if (all && describe(engine, &key, NULL) == HT_OK)
         save_tables(engine, &key);
     ht_text_free(&key);

@@ -29,12 +29,12 @@ static void add_points(const ht_device *device, const ht_op *op, bool one, ht_cl
             cost->points[cost->n_points++] = (ht_cost_point){(size_t)caps->lengths[i], each * caps->lengths[i]};
 }
 
-void ht_lane_cost_by_rule(const ht_engine *engine, ht_lane *lane) {
+void ht_lane_cost_by_rule(const ht_lanes *set, ht_lane *lane) {
     lane->cost = (ht_lane_cost){.devices = lane->devices, .join = 1e-7, .sync = HT_SYNC_FINISH, .together = {1, 1}};
     for (size_t phase = 0; phase < HT_PHASES; phase++)
-        for (size_t i = 0; i < lane->plans[phase].n_steps; i++) {
-            const ht_step *step = &lane->plans[phase].steps[i];
-            add_points(engine->devices[step->device], step->op, phase == HT_PHASE_ONE,
+        for (size_t i = 0; i < lane->programs[phase].n_steps; i++) {
+            const ht_step *step = &lane->programs[phase].steps[i];
+            add_points(set->devices[step->device], step->op, phase == HT_PHASE_ONE,
                        &lane->cost.classes[ht_class_of(step->op)]);
         }
 }

@@ -2,23 +2,7 @@
 #ifndef HT_GGUF_H
 #define HT_GGUF_H
 
-#include "base/base.h"
-
-/* ggml's type numbers, as the files carry them. Only those with a row in the type table (quant.h) are readable. */
-typedef enum ht_type {
-    HT_TYPE_F32 = 0,
-    HT_TYPE_F16 = 1,
-    HT_TYPE_Q4_0 = 2,
-    HT_TYPE_Q4_1 = 3,
-    HT_TYPE_Q5_0 = 6,
-    HT_TYPE_Q5_1 = 7,
-    HT_TYPE_Q8_0 = 8,
-    HT_TYPE_Q4_K = 12,
-    HT_TYPE_Q5_K = 13,
-    HT_TYPE_Q6_K = 14,
-    HT_TYPE_IQ4_NL = 20,
-    HT_TYPE_BF16 = 30
-} ht_type;
+#include "gguf/types.h"
 
 typedef enum ht_gguf_kind { /* value types as the files carry them */
                             HT_GGUF_U8,

@@ -2,8 +2,8 @@
  * cannot ask for more memory than its headers, byte for byte, pay for: some twenty times their size at the very worst
  * (nothing but minimal keys), about twice for a real vocabulary. The file is mapped and must not shrink while open. */
 #include "base/os.h"
+#include "gguf/gguf.h"
 #include "gguf/index.h"
-#include "quant/quant.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,7 +124,7 @@ static ht_status take_strings(cursor *c, ht_arena *arena, ht_gguf_value *value) 
     for (uint64_t i = 0; i < value->count; i++) {
         ht_status status = take_string(c, "string of an array", &value->strings[i]);
         if (status)
-            return ht_error_prefix(c->error, "key \"%.*s\"", shown(value->key.bytes), value->key.data), status;
+            return ht_error_prefix(c->error, status, "key \"%.*s\"", shown(value->key.bytes), value->key.data);
     }
     return HT_OK;
 }
@@ -479,10 +479,8 @@ static ht_status read_split(ht_gguf *file, const char *path, int64_t count, ht_e
         if (!status)
             status = read_part(file, name.data, error);
         ht_text_free(&name);
-        if (status) {
-            ht_error_prefix(error, "part %d of %d of a split model", i, named);
-            return status;
-        }
+        if (status)
+            return ht_error_prefix(error, status, "part %d of %d of a split model", i, named);
     }
     return check_split(file, count, error);
 }

@@ -1,6 +1,5 @@
 /* GGUF v3, written. Headers gather in memory; the first piece of data (or finish) writes them out. */
 #include "gguf/gguf.h"
-#include "quant/quant.h"
 
 #include <errno.h>
 #include <stdio.h>

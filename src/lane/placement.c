@@ -2,9 +2,9 @@
  * is slow with one token, decode and the head go to the next that takes them. A device that cannot keep its word (a graph
  * that does not compile, computes wrongly or finds no memory) loses that operator to the next.
  *
- * Tasks are prepared once and shared by both plans. What the first request needs is built before the engine is there; other
+ * Tasks are prepared once and shared by both programs. What the first request needs is built before the engine is there; other
  * static lengths follow in the background. */
-#include "engine/engine.h"
+#include "lane/lane.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,11 +22,11 @@ const char *ht_device_refuses_whole(const ht_device *device, const ht_op *op) {
     return device->ops->refuses ? device->ops->refuses(device, op, &slice) : NULL;
 }
 
-bool ht_engine_takes_all(const ht_engine *engine, uint32_t devices) {
-    for (size_t i = 0; i < engine->model->n_ops; i++) {
+bool ht_lanes_take_all(const ht_lanes *set, uint32_t devices) {
+    for (size_t i = 0; i < set->model->n_ops; i++) {
         bool taken = false;
-        for (size_t d = 0; d < engine->n_devices && !taken; d++)
-            taken = devices >> d & 1 && !ht_device_refuses_whole(engine->devices[d], &engine->model->ops[i]);
+        for (size_t d = 0; d < set->n_devices && !taken; d++)
+            taken = devices >> d & 1 && !ht_device_refuses_whole(set->devices[d], &set->model->ops[i]);
         if (!taken)
             return false;
     }
@@ -35,42 +35,46 @@ bool ht_engine_takes_all(const ht_engine *engine, uint32_t devices) {
 
 /* ---- choosing ------------------------------------------------------------------------------------------------------------ */
 
-static ht_engine_task *find_slice(const ht_engine *engine, int device, const ht_op *op, const ht_slice *slice) {
-    for (size_t i = 0; i < engine->n_tasks; i++)
-        if (engine->tasks[i].device == device && engine->tasks[i].op == op &&
-            !memcmp(&engine->tasks[i].slice, slice, sizeof *slice))
-            return &engine->tasks[i];
+/* From task number `near` on, around: layers ask for their tasks in the order in which these were made. */
+static ht_slice_task *find_slice(const ht_lanes *set, int device, const ht_op *op, const ht_slice *slice, size_t near) {
+    for (size_t k = 0, i = near; k < set->n_tasks; k++, i++) {
+        i = i < set->n_tasks ? i : 0;
+        if (set->tasks[i].device == device && set->tasks[i].op == op &&
+            !memcmp(&set->tasks[i].slice, slice, sizeof *slice))
+            return &set->tasks[i];
+    }
     return NULL;
 }
 
-static ht_engine_task *find_task(const ht_engine *engine, int device, const ht_op *op) {
+static ht_slice_task *find_task(const ht_lanes *set, int device, const ht_op *op) {
     const ht_slice whole = ht_whole_slice(op);
-    return find_slice(engine, device, op, &whole);
+    return find_slice(set, device, op, &whole, 0);
 }
 
 /* The operator itself, or the block that it is a part of. */
-static bool is_dropped(const ht_engine *engine, int device, const ht_op *op) {
-    const ht_engine_task *task = find_task(engine, device, op);
+static bool is_dropped(const ht_lanes *set, int device, const ht_op *op) {
+    if (!set->any_dropped)
+        return false;
+    const ht_slice_task *task = find_task(set, device, op);
     if (task && task->dropped)
         return true;
-    const ht_op *block = op->layer >= 0 ? &engine->blocks[op->layer] : op;
+    const ht_op *block = op->layer >= 0 ? &set->blocks[op->layer] : op;
     if (block == op || block->kind != HT_OP_FFN || op < block->members || op >= block->members + 3)
         return false;
-    task = find_task(engine, device, block);
+    task = find_task(set, device, block);
     return task && task->dropped;
 }
 
 /* The first device of the lane that takes op in this phase, or -1 and why the last one does not. */
-static int choose_device(const ht_engine *engine, const ht_lane *lane, const ht_op *op, ht_phase phase,
-                         const char **why) {
+static int choose_device(const ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_phase phase, const char **why) {
     int slow = -1;
     *why = "no device";
-    for (size_t d = 0; d < engine->n_devices; d++) {
+    for (size_t d = 0; d < set->n_devices; d++) {
         if (!(lane->devices >> d & 1))
             continue;
-        ht_device *device = engine->devices[d];
+        ht_device *device = set->devices[d];
         const char *refusal = ht_device_refuses_whole(device, op);
-        if (!refusal && is_dropped(engine, (int)d, op))
+        if (!refusal && is_dropped(set, (int)d, op))
             refusal = "it failed there";
         if (refusal)
             *why = refusal;
@@ -82,42 +86,44 @@ static int choose_device(const ht_engine *engine, const ht_lane *lane, const ht_
     return slow;
 }
 
-ht_status ht_engine_task_of(ht_engine *engine, int device, const ht_op *op, const ht_slice *slice, ht_engine_task **out,
-                            ht_error *error) {
-    if ((*out = find_slice(engine, device, op, slice)))
+ht_status ht_lanes_task(ht_lanes *set, int device, const ht_op *op, const ht_slice *slice, ht_slice_task **out,
+                        ht_error *error) {
+    if ((*out = find_slice(set, device, op, slice, set->next_task))) {
+        set->next_task = (size_t)(*out - set->tasks) + 1;
         return HT_OK;
-    ht_status status = ht_grow((void **)&engine->tasks, &engine->cap_tasks, engine->n_tasks + 1, sizeof *engine->tasks,
-                               "the plan", error);
+    }
+    ht_status status =
+        ht_grow((void **)&set->tasks, &set->cap_tasks, set->n_tasks + 1, sizeof *set->tasks, "a program", error);
     if (status)
         return status;
-    ht_engine_task *task = &engine->tasks[engine->n_tasks];
-    *task = (ht_engine_task){.device = device, .op = op, .slice = *slice};
-    ht_device *d = engine->devices[device];
+    ht_slice_task *task = &set->tasks[set->n_tasks];
+    *task = (ht_slice_task){.device = device, .op = op, .slice = *slice};
+    ht_device *d = set->devices[device];
     status = d->ops->prepare(d, op, &task->slice, &task->task, error);
     if (status)
         return status;
-    engine->n_tasks++;
+    set->n_tasks++;
     ht_op_drop_pages(op); /* the device has a copy of its own now */
     *out = task;
     return HT_OK;
 }
 
-static ht_status get_task(ht_engine *engine, int device, const ht_op *op, ht_engine_task **out, ht_error *error) {
+static ht_status get_task(ht_lanes *set, int device, const ht_op *op, ht_slice_task **out, ht_error *error) {
     const ht_slice whole = ht_whole_slice(op);
-    return ht_engine_task_of(engine, device, op, &whole, out, error);
+    return ht_lanes_task(set, device, op, &whole, out, error);
 }
 
-ht_status ht_engine_step_of(ht_engine *engine, const ht_lane *lane, const ht_op *op, ht_step *step, ht_error *error) {
+ht_status ht_lane_step(ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_step *step, ht_error *error) {
     const char *why;
-    const int device = choose_device(engine, lane, op, HT_PHASE_MANY, &why);
+    const int device = choose_device(set, lane, op, HT_PHASE_MANY, &why);
     if (device < 0)
         return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: no device in use takes this operator (%s)", op->name, why);
     *step = (ht_step){.op = op, .device = device, .slice = ht_whole_slice(op)};
-    const ht_device *d = engine->devices[device];
+    const ht_device *d = set->devices[device];
     if (op->kind == HT_OP_MATMUL && !d->ops->caps(d)->divisible)
         return HT_OK; /* a share of it will be asked for */
-    ht_engine_task *task;
-    ht_status status = get_task(engine, device, op, &task, error);
+    ht_slice_task *task;
+    ht_status status = get_task(set, device, op, &task, error);
     if (!status)
         step->task = task->task;
     return status;
@@ -125,49 +131,52 @@ ht_status ht_engine_step_of(ht_engine *engine, const ht_lane *lane, const ht_op 
 
 /* The operator that stands at ops[i] of the model in this phase: a whole feed-forward block where the device that would
  * compute its first part takes all of it. */
-static const ht_op *operator_at(ht_engine *engine, const ht_lane *lane, size_t i, ht_phase phase) {
-    const ht_model *model = engine->model;
+static const ht_op *operator_at(ht_lanes *set, const ht_lane *lane, size_t i, ht_phase phase) {
+    const ht_model *model = set->model;
     const ht_op *op = &model->ops[i];
     const char *why;
-    if (op->layer < 0 || engine->apart)
+    if (op->layer < 0 || set->apart)
         return op;
-    ht_op *block = &engine->blocks[op->layer];
+    ht_op *block = &set->blocks[op->layer];
     if (!ht_op_ffn(op, model->n_ops - i, block))
         return op;
-    const int device = choose_device(engine, lane, block, phase, &why);
-    return device >= 0 && device == choose_device(engine, lane, op, phase, &why) ? block : op;
+    const int device = choose_device(set, lane, block, phase, &why);
+    return device >= 0 && device == choose_device(set, lane, op, phase, &why) ? block : op;
 }
 
-static size_t plan_number(const ht_engine *engine, const ht_lane *lane, ht_phase phase) {
-    return (size_t)(lane - engine->lanes) * HT_PHASES + phase;
+static size_t program_number(const ht_lanes *set, const ht_lane *lane, ht_phase phase) {
+    return (size_t)(lane - set->lanes) * HT_PHASES + phase;
 }
 
-static ht_status make_plan(ht_engine *engine, ht_lane *lane, ht_phase phase, const ht_engine_options *options,
-                           ht_error *error) {
-    const ht_model *model = engine->model;
-    ht_plan *plan = &lane->plans[phase];
+static ht_status make_program(ht_lanes *set, ht_lane *lane, ht_phase phase, const ht_engine_options *options,
+                              ht_error *error) {
+    const ht_model *model = set->model;
+    ht_program *program = &lane->programs[phase];
     ht_status status = HT_OK;
-    status = ht_grow((void **)&plan->steps, &plan->cap_steps, model->n_ops, sizeof *plan->steps, "the plan", error);
-    plan->n_steps = 0;
+    status = ht_grow((void **)&program->steps, &program->cap_steps, model->n_ops, sizeof *program->steps, "a program",
+                     error);
+    program->n_steps = 0;
     for (size_t i = 0; i < model->n_ops && !status; i++) {
         const ht_phase here = i + HT_HEAD_STEPS >= model->n_ops ? HT_PHASE_ONE : phase; /* the head takes few tokens */
-        const ht_op *op = operator_at(engine, lane, i, here);
+        const ht_op *op = operator_at(set, lane, i, here);
         const char *why;
-        const int device = choose_device(engine, lane, op, here, &why);
+        const int device = choose_device(set, lane, op, here, &why);
         if (device < 0)
             return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: no device in use takes this operator (%s)", op->name, why);
-        ht_engine_task *task;
-        status = get_task(engine, device, op, &task, error);
+        ht_slice_task *task;
+        status = get_task(set, device, op, &task, error);
         if (status)
             break;
-        plan->steps[plan->n_steps++] = (ht_step){.op = op, .device = device, .slice = task->slice, .task = task->task};
+        program->steps[program->n_steps++] =
+            (ht_step){.op = op, .device = device, .slice = task->slice, .task = task->task};
         if (op->kind == HT_OP_FFN)
             i += 2;
         if (options->progress &&
-            !options->progress("loading", (double)(plan_number(engine, lane, phase) * model->n_ops + i + 1),
-                               (double)(HT_PHASES * engine->n_lanes * model->n_ops), options->progress_user))
+            !options->progress("loading", (double)(program_number(set, lane, phase) * model->n_ops + i + 1),
+                               (double)(HT_PHASES * set->n_lanes * model->n_ops), options->progress_user))
             return ht_fail(error, HT_ERROR_CANCELLED, "loading was stopped");
     }
+    program->head = status ? 0 : program->n_steps - HT_HEAD_STEPS;
     return status;
 }
 
@@ -176,16 +185,16 @@ static ht_status make_plan(ht_engine *engine, ht_lane *lane, ht_phase phase, con
 typedef ht_status (*warm_function)(ht_device *device, ht_task *task, size_t tokens, ht_error *error);
 
 /* Calls `function` (a device's warm or settle) for one step and every number of tokens that it will soon see. */
-static ht_status for_expected(const ht_engine *engine, const ht_engine_options *options, ht_phase phase,
+static ht_status for_expected(const ht_lanes *set, const ht_engine_options *options, ht_phase phase,
                               const ht_step *step, bool settle, ht_error *error) {
-    ht_device *device = engine->devices[step->device];
+    ht_device *device = set->devices[step->device];
     const ht_device_caps *caps = device->ops->caps(device);
     const warm_function function = settle ? device->ops->settle : device->ops->warm;
     ht_task *task = step->task;
-    const size_t chunk = (size_t)engine->info.chunk;
+    const size_t chunk = set->chunk;
     if (!function)
         return HT_OK;
-    if (engine->n_lanes > 1 && caps->n_lengths) /* the planner says which, later */
+    if (set->n_lanes > 1 && caps->n_lengths) /* the planner says which, later */
         return HT_OK;
     if (phase == HT_PHASE_ONE || step->op->layer < 0)
         return function(device, task, 1, error);
@@ -205,18 +214,18 @@ static ht_status for_expected(const ht_engine *engine, const ht_engine_options *
 }
 
 /* Other static lengths, in the background: shorter ones first, for most prompts are short. */
-static void warm_the_rest(const ht_engine *engine) {
-    const ht_plan *plan = &engine->lanes[0].plans[HT_PHASE_MANY]; /* with several lanes all are there */
+static void warm_the_rest(const ht_lanes *set) {
+    const ht_program *program = &set->lanes[0].programs[HT_PHASE_MANY]; /* with several lanes all are there */
     for (size_t k = 0;; k++) {
         bool any = false;
-        for (size_t i = 0; i < plan->n_steps; i++) {
-            ht_device *device = engine->devices[plan->steps[i].device];
+        for (size_t i = 0; i < program->n_steps; i++) {
+            ht_device *device = set->devices[program->steps[i].device];
             const ht_device_caps *caps = device->ops->caps(device);
-            if (k >= caps->n_lengths || plan->steps[i].op->layer < 0)
+            if (k >= caps->n_lengths || program->steps[i].op->layer < 0)
                 continue;
             any = true;
             if (caps->lengths[k] > 1)
-                device->ops->warm(device, plan->steps[i].task, (size_t)caps->lengths[k], NULL);
+                device->ops->warm(device, program->steps[i].task, (size_t)caps->lengths[k], NULL);
         }
         if (!any)
             return;
@@ -224,114 +233,119 @@ static void warm_the_rest(const ht_engine *engine) {
 }
 
 /* Everything that the first requests need. Tasks that turn out impossible are dropped: *dropped counts them. */
-static ht_status warm_plans(ht_engine *engine, const ht_engine_options *options, size_t *dropped, ht_error *first,
-                            ht_error *error) {
+static ht_status warm_programs(ht_lanes *set, const ht_engine_options *options, size_t *dropped, ht_error *first,
+                               ht_error *error) {
     for (int settle = 0; settle < 2; settle++)
-        for (size_t p = 0; p < engine->n_lanes * HT_PHASES; p++) {
+        for (size_t p = 0; p < set->n_lanes * HT_PHASES; p++) {
             const int phase = (int)(p % HT_PHASES);
-            const ht_plan *plan = &engine->lanes[p / HT_PHASES].plans[phase];
-            for (size_t i = 0; i < plan->n_steps; i++) {
-                const ht_step *step = &plan->steps[i];
+            const ht_program *program = &set->lanes[p / HT_PHASES].programs[phase];
+            for (size_t i = 0; i < program->n_steps; i++) {
+                const ht_step *step = &program->steps[i];
                 const int device = step->device;
-                if (is_dropped(engine, device, step->op))
+                if (is_dropped(set, device, step->op))
                     continue;
                 ht_error failure = {0};
-                ht_status status = for_expected(engine, options, (ht_phase)phase, step, settle, &failure);
+                ht_status status = for_expected(set, options, (ht_phase)phase, step, settle, &failure);
                 if (settle)
                     ht_op_drop_pages(step->op);
                 if (!status)
                     continue;
-                if (engine->n_devices == 1 || status == HT_ERROR_CANCELLED) {
+                if (set->n_devices == 1 || status == HT_ERROR_CANCELLED) {
                     if (error)
                         *error = failure;
                     return status;
                 }
                 if (!*dropped)
                     *first = failure;
-                find_task(engine, device, step->op)->dropped = true;
+                find_task(set, device, step->op)->dropped = set->any_dropped = true;
                 ++*dropped;
             }
         }
     return HT_OK;
 }
 
-static void release_task(ht_engine *engine, ht_engine_task *task) {
+static void release_task(ht_lanes *set, ht_slice_task *task) {
     if (task->task)
-        engine->devices[task->device]->ops->release(engine->devices[task->device], task->task);
+        set->devices[task->device]->ops->release(set->devices[task->device], task->task);
     task->task = NULL;
 }
 
-void ht_engine_drop_tasks(ht_engine *engine, size_t first) {
-    while (engine->n_tasks > first)
-        release_task(engine, &engine->tasks[--engine->n_tasks]);
+void ht_lanes_drop_tasks(ht_lanes *set, size_t first) {
+    while (set->n_tasks > first)
+        release_task(set, &set->tasks[--set->n_tasks]);
 }
 
-void ht_engine_drop_shares(ht_engine *engine) {
+void ht_lanes_drop_shares(ht_lanes *set) {
     size_t kept = 0;
-    for (size_t t = 0; t < engine->n_tasks; t++) {
-        ht_engine_task *task = &engine->tasks[t];
+    for (size_t t = 0; t < set->n_tasks; t++) {
+        ht_slice_task *task = &set->tasks[t];
         const ht_slice whole = ht_whole_slice(task->op);
-        const ht_device *device = engine->devices[task->device];
+        const ht_device *device = set->devices[task->device];
         if (device->ops->caps(device)->n_lengths && memcmp(&whole, &task->slice, sizeof whole) != 0)
-            release_task(engine, task);
+            release_task(set, task);
         else
-            engine->tasks[kept++] = *task;
+            set->tasks[kept++] = *task;
     }
-    engine->n_tasks = kept;
+    set->n_tasks = kept;
 }
 
-ht_status ht_engine_place(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
-    ht_status status = ht_alloc((void **)&engine->blocks, (size_t)engine->model->hparams.layers + 1,
-                                sizeof *engine->blocks, "the plan", error);
+ht_status ht_lanes_place(ht_lanes *set, const ht_engine_options *options, ht_error *error) {
+    ht_status status = ht_alloc((void **)&set->blocks, (size_t)set->model->hparams.layers + 1, sizeof *set->blocks,
+                                "a program", error);
     size_t dropped = 0;
     ht_error first = {0};
     for (bool again = true; again && !status;) {
-        for (size_t l = 0; l < engine->n_lanes && !status; l++)
-            status = ht_engine_place_lane(engine, &engine->lanes[l], options, error);
+        for (size_t l = 0; l < set->n_lanes && !status; l++)
+            status = ht_lanes_place_lane(set, &set->lanes[l], options, error);
         const size_t before = dropped;
         if (!status)
-            status = warm_plans(engine, options, &dropped, &first, error);
+            status = warm_programs(set, options, &dropped, &first, error);
         again = dropped > before;
-        for (size_t i = 0; i < engine->n_tasks; i++)
-            if (engine->tasks[i].dropped)
-                release_task(engine, &engine->tasks[i]);
+        for (size_t i = 0; i < set->n_tasks; i++)
+            if (set->tasks[i].dropped)
+                release_task(set, &set->tasks[i]);
     }
     if (status)
         return status;
     if (dropped)
         ht_log(HT_LOG_WARN, "%zu operator%s given to another device: %s", dropped, dropped > 1 ? "s are" : " is",
                first.text);
-    if (!options->n_prompts && engine->n_lanes == 1)
-        warm_the_rest(engine);
-    for (size_t i = 0; i < engine->n_tasks; i++) {
-        const ht_engine_task *task = &engine->tasks[i];
-        const ht_device_ops *ops = engine->devices[task->device]->ops;
-        engine->info.weight_bytes += task->task && ops->task_bytes ? ops->task_bytes(task->task) : 0;
-    }
+    if (!options->n_prompts && set->n_lanes == 1)
+        warm_the_rest(set);
     return HT_OK;
 }
 
-ht_status ht_engine_place_lane(ht_engine *engine, ht_lane *lane, const ht_engine_options *options, ht_error *error) {
+uint64_t ht_lanes_task_bytes(const ht_lanes *set) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < set->n_tasks; i++) {
+        const ht_slice_task *task = &set->tasks[i];
+        const ht_device_ops *ops = set->devices[task->device]->ops;
+        bytes += task->task && ops->task_bytes ? ops->task_bytes(task->task) : 0;
+    }
+    return bytes;
+}
+
+ht_status ht_lanes_place_lane(ht_lanes *set, ht_lane *lane, const ht_engine_options *options, ht_error *error) {
     ht_status status = HT_OK;
     for (int phase = 0; phase < HT_PHASES && !status; phase++)
-        status = make_plan(engine, lane, (ht_phase)phase, options, error);
+        status = make_program(set, lane, (ht_phase)phase, options, error);
     return status;
 }
 
-void ht_engine_unplace(ht_engine *engine) {
-    for (size_t i = 0; i < engine->n_tasks; i++)
-        release_task(engine, &engine->tasks[i]);
-    free(engine->tasks);
-    for (size_t p = 0; p < engine->n_lanes * HT_PHASES; p++)
-        free(engine->lanes[p / HT_PHASES].plans[p % HT_PHASES].steps);
-    free(engine->blocks);
+void ht_lanes_unplace(ht_lanes *set) {
+    for (size_t i = 0; i < set->n_tasks; i++)
+        release_task(set, &set->tasks[i]);
+    free(set->tasks);
+    for (size_t p = 0; p < set->n_lanes * HT_PHASES; p++)
+        free(set->lanes[p / HT_PHASES].programs[p % HT_PHASES].steps);
+    free(set->blocks);
 }
 
-bool ht_engine_uses(const ht_engine *engine, size_t device, bool cache_only) {
-    for (size_t p = 0; p < engine->n_lanes * HT_PHASES; p++) {
-        const ht_plan *plan = &engine->lanes[p / HT_PHASES].plans[p % HT_PHASES];
-        for (size_t i = 0; i < plan->n_steps; i++) {
-            const ht_step *step = &plan->steps[i];
+bool ht_lanes_use(const ht_lanes *set, size_t device, bool cache_only) {
+    for (size_t p = 0; p < set->n_lanes * HT_PHASES; p++) {
+        const ht_program *program = &set->lanes[p / HT_PHASES].programs[p % HT_PHASES];
+        for (size_t i = 0; i < program->n_steps; i++) {
+            const ht_step *step = &program->steps[i];
             const bool cached = step->op->kind == HT_OP_ROPE || step->op->kind == HT_OP_ATTENTION;
             if (step->device == (int)device && (cached || !cache_only))
                 return true;

@@ -1,10 +1,10 @@
 /* Which values need not move.
  *
- * A device with memory of its own brings in what others wrote and hands out what others read. Both follow from the plan:
+ * A device with memory of its own brings in what others wrote and hands out what others read. Both follow from the program:
  * walking the steps in order, the newest values of a slot are those of the device that wrote it last, alone and whole.
  * Where several devices wrote rows of it, or the host did (token ids), nobody has all of it.
  */
-#include "engine/engine.h"
+#include "lane/lane.h"
 
 enum { NOBODY = -1 };
 
@@ -24,9 +24,9 @@ static uint32_t writes(const ht_op *op) {
 }
 
 /* Is what step `at` writes to the slots of `what` read by nobody but `device` before it is written again? */
-static bool stays(const ht_plan *plan, size_t at, uint32_t what, int device) {
-    for (size_t i = at + 1; i < plan->n_steps; i++) {
-        const ht_step *step = &plan->steps[i];
+static bool stays(const ht_program *program, size_t at, uint32_t what, int device) {
+    for (size_t i = at + 1; i < program->n_steps; i++) {
+        const ht_step *step = &program->steps[i];
         if (reads(step->op) & what && step->device != device)
             return false;
         if (writes(step->op) & what)
@@ -35,15 +35,15 @@ static bool stays(const ht_plan *plan, size_t at, uint32_t what, int device) {
     return true;
 }
 
-/* The device that alone writes and reads a layer's cache, whichever plan runs: passes of all of them add to it. */
-static int cache_owner(const ht_engine *engine, int layer) {
+/* The device that alone writes and reads a layer's cache, whichever program runs: passes of all of them add to it. */
+static int cache_owner(const ht_lanes *set, int layer) {
     int owner = NOBODY;
-    for (size_t p = 0; p < engine->n_lanes * HT_PHASES; p++) {
-        const ht_plan *plan = &engine->lanes[p / HT_PHASES].plans[p % HT_PHASES];
-        if (engine->alone && engine->alone != &engine->lanes[p / HT_PHASES])
+    for (size_t p = 0; p < set->n_lanes * HT_PHASES; p++) {
+        const ht_program *program = &set->lanes[p / HT_PHASES].programs[p % HT_PHASES];
+        if (set->alone && set->alone != &set->lanes[p / HT_PHASES])
             continue;
-        for (size_t i = 0; i < plan->n_steps; i++) {
-            const ht_step *step = &plan->steps[i];
+        for (size_t i = 0; i < program->n_steps; i++) {
+            const ht_step *step = &program->steps[i];
             if (step->op->layer != layer || !((reads(step->op) | writes(step->op)) & HT_BIT_KV))
                 continue;
             if (owner != NOBODY && owner != step->device)
@@ -55,29 +55,29 @@ static int cache_owner(const ht_engine *engine, int layer) {
 }
 
 /* Does a device that shares cores with `device` compute the step after `at`, and not `device` itself? */
-static bool yields(const ht_engine *engine, const ht_plan *plan, size_t at, const ht_device *device) {
-    if (at + 1 == plan->n_steps)
+static bool yields(const ht_lanes *set, const ht_program *program, size_t at, const ht_device *device) {
+    if (at + 1 == program->n_steps)
         return false;
-    const ht_device *next = engine->devices[plan->steps[at + 1].device];
+    const ht_device *next = set->devices[program->steps[at + 1].device];
     return next != device && ht_cores_meet(&next->ops->caps(next)->cores, &device->ops->caps(device)->cores);
 }
 
-static void plan_transfers(ht_engine *engine, ht_plan *plan) {
+static void plan_transfers(ht_lanes *set, ht_program *program) {
     int owner[HT_SLOT_COUNT];
     for (size_t i = 0; i < HT_SLOT_COUNT; i++)
         owner[i] = NOBODY;
-    for (size_t i = 0; i < plan->n_steps; i++) {
-        ht_step *step = &plan->steps[i];
+    for (size_t i = 0; i < program->n_steps; i++) {
+        ht_step *step = &program->steps[i];
         const int device = step->device;
         const bool cached = (reads(step->op) | writes(step->op)) & HT_BIT_KV;
-        const bool own_cache = cached && cache_owner(engine, step->op->layer) == device;
-        step->yields = yields(engine, plan, i, engine->devices[device]);
+        const bool own_cache = cached && cache_owner(set, step->op->layer) == device;
+        step->yields = yields(set, program, i, set->devices[device]);
         step->resident = own_cache ? reads(step->op) & HT_BIT_KV : 0;
         step->kept = own_cache ? writes(step->op) & HT_BIT_KV : 0;
         for (uint32_t slot = 0; slot < HT_SLOT_COUNT; slot++) {
             if (reads(step->op) >> slot & 1 && owner[slot] == device)
                 step->resident |= 1u << slot;
-            if (writes(step->op) >> slot & 1 && stays(plan, i, 1u << slot, device))
+            if (writes(step->op) >> slot & 1 && stays(program, i, 1u << slot, device))
                 step->kept |= 1u << slot;
         }
         for (uint32_t slot = 0; slot < HT_SLOT_COUNT; slot++)
@@ -87,40 +87,40 @@ static void plan_transfers(ht_engine *engine, ht_plan *plan) {
 }
 
 /* Has any device of the lane memory of its own? */
-bool ht_lane_copies(const ht_engine *engine, const ht_lane *lane) {
-    for (size_t d = 0; d < engine->n_devices; d++)
-        if (lane->devices >> d & 1 && engine->devices[d]->ops->import &&
-            !engine->devices[d]->ops->caps(engine->devices[d])->unified_memory)
+bool ht_lane_copies(const ht_lanes *set, const ht_lane *lane) {
+    for (size_t d = 0; d < set->n_devices; d++)
+        if (lane->devices >> d & 1 && set->devices[d]->ops->import &&
+            !set->devices[d]->ops->caps(set->devices[d])->unified_memory)
             return true;
     return false;
 }
 
-/* Steps that only wanted tokens need may be left to the lane's other plan, and to fewer tokens: fine on devices that use
- * the pool's own pages, and where both plans name the same devices and the last layer's cache has one owner. */
-static bool may_split(const ht_engine *engine, const ht_lane *lane) {
-    const ht_plan *one = &lane->plans[HT_PHASE_ONE], *many = &lane->plans[HT_PHASE_MANY];
+/* Steps that only wanted tokens need may be left to the lane's other program, and to fewer tokens: fine on devices that use
+ * the pool's own pages, and where both programs name the same devices and the last layer's cache has one owner. */
+static bool may_split(const ht_lanes *set, const ht_lane *lane) {
+    const ht_program *one = &lane->programs[HT_PHASE_ONE], *many = &lane->programs[HT_PHASE_MANY];
     bool same = one->n_steps == many->n_steps;
     for (size_t i = 0; i < one->n_steps && same; i++)
         same = one->steps[i].device == many->steps[i].device;
-    return !ht_lane_copies(engine, lane) || (same && cache_owner(engine, engine->model->hparams.layers - 1) != NOBODY);
+    return !ht_lane_copies(set, lane) || (same && cache_owner(set, set->model->hparams.layers - 1) != NOBODY);
 }
 
-static void find_tails(const ht_engine *engine, ht_lane *lane) {
-    const int last_layer = engine->model->hparams.layers - 1;
-    const bool split = may_split(engine, lane);
+static void find_tails(const ht_lanes *set, ht_lane *lane) {
+    const int last_layer = set->model->hparams.layers - 1;
+    const bool split = may_split(set, lane);
     for (size_t p = 0; p < HT_PHASES; p++) {
-        ht_plan *plan = &lane->plans[p];
-        plan->tail = 0;
-        for (size_t i = 0; i < plan->n_steps && split; i++)
-            if (plan->steps[i].op->kind == HT_OP_ATTENTION && plan->steps[i].op->layer == last_layer)
-                plan->tail = i;
+        ht_program *program = &lane->programs[p];
+        program->tail = program->head;
+        for (size_t i = 0; i < program->n_steps && split; i++)
+            if (program->steps[i].op->kind == HT_OP_ATTENTION && program->steps[i].op->layer == last_layer)
+                program->tail = i;
     }
 }
 
-void ht_engine_plan_transfers(ht_engine *engine) {
-    for (size_t l = 0; l < engine->n_lanes; l++) {
-        find_tails(engine, &engine->lanes[l]);
+void ht_lanes_plan_transfers(ht_lanes *set) {
+    for (size_t l = 0; l < set->n_lanes; l++) {
+        find_tails(set, &set->lanes[l]);
         for (size_t p = 0; p < HT_PHASES; p++)
-            plan_transfers(engine, &engine->lanes[l].plans[p]);
+            plan_transfers(set, &set->lanes[l].programs[p]);
     }
 }

@@ -73,7 +73,7 @@ void ht_build_down(ht_builder *b);
 /* Final norm and the matrix to logits (the embedding again where the file has no output.weight). Returns b->status. */
 ht_status ht_build_head(ht_builder *b);
 
-/* ---- rope.c, for build.c and model.c ---- */
+/* ---- rope.c, for operators.c and model.c ---- */
 void ht_rope_destroy(struct ht_rope *rope);
 int ht_rope_dim(const ht_model *model); /* 0: no table yet */
 

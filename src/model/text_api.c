@@ -43,17 +43,15 @@ ht_status ht_detokenize(const ht_model *model, const int32_t *ids, size_t n, boo
     return HT_OK;
 }
 
-/* Why there is no template to render with, and the way round it. */
+/* Why there is no template to render with. */
 static ht_status no_template(const ht_model *model, ht_error *error) {
     const char *path = model->info.path ? model->info.path : "this model";
     ht_string source = {0};
     if (!model->file || ht_gguf_string(model->file, "tokenizer.chat_template", true, &source, NULL) != HT_OK)
-        return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s has no chat template; --raw sends the prompt as it is", path);
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s has no chat template", path);
     const char *end = memchr(source.data, '\n', source.bytes);
     size_t line = ht_min_size(end ? (size_t)(end - source.data) : source.bytes, 80);
-    return ht_fail(error, HT_ERROR_UNSUPPORTED,
-                   "%s: its chat template is not one that is known here (it begins \"%.*s\"); "
-                   "--raw sends the prompt as it is",
+    return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: the chat template is not recognised (it begins with \"%.*s\")",
                    path, (int)line, source.data);
 }
 

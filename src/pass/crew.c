@@ -9,7 +9,7 @@
  * Waiting is the paper's fast synchronisation between hosts: sleep until shortly before the others are expected, by how
  * long the same wait took in the passes before, then poll; layers repeat, so the guess is good.
  */
-#include "engine/engine.h"
+#include "pass/pass.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -42,9 +42,9 @@ typedef struct worker {
 struct ht_crew {
     pthread_mutex_t mutex;
     pthread_cond_t work; /* a pass has begun, for threads that sleep */
-    worker workers[HT_MAX_DEVICES];
+    worker workers[HT_MAX_LANES];
     size_t n_workers;
-    part parts[HT_MAX_DEVICES];
+    part parts[HT_MAX_LANES];
     size_t n_parts;
     size_t tokens;                 /* of the newest pass */
     _Alignas(64) atomic_uint pass; /* counts them; low bits first */
@@ -78,8 +78,8 @@ static bool may_go_on(const void *context) {
 /* Has all ended that the lane gave its devices? */
 static bool is_idle(const ht_run *run) {
     bool idle = true;
-    for (size_t d = 0; d < run->engine->n_devices; d++) {
-        ht_device *device = run->engine->devices[d];
+    for (size_t d = 0; d < run->passes->set->n_devices; d++) {
+        ht_device *device = run->passes->set->devices[d];
         const ht_ticket newest = run->lane->front.newest[d];
         idle &= newest == 0 || device->ops->completed(device) >= newest;
     }
@@ -104,12 +104,12 @@ ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error
     part *own = &crew->parts[run->index];
     if (!step->waits)
         return HT_OK;
-    ht_clock *clock = run->engine->time;
+    ht_clock *clock = run->passes->set->time;
     double *expected = &own->expected[wait_of(step->op)];
     /* crowded: polling would take the core from what is under way; a long wait: others end later, so it costs nothing */
     if ((run->lane->crowded || *expected > SLEEP_FROM) && !reached(crew, step)) {
         ht_status status =
-            ht_lane_join(run->engine, run->lane, run->lane->crowded ? own->binding.sync : HT_SYNC_EVENT, error);
+            ht_lane_join(run->passes->set, run->lane, run->lane->crowded ? own->binding.sync : HT_SYNC_EVENT, error);
         if (status)
             return status;
     }
@@ -152,7 +152,7 @@ ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error
 ht_status ht_crew_after(const ht_run *run, const ht_step *step, ht_sync sync, ht_error *error) {
     if (!step->publishes)
         return HT_OK;
-    ht_status status = ht_lane_join(run->engine, run->lane, sync, error);
+    ht_status status = ht_lane_join(run->passes->set, run->lane, sync, error);
     if (status)
         return status;
     atomic_store_explicit(&run->crew->parts[run->index].points, step->publishes, memory_order_release);
@@ -161,12 +161,8 @@ ht_status ht_crew_after(const ht_run *run, const ht_step *step, ht_sync sync, ht
 
 /* ---- threads ----------------------------------------------------------------------------------------------------------- */
 
-void ht_stay_on_cores(const ht_engine *engine, const ht_lane *lane, ht_stay *stay) {
-    ht_stay_on(engine->time ? NULL : &lane->cores, stay);
-}
-
 static void run_part(ht_crew *crew, part *p) {
-    ht_clock *clock = p->run.engine->time;
+    ht_clock *clock = p->run.passes->set->time;
     const double start = ht_clock_now(clock);
     p->status = ht_run_steps(&p->run, p->first, p->end, &p->binding, &p->error);
     p->busy = ht_clock_now(clock) - start - p->waited;
@@ -212,9 +208,9 @@ static void *work(void *argument) {
         if (!ht_cores_same(&p->run.lane->cores, &cores)) {
             ht_stay stay;
             cores = p->run.lane->cores;
-            ht_stay_on_cores(p->run.engine, p->run.lane, &stay);
+            ht_stay_on_cores(p->run.passes->set, p->run.lane, &stay);
         }
-        ht_clock *clock = p->run.engine->time;
+        ht_clock *clock = p->run.passes->set->time;
         ht_clock_enter(clock, w->index);
         run_part(crew, p);
         atomic_fetch_sub_explicit(&crew->running, 1, memory_order_release);
@@ -268,33 +264,33 @@ void ht_crew_destroy(ht_crew *crew) {
 
 /* ---- a pass ------------------------------------------------------------------------------------------------------------ */
 
-static void assign(ht_crew *crew, ht_engine *engine, const ht_schedule *schedule, const size_t *first,
+static void assign(ht_crew *crew, ht_passes *passes, const ht_schedule *schedule, const size_t *first,
                    const size_t *end, const ht_binding *binding, size_t offset, const atomic_bool *cancel) {
     crew->n_parts = schedule->n_lanes;
     atomic_store(&crew->failed, false);
     for (size_t i = 0; i < crew->n_parts; i++) {
         part *p = &crew->parts[i];
-        p->run = (ht_run){.engine = engine,
+        p->run = (ht_run){.passes = passes,
                           .lane = schedule->lanes[i],
-                          .plan = &schedule->programs[i],
+                          .program = &schedule->programs[i],
                           .cancel = cancel,
                           .crew = crew,
                           .index = i,
                           .offset = offset};
         p->binding = *binding;
         p->binding.joined = true;
-        p->binding.sync = ht_lane_sync(engine, schedule->lanes[i]);
+        p->binding.sync = ht_lane_sync(passes->set, schedule->lanes[i]);
         p->binding.cached = 0; /* the others write what this one has not seen */
         p->first = first[i];
         p->end = end[i];
         p->waited = 0;
         atomic_store_explicit(&p->points, 0, memory_order_relaxed);
     }
-    for (size_t i = 0; i < HT_MAX_DEVICES && binding->tokens != crew->tokens; i++)
+    for (size_t i = 0; i < HT_MAX_LANES && binding->tokens != crew->tokens; i++)
         memset(crew->parts[i].expected, 0, sizeof crew->parts[i].expected); /* a prompt's waits are no token's */
     crew->tokens = binding->tokens;
     atomic_store_explicit(&crew->running, (unsigned)crew->n_parts - 1, memory_order_relaxed);
-    ht_clock_begin(engine->time, crew->n_parts, SPIN_SECONDS);
+    ht_clock_begin(passes->set->time, crew->n_parts, SPIN_SECONDS);
     for (size_t i = 1; i < crew->n_parts; i++) /* from here on a thread may begin */
         atomic_store_explicit(&crew->parts[i].todo, true, memory_order_release);
 }
@@ -303,20 +299,20 @@ static bool all_ended(const void *crew) {
     return !atomic_load_explicit(&((const ht_crew *)crew)->running, memory_order_acquire);
 }
 
-ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_schedule *schedule, const size_t *first,
+ht_status ht_crew_run(ht_crew *crew, ht_passes *passes, const ht_schedule *schedule, const size_t *first,
                       const size_t *end, const ht_binding *binding, size_t offset, const atomic_bool *cancel,
                       double *busy, ht_error *error) {
     ht_stay stay;
-    assign(crew, engine, schedule, first, end, binding, offset, cancel);
+    assign(crew, passes, schedule, first, end, binding, offset, cancel);
     atomic_fetch_add(&crew->pass, 1);
     wake(crew);
-    ht_stay_on_cores(engine, schedule->lanes[0], &stay);
+    ht_stay_on_cores(passes->set, schedule->lanes[0], &stay);
     run_part(crew, &crew->parts[0]);
     ht_leave_cores(&stay);
     for (unsigned i = 1; !all_ended(crew); i++) {
-        ht_clock_poll(engine->time, all_ended, crew, INFINITY, NAP);
+        ht_clock_poll(passes->set->time, all_ended, crew, INFINITY, NAP);
         if (i % 4096 == 0)
-            ht_clock_sleep(engine->time, NAP);
+            ht_clock_sleep(passes->set->time, NAP);
     }
     const part *failed = NULL;
     for (size_t i = 0; i < crew->n_parts; i++) {
@@ -328,7 +324,7 @@ ht_status ht_crew_run(ht_crew *crew, ht_engine *engine, const ht_schedule *sched
     }
     if (!failed)
         return HT_OK;
-    ht_engine_settle(engine);
+    ht_lanes_settle(passes->set);
     if (error)
         *error = failed->error;
     return failed->status;

@@ -1,7 +1,7 @@
 /* What passes take, against what was predicted: the planner's knowledge after its tables of times. Another program on a
  * device, or heat, slow a lane in whatever it does; what exchange and waiting cost is a matter of the regime, and shows in
  * the passes before the first request. */
-#include "engine/engine.h"
+#include "pass/pass.h"
 
 #include <math.h>
 
@@ -10,7 +10,7 @@
 
 #define EVEN \
     { 1, 1, 1, 1 }
-_Static_assert(HT_REGIMES == 4 && HT_MAX_DEVICES == 8, "ht_even_pace lists them");
+_Static_assert(HT_REGIMES == 4 && HT_MAX_LANES == 8, "ht_even_pace lists them");
 const ht_pace ht_even_pace = {.lanes = {EVEN, EVEN, EVEN, EVEN, EVEN, EVEN, EVEN, EVEN}, .stall = EVEN, .head = 1};
 
 /* Of a ratio and the one before it in the same way of computing; 0: there was none (`again` false). Another program that
@@ -27,35 +27,35 @@ static void move(double *value, double rate, double to) {
 
 /* A lane of the pass was busy `ratio` times as long as predicted. While ways to compute are tried out that is of this
  * regime; later it is the lane's, for what distinguishes regimes is known. */
-static void learn_lane(const ht_engine *engine, ht_schedule *s, size_t lane, double ratio, double rate) {
+static void learn_lane(const ht_passes *passes, ht_schedule *s, size_t lane, double ratio, double rate) {
     const ht_regime regime = s->choice.regime;
     double *pace = s->pace.lanes[lane];
     const double before = pace[regime];
     if (ratio <= 0)
         return;
     move(&pace[regime], rate, s->solved.lanes[lane][regime] * ratio);
-    for (size_t r = 0; r < HT_REGIMES && !engine->trying; r++)
+    for (size_t r = 0; r < HT_REGIMES && !passes->trying; r++)
         if (r != regime)
             move(&pace[r], 1, pace[r] * pace[regime] / before);
 }
 
-void ht_engine_learn(ht_engine *engine, ht_schedule *schedule, double seconds, const double *busy) {
+void ht_passes_learn(ht_passes *passes, ht_schedule *schedule, double seconds, const double *busy) {
     ht_log(HT_LOG_DEBUG, "%zu tokens: %.3f ms of %.3f; busy %.3f of %.3f, %.3f of %.3f", schedule->tokens,
            seconds * 1e3, schedule->choice.seconds * 1e3, busy[0] * 1e3, schedule->busy[0] * 1e3,
            schedule->n_lanes > 1 ? busy[1] * 1e3 : 0, schedule->busy[1] * 1e3);
-    if (engine->fixed)
+    if (passes->fixed)
         return;
     const double rate = schedule->tokens > 1 ? 0.8 : 0.25; /* single tokens come often, and are noisy */
     const ht_regime regime = schedule->choice.regime;
     double busier = 0; /* than predicted: the lane that is most */
-    for (size_t l = 0; l < engine->n_lanes; l++) {
+    for (size_t l = 0; l < passes->set->n_lanes; l++) {
         size_t i = 0;
-        while (i < schedule->n_lanes && schedule->lanes[i] != &engine->lanes[l])
+        while (i < schedule->n_lanes && schedule->lanes[i] != &passes->set->lanes[l])
             i++;
         if (i < schedule->n_lanes && schedule->busy[i] > 0 && isfinite(schedule->busy[i])) {
             const double ratio = lesser_of_two(schedule->runs > 0, &schedule->ratios[i], busy[i] / schedule->busy[i]);
             busier = fmax(busier, ratio);
-            learn_lane(engine, schedule, l, ratio, rate);
+            learn_lane(passes, schedule, l, ratio, rate);
         }
         for (size_t r = 0; r < HT_REGIMES && i == schedule->n_lanes; r++) /* not used: believe in it more and more */
             move(&schedule->pace.lanes[l][r], FORGET, schedule->usual.lanes[l][r]);
@@ -72,9 +72,9 @@ void ht_engine_learn(ht_engine *engine, ht_schedule *schedule, double seconds, c
     schedule->runs++;
 }
 
-void ht_engine_learn_head(ht_engine *engine, double seconds) {
-    ht_schedule *schedule = engine->current;
-    if (engine->fixed || !schedule || !(schedule->choice.head > 0) || !isfinite(schedule->choice.head))
+void ht_passes_learn_head(ht_passes *passes, double seconds) {
+    ht_schedule *schedule = passes->current;
+    if (passes->fixed || !schedule || !(schedule->choice.head > 0) || !isfinite(schedule->choice.head))
         return;
     const double ratio = lesser_of_two(schedule->heads, &schedule->head, seconds / schedule->choice.head);
     schedule->heads = true;
@@ -82,8 +82,8 @@ void ht_engine_learn_head(ht_engine *engine, double seconds) {
         move(&schedule->pace.head, 0.25, schedule->solved.head * ratio);
 }
 
-bool ht_engine_has_moved(const ht_engine *engine, const ht_schedule *s) {
-    for (size_t l = 0; l < engine->n_lanes && s->runs >= 2; l++)
+bool ht_passes_have_moved(const ht_passes *passes, const ht_schedule *s) {
+    for (size_t l = 0; l < passes->set->n_lanes && s->runs >= 2; l++)
         for (size_t r = 0; r < HT_REGIMES; r++)
             if (fabs(s->pace.lanes[l][r] / s->solved.lanes[l][r] - 1) > MOVED)
                 return true;

@@ -1,10 +1,10 @@
 /* From a choice of the planner to programs: for each lane the steps it runs, what it waits for, and when it tells.
  *
- * A lane's own plan says which device and task computes an operator whole. Programs take tokens of it (TOKENS), or a part of
+ * A lane's own program says which device and task computes an operator whole. Programs take tokens of it (TOKENS), or a part of
  * the task where the device divides, or a task of that very share where graphs are static. Nothing is allocated in steady
  * decode: schedules are kept, and their arrays grow only.
  */
-#include "engine/engine.h"
+#include "pass/pass.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@
     0.25e-9 /* a byte from core to core: what passes by shares took more than their parts; drift learns the machine's own */
 
 typedef struct builder {
-    ht_engine *engine;
+    ht_passes *passes;
     ht_schedule *schedule;
     const ht_choice *choice;
     size_t n, wanted; /* tokens; the last `wanted` go to the end of the last layer */
@@ -30,7 +30,7 @@ typedef struct builder {
 /* ---- pieces ----------------------------------------------------------------------------------------------------------------- */
 
 static ht_step *append(builder *b, size_t i, const ht_step *step) {
-    ht_plan *program = &b->schedule->programs[i];
+    ht_program *program = &b->schedule->programs[i];
     if (b->status)
         return NULL;
     b->status = ht_grow((void **)&program->steps, &program->cap_steps, program->n_steps + 1, sizeof *program->steps,
@@ -41,11 +41,11 @@ static ht_step *append(builder *b, size_t i, const ht_step *step) {
     return &program->steps[program->n_steps++];
 }
 
-/* The step of the lane's plan that computes `op`, or the block that it is in; NULL: none. */
-static const ht_step *step_of(const ht_plan *plan, const ht_op *op, size_t near) {
-    for (size_t k = 0; k < 2 * plan->n_steps; k++) { /* outward from where it is likely to stand */
+/* The step of the lane's program that computes `op`, or the block that it is in; NULL: none. */
+static const ht_step *step_of(const ht_program *program, const ht_op *op, size_t near) {
+    for (size_t k = 0; k < 2 * program->n_steps; k++) { /* outward from where it is likely to stand */
         const size_t i = k % 2 ? near + (k + 1) / 2 : near - k / 2;
-        const ht_step *step = i < plan->n_steps ? &plan->steps[i] : NULL;
+        const ht_step *step = i < program->n_steps ? &program->steps[i] : NULL;
         if (step &&
             (step->op == op || (step->op->kind == HT_OP_FFN && op >= step->op->members && op < step->op->members + 3)))
             return step;
@@ -53,15 +53,15 @@ static const ht_step *step_of(const ht_plan *plan, const ht_op *op, size_t near)
     return NULL;
 }
 
-/* Where operator number `op` of the model is likely to stand in a plan, which has blocks for some. */
-static size_t near_of(const builder *b, const ht_plan *plan, size_t op) {
-    return op * plan->n_steps / b->engine->model->n_ops;
+/* Where operator number `op` of the model is likely to stand in a program, which has blocks for some. */
+static size_t near_of(const builder *b, const ht_program *program, size_t op) {
+    return op * program->n_steps / b->passes->set->model->n_ops;
 }
 
 /* Which part of `op` units [begin, begin + n) of a segment are. */
-static ht_slice part_of(const ht_engine *e, ht_segment segment, const ht_op *op, size_t begin, size_t n) {
-    const ht_hparams *h = &e->model->hparams;
-    const size_t grain = e->segment_grain[segment], of = e->segment_of[segment];
+static ht_slice part_of(const ht_passes *passes, ht_segment segment, const ht_op *op, size_t begin, size_t n) {
+    const ht_hparams *h = &passes->set->model->hparams;
+    const size_t grain = passes->segment_grain[segment], of = passes->segment_of[segment];
     const size_t heads = (size_t)(h->heads / h->kv_heads) * (size_t)h->head_dim;
     ht_slice s = ht_whole_slice(op);
     switch (segment) {
@@ -99,7 +99,7 @@ static bool is_whole(const ht_op *op, const ht_slice *part) {
 
 /* Makes the step compute `part` of its operator only. */
 static void take_part(builder *b, ht_step *step, const ht_slice *part) {
-    const ht_device *device = b->engine->devices[step->device];
+    const ht_device *device = b->passes->set->devices[step->device];
     if (is_whole(step->op, part) && step->task)
         return;
     if (device->ops->caps(device)->divisible) {
@@ -107,9 +107,9 @@ static void take_part(builder *b, ht_step *step, const ht_slice *part) {
         step->part = *part;
         return;
     }
-    ht_engine_task *task;
+    ht_slice_task *task;
     if (!b->status)
-        b->status = ht_engine_task_of(b->engine, step->device, step->op, part, &task, b->error);
+        b->status = ht_lanes_task(b->passes->set, step->device, step->op, part, &task, b->error);
     if (!b->status)
         step->slice = task->slice, step->task = task->task;
 }
@@ -122,10 +122,11 @@ static void wait_for(const builder *b, ht_step *step, size_t own) {
 
 /* ---- TOKENS ------------------------------------------------------------------------------------------------------------------ */
 
-static void add_range(builder *b, size_t i, const ht_plan *plan, size_t first, size_t end, size_t begin, size_t to) {
+static void add_range(builder *b, size_t i, const ht_program *program, size_t first, size_t end, size_t begin,
+                      size_t to) {
     const bool last = i + 1 == b->choice->n_lanes;
     for (size_t k = first; k < end && begin < to; k++) {
-        ht_step step = plan->steps[k];
+        ht_step step = program->steps[k];
         step.begin = (uint32_t)begin;
         step.end = (uint32_t)to;
         if (step.op->kind == HT_OP_ROPE && !last)
@@ -143,15 +144,13 @@ static void build_tokens(builder *b) {
     for (size_t i = 0; i < b->choice->n_lanes; i++) {
         const ht_lane *lane = b->schedule->lanes[i];
         const size_t tokens = b->choice->tokens[i], end = begin + tokens, first = ht_max_size(b->n - b->wanted, begin);
-        const ht_plan *plan = ht_lane_plan(lane, tokens);
-        const size_t body = plan->n_steps - HT_HEAD_STEPS, tail = plan->tail ? plan->tail : body;
-        add_range(b, i, plan, 0, tail, begin, end);
+        const ht_program *program = ht_lane_program(lane, tokens);
+        add_range(b, i, program, 0, program->tail, begin, end);
         if (first < end) {
-            plan = ht_lane_plan(lane, end - first);
-            add_range(b, i, plan, plan->tail ? plan->tail : plan->n_steps - HT_HEAD_STEPS,
-                      plan->n_steps - HT_HEAD_STEPS, first, end);
+            program = ht_lane_program(lane, end - first);
+            add_range(b, i, program, program->tail, program->head, first, end);
         }
-        b->schedule->programs[i].tail = b->schedule->programs[i].n_steps;
+        b->schedule->programs[i].head = b->schedule->programs[i].n_steps;
         begin = end;
     }
 }
@@ -181,14 +180,14 @@ typedef struct share {
 } share;
 
 /* One operator of a segment, on one lane. */
-static void add_share(builder *b, const share *s, const ht_plan *plan, const ht_op *op, size_t at, size_t first,
+static void add_share(builder *b, const share *s, const ht_program *program, const ht_op *op, size_t at, size_t first,
                       bool *any) {
-    const ht_step *whole = step_of(plan, op, near_of(b, plan, at));
+    const ht_step *whole = step_of(program, op, near_of(b, program, at));
     if (!whole || b->status)
         return;
     ht_step step = *whole;
     if (step.op->kind == HT_OP_FFN && s->segment != HT_SEGMENT_FEATURES) { /* its parts go their own ways here */
-        b->status = ht_engine_step_of(b->engine, b->schedule->lanes[s->lane], op, &step, b->error);
+        b->status = ht_lane_step(b->passes->set, b->schedule->lanes[s->lane], op, &step, b->error);
         if (b->status)
             return;
     } else if (step.op->kind == HT_OP_FFN && op != step.op->members) {
@@ -205,7 +204,7 @@ static void add_share(builder *b, const share *s, const ht_plan *plan, const ht_
         step.delta = s->in;
         step.adds = b->wrote[s->in];
     } else {
-        const ht_slice part = part_of(b->engine, s->segment, step.op, s->begin, s->units);
+        const ht_slice part = part_of(b->passes, s->segment, step.op, s->begin, s->units);
         if (s->units == 0)
             return;
         step.delta = sums ? s->out : 0;
@@ -228,8 +227,8 @@ static void add_tokens(builder *b, const share *s, const size_t *units, const ht
         begin = ht_max_size(begin, b->n - b->wanted);
     if (begin >= end || b->status)
         return;
-    const ht_plan *plan = ht_lane_plan(b->schedule->lanes[s->lane], end - begin);
-    ht_step step = *step_of(plan, op, near_of(b, plan, at));
+    const ht_program *program = ht_lane_program(b->schedule->lanes[s->lane], end - begin);
+    ht_step step = *step_of(program, op, near_of(b, program, at));
     step.resident &= private_slots(s->segment);
     step.kept &= private_slots(s->segment);
     step.begin = (uint32_t)begin;
@@ -255,7 +254,7 @@ static void add_tokens(builder *b, const share *s, const size_t *units, const ht
 /* Operators [from, to) of the model as a segment on all lanes, and a join. */
 static void add_segment(builder *b, ht_segment segment, size_t from, size_t to, const size_t *units, uint8_t in,
                         uint8_t out, size_t tail) {
-    const ht_model *model = b->engine->model;
+    const ht_model *model = b->passes->set->model;
     share s = {.segment = segment, .in = in, .out = out};
     uint8_t told = 0, wrote = 0;
     for (s.lane = 0; s.lane < b->choice->n_lanes; s.begin += units[s.lane++]) {
@@ -269,13 +268,13 @@ static void add_segment(builder *b, ht_segment segment, size_t from, size_t to, 
                 add_tokens(b, &s, units, &model->ops[op], op, tail, &any);
                 continue;
             }
-            const ht_plan *plan = ht_lane_plan(b->schedule->lanes[s.lane], ht_max_size(tokens, 1));
+            const ht_program *program = ht_lane_program(b->schedule->lanes[s.lane], ht_max_size(tokens, 1));
             if (tokens == 0)
                 continue;
-            add_share(b, &s, plan, &model->ops[op], op, first, &any);
+            add_share(b, &s, program, &model->ops[op], op, first, &any);
         }
         if (any && !b->status) {
-            ht_plan *program = &b->schedule->programs[s.lane];
+            ht_program *program = &b->schedule->programs[s.lane];
             program->steps[program->n_steps - 1].publishes = b->joins + 2; /* + 1 is for within */
             told |= (uint8_t)(1u << s.lane);
         }
@@ -289,31 +288,31 @@ static void add_segment(builder *b, ht_segment segment, size_t from, size_t to, 
 }
 
 static void add_head(builder *b, uint8_t in) {
-    const ht_model *model = b->engine->model;
+    const ht_model *model = b->passes->set->model;
     const size_t first = model->n_ops - HT_HEAD_STEPS;
     b->told = 0;
     b->joins = 0; /* the head is a pass of its own */
     for (size_t i = 0; i < b->choice->n_lanes; i++)
-        b->schedule->programs[i].tail = b->schedule->programs[i].n_steps;
+        b->schedule->programs[i].head = b->schedule->programs[i].n_steps;
     add_segment(b, HT_SEGMENT_LM_ROWS, first, first + 2, b->choice->units[1][HT_SEGMENT_LM_ROWS], in, 0, model->n_ops);
     for (size_t i = 0; i < b->choice->n_lanes && !b->status; i++) {
-        ht_plan *program = &b->schedule->programs[i];
-        for (size_t k = program->tail; k < program->n_steps; k++)
+        ht_program *program = &b->schedule->programs[i];
+        for (size_t k = program->head; k < program->n_steps; k++)
             program->steps[k].begin = program->steps[k].end = 0; /* the head's own tokens */
     }
-    const ht_plan *plan = ht_lane_plan(b->schedule->lanes[0], 1);
-    ht_step pick = plan->steps[plan->n_steps - 1];
+    const ht_program *program = ht_lane_program(b->schedule->lanes[0], 1);
+    ht_step pick = program->steps[program->n_steps - 1];
     pick.resident = 0;
     wait_for(b, &pick, 0);
     append(b, 0, &pick);
 }
 
 static void build_shares(builder *b) {
-    const ht_model *model = b->engine->model;
+    const ht_model *model = b->passes->set->model;
     uint8_t in = 0; /* what the next norm adds */
     size_t op = 0;
     for (size_t i = 0; i < b->choice->n_lanes; i++) {
-        ht_step embed = ht_lane_plan(b->schedule->lanes[i], b->n)->steps[0];
+        ht_step embed = ht_lane_program(b->schedule->lanes[i], b->n)->steps[0];
         embed.own = true;
         append(b, i, &embed);
     }
@@ -340,13 +339,13 @@ static void build_shares(builder *b) {
 /* The operator's step on lane i, for so many tokens. False: it came with a feed-forward block, or there is none. A lane that
  * takes such blocks as one has steps of their parts made where these are cut (`apart`). */
 static bool owner_step(builder *b, size_t i, const ht_op *op, size_t near, size_t tokens, bool apart, ht_step *step) {
-    const ht_plan *plan = ht_lane_plan(b->schedule->lanes[i], tokens);
-    const ht_step *whole = step_of(plan, op, near_of(b, plan, near));
+    const ht_program *program = ht_lane_program(b->schedule->lanes[i], tokens);
+    const ht_step *whole = step_of(program, op, near_of(b, program, near));
     if (!whole || b->status)
         return false;
     *step = *whole;
     if (step->op->kind == HT_OP_FFN && apart)
-        b->status = ht_engine_step_of(b->engine, b->schedule->lanes[i], op, step, b->error);
+        b->status = ht_lane_step(b->passes->set, b->schedule->lanes[i], op, step, b->error);
     step->resident = step->kept = 0;
     return !b->status && (step->op->kind != HT_OP_FFN || op == step->op->members);
 }
@@ -359,7 +358,7 @@ static ht_step *add_matrix(builder *b, size_t i, const ht_op *op, size_t near, h
         return NULL;
     step.begin = (uint32_t)begin;
     step.end = (uint32_t)end;
-    const ht_slice part = part_of(b->engine, segment, step.op, first, n);
+    const ht_slice part = part_of(b->passes, segment, step.op, first, n);
     take_part(b, &step, &part);
     return append(b, i, &step);
 }
@@ -367,7 +366,7 @@ static ht_step *add_matrix(builder *b, size_t i, const ht_op *op, size_t near, h
 /* Operators [op, op + count) of the model (one matrix, or a feed-forward block) on lane i, as add_matrix. */
 static void add_block(builder *b, size_t i, size_t op, size_t count, ht_segment segment, size_t first, size_t n,
                       size_t begin, size_t end, uint8_t delta, bool wait) {
-    const ht_model *model = b->engine->model;
+    const ht_model *model = b->passes->set->model;
     bool any = false;
     for (size_t k = op; k < op + count && !b->status; k++) {
         ht_step *step = add_matrix(b, i, &model->ops[k], k, segment, first, n, begin, end);
@@ -386,7 +385,7 @@ static void add_block(builder *b, size_t i, size_t op, size_t count, ht_segment 
 
 /* Marks the newest step of lane i as a join that only it tells of. */
 static void tell(builder *b, size_t i) {
-    ht_plan *program = &b->schedule->programs[i];
+    ht_program *program = &b->schedule->programs[i];
     if (b->status || program->n_steps == 0)
         return;
     program->steps[program->n_steps - 1].publishes = ++b->joins;
@@ -395,7 +394,7 @@ static void tell(builder *b, size_t i) {
 
 static void add_cut(builder *b, size_t op, size_t count, ht_segment segment, const ht_matrix_cut *cut, size_t first,
                     uint8_t *sums) {
-    const size_t of = b->engine->segment_of[segment], end = first + cut->tokens;
+    const size_t of = b->passes->segment_of[segment], end = first + cut->tokens;
     const bool partial = segment == HT_SEGMENT_FEATURES && cut->units < of;
     const uint8_t delta = partial ? 1 : 0;
     tell(b, 0);
@@ -419,7 +418,7 @@ static const ht_owner_matrix *owner_matrix(const ht_matrix_cut cuts[HT_CLASSES],
 }
 
 static void build_owner(builder *b) {
-    const ht_model *model = b->engine->model;
+    const ht_model *model = b->passes->set->model;
     bool waiting = false; /* the other lane has told something that the owner's next step needs */
     uint8_t sums = 0;     /* the next norm adds what both lanes wrote, for tokens before sums_end */
     size_t sums_end = 0;
@@ -463,7 +462,7 @@ static void build_owner(builder *b) {
             op += 2;
     }
     for (size_t i = 0; i < 2; i++)
-        b->schedule->programs[i].tail = b->schedule->programs[i].n_steps;
+        b->schedule->programs[i].head = b->schedule->programs[i].n_steps;
 }
 
 /* ---- schedules ------------------------------------------------------------------------------------------------------------------ */
@@ -478,18 +477,31 @@ static unsigned segment_classes(ht_segment segment) {
                                              : 1u << HT_CLASS_QKV | 1u << HT_CLASS_OUT;
 }
 
+/* Collects what share_is_ready looks at: it is asked hundreds of times for one choice, of a few among a thousand tasks. */
+static void find_samples(const ht_lanes *set, ht_question *q) {
+    q->n_samples = 0;
+    for (size_t t = 0; t < set->n_tasks && q->n_samples < HT_MAX_SAMPLES; t++) {
+        const ht_slice_task *task = &set->tasks[t];
+        const ht_op *op = task->op;
+        const bool layer = op->layer == 0 || (op->layer < 0 && ht_class_of(op) == HT_CLASS_LM_HEAD);
+        if (layer && task->task && set->devices[task->device]->ops->ready && !is_whole(op, &task->slice))
+            q->samples[q->n_samples++] = task;
+    }
+}
+
 /* ht_problem.ready: one layer stands for all, for their graphs are built together. */
 static bool share_is_ready(const void *context, size_t lane, ht_segment segment, size_t units, size_t tokens) {
-    const ht_engine *e = context;
+    const ht_question *q = context;
+    const ht_lanes *set = q->passes->set;
     bool any = false;
-    for (size_t t = 0; t < e->n_tasks; t++) {
-        const ht_engine_task *task = &e->tasks[t];
-        ht_device *device = e->devices[task->device];
-        const ht_class class = ht_class_of(task->op);
-        if (!(e->lanes[lane].devices >> task->device & 1) || !device->ops->ready || !task->task ||
-            task->op->layer != (segment == HT_SEGMENT_LM_ROWS ? -1 : 0) || !(segment_classes(segment) >> class & 1))
+    for (size_t t = 0; t < q->n_samples; t++) {
+        const ht_slice_task *task = q->samples[t];
+        ht_device *device = set->devices[task->device];
+        if (!(set->lanes[lane].devices >> task->device & 1) ||
+            task->op->layer != (segment == HT_SEGMENT_LM_ROWS ? -1 : 0) ||
+            !(segment_classes(segment) >> ht_class_of(task->op) & 1))
             continue;
-        const ht_slice part = part_of(e, segment, task->op, 0, units);
+        const ht_slice part = part_of(q->passes, segment, task->op, 0, units);
         if (memcmp(&part, &task->slice, sizeof part) != 0)
             continue;
         any = true;
@@ -499,42 +511,45 @@ static bool share_is_ready(const void *context, size_t lane, ht_segment segment,
     return any;
 }
 
-ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position, size_t wanted, const ht_pace *pace,
-                             ht_solver_lane lanes[HT_MAX_DEVICES]) {
-    ht_problem p = {.layers = engine->model->hparams.layers,
+ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position, size_t wanted, const ht_pace *pace,
+                             ht_question *question) {
+    ht_solver_lane *lanes = question->lanes;
+    question->passes = passes;
+    find_samples(passes->set, question);
+    ht_problem p = {.layers = passes->set->model->hparams.layers,
                     .lanes = lanes,
-                    .n_lanes = engine->n_lanes,
-                    .cuts = engine->cuts,
-                    .by_operator = engine->by_operator,
-                    .forced = engine->forced,
+                    .n_lanes = passes->set->n_lanes,
+                    .cuts = passes->cuts,
+                    .by_operator = passes->by_operator,
+                    .forced = passes->forced,
                     .tokens = n,
                     .wanted = wanted,
                     .position = position,
                     .join = JOIN_SECONDS,
                     .exchange =
-                        engine->time ? 0 : EXCHANGE_SECONDS, /* simulated operators move their bytes themselves */
-                    .embedding = (size_t)engine->model->hparams.embedding,
-                    .qkv = ht_slot_width(&engine->model->hparams, HT_SLOT_QKV),
-                    .attention = ht_slot_width(&engine->model->hparams, HT_SLOT_ATTN),
-                    .feed_forward = (size_t)engine->model->hparams.feed_forward,
+                        passes->set->time ? 0 : EXCHANGE_SECONDS, /* simulated operators move their bytes themselves */
+                    .embedding = (size_t)passes->set->model->hparams.embedding,
+                    .qkv = ht_slot_width(&passes->set->model->hparams, HT_SLOT_QKV),
+                    .attention = ht_slot_width(&passes->set->model->hparams, HT_SLOT_ATTN),
+                    .feed_forward = (size_t)passes->set->model->hparams.feed_forward,
                     .ready = share_is_ready,
-                    .ready_context = engine,
+                    .ready_context = question,
                     .tokens_divide = true};
     memcpy(p.stall, pace->stall, sizeof p.stall);
     p.head = pace->head;
-    memcpy(p.of, engine->segment_of, sizeof p.of);
-    for (size_t l = 0; l < engine->n_lanes; l++) {
-        const ht_lane *lane = &engine->lanes[l];
-        lanes[l] = (ht_solver_lane){.cost = engine->may_build && !engine->full ? &lane->cost : &lane->whole,
+    memcpy(p.of, passes->segment_of, sizeof p.of);
+    for (size_t l = 0; l < passes->set->n_lanes; l++) {
+        const ht_lane *lane = &passes->set->lanes[l];
+        lanes[l] = (ht_solver_lane){.cost = passes->may_build && !passes->full ? &lane->cost : &lane->whole,
                                     .shares = &lane->cost,
                                     .cores = lane->cores,
                                     .lost = lane->lost,
-                                    .may_build = engine->may_build,
-                                    .full = engine->full};
-        memcpy(lanes[l].built, engine->built[l], sizeof lanes[l].built);
+                                    .may_build = passes->may_build,
+                                    .full = passes->full};
+        memcpy(lanes[l].built, passes->built[l], sizeof lanes[l].built);
         memcpy(lanes[l].drift, pace->lanes[l], sizeof lanes[l].drift);
-        for (size_t d = 0; d < engine->n_devices; d++) {
-            const ht_device_caps *caps = engine->devices[d]->ops->caps(engine->devices[d]);
+        for (size_t d = 0; d < passes->set->n_devices; d++) {
+            const ht_device_caps *caps = passes->set->devices[d]->ops->caps(passes->set->devices[d]);
             if (!(lane->devices >> d & 1) || !caps->n_lengths)
                 continue;
             lanes[l].fixed = true;
@@ -543,13 +558,13 @@ ht_problem ht_engine_problem(const ht_engine *engine, size_t n, size_t position,
             lanes[l].n_lengths = caps->n_lengths;
         }
         /* the head of every wanted token runs on the last lane: it must see the others' */
-        p.tokens_divide &= !ht_lane_copies(engine, lane);
+        p.tokens_divide &= !ht_lane_copies(passes->set, lane);
     }
     return p;
 }
 
-static ht_status build(ht_engine *engine, ht_schedule *schedule, ht_error *error) {
-    builder b = {.engine = engine,
+static ht_status build(ht_passes *passes, ht_schedule *schedule, ht_error *error) {
+    builder b = {.passes = passes,
                  .schedule = schedule,
                  .choice = &schedule->choice,
                  .n = schedule->tokens,
@@ -557,7 +572,7 @@ static ht_status build(ht_engine *engine, ht_schedule *schedule, ht_error *error
                  .error = error};
     schedule->n_lanes = schedule->choice.n_lanes;
     for (size_t i = 0; i < schedule->n_lanes; i++) {
-        schedule->lanes[i] = &engine->lanes[schedule->choice.lanes[i]];
+        schedule->lanes[i] = &passes->set->lanes[schedule->choice.lanes[i]];
         schedule->programs[i].n_steps = 0;
     }
     if (schedule->choice.regime == HT_REGIME_TOKENS)
@@ -569,10 +584,10 @@ static ht_status build(ht_engine *engine, ht_schedule *schedule, ht_error *error
     return b.status;
 }
 
-static ht_status solve(ht_engine *engine, ht_schedule *schedule, ht_error *error) {
-    ht_solver_lane lanes[HT_MAX_DEVICES];
+static ht_status solve(ht_passes *passes, ht_schedule *schedule, ht_error *error) {
+    ht_question question;
     const ht_problem p =
-        ht_engine_problem(engine, schedule->tokens, schedule->position, schedule->wanted, &schedule->pace, lanes);
+        ht_passes_problem(passes, schedule->tokens, schedule->position, schedule->wanted, &schedule->pace, &question);
     ht_solve(&p, &schedule->choice);
     schedule->solved = schedule->pace;
     if (schedule->choice.n_lanes == 0)
@@ -590,15 +605,15 @@ static ht_status solve(ht_engine *engine, ht_schedule *schedule, ht_error *error
            c->tokens[0], c->tokens[1], c->units[0][HT_SEGMENT_HEADS][0], c->units[0][HT_SEGMENT_HEADS][1],
            c->units[0][HT_SEGMENT_FEATURES][0], c->units[0][HT_SEGMENT_FEATURES][1],
            schedule->pace.lanes[c->lanes[0]][c->regime], schedule->pace.lanes[c->lanes[1]][c->regime]);
-    return build(engine, schedule, error);
+    return build(passes, schedule, error);
 }
 
 /* Of those for one token, or for many, the one whose number of tokens is nearest to n; NULL: none. */
-static const ht_schedule *nearest_schedule(const ht_engine *engine, size_t n) {
+static const ht_schedule *nearest_schedule(const ht_passes *passes, size_t n) {
     const ht_schedule *nearest = NULL;
     double least = INFINITY;
     for (size_t i = 0; i < HT_SCHEDULES; i++) {
-        const ht_schedule *s = &engine->schedules[i];
+        const ht_schedule *s = &passes->schedules[i];
         if (!s->tokens || (s->tokens > 1) != (n > 1))
             continue;
         const double away = fabs(log((double)s->tokens / (double)n));
@@ -608,42 +623,42 @@ static const ht_schedule *nearest_schedule(const ht_engine *engine, size_t n) {
     return nearest;
 }
 
-ht_schedule *ht_engine_find_schedule(ht_engine *engine, size_t n, size_t position, size_t wanted) {
+ht_schedule *ht_passes_find_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted) {
     const size_t bucket = position / POSITIONS * POSITIONS;
-    ht_schedule *oldest = &engine->schedules[0];
-    engine->clock++;
+    ht_schedule *oldest = &passes->schedules[0];
+    passes->clock++;
     for (size_t i = 0; i < HT_SCHEDULES; i++) {
-        ht_schedule *s = &engine->schedules[i];
+        ht_schedule *s = &passes->schedules[i];
         if (s->tokens == n && s->position == bucket && s->wanted == wanted) {
-            s->age = engine->clock;
+            s->age = passes->clock;
             return s;
         }
         if (s->age < oldest->age)
             oldest = s;
     }
-    const ht_schedule *nearest = nearest_schedule(engine, n);
+    const ht_schedule *nearest = nearest_schedule(passes, n);
     const ht_pace pace = nearest ? nearest->pace : ht_even_pace, usual = nearest ? nearest->usual : ht_even_pace;
     oldest->tokens = n, oldest->position = bucket, oldest->wanted = wanted;
-    oldest->age = engine->clock;
+    oldest->age = passes->clock;
     oldest->tried = false, oldest->stale = true;
     oldest->pace = pace, oldest->usual = usual;
     return oldest;
 }
 
-ht_status ht_engine_schedule(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_schedule **out,
+ht_status ht_passes_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted, ht_schedule **out,
                              ht_error *error) {
-    ht_schedule *found = ht_engine_find_schedule(engine, n, position, wanted);
+    ht_schedule *found = ht_passes_find_schedule(passes, n, position, wanted);
     ht_status status = HT_OK;
-    if (found->stale || ht_engine_has_moved(engine, found))
-        status = solve(engine, found, error);
+    if (found->stale || ht_passes_have_moved(passes, found))
+        status = solve(passes, found, error);
     if (status)
         found->tokens = 0;
     *out = found;
     return status;
 }
 
-void ht_engine_forget_schedules(ht_engine *engine) {
+void ht_passes_forget_schedules(ht_passes *passes) {
     for (size_t i = 0; i < HT_SCHEDULES; i++)
-        engine->schedules[i].tokens = 0;
-    engine->current = NULL;
+        passes->schedules[i].tokens = 0;
+    passes->current = NULL;
 }

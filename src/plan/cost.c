@@ -1,4 +1,4 @@
-/* Predicting from measured points: linear between them on devices that take any length (PAPER.md, GPU-1), a staircase of
+/* Predicting from measured points: linear between them on devices that take any length (HeteroLLM, GPU-1), a staircase of
  * the cheapest pieces where lengths are static (NPU-1). */
 #include "plan/plan.h"
 

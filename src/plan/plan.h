@@ -12,10 +12,11 @@
 #ifndef HT_PLAN_H
 #define HT_PLAN_H
 
-#include "device/device.h"
+#include "base/cores.h"
+#include "model/model.h"
 
-#define HT_MAX_DEVICES 8
-#define HT_LANE_DELTAS 2
+#define HT_MAX_LANES 8  /* of an engine */
+#define HT_MAX_SUMS 4   /* lanes whose partial sums one norm adds */
 #define HT_MAX_SHARES 4 /* different cuts of one matrix that a static lane has graphs for: each holds its weights */
 #define HT_MAX_POINTS 16
 
@@ -178,15 +179,16 @@ typedef struct ht_matrix_cut {
 typedef struct ht_choice {
     ht_regime regime;
     size_t n_lanes;
-    size_t lanes[HT_MAX_DEVICES];  /* by index, ascending; OWNER: the owner, then the other */
-    double seconds, head;          /* predicted, the head of one token included; the head of that */
-    double alone[HT_MAX_DEVICES];  /* what each of the problem's lanes alone would take; infinite: it cannot */
-    size_t tokens[HT_MAX_DEVICES]; /* TOKENS: of lanes[i] */
+    size_t lanes[HT_MAX_LANES];  /* by index, ascending; OWNER: the owner, then the other */
+    double seconds, head;        /* predicted, the head of one token included; the head of that */
+    double alone[HT_MAX_LANES];  /* what each of the problem's lanes alone would take; infinite: it cannot */
+    size_t tokens[HT_MAX_LANES]; /* TOKENS: of lanes[i] */
     /* SHARES: segments of a layer, in order; [1]: of the last one, where only `wanted` tokens go to the end */
     ht_segment segments[2][8];
     size_t n_segments[2];
-    size_t units[2][HT_SEGMENTS][HT_MAX_DEVICES]; /* of lanes[i], one lane's behind the other's */
-    ht_matrix_cut cuts[2][HT_CLASSES];            /* OWNER: of ht_owner_matrices; [1] as above */
+    size_t units[2][HT_SEGMENTS][HT_MAX_LANES]; /* of lanes[i], one lane's behind the other's */
+    ht_matrix_cut cuts[2][HT_CLASSES];          /* OWNER: of ht_owner_matrices; [1] as above */
+    size_t lookups;                             /* times of operators that were looked up in tables to find it */
 } ht_choice;
 
 /* The cheapest way that the cuts allow, by exact search: over lanes, over regimes, over the segments of a layer (a dynamic

@@ -168,6 +168,16 @@ static size_t file_bytes(const ht_op *op) {
     return bytes;
 }
 
+bool ht_profile_alike(const ht_op *a, const ht_op *b) {
+    if (a->kind != HT_OP_MATMUL || b->kind != HT_OP_MATMUL || a->n_parts != b->n_parts)
+        return false;
+    for (int i = 0; i < a->n_parts; i++)
+        if (a->parts[i].type != b->parts[i].type || a->parts[i].rows != b->parts[i].rows ||
+            a->parts[i].cols != b->parts[i].cols || !a->bias[i] != !b->bias[i])
+            return false;
+    return true;
+}
+
 /* Copies of model->ops[first], made of all layers' weights in turn. */
 static ht_status fill_from_model(rig *r, size_t first, const ht_slice *slice, size_t most, ht_error *error) {
     const ht_model *model = r->p->model;

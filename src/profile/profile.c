@@ -20,16 +20,6 @@ typedef struct search { /* for kernels */
     size_t n_lengths, done, total;
 } search;
 
-bool ht_profile_alike(const ht_op *a, const ht_op *b) {
-    if (a->kind != HT_OP_MATMUL || b->kind != HT_OP_MATMUL || a->n_parts != b->n_parts)
-        return false;
-    for (int i = 0; i < a->n_parts; i++)
-        if (a->parts[i].type != b->parts[i].type || a->parts[i].rows != b->parts[i].rows ||
-            a->parts[i].cols != b->parts[i].cols || !a->bias[i] != !b->bias[i])
-            return false;
-    return true;
-}
-
 /* Whether ops[i] is the first MATMUL of its shape. */
 static bool is_first(const ht_model *model, size_t i) {
     if (model->ops[i].kind != HT_OP_MATMUL)
@@ -192,11 +182,4 @@ ht_status ht_profile(const ht_model *model, const ht_profile_options *options, h
     if (!status && ht_profile_save(result, &why))
         ht_log(HT_LOG_WARN, "the profile is not kept: %s", why.text);
     return status;
-}
-
-void ht_profile_result_clear(ht_profile_result *result) {
-    free(result->rows);
-    free(result->points);
-    free(result->devices);
-    *result = (ht_profile_result){0};
 }

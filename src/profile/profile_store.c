@@ -346,3 +346,10 @@ ht_status ht_profile_load(ht_profile_result *result, ht_error *error) {
         *result = read;
     return status;
 }
+
+void ht_profile_result_clear(ht_profile_result *result) {
+    free(result->rows);
+    free(result->points);
+    free(result->devices);
+    *result = (ht_profile_result){0};
+}

@@ -1,4 +1,4 @@
-/* Block formats of GGUF files <-> the canonical group-quantised form (DESIGN.md 2).
+/* Block formats of GGUF files <-> the canonical group-quantised form.
  *
  * Canonical form of a quantised matrix [rows, cols]: signed codes in groups of `group` columns,
  *     weight[r][c] = scale[r][c/group] * code[r][c] + offset[r][c/group]
@@ -10,20 +10,6 @@
 #define HT_QUANT_H
 
 #include "gguf/gguf.h"
-
-typedef struct ht_type_traits {
-    ht_type type;
-    const char *name;       /* "Q4_0" */
-    int block, block_bytes; /* weights a block, bytes a block */
-    int bits;               /* of a canonical code: 4, 6, 8; 16 (F16, BF16) and 32 (F32) stay floating */
-    int group;              /* columns a scale covers; 0 for floats */
-    bool offset;            /* asymmetric */
-} ht_type_traits;
-
-const ht_type_traits *ht_type_get(ht_type type);         /* NULL: not known */
-const ht_type_traits *ht_type_by_name(const char *name); /* case-insensitive; NULL: not known */
-/* Name of any ggml type number, for errors; "type 77" style names are the caller's business: NULL if not known. */
-const char *ht_type_foreign_name(uint32_t number);
 
 /* A matrix of a file (or of a shape: model): device-free, no copy. */
 typedef struct ht_matrix {

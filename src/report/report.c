@@ -180,11 +180,9 @@ static ht_status add_bench(ht_session *session, const ht_engine_info *info, size
 static ht_status run_model(const char *const *asked, char **json, ht_error *error) {
     static const int prompts[] = {1, 64, 256};
     const char *path = ht_part_value(asked, "model"), *threads = ht_part_value(asked, "threads");
-    const ht_engine_options options = {.devices = ht_part_value(asked, "devices"),
-                                       .threads = threads ? atoi(threads) : 0,
-                                       .context = 512,
-                                       .prompts = prompts,
-                                       .n_prompts = 3};
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = ht_part_value(asked, "devices"), .threads = threads ? atoi(threads) : 0,
+                .context = 512, .prompts = prompts, .n_prompts = 3);
     json_t *plans = json_array(), *rows = json_array();
     ht_model *model = NULL;
     ht_engine *engine = NULL;

@@ -497,14 +497,10 @@ static ht_status decide(ht_reproduction *r, ht_sheet *sheet, const char *questio
     ht_plan_row *rows;
     size_t n;
     snprintf(devices, sizeof devices, "sim:%s/%s,sim:%s/%s", r->soc->spec, r->npu, r->soc->spec, r->gpu);
-    const ht_engine_options options = {.devices = devices,
-                                       .precision = HT_PRECISION_EXACT,
-                                       .context = 1024,
-                                       .strategy = HT_STRATEGY_TENSOR,
-                                       .cuts = "row,sequence,hybrid,layer",
-                                       .prompts = &tokens,
-                                       .n_prompts = tokens > 1,
-                                       .npu_memory = ht_reproduce_graph_memory(r)};
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = devices, .precision = HT_PRECISION_EXACT, .context = 1024,
+                .strategy = HT_STRATEGY_TENSOR, .cuts = "row,sequence,hybrid,layer", .prompts = &tokens,
+                .n_prompts = tokens > 1, .npu_memory = ht_reproduce_graph_memory(r));
     ht_status status = ht_engine_create(r->models[0], &options, &engine, r->error);
     if (status)
         return status;

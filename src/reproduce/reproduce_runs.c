@@ -30,10 +30,10 @@ typedef struct account { /* of all processors so far */
 
 static account take_account(const ht_engine *engine, const char *gpu) {
     account a = {.powers = true};
-    for (size_t d = 0; d < engine->n_devices; d++) {
+    for (size_t d = 0; d < engine->set.n_devices; d++) {
         size_t index;
         ht_machine_use use;
-        ht_machine *machine = ht_sim_machine(engine->devices[d], &index);
+        ht_machine *machine = ht_sim_machine(engine->set.devices[d], &index);
         const ht_soc_processor *p = &ht_machine_soc(machine)->processors[index];
         ht_machine_use_of(machine, index, &use);
         const double busy = p->figures[HT_SOC_WATTS].value, idle = p->figures[HT_SOC_IDLE_WATTS].value;
@@ -47,9 +47,9 @@ static account take_account(const ht_engine *engine, const char *gpu) {
 }
 
 static void start_game(const ht_engine *engine, const char *gpu, double share) {
-    for (size_t d = 0; d < engine->n_devices; d++) {
+    for (size_t d = 0; d < engine->set.n_devices; d++) {
         size_t index;
-        ht_machine *machine = ht_sim_machine(engine->devices[d], &index);
+        ht_machine *machine = ht_sim_machine(engine->set.devices[d], &index);
         if (!strcmp(ht_machine_soc(machine)->processors[index].name, gpu))
             ht_machine_load(machine, index, share, FRAMES);
     }
@@ -87,12 +87,12 @@ static bool name_devices(const ht_reproduction *r, const ht_setup *s, int prompt
 
 /* A planner that knows less than ours makes the plans. */
 static ht_status plan_anew(const ht_setup *s, ht_engine *engine, const ht_engine_options *options, ht_error *error) {
-    if ((!s->blind && !s->by_operator) || engine->n_lanes < 2)
+    if ((!s->blind && !s->by_operator) || engine->set.n_lanes < 2)
         return HT_OK;
-    engine->by_operator = s->by_operator;
-    for (size_t l = 0; l < engine->n_lanes && s->blind; l++)
-        engine->lanes[l].cost.together[0] = engine->lanes[l].cost.together[1] = 1;
-    ht_engine_forget_schedules(engine);
+    engine->passes.by_operator = s->by_operator;
+    for (size_t l = 0; l < engine->set.n_lanes && s->blind; l++)
+        engine->set.lanes[l].cost.together[0] = engine->set.lanes[l].cost.together[1] = 1;
+    ht_passes_forget_schedules(&engine->passes);
     return ht_engine_expect(engine, options, error);
 }
 
@@ -105,7 +105,7 @@ static ht_status run_engine(ht_reproduction *r, const ht_setup *s, ht_engine *en
         return status;
     /* with a game the first passes are not like the later ones, to which plans have adapted */
     const ht_bench_options bench = {.prompt = prompt, .gen = gen, .repetitions = s->game > 0 ? 9 : 3};
-    engine->fixed = s->fixed;
+    engine->passes.fixed = s->fixed;
     if (s->game > 0)
         start_game(engine, r->gpu, s->game);
     const account before = take_account(engine, r->gpu);
@@ -115,7 +115,7 @@ static ht_status run_engine(ht_reproduction *r, const ht_setup *s, ht_engine *en
     if (status)
         return status;
     const double tokens = (bench.repetitions + 1) * (double)(prompt ? prompt : gen + 1);
-    const ht_schedule *schedule = engine->current;
+    const ht_schedule *schedule = engine->passes.current;
     outcome->tps = result.tps_median;
     outcome->joules = after.powers ? (after.joules - before.joules) / tokens : NAN;
     if (s->game > 0) {
@@ -130,16 +130,11 @@ static ht_status run_engine(ht_reproduction *r, const ht_setup *s, ht_engine *en
 ht_status ht_reproduce_run(ht_reproduction *r, const ht_setup *s, ht_model *model, int prompt, int gen,
                            ht_outcome *outcome) {
     char devices[800];
-    const ht_engine_options options = {.devices = devices,
-                                       .precision = HT_PRECISION_EXACT, /* W4A16, as the paper */
-                                       .context = 2 * LONGEST,
-                                       .chunk = LONGEST,
-                                       .sync = s->sync,
-                                       .strategy = s->strategy,
-                                       .cuts = s->strategy == HT_STRATEGY_TENSOR ? s->cuts : NULL,
-                                       .prompts = &prompt,
-                                       .n_prompts = prompt > 0,
-                                       .npu_memory = ht_reproduce_graph_memory(r)};
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = devices, .precision = HT_PRECISION_EXACT, /* W4A16, as the paper */
+                .context = 2 * LONGEST, .chunk = LONGEST, .sync = s->sync, .strategy = s->strategy,
+                .cuts = s->strategy == HT_STRATEGY_TENSOR ? s->cuts : NULL, .prompts = &prompt, .n_prompts = prompt > 0,
+                .npu_memory = ht_reproduce_graph_memory(r));
     ht_engine *engine;
     *outcome = (ht_outcome){.tps = NAN, .joules = NAN, .frames = NAN, .due = NAN};
     if (!name_devices(r, s, prompt ? prompt : 1, devices))

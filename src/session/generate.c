@@ -36,7 +36,8 @@ void ht_generate_result_clear(ht_generate_result *result) {
     free(result->ids);
     free(result->text);
     free(result->top);
-    memset(result, 0, sizeof *result);
+    const ht_generate_result empty = HT_INIT(ht_generate_result);
+    ht_struct_write(result, &empty, sizeof empty);
 }
 
 static ht_status check_options(const ht_session *session, const ht_generate_options *options, ht_error *error) {
@@ -189,7 +190,7 @@ static ht_status sample_and_decode(generation *gen, prediction next, ht_stop *st
             *stop = HT_STOP_END;
             break;
         }
-        const double now = ht_clock_now(session->engine->time);
+        const double now = ht_clock_now(session->engine->set.time);
         if (gen->n == 0)
             first_token = now;
         *decode_ms = (now - first_token) * 1e3;
@@ -212,13 +213,13 @@ static ht_status sample_and_decode(generation *gen, prediction next, ht_stop *st
 
 static ht_status generate(generation *gen, const int32_t *ids, size_t n, ht_generate_result *result, ht_error *error) {
     const size_t vocabulary = ht_session_vocabulary(gen->session);
-    ht_status status = ht_sampler_create(&gen->options->sampling, vocabulary, &gen->sampler, error);
+    ht_status status = ht_sampler_create(gen->options->sampling, vocabulary, &gen->sampler, error);
     if (status == HT_OK)
         status = reserve(gen, error);
     if (status != HT_OK)
         return status;
     prediction next = {NULL, 0};
-    ht_clock *clock = gen->session->engine->time;
+    ht_clock *clock = gen->session->engine->set.time;
     const double start = ht_clock_now(clock);
     status = best_suffices(gen)
                  ? ht_session_prefill_greedy(gen->session, ids, n, &next.best, &result->prompt_reused, error)
@@ -235,10 +236,14 @@ static ht_status generate(generation *gen, const int32_t *ids, size_t n, ht_gene
 
 ht_status ht_session_generate(ht_session *session, const int32_t *ids, size_t n, const ht_generate_options *options,
                               ht_generate_result *result, ht_error *error) {
-    static const ht_generate_options defaults = {0};
     const size_t context = ht_session_context(session);
-    generation gen = {.session = session, .options = options != NULL ? options : &defaults};
-    ht_status status = check_options(session, gen.options, error);
+    ht_generate_options read;
+    generation gen = {.session = session, .options = &read};
+    ht_status status = ht_struct_check(result, "ht_generate_result", error);
+    if (status == HT_OK)
+        status = ht_struct_read(&read, sizeof read, options, "ht_generate_options", error);
+    if (status == HT_OK)
+        status = check_options(session, gen.options, error);
     if (status != HT_OK)
         return status;
     gen.tokenizer = session->engine->model->tokenizer;
@@ -247,7 +252,7 @@ ht_status ht_session_generate(ht_session *session, const int32_t *ids, size_t n,
     if (gen.options->max_tokens > 0)
         gen.limit = ht_min_size(gen.limit, (size_t)gen.options->max_tokens);
 
-    ht_generate_result made = {0};
+    ht_generate_result made = HT_INIT(ht_generate_result);
     status = generate(&gen, ids, n, &made, error);
     ht_sampler_destroy(gen.sampler);
     made.ids = gen.ids;
@@ -260,6 +265,6 @@ ht_status ht_session_generate(ht_session *session, const int32_t *ids, size_t n,
         ht_generate_result_clear(&made);
         return status;
     }
-    *result = made;
+    ht_struct_write(result, &made, sizeof made);
     return HT_OK;
 }

@@ -6,9 +6,8 @@
  * Vocabularies are wide (262,144 for Gemma 3) and most of an answer's tokens need a few dozen candidates: nothing is
  * ever sorted but the best k, which a bounded heap picks in one pass over the logits.
  */
-#include "engine/engine.h"
-
 #include "base/os.h"
+#include "session/sampler.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -162,8 +161,12 @@ static bool limits_count(const ht_sampler *sampler) {
     return sampler->options.top_k > 0 && (size_t)sampler->options.top_k < sampler->vocabulary;
 }
 
-ht_status ht_sampler_create(const ht_sampling *options, size_t vocabulary, ht_sampler **sampler, ht_error *error) {
-    ht_status status = check_options(options, error);
+ht_status ht_sampler_create(const ht_sampling *given, size_t vocabulary, ht_sampler **sampler, ht_error *error) {
+    ht_sampling read;
+    const ht_sampling *options = &read;
+    ht_status status = ht_struct_read(&read, sizeof read, given, "ht_sampling", error);
+    if (status == HT_OK)
+        status = check_options(options, error);
     if (status != HT_OK)
         return status;
     if (vocabulary == 0)

@@ -24,12 +24,12 @@ typedef struct walk {
 static ht_status walk_head(const walk *w, size_t s, const int32_t *ids, size_t n, size_t first, size_t count,
                            const float **logits, ht_error *error) {
     ht_session *session = w->sessions[s];
-    ht_status status = ht_engine_head(session->engine, first, count, logits, error);
+    ht_status status = ht_passes_head(&session->engine->passes, first, count, logits, error);
     while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine)) {
         session->n_tokens -= n;
         status = ht_session_feed(session, ids, n, first, &w->sessions[0]->cancel, error);
         if (status == HT_OK)
-            status = ht_engine_head(session->engine, first, count, logits, error);
+            status = ht_passes_head(&session->engine->passes, first, count, logits, error);
     }
     return status;
 }
@@ -71,10 +71,10 @@ static ht_status walk_tokens(const walk *w, const int32_t *ids, size_t n, size_t
     ht_status status = HT_OK;
     for (size_t begin = 0; begin < n && status == HT_OK; begin += w->chunk) {
         for (size_t s = 0; s < w->n_sessions; s++)
-            ht_engine_lock(engines[s]);
+            ht_lanes_lock(&engines[s]->set);
         status = walk_chunk(w, ids, begin, ht_min_size(w->chunk, n - begin), first, last, error);
         for (size_t s = w->n_sessions; s-- > 0;)
-            ht_engine_unlock(engines[s]);
+            ht_lanes_unlock(&engines[s]->set);
     }
     return status;
 }
@@ -281,7 +281,7 @@ static void fill_ids(const ht_session *session, int32_t *ids, size_t n) {
 static ht_status run_bench(ht_session *session, const ht_bench_options *options, const int32_t *ids, double *seconds,
                            ht_error *error) {
     session->n_tokens = 0; /* nothing is reused */
-    ht_clock *clock = session->engine->time;
+    ht_clock *clock = session->engine->set.time;
     double start = ht_clock_now(clock);
     const size_t prompt = options->gen > 0 ? 1 : (size_t)options->prompt;
     ht_status status = ht_session_prefill(session, ids, prompt, NULL, NULL, error);

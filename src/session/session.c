@@ -29,7 +29,7 @@ ht_status ht_session_create(ht_engine *engine, ht_session **session, ht_error *e
     if (status == HT_OK)
         status = ht_alloc((void **)&made->logits, vocabulary, sizeof *made->logits, "session's logits", error);
     if (status == HT_OK)
-        status = ht_kv_create(engine, &made->kv, error);
+        status = ht_kv_create(&engine->set, &made->kv, error);
     if (status != HT_OK) {
         ht_session_destroy(made);
         return status;
@@ -42,7 +42,7 @@ void ht_session_destroy(ht_session *session) {
     if (session == NULL)
         return;
     if (session->kv != NULL)
-        ht_kv_destroy(session->engine, session->kv);
+        ht_kv_destroy(&session->engine->set, session->kv);
     free(session->logits);
     free(session->tokens);
     free(session);
@@ -81,7 +81,8 @@ ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, siz
                           ht_error *error) {
     ht_status status;
     do /* a device that fails is done without; keys and values of earlier tokens are in the host's memory */
-        status = ht_engine_forward(session->engine, session->kv, ids, n, session->n_tokens, first, cancel, error);
+        status =
+            ht_passes_forward(&session->engine->passes, session->kv, ids, n, session->n_tokens, first, cancel, error);
     while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine));
     if (status == HT_ERROR_CANCELLED)
         atomic_store(cancel, false);
@@ -104,21 +105,21 @@ static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, wan
     if (status != HT_OK)
         return status;
     const float *logits = NULL;
-    ht_engine_lock(session->engine);
+    ht_lanes_lock(&session->engine->set);
     const size_t before = session->n_tokens;
     do {
         session->n_tokens = before;
         status = ht_session_feed(session, ids, n, what == NOTHING ? n : n - 1, &session->cancel, error);
         if (status == HT_OK && what == LOGITS)
-            status = ht_engine_head(session->engine, n - 1, 1, &logits, error);
+            status = ht_passes_head(&session->engine->passes, n - 1, 1, &logits, error);
         if (status == HT_OK && what == LOGITS)
             memcpy(session->logits, logits, ht_session_vocabulary(session) * sizeof *session->logits);
         if (status == HT_OK && what == PICK)
-            status = ht_engine_pick(session->engine, n - 1, pick, error);
+            status = ht_passes_pick(&session->engine->passes, n - 1, pick, error);
     } while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine));
     if (status != HT_OK)
         session->n_tokens = before;
-    ht_engine_unlock(session->engine);
+    ht_lanes_unlock(&session->engine->set);
     return status;
 }
 

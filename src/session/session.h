@@ -3,6 +3,7 @@
 #define HT_SESSION_H
 
 #include "engine/engine.h"
+#include "session/sampler.h"
 
 struct ht_session {
     ht_engine *engine;
@@ -22,7 +23,7 @@ bool ht_session_take_cancel(ht_session *session);
 /* What every call does before a pass: HT_ERROR_CANCELLED if that was asked for. */
 ht_status ht_session_check_cancel(ht_session *session, ht_error *error);
 /* Runs ids[0..n), n <= chunk, behind the session's tokens and appends them to these on success. The caller holds the
- * engine, has checked ids and context, and may ask ht_engine_head for the logits of ids[first..n). `cancel` is looked at
+ * engine, has checked ids and context, and may ask ht_passes_head for the logits of ids[first..n). `cancel` is looked at
  * on the way (the session's own, or that of the session a measurement was called with). */
 ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, size_t first, atomic_bool *cancel,
                           ht_error *error);

@@ -1,6 +1,7 @@
 """What needs signals or a terminal: Ctrl-C, the chat."""
 import fcntl
 import os
+import pathlib
 import pty
 import select
 import signal
@@ -36,9 +37,40 @@ def test_ctrl_c_ends_a_run_cleanly(binary, environment, model):
     assert err.startswith(b"prefill ") and b"decode " in err and b"stop: cancelled" in err
 
 
+def test_ctrl_c_that_is_ignored_stays_ignored(binary, environment, model):
+    # As under nohup, or in a shell's background: the answer is not cut, and the next command of a chat meets the same.
+    process = subprocess.Popen([binary, "chat", model, "-n", "24", "--temp", "0"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, env=environment, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    for _ in range(2):
+        process.stdin.write(b"Write a very long story about a dragon.\n")
+        process.stdin.flush()
+        process.stdout.read(1)  # it is streaming now
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        while process.stdout.read(1) != b"\n":
+            pass
+    out, err = process.communicate(b"/stats\n", timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert b"stop: limit" in err or b"stop: end" in err
+
+
+def until_it_catches(process, number):
+    end = time.monotonic() + PATIENCE
+    while True:
+        lines = pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
+        if caught >> (number - 1) & 1:
+            return
+        assert time.monotonic() < end, "it does not catch the signal"
+        time.sleep(0.01)
+
+
 def test_ctrl_c_with_json(binary, environment, model):
     process = start(binary, environment, "run", model, *LONG, "--json")
-    time.sleep(1.5)  # nothing is printed before the end; the model has long been loaded by then
+    until_it_catches(process, signal.SIGINT)  # nothing is printed before the end
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
@@ -92,13 +124,62 @@ def test_chat_invalid_utf8(hetero, model):
     assert done.code == 2 and "invalid UTF-8" in done.err and done.out.strip()
 
 
+def prompt_tokens(hetero, model, text):
+    """Of one message, in the tokens that /stats counts, without those of the template."""
+    done = hetero("chat", model, "-n", 1, "--temp", 0, "--quiet", stdin=text + b"\n/stats\n")
+    assert done.code == 0, done.err
+    return int(done.err.split("last answer: ")[1].split()[0])
+
+
+def test_chat_sends_whole_lines(hetero, model):
+    whole = prompt_tokens(hetero, model, b"One two three. Four five six.")
+    assert prompt_tokens(hetero, model, b"One two three.\rFour five six.") >= whole
+    assert prompt_tokens(hetero, model, b"One two three. Four five six.\r") == whole  # the end of a line on other systems
+    done = hetero("chat", model, "-n", 4, "--temp", 0, "--quiet", stdin=b"Say\0 hello.\nHello\n")
+    assert done.code == 2 and "zero byte at byte 3" in done.err and done.out.strip()  # the second is answered
+
+
+def test_chat_message_of_several_lines(hetero, model):
+    system = ("--system", "x")
+    one = hetero("run", model, "-p", "Write one\n\nword.", "-n", 8, "--temp", 0, "--quiet", *system).out
+    other = hetero("run", model, "-p", "Write one", "-n", 8, "--temp", 0, "--quiet", *system).out
+    assert one != other
+    for text in (b'"""Write one\n\nword."""\n', b'"""\nWrite one\n\nword.\n"""\n', b"Write one\\\n\\\nword.\n"):
+        done = hetero("chat", model, "-n", 8, "--temp", 0, "--quiet", *system, stdin=text)
+        assert (done.code, done.out, done.err) == (0, one, "")
+    for text in (b'"""Write one\n', b'"""', b'"""""\n'):
+        hetero("chat", model, "--quiet", stdin=text).refuses('"""')
+    assert '"""' in hetero("chat", model, "--quiet", stdin=b"/help\n").err
+    done = hetero("chat", model, "-n", 4, "--temp", 0, "--quiet", stdin=b'"""\n"""\n/usr\\\nWhat is this?\n')
+    assert done.code == 0 and done.err == "" and done.out.count("\n") == 1  # an empty message, and one that is no command
+
+
+@pytest.fixture(scope="module")
+def without_template(model, tmp_path_factory):
+    """The model without a template, and with one that nobody knows."""
+    data, folder = pathlib.Path(model).read_bytes(), tmp_path_factory.mktemp("template")
+    none, unknown = folder / "none.gguf", folder / "unknown.gguf"
+    none.write_bytes(data.replace(b"tokenizer.chat_template", b"tokenizer.chat_templat_", 1))
+    begin = data.index(b"tokenizer.chat_template")
+    unknown.write_bytes(data[:begin] + data[begin:begin + 1000].replace(b"im_start", b"im_begin") + data[begin + 1000:])
+    return none, unknown
+
+
+def test_chat_without_template_says_so_at_once(hetero, without_template):
+    for path in without_template:
+        done = hetero("chat", path, stdin=b"Hello\nHello again\n")
+        done.refuses(path.name, "template", "hetero run MODEL --raw")
+        hetero("run", path, "-p", "Hello").refuses(path.name, "template", "--raw sends")
+    hetero("chat", "shape:smollm2-135m", stdin=b"Hello\n").refuses("no tokenizer")
+
+
 class Terminal:
     """A program on a terminal of its own."""
 
-    def __init__(self, arguments, environment):
+    def __init__(self, arguments, environment, interrupt=signal.SIG_DFL):
         self.pid, self.file = pty.fork()
         if self.pid == 0:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, interrupt)
             os.execvpe(arguments[0], arguments, environment)
         fcntl.ioctl(self.file, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         self.text = ""
@@ -179,6 +260,65 @@ def test_ctrl_c_ends_one_answer_only(binary, environment, model):
     terminal.type("/stats\n")
     assert "stop: cancelled" in terminal.read_until(lambda text: "stop: " in text and at_prompt(text))
     terminal.type("/quit\n")
+    assert terminal.exit_status() == 0
+
+
+@pytest.fixture(scope="module")
+def xterm(environment):
+    return {**environment, "TERM": "xterm"}
+
+
+PASTE = "\x1b[200~{}\x1b[201~"
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_pasted_lines_are_one_message(binary, xterm, model, hetero, end):
+    text = "Write one\n\nwörd."
+    expected = hetero("run", model, "-p", text, "-n", 8, "--temp", 0, "--quiet").out.strip()
+    terminal = Terminal([binary, "chat", model, "-n", "8", "--temp", "0", "--quiet"], xterm)
+    assert terminal.read_until(lambda text: "> " in text).count("\x1b[?2004h") == 1
+    terminal.until_it_reads_keys()
+    terminal.type(PASTE.format(text.replace("\n", end) + end))
+    terminal.read_until(lambda text: "rd." in text)
+    terminal.type("\r")
+    first = expected.split()[0]
+    shown = terminal.read_until(lambda text: first in text and "\x1b[?2004h" in text)
+    assert "\x1b[?2004l" in shown.split(first)[0]  # what runs meanwhile sees a plain terminal
+    assert expected in shown.replace("\r", "")
+    terminal.until_it_reads_keys()
+    terminal.type("/stats\r")
+    assert "last answer: " in terminal.read_until(lambda text: "tokens in use" in text and "last answer" in text)
+    terminal.until_it_reads_keys()
+    terminal.type("\x04")
+    assert terminal.exit_status() == 0
+
+
+def test_ctrl_c_at_the_prompt_leaves_the_terminal_as_it_was(binary, xterm, model):
+    terminal = Terminal([binary, "chat", model], xterm)
+    terminal.read_until(lambda text: "> " in text and "\x1b[?2004h" in text)
+    terminal.until_it_reads_keys()
+    terminal.type("abc\x03")
+    terminal.read_until(lambda text: "\x1b[?2004l" in text)
+    assert terminal.exit_status() == -signal.SIGINT
+
+
+def test_ignored_ctrl_c_at_the_prompt(binary, environment, model):
+    terminal = Terminal([binary, "chat", model, "-n", "4", "--temp", "0"], environment, interrupt=signal.SIG_IGN)
+    terminal.read_until(at_prompt)
+    terminal.until_it_reads_keys()
+    terminal.type("\x03")
+    time.sleep(0.1)
+    terminal.type("/stats\r")
+    terminal.read_until(lambda text: "tokens in use" in text)
+    terminal.until_it_reads_keys()
+    terminal.type("\x04")
+    assert terminal.exit_status() == 0
+
+
+@pytest.mark.parametrize("command", ["run", "tokenize"])
+def test_one_ctrl_d_ends_a_text(binary, environment, model, command):
+    terminal = Terminal([binary, command, model, "-f", "-", *(["-n", "1"] if command == "run" else [])], environment)
+    terminal.type("Hello\n\x04")
     assert terminal.exit_status() == 0
 
 

@@ -156,3 +156,55 @@ def test_options_that_exclude_each_other(hetero, model):
     hetero("run", model, "--logprobs", "3", "-p", "x").refuses("--logprobs", "--json")
     hetero("score", model, "--ids", "1,2", "-p", "x").refuses("--ids")
     hetero("run", model, "-f", "-", stdin=b"a\0b").refuses("zero byte", "--raw")
+
+
+def test_options_behind_arguments_under_posix_rules(hetero, model, tmp_path):
+    posix = {"POSIXLY_CORRECT": "1"}
+    text = tmp_path / "text"
+    text.write_text("Hello")
+    assert hetero("tokenize", model, "-p", "Hello", "--json", env=posix).json["ids"]
+    assert hetero("tokenize", "-f", text, model, "--json", env=posix).json["ids"]
+    assert hetero("inspect", model, "--json", env=posix).json["arch"] == "llama"
+    assert hetero("run", model, "-p", "x", "-n", 1, "--quiet", env=posix).code == 0
+    hetero("run", "a", "b", "-p", "x", env=posix).refuses("unexpected argument 'b'")
+    hetero("quantize", "a", "b", "--quiet", env=posix).refuses("TYPE is missing")
+
+
+def test_arguments_behind_two_dashes(hetero):
+    hetero("inspect", "--quiet", "--", "--no-such.gguf").refuses("--no-such.gguf")
+    hetero("inspect", "a", "--", "b").refuses("unexpected argument 'b'")
+
+
+def test_standard_input_is_the_prompt_of_run(hetero, model):
+    options = (model, "-n", 4, "--temp", 0, "--quiet")
+    assert hetero("run", *options, stdin=b"Hello").out == hetero("run", *options, "-p", "Hello").out
+    assert hetero("run", *options, "-p", "Hello", stdin=b"Another").out == hetero("run", *options, "-p", "Hello").out
+    hetero("run", *options).refuses("no prompt", "-p TEXT")
+    hetero("run", *options, stdin=b"\xff").refuses("standard input", "invalid UTF-8")
+    hetero("score", model, stdin=b"Hello").refuses("-p TEXT")
+
+
+def test_devices_of_a_simulated_soc(hetero):
+    soc = "snapdragon-8-gen-3"
+
+    def used(*options):
+        plan = hetero("plan", "shape:smollm2-135m", "--length", 64, "--json", *options).json
+        return {slice["device"] for row in plan["operators"] for slice in row["slices"]}
+
+    assert used("--soc", soc, "--devices", "gpu") == {f"sim:{soc}/gpu"}
+    assert used("--devices", "cpu", "--soc", soc) == {f"sim:{soc}/cpu"}
+    assert used("--soc", soc, "--devices", "npu,gpu") <= {f"sim:{soc}/npu", f"sim:{soc}/gpu"}
+    assert used("--soc", soc, "--devices", f"sim:{soc}/gpu") == {f"sim:{soc}/gpu"}
+    assert all(name.startswith(f"sim:{soc}/") for name in used("--soc", soc))
+    hetero("plan", "shape:smollm2-135m", "--soc", soc, "--devices", "gpu,dsp").refuses(f"sim:{soc}/dsp", "gpu, npu, cpu")
+    hetero("plan", "shape:smollm2-135m", "--soc", "a,b").refuses("--soc", "'a,b'")
+    rows = hetero("bench", "shape:smollm2-135m", "--soc", soc, "--soc", "dimensity-9300", "--devices", "gpu", "--devices", "cpu",
+                  "--prompt", 4, "--gen", 0, "-r", 1, "--json").json["rows"]
+    assert [row["devices"].split(",")[0] for row in rows] == [
+        f"sim:{name}/{kind}" for name in (soc, "dimensity-9300") for kind in ("gpu", "cpu")]
+
+
+@pytest.mark.parametrize("wrong", [("--devices", "quantum:0"), ("--devices", "cpu", "--strategy", "tensor"),
+                                   ("--ctx", "8", "--prompt", "64"), ("--prompt", "0", "--gen", "0")])
+def test_bench_that_cannot_begin_prints_only_the_error(hetero, wrong):
+    hetero("bench", "shape:smollm2-135m", *wrong).refuses("hetero bench: ")

@@ -11,12 +11,12 @@ static void test_fail(void **state) {
     assert_int_equal(ht_fail(&error, HT_ERROR_FORMAT, "%s: key \"%s\"", "a.gguf", "x"), HT_ERROR_FORMAT);
     assert_int_equal(error.status, HT_ERROR_FORMAT);
     assert_string_equal(error.text, "a.gguf: key \"x\"");
-    assert_int_equal(ht_error_prefix(&error, "part %d", 2), HT_ERROR_FORMAT);
+    assert_int_equal(ht_error_prefix(&error, HT_ERROR_FORMAT, "part %d", 2), HT_ERROR_FORMAT);
     assert_string_equal(error.text, "part 2: a.gguf: key \"x\"");
     assert_int_equal(ht_fail(&error, HT_ERROR_IO, "again: %s", error.text), HT_ERROR_IO); /* may quote itself */
     assert_string_equal(error.text, "again: part 2: a.gguf: key \"x\"");
     assert_int_equal(ht_fail(NULL, HT_ERROR_IO, "nobody listens"), HT_ERROR_IO);
-    ht_error_prefix(NULL, "nobody listens");
+    assert_int_equal(ht_error_prefix(NULL, HT_ERROR_DEVICE, "nobody listens"), HT_ERROR_DEVICE);
 }
 
 /* Names come from hostile files: an error stays one printable line of valid UTF-8. */
@@ -480,6 +480,62 @@ static void test_hash(void **state) {
     }
 }
 
+/* A struct as an older program has it, as this library has it, and as a newer program has it. */
+typedef struct old_struct {
+    size_t struct_size;
+    int a;
+} old_struct;
+typedef struct this_struct {
+    size_t struct_size;
+    int a, b;
+} this_struct;
+typedef struct new_struct {
+    size_t struct_size;
+    int a, b;
+    double c;
+} new_struct;
+
+static void test_struct_read(void **state) {
+    this_struct read = {1, 2, 3};
+    ht_error error = {0};
+    assert_int_equal(ht_struct_read(&read, sizeof read, NULL, "x", &error), HT_OK);
+    assert_int_equal(read.a, 0);
+    const old_struct old = HT_INIT(old_struct, .a = 5);
+    read.b = 7; /* must become the default */
+    assert_int_equal(ht_struct_read(&read, sizeof read, &old, "x", &error), HT_OK);
+    assert_int_equal(read.a, 5);
+    assert_int_equal(read.b, 0);
+    new_struct newer = HT_INIT(new_struct, .a = 5, .b = 6);
+    assert_int_equal(ht_struct_read(&read, sizeof read, &newer, "x", &error), HT_OK);
+    assert_int_equal(read.b, 6);
+    newer.c = 1; /* the caller relies on what is not there */
+    assert_int_equal(ht_struct_read(&read, sizeof read, &newer, "x", &error), HT_ERROR_UNSUPPORTED);
+    assert_string_equal(error.text, "x: a field is set that this library, version 0.1.0, does not know");
+    const this_struct forgotten = {.a = 1};
+    assert_int_equal(ht_struct_read(&read, sizeof read, &forgotten, "x", &error), HT_ERROR_ARGUMENT);
+    assert_string_equal(error.text, "x: struct_size is 0 (make the struct with HT_INIT(x, ...))");
+    assert_int_equal(ht_struct_check(&forgotten, "x", NULL), HT_ERROR_ARGUMENT);
+    assert_int_equal(ht_struct_check(NULL, "x", NULL), HT_ERROR_ARGUMENT);
+    assert_int_equal(ht_struct_check(&old, "x", NULL), HT_OK);
+}
+
+static void test_struct_write(void **state) {
+    const this_struct full = {sizeof full, 1, 2};
+    struct {
+        old_struct old;
+        int behind;
+    } narrow = {HT_INIT(old_struct), 9};
+    ht_struct_write(&narrow.old, &full, sizeof full);
+    assert_int_equal(narrow.old.a, 1);
+    assert_int_equal(narrow.old.struct_size, sizeof(old_struct));
+    assert_int_equal(narrow.behind, 9);
+    new_struct newer = HT_INIT(new_struct, .c = 5);
+    ht_struct_write(&newer, &full, sizeof full);
+    assert_int_equal(newer.b, 2);
+    assert_true(newer.c == 0);
+    assert_int_equal(newer.struct_size, sizeof newer);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fail),
@@ -505,6 +561,8 @@ int main(void) {
         cmocka_unit_test(test_f16),
         cmocka_unit_test(test_f16_rounding),
         cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_struct_read),
+        cmocka_unit_test(test_struct_write),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -148,7 +148,7 @@ static void test_found_but_broken(void **state) {
     for (size_t r = 0; r < HT_COUNT(rows); r++) {
         ht_engine *engine;
         warnings = 0;
-        check(ht_engine_create_found(model, &(ht_engine_options){.threads = 1}, rows[r].found, &engine, &error),
+        check(ht_engine_create_found(model, &HT_INIT(ht_engine_options, .threads = 1), rows[r].found, &engine, &error),
               &error);
         const ht_engine_info *info = ht_engine_get_info(engine);
         assert_int_equal(info->n_devices, 1);
@@ -159,11 +159,11 @@ static void test_found_but_broken(void **state) {
     /* what is wrong with the request is no device's fault */
     ht_engine *engine;
     warnings = 0;
-    fails(ht_engine_create_found(model, &(ht_engine_options){.context = -1}, "opencl:99,cpu", &engine, &error),
+    fails(ht_engine_create_found(model, &HT_INIT(ht_engine_options, .context = -1), "opencl:99,cpu", &engine, &error),
           HT_ERROR_ARGUMENT, &error, "context");
     assert_int_equal(warnings, 0);
     /* named, such a device is an error */
-    fails(ht_engine_create(model, &(ht_engine_options){.devices = "cpu:cpus=99,cpu"}, &engine, &error),
+    fails(ht_engine_create(model, &HT_INIT(ht_engine_options, .devices = "cpu:cpus=99,cpu"), &engine, &error),
           HT_ERROR_ARGUMENT, &error, "cpus=99");
     ht_log_set(NULL, NULL, HT_LOG_WARN);
     ht_model_close(model);
@@ -177,8 +177,8 @@ static void test_found_but_useless(void **state) {
     check(ht_model_open("shape:tiny", &model, &error), &error);
     ht_log_set(count, NULL, HT_LOG_WARN);
     warnings = 0;
-    check(ht_engine_create_found(model, &(ht_engine_options){.measure = true}, "cpu:fail=1,cpu:fail=1:cpus=0", &engine,
-                                 &error),
+    check(ht_engine_create_found(model, &HT_INIT(ht_engine_options, .measure = true), "cpu:fail=1,cpu:fail=1:cpus=0",
+                                 &engine, &error),
           &error);
     assert_string_equal(ht_engine_get_info(engine)->devices[0], "cpu");
     assert_true(warnings >= 1);

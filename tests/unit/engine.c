@@ -75,7 +75,7 @@ static void test_steady_decode_allocates_nothing(void **state) {
     for (int precision = 0; precision < 2; precision++) {
         ht_engine *engine;
         ht_session *session =
-            open_session(&(ht_engine_options){.threads = 2, .precision = (ht_precision)precision}, &engine);
+            open_session(&HT_INIT(ht_engine_options, .threads = 2, .precision = (ht_precision)precision), &engine);
         const float *logits;
         ht_error error;
         assert_int_equal(ht_session_prefill(session, ids, 40, &logits, NULL, &error), HT_OK);
@@ -97,7 +97,8 @@ static void test_chunks_agree(void **state) {
     static float whole[TOKENS], parts[TOKENS];
     ht_engine *engine;
     ht_error error;
-    ht_session *session = open_session(&(ht_engine_options){.threads = 2, .precision = HT_PRECISION_EXACT}, &engine);
+    ht_session *session =
+        open_session(&HT_INIT(ht_engine_options, .threads = 2, .precision = HT_PRECISION_EXACT), &engine);
     assert_int_equal(ht_session_score(session, ids, TOKENS, 0, whole, 0, NULL, &error), HT_OK);
     static const int chunks[] = {1, 2, 31, 33, 64};
     for (size_t c = 0; c < HT_COUNT(chunks); c++) {
@@ -124,8 +125,8 @@ static void test_thread_counts_and_isas_agree(void **state) {
                 {"cpu:cpus=0", 0}};
     static float want[TOKENS], got[TOKENS];
     for (size_t r = 0; r < HT_COUNT(rows); r++) {
-        const ht_engine_options options = {
-            .devices = rows[r].devices, .threads = rows[r].threads, .precision = HT_PRECISION_EXACT};
+        const ht_engine_options options = HT_INIT(ht_engine_options, .devices = rows[r].devices,
+                                                  .threads = rows[r].threads, .precision = HT_PRECISION_EXACT);
         ht_engine *engine;
         ht_error error = {0};
         ht_session *session;
@@ -152,8 +153,8 @@ static void test_bad_options_are_named(void **state) {
                 {"cpu:cpus=9-1", "9-1", 0, 0},  {"cpu,,cpu", "cpu,,cpu", 0, 0}, {"cpu", "threads", -1, 0},
                 {"cpu", "context", 0, 5000},    {"cpu", "threads", 100000, 0}};
     for (size_t r = 0; r < HT_COUNT(rows); r++) {
-        const ht_engine_options options = {
-            .devices = rows[r].devices, .threads = rows[r].threads, .context = rows[r].context};
+        const ht_engine_options options = HT_INIT(ht_engine_options, .devices = rows[r].devices,
+                                                  .threads = rows[r].threads, .context = rows[r].context);
         ht_engine *engine = NULL;
         ht_error error = {0};
         assert_int_not_equal(ht_engine_create(model, &options, &engine, &error), HT_OK);
@@ -179,8 +180,8 @@ static void *run_score(void *argument) {
 static void test_two_sessions_take_turns(void **state) {
     ht_engine *engine;
     ht_error error;
-    runner alone = {.session =
-                        open_session(&(ht_engine_options){.threads = 2, .precision = HT_PRECISION_EXACT}, &engine)},
+    runner alone = {.session = open_session(&HT_INIT(ht_engine_options, .threads = 2, .precision = HT_PRECISION_EXACT),
+                                            &engine)},
            both[2];
     run_score(&alone);
     pthread_t threads[2];
@@ -206,7 +207,7 @@ static void *cancel_soon(void *session) {
 static void test_cancel_from_another_thread(void **state) {
     ht_engine *engine;
     ht_error error;
-    ht_session *session = open_session(&(ht_engine_options){.threads = 2}, &engine);
+    ht_session *session = open_session(&HT_INIT(ht_engine_options, .threads = 2), &engine);
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, cancel_soon, session), 0);
     ht_status status = HT_OK;

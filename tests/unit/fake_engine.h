@@ -1,6 +1,6 @@
 /* A fake engine and a fake tokenizer for tests of sessions, generation and measuring.
  *
- * Defines the functions of exec.h and text.h that session.c, generate.c and measure.c call, so the linker takes none of
+ * Defines the functions of lane.h, pass.h, engine.h and text.h that session.c, generate.c and score.c call, so the linker takes none of
  * the real ones from the library. The fake model's logits are a hash of the whole token history, carried from position to
  * position in the KV cache: a token fed at a wrong position, or a reused cache that is stale, changes every logit after
  * it. A script can make chosen tokens win. */
@@ -8,6 +8,7 @@
 #define HT_UNIT_FAKE_ENGINE_H
 
 #include "engine/engine.h"
+#include "session/session.h"
 
 #include "base/base.h"
 
@@ -143,39 +144,43 @@ static int32_t oracle_best(const fake *f, const int32_t *ids, size_t n) {
     return best;
 }
 
+static fake *fake_of(ht_lanes *set) {
+    return (fake *)((char *)set - offsetof(fake, engine.set));
+}
+
 /* One layer whose keys hold a 64-bit state a position. */
-ht_status ht_kv_create(ht_engine *engine, ht_kv_layer **kv, ht_error *error) {
+ht_status ht_kv_create(ht_lanes *set, ht_kv_layer **kv, ht_error *error) {
     ht_status status = ht_alloc((void **)kv, 1, sizeof **kv, "kv", error);
     if (status != HT_OK)
         return status;
-    (*kv)->positions = (size_t)engine->info.context;
+    (*kv)->positions = set->context;
     return ht_alloc((void **)&(*kv)->keys, (*kv)->positions, sizeof(uint64_t), "kv", error);
 }
 
-void ht_kv_destroy(ht_engine *engine, ht_kv_layer *kv) {
+void ht_kv_destroy(ht_lanes *set, ht_kv_layer *kv) {
     free(kv->keys);
     free(kv);
 }
 
-void ht_engine_lock(ht_engine *engine) {
-    fake *f = (fake *)engine;
+void ht_lanes_lock(ht_lanes *set) {
+    fake *f = fake_of(set);
     assert_false(f->held);
     f->held = true;
 }
 
-void ht_engine_unlock(ht_engine *engine) {
-    fake *f = (fake *)engine;
+void ht_lanes_unlock(ht_lanes *set) {
+    fake *f = fake_of(set);
     assert_true(f->held);
     f->held = false;
 }
 
-ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
+ht_status ht_passes_forward(ht_passes *passes, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
                             size_t first, const atomic_bool *cancel, ht_error *error) {
-    fake *f = (fake *)engine;
+    fake *f = fake_of(passes->set);
     assert_true(f->held);
     assert_in_range(first, 0, n);
-    assert_in_range(n, 1, engine->info.chunk);
-    assert_true(position + n <= (size_t)engine->info.context);
+    assert_in_range(n, 1, passes->set->chunk);
+    assert_true(position + n <= passes->set->context);
     f->forwards++;
     if (f->fail_at > 0 && --f->fail_at == 0)
         return ht_fail(error, HT_ERROR_DEVICE, "made up");
@@ -199,16 +204,16 @@ ht_status ht_engine_forward(ht_engine *engine, const ht_kv_layer *kv, const int3
             f->fed[f->tokens_computed] = ids[i];
         f->tokens_computed++;
     }
-    engine->first_token = first;
-    engine->last_tokens = n;
+    passes->first_token = first;
+    passes->last_tokens = n;
     return HT_OK;
 }
 
-ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const float **logits, ht_error *error) {
-    fake *f = (fake *)engine;
+ht_status ht_passes_head(ht_passes *passes, size_t first, size_t count, const float **logits, ht_error *error) {
+    fake *f = fake_of(passes->set);
     assert_true(f->held);
     assert_in_range(count, 1, HT_HEAD_TOKENS);
-    assert_true(first >= engine->first_token && first + count <= engine->last_tokens);
+    assert_true(first >= passes->first_token && first + count <= passes->last_tokens);
     f->heads += count;
     for (size_t i = 0; i < count; i++)
         for (int32_t id = 0; id < VOCABULARY; id++)
@@ -218,10 +223,10 @@ ht_status ht_engine_head(ht_engine *engine, size_t first, size_t count, const fl
     return HT_OK;
 }
 
-ht_status ht_engine_pick(ht_engine *engine, size_t token, int32_t *id, ht_error *error) {
-    fake *f = (fake *)engine;
+ht_status ht_passes_pick(ht_passes *passes, size_t token, int32_t *id, ht_error *error) {
+    fake *f = fake_of(passes->set);
     assert_true(f->held);
-    assert_true(token >= engine->first_token && token < engine->last_tokens);
+    assert_true(token >= passes->first_token && token < passes->last_tokens);
     f->heads++;
     *id = 0;
     for (int32_t i = 1; i < VOCABULARY; i++)
@@ -246,6 +251,9 @@ static fake *fake_create(int context, int chunk) {
     f->engine.model = &f->model;
     f->engine.info.context = context;
     f->engine.info.chunk = chunk;
+    f->engine.set.context = (size_t)context;
+    f->engine.set.chunk = (size_t)chunk;
+    f->engine.passes.set = &f->engine.set;
     return f;
 }
 

@@ -44,13 +44,9 @@ static double uniform(double low, double high) {
 /* ---- engines ------------------------------------------------------------------------------------------------------------------ */
 
 static ht_session *open_session(const char *devices, ht_strategy strategy, const char *cuts, ht_engine **engine) {
-    const ht_engine_options options = {.devices = devices,
-                                       .strategy = strategy,
-                                       .cuts = cuts,
-                                       .precision = HT_PRECISION_EXACT,
-                                       .kv_type = HT_KV_F32,
-                                       .context = CONTEXT,
-                                       .chunk = CHUNK};
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = devices, .strategy = strategy, .cuts = cuts,
+                .precision = HT_PRECISION_EXACT, .kv_type = HT_KV_F32, .context = CONTEXT, .chunk = CHUNK);
     ht_error error = {0};
     ht_session *session = NULL;
     check(ht_engine_create(model, &options, engine, &error), &error);
@@ -78,10 +74,10 @@ static ht_class_cost make_class(double one) {
  * nothing but matrices, and these so quickly that it gets whole ones, too. */
 static void pretend(ht_engine *engine, bool owned) {
     const size_t servant = owned ? pick(2) : 2;
-    for (size_t l = 0; l < engine->n_lanes; l++) {
-        ht_lane_cost *cost = &engine->lanes[l].cost;
+    for (size_t l = 0; l < engine->set.n_lanes; l++) {
+        ht_lane_cost *cost = &engine->set.lanes[l].cost;
         const double speed = l == servant ? uniform(0.02, 1) : 1;
-        *cost = (ht_lane_cost){.devices = engine->lanes[l].devices, .together = {1, 1}};
+        *cost = (ht_lane_cost){.devices = engine->set.lanes[l].devices, .together = {1, 1}};
         for (int c = 0; c < HT_CLASSES; c++) {
             const bool matrix = c == HT_CLASS_QKV || c == HT_CLASS_OUT || c == HT_CLASS_GATE_UP || c == HT_CLASS_DOWN ||
                                 c == HT_CLASS_LM_HEAD;
@@ -92,22 +88,22 @@ static void pretend(ht_engine *engine, bool owned) {
         if (l == servant)
             cost->classes[HT_CLASS_NORM].n_points = 0;
     }
-    ht_engine_keep_ready(engine);
-    ht_engine_forget_schedules(engine);
+    ht_lanes_keep_ready(&engine->set);
+    ht_passes_forget_schedules(&engine->passes);
 }
 
 /* Both lanes take the same: everything is halved, and stays so whatever the machine does. */
 static void pretend_equal(ht_engine *engine) {
-    engine->fixed = true;
-    for (size_t l = 0; l < engine->n_lanes; l++) {
-        ht_lane_cost *cost = &engine->lanes[l].cost;
-        *cost = (ht_lane_cost){.devices = engine->lanes[l].devices, .together = {1, 1}};
+    engine->passes.fixed = true;
+    for (size_t l = 0; l < engine->set.n_lanes; l++) {
+        ht_lane_cost *cost = &engine->set.lanes[l].cost;
+        *cost = (ht_lane_cost){.devices = engine->set.lanes[l].devices, .together = {1, 1}};
         for (int c = 0; c < HT_CLASSES; c++)
             if (c != HT_CLASS_FFN)
                 cost->classes[c] = make_class(c == HT_CLASS_NORM ? 0.01 : 1);
     }
-    ht_engine_keep_ready(engine);
-    ht_engine_forget_schedules(engine);
+    ht_lanes_keep_ready(&engine->set);
+    ht_passes_forget_schedules(&engine->passes);
 }
 
 /* ---- comparing -------------------------------------------------------------------------------------------------------------- */
@@ -246,14 +242,15 @@ static void test_every_cut(void **state) {
         ht_engine *engine;
         ht_session *session = open_session(BOTH, HT_STRATEGY_TENSOR, rows[r].cuts, &engine);
         size_t seen = 0;
-        assert_int_equal(engine->n_lanes, 2);
+        assert_int_equal(engine->set.n_lanes, 2);
         for (int turn = 0; turn < (SANITIZED ? 2 : 8); turn++)
             for (size_t i = 0; i < LENGTHS; i++) {
                 random_state = (uint32_t)(r * 1000 + (size_t)turn * 10 + i) * 2654435761u + 1;
                 pretend(engine, rows[r].owned);
                 run_prompt(engine, i, rows[r].cuts);
                 for (size_t k = 0; k < HT_SCHEDULES; k++)
-                    seen += engine->schedules[k].tokens && engine->schedules[k].choice.regime == rows[r].regime;
+                    seen += engine->passes.schedules[k].tokens &&
+                            engine->passes.schedules[k].choice.regime == rows[r].regime;
             }
         if (seen < LENGTHS)
             fail_msg("%s: %s was used %zu times only", rows[r].cuts, ht_regime_name(rows[r].regime), seen);
@@ -305,15 +302,15 @@ static void test_every_length(void **state) {
 static ht_lane_cost measured[HT_MAX_DEVICES];
 
 static void remember(ht_engine *engine) {
-    for (size_t l = 0; l < engine->n_lanes; l++)
-        measured[l] = engine->lanes[l].cost;
+    for (size_t l = 0; l < engine->set.n_lanes; l++)
+        measured[l] = engine->set.lanes[l].cost;
 }
 
 /* Every class takes up to three times as long or as short as was measured, at the lengths that were measured: whatever a
  * device has graphs for is used now and then. */
 static void disturb(ht_engine *engine) {
-    for (size_t l = 0; l < engine->n_lanes; l++) {
-        ht_lane_cost *cost = &engine->lanes[l].cost;
+    for (size_t l = 0; l < engine->set.n_lanes; l++) {
+        ht_lane_cost *cost = &engine->set.lanes[l].cost;
         *cost = measured[l];
         for (int c = 0; c < HT_CLASSES; c++) {
             const double factor = exp(uniform(-1.1, 1.1));
@@ -321,8 +318,8 @@ static void disturb(ht_engine *engine) {
                 cost->classes[c].points[i].seconds *= factor;
         }
     }
-    ht_engine_keep_ready(engine);
-    ht_engine_forget_schedules(engine);
+    ht_lanes_keep_ready(&engine->set);
+    ht_passes_forget_schedules(&engine->passes);
 }
 
 /* The same with a GPU's and an NPU's runtime, where they are there, each on one core: as they are, and with other times. */
@@ -330,19 +327,16 @@ static void test_every_length_on_a_pair(void **state) {
     static const char *const cuts[] = {NULL, "causal", "row,feature", "layer,sequence,hybrid,row,feature"};
     const bool quick = getenv("HETERO_QUICK") != NULL;
     for (size_t c = 0; c < (quick ? 1 : HT_COUNT(cuts)) && !SANITIZED; c++) {
-        const ht_engine_options options = {.devices = "opencl:0:cpus=0,openvino:CPU:cpus=1",
-                                           .strategy = HT_STRATEGY_TENSOR,
-                                           .cuts = cuts[c],
-                                           .precision = HT_PRECISION_EXACT,
-                                           .kv_type = HT_KV_F32,
-                                           .context = CONTEXT};
+        const ht_engine_options options =
+            HT_INIT(ht_engine_options, .devices = "opencl:0:cpus=0,openvino:CPU:cpus=1", .strategy = HT_STRATEGY_TENSOR,
+                    .cuts = cuts[c], .precision = HT_PRECISION_EXACT, .kv_type = HT_KV_F32, .context = CONTEXT);
         ht_engine *engine;
         ht_error error = {0};
         if (ht_engine_create(model, &options, &engine, &error)) {
             print_message("skipped: %s\n", error.text);
             return;
         }
-        if (engine->n_devices < 3) /* each with a companion: a runtime that is missing is no error */
+        if (engine->set.n_devices < 3) /* each with a companion: a runtime that is missing is no error */
             print_message("skipped: OpenCL or OpenVINO is not there\n");
         else
             for (int i = 0; i < (quick ? 1 : 2); i++)
@@ -360,15 +354,15 @@ static void test_lanes_without_a_share(void **state) {
         pretend_equal(engine);
         run_prompt(engine, 3, "halves"); /* leaves sums in both lanes' buffers */
         for (int c = HT_CLASS_QKV; c <= HT_CLASS_OUT; c++)
-            engine->lanes[slow].cost.classes[c] = make_class(1000);
-        ht_engine_keep_ready(engine);
-        ht_engine_forget_schedules(engine);
+            engine->set.lanes[slow].cost.classes[c] = make_class(1000);
+        ht_lanes_keep_ready(&engine->set);
+        ht_passes_forget_schedules(&engine->passes);
         const float *logits; /* the first pass: what it took may lead to another choice */
         check(ht_session_prefill(session, ids, lengths[3], &logits, NULL, &error), &error);
         same_logits(logits, expected[3][0], "no heads on one lane", lengths[3], 0);
-        assert_int_equal(engine->current->choice.regime, HT_REGIME_SHARES);
-        assert_int_equal(engine->current->choice.units[0][HT_SEGMENT_HEADS][slow], 0);
-        assert_int_not_equal(engine->current->choice.units[0][HT_SEGMENT_FEATURES][slow], 0);
+        assert_int_equal(engine->passes.current->choice.regime, HT_REGIME_SHARES);
+        assert_int_equal(engine->passes.current->choice.units[0][HT_SEGMENT_HEADS][slow], 0);
+        assert_int_not_equal(engine->passes.current->choice.units[0][HT_SEGMENT_FEATURES][slow], 0);
         same_score(session, 0, "no heads on one lane");
     }
     close_session(session, engine);
@@ -501,12 +495,12 @@ static void count_steps(const char *cuts, size_t body[2], size_t all[2]) {
     ht_session *session = open_session(BOTH, HT_STRATEGY_TENSOR, cuts, &engine);
     pretend_equal(engine);
     check(ht_session_prefill(session, ids, lengths[3], NULL, NULL, &error), &error);
-    assert_int_equal(engine->current->n_lanes, 2);
+    assert_int_equal(engine->passes.current->n_lanes, 2);
     for (size_t l = 0; l < 2; l++) {
-        const ht_plan *program = &engine->current->programs[l];
-        body[l] = program->tail;
+        const ht_program *program = &engine->passes.current->programs[l];
+        body[l] = program->head;
         all[l] =
-            program->n_steps - (l == 0 && program->n_steps > program->tail); /* logits are asked for, not the pick */
+            program->n_steps - (l == 0 && program->n_steps > program->head); /* logits are asked for, not the pick */
     }
     close_session(session, engine);
 }
@@ -520,13 +514,13 @@ static void fail_once(const char *cuts, size_t lane, size_t at, int where) {
     pretend_equal(engine);
     check(ht_session_prefill(session, ids, lengths[3], &logits, NULL, &error), &error);
     same_logits(logits, expected[3][0], "a lane failed", lengths[3], 0);
-    assert_int_equal(engine->lanes[lane].lost, where < 2);
+    assert_int_equal(engine->set.lanes[lane].lost, where < 2);
     for (size_t k = 1; k <= DECODED; k++) {
         check(ht_session_decode(session, ids[lengths[3] + k - 1], &logits, &error), &error);
         same_logits(logits, expected[3][k], "a lane failed", lengths[3], k);
     }
-    assert_true(engine->lanes[lane].lost);
-    assert_false(engine->lanes[1 - lane].lost);
+    assert_true(engine->set.lanes[lane].lost);
+    assert_false(engine->set.lanes[1 - lane].lost);
     assert_int_equal(atomic_load(&warnings), 1);
     same_score(session, 0, "a lane failed");
     close_session(session, engine);
@@ -555,7 +549,7 @@ static void test_failure_while_scoring(void **state) {
             ht_session *session = open_failing(lane ? 0 : at, lane ? at : 0, "head,feature", &engine);
             pretend_equal(engine);
             same_score(session, 0, "a lane failed");
-            assert_true(engine->lanes[lane].lost);
+            assert_true(engine->set.lanes[lane].lost);
             assert_int_equal(atomic_load(&warnings), 1);
             close_session(session, engine);
         }
@@ -569,7 +563,7 @@ static void test_both_fail(void **state) {
         ht_session *session = open_failing(rows[r][0], rows[r][1], "head,feature", &engine);
         pretend_equal(engine);
         fails(try_prompt(session, 3, "both lanes fail", &error), HT_ERROR_DEVICE, &error, "fail=");
-        assert_true(engine->lanes[0].lost && engine->lanes[1].lost);
+        assert_true(engine->set.lanes[0].lost && engine->set.lanes[1].lost);
         assert_int_equal(atomic_load(&warnings), 2);
         /* and from then on there is nothing to compute on */
         fails(try_prompt(session, 3, "both lanes failed", &error), HT_ERROR_DEVICE, &error, "no device is left");
@@ -583,7 +577,7 @@ static void test_bad_fail_option(void **state) {
     for (size_t i = 0; i < HT_COUNT(devices); i++) {
         ht_engine *engine;
         ht_error error = {0};
-        ht_status status = ht_engine_create(model, &(ht_engine_options){.devices = devices[i]}, &engine, &error);
+        ht_status status = ht_engine_create(model, &HT_INIT(ht_engine_options, .devices = devices[i]), &engine, &error);
         assert_int_equal(status, HT_ERROR_ARGUMENT);
     }
 }
@@ -617,7 +611,7 @@ static void test_soak(void **state) {
             pretend(engine, pick(4) == 0);
         }
         check(try_prompt(session, pick(LENGTHS), "soak", &error), &error);
-        if (engine->lanes[0].lost || engine->lanes[1].lost) {
+        if (engine->set.lanes[0].lost || engine->set.lanes[1].lost) {
             assert_int_equal(atomic_load(&warnings), 1);
             lost++;
             close_session(session, engine);

@@ -4,7 +4,7 @@
  * Failures are put into the table of functions that devices call through. That operators compute the right numbers is
  * what tests/ops shows. */
 #define _GNU_SOURCE /* sched_getaffinity */
-#include "device/opencl/matmul.h"
+#include "device/opencl/tiles.h"
 #include "unit/test.h"
 
 #if HT_HAVE_OPENCL
@@ -69,7 +69,7 @@ static bool builds(const char *spec) {
     check(ht_cl_buffer(d, 4, CL_MEM_READ_WRITE, "flag", &memory, &error), &error);
     cl_uint value = 12345, got = 0;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(memory), HT_CL_ARGUMENT(value)};
-    check(ht_cl_launch(d, NULL, kernel, "flag", arguments, 2, 1, (size_t[]){1}, NULL, &error), &error);
+    check(ht_cl_launch(d, NULL, kernel, arguments, 2, &(ht_cl_grid){1, (size_t[]){1}, NULL}, &error), &error);
     assert_int_equal(d->cl->EnqueueReadBuffer(d->queue, memory, CL_TRUE, 0, 4, &got, 0, NULL, NULL), CL_SUCCESS);
     assert_int_equal(got, value);
     d->cl->ReleaseMemObject(memory);
@@ -606,8 +606,9 @@ static void test_session(void **state) {
         ht_session *session;
         const float *logits;
         watch_calls(state);
-        check(ht_engine_create(model, &(ht_engine_options){.devices = "opencl:0", .context = 64}, &engine, &error),
-              &error);
+        check(
+            ht_engine_create(model, &HT_INIT(ht_engine_options, .devices = "opencl:0", .context = 64), &engine, &error),
+            &error);
         check(ht_session_create(engine, &session, &error), &error);
         victim.name = "EnqueueNDRangeKernel", victim.countdown = n, victim.for_good = true;
         ht_status status = ht_session_prefill(session, ids, 20, &logits, NULL, &error);

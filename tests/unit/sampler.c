@@ -1,5 +1,5 @@
 /* The sampler chain, step by step, against what each step is defined to be. */
-#include "engine/engine.h"
+#include "session/sampler.h"
 
 #include "base/base.h"
 
@@ -55,7 +55,7 @@ static void softmax(const float *logits, size_t n, double temperature, const boo
 }
 
 static void test_greedy(void **state) {
-    const ht_sampling greedy = {0}, negative = {.temperature = -1};
+    const ht_sampling greedy = HT_INIT(ht_sampling), negative = HT_INIT(ht_sampling, .temperature = -1);
     const float ties[] = {1, 3, 3, 2}, odd[] = {NAN, -INFINITY, -2, NAN}, infinite[] = {0, INFINITY, INFINITY};
     ht_sampler *sampler = make(&greedy, 4);
     assert_int_equal(ht_sampler_pick(sampler, ties, NULL, 0), 1); /* ties: the lower id */
@@ -64,7 +64,7 @@ static void test_greedy(void **state) {
     sampler = make(&negative, 3);
     assert_int_equal(ht_sampler_pick(sampler, infinite, NULL, 0), 1);
     ht_sampler_destroy(sampler);
-    const ht_sampling warm = {.temperature = 1, .seed = 1};
+    const ht_sampling warm = HT_INIT(ht_sampling, .temperature = 1, .seed = 1);
     sampler = make(&warm, 3);
     assert_int_equal(ht_sampler_pick(sampler, infinite, NULL, 0), 1); /* nothing to draw from */
     const float nothing[] = {NAN, NAN, -INFINITY};
@@ -100,6 +100,7 @@ static void test_filters(void **state) {
     };
     for (size_t i = 0; i < HT_COUNT(rows); i++) {
         ht_sampling options = rows[i].options;
+        options.struct_size = sizeof options;
         options.seed = 7 + i;
         int counts[5];
         double shares[5];
@@ -111,7 +112,7 @@ static void test_filters(void **state) {
 
 static void test_repeat_penalty(void **state) {
     const float logits[] = {2.0f, 3.0f, -1.0f, -1.5f};
-    ht_sampling options = {.repeat_penalty = 2};
+    ht_sampling options = HT_INIT(ht_sampling, .repeat_penalty = 2);
     ht_sampler *sampler = make(&options, 4);
     const int32_t once[] = {1}, twice[] = {1, 1, 1}, all[] = {0, 1, 2, 0, 1}, odd[] = {1, -5, 77};
     assert_int_equal(ht_sampler_pick(sampler, logits, NULL, 0), 1);
@@ -144,7 +145,8 @@ static void test_seed(void **state) {
     enum { N = 64 };
     float logits[N] = {0}; /* all alike: every draw shows the generator */
     int32_t first[N], second[N], other[N];
-    const ht_sampling options = {.temperature = 1, .seed = 42}, different = {.temperature = 1, .seed = 43};
+    const ht_sampling options = HT_INIT(ht_sampling, .temperature = 1, .seed = 42),
+                      different = HT_INIT(ht_sampling, .temperature = 1, .seed = 43);
     const ht_sampling *const all[] = {&options, &options, &different};
     int32_t *const out[] = {first, second, other};
     for (size_t s = 0; s < 3; s++) {
@@ -155,7 +157,7 @@ static void test_seed(void **state) {
     }
     assert_memory_equal(first, second, sizeof first);
     assert_memory_not_equal(first, other, sizeof first);
-    const ht_sampling random = {.temperature = 1};
+    const ht_sampling random = HT_INIT(ht_sampling, .temperature = 1);
     for (size_t s = 0; s < 2; s++) {
         ht_sampler *sampler = make(&random, N);
         for (size_t i = 0; i < N; i++)
@@ -186,12 +188,14 @@ static void test_bad_options(void **state) {
     for (size_t i = 0; i < HT_COUNT(rows); i++) {
         ht_sampler *sampler = NULL;
         ht_error error = {0};
-        assert_int_equal(ht_sampler_create(&rows[i].options, 8, &sampler, &error), HT_ERROR_ARGUMENT);
+        ht_sampling options = rows[i].options;
+        options.struct_size = sizeof options;
+        assert_int_equal(ht_sampler_create(&options, 8, &sampler, &error), HT_ERROR_ARGUMENT);
         assert_null(sampler);
         if (strncmp(error.text, rows[i].name, strlen(rows[i].name)) != 0)
             fail_msg("%s: %s", rows[i].name, error.text);
     }
-    const ht_sampling none = {0};
+    const ht_sampling none = HT_INIT(ht_sampling);
     ht_sampler *sampler = NULL;
     assert_int_equal(ht_sampler_create(&none, 0, &sampler, NULL), HT_ERROR_ARGUMENT);
     ht_sampler_destroy(NULL);
@@ -247,7 +251,7 @@ static void test_wide_nucleus(void **state) {
     int *counts = calloc(N, sizeof *counts);
     for (int i = 0; i < N; i++)
         logits[i] = -1e-5f * (float)i; /* ids by probability */
-    const ht_sampling options = {.temperature = 1, .top_p = 0.9f, .seed = 3};
+    const ht_sampling options = HT_INIT(ht_sampling, .temperature = 1, .top_p = 0.9f, .seed = 3);
     count_picks(&options, logits, N, 2000, counts);
     int highest = 0;
     for (int i = 0; i < N; i++)
@@ -261,7 +265,8 @@ static void test_wide_nucleus(void **state) {
 static void test_logits_are_left(void **state) {
     float logits[5];
     memcpy(logits, FIVE, sizeof logits);
-    const ht_sampling options = {.temperature = 0.7f, .top_k = 3, .top_p = 0.9f, .repeat_penalty = 1.5f, .seed = 1};
+    const ht_sampling options =
+        HT_INIT(ht_sampling, .temperature = 0.7f, .top_k = 3, .top_p = 0.9f, .repeat_penalty = 1.5f, .seed = 1);
     const int32_t history[] = {1, 3};
     ht_sampler *sampler = make(&options, 5);
     const uint64_t allocations = ht_alloc_count();

@@ -184,7 +184,7 @@ static bool listen(const ht_generation *step, void *user) {
 /* Generates after a prompt of three with `script` winning; everything common is checked here. */
 static ht_generate_result play(fixture *x, const int32_t *script, size_t n_script, ht_generate_options options,
                                listener *l) {
-    ht_generate_result result;
+    ht_generate_result result = HT_INIT(ht_generate_result);
     ht_error error = {0};
     x->f->script = script;
     x->f->n_script = n_script;
@@ -204,13 +204,13 @@ static ht_generate_result play(fixture *x, const int32_t *script, size_t n_scrip
 
 static void test_generate_greedy(void **state) {
     fixture *x = *state;
-    ht_generate_result result;
+    ht_generate_result result = HT_INIT(ht_generate_result);
     int32_t ids[CONTEXT + 1];
     size_t n = 3;
     memcpy(ids, PROMPT, sizeof PROMPT);
     while (n < 13 && (ids[n] = oracle_best(x->f, ids, n)) != END)
         n++;
-    const ht_generate_options options = {.max_tokens = 10};
+    const ht_generate_options options = HT_INIT(ht_generate_options, .max_tokens = 10);
     assert_int_equal(ht_session_generate(x->session, PROMPT, 3, &options, &result, NULL), HT_OK);
     assert_int_equal(result.n, n - 3);
     assert_memory_equal(result.ids, ids + 3, result.n * sizeof *ids);
@@ -298,7 +298,8 @@ static void test_generate_stops(void **state) {
             n_stop++;
         while (n_pieces < HT_COUNT(c->pieces) && c->pieces[n_pieces] != NULL)
             n_pieces++;
-        const ht_generate_options options = {.max_tokens = c->max_tokens, .stop = c->stop, .n_stop = n_stop};
+        const ht_generate_options options =
+            HT_INIT(ht_generate_options, .max_tokens = c->max_tokens, .stop = c->stop, .n_stop = n_stop);
         ht_generate_result result = play(x, c->script, c->n_script, options, &l);
         if (result.stop != c->expected)
             fail_msg("%s: stop is %s, not %s", c->what, ht_stop_name(result.stop), ht_stop_name(c->expected));
@@ -324,8 +325,8 @@ static void test_generate_to_the_context(void **state) {
         script[i] = 2;
     x->f->script = script;
     x->f->n_script = CONTEXT;
-    ht_generate_result result;
-    const ht_generate_options unlimited = {0};
+    ht_generate_result result = HT_INIT(ht_generate_result);
+    const ht_generate_options unlimited = HT_INIT(ht_generate_options);
     int32_t ids[CONTEXT + 1] = {0};
     const size_t prompts[] = {CONTEXT - 5, CONTEXT}; /* 6 tokens follow the first: 5 have a place, one needs none */
     for (size_t i = 0; i < HT_COUNT(prompts); i++) {
@@ -336,7 +337,8 @@ static void test_generate_to_the_context(void **state) {
         assert_int_equal(result.text_bytes, result.n);
         ht_generate_result_clear(&result);
     }
-    const ht_generate_options one = {.max_tokens = 1}; /* both at once: the caller's limit */
+    const ht_generate_options one =
+        HT_INIT(ht_generate_options, .max_tokens = 1); /* both at once: the caller's limit */
     assert_int_equal(ht_session_generate(x->session, ids, CONTEXT, &one, &result, NULL), HT_OK);
     assert_int_equal(result.stop, HT_STOP_LIMIT);
     ht_generate_result_clear(&result);
@@ -352,13 +354,13 @@ static void test_generate_stopped_from_outside(void **state) {
     const int32_t script[] = {2, 3, 6, 4, 2};
     const char *const stop[] = {"END"};
     listener l = {.stop_after = 2};
-    ht_generate_result result = play(x, script, 5, (ht_generate_options){.max_tokens = 5}, &l);
+    ht_generate_result result = play(x, script, 5, HT_INIT(ht_generate_options, .max_tokens = 5), &l);
     assert_int_equal(result.stop, HT_STOP_CALLER);
     assert_int_equal(result.n, 2);
     ht_generate_result_clear(&result);
 
     l = (listener){.cancel = x->session, .cancel_after = 3}; /* the held-back text follows */
-    result = play(x, script, 5, (ht_generate_options){.max_tokens = 5, .stop = stop, .n_stop = 1}, &l);
+    result = play(x, script, 5, HT_INIT(ht_generate_options, .max_tokens = 5, .stop = stop, .n_stop = 1), &l);
     assert_int_equal(result.stop, HT_STOP_CANCELLED);
     assert_int_equal(result.n, 3);
     assert_string_equal(result.text, "abEN");
@@ -367,7 +369,7 @@ static void test_generate_stopped_from_outside(void **state) {
 
     ht_session_cancel(x->session); /* before it began */
     l = (listener){0};
-    result = play(x, script, 5, (ht_generate_options){.max_tokens = 5}, &l);
+    result = play(x, script, 5, HT_INIT(ht_generate_options, .max_tokens = 5), &l);
     assert_int_equal(result.stop, HT_STOP_CANCELLED);
     assert_int_equal(result.n, 0);
     assert_string_equal(result.text, "");
@@ -375,14 +377,14 @@ static void test_generate_stopped_from_outside(void **state) {
 
     x->f->cancel_at = 3; /* inside a decode: prefill reuses two of three tokens and is the first forward */
     l = (listener){0};
-    result = play(x, script, 5, (ht_generate_options){.max_tokens = 5}, &l);
+    result = play(x, script, 5, HT_INIT(ht_generate_options, .max_tokens = 5), &l);
     assert_int_equal(result.stop, HT_STOP_CANCELLED);
     assert_int_equal(result.n, 2);
     ht_generate_result_clear(&result);
 
     x->f->fail_at = 3; /* a failing device is an error */
     ht_error error = {0};
-    const ht_generate_options options = {.max_tokens = 5};
+    const ht_generate_options options = HT_INIT(ht_generate_options, .max_tokens = 5);
     assert_int_equal(ht_session_generate(x->session, PROMPT, 3, &options, &result, &error), HT_ERROR_DEVICE);
     l = (listener){0};
     result = play(x, script, 5, options, &l); /* and the session works on */
@@ -392,12 +394,10 @@ static void test_generate_stopped_from_outside(void **state) {
 
 static void test_generate_top_logprobs(void **state) {
     fixture *x = *state;
-    ht_generate_result result;
-    const ht_generate_options options = {
-        .max_tokens = 6,
-        .top_logprobs = 4,
-        .sampling = {.temperature = 5, .top_k = 20, .repeat_penalty = 1.3f, .seed = 9},
-    };
+    ht_generate_result result = HT_INIT(ht_generate_result);
+    const ht_generate_options options =
+        HT_INIT(ht_generate_options, .max_tokens = 6, .top_logprobs = 4,
+                .sampling = &HT_INIT(ht_sampling, .temperature = 5, .top_k = 20, .repeat_penalty = 1.3f, .seed = 9), );
     const int32_t script[] = {2}; /* so that the first, at least, is no end token */
     x->f->script = script;
     x->f->n_script = 1;
@@ -424,9 +424,13 @@ static void test_generate_top_logprobs(void **state) {
 static void test_generate_seed(void **state) {
     fixture *x = *state;
     ht_generate_result results[3];
+    for (size_t i = 0; i < 3; i++)
+        results[i] = HT_INIT(ht_generate_result);
     const uint64_t seeds[] = {11, 11, 12};
     for (size_t i = 0; i < 3; i++) {
-        const ht_generate_options options = {.max_tokens = 20, .sampling = {.temperature = 3, .seed = seeds[i]}};
+        const ht_generate_options options =
+            HT_INIT(ht_generate_options, .max_tokens = 20,
+                    .sampling = &HT_INIT(ht_sampling, .temperature = 3, .seed = seeds[i]));
         assert_int_equal(ht_session_generate(x->session, PROMPT, 3, &options, &results[i], NULL), HT_OK);
     }
     assert_int_equal(results[0].n, results[1].n);
@@ -441,8 +445,9 @@ static void test_generate_steadily(void **state) {
     fixture *x = *state;
     const int32_t script[] = {2, 14, 4, 14, 6, 7, 8, 9, 2, 3, 14, 2};
     listener l = {0};
-    const ht_generate_options options = {
-        .max_tokens = 12, .top_logprobs = 3, .sampling = {.temperature = 0.1f, .top_p = 0.9f, .repeat_penalty = 1.1f}};
+    const ht_generate_options options =
+        HT_INIT(ht_generate_options, .max_tokens = 12, .top_logprobs = 3,
+                .sampling = &HT_INIT(ht_sampling, .temperature = 0.1f, .top_p = 0.9f, .repeat_penalty = 1.1f));
     ht_generate_result result = play(x, script, 12, options, &l);
     assert_int_equal(result.n, 12);
     assert_int_equal(l.allocations[11], l.allocations[0]);
@@ -452,8 +457,8 @@ static void test_generate_steadily(void **state) {
 static void test_generate_without_tokenizer(void **state) {
     fixture *x = *state;
     x->f->model.tokenizer = NULL;
-    ht_generate_result result;
-    const ht_generate_options options = {.max_tokens = 5};
+    ht_generate_result result = HT_INIT(ht_generate_result);
+    const ht_generate_options options = HT_INIT(ht_generate_options, .max_tokens = 5);
     assert_int_equal(ht_session_generate(x->session, PROMPT, 3, &options, &result, NULL), HT_OK);
     assert_int_equal(result.n, 5);
     assert_string_equal(result.text, "");
@@ -472,18 +477,19 @@ static void test_generate_bad_options(void **state) {
         {{.top_logprobs = VOCABULARY + 1}, "top_logprobs"},
         {{.stop = empty, .n_stop = 2}, "stop[1]"},
         {{.stop = null, .n_stop = 1}, "stop[0]"},
-        {{.sampling = {.top_p = -1}}, "top_p"},
+        {{.sampling = &HT_INIT(ht_sampling, .top_p = -1)}, "top_p"},
     };
     for (size_t i = 0; i < HT_COUNT(rows); i++) {
-        ht_generate_result result = {0};
+        ht_generate_result result = HT_INIT(ht_generate_result);
         ht_error error = {0};
-        assert_int_equal(ht_session_generate(x->session, PROMPT, 3, &rows[i].options, &result, &error),
-                         HT_ERROR_ARGUMENT);
+        ht_generate_options options = rows[i].options;
+        options.struct_size = sizeof options;
+        assert_int_equal(ht_session_generate(x->session, PROMPT, 3, &options, &result, &error), HT_ERROR_ARGUMENT);
         assert_non_null(strstr(error.text, rows[i].name));
         assert_null(result.ids);
     }
-    ht_generate_result result = {0};
-    assert_int_equal(ht_session_generate(x->session, PROMPT, 0, &rows[0].options, &result, NULL), HT_ERROR_ARGUMENT);
+    ht_generate_result result = HT_INIT(ht_generate_result);
+    assert_int_equal(ht_session_generate(x->session, PROMPT, 0, NULL, &result, NULL), HT_ERROR_ARGUMENT);
     assert_int_equal(x->f->forwards, 0);
     assert_string_equal(ht_stop_name(HT_STOP_CONTEXT), "context");
     assert_string_equal(ht_stop_name(HT_STOP_CANCELLED), "cancelled");

@@ -380,14 +380,9 @@ static char *devices_of(const char *processors, const char *changes) {
 static ht_status create(const char *devices, ht_strategy strategy, const char *cuts, ht_engine **engine,
                         ht_error *error) {
     static const int prompts[] = {1, TOKENS};
-    const ht_engine_options options = {.devices = devices,
-                                       .strategy = strategy,
-                                       .cuts = cuts,
-                                       .precision = HT_PRECISION_EXACT,
-                                       .kv_type = HT_KV_F32,
-                                       .context = CONTEXT,
-                                       .prompts = prompts,
-                                       .n_prompts = HT_COUNT(prompts)};
+    const ht_engine_options options = HT_INIT(ht_engine_options, .devices = devices, .strategy = strategy, .cuts = cuts,
+                                              .precision = HT_PRECISION_EXACT, .kv_type = HT_KV_F32, .context = CONTEXT,
+                                              .prompts = prompts, .n_prompts = HT_COUNT(prompts));
     return ht_engine_create(model, &options, engine, error);
 }
 
@@ -456,7 +451,7 @@ static void test_numbers_of_cuts(void **state) {
     for (size_t d = 0; d < HT_COUNT(devices); d++)
         for (size_t c = 0; c < HT_COUNT(cuts); c++) {
             ht_session *session = open_session(devices[d], "", HT_STRATEGY_TENSOR, cuts[c], &engine);
-            assert_int_equal(engine->n_lanes, 2 + d);
+            assert_int_equal(engine->set.n_lanes, 2 + d);
             run(session, got);
             for (size_t i = 0; i < HT_COUNT(got); i++)
                 if (!(fabsf(got[i] - expected[i]) <= 1e-5f * largest))
@@ -494,7 +489,7 @@ static void test_pass_is_its_commands(void **state) {
     ht_session *session = open_session("gpu", "@gpu.launch_us=0", HT_STRATEGY_SINGLE, NULL, &engine);
     ht_error error = {0};
     size_t processor;
-    ht_machine *m = ht_sim_machine(engine->devices[0], &processor);
+    ht_machine *m = ht_sim_machine(engine->set.devices[0], &processor);
     ht_law law = law_of(m, processor, HT_SIM_BEST);
     law.kv_type = HT_KV_F32;
     double all = 0;
@@ -516,7 +511,7 @@ static void test_copies(void **state) {
         ht_session *session = open_session(copied ? "gpu:memory=copied" : "gpu", "", HT_STRATEGY_SINGLE, NULL, &engine);
         int32_t pick;
         check(ht_session_prefill_greedy(session, ids, 1, &pick, NULL, &error), &error);
-        seconds[copied] = ht_clock_now(engine->time);
+        seconds[copied] = ht_clock_now(engine->set.time);
         close_session(session, engine);
     }
     is_near(seconds[1] - seconds[0], 2 * 300e-6); /* ids in, the pick out */
@@ -594,18 +589,15 @@ static void test_graphs(void **state) {
 /* An engine for prompts of 64 and 96 tokens whose graphs may hold so many bytes (0: any); what they hold. */
 static uint64_t open_with_memory(ht_model *deep, uint64_t bytes, const char *devices, ht_engine **engine) {
     static const int prompts[] = {64, 96};
-    const ht_engine_options options = {.devices = devices,
-                                       .strategy = HT_STRATEGY_TENSOR,
-                                       .context = CONTEXT,
-                                       .prompts = prompts,
-                                       .n_prompts = HT_COUNT(prompts),
-                                       .npu_memory = bytes};
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = devices, .strategy = HT_STRATEGY_TENSOR, .context = CONTEXT,
+                .prompts = prompts, .n_prompts = HT_COUNT(prompts), .npu_memory = bytes);
     uint64_t held = 0;
     ht_error error = {0};
     check(ht_engine_create(deep, &options, engine, &error), &error);
-    for (size_t i = 0; i < (*engine)->n_tasks; i++) {
-        const ht_engine_task *task = &(*engine)->tasks[i];
-        const ht_device *device = (*engine)->devices[task->device];
+    for (size_t i = 0; i < (*engine)->set.n_tasks; i++) {
+        const ht_slice_task *task = &(*engine)->set.tasks[i];
+        const ht_device *device = (*engine)->set.devices[task->device];
         if (device->ops->caps(device)->n_lengths)
             held += device->ops->task_bytes(task->task);
     }
@@ -614,10 +606,10 @@ static uint64_t open_with_memory(ht_model *deep, uint64_t bytes, const char *dev
 
 static bool has_npu(const ht_engine *engine) {
     bool found = false;
-    for (size_t l = 0; l < engine->n_lanes; l++)
-        for (size_t d = 0; d < engine->n_devices; d++)
-            found |= engine->lanes[l].devices >> d & 1 && !engine->lanes[l].lost &&
-                     engine->devices[d]->ops->caps(engine->devices[d])->kind == HT_DEVICE_NPU;
+    for (size_t l = 0; l < engine->set.n_lanes; l++)
+        for (size_t d = 0; d < engine->set.n_devices; d++)
+            found |= engine->set.lanes[l].devices >> d & 1 && !engine->set.lanes[l].lost &&
+                     engine->set.devices[d]->ops->caps(engine->set.devices[d])->kind == HT_DEVICE_NPU;
     return found;
 }
 
@@ -629,11 +621,11 @@ static void test_graph_memory(void **state) {
     char *devices = devices_of("gpu,npu:lengths=64+96", "");
     check(ht_model_open("shape:smollm2-135m", &deep, &error), &error);
     const uint64_t all = open_with_memory(deep, 0, devices, &engine);
-    assert_true(has_npu(engine) && !engine->full);
+    assert_true(has_npu(engine) && !engine->passes.full);
     ht_engine_destroy(engine);
     for (uint64_t part = 2; part < 5; part++) {
         const uint64_t held = open_with_memory(deep, all * part / 5, devices, &engine);
-        assert_true(has_npu(engine) && engine->full);
+        assert_true(has_npu(engine) && engine->passes.full);
         assert_true(held <= all * part / 5);
         ht_engine_destroy(engine);
     }
@@ -653,16 +645,16 @@ static void test_lanes_that_wait_for_ever(void **state) {
     ht_session *session = open_session("gpu,npu:lengths=64", "", HT_STRATEGY_TENSOR, "head,feature", &engine);
     const float *logits;
     check(ht_session_prefill(session, ids, 64, &logits, NULL, &error), &error);
-    ht_schedule *schedule = engine->current;
+    ht_schedule *schedule = engine->passes.current;
     assert_true(schedule->n_lanes == 2);
     for (size_t i = 0; i < 2; i++)
-        for (size_t k = 0; k < schedule->programs[i].tail; k++)
+        for (size_t k = 0; k < schedule->programs[i].head; k++)
             if (schedule->programs[i].steps[k].waits)
                 schedule->programs[i].steps[k].need += 1000;
     ids[0]++;
     fails(ht_session_prefill(session, ids, 64, &logits, NULL, &error), HT_ERROR_DEVICE, &error, "for ever");
     ids[0]--;
-    ht_engine_forget_schedules(engine);
+    ht_passes_forget_schedules(&engine->passes);
     check(ht_session_prefill(session, ids, 64, &logits, NULL, &error), &error); /* still usable */
     close_session(session, engine);
 }

@@ -5,6 +5,7 @@
 #include "plan/plan.h"
 
 #include <math.h>
+#include <time.h>
 
 #define TOLERANCE 1e-5 /* where a segment is divided is found by bisection, to a relative 1e-6 */
 
@@ -364,7 +365,7 @@ static double best_owner(const ht_problem *p, size_t owner, size_t other) {
 static double brute_force(const ht_problem *p, bool *several) {
     double alone = INFINITY, shared = INFINITY;
     for (unsigned set = 1; set < 1u << p->n_lanes; set++) {
-        size_t lanes[HT_MAX_DEVICES], n = 0;
+        size_t lanes[HT_MAX_LANES], n = 0;
         uint64_t cores = 0;
         bool valid = true;
         for (size_t l = 0; l < p->n_lanes; l++)
@@ -666,6 +667,120 @@ static void test_busy_agrees_with_prediction(void **state) {
     assert_in_range(seen, 100, 4000);
 }
 
+/* ---- how long it takes ------------------------------------------------------------------------------------------------------ */
+
+typedef struct real_shape {
+    const char *name;
+    int layers;
+    size_t embedding, qkv, feed_forward;
+} real_shape;
+
+/* Times of about what a phone's NPU, GPU and CPU take, in that order. */
+static ht_lane_cost real_cost(const real_shape *shape, size_t lane) {
+    static const struct {
+        double flops, bandwidth, launch, join, per_key;
+        size_t granule;
+    } rows[LANES] = {
+        {11.5e12, 42e9, 20e-6, 5e-6, 2e-9, 0}, {1e12, 43e9, 5e-6, 3e-6, 1e-9, 0}, {0.4e12, 42e9, 1e-6, 5e-6, 1e-9, 6}};
+    static const size_t any[] = {1, 2, 8, 16, 32, 64, 128, 256, 512}, fixed[] = {1, 32, 64, 128, 256, 512, 1024};
+    const double e = (double)shape->embedding, f = (double)shape->feed_forward;
+    const double weights[HT_CLASSES] = {[HT_CLASS_QKV] = e * (double)shape->qkv,
+                                        [HT_CLASS_OUT] = e * e,
+                                        [HT_CLASS_GATE_UP] = 2 * e * f,
+                                        [HT_CLASS_DOWN] = e * f,
+                                        [HT_CLASS_FFN] = 3 * e * f,
+                                        [HT_CLASS_LM_HEAD] = e * 128256};
+    ht_lane_cost cost = {.granule = rows[lane].granule,
+                         .per_key = rows[lane].per_key,
+                         .launch = rows[lane].launch,
+                         .join = rows[lane].join,
+                         .together = {1.3, 1.1}};
+    for (int c = 0; c < HT_CLASSES; c++) {
+        ht_class_cost *class = &cost.classes[c];
+        const bool once = c == HT_CLASS_LM_HEAD || c == HT_CLASS_ARGMAX;
+        const size_t n = once ? 1 : lane ? HT_COUNT(any) : HT_COUNT(fixed);
+        class->stepped = lane == 0 && weights[c] > 0 && !once;
+        for (size_t i = 0; i < n && (lane == 0 || c != HT_CLASS_FFN); i++) {
+            const size_t tokens = lane ? any[i] : fixed[i];
+            const double moving = (weights[c] * 0.5625 + (double)tokens * e * 8) / rows[lane].bandwidth,
+                         computing = 2 * weights[c] * (double)tokens / rows[lane].flops;
+            class->points[class->n_points++] = (ht_cost_point){tokens, rows[lane].launch + fmax(moving, computing)};
+        }
+    }
+    return cost;
+}
+
+static void real_problem(made *m, const real_shape *shape, size_t n_lanes, size_t tokens) {
+    static const int lengths[] = {32, 64, 128, 256, 512, 1024};
+    const size_t e = shape->embedding / 32, f = shape->feed_forward / 32;
+    const size_t of[HT_SEGMENTS] = {8, 1, shape->qkv / 32, 8, 8, e, f, f, e, 501};
+    *m = (made){.p = {.layers = shape->layers,
+                      .lanes = m->lanes,
+                      .n_lanes = n_lanes,
+                      .cuts = HT_CUT_ALL,
+                      .tokens = tokens,
+                      .wanted = 1,
+                      .join = 3e-6,
+                      .exchange = 0.25e-9,
+                      .embedding = shape->embedding,
+                      .qkv = shape->qkv,
+                      .attention = shape->embedding,
+                      .feed_forward = shape->feed_forward,
+                      .tokens_divide = true}};
+    memcpy(m->p.of, of, sizeof of);
+    for (size_t l = 0; l < n_lanes; l++) {
+        m->costs[l] = real_cost(shape, l);
+        m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l], .cores = 1u << l, .fixed = l == 0};
+        set_drift(&m->lanes[l], 1);
+    }
+    m->lanes[0].lengths = lengths;
+    m->lanes[0].n_lengths = HT_COUNT(lengths);
+    for (int s = 0; s < HT_SEGMENTS; s++) /* as many graphs as there may be */
+        for (size_t k = 0; k < HT_MAX_SHARES && of[s] > 1; k++)
+            m->lanes[0].built[s][k] = of[s] * (k + 4) / 8;
+}
+
+static double thread_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* A new length of a prompt is solved while the request waits: within a millisecond, with three lanes, at the size of a real
+ * model. Looking up times is most of it, and is counted, for clocks depend on what else the machine does. */
+static void test_solving_takes_less_than_a_millisecond(void **state) {
+    static const real_shape shapes[] = {{"8B", 32, 4096, 6144, 14336}, {"1B", 16, 2048, 3072, 8192}};
+    static const size_t tokens[] = {1, 17, 40, 64, 100, 135, 256, 300, 333, 525, 777, 1000, 1024};
+    enum { RUNS = 9 };
+    for (size_t k = 0; k < HT_COUNT(shapes); k++)
+        for (size_t n_lanes = 2; n_lanes <= LANES; n_lanes++) {
+            double each[HT_COUNT(tokens)], least = 0;
+            size_t lookups = 0;
+            for (size_t i = 0; i < HT_COUNT(tokens); i++) {
+                made m;
+                ht_choice c;
+                double times[RUNS];
+                real_problem(&m, &shapes[k], n_lanes, tokens[i]);
+                for (size_t run = 0; run < RUNS; run++) {
+                    const double begin = thread_seconds();
+                    ht_solve(&m.p, &c);
+                    times[run] = thread_seconds() - begin;
+                }
+                ht_sort_doubles(times, RUNS);
+                each[i] = times[RUNS / 2];
+                least = fmax(least, times[0]);
+                lookups = ht_max_size(lookups, c.lookups);
+            }
+            ht_sort_doubles(each, HT_COUNT(tokens));
+            print_message("%s shape, %zu lanes: solved in %.0f us (median of %zu lengths), %.0f us at most; %zu "
+                          "lookups at most\n",
+                          shapes[k].name, n_lanes, each[HT_COUNT(tokens) / 2] * 1e6, HT_COUNT(tokens),
+                          each[HT_COUNT(tokens) - 1] * 1e6, lookups);
+            assert_in_range(lookups, 1, n_lanes == 2 ? 4000 : 12000);
+            assert_true(!TIMED || least < 1e-3);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_two_lanes_equal_brute_force),
@@ -677,6 +792,7 @@ int main(void) {
         cmocka_unit_test(test_class_seconds),
         cmocka_unit_test(test_class_seconds_never_fall),
         cmocka_unit_test(test_busy_agrees_with_prediction),
+        cmocka_unit_test(test_solving_takes_less_than_a_millisecond),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

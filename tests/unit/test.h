@@ -14,6 +14,13 @@
 
 #include <cmocka.h>
 
+/* Does a clock say anything about the code? Not under sanitizers and emulators. */
+#if defined(__OPTIMIZE__) && defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define TIMED true
+#else
+#define TIMED false
+#endif
+
 static char test_folder[64];
 
 /* cmocka setup and teardown: a folder in $TMPDIR (or /tmp), removed with everything in it. */

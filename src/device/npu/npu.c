@@ -4,7 +4,7 @@
  * is split first. Padding costs no copy where the slots have room for it; else, and where a slot's rows are not dense, two
  * staging buffers of the device are used. Submits compute in the caller. What is no matrix multiplication is refused.
  */
-#include "device/npu/lengths.h"
+#include "device/lengths.h"
 #include "device/npu/npu.h"
 
 #include <stdio.h>
@@ -24,8 +24,8 @@ typedef struct npu_device {
     char hint[16];
     ht_npu_store *store;
     bool weights_first;
-    int lengths[HT_NPU_MOST_LENGTHS]; /* ascending */
-    float *in, *out;                  /* staging: [longest][cols], [longest][rows] of the widest tasks */
+    int lengths[HT_MOST_LENGTHS]; /* ascending */
+    float *in, *out;              /* staging: [longest][cols], [longest][rows] of the widest tasks */
     size_t in_bytes, out_bytes;
     ht_ticket last; /* every ticket given is complete */
 } npu_device;
@@ -167,7 +167,7 @@ static ht_status configure(npu_device *d, const ht_device_options *options, ht_e
         return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus= is for devices that are CPUs", options->name);
     char value[128];
     if (ht_device_option(options->options, "lengths", value, sizeof value))
-        status = ht_npu_parse_lengths(d->caps.name, value, d->lengths, &d->caps.n_lengths, error);
+        status = ht_parse_lengths(d->caps.name, value, d->lengths, &d->caps.n_lengths, error);
     else
         default_to(d, options->max_tokens);
     bool decodes;
@@ -255,8 +255,8 @@ static size_t npu_task_bytes(const ht_task *task) {
 }
 
 static size_t choose_length(const npu_device *d, size_t tokens) {
-    const ht_npu_lengths lengths = {d->lengths, d->caps.n_lengths, PIECE_TOKENS};
-    return ht_npu_choose_length(&lengths, tokens);
+    const ht_lengths lengths = {d->lengths, d->caps.n_lengths, PIECE_TOKENS};
+    return ht_choose_length(&lengths, tokens);
 }
 
 static ht_status npu_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {
@@ -298,8 +298,8 @@ static bool is_there(const void *task, size_t i) {
 /* A length whose graph is there for up to `tokens` tokens. Nothing suitable: the right one is built now, and if it cannot be,
  * any that is there will do. */
 static ht_status find_length(npu_device *d, ht_task *task, size_t tokens, size_t *found, ht_error *error) {
-    const ht_npu_lengths lengths = {d->lengths, d->caps.n_lengths, PIECE_TOKENS};
-    if (ht_npu_find_length(&lengths, tokens, is_there, task, found))
+    const ht_lengths lengths = {d->lengths, d->caps.n_lengths, PIECE_TOKENS};
+    if (ht_find_length(&lengths, tokens, is_there, task, found))
         return HT_OK;
     ht_status status = ht_npu_entry_await(task->entry, *found, error);
     for (size_t i = *found; status && i-- > 0 && status != HT_ERROR_CANCELLED;)

@@ -308,7 +308,7 @@ ht_status ht_ort_compile_model(ht_npu *npu, const ht_npu_graph *graph, size_t le
     OrtSession *other = NULL;
     ht_error reason = {0};
     if (status != HT_OK && npu->plugin && !program->session && /* which operator was it? */
-        make_session(npu, &from, NULL, true, &other, &reason) != HT_OK && other)
+        make_session(npu, &from, NULL, true, &other, &reason) != HT_OK && other && error)
         *error = reason;
     if (other)
         npu->ort->ReleaseSession(other);

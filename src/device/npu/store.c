@@ -4,6 +4,7 @@
  * Graphs that somebody waits for come first, and then all builders work; with nobody waiting one builds, so that a
  * request that is being answered meanwhile keeps most of the machine. */
 #include "base/os.h"
+#include "device/lengths.h"
 #include "device/npu/npu.h"
 
 #include <pthread.h>
@@ -12,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_LENGTHS 16
 #define MAX_BUILDERS 16
 
 typedef enum graph_state { ABSENT, QUEUED, BUILDING, READY, FAILED } graph_state;
@@ -30,7 +30,7 @@ struct ht_npu_entry {
     pthread_mutex_t probing; /* two lengths of a graph may be built at once */
     ht_npu_probe *probe;
     uint64_t shared; /* taken from the budget for all lengths together */
-    graph_slot slots[MAX_LENGTHS];
+    graph_slot slots[HT_MOST_LENGTHS];
 };
 
 typedef struct job {
@@ -181,7 +181,7 @@ static ht_status build(ht_npu_entry *entry, size_t i, ht_npu_program **out, ht_e
     if (status != HT_OK) {
         if (program)
             o->runtime->discard(o->npu, program);
-        return ht_error_prefix(error, "%s at length %zu", entry->graph.op->name, length);
+        return ht_error_prefix(error, status, "%s at length %zu", entry->graph.op->name, length);
     }
     ht_log(HT_LOG_DEBUG, "%s: graph of %s at length %zu %s in %.0f ms", o->config->name, entry->graph.op->name, length,
            loaded ? "loaded" : "built", 1e3 * (ht_seconds() - start));

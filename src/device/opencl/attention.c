@@ -108,7 +108,7 @@ static ht_status merge(ht_cl_device *d, ht_task *task, const ht_cl_call *call, c
                                         HT_CL_ARGUMENT(stride),
                                         HT_CL_ARGUMENT(heads)};
     const size_t local[2] = {ITEMS, 1}, global[2] = {heads * ITEMS, call->tokens};
-    return ht_cl_launch(d, task, kernel, task->op->name, arguments, HT_COUNT(arguments), 2, global, local, error);
+    return ht_cl_launch(d, task, kernel, arguments, HT_COUNT(arguments), &(ht_cl_grid){2, global, local}, error);
 }
 
 ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
@@ -156,7 +156,7 @@ ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_ca
     const size_t per_group = w == MANY_VECTOR ? 16 : w == TILES ? choose_tile(d)->queries : 1;
     const size_t items = w == TILES || w == SPLIT ? ITEMS : 1, local[3] = {items, 1, 1};
     const size_t global[3] = {heads * items, (tokens + per_group - 1) / per_group, splits};
-    status = ht_cl_launch(d, task, kernel, op->name, arguments, n, 3, global, local, error);
+    status = ht_cl_launch(d, task, kernel, arguments, n, &(ht_cl_grid){3, global, local}, error);
     return !status && splits > 1 ? merge(d, task, call, out_offset, heads, splits, error) : status;
 }
 

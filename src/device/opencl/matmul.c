@@ -1,136 +1,19 @@
 /* MATMUL: runs of rows with one form become segments, each with packed weights (weights.c) and, for every number of tokens,
  * a row of the table of kernels. */
 #include "device/opencl/matmul.h"
+#include "device/opencl/tiles.h"
 
 #if HT_HAVE_OPENCL
 #include <stdio.h>
 #include <string.h>
 
-#define MANY 0xffffffffu
-
-/* ---- the table of kernels -------------------------------------------------------------------------------------------- */
-
-/* clang-format off */
-#define MATVEC(tokens, most, lanes, blocks, speed) \
-    {"matmul_simt", "matvec_simt", "-DINT8=0 -DTOKENS=" #tokens " -DLANES=" #lanes " -DBLOCKS=" #blocks, HT_CL_SIMT, \
-     1, most, 16 * (blocks), tokens, 1, speed, 0, 1, {16, lanes}, (blocks) * (tokens) * (lanes) * 64}
-#define MATMUL(tile_rows, tile_tokens, rows, tokens, speed) \
-    {"matmul_simt", "matmul_simt", "-DINT8=0 " TILE(tile_rows, tile_tokens, rows, tokens), HT_CL_SIMT, 5, MANY, \
-     tile_rows, tile_tokens, 1, speed, 0, 16, {(tile_rows) * (tile_tokens) / ((rows) * (tokens)), 1}, \
-     128 * ((tile_rows) + (tile_tokens))}
-#define MATVEC_INT8(tokens, most, lanes, blocks, speed) \
-    {"matmul_simt", "matvec_simt", "-DINT8=1 -DTOKENS=" #tokens " -DLANES=" #lanes " -DBLOCKS=" #blocks, \
-     HT_CL_SIMT | HT_CL_DOT, 1, most, 16 * (blocks), tokens, 1, speed, RECORDS, 1, {16, lanes}, \
-     (blocks) * (tokens) * (lanes) * 64}
-#define MATMUL_INT8(tile_rows, tile_tokens, rows, tokens, speed) \
-    {"matmul_simt", "matmul_simt", "-DINT8=1 " TILE(tile_rows, tile_tokens, rows, tokens), HT_CL_SIMT | HT_CL_DOT, 5, \
-     MANY, tile_rows, tile_tokens, 1, speed, RECORDS, 16, {(tile_rows) * (tile_tokens) / ((rows) * (tokens)), 1}, \
-     56 * ((tile_rows) + (tile_tokens))}
-#define TILE(tile_rows, tile_tokens, rows, tokens) \
-    "-DTILE_ROWS=" #tile_rows " -DTILE_TOKENS=" #tile_tokens " -DITEM_ROWS=" #rows " -DITEM_TOKENS=" #tokens
-#define RECORDS 64 /* work-items of a group of its pack_acts */
-/* clang-format on */
-
-/* Of equal cost (see cost below) the first is taken. Speeds of SIMT rows are an H100's; what differs elsewhere is found by
- * measuring (tune.c). */
-static const ht_cl_matmul_row table[] = {
-    {"matmul_vector", "matvec_vector", "-DTOKENS=1", HT_CL_VECTOR, 1, 1, 32, 1, 1, 100, 0, 1, {1, 1}, 0},
-    {"matmul_vector", "matvec_vector", "-DTOKENS=2", HT_CL_VECTOR, 1, 2, 32, 2, 1, 100, 0, 1, {1, 1}, 0},
-    {"matmul_vector", "matvec_vector", "-DTOKENS=4", HT_CL_VECTOR, 1, 4, 16, 4, 1, 100, 0, 1, {1, 1}, 0},
-    {"matmul_vector", "matmul_vector", "-DTILE=12 -DRUN=8", HT_CL_VECTOR, 2, MANY, 32, 12, 8, 100, 1, 1, {1, 1}, 0},
-    MATVEC(1, 1, 16, 2, 100),
-    MATVEC(1, 1, 32, 2, 102),
-    MATVEC(1, 1, 16, 4, 97),
-    MATVEC(1, 1, 32, 4, 90),
-    MATVEC(1, 1, 64, 2, 80),
-    MATVEC(1, 1, 32, 1, 75),
-    MATVEC(1, 1, 16, 1, 60),
-    MATVEC(2, 2, 16, 2, 170),
-    MATVEC(2, 2, 32, 2, 165),
-    MATVEC(4, 4, 16, 2, 180),
-    MATVEC(4, 4, 32, 2, 175),
-    MATVEC(4, 4, 16, 1, 115),
-    MATVEC(8, 8, 16, 2, 220),
-    MATVEC(8, 8, 16, 1, 190),
-    MATMUL(128, 128, 8, 8, 530),
-    MATMUL(128, 64, 8, 4, 500),
-    MATMUL(64, 64, 8, 4, 490),
-    MATMUL(128, 32, 8, 4, 460),
-    MATMUL(64, 32, 4, 4, 430),
-    MATMUL(32, 32, 4, 4, 400),
-    MATVEC_INT8(1, 1, 16, 2, 125),
-    MATVEC_INT8(1, 1, 32, 2, 125),
-    MATVEC_INT8(1, 1, 64, 2, 100),
-    MATVEC_INT8(2, 2, 16, 2, 235),
-    MATVEC_INT8(2, 2, 32, 2, 235),
-    MATVEC_INT8(4, 4, 16, 2, 370),
-    MATVEC_INT8(4, 4, 32, 2, 370),
-    MATVEC_INT8(8, 8, 16, 1, 450),
-    MATVEC_INT8(8, 8, 16, 2, 470),
-    MATMUL_INT8(128, 128, 8, 8, 1000),
-    MATMUL_INT8(128, 64, 8, 4, 1000),
-    MATMUL_INT8(64, 64, 8, 4, 950),
-    MATMUL_INT8(128, 32, 8, 4, 1100),
-    MATMUL_INT8(32, 32, 4, 4, 720),
-};
-
-int ht_cl_matmul_candidates(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols, size_t tokens,
-                            const ht_cl_matmul_row *out[], int max) {
-    (void)rows, (void)cols; /* every kernel there is takes all of them */
-    int n = 0;
-    for (const ht_cl_matmul_row *row = table; row < table + HT_COUNT(table) && n < max; row++)
-        if ((row->features & d->features) == row->features && (form->bits <= 8 || !(row->features & HT_CL_DOT)) &&
-            tokens >= row->min_tokens && tokens <= row->max_tokens && row->local_bytes <= d->local_bytes &&
-            row->local[0] * row->local[1] <= d->largest_group)
-            out[n++] = row;
-    return n;
-}
-
-static size_t count_tiles(const ht_cl_matmul_row *row, size_t rows, size_t tokens) {
-    return ((rows + row->tile_rows - 1) / row->tile_rows) * ((tokens + row->tile_tokens - 1) / row->tile_tokens);
-}
-
-/* Groups that keep every unit busy. Behind few tokens a unit waits for memory and wants as many work-items as it holds;
- * one of a CPU's drivers runs a group at a time, and two leave none idle at the end. */
-static size_t full_groups(const ht_cl_device *d, const ht_cl_matmul_row *row) {
-    const size_t items = row->local[0] * row->local[1], wanted = row->parts > 1 ? 512 : 1024;
-    return d->units * (row->features & HT_CL_VECTOR ? 2 : ht_max_size(1, wanted / items));
-}
-
-#define PART_GROUPS 8 /* groups of 32 columns that are worth a part */
-
-/* Parts of the columns that fill the device. */
-static size_t count_parts(const ht_cl_device *d, const ht_cl_matmul_row *row, size_t rows, size_t cols, size_t tokens) {
-    const size_t wanted = full_groups(d, row) / count_tiles(row, rows, tokens);
-    return ht_max_size(1, ht_min_size(ht_min_size(wanted, row->parts), cols / (32 * PART_GROUPS)));
-}
-
-/* Work of all tiles, what they waste included, and no less than a full device would do: one that is not full takes as
- * long, and so does a last round of groups that does not fill it. Packing activations costs another launch, which weighs
- * as much as this many weights at speed 1. */
-#define PACK_WEIGHTS 112000.0
-static double cost(const ht_cl_device *d, const ht_cl_matmul_row *row, size_t rows, size_t cols, size_t tokens) {
-    const size_t parts = count_parts(d, row, rows, cols, tokens), full = full_groups(d, row);
-    const size_t groups = ht_round_up(count_tiles(row, rows, tokens) * parts, row->features & HT_CL_SIMT ? full : 1);
-    return (double)ht_max_size(groups, full) / (double)parts * row->tile_rows * row->tile_tokens / row->speed +
-           (row->packed > 1 ? PACK_WEIGHTS / (double)cols : 0);
-}
-
-const ht_cl_matmul_row *ht_cl_matmul_by_rule(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
-                                             size_t tokens) {
-    const ht_cl_matmul_row *best = NULL, *found[HT_COUNT(table)];
-    const int n = ht_cl_matmul_candidates(d, form, rows, cols, tokens, found, HT_COUNT(table));
-    for (int i = 0; i < n; i++)
-        if (!best || cost(d, found[i], rows, cols, tokens) < cost(d, best, rows, cols, tokens))
-            best = found[i];
-    return best;
-}
+/* ---- choosing --------------------------------------------------------------------------------------------------------- */
 
 static const ht_cl_matmul_row *choose(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
                                       size_t tokens) {
     if (d->forced_kernel >= 0) {
-        const ht_cl_matmul_row *found[HT_COUNT(table)];
-        const int n = ht_cl_matmul_candidates(d, form, rows, cols, tokens, found, HT_COUNT(table));
+        const ht_cl_matmul_row *found[HT_CL_MATMUL_ROWS];
+        const int n = ht_cl_matmul_candidates(d, form, rows, cols, tokens, found, HT_CL_MATMUL_ROWS);
         return n ? found[d->forced_kernel % n] : NULL;
     }
     const ht_cl_matmul_row *tuned = ht_cl_tuned(d, form, rows, cols, tokens);
@@ -152,9 +35,10 @@ static size_t packed_bytes(const ht_cl_matmul_row *row, size_t tokens, size_t co
     return ht_round_up(tokens, row->tile_tokens) * ht_round_up(cols, 32) * sizeof(float);
 }
 
-static ht_status pack_activations(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice, cl_uint cols,
-                                  const ht_cl_place *in, cl_uint tokens, const char *what, ht_error *error) {
-    const ht_cl_matmul_row *row = choice->row;
+static ht_status pack_activations(ht_cl_device *d, ht_task *task, const ht_cl_product *p, ht_error *error) {
+    const ht_cl_matmul_row *row = p->choice->row;
+    const ht_cl_place *in = p->in;
+    const cl_uint cols = p->window.cols, tokens = p->tokens;
     const cl_uint stride = (cl_uint)in->stride;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
                                         HT_CL_ARGUMENT(in->offset),
@@ -164,7 +48,8 @@ static ht_status pack_activations(ht_cl_device *d, ht_task *task, const struct h
                                         HT_CL_ARGUMENT(tokens)};
     const size_t tiles = (tokens + row->tile_tokens - 1) / row->tile_tokens, local[2] = {row->packed, 1},
                  global[2] = {ht_round_up((cols + 31) / 32, row->packed), row->packed == 1 ? tiles : tokens};
-    return ht_cl_launch(d, task, choice->pack, what, arguments, HT_COUNT(arguments), 2, global, local, error);
+    return ht_cl_launch(d, task, p->choice->pack, arguments, HT_COUNT(arguments), &(ht_cl_grid){2, global, local},
+                        error);
 }
 
 /* The bias belongs to the sum that has the first columns. */
@@ -172,9 +57,10 @@ static cl_uint has_bias_for(const ht_cl_weights *w, const ht_cl_window *window) 
     return w->bias != NULL && window->col == 0;
 }
 
-static ht_status add_parts(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice, const ht_cl_weights *w,
-                           const ht_cl_window *window, cl_uint parts, const ht_cl_place *out, cl_uint tokens,
-                           const char *what, ht_error *error) {
+static ht_status add_parts(ht_cl_device *d, ht_task *task, const ht_cl_product *p, cl_uint parts, ht_error *error) {
+    const ht_cl_weights *w = p->weights;
+    const ht_cl_window *window = &p->window;
+    const ht_cl_place *out = p->out;
     const cl_mem bias = w->bias ? w->bias : w->codes;
     const cl_uint stride = (cl_uint)ht_round_up(window->rows, HT_CL_BLOCK), out_stride = (cl_uint)out->stride,
                   has_bias = has_bias_for(w, window);
@@ -186,24 +72,25 @@ static ht_status add_parts(ht_cl_device *d, ht_task *task, const struct ht_cl_ch
                                         HT_CL_ARGUMENT(out->offset),
                                         HT_CL_ARGUMENT(out_stride),
                                         HT_CL_ARGUMENT(window->rows),
-                                        HT_CL_ARGUMENT(tokens),
+                                        HT_CL_ARGUMENT(p->tokens),
                                         HT_CL_ARGUMENT(has_bias),
                                         HT_CL_ARGUMENT(window->row)};
-    const size_t local[2] = {d->local, 1}, global[2] = {ht_round_up(window->rows, d->local), tokens};
-    return ht_cl_launch(d, task, choice->add, what, arguments, HT_COUNT(arguments), 2, global, local, error);
+    const size_t local[2] = {d->local, 1}, global[2] = {ht_round_up(window->rows, d->local), p->tokens};
+    return ht_cl_launch(d, task, p->choice->add, arguments, HT_COUNT(arguments), &(ht_cl_grid){2, global, local},
+                        error);
 }
 
 /* As ht_cl_matmul_launch; `packed`: the activations of a row that wants them so are there already. */
-static ht_status launch(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice, const ht_cl_weights *w,
-                        const ht_cl_window *window, const ht_cl_place *in, const ht_cl_place *out, cl_uint tokens,
-                        bool packed, const char *what, ht_error *error) {
-    const ht_cl_matmul_row *row = choice->row;
-    ht_status status = HT_OK;
-    if (row->packed && !packed)
-        status = pack_activations(d, task, choice, window->cols, in, tokens, what, error);
+static ht_status launch(ht_cl_device *d, ht_task *task, const ht_cl_product *p, bool packed, ht_error *error) {
+    const ht_cl_matmul_row *row = p->choice->row;
+    const ht_cl_weights *w = p->weights;
+    const ht_cl_window *window = &p->window;
+    const ht_cl_place *in = p->in, *out = p->out;
+    const cl_uint tokens = p->tokens;
+    ht_status status = row->packed && !packed ? pack_activations(d, task, p, error) : HT_OK;
     if (status != HT_OK)
         return status;
-    const size_t parts = count_parts(d, row, window->rows, window->cols, tokens);
+    const size_t parts = ht_cl_matmul_parts(d, row, window->rows, window->cols, tokens);
     const cl_mem scales = w->scales ? w->scales : w->codes, mins = w->mins ? w->mins : w->codes,
                  bias = w->bias ? w->bias : w->codes; /* none of these is read */
     const cl_mem x = row->packed ? d->scratch[HT_CL_SCRATCH_ACTS] : in->region->memory;
@@ -237,15 +124,13 @@ static ht_status launch(ht_cl_device *d, ht_task *task, const struct ht_cl_choic
     const size_t runs = ht_max_size((tiles + row->run - 1) / row->run, ht_min_size(tiles, wanted));
     const size_t global[3] = {wide * row->local[0], runs * row->local[1], parts},
                  local[3] = {row->local[0], row->local[1], 1};
-    status = ht_cl_launch(d, task, choice->kernel, what, arguments, HT_COUNT(arguments), 3, global, local, error);
-    return !status && parts > 1 ? add_parts(d, task, choice, w, window, (cl_uint)parts, out, tokens, what, error)
-                                : status;
+    status = ht_cl_launch(d, task, p->choice->kernel, arguments, HT_COUNT(arguments), &(ht_cl_grid){3, global, local},
+                          error);
+    return !status && parts > 1 ? add_parts(d, task, p, (cl_uint)parts, error) : status;
 }
 
-ht_status ht_cl_matmul_launch(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice,
-                              const ht_cl_weights *weights, const ht_cl_window *window, const ht_cl_place *in,
-                              const ht_cl_place *out, cl_uint tokens, const char *what, ht_error *error) {
-    return launch(d, task, choice, weights, window, in, out, tokens, false, what, error);
+ht_status ht_cl_matmul_launch(ht_cl_device *d, ht_task *task, const ht_cl_product *product, ht_error *error) {
+    return launch(d, task, product, false, error);
 }
 
 ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols, size_t tokens,
@@ -257,7 +142,7 @@ ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_form *form, size_t r
         if (!status)
             status = ht_cl_scratch(d, HT_CL_SCRATCH_ACTS, packed_bytes(row, tokens, cols), error);
     }
-    const size_t parts = count_parts(d, row, rows, cols, tokens);
+    const size_t parts = ht_cl_matmul_parts(d, row, rows, cols, tokens);
     if (!status && row->parts > 1)
         status = kernel_of(d, row, form, "add_parts", &choice->add, error);
     if (!status && parts > 1)
@@ -274,13 +159,13 @@ static const ht_cl_matmul_row *choose_for_part(const ht_cl_device *d, const ht_c
     if (d->forced_kernel >= 0)
         return choose(d, &w->form, rows, cols, tokens);
     const ht_cl_matmul_row *tuned = ht_cl_tuned(d, &w->form, w->rows, w->cols, tokens), *best = NULL;
-    if (tuned && s->built >> (tuned - table) & 1)
+    if (tuned && s->built & ht_cl_matmul_bit(tuned))
         return tuned;
-    const ht_cl_matmul_row *found[HT_COUNT(table)];
-    const int n = ht_cl_matmul_candidates(d, &w->form, rows, cols, tokens, found, HT_COUNT(table));
+    const ht_cl_matmul_row *found[HT_CL_MATMUL_ROWS];
+    const int n = ht_cl_matmul_candidates(d, &w->form, rows, cols, tokens, found, HT_CL_MATMUL_ROWS);
     for (int i = 0; i < n; i++)
-        if (s->built >> (found[i] - table) & 1 &&
-            (!best || cost(d, found[i], rows, cols, tokens) < cost(d, best, rows, cols, tokens)))
+        if (s->built & ht_cl_matmul_bit(found[i]) && (!best || ht_cl_matmul_cost(d, found[i], rows, cols, tokens) <
+                                                                   ht_cl_matmul_cost(d, best, rows, cols, tokens)))
             best = found[i];
     return best;
 }
@@ -323,20 +208,23 @@ static ht_status multiply_rows(ht_cl_device *d, ht_task *task, const ht_cl_call 
         const size_t from = ht_max_size(first, s->first_row), to = ht_min_size(end, s->first_row + s->weights.rows);
         if (from >= to)
             continue;
-        const ht_cl_window window = {.row = (cl_uint)(from - s->first_row),
-                                     .rows = (cl_uint)(to - from),
-                                     .col = (cl_uint)(part->reduction_begin - task->slice.reduction_begin),
-                                     .cols = (cl_uint)(part->reduction_end - part->reduction_begin)};
-        const struct ht_cl_choice *choice;
-        status = find_choice(d, s, &window, call->shape_tokens, &choice, error);
-        if (status != HT_OK)
-            return status;
-        const ht_cl_matmul_row *row = choice->row;
         ht_cl_place out = call->out;
         out.offset += from;
+        ht_cl_product product = {.weights = &s->weights,
+                                 .window = {.row = (cl_uint)(from - s->first_row),
+                                            .rows = (cl_uint)(to - from),
+                                            .col = (cl_uint)(part->reduction_begin - task->slice.reduction_begin),
+                                            .cols = (cl_uint)(part->reduction_end - part->reduction_begin)},
+                                 .in = &in,
+                                 .out = &out,
+                                 .tokens = call->tokens};
+        status = find_choice(d, s, &product.window, call->shape_tokens, &product.choice, error);
+        if (status != HT_OK)
+            return status;
+        const ht_cl_matmul_row *row = product.choice->row;
         const bool there = *packed && (*packed)->packed == row->packed && (*packed)->source == row->source &&
                            (row->packed != 1 || (*packed)->tile_tokens == row->tile_tokens);
-        status = launch(d, task, choice, &s->weights, &window, &in, &out, call->tokens, there, task->op->name, error);
+        status = launch(d, task, &product, there, error);
         if (row->packed)
             *packed = row;
     }
@@ -354,17 +242,6 @@ ht_status ht_cl_matmul_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call 
 }
 
 /* ---- tasks ----------------------------------------------------------------------------------------------------------- */
-
-size_t ht_cl_matmul_runs(const ht_op *op, const ht_slice *slice, ht_cl_run runs[HT_MAX_PARTS]) {
-    size_t n = 0, base = 0;
-    if (!slice->of)
-        ht_cl_add_run(runs, &n, slice->row_begin, slice->row_end - slice->row_begin);
-    for (int p = 0; p < op->n_parts && slice->of; base += op->parts[p++].rows) {
-        const size_t share = op->parts[p].rows / slice->of;
-        ht_cl_add_run(runs, &n, base + slice->row_begin * share, (slice->row_end - slice->row_begin) * share);
-    }
-    return n;
-}
 
 /* Can a part begin or end at this row? Packed rows lie in blocks, from the first of each segment on (add_rows). */
 static bool on_grain(const ht_op *op, size_t row) {
@@ -449,14 +326,12 @@ static ht_status add_segments(ht_cl_device *d, ht_task *task, const ht_cl_form *
 static ht_status make_room(ht_cl_device *d, const ht_cl_segment *s, ht_error *error) {
     const size_t rows = ht_round_up(s->weights.rows, HT_CL_BLOCK), cols = s->weights.cols;
     size_t sums = 0, acts = 0;
-    for (const ht_cl_matmul_row *row = table; row < table + HT_COUNT(table); row++) {
-        if (!(s->built >> (row - table) & 1))
+    const ht_cl_matmul_row *row;
+    for (size_t i = 0; (row = ht_cl_matmul_row_at(i)); i++) {
+        if (!(s->built & ht_cl_matmul_bit(row)))
             continue;
         const size_t tokens = ht_min_size(d->max_tokens, row->max_tokens);
-        const size_t parts = ht_min_size(row->parts, cols / (32 * PART_GROUPS));
-        if (parts > 1)
-            sums = ht_max_size(
-                sums, ht_min_size(parts * tokens * rows, full_groups(d, row) * row->tile_rows * row->tile_tokens));
+        sums = ht_max_size(sums, ht_cl_matmul_most_sums(d, row, rows, cols, tokens));
         if (row->packed)
             acts = ht_max_size(acts, packed_bytes(row, tokens, cols));
     }
@@ -466,13 +341,12 @@ static ht_status make_room(ht_cl_device *d, const ht_cl_segment *s, ht_error *er
 
 /* Builds every kernel that a submit of up to max_tokens will choose, and makes room for what they need. */
 static ht_status build_kernels(ht_cl_device *d, ht_cl_segment *s, ht_error *error) {
-    _Static_assert(HT_COUNT(table) <= 64, "bits of ht_cl_segment.built");
     const ht_cl_weights *w = &s->weights;
     for (size_t tokens = 1; tokens <= d->max_tokens; tokens++) {
         struct ht_cl_choice choice = {.row = choose(d, &w->form, w->rows, w->cols, tokens)};
         if (!choice.row)
             return ht_fail(error, HT_ERROR_DEVICE, "%s: no kernel multiplies %zu tokens here", d->caps.name, tokens);
-        const uint64_t bit = UINT64_C(1) << (choice.row - table);
+        const uint64_t bit = ht_cl_matmul_bit(choice.row);
         if (s->built & bit)
             continue;
         s->built |= bit;

@@ -1,4 +1,5 @@
-/* The table of MATMUL kernels, for those who choose from it: matmul.c by rule, tune.c by measurement. */
+/* The table of MATMUL kernels (candidates.c) and their launches (matmul.c), for those who choose: matmul.c by rule, tune.c
+ * by measurement. */
 #ifndef HT_OPENCL_MATMUL_H
 #define HT_OPENCL_MATMUL_H
 
@@ -16,9 +17,10 @@ typedef struct ht_cl_matmul_row {
     unsigned tile_rows, tile_tokens; /* what a group computes at once */
     unsigned run;                    /* most tiles of tokens that a group computes in turn */
     unsigned speed;                  /* of a device that is full, relative to the table's other rows */
-    unsigned packed; /* not 0: reads activations that pack_acts of the same source laid out, in groups of so many
-                      * work-items; 1: a tile each, else a token's 32 columns each */
-    unsigned parts;  /* most parts that the columns may be cut into, each a group's; add_parts adds them */
+    /* Not 0: reads activations that pack_acts of the same source laid out, in groups of so many work-items; 1: a tile
+     * each, else a token's 32 columns each. */
+    unsigned packed;
+    unsigned parts; /* most parts that the columns may be cut into, each a group's; add_parts adds them */
     size_t local[2];
     size_t local_bytes; /* local memory of a group */
 } ht_cl_matmul_row;
@@ -35,14 +37,26 @@ int ht_cl_matmul_candidates(const ht_cl_device *d, const ht_cl_form *form, size_
 /* The cheapest candidate by rule; NULL: the device has none. */
 const ht_cl_matmul_row *ht_cl_matmul_by_rule(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
                                              size_t tokens);
-/* The candidate that a measurement of this shape found best (tune.c); NULL: none was made. */
-const ht_cl_matmul_row *ht_cl_tuned(const ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols,
-                                    size_t tokens);
-/* Enqueues a window of weights times the `tokens` rows of in, by the kernels of `choice` (ht_cl_matmul_kernels); in and out
- * are offset to the window's first column and row. */
-ht_status ht_cl_matmul_launch(ht_cl_device *d, ht_task *task, const struct ht_cl_choice *choice,
-                              const ht_cl_weights *weights, const ht_cl_window *window, const ht_cl_place *in,
-                              const ht_cl_place *out, cl_uint tokens, const char *what, ht_error *error);
+#define HT_CL_MATMUL_ROWS 64                            /* the table has no more */
+const ht_cl_matmul_row *ht_cl_matmul_row_at(size_t i);  /* NULL: there are no more */
+uint64_t ht_cl_matmul_bit(const ht_cl_matmul_row *row); /* one of ht_cl_segment.built */
+/* Parts of the columns that fill the device, and what the row costs then, in no unit. */
+size_t ht_cl_matmul_parts(const ht_cl_device *d, const ht_cl_matmul_row *row, size_t rows, size_t cols, size_t tokens);
+double ht_cl_matmul_cost(const ht_cl_device *d, const ht_cl_matmul_row *row, size_t rows, size_t cols, size_t tokens);
+/* Floats that its parts leave to be added, at most, whatever piece of the matrix is multiplied. */
+size_t ht_cl_matmul_most_sums(const ht_cl_device *d, const ht_cl_matmul_row *row, size_t rows, size_t cols,
+                              size_t tokens);
+
+/* A window of weights times the `tokens` rows of in, by the kernels of `choice` (ht_cl_matmul_kernels); in and out are
+ * offset to the window's first column and row. */
+typedef struct ht_cl_product {
+    const struct ht_cl_choice *choice;
+    const ht_cl_weights *weights;
+    ht_cl_window window;
+    const ht_cl_place *in, *out;
+    cl_uint tokens;
+} ht_cl_product;
+ht_status ht_cl_matmul_launch(ht_cl_device *d, ht_task *task, const ht_cl_product *product, ht_error *error);
 /* Fills the kernels of choice for choice->row, building them, and makes room for what they need for rows x cols weights
  * with up to `tokens`. */
 ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols, size_t tokens,

@@ -40,9 +40,10 @@ ht_status ht_cl_upload(ht_cl_device *d, const void *data, size_t bytes, const ch
     if (status)
         return status;
     cl_int code = d->cl->EnqueueWriteBuffer(d->queue, made, CL_TRUE, 0, bytes, data, 0, NULL, NULL);
-    if (ht_cl_check(code, d->caps.name, "clEnqueueWriteBuffer", error) != HT_OK) {
+    status = ht_cl_check(code, d->caps.name, "clEnqueueWriteBuffer", error);
+    if (status) {
         ht_cl_drop(d, made);
-        return ht_error_prefix(error, "%s", what);
+        return ht_error_prefix(error, status, "%s", what);
     }
     *memory = made;
     return HT_OK;
@@ -155,13 +156,6 @@ static const ht_cl_region *find_region(const ht_cl_device *d, const void *host, 
         return NULL;
     const ht_cl_region *r = &d->regions[at - 1];
     return (size_t)((const char *)host - r->host) + bytes <= r->bytes ? r : NULL;
-}
-
-void ht_cl_add_run(ht_cl_run runs[HT_MAX_PARTS], size_t *n, size_t first, size_t width) {
-    if (*n && runs[*n - 1].first + runs[*n - 1].width == first)
-        runs[*n - 1].width += width;
-    else
-        runs[(*n)++] = (ht_cl_run){first, width};
 }
 
 /* Where a view lies; its runs are there already. */

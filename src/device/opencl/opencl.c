@@ -1,5 +1,6 @@
 /* OpenCL devices: finding, describing, opening; what kind of kernels a device gets. */
 #include "device/opencl/opencl.h"
+#include "device/opencl/tiles.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -422,17 +423,6 @@ static ht_status opencl_open(const ht_device_options *options, ht_device **devic
 
 /* ---- tasks ------------------------------------------------------------------------------------------------------------- */
 
-static const char *opencl_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice) {
-    if (op->kind >= HT_OP_KINDS || !ht_cl_ops[op->kind].enqueue)
-        return "unknown operator";
-    return ht_cl_ops[op->kind].refuses((const ht_cl_device *)device, op, slice);
-}
-
-const char *ht_cl_refuses_part(const ht_device *device, const ht_op *op, const ht_slice *part) {
-    return op->kind == HT_OP_MATMUL ? ht_cl_matmul_refuses_part((const ht_cl_device *)device, op, part)
-                                    : opencl_refuses(device, op, part);
-}
-
 static void opencl_release(ht_device *device, ht_task *task) {
     ht_cl_device *d = (ht_cl_device *)device;
     if (!task)
@@ -452,7 +442,7 @@ static void opencl_release(ht_device *device, ht_task *task) {
 static ht_status opencl_prepare(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **out,
                                 ht_error *error) {
     ht_cl_device *d = (ht_cl_device *)device;
-    const char *why = opencl_refuses(device, op, slice);
+    const char *why = ht_cl_refuses(device, op, slice);
     if (why)
         return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: %s: %s", d->caps.name, op->name, why);
     ht_task *task;
@@ -495,7 +485,7 @@ const ht_device_ops ht_device_opencl = {
 #if HT_HAVE_OPENCL
     .close = opencl_close,
     .caps = opencl_caps,
-    .refuses = opencl_refuses,
+    .refuses = ht_cl_refuses,
     .refuses_part = ht_cl_refuses_part,
     .import = ht_cl_import,
     .forget = ht_cl_forget,

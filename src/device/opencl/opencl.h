@@ -3,11 +3,15 @@
  *   opencl.c    finding, describing and opening devices; the tables of variants and quirks
  *   program.c   programs: sources, build options, binaries on disk
  *   memory.c    buffers of the pool and the KV cache on the device, transfers, shared weights
- *   queue.c     submits, tickets and the four ways to join
+ *   slice.c     which rows and columns a slice means
+ *   launch.c    launches of kernels
  *   weights.c   packing of matrices
+ *   candidates.c the table of MATMUL kernels and the rule; tiles.c what measurements found
  *   matmul.c    MATMUL: segments, kernel choice, launches
- *   ops.c       the other operators
+ *   attention.c ATTENTION
+ *   ops.c       the other operators, and the table of all
  *   tune.c      the search for tiles
+ *   queue.c     submits, tickets and the four ways to join
  *   *.clh, *.cl kernels, embedded at build; common.clh says what every one of them may rely on
  */
 #ifndef HT_OPENCL_H
@@ -122,12 +126,17 @@ typedef struct ht_cl_argument {
 #define HT_CL_ARGUMENT(x) \
     { sizeof(x), &(x) }
 
-/* Enqueues kernel with arguments[0..n) over global[0..dims) work-items; local may be NULL. A task launches copies of its
+typedef struct ht_cl_grid {
+    cl_uint dims;
+    const size_t *global; /* work-items */
+    const size_t *local;  /* of a group; NULL: the driver's choice */
+} ht_cl_grid;
+
+/* Enqueues kernel with arguments[0..n) over the grid's work-items. A task launches copies of its
  * own, of which only the arguments that changed are set again: half of what a launch costs the host is that. `task` NULL:
  * the kernel itself. */
-ht_status ht_cl_launch(ht_cl_device *d, ht_task *task, cl_kernel kernel, const char *what,
-                       const ht_cl_argument *arguments, size_t n, cl_uint dims, const size_t *global,
-                       const size_t *local, ht_error *error);
+ht_status ht_cl_launch(ht_cl_device *d, ht_task *task, cl_kernel kernel, const ht_cl_argument *arguments, size_t n,
+                       const ht_cl_grid *grid, ht_error *error);
 
 /* ---- tasks ---------------------------------------------------------------------------------------------------------- */
 
@@ -197,6 +206,8 @@ typedef struct ht_cl_op_row {
 } ht_cl_op_row;
 extern const ht_cl_op_row ht_cl_ops[HT_OP_KINDS];
 
+/* What a share of an operator is counted in; 0: it has none. */
+size_t ht_cl_units_of(const ht_cl_device *d, const ht_op *op);
 /* A slice in one form, whichever way it was said. MATMUL: of 0 where that says the same, columns always a range. ROPE,
  * ATTENTION, GLU: rows are key-value heads or features, all of them where the slice is whole. Others: zeros. */
 ht_slice ht_cl_resolve(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
@@ -208,6 +219,7 @@ void ht_cl_add_run(ht_cl_run runs[HT_MAX_PARTS], size_t *n, size_t first, size_t
 size_t ht_cl_matmul_runs(const ht_op *op, const ht_slice *slice, ht_cl_run runs[HT_MAX_PARTS]);
 const char *ht_cl_matmul_refuses(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
 const char *ht_cl_matmul_refuses_part(const ht_cl_device *d, const ht_op *op, const ht_slice *part);
+const char *ht_cl_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice);
 const char *ht_cl_refuses_part(const ht_device *device, const ht_op *op, const ht_slice *part);
 /* The segments of the task's slice, packed; no kernel is built. */
 ht_status ht_cl_matmul_segments(ht_cl_device *d, ht_task *task, ht_error *error);
@@ -252,7 +264,7 @@ struct ht_cl_device {
     cl_mem scratch[HT_CL_SCRATCHES];
     size_t scratch_bytes[HT_CL_SCRATCHES];
     unsigned dropped;                /* buffers released so far */
-    struct ht_cl_tiles *tiles;       /* kernels that measurements found best (tune.c); NULL: none was made */
+    struct ht_cl_tiles *tiles;       /* kernels that measurements found best (tiles.c); NULL: none was made */
     struct ht_cl_queue_state *state; /* tickets and events (queue.c) */
     bool want_event;                 /* the launch under way is the submit's last: keep its event in last_event */
     cl_event last_event;
@@ -273,8 +285,6 @@ void ht_cl_unshare(ht_cl_device *d, cl_mem memory);
 void ht_cl_memory_release(ht_cl_device *d);
 
 /* tune.c */
-void ht_cl_tiles_load(ht_cl_device *d); /* what earlier searches found, from the disk */
-void ht_cl_tiles_release(ht_cl_device *d);
 ht_status ht_cl_tune(ht_device *device, ht_task *const *tasks, size_t n, size_t tokens, ht_tuned *result,
                      ht_error *error);
 

@@ -17,34 +17,6 @@ static bool on_cpu(const ht_cl_device *d) {
 
 /* ---- slices ----------------------------------------------------------------------------------------------------------- */
 
-/* What a share of an operator is counted in; 0: it has none. */
-static size_t units_of(const ht_cl_device *d, const ht_op *op) {
-    return op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION ? (size_t)d->hparams.kv_heads
-           : op->kind == HT_OP_GLU                               ? (size_t)d->hparams.feed_forward
-                                                                 : 0;
-}
-
-ht_slice ht_cl_resolve(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
-    ht_slice s = *slice;
-    if (op->kind != HT_OP_MATMUL) {
-        const size_t units = units_of(d, op);
-        return s.of ? s : (ht_slice){.row_end = units, .of = units};
-    }
-    if (s.reduction_end == 0)
-        s.reduction_end = ht_op_cols(op);
-    if (s.of && s.row_begin == 0 && s.row_end == s.of)
-        s.of = 0, s.row_end = ht_op_rows(op);
-    return s;
-}
-
-bool ht_cl_is_whole(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
-    const ht_slice s = ht_cl_resolve(d, op, slice);
-    if (op->kind == HT_OP_MATMUL)
-        return !s.of && s.row_end - s.row_begin == ht_op_rows(op) &&
-               s.reduction_end - s.reduction_begin == ht_op_cols(op);
-    return s.row_end - s.row_begin == units_of(d, op);
-}
-
 /* EMBED and ARGMAX have no parts, nor has NORM: its sum of squares is that of the whole row. */
 static const char *refuses_parts(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
     (void)d;
@@ -56,7 +28,7 @@ static const char *refuses_parts(const ht_cl_device *d, const ht_op *op, const h
 static const char *refuses_shares(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
     if (!slice->of)
         return refuses_parts(d, op, slice);
-    if (slice->of != units_of(d, op))
+    if (slice->of != ht_cl_units_of(d, op))
         return "a share that is not counted in key-value heads, or features of a GLU";
     if (slice->reduction_begin || slice->reduction_end)
         return "a range of columns of an operator that sums over none";
@@ -149,8 +121,8 @@ static ht_status norm_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
                                         HT_CL_ARGUMENT(piece_strides[2]),
                                         HT_CL_ARGUMENT(pieces)};
     const size_t global = call->tokens * d->local, n_arguments = HT_COUNT(arguments) - (pieces ? 0 : 10);
-    return ht_cl_launch(d, task, task->kernels[pieces > 0], op->name, arguments, n_arguments, 1, &global, &d->local,
-                        error);
+    return ht_cl_launch(d, task, task->kernels[pieces > 0], arguments, n_arguments,
+                        &(ht_cl_grid){1, &global, &d->local}, error);
 }
 
 static ht_status glu_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
@@ -175,7 +147,7 @@ static ht_status glu_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *c
                                         HT_CL_ARGUMENT(apart)};
     const size_t chunk = d->vector * glu_run(d), local[2] = {d->local, 1};
     const size_t global[2] = {ht_round_up((n + chunk - 1) / chunk, d->local), call->tokens};
-    return ht_cl_launch(d, task, task->kernels[0], task->op->name, arguments, HT_COUNT(arguments), 2, global, local,
+    return ht_cl_launch(d, task, task->kernels[0], arguments, HT_COUNT(arguments), &(ht_cl_grid){2, global, local},
                         error);
 }
 
@@ -195,7 +167,7 @@ static ht_status argmax_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call
                                         HT_CL_ARGUMENT(out_stride),
                                         HT_CL_ARGUMENT(n)};
     const size_t local = pickers(d), global = call->tokens * local;
-    return ht_cl_launch(d, task, task->kernels[0], task->op->name, arguments, HT_COUNT(arguments), 1, &global, &local,
+    return ht_cl_launch(d, task, task->kernels[0], arguments, HT_COUNT(arguments), &(ht_cl_grid){1, &global, &local},
                         error);
 }
 
@@ -240,8 +212,8 @@ static ht_status embed_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call 
                                             HT_CL_ARGUMENT(w->cols),
                                             HT_CL_ARGUMENT(task->op->scale)};
         const size_t global[2] = {ht_round_up((w->cols + run - 1) / run, d->local), call->tokens};
-        ht_status status = ht_cl_launch(d, task, task->kernels[0], task->op->name, arguments, HT_COUNT(arguments), 2,
-                                        global, local, error);
+        ht_status status = ht_cl_launch(d, task, task->kernels[0], arguments, HT_COUNT(arguments),
+                                        &(ht_cl_grid){2, global, local}, error);
         if (status != HT_OK)
             return status;
     }
@@ -307,7 +279,7 @@ static ht_status rope_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
                                         HT_CL_ARGUMENT(first),
                                         HT_CL_ARGUMENT(n)};
     const size_t local[2] = {rope_items(d), 1}, global[2] = {n * (heads / kv_heads + 2) * local[0], call->tokens};
-    return ht_cl_launch(d, task, kernel, op->name, arguments, HT_COUNT(arguments), 2, global, local, error);
+    return ht_cl_launch(d, task, kernel, arguments, HT_COUNT(arguments), &(ht_cl_grid){2, global, local}, error);
 }
 
 const ht_cl_op_row ht_cl_ops[HT_OP_KINDS] = {
@@ -319,6 +291,17 @@ const ht_cl_op_row ht_cl_ops[HT_OP_KINDS] = {
     [HT_OP_GLU] = {refuses_shares, glu_prepare, glu_enqueue},
     [HT_OP_ARGMAX] = {refuses_parts, argmax_prepare, argmax_enqueue},
 };
+
+const char *ht_cl_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice) {
+    if (op->kind >= HT_OP_KINDS || !ht_cl_ops[op->kind].enqueue)
+        return "unknown operator";
+    return ht_cl_ops[op->kind].refuses((const ht_cl_device *)device, op, slice);
+}
+
+const char *ht_cl_refuses_part(const ht_device *device, const ht_op *op, const ht_slice *part) {
+    return op->kind == HT_OP_MATMUL ? ht_cl_matmul_refuses_part((const ht_cl_device *)device, op, part)
+                                    : ht_cl_refuses(device, op, part);
+}
 
 #else
 typedef int ht_cl_ops_is_empty; /* ISO C wants something in every file */

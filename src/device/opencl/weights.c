@@ -264,7 +264,7 @@ static ht_status make_buffers(ht_cl_device *d, const packer *k, cl_mem memory[BU
             status = add_shared(d, host, kind_of(k, row, i), memory[i], size, error);
         *bytes += size;
     }
-    return status == HT_OK ? HT_OK : ht_error_prefix(error, "%s", k->op->name);
+    return status == HT_OK ? HT_OK : ht_error_prefix(error, status, "%s", k->op->name);
 }
 
 static ht_status make_bias(ht_cl_device *d, const packer *k, cl_mem *memory, size_t *bytes, ht_error *error) {

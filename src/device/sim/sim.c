@@ -7,7 +7,7 @@
 #include "device/sim/sim.h"
 
 #include "device/common.h"
-#include "device/npu/lengths.h"
+#include "device/lengths.h"
 #include "device/sim/law.h"
 
 #include <math.h>
@@ -29,10 +29,10 @@ typedef struct sim_device {
     size_t max_tokens;
     float *hidden; /* FFN: [max_tokens][2 feed_forward] gate and up, [max_tokens][feed_forward] */
     size_t hidden_bytes;
-    int lengths[HT_NPU_MOST_LENGTHS]; /* static ones, ascending */
-    bool online;                      /* a number of tokens that is none of these has its graph built at every submit */
-    double builder;                   /* when what builds graphs is free */
-    uint64_t graph_bytes;             /* of all graphs */
+    int lengths[HT_MOST_LENGTHS]; /* static ones, ascending */
+    bool online;                  /* a number of tokens that is none of these has its graph built at every submit */
+    double builder;               /* when what builds graphs is free */
+    uint64_t graph_bytes;         /* of all graphs */
 } sim_device;
 
 #define MEMBERS 3 /* of a feed-forward block */
@@ -43,8 +43,8 @@ struct ht_task {
     ht_task *inner[MEMBERS]; /* one, or a feed-forward block's three */
     size_t n_inner;
     double weights, weight_bytes;
-    ht_npu_lengths lengths;
-    double ready[HT_NPU_MOST_LENGTHS]; /* when the graph of a length is there; 0: nobody asked for it */
+    ht_lengths lengths;
+    double ready[HT_MOST_LENGTHS]; /* when the graph of a length is there; 0: nobody asked for it */
     uint64_t graph_bytes;
     sim_device *device;
 };
@@ -86,7 +86,7 @@ static ht_status read_number(const ht_device_options *options, const char *key, 
 static ht_status read_lengths(sim_device *d, const ht_device_options *options, ht_error *error) {
     char text[128];
     if (ht_device_option(options->options, "lengths", text, sizeof text))
-        return ht_npu_parse_lengths(options->name, text, d->lengths, &d->caps.n_lengths, error);
+        return ht_parse_lengths(options->name, text, d->lengths, &d->caps.n_lengths, error);
     const ht_soc_processor *p = d->law.processor;
     for (size_t i = 0; i < p->n_lengths; i++) { /* as far as a submit can fill them */
         if (i > 0 && (size_t)p->lengths[i - 1] >= options->max_tokens)
@@ -373,7 +373,7 @@ static void know_lengths(const sim_device *d, ht_task *task) {
     const size_t few = 1, many = 1024;
     const double least = ht_law_work(&d->law, task->op, &task->slice, few, 0).seconds,
                  most = ht_law_work(&d->law, task->op, &task->slice, many, 0).seconds;
-    task->lengths = (ht_npu_lengths){.at = d->lengths, .n = d->caps.n_lengths};
+    task->lengths = (ht_lengths){.at = d->lengths, .n = d->caps.n_lengths};
     if (most > least)
         task->lengths.piece = (size_t)(least * (double)(many - few) / (most - least));
 }
@@ -449,7 +449,7 @@ static ht_status for_pieces(sim_device *d, ht_task *task, size_t tokens,
                             ht_status (*f)(sim_device *, ht_task *, size_t, ht_error *), ht_error *error) {
     ht_status status = HT_OK;
     while (tokens > 0 && is_static(d) && !status) {
-        const size_t i = ht_npu_choose_length(&task->lengths, tokens);
+        const size_t i = ht_choose_length(&task->lengths, tokens);
         status = f(d, task, i, error);
         tokens -= ht_min_size(tokens, (size_t)d->lengths[i]);
     }
@@ -511,7 +511,7 @@ static ht_status add_graphs(sim_device *d, ht_task *task, const ht_binding *bind
             ht_clock_charge(ht_machine_clock(d->machine), build_seconds(d, task));
             length = left;
         } else {
-            if (!ht_npu_find_length(&task->lengths, left, is_there, task, &i))
+            if (!ht_find_length(&task->lengths, left, is_there, task, &i))
                 status = await_graph(d, task, i, error);
             length = (size_t)d->lengths[i];
         }

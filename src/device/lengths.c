@@ -1,19 +1,19 @@
-#include "device/npu/lengths.h"
+#include "device/lengths.h"
 
 #include <stdlib.h>
 
 #define MAX_LENGTH 65536
 
-ht_status ht_npu_parse_lengths(const char *name, const char *text, int *lengths, size_t *n, ht_error *error) {
+ht_status ht_parse_lengths(const char *name, const char *text, int *lengths, size_t *n, ht_error *error) {
     *n = 0;
     for (const char *p = text; p;) {
         char *end;
         long length = *p >= '0' && *p <= '9' ? strtol(p, &end, 10) : 0;
-        if (length < 1 || length > MAX_LENGTH || (*end && *end != '+') || *n == HT_NPU_MOST_LENGTHS ||
+        if (length < 1 || length > MAX_LENGTH || (*end && *end != '+') || *n == HT_MOST_LENGTHS ||
             (*n && length <= lengths[*n - 1]))
             return ht_fail(error, HT_ERROR_ARGUMENT,
                            "device %s: lengths=%s: up to %d ascending lengths such as 1+64+256", name, text,
-                           HT_NPU_MOST_LENGTHS);
+                           HT_MOST_LENGTHS);
         lengths[(*n)++] = (int)length;
         p = *end ? end + 1 : NULL;
     }
@@ -21,7 +21,7 @@ ht_status ht_npu_parse_lengths(const char *name, const char *text, int *lengths,
 }
 
 /* *cost, in tokens: of all pieces. */
-static size_t choose_piece(const ht_npu_lengths *l, size_t tokens, size_t *cost) {
+static size_t choose_piece(const ht_lengths *l, size_t tokens, size_t *cost) {
     size_t holds = 0, rest;
     while (holds + 1 < l->n && (size_t)l->at[holds] < tokens)
         holds++;
@@ -44,14 +44,14 @@ static size_t choose_piece(const ht_npu_lengths *l, size_t tokens, size_t *cost)
     return holds - 1;
 }
 
-size_t ht_npu_choose_length(const ht_npu_lengths *lengths, size_t tokens) {
+size_t ht_choose_length(const ht_lengths *lengths, size_t tokens) {
     size_t cost;
     return choose_piece(lengths, tokens, &cost);
 }
 
-bool ht_npu_find_length(const ht_npu_lengths *lengths, size_t tokens, bool (*there)(const void *context, size_t i),
-                        const void *context, size_t *found) {
-    const size_t best = *found = ht_npu_choose_length(lengths, tokens);
+bool ht_find_length(const ht_lengths *lengths, size_t tokens, bool (*there)(const void *context, size_t i),
+                    const void *context, size_t *found) {
+    const size_t best = *found = ht_choose_length(lengths, tokens);
     for (size_t i = best; i < lengths->n; i++)
         if (there(context, i))
             return *found = i, true;

@@ -1,5 +1,5 @@
 /* The table of weight types. */
-#include "quant/quant.h"
+#include "gguf/types.h"
 
 #include <strings.h>
 

@@ -23,17 +23,17 @@ static void add_name(json_t *events, const char *what, int pid, size_t tid, cons
 static void name_lane(const ht_engine *engine, const ht_lane *lane, char *text, size_t size) {
     size_t used = 0;
     *text = 0;
-    for (size_t d = 0; d < engine->n_devices && used < size; d++)
+    for (size_t d = 0; d < engine->set.n_devices && used < size; d++)
         if (lane->devices >> d & 1)
             used += (size_t)snprintf(text + used, size - used, "%s%s", used ? " + " : "",
-                                     engine->devices[d]->ops->caps(engine->devices[d])->name);
+                                     engine->set.devices[d]->ops->caps(engine->set.devices[d])->name);
 }
 
 static void add_tracks(const ht_engine *engine, json_t *events, int pid) {
     add_name(events, "process_name", pid, 0, pid == PREDICTED ? "predicted" : "measured");
-    for (size_t l = 0; l < engine->n_lanes; l++) {
+    for (size_t l = 0; l < engine->set.n_lanes; l++) {
         char name[HT_MAX_DEVICES * 72];
-        name_lane(engine, &engine->lanes[l], name, sizeof name);
+        name_lane(engine, &engine->set.lanes[l], name, sizeof name);
         add_name(events, "thread_name", pid, l + 1, name);
     }
 }
@@ -79,7 +79,7 @@ static double told(const timeline *t, size_t i) {
 
 static void place(timeline *t, size_t i, double begin) {
     const ht_listed *row = &t->rows[i];
-    const size_t lane = t->schedule ? (size_t)(t->schedule->lanes[row->lane] - t->engine->lanes) : 0;
+    const size_t lane = t->schedule ? (size_t)(t->schedule->lanes[row->lane] - t->engine->set.lanes) : 0;
     double *clock = &t->clock[row->lane];
     if (begin > *clock) {
         add_event(t->events, PREDICTED, lane, "wait", *clock, begin, json_object());
@@ -115,7 +115,7 @@ static void run_rows(timeline *t, bool head) {
 static ht_status predict(const ht_engine *engine, const ht_schedule *schedule, const ht_listed *rows, size_t n,
                          json_t *events, ht_error *error) {
     timeline t = {.engine = engine, .schedule = schedule, .rows = rows, .n = n, .events = events};
-    ht_solver_lane lanes[HT_MAX_DEVICES];
+    ht_question question;
     double latest = 0;
     ht_status status = ht_alloc((void **)&t.end, n, sizeof *t.end, "a timeline", error);
     if (status)
@@ -123,7 +123,7 @@ static ht_status predict(const ht_engine *engine, const ht_schedule *schedule, c
     for (size_t i = 0; i < n; i++)
         t.end[i] = -1;
     if (schedule)
-        t.join = ht_engine_problem(engine, schedule->tokens, 0, 1, &schedule->pace, lanes).join;
+        t.join = ht_passes_problem(&engine->passes, schedule->tokens, 0, 1, &schedule->pace, &question).join;
     add_tracks(engine, events, PREDICTED);
     run_rows(&t, false);
     for (size_t lane = 0; lane < HT_MAX_DEVICES; lane++)
@@ -141,7 +141,7 @@ static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, ht_
     const float *logits;
     session->n_tokens = 0;
     ht_status status = ht_session_feed(session, ids, n, n - 1, &session->cancel, error);
-    return status ? status : ht_engine_head(session->engine, n - 1, 1, &logits, error);
+    return status ? status : ht_passes_head(&session->engine->passes, n - 1, 1, &logits, error);
 }
 
 /* A pass to warm up and one that is recorded. What the planner has learnt stays as it was: a recorded pass is slower. */
@@ -150,41 +150,35 @@ static ht_status record(ht_session *session, const int32_t *ids, size_t n, ht_er
     ht_status status = run_pass(session, ids, n, error);
     if (status)
         return status;
-    ht_schedule *schedule = engine->current;
+    ht_schedule *schedule = engine->passes.current;
     ht_pace pace;
     if (schedule)
         pace = schedule->pace;
-    status = ht_alloc((void **)&engine->recordings, HT_MAX_DEVICES, sizeof *engine->recordings, "recordings", error);
+    status = ht_alloc((void **)&engine->passes.recordings, HT_MAX_DEVICES, sizeof *engine->passes.recordings,
+                      "recordings", error);
     if (!status)
         status = run_pass(session, ids, n, error);
-    if (schedule && schedule == engine->current)
+    if (schedule && schedule == engine->passes.current)
         schedule->pace = pace;
     return status;
 }
 
 static void add_measured(const ht_engine *engine, json_t *events) {
     double start = -1;
-    if (!engine->recordings)
+    if (!engine->passes.recordings)
         return;
     add_tracks(engine, events, MEASURED);
-    for (size_t l = 0; l < engine->n_lanes; l++) {
-        const ht_recording *r = &engine->recordings[l];
+    for (size_t l = 0; l < engine->set.n_lanes; l++) {
+        const ht_recording *r = &engine->passes.recordings[l];
         if (r->n && (start < 0 || r->events[0].begin < start))
             start = r->events[0].begin;
     }
-    for (size_t l = 0; l < engine->n_lanes; l++)
-        for (size_t i = 0; i < engine->recordings[l].n; i++) {
-            const ht_event *e = &engine->recordings[l].events[i];
+    for (size_t l = 0; l < engine->set.n_lanes; l++)
+        for (size_t i = 0; i < engine->passes.recordings[l].n; i++) {
+            const ht_event *e = &engine->passes.recordings[l].events[i];
             add_event(events, MEASURED, l, e->what, e->begin - start, e->end - start,
                       *e->device ? json_pack("{s:s}", "device", e->device) : json_object());
         }
-}
-
-static void forget_recordings(ht_engine *engine) {
-    for (size_t l = 0; l < HT_MAX_DEVICES && engine->recordings; l++)
-        free(engine->recordings[l].events);
-    free(engine->recordings);
-    engine->recordings = NULL;
 }
 
 static ht_status measure(ht_engine *engine, size_t n, json_t *events, ht_error *error) {
@@ -196,16 +190,16 @@ static ht_status measure(ht_engine *engine, size_t n, json_t *events, ht_error *
     status = ht_alloc((void **)&ids, n, sizeof *ids, "made-up tokens", error);
     for (size_t i = 0; i < n && !status; i++)
         ids[i] = (int32_t)((i + 1) * 2654435761u % ht_session_vocabulary(session));
-    ht_engine_lock(engine);
+    ht_lanes_lock(&engine->set);
     if (!status)
         do {
-            forget_recordings(engine);
+            ht_passes_forget_recordings(&engine->passes);
             status = record(session, ids, n, error);
         } while (status == HT_ERROR_DEVICE && ht_engine_recover(engine));
     if (!status)
         add_measured(engine, events);
-    forget_recordings(engine);
-    ht_engine_unlock(engine);
+    ht_passes_forget_recordings(&engine->passes);
+    ht_lanes_unlock(&engine->set);
     free(ids);
     ht_session_destroy(session);
     return status;
@@ -218,9 +212,9 @@ static ht_status predict_pass(ht_engine *engine, size_t tokens, bool needed, jso
     ht_listed *rows = NULL;
     size_t n = 0;
     ht_status status = HT_OK;
-    ht_engine_lock(engine);
-    if (engine->n_lanes > 1)
-        status = ht_engine_schedule(engine, tokens, 0, 1, &schedule, error);
+    ht_lanes_lock(&engine->set);
+    if (engine->set.n_lanes > 1)
+        status = ht_passes_schedule(&engine->passes, tokens, 0, 1, &schedule, error);
     if (!status && (!schedule || engine->by_rule) && needed)
         status = ht_fail(error, HT_ERROR_ARGUMENT,
                          "a trace of one device alone needs a pass that is run: its times are not predicted");
@@ -228,7 +222,7 @@ static ht_status predict_pass(ht_engine *engine, size_t tokens, bool needed, jso
         status = ht_plan_list(engine, schedule, tokens, &rows, &n, error);
     if (!status && schedule && !engine->by_rule)
         status = predict(engine, schedule, rows, n, events, error);
-    ht_engine_unlock(engine);
+    ht_lanes_unlock(&engine->set);
     free(rows);
     return status;
 }

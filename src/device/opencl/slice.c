@@ -1,0 +1,52 @@
+/* Which rows and columns of an operator a slice or a part means. */
+#include "device/opencl/opencl.h"
+
+#if HT_HAVE_OPENCL
+size_t ht_cl_units_of(const ht_cl_device *d, const ht_op *op) {
+    return op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION ? (size_t)d->hparams.kv_heads
+           : op->kind == HT_OP_GLU                               ? (size_t)d->hparams.feed_forward
+                                                                 : 0;
+}
+
+ht_slice ht_cl_resolve(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
+    ht_slice s = *slice;
+    if (op->kind != HT_OP_MATMUL) {
+        const size_t units = ht_cl_units_of(d, op);
+        return s.of ? s : (ht_slice){.row_end = units, .of = units};
+    }
+    if (s.reduction_end == 0)
+        s.reduction_end = ht_op_cols(op);
+    if (s.of && s.row_begin == 0 && s.row_end == s.of)
+        s.of = 0, s.row_end = ht_op_rows(op);
+    return s;
+}
+
+bool ht_cl_is_whole(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
+    const ht_slice s = ht_cl_resolve(d, op, slice);
+    if (op->kind == HT_OP_MATMUL)
+        return !s.of && s.row_end - s.row_begin == ht_op_rows(op) &&
+               s.reduction_end - s.reduction_begin == ht_op_cols(op);
+    return s.row_end - s.row_begin == ht_cl_units_of(d, op);
+}
+
+void ht_cl_add_run(ht_cl_run runs[HT_MAX_PARTS], size_t *n, size_t first, size_t width) {
+    if (*n && runs[*n - 1].first + runs[*n - 1].width == first)
+        runs[*n - 1].width += width;
+    else
+        runs[(*n)++] = (ht_cl_run){first, width};
+}
+
+size_t ht_cl_matmul_runs(const ht_op *op, const ht_slice *slice, ht_cl_run runs[HT_MAX_PARTS]) {
+    size_t n = 0, base = 0;
+    if (!slice->of)
+        ht_cl_add_run(runs, &n, slice->row_begin, slice->row_end - slice->row_begin);
+    for (int p = 0; p < op->n_parts && slice->of; base += op->parts[p++].rows) {
+        const size_t share = op->parts[p].rows / slice->of;
+        ht_cl_add_run(runs, &n, base + slice->row_begin * share, (slice->row_end - slice->row_begin) * share);
+    }
+    return n;
+}
+
+#else
+typedef int ht_cl_slice_is_empty; /* ISO C wants something in every file */
+#endif

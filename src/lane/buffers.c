@@ -1,0 +1,156 @@
+/* Memory that devices work on: the pool of slots, lanes' own buffers, caches of keys and values. */
+#include "lane/lane.h"
+
+#include <stdlib.h>
+
+/* ---- pool ------------------------------------------------------------------------------------------------------------ */
+
+size_t ht_lanes_slot_tokens(const ht_lanes *set, ht_slot slot) {
+    return slot == HT_SLOT_LOGITS || slot == HT_SLOT_PICK ? ht_min_size(HT_HEAD_TOKENS, set->chunk) : set->chunk;
+}
+
+/* Pages for a buffer that every device of the set sees. */
+static ht_status make_view(ht_lanes *set, size_t bytes, size_t stride, ht_view *view, ht_error *error) {
+    *view = (ht_view){ht_device_pages_alloc(set->devices, set->n_devices, bytes), stride};
+    if (!view->data)
+        return ht_fail(error, HT_ERROR_MEMORY, "no memory for a buffer of %zu bytes", bytes);
+    set->buffer_bytes += bytes;
+    for (size_t d = 0; d < set->n_devices; d++) {
+        const ht_device_ops *ops = set->devices[d]->ops;
+        ht_status status = ops->import ? ops->import(set->devices[d], view->data, bytes, error) : HT_OK;
+        if (status)
+            return status;
+    }
+    return HT_OK;
+}
+
+ht_status ht_lanes_make_slots(ht_lanes *set, ht_error *error) {
+    ht_status status = HT_OK;
+    for (int slot = 0; slot < HT_SLOT_COUNT && !status; slot++) {
+        const size_t width = ht_slot_width(&set->model->hparams, (ht_slot)slot);
+        /* rows begin on cache lines of their own, so that devices writing neighbours do not share one; logits go to
+         * callers, who are promised [count][vocabulary] */
+        const bool packed = slot == HT_SLOT_IDS || slot == HT_SLOT_LOGITS || slot == HT_SLOT_PICK;
+        const size_t stride = packed ? width : ht_round_up(width, 16);
+        set->slot_bytes[slot] = ht_round_up(stride * ht_lanes_slot_tokens(set, (ht_slot)slot) * 4, 4096);
+        status = make_view(set, set->slot_bytes[slot], stride, &set->slots[slot], error);
+    }
+    return status;
+}
+
+void ht_lanes_free_slots(ht_lanes *set) {
+    for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
+        if (set->slots[slot].data)
+            ht_device_pages_free(set->slots[slot].data, set->slot_bytes[slot]);
+}
+
+/* ---- lanes' own ---------------------------------------------------------------------------------------------------------- */
+
+static ht_status make_like(ht_lanes *set, ht_slot slot, ht_view *view, ht_error *error) {
+    return make_view(set, set->slot_bytes[slot], set->slots[slot].stride, view, error);
+}
+
+ht_status ht_lanes_make_buffers(ht_lanes *set, ht_error *error) {
+    ht_status status = HT_OK;
+    for (size_t l = 0; l < set->n_lanes && !status; l++) {
+        ht_lane *lane = &set->lanes[l];
+        status = make_like(set, HT_SLOT_X, &lane->own_x, error);
+        if (!status)
+            status = make_like(set, HT_SLOT_NORMED, &lane->own_normed, error);
+        for (size_t i = 0; i < HT_LANE_DELTAS && !status; i++)
+            status = make_like(set, HT_SLOT_DELTA, &lane->deltas[i], error);
+    }
+    return status;
+}
+
+void ht_lane_free_buffers(const ht_lanes *set, ht_lane *lane) {
+    if (lane->own_x.data)
+        ht_device_pages_free(lane->own_x.data, set->slot_bytes[HT_SLOT_X]);
+    if (lane->own_normed.data)
+        ht_device_pages_free(lane->own_normed.data, set->slot_bytes[HT_SLOT_NORMED]);
+    for (size_t i = 0; i < HT_LANE_DELTAS; i++)
+        if (lane->deltas[i].data)
+            ht_device_pages_free(lane->deltas[i].data, set->slot_bytes[HT_SLOT_DELTA]);
+}
+
+/* ---- KV cache ------------------------------------------------------------------------------------------------------------------- */
+
+static size_t kv_layer_bytes(const ht_lanes *set) {
+    const ht_hparams *h = &set->model->hparams;
+    const size_t size = set->kv_type == HT_KV_F32 ? sizeof(float) : sizeof(uint16_t);
+    return (size_t)h->kv_heads * set->context * (size_t)h->head_dim * size;
+}
+
+uint64_t ht_kv_bytes(const ht_lanes *set) {
+    return 2 * (uint64_t)set->model->hparams.layers * kv_layer_bytes(set);
+}
+
+/* Devices that read or write the cache see it; the others need not. */
+static ht_status import_cache(ht_lanes *set, void *pages, size_t bytes, ht_error *error) {
+    for (size_t d = 0; d < set->n_devices; d++) {
+        const ht_device_ops *ops = set->devices[d]->ops;
+        ht_status status =
+            ops->import && ht_lanes_use(set, d, true) ? ops->import(set->devices[d], pages, bytes, error) : HT_OK;
+        if (status)
+            return status;
+    }
+    return HT_OK;
+}
+
+ht_status ht_kv_create_locked(ht_lanes *set, ht_kv_layer **out, ht_error *error) {
+    const size_t layers = (size_t)set->model->hparams.layers, bytes = kv_layer_bytes(set);
+    ht_kv_layer *kv;
+    ht_status status = ht_alloc((void **)&kv, layers, sizeof *kv, "the KV cache", error);
+    if (status)
+        return status;
+    for (size_t i = 0; i < layers && !status; i++) {
+        kv[i] = (ht_kv_layer){ht_pages_alloc(bytes), ht_pages_alloc(bytes), set->context, set->kv_type};
+        if (!kv[i].keys || !kv[i].values)
+            status = ht_fail(error, HT_ERROR_MEMORY, "no memory for a KV cache of %zu MiB (context %zu)",
+                             2 * layers * bytes >> 20, set->context);
+        if (!status)
+            status = import_cache(set, kv[i].keys, bytes, error);
+        if (!status)
+            status = import_cache(set, kv[i].values, bytes, error);
+    }
+    if (status) {
+        ht_kv_destroy_locked(set, kv);
+        return status == HT_ERROR_DEVICE ? ht_error_prefix(error, status, "KV cache (context %zu)", set->context)
+                                         : status;
+    }
+    *out = kv;
+    return HT_OK;
+}
+
+static void free_cache(ht_lanes *set, void *pages, size_t bytes) {
+    if (!pages)
+        return;
+    for (size_t d = 0; d < set->n_devices; d++)
+        if (set->devices[d]->ops->forget)
+            set->devices[d]->ops->forget(set->devices[d], pages);
+    ht_pages_free(pages, bytes);
+}
+
+void ht_kv_destroy_locked(ht_lanes *set, ht_kv_layer *kv) {
+    if (!kv)
+        return;
+    const size_t bytes = kv_layer_bytes(set);
+    for (int i = 0; i < set->model->hparams.layers; i++) {
+        free_cache(set, kv[i].keys, bytes);
+        free_cache(set, kv[i].values, bytes);
+    }
+    free(kv);
+}
+
+ht_status ht_kv_create(ht_lanes *set, ht_kv_layer **out, ht_error *error) {
+    ht_lanes_lock(set);
+    ht_status status = ht_kv_create_locked(set, out, error);
+    ht_lanes_unlock(set);
+    return status;
+}
+
+void ht_kv_destroy(ht_lanes *set, ht_kv_layer *kv) {
+    ht_lanes_lock(set);
+    ht_kv_destroy_locked(set, kv);
+    ht_lanes_unlock(set);
+}

@@ -1,0 +1,66 @@
+/* Who has the lanes, and waiting for what they were given. */
+#include "base/os.h"
+#include "lane/lane.h"
+
+#include <string.h>
+
+/* Sessions that share an engine take turns by the pass: milliseconds, so sleeping a little between looks costs nothing. */
+void ht_lanes_lock(ht_lanes *set) {
+    for (int i = 0; atomic_flag_test_and_set_explicit(&set->busy, memory_order_acquire); i++) {
+        if (i < 100)
+            ht_os_yield();
+        else
+            ht_os_nap(100000);
+    }
+}
+
+void ht_lanes_unlock(ht_lanes *set) {
+    atomic_flag_clear_explicit(&set->busy, memory_order_release);
+}
+
+/* After a failure the others are still waited for: nobody may use the buffers before they are done with them. */
+ht_status ht_lanes_wait(ht_lanes *set, const ht_ticket *tickets, ht_sync sync, ht_error *error) {
+    ht_status status = HT_OK;
+    for (size_t d = 0; d < set->n_devices; d++) {
+        ht_device *device = set->devices[d];
+        if (tickets[d] == 0)
+            continue;
+        const ht_status one = device->ops->wait(device, tickets[d], sync, status ? NULL : error);
+        if (one == HT_ERROR_DEVICE)
+            atomic_fetch_or(&set->failed, 1u << d);
+        status = status ? status : one;
+    }
+    return status;
+}
+
+ht_status ht_lane_join(ht_lanes *set, ht_lane *lane, ht_sync sync, ht_error *error) {
+    const ht_status status = ht_lanes_wait(set, lane->front.newest, sync, error);
+    memset(&lane->front, 0, sizeof lane->front);
+    return status;
+}
+
+ht_status ht_lanes_join(ht_lanes *set, ht_sync sync, ht_error *error) {
+    ht_status status = HT_OK;
+    for (size_t l = 0; l < set->n_lanes; l++) {
+        const ht_status one = ht_lane_join(set, &set->lanes[l], sync, status ? NULL : error);
+        status = status ? status : one;
+    }
+    return status;
+}
+
+void ht_lanes_settle(ht_lanes *set) {
+    (void)ht_lanes_join(set, HT_SYNC_AUTO, NULL);
+}
+
+void ht_lanes_close(ht_lanes *set) {
+    ht_lanes_unplace(set);
+    for (size_t d = 0; d < set->n_devices; d++)
+        set->devices[d]->ops->close(set->devices[d]);
+    for (size_t l = 0; l < set->n_lanes; l++)
+        ht_lane_free_buffers(set, &set->lanes[l]);
+    ht_lanes_free_slots(set);
+}
+
+void ht_stay_on_cores(const ht_lanes *set, const ht_lane *lane, ht_stay *stay) {
+    ht_stay_on(set->time ? NULL : &lane->cores, stay);
+}

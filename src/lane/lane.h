@@ -1,0 +1,203 @@
+/* Lanes: the devices of an engine, grouped so that each group computes the whole model, with the buffers, caches and
+ * prepared tasks that they work on.
+ *
+ * What is here knows where an operator can be computed and what moves for it, but not how a pass is divided between lanes
+ * (src/pass). Who calls holds the lanes (ht_lanes_lock), unless it says otherwise; while an engine is created nobody else
+ * has it. */
+#ifndef HT_LANE_H
+#define HT_LANE_H
+
+#include "device/common.h"
+#include "plan/plan.h"
+
+#include <stdatomic.h>
+
+#define HT_MAX_DEVICES 8 /* of an engine */
+_Static_assert(HT_MAX_DEVICES == HT_MAX_LANES, "each device may have a lane of its own");
+#define HT_LANE_DELTAS 2
+
+/* ---- programs ---------------------------------------------------------------------------------------------------------- */
+
+/* One operator, or a slice of it, on one device. The fields of the second half are for passes that several lanes share. */
+typedef struct ht_step {
+    const ht_op *op;
+    int device; /* index into ht_lanes.devices */
+    ht_slice slice;
+    ht_task *task;
+    /* Of its binding (device.h): what need not move on devices with memory of their own. */
+    uint32_t resident, kept;
+    bool yields; /* likewise */
+
+    bool divides; /* only `part` of the task */
+    bool own;     /* slots X and NORMED are the lane's own: every lane computes the same norms */
+    /* NORM: adds what lane i of the pass wrote to its buffer number `delta` - 1, for every bit i; others: write to lane
+     * i's. */
+    uint8_t adds;
+    uint32_t publishes; /* not 0: how far the lane is once this is complete, for the others to know */
+    uint8_t delta;      /* slot DELTA is 0: the shared one; k: the lane's own buffer of partial sums number k - 1 */
+    uint8_t waits;      /* bit i: begins once lane i of the pass has published `need` times */
+    uint32_t need;
+    uint32_t begin, end; /* tokens of the pass; 0, 0: all */
+    ht_slice part;
+} ht_step;
+
+/* Steps in order. A lane's own programs are a whole forward pass, each operator whole; those of a schedule (src/pass) are one
+ * lane's part of a pass that several share. */
+typedef struct ht_program {
+    ht_step *steps;
+    size_t n_steps, cap_steps;
+    /* Of a lane's own: the first step that only tokens need whose logits are wanted, the last layer's ATTENTION; `head`:
+     * every token runs all steps. */
+    size_t tail;
+    size_t head; /* where the head begins: of a lane's own, the last HT_HEAD_STEPS */
+} ht_program;
+
+#define HT_HEAD_STEPS 3 /* final norm, lm_head, argmax */
+
+/* By the tokens of a pass: devices that are slow with one leave it to others. */
+typedef enum ht_phase { HT_PHASE_ONE, HT_PHASE_MANY, HT_PHASES } ht_phase;
+
+/* ---- a lane ------------------------------------------------------------------------------------------------------------ */
+
+/* How far the devices of a lane have been given work. */
+typedef struct ht_front {
+    ht_ticket newest[HT_MAX_DEVICES]; /* 0: nothing under way that anyone must wait for */
+    ht_ticket mark[HT_MAX_DEVICES];   /* the front some steps ago: devices may be ahead of it, not behind */
+} ht_front;
+
+/* Devices that together compute every operator, on cores of their own: a whole device, or a partial one and the CPU that
+ * does the rest on the same cores. Lanes that share no core may compute parts of a pass at the same time. */
+typedef struct ht_lane {
+    uint32_t devices; /* bit d: ht_lanes.devices[d] */
+    ht_cores cores;   /* of the machine, that it occupies */
+    bool lost;        /* one of its devices failed: it takes no part any more */
+    bool crowded;     /* a device's own threads compute on these cores: the lane's thread must not poll meanwhile */
+    ht_program programs[HT_PHASES];
+    ht_front front;
+    ht_lane_cost cost;              /* what its operators take (plan/cost.c) */
+    ht_lane_cost whole;             /* the same, with the lengths only whose graphs of whole operators are there */
+    ht_view own_x, own_normed;      /* where every lane computes the residual stream; no data: not allocated */
+    ht_view deltas[HT_LANE_DELTAS]; /* partial sums: of attention and of feed-forward blocks in turn */
+} ht_lane;
+
+/* ---- all lanes --------------------------------------------------------------------------------------------------------- */
+
+/* A slice prepared on a device: steps of several programs may share it. */
+typedef struct ht_slice_task {
+    int device;
+    const ht_op *op;
+    ht_slice slice;
+    ht_task *task;
+    bool dropped; /* its device could not do what it said it could */
+} ht_slice_task;
+
+typedef struct ht_lanes {
+    const ht_model *model;
+    size_t chunk, context;      /* most tokens of a pass, and of a session */
+    ht_kv_type kv_type;         /* of caches */
+    ht_sync sync;               /* how devices are waited for; HT_SYNC_AUTO: as each lane was measured to be quickest */
+    ht_clock *time;             /* of the devices; NULL: the machine's own */
+    struct ht_machine *machine; /* of simulated devices */
+    ht_device *devices[HT_MAX_DEVICES];
+    size_t n_devices;
+    atomic_uint failed;            /* bit d: device d has failed since the last recovery */
+    ht_lane lanes[HT_MAX_DEVICES]; /* in the order in which they take tokens */
+    size_t n_lanes;
+    const ht_lane *alone; /* transfers are planned as if this lane were the only one; NULL: all are */
+    bool apart;           /* a feed-forward block is never one operator: the cuts asked for are of single matrices */
+    ht_op *blocks;        /* [layers]: FFN operators, where a device takes them as one */
+    ht_slice_task *tasks;
+    size_t n_tasks, cap_tasks;
+    size_t next_task;             /* behind the one that was found last: where the next is likely to be */
+    bool any_dropped;             /* of the tasks */
+    ht_view slots[HT_SLOT_COUNT]; /* one pool of buffers, which every layer uses again */
+    size_t slot_bytes[HT_SLOT_COUNT];
+    uint64_t buffer_bytes; /* of slots and of the lanes' own buffers */
+    atomic_flag busy;      /* one pass at a time: sessions take turns */
+} ht_lanes;
+
+/* Closes the devices and frees all that the lanes hold; nothing is under way. */
+void ht_lanes_close(ht_lanes *set);
+/* Takes and gives the lanes for one or more passes. Any thread. */
+void ht_lanes_lock(ht_lanes *set);
+void ht_lanes_unlock(ht_lanes *set);
+
+/* Waits until every device has reached tickets[] [n_devices], whatever comes of the others; the first error. */
+ht_status ht_lanes_wait(ht_lanes *set, const ht_ticket *tickets, ht_sync sync, ht_error *error);
+/* The same of what the lane gave its devices. */
+ht_status ht_lane_join(ht_lanes *set, ht_lane *lane, ht_sync sync, ht_error *error);
+/* The same of all lanes. */
+ht_status ht_lanes_join(ht_lanes *set, ht_sync sync, ht_error *error);
+/* Everything under way ends, whatever comes of it. */
+void ht_lanes_settle(ht_lanes *set);
+/* How a lane is waited for: as was asked for, else as was measured to be quickest. */
+static inline ht_sync ht_lane_sync(const ht_lanes *set, const ht_lane *lane) {
+    return set->sync == HT_SYNC_AUTO ? lane->cost.sync : set->sync;
+}
+/* ht_stay_on the lane's cores: a lane's thread would else take time from another lane's devices. Cores of a simulated
+ * machine are not this one's. */
+void ht_stay_on_cores(const ht_lanes *set, const ht_lane *lane, ht_stay *stay);
+
+/* ---- buffers and caches (buffers.c) ------------------------------------------------------------------------------------ */
+
+#define HT_HEAD_TOKENS 32 /* most tokens of one head: logits are wide */
+
+size_t ht_lanes_slot_tokens(const ht_lanes *set, ht_slot slot); /* rows of its buffer */
+/* The pool, which every device sees. */
+ht_status ht_lanes_make_slots(ht_lanes *set, ht_error *error);
+void ht_lanes_free_slots(ht_lanes *set);
+/* Buffers of each lane's own, for passes in which every lane computes the residual stream. */
+ht_status ht_lanes_make_buffers(ht_lanes *set, ht_error *error);
+void ht_lane_free_buffers(const ht_lanes *set, ht_lane *lane);
+
+uint64_t ht_kv_bytes(const ht_lanes *set); /* of one session's keys and values */
+/* Keys and values of one session: [layers]. Pages are touched as tokens arrive. Both take the lanes for a moment: devices
+ * import and forget the pages. Any thread. */
+ht_status ht_kv_create(ht_lanes *set, ht_kv_layer **kv, ht_error *error);
+void ht_kv_destroy(ht_lanes *set, ht_kv_layer *kv);
+/* The same for who holds the lanes already. */
+ht_status ht_kv_create_locked(ht_lanes *set, ht_kv_layer **kv, ht_error *error);
+void ht_kv_destroy_locked(ht_lanes *set, ht_kv_layer *kv);
+
+/* ---- placement (placement.c) ------------------------------------------------------------------------------------------- */
+
+/* A lane's program for `tokens` tokens. */
+static inline const ht_program *ht_lane_program(const ht_lane *lane, size_t tokens) {
+    return &lane->programs[tokens > 1 ? HT_PHASE_MANY : HT_PHASE_ONE];
+}
+ht_slice ht_whole_slice(const ht_op *op);
+/* Why the device does not compute the operator whole; NULL: it does. */
+const char *ht_device_refuses_whole(const ht_device *device, const ht_op *op);
+/* Does any of these devices (bits) compute each of the model's operators? */
+bool ht_lanes_take_all(const ht_lanes *set, uint32_t devices);
+/* Is the device part of any program; cache_only: of its ROPE or ATTENTION steps? */
+bool ht_lanes_use(const ht_lanes *set, size_t device, bool cache_only);
+/* Fills the lanes' programs, prepares their tasks, builds what the first requests need. */
+ht_status ht_lanes_place(ht_lanes *set, const ht_engine_options *options, ht_error *error);
+void ht_lanes_unplace(ht_lanes *set); /* nothing is under way */
+/* Fills one lane's programs anew, after it has lost a device. */
+ht_status ht_lanes_place_lane(ht_lanes *set, ht_lane *lane, const ht_engine_options *options, ht_error *error);
+uint64_t ht_lanes_task_bytes(const ht_lanes *set); /* memory that all tasks hold */
+/* A task of a slice of op on a device, prepared now if it is not there. */
+ht_status ht_lanes_task(ht_lanes *set, int device, const ht_op *op, const ht_slice *slice, ht_slice_task **task,
+                        ht_error *error);
+/* Releases tasks [first, n_tasks), which no program has. */
+void ht_lanes_drop_tasks(ht_lanes *set, size_t first);
+/* Releases all static graphs of shares; no schedule is there. */
+void ht_lanes_drop_shares(ht_lanes *set);
+/* The step of a part of a feed-forward block by itself, on the lane's device that takes it: whole, or where graphs are
+ * static without a task yet. */
+ht_status ht_lane_step(ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_step *step, ht_error *error);
+
+/* Fills the lanes' tables of whole operators with what graphs are there for (ready.c). */
+void ht_lanes_keep_ready(ht_lanes *set);
+
+/* ---- transfers (transfers.c) ------------------------------------------------------------------------------------------- */
+
+/* Has any device of the lane memory of its own? */
+bool ht_lane_copies(const ht_lanes *set, const ht_lane *lane);
+/* What moves between devices with memory of their own, and who hands over cores, worked out from who computes which
+ * step. */
+void ht_lanes_plan_transfers(ht_lanes *set);
+
+#endif

@@ -1,0 +1,168 @@
+/* Passes: how so many tokens are computed by one lane or divided between several, and what is learnt from it.
+ *
+ * The planner (src/plan) chooses; a schedule keeps its choice for a kind of pass, with a program for each lane (program.c);
+ * a crew of threads runs the programs side by side (crew.c); what they took moves the choice (learn.c). Who calls holds the
+ * lanes (ht_lanes_lock). */
+#ifndef HT_PASS_H
+#define HT_PASS_H
+
+#include "lane/lane.h"
+
+typedef struct ht_crew ht_crew; /* threads of lanes (crew.c) */
+
+/* What passes take over what the tables of times predict. All ones: as predicted. Doubles only. */
+typedef struct ht_pace {
+    double lanes[HT_MAX_DEVICES][HT_REGIMES]; /* busy, not waiting */
+    /* Waiting that was not predicted: what a pass takes over what its lanes are busy. */
+    double stall[HT_REGIMES];
+    double head;
+} ht_pace;
+extern const ht_pace ht_even_pace;
+
+/* How a kind of pass is computed, and its lanes' programs (program.c). */
+typedef struct ht_schedule {
+    /* For passes of so many tokens of which the last `wanted` go to the end, from about this position on; tokens 0:
+     * unused. */
+    size_t tokens, wanted, position;
+    uint64_t age; /* when it was used last */
+    ht_choice choice;
+    ht_pace pace;   /* lately */
+    ht_pace usual;  /* before the first request: what is not used is believed to become again */
+    ht_pace solved; /* when the choice was made */
+    /* Of the pass before: what lanes[i], all of it, and the head took over what was predicted. */
+    double ratios[HT_MAX_DEVICES], whole, head;
+    double busy[HT_MAX_DEVICES]; /* predicted, of lanes[i]: seconds without waiting */
+    size_t n_lanes;              /* that take part, in the order in which they take tokens */
+    ht_lane *lanes[HT_MAX_DEVICES];
+    /* More than one lane: theirs, the head included where all compute it. */
+    ht_program programs[HT_MAX_DEVICES];
+    size_t runs;
+    bool tried; /* what passes of this kind take was learnt before the first request, now or in an earlier process */
+    bool heads; /* one head was timed at least */
+    bool stale; /* the choice is to be made anew */
+} ht_schedule;
+#define HT_SCHEDULES 64
+
+/* What happened when, in a pass that is recorded. */
+typedef struct ht_event {
+    const char *what, *device; /* operator's name; "wait" */
+    size_t lane;
+    double begin, end; /* seconds, of the engine's clock */
+} ht_event;
+typedef struct ht_recording { /* of one lane: written by its thread alone */
+    ht_event *events;
+    size_t n, capacity;
+} ht_recording;
+
+typedef struct ht_passes {
+    ht_lanes *set;
+    ht_schedule schedules[HT_SCHEDULES];
+    ht_schedule *current;      /* of the newest forward: the head follows in the same way */
+    uint64_t clock;            /* counts passes */
+    unsigned cuts;             /* ht_cuts that schedules may use */
+    bool by_operator;          /* plans cut single operators only: the regime OWNER (for experiments) */
+    bool fixed;                /* plans stay as they were first made: nothing is learnt from passes (for experiments) */
+    bool forced;               /* several lanes, even where one alone is predicted to be quicker */
+    ht_lane *running;          /* of the newest forward, if one lane computes the head */
+    const ht_program *program; /* likewise */
+    ht_crew *crew;             /* threads of the other lanes (crew.c); NULL: one lane */
+    /* How finely a segment divides (units.c): units, and rows, heads or features of one; 0: not at all. */
+    size_t segment_of[HT_SEGMENTS], segment_grain[HT_SEGMENTS];
+    size_t built[HT_MAX_DEVICES][HT_SEGMENTS][HT_MAX_SHARES]; /* shares that static lanes have graphs for; 0: no more */
+    bool trying;                                              /* passes are made to learn what ways to compute cost */
+    bool may_build;           /* such graphs may be built now: not while a request waits */
+    bool full;                /* there is no memory for more graphs, but of other lengths of shares that have some */
+    ht_recording *recordings; /* [n_lanes]; NULL: nothing is recorded */
+    /* Of the newest forward: what ht_passes_head can be asked for, and how many tokens there were. */
+    size_t first_token, last_tokens;
+} ht_passes;
+
+/* What passes by several lanes need besides the lanes' own buffers: how finely operators divide, programs that need not
+ * grow. `set` and `crew` are there. */
+ht_status ht_passes_prepare(ht_passes *passes, ht_error *error);
+/* Frees what they hold, but not the lanes. */
+void ht_passes_clear(ht_passes *passes);
+/* How finely each segment divides on these lanes (units.c). */
+void ht_passes_find_units(ht_passes *passes);
+/* Nothing is recorded any more. */
+void ht_passes_forget_recordings(ht_passes *passes);
+
+/* Everything but the head for ids[0..n), n <= chunk, at positions position .. position + n - 1; keys and values go to
+ * kv. The head may be asked for tokens [first, n) afterwards: the last layer computes no more than that for the others.
+ * Devices may still be computing when it returns: the head waits for them, and so does whoever uses their memory next.
+ * `cancel` (may be NULL) is looked at between steps: HT_ERROR_CANCELLED. The caller has checked ids and position.
+ * Allocates nothing. */
+ht_status ht_passes_forward(ht_passes *passes, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
+                            size_t first, const atomic_bool *cancel, ht_error *error);
+/* Logits of tokens [first, first + count) of the newest forward, count <= HT_HEAD_TOKENS: [count][vocabulary], valid until
+ * the next call. Once for each token: the final norm adds the last block's output to the residual stream. */
+ht_status ht_passes_head(ht_passes *passes, size_t first, size_t count, const float **logits, ht_error *error);
+/* Only the id of the largest logit of token `token`, found where the logits are: for greedy generation. As
+ * ht_passes_head, once for each token. */
+ht_status ht_passes_pick(ht_passes *passes, size_t token, int32_t *id, ht_error *error);
+
+/* ---- schedules (program.c) --------------------------------------------------------------------------------------------- */
+
+/* How to compute n tokens from `position` on, of which the last `wanted` go to the end: found again, or solved now. */
+ht_status ht_passes_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted, ht_schedule **schedule,
+                             ht_error *error);
+#define HT_MAX_SAMPLES 256 /* shares of one layer and of the head, on all lanes */
+
+/* What the solver's question points into. */
+typedef struct ht_question {
+    const ht_passes *passes;
+    ht_solver_lane lanes[HT_MAX_LANES];
+    const ht_slice_task *samples[HT_MAX_SAMPLES]; /* static graphs of shares, of the first layer and of the head */
+    size_t n_samples;
+} ht_question;
+
+/* The solver's question for such a pass. It is good for as long as *question is, and no task is added or dropped. */
+ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position, size_t wanted, const ht_pace *pace,
+                             ht_question *question);
+/* The schedule of such passes, without a choice as yet if it is new; the one used least lately makes room for it. */
+ht_schedule *ht_passes_find_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted);
+void ht_passes_forget_schedules(ht_passes *passes); /* lanes have changed */
+
+/* ---- learning (learn.c) ------------------------------------------------------------------------------------------------ */
+
+/* After a pass: what it took, all in all and each lane (busy[i] of schedule->lanes[i], without waiting). */
+void ht_passes_learn(ht_passes *passes, ht_schedule *schedule, double seconds, const double *busy);
+/* The same of a head of one token. */
+void ht_passes_learn_head(ht_passes *passes, double seconds);
+/* Has what passes take moved so far that the choice is worth making anew? */
+bool ht_passes_have_moved(const ht_passes *passes, const ht_schedule *schedule);
+
+/* ---- inside a pass (pass.c, crew.c) ------------------------------------------------------------------------------------ */
+
+/* One lane's part of a pass. */
+typedef struct ht_run {
+    ht_passes *passes;
+    ht_lane *lane;
+    const ht_program *program;
+    const atomic_bool *cancel; /* may be NULL */
+    ht_crew *crew;             /* of a pass that several lanes share; NULL: this lane has it alone */
+    size_t index;              /* of the lane among those that share it */
+    size_t offset;             /* of the binding's token 0 in the lane's own buffers */
+} ht_run;
+
+/* Runs steps [first, end) of the program; after a failure nothing of the lane is under way. */
+ht_status ht_run_steps(const ht_run *run, size_t first, size_t end, const ht_binding *common, ht_error *error);
+/* Runs everything but the head for all of the binding's tokens, the tail of the last layer for tokens [wanted, ..) of them
+ * only, by the program for so few: run->program is the one that has computed them. */
+ht_status ht_run_body(ht_run *run, const ht_binding *common, size_t wanted, ht_error *error);
+/* What is bound of `all` from token `first` on, its slots in slots[]; logits and picks stay where they are. */
+ht_binding ht_binding_from(const ht_binding *all, size_t first, ht_view slots[HT_SLOT_COUNT]);
+
+/* Threads for the lanes after the first one, asleep between passes. *crew is NULL after a failure. */
+ht_status ht_crew_create(size_t lanes, ht_crew **crew, ht_error *error);
+void ht_crew_destroy(ht_crew *crew);
+/* Runs steps [first[i], end[i]) of every lane's program at once. The binding's token 0 is token `offset` of the lanes' own
+ * buffers. busy[i] (may be NULL): seconds that lane i did not wait. */
+ht_status ht_crew_run(ht_crew *crew, ht_passes *passes, const ht_schedule *schedule, const size_t *first,
+                      const size_t *end, const ht_binding *binding, size_t offset, const atomic_bool *cancel,
+                      double *busy, ht_error *error);
+/* Called by ht_run_steps around a step of a shared pass: waits for other lanes; tells them. */
+ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error);
+ht_status ht_crew_after(const ht_run *run, const ht_step *step, ht_sync sync, ht_error *error);
+
+#endif

@@ -1,0 +1,71 @@
+"""Every example of README and docs runs as written.
+
+An example is an indented line that begins with `hetero`, `build/hetero`. What a reader would put in its place is put there:
+files for `model.gguf` and the like, this machine's stand-ins for a GPU and an NPU on cores of their own.
+"""
+import pathlib
+import re
+import shlex
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAIR = "cpu:cpus=0,opencl:0:cpus=1"
+# (what is written, what this machine has), first match wins
+PLACES = (
+    (r"--devices cpu,gpu\b", f"--devices {PAIR}"),
+    (r"--devices cpu:cpus=0-1,opencl:0:cpus=2-3", f"--devices {PAIR}"),
+    (r"--devices gpu\b", "--devices opencl:0"),
+    (r"--devices npu\b", "--devices openvino:CPU:lengths=64"),
+    (r"--devices ort:qnn\b", "--devices ort:cpu:lengths=64"),
+    (r"\bhf:\S+", None),
+)
+# pages about machines that are not here (a phone's shell)
+ELSEWHERE = {"snapdragon.md"}
+
+
+def examples():
+    found = []
+    for page in PAGES:
+        if page.name in ELSEWHERE:
+            continue
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+            match = re.match(r"    (?:build/)?hetero ([a-z].*)", line)
+            if match:
+                found.append(pytest.param(re.sub(r"\s+#.*", "", match[1]).replace("[MODEL]", "model.gguf"),
+                                          id=f"{page.name}:{number}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, model, hetero):
+    made = tmp_path_factory.mktemp("docs")
+    (made / "model.gguf").symlink_to(model)
+    (made / "question.txt").write_text("Name three colours.")
+    (made / "text.txt").write_text((ROOT / "tests" / "data" / "text.txt").read_text(encoding="utf-8")[:2000])
+    done = hetero("quantize", model, made / "in.gguf", "q8_0")
+    assert done.code == 0, done.err
+    (made / "examples").symlink_to(ROOT / "examples")
+    return made
+
+
+def test_there_are_examples():
+    assert len(examples()) > 30
+
+
+@pytest.mark.parametrize("line", examples())
+def test_example(line, folder, hetero, monkeypatch):
+    for written, here in PLACES:
+        if re.search(written, line):
+            assert here is not None, "an example that needs the network"
+            line = re.sub(written, here, line)
+            break
+    words = shlex.split(line)
+    if words[0] in ("run", "score") and "-n" not in words and "--top" not in words:
+        words += ["-n", "8"] if words[0] == "run" else []
+    if words[0] == "bench" and "--gen" not in words:
+        words += ["--gen", "4", "--prompt", "64"]
+    monkeypatch.chdir(folder)
+    done = hetero(*words, stdin=b"Hello\n/quit\n" if words[0] == "chat" else b"", timeout=600)
+    assert done.code == 0, (line, done.err)
