@@ -571,7 +571,7 @@ static void test_cores(void **state) {
         return;
     }
     assert_non_null(s.task);
-    assert_int_equal(s.d->caps.cores, 2);
+    assert_int_equal(s.d->caps.cores.words[0], 2);
     assert_int_equal(s.d->units, 1);
     check(submit(&s, HT_SYNC_FINISH, &ticket, &error), &error);
     check(s.d->base.ops->wait(&s.d->base, ticket, HT_SYNC_FINISH, &error), &error);
