@@ -6,24 +6,29 @@ PREFIX ?= /usr/local
 JOBS   ?= $(shell nproc)
 CMAKE_FLAGS ?=
 export JOBS CMAKE_FLAGS ANDROID_NDK PREFIX_LIBS
+SECONDS ?=
+SEED    ?=
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo models check test cross cross-test bench format install clean
+.PHONY: help build demo models unit check test soak fuzz cross cross-test bench format install clean
 .DEFAULT_GOAL := build
 
 help:
 	@echo "make build     the command ($(BUILD)/hetero) and the libraries, tests where cmocka is there"
 	@echo "make demo      install what is missing, build, fetch the default model, answer PROMPT"
 	@echo "make models    fetch both test models into models/"
+	@echo "make unit      the C tests that need no Python and no model (under a minute)"
 	@echo "make check     the quick tests (under two minutes; wants one 'make test' before)"
-	@echo "make test      every test, its own set-up included"
+	@echo "make test      every test, its own set-up included (10 minutes; 15 the first time)"
+	@echo "make soak      what takes longer, in an order drawn by SEED, for SECONDS (3600)"
+	@echo "make fuzz      every fuzzing target, SECONDS (120) for all together"
 	@echo "make cross     for 64-bit ARM Linux, into build-aarch64; for Android with ANDROID_NDK and PREFIX_LIBS, into build-android"
 	@echo "make cross-test  the same for Linux, and its tests under qemu (wants one 'make check' before)"
 	@echo "make bench     speed side by side with llama.cpp (ARGS: see bench/README.md)"
 	@echo "make format    clang-format over every C file"
 	@echo "make install   into PREFIX ($(PREFIX)), DESTDIR before it"
 	@echo "make clean     remove $(BUILD)"
-	@echo "Variables: BUILD MODEL PROMPT PREFIX JOBS CMAKE_FLAGS ARGS"
+	@echo "Variables: BUILD MODEL PROMPT PREFIX JOBS CMAKE_FLAGS ARGS SECONDS SEED"
 
 build:
 	@cmake -S . -B $(BUILD) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_FLAGS)
@@ -41,11 +46,17 @@ models:
 	@sh tools/setup.sh build
 	@python3 tools/fetch_models.py smollm2 gemma3
 
-check:
-	@sh tools/test.sh check $(BUILD)
+unit check:
+	@sh tools/test.sh $@ $(BUILD)
 
 test:
 	@sh tools/test.sh all $(BUILD)
+
+soak:
+	@SECONDS=$(or $(SECONDS),3600) SEED=$(SEED) sh tools/test.sh soak $(BUILD)
+
+fuzz:
+	@sh tools/fuzz.sh $(or $(SECONDS),120) build-fuzz
 
 cross:
 	@sh tools/cross.sh build $(if $(ANDROID_NDK),build-android,build-aarch64)

@@ -83,7 +83,7 @@ static void print_row(bench_run *bench, const bench_case *one, const bench_row *
            setting->strategy ? setting->strategy : "auto", setting->cuts ? setting->cuts : "-", row->joins,
            cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast", setting->sync ? setting->sync : "auto",
            result->tps_median, result->tps_min, result->tps_max, predicted, cli_bytes(result->peak_rss_bytes, memory),
-           info->emulated ? "  emulated: times say nothing" : "");
+           info->emulated ? "  emulated: timings are not meaningful" : "");
     fflush(stdout);
 }
 
@@ -136,8 +136,7 @@ static int open_case(const bench_run *bench, bench_case *one) {
     memcpy(one->rows, bench->wanted, sizeof one->rows);
     for (size_t i = 0; i < bench->n_rows && status == CLI_DONE; i++) {
         one->rows[i].medians = calloc(2 * (size_t)bench->options->rounds, sizeof *one->rows[i].medians);
-        status = one->rows[i].medians ? predict_row(bench, one, &one->rows[i])
-                                      : cli_wrong(bench->options->command, "memory ran out");
+        status = one->rows[i].medians ? predict_row(bench, one, &one->rows[i]) : cli_no_memory(bench->options->command);
     }
     return status;
 }
@@ -213,7 +212,7 @@ static int measure_all(bench_run *bench, const cli_setting *common) {
         total *= counts[d];
     bench_case *cases = calloc(total, sizeof *cases);
     if (!cases)
-        return cli_wrong(options->command, "memory ran out");
+        return cli_no_memory(options->command);
     for (size_t i = 0; i < total; i++) {
         size_t digits[DIGITS], rest = i;
         cli_setting *setting = &cases[i].setting;
@@ -243,7 +242,7 @@ static int want_rows(bench_run *bench, const cli_numbers *prompts, const cli_num
         if (!tokens)
             continue;
         if (bench->n_rows == MANY)
-            return cli_wrong(bench->options->command, "--prompt, --gen: more than %d rows", MANY);
+            return cli_wrong(bench->options->command, "--prompt and --gen: at most %d rows (got more)", MANY);
         bench->wanted[bench->n_rows++] = (bench_row){.prompt = gen ? 0 : tokens, .gen = gen ? tokens : 0};
     }
     if (!bench->n_rows)

@@ -31,8 +31,7 @@ static bool push_message(conversation *chat, const char *role, const char *conte
         chat->messages = grown;
     if (!grown || !copy) {
         free(copy);
-        ht_error error = {HT_ERROR_MEMORY, "memory ran out"};
-        chat->failed = cli_fail(chat->options, &error);
+        chat->failed = cli_no_memory(chat->options->command);
         return false;
     }
     chat->messages[chat->n_messages++] = (ht_message){role, copy};
@@ -45,12 +44,8 @@ static bool has_system(const conversation *chat) {
 
 /* The conversation's tokens: *ids from the library. */
 static ht_status prompt_ids(const conversation *chat, int32_t **ids, size_t *n, ht_error *error) {
-    char *prompt = NULL;
-    ht_status status = ht_chat_format(chat->model, chat->messages, chat->n_messages, true, &prompt, error);
-    if (!status)
-        status = ht_tokenize(chat->model, prompt, HT_STRLEN, true, ids, n, error);
-    ht_free(prompt);
-    return status;
+    return ht_chat_tokenize(chat->model, chat->messages, chat->n_messages, true, cli_text_flags(chat->options), ids, n,
+                            error);
 }
 
 /* Can this model hold a conversation at all? Tried before anything is loaded, so that it is not said at each message. */
@@ -88,7 +83,7 @@ static void answer(conversation *chat) {
         return;
     }
     if (result.stop == HT_STOP_CONTEXT)
-        fprintf(stderr, "The context is full, the answer was cut off: /clear starts a new conversation.\n");
+        fprintf(stderr, "The context is full and the answer was cut off: /clear starts a new conversation.\n");
     if (!result.n || !push_message(chat, "assistant", result.text))
         pop_message(chat);
     chat->last = result;
@@ -116,7 +111,7 @@ static void do_system(conversation *chat, const char *argument) {
 
 static void do_regenerate(conversation *chat, const char *argument) {
     if (!chat->n_messages || strcmp(chat->messages[chat->n_messages - 1].role, "assistant")) {
-        fprintf(stderr, "There is no answer to give again.\n");
+        fprintf(stderr, "There is no answer to repeat yet.\n");
         return;
     }
     pop_message(chat);
@@ -130,8 +125,7 @@ static void do_stats(conversation *chat, const char *argument) {
     ht_session_tokens(chat->session.session, &held);
     fprintf(stderr, "context: %zu of %d tokens in use\n", held, info->context);
     if (last->prompt_tokens)
-        fprintf(stderr, "last answer: %zu prompt tokens, %zu of them reused\n", last->prompt_tokens,
-                last->prompt_reused);
+        fprintf(stderr, "last answer: %zu prompt tokens, %zu reused\n", last->prompt_tokens, last->prompt_reused);
     if (last->prompt_tokens)
         cli_print_timings(chat->options, last, info);
 }
@@ -144,12 +138,12 @@ static const struct {
     const char *name, *argument, *help;
     void (*run)(conversation *chat, const char *argument);
 } commands[] = {
-    {"/help", "", "show this", do_help},
-    {"/clear", "", "start a new conversation; the system message stays", do_clear},
-    {"/system", " TEXT", "start a new conversation with this system message (none without TEXT)", do_system},
-    {"/regenerate", "", "give the last answer again, with another seed", do_regenerate},
-    {"/stats", "", "tokens in the context, speed of the last answer", do_stats},
-    {"/quit", "", "end (so does Ctrl-D)", do_quit},
+    {"/help", "", "show this help", do_help},
+    {"/clear", "", "start a new conversation with the same system message", do_clear},
+    {"/system", " TEXT", "start a new conversation with this system message (without TEXT: with none)", do_system},
+    {"/regenerate", "", "replace the last answer, with another seed", do_regenerate},
+    {"/stats", "", "show the tokens in the context and the speed of the last answer", do_stats},
+    {"/quit", "", "end the chat (as Ctrl-D does)", do_quit},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
@@ -174,7 +168,7 @@ static bool run_command(conversation *chat, const char *line) {
     }
     if (strchr(line, '\n'))
         return false;
-    fprintf(stderr, "%.*s: no such command; /help lists them\n", (int)length, line);
+    fprintf(stderr, "%.*s: no such command; /help lists the commands\n", (int)length, line);
     return true;
 }
 
@@ -267,10 +261,8 @@ int cli_chat(const cli_options *options) {
         status = check_template(&chat);
     if (status == CLI_DONE)
         status = cli_open_session(options, &setting, chat.model, &chat.session);
-    if (status == CLI_DONE && !(chat.lines = cli_lines_open())) {
-        ht_error error = {HT_ERROR_MEMORY, "memory ran out"};
-        status = cli_fail(options, &error);
-    }
+    if (status == CLI_DONE && !(chat.lines = cli_lines_open()))
+        status = cli_no_memory(options->command);
     if (status == CLI_DONE) {
         converse(&chat);
         /* A script learns that an answer failed; a person has seen it. */

@@ -41,7 +41,7 @@ typedef struct cli_words {
 typedef struct cli_options {
     const struct cli_command *command;
     const char *arguments[3]; /* MODEL, or IN OUT TYPE; NULL: one that may be left out was */
-    bool help, quiet, json, raw, no_special, quick, decode, measure, stored, run;
+    bool help, quiet, json, raw, no_special, parse_special, quick, decode, measure, all, stored, run;
     cli_words log_level, devices, strategy, cuts, precision, sync, kv, openvino, onnxruntime;
     cli_words prompt, file, system, stop, reference, report, save, load, trace, soc, out;
     cli_numbers ids, bench_prompt, bench_gen, bench_threads;
@@ -85,6 +85,8 @@ const char *cli_last(const cli_words *words);
 
 /* Both print one line, "hetero COMMAND: text", on standard error; command may be NULL. */
 int cli_wrong(const cli_command *command, const char *format, ...) HT_PRINTF(2, 3);
+/* Says so. Returns CLI_FAILED. */
+int cli_no_memory(const cli_command *command);
 /* Prints the error's text. Returns the exit status that belongs to error->status. */
 int cli_fail(const cli_options *options, const ht_error *error);
 /* The same, with what the user can do: the library knows no options of the command line. */
@@ -99,6 +101,7 @@ typedef struct cli_text {
 /* The text of -p or -f ("-": standard input), checked to be UTF-8. `run` without either reads standard input unless that is
  * a terminal. `required`: an empty text is an error too. */
 int cli_read_text(const cli_options *options, bool required, cli_text *text);
+unsigned cli_text_flags(const cli_options *options); /* HT_TOKENIZE_*, by --no-special and --parse-special */
 
 /* ---- common.c: a model made ready ---- */
 

@@ -35,6 +35,11 @@ int cli_wrong(const cli_command *command, const char *format, ...) {
     return CLI_WRONG;
 }
 
+int cli_no_memory(const cli_command *command) {
+    print_error(command, "out of memory");
+    return CLI_FAILED;
+}
+
 int cli_fail(const cli_options *options, const ht_error *error) {
     return cli_fail_hint(options, error, "");
 }
@@ -82,7 +87,8 @@ static int read_file(const cli_options *options, const char *path, cli_text *tex
         return cli_wrong(options->command, "%s: %s", path, strerror(errno));
     int status = CLI_DONE;
     if (!read_all(file, text))
-        status = cli_wrong(options->command, "%s: %s", text->source, strerror(errno));
+        status = errno == ENOMEM ? cli_no_memory(options->command)
+                                 : cli_wrong(options->command, "%s: %s", text->source, strerror(errno));
     if (!standard)
         fclose(file);
     return status;
@@ -93,7 +99,7 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text) {
     const char *prompt = cli_last(&options->prompt), *path = cli_last(&options->file);
     const bool piped = !prompt && !path && options->command->bit == CLI_RUN && !ht_os_is_terminal(stdin);
     if (prompt && path)
-        return cli_wrong(options->command, "-p and -f exclude each other: give one of them");
+        return cli_wrong(options->command, "-p and -f cannot be combined");
     if (piped)
         path = "-";
     if (!prompt && !path)
@@ -106,7 +112,7 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text) {
         text->bytes = strdup(prompt);
         text->n = strlen(prompt);
         if (!text->bytes)
-            status = cli_wrong(options->command, "-p: memory ran out");
+            status = cli_no_memory(options->command);
     }
     if (status == CLI_DONE) {
         size_t valid = cli_utf8_valid_up_to(text->bytes, text->n);
@@ -122,6 +128,11 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text) {
         text->bytes = NULL;
     }
     return status;
+}
+
+unsigned cli_text_flags(const cli_options *options) {
+    return (options->no_special ? 0 : HT_TOKENIZE_ADD_SPECIAL) |
+           (options->parse_special ? HT_TOKENIZE_PARSE_SPECIAL : 0);
 }
 
 /* ---- a model made ready ----------------------------------------------------------------------------------------- */
@@ -177,7 +188,8 @@ int cli_open_session(const cli_options *options, const cli_setting *setting, ht_
     const ht_status created = ht_engine_create(model, &wanted, &session->engine, &error);
     cli_release_output();
     if (created) {
-        int status = cli_fail(options, &error);
+        int status =
+            cli_fail_hint(options, &error, error.status == HT_ERROR_MEMORY ? "see --ctx and --npu-memory" : "");
         return error.status == HT_ERROR_ARGUMENT ? CLI_WRONG : status;
     }
     int status = CLI_DONE;
@@ -281,6 +293,6 @@ void cli_print_timings(const cli_options *options, const ht_generate_result *res
     fputs("on", stderr);
     for (size_t i = 0; i < info->n_devices; i++)
         fprintf(stderr, "%s %s", i ? "," : "", info->devices[i]);
-    fprintf(stderr, "%s; stop: %s\n", info->emulated ? " (emulated: times say nothing)" : "",
+    fprintf(stderr, "%s; stop: %s\n", info->emulated ? " (emulated: timings are not meaningful)" : "",
             ht_stop_name(result->stop));
 }

@@ -21,8 +21,9 @@ static void print_table(const ht_device_info *list, size_t n) {
         printf("%-*s  %-4s  %-*s  %10s  %s\n", name, device->name, device->kind, runtime, device->runtime,
                cli_bytes(device->memory_bytes, memory), device->description);
         printf("%-*s  weights: %s; lengths: %s; memory: %s%s\n", name, "", device->dtypes,
-               *device->static_lengths ? device->static_lengths : "any", device->unified_memory ? "unified" : "its own",
-               device->emulated ? "; emulated: its numbers are real, its times say nothing" : "");
+               *device->static_lengths ? device->static_lengths : "any",
+               device->unified_memory ? "unified" : "dedicated",
+               device->emulated ? "; emulated: results are real, timings are not meaningful" : "");
         if (*device->driver)
             printf("%-*s  driver: %s\n", name, "", device->driver);
         if (*device->limits)
@@ -39,6 +40,17 @@ static void print_table(const ht_device_info *list, size_t n) {
         heading = true;
         printf("%-*s  %s\n", name, list[i].name, list[i].why);
     }
+    if (heading)
+        printf("(--openvino PATH and --onnxruntime PATH say where those are)\n");
+}
+
+/* What is left of the list without simulated devices. */
+static size_t drop_simulated(ht_device_info *list, size_t n) {
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!list[i].simulated)
+            list[kept++] = list[i];
+    return kept;
 }
 
 int cli_devices(const cli_options *options) {
@@ -50,11 +62,15 @@ int cli_devices(const cli_options *options) {
     cli_release_output();
     if (listed)
         return cli_fail(options, &error);
+    const size_t shown = options->all ? n : drop_simulated(list, n), hidden = n - shown;
     int status = CLI_DONE;
     char *json;
-    if (!options->json)
+    n = shown;
+    if (!options->json) {
         print_table(list, n);
-    else if (ht_devices_json(list, n, &json, &error))
+        if (hidden)
+            printf("\n%zu simulated devices: see them with --all\n", hidden);
+    } else if (ht_devices_json(list, n, &json, &error))
         status = cli_fail(options, &error);
     else
         status = cli_print_text(json);

@@ -58,7 +58,7 @@ static void print_text(const ht_model_info *info) {
     printf("\ncontext         %d tokens\n", info->context_length);
     printf("tokenizer       %s, %d tokens, BOS %d%s, EOS %d\n", info->tokenizer, info->vocabulary, info->bos,
            info->adds_bos ? " (added)" : "", info->eos);
-    printf("chat template   %s\n", info->chat_template ? info->chat_template : "none that is recognised (use --raw)");
+    printf("chat template   %s\n", info->chat_template ? info->chat_template : "none recognised (use run --raw)");
     for (size_t i = 0; i < info->n_types; i++)
         printf("%-15s %-6s %6llu tensors %14llu parameters %11s\n", i ? "" : "tensors", info->types[i].type,
                (unsigned long long)info->types[i].tensors, (unsigned long long)info->types[i].parameters,

@@ -10,45 +10,49 @@
 #include <string.h>
 
 static const cli_command commands[] = {
-    {"devices", "", "", "list the devices found, and those not found with the reason", CLI_DEVICES, cli_devices, NULL},
+    {"devices", "", "", "list the devices, and why others were not found", CLI_DEVICES, cli_devices, NULL},
     {"inspect", "MODEL", "MODEL", "show a model's metadata, sizes, tokenizer and template", CLI_INSPECT, cli_inspect,
      NULL},
     {"tokenize", "MODEL", "MODEL -p TEXT | -f FILE", "show the token ids and pieces of a text", CLI_TOKENIZE,
      cli_tokenize, NULL},
-    {"run", "MODEL", "MODEL -p TEXT | -f FILE [-n N]", "generate text", CLI_RUN, cli_run,
-     "The prompt goes through the model's chat template as one user message unless --raw is given.\n"
-     "Ctrl-C ends the generation and prints the timings; a second one ends the program at once."},
-    {"score", "MODEL", "MODEL --ids N,N,... | -p TEXT | -f FILE", "log-probabilities of given tokens", CLI_SCORE,
-     cli_score, NULL},
+    {"run", "MODEL", "MODEL [-p TEXT | -f FILE] [-n N]", "generate text", CLI_RUN, cli_run,
+     "The prompt is sent as one user message in the model's chat template unless --raw is given. Without -p and -f "
+     "the\n"
+     "prompt is read from standard input.\n"
+     "Ctrl-C ends the generation and prints the timings; a second Ctrl-C ends the program."},
+    {"score", "MODEL", "MODEL --ids N,N,... | -p TEXT | -f FILE", "show the log-probabilities of given tokens",
+     CLI_SCORE, cli_score, NULL},
     {"chat", "MODEL", "MODEL", "talk to a model", CLI_CHAT, cli_chat,
-     "Lines are edited on a terminal and read as they are otherwise. /help lists the commands of the chat.\n"
-     "Ctrl-C ends the answer that is being given; at the prompt it ends the program."},
-    {"perplexity", "MODEL", "MODEL -f FILE", "perplexity of a text", CLI_PERPLEXITY, cli_perplexity,
-     "Windows of 512 tokens, each begun with BOS where the model has one; the second half of each is counted."},
+     "A terminal has line editing and history; other input is read line by line. /help lists the chat's commands.\n"
+     "Ctrl-C ends the current answer; at the prompt it ends the program."},
+    {"perplexity", "MODEL", "MODEL -f FILE", "measure a model's perplexity on a text", CLI_PERPLEXITY, cli_perplexity,
+     "The text is cut into windows of 512 tokens, each with a BOS if the model has one. The second half of each "
+     "window\n"
+     "counts."},
     {"quantize", "IN OUT TYPE", "IN OUT TYPE", "write a model in another type: q4_0, q4_1, q8_0, f16", CLI_QUANTIZE,
      cli_quantize, NULL},
     {"bench", "MODEL", "MODEL [--prompt N,...] [--gen N,...] [-r N]", "measure the speed of prefill and decode",
      CLI_BENCH, cli_bench,
-     "Several values of --devices and --cuts (repeat them), --threads, --strategy, --precision and --sync make a\n"
-     "row of each combination.\n"
-     "--prompt 0 or --gen 0 leaves that phase out."},
-    {"profile", "[MODEL]", "[MODEL]", "measure the devices and keep what they do best", CLI_PROFILE, cli_profile,
-     "Times each kernel that a device has for the matrices of MODEL (default: those of a model of 1B) and keeps the\n"
-     "quickest in the cache folder; from then on every command uses it."},
+     "Several values of --devices and --cuts (repeat the option), --threads, --strategy, --precision and --sync make "
+     "one\n"
+     "row per combination. --prompt 0 or --gen 0 leaves that phase out."},
+    {"profile", "[MODEL]", "[MODEL]", "measure the devices and save their fastest kernels", CLI_PROFILE, cli_profile,
+     "Times every kernel of each device on the matrices of MODEL (default: a model of 1B) and saves the fastest in "
+     "the\n"
+     "cache folder. All commands use them from then on."},
     {"plan", "[MODEL]", "MODEL [--length N | --decode] | --load FILE", "show which device computes what", CLI_PLAN,
      cli_plan,
-     "Prepares the model as the other commands do, and lists for each operator how it is cut, each device's share,\n"
-     "the time it is predicted to take and the memory it needs there. Layers that are alike are one line."},
-    {"reproduce", "", "[--soc NAME] [--out DIR]", "the paper's experiments on a simulated chip, as a report",
-     CLI_REPRODUCE, cli_reproduce,
-     "Runs every experiment in virtual time, in some minutes, and writes DIR/report.html and DIR/tables.json. A "
-     "figure\n"
-     "of the chip is changed for one run behind its name: --soc snapdragon-8-gen-3@memory.together_GBps=80."},
-    {"report", "[MODEL]", "[MODEL] [--devices A,B,...] [--out FILE]", "write what a bug report needs into one file",
+     "Prepares the model as other commands do. Shows each operator's cut, and each device's share of it with the\n"
+     "predicted time and the memory it takes there. Equal layers share a line."},
+    {"reproduce", "", "[--soc NAME] [--out DIR]", "run the paper's experiments on a simulated SoC", CLI_REPRODUCE,
+     cli_reproduce,
+     "Runs every experiment in virtual time, which takes minutes, and writes DIR/report.html and DIR/tables.json.\n"
+     "A figure of the SoC can be changed for one run: --soc snapdragon-8-gen-3@memory.together_GBps=80."},
+    {"report", "[MODEL]", "[MODEL] [--devices A,B,...] [--out FILE]", "collect the facts for a bug report in one file",
      CLI_REPORT, cli_report,
-     "Versions, machine, devices, the newest profile, plans and a short bench of MODEL (default: shape:smollm2-135m),\n"
-     "as JSON. No names of people, hosts, files or folders, no environment, no addresses, no serial numbers: of MODEL\n"
-     "it says architecture, sizes and types. What fails is in it, with its error."},
+     "Writes versions, machine, devices, the newest profile, plans and a short bench of MODEL (default:\n"
+     "shape:smollm2-135m) as JSON. The file holds no names of people, hosts, files or folders, no environment, no\n"
+     "addresses and no serial numbers; of MODEL it holds architecture, sizes and types. Failures are part of it."},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

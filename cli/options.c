@@ -48,74 +48,76 @@ enum {
 
 static const option_row rows[] = {
     /* a row without a name is a heading */
-    {NULL, 0, OPTION_FLAG, CLI_ALL & ~(CLI_DEVICES | CLI_INSPECT | CLI_QUANTIZE), 0, NULL, 0, 0, "Options:"},
+    {NULL, 0, OPTION_FLAG, CLI_ALL & ~(CLI_INSPECT | CLI_QUANTIZE), 0, NULL, 0, 0, "Options:"},
     {"prompt", 'p', OPTION_TEXT, TEXT_IN, AT(prompt), "TEXT", 0, 0, "the text"},
     {"file", 'f', OPTION_TEXT, TEXT_IN | CLI_PERPLEXITY, AT(file), "FILE", 0, 0,
      "read the text from FILE ('-': standard input)"},
     {"max-tokens", 'n', OPTION_NUMBER, CLI_RUN, AT(max_tokens), "N", 0, MANY_MAX,
-     "generate at most N tokens; 0: until the end or a full context (default 256)"},
+     "generate at most N tokens; 0: no limit but the context (default 256)"},
     {"max-tokens", 'n', OPTION_NUMBER, CLI_CHAT, AT(max_tokens), "N", 0, MANY_MAX,
-     "at most N tokens an answer; 0: until its end or a full context (default 0)"},
+     "generate at most N tokens per answer; 0: no limit but the context (default 0)"},
     {"raw", 0, OPTION_FLAG, CLI_RUN, AT(raw), NULL, 0, 0, "send the prompt without a chat template"},
     {"system", 0, OPTION_TEXT, GENERATES, AT(system), "TEXT", 0, 0, "system message"},
-    {"no-special", 0, OPTION_FLAG, TEXT_IN, AT(no_special), NULL, 0, 0,
-     "no BOS, and text of special tokens is plain text"},
-    {"ids", 0, OPTION_NUMBERS, CLI_SCORE, AT(ids), "N,N,...", 0, MANY_MAX, "the tokens"},
-    {"top", 0, OPTION_NUMBER, CLI_SCORE, AT(top), "K", 0, 1000, "also the K most probable tokens at each position"},
+    {"no-special", 0, OPTION_FLAG, TEXT_IN, AT(no_special), NULL, 0, 0, "add no BOS"},
+    {"parse-special", 0, OPTION_FLAG, TEXT_IN | CLI_CHAT, AT(parse_special), NULL, 0, 0,
+     "read the text of special tokens as those tokens, not as plain text"},
+    {"ids", 0, OPTION_NUMBERS, CLI_SCORE, AT(ids), "N,N,...", 0, MANY_MAX, "token ids"},
+    {"top", 0, OPTION_NUMBER, CLI_SCORE, AT(top), "K", 0, 1000,
+     "also show the K most probable tokens at each position"},
     {"chunk", 0, OPTION_NUMBER, CLI_SCORE, AT(chunk), "N", 0, MANY_MAX,
-     "compute N tokens at a time; 1: as decode does, 0: as prefill does (default 0)"},
+     "compute N tokens at a time; 1: as in decode, 0: as in prefill (default 0)"},
     {"temp", 0, OPTION_REAL, GENERATES, AT(temperature), "T", 0, 1000,
      "temperature; 0: always the most probable token (default 0.8)"},
     {"top-k", 0, OPTION_NUMBER, GENERATES, AT(top_k), "K", 0, MANY_MAX,
-     "sample from the K most probable; 0: off (default 40)"},
+     "sample from the K most probable tokens; 0: off (default 40)"},
     {"top-p", 0, OPTION_REAL, GENERATES, AT(top_p), "P", 0, 1,
-     "sample from the most probable that add up to P; 0 or 1: off (default 0.95)"},
+     "sample from the most probable tokens that add up to P; 0 or 1: off (default 0.95)"},
     {"min-p", 0, OPTION_REAL, GENERATES, AT(min_p), "P", 0, 1,
-     "leave out what is less probable than P times the best; 0: off (default 0.05)"},
+     "drop tokens less probable than P times the best; 0: off (default 0.05)"},
     {"repeat-penalty", 0, OPTION_REAL, GENERATES, AT(repeat_penalty), "X", 0, 1000,
      "make the last 64 tokens less probable; 0 or 1: off (default 1)"},
-    {"seed", 0, OPTION_NUMBER, GENERATES, AT(seed), "N", 0, 9.3e18, "of the sampler (default: a random one)"},
-    {"stop", 0, OPTION_TEXT, GENERATES, AT(stop), "TEXT", 0, 0, "end where TEXT would appear; may be repeated"},
+    {"seed", 0, OPTION_NUMBER, GENERATES, AT(seed), "N", 0, 9.3e18, "seed of the sampler (default: random)"},
+    {"stop", 0, OPTION_TEXT, GENERATES, AT(stop), "TEXT", 0, 0, "stop before TEXT; can be repeated"},
     {"logprobs", 0, OPTION_NUMBER, CLI_RUN, AT(logprobs), "K", 0, 1000,
-     "with --json: the K most probable at each token"},
+     "with --json: also the K most probable tokens at each step"},
     {"reference", 0, OPTION_CHOICE, CLI_PERPLEXITY, AT(reference), "exact", 0, 0,
-     "also the divergence from the same model at this precision"},
+     "also compare with the same model at this precision"},
     {"prompt", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_prompt), "N,N,...", 0, MANY_MAX,
      "prompt lengths (default 64,256,1024)"},
     {"gen", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_gen), "N,N,...", 0, MANY_MAX, "tokens to decode (default 64)"},
+    {"all", 0, OPTION_FLAG, CLI_DEVICES, AT(all), NULL, 0, 0, "simulated devices, too (sim:SOC/gpu, ...)"},
     {"quick", 0, OPTION_FLAG, CLI_PROFILE, AT(quick), NULL, 0, 0,
-     "fewer numbers of tokens and shorter runs: seconds instead of minutes"},
-    {"report", 0, OPTION_TEXT, CLI_PROFILE, AT(report), "FILE.html", 0, 0, "draw it, too: one HTML file"},
-    {"stored", 0, OPTION_FLAG, CLI_PROFILE, AT(stored), NULL, 0, 0,
-     "measure nothing: show or draw the newest profile that is kept"},
+     "measure fewer lengths with shorter runs: seconds instead of minutes"},
+    {"report", 0, OPTION_TEXT, CLI_PROFILE, AT(report), "FILE.html", 0, 0, "also write the profile as one HTML file"},
+    {"stored", 0, OPTION_FLAG, CLI_PROFILE, AT(stored), NULL, 0, 0, "use the newest saved profile; measure nothing"},
     {"repetitions", 'r', OPTION_NUMBER, CLI_BENCH, AT(repetitions), "N", 1, 10000,
-     "measured runs of each row (default 5)"},
+     "measure each row N times (default 5)"},
     {"rounds", 0, OPTION_NUMBER, CLI_BENCH, AT(rounds), "N", 1, 10000,
-     "all settings at once, their rows in turn, N times over: for ratios (default 1)"},
-    {"length", 0, OPTION_NUMBER, CLI_PLAN, AT(length), "N", 1, MANY_MAX, "a prompt of N tokens (default 256)"},
-    {"decode", 0, OPTION_FLAG, CLI_PLAN, AT(decode), NULL, 0, 0, "one token at a time"},
+     "open all settings at once and measure their rows in turn, N times, for ratios (default 1)"},
+    {"length", 0, OPTION_NUMBER, CLI_PLAN, AT(length), "N", 1, MANY_MAX, "plan a prompt of N tokens (default 256)"},
+    {"decode", 0, OPTION_FLAG, CLI_PLAN, AT(decode), NULL, 0, 0, "plan one token of decode"},
     {"trace", 0, OPTION_TEXT, CLI_PLAN, AT(trace), "FILE.json", 0, 0,
-     "write the predicted timeline: trace events, for ui.perfetto.dev"},
+     "write the predicted timeline as trace events (for ui.perfetto.dev)"},
     {"run", 0, OPTION_FLAG, CLI_PLAN, AT(run), NULL, 0, 0,
-     "with --trace: compute made-up tokens, and add what was measured"},
-    {"save", 0, OPTION_TEXT, CLI_PLAN, AT(save), "FILE.json", 0, 0, "keep the plan, as --json prints it"},
-    {"load", 0, OPTION_TEXT, CLI_PLAN, AT(load), "FILE.json", 0, 0, "print a plan that was kept; without MODEL"},
+     "with --trace: also run the pass and add the measured timeline"},
+    {"save", 0, OPTION_TEXT, CLI_PLAN, AT(save), "FILE.json", 0, 0, "save the plan as --json prints it"},
+    {"load", 0, OPTION_TEXT, CLI_PLAN, AT(load), "FILE.json", 0, 0, "show a saved plan (without MODEL)"},
     {"soc", 0, OPTION_TEXT, CLI_REPRODUCE, AT(soc), "NAME", 0, 0,
-     "the simulated SoC, or FILE.json that describes one (default snapdragon-8-gen-3)"},
+     "simulated SoC: a name or FILE.json (default snapdragon-8-gen-3)"},
     {"out", 0, OPTION_TEXT, CLI_REPRODUCE, AT(out), "DIR", 0, 0,
-     "where report.html and tables.json are written (default reproduction)"},
+     "folder for report.html and tables.json (default reproduction)"},
     {"out", 0, OPTION_TEXT, CLI_REPORT, AT(out), "FILE.json", 0, 0,
-     "write or replace this (default: a new hetero-report-DATE.json here; with --json none)"},
+     "write the report to FILE.json (default: a new hetero-report-DATE.json; none with --json)"},
     {"ctx", 0, OPTION_NUMBER, COMPUTES, AT(context), "N", 1, MANY_MAX,
-     "tokens of context (default: the model's own, at most 4096)"},
+     "context size in tokens (default: the model's own, at most 4096)"},
 
     {NULL, 0, OPTION_FLAG, COMPUTES | CLI_DEVICES | CLI_PROFILE | CLI_REPORT, 0, NULL, 0, 0, "Device options:"},
-    {NULL, 0, OPTION_FLAG, HAS_MODEL & ~COMPUTES, 0, NULL, 0, 0,
-     "Device options (checked, without effect on this command):"},
+    {NULL, 0, OPTION_FLAG, HAS_MODEL & ~COMPUTES, 0, NULL, 0, 0, "Device options (checked, but without effect here):"},
     {"devices", 0, OPTION_TEXT, (ONE_SETTING & ~CLI_PROFILE) | CLI_REPORT, AT(devices), "A,B,...", 0, 0,
      "devices to use: 'gpu', 'opencl:0', 'cpu:cpus=0-1', ... (default: CPU, GPUs and NPUs found)"},
     {"devices", 0, OPTION_TEXT, CLI_PROFILE, AT(devices), "A,B,...", 0, 0, "devices to measure (default: all)"},
-    {"devices", 0, OPTION_TEXT, CLI_BENCH, AT(devices), "A,B,...", 0, 0, "devices to use; repeat it for several rows"},
+    {"devices", 0, OPTION_TEXT, CLI_BENCH, AT(devices), "A,B,...", 0, 0,
+     "devices to use; repeat the option for several rows"},
     {"soc", 0, OPTION_SOC, ONE_SETTING | CLI_BENCH | CLI_REPORT, AT(soc), "NAME", 0, 0,
      "simulate a SoC (a name or FILE.json); in --devices 'gpu', 'npu', 'cpu' are then its own"},
     {"strategy", 0, OPTION_CHOICE, ONE_SETTING & ~CLI_PROFILE, AT(strategy), "single|layer|tensor|auto", 0, 0,
@@ -123,33 +125,32 @@ static const option_row rows[] = {
     {"strategy", 0, OPTION_CHOICES, CLI_BENCH, AT(strategy), "single|layer|tensor|auto", 0, 0,
      "how devices share the work (default auto)"},
     {"cuts", 0, OPTION_SET, ONE_SETTING & ~CLI_PROFILE, AT(cuts), CUTS, 0, 0,
-     "of strategy tensor: only these, separated by commas (default: all)"},
+     "cuts that strategy tensor may use, separated by commas (default: all)"},
     {"cuts", 0, OPTION_SET, CLI_BENCH, AT(cuts), CUTS, 0, 0,
-     "of strategy tensor: only these, separated by commas; repeat it for several rows"},
+     "cuts that strategy tensor may use, separated by commas; repeat the option for several rows"},
     {"measure", 0, OPTION_FLAG, COMPUTES, AT(measure), NULL, 0, 0,
-     "time the devices anew (default: what was measured before)"},
+     "measure the devices again (default: use saved measurements)"},
     {"precision", 0, OPTION_CHOICE, ONE_SETTING, AT(precision), "fast|exact", 0, 0,
-     "fast: activations in 8 bits where weights are quantised; exact: in float (default fast)"},
+     "fast: 8-bit activations for quantised weights; exact: float activations (default fast)"},
     {"precision", 0, OPTION_CHOICES, CLI_BENCH, AT(precision), "fast|exact", 0, 0,
-     "fast: activations in 8 bits where weights are quantised; exact: in float (default fast)"},
-    {"kv", 0, OPTION_CHOICE, ONE_SETTING & ~CLI_PROFILE, AT(kv), "f16|f32", 0, 0,
-     "numbers of the KV cache (default f16)"},
+     "fast: 8-bit activations for quantised weights; exact: float activations (default fast)"},
+    {"kv", 0, OPTION_CHOICE, ONE_SETTING & ~CLI_PROFILE, AT(kv), "f16|f32", 0, 0, "type of the KV cache (default f16)"},
     {"sync", 0, OPTION_CHOICE, ONE_SETTING & ~CLI_PROFILE, AT(sync), "finish|event|callback|flag|auto", 0, 0,
-     "how to wait for devices that have a queue of their own (default auto)"},
+     "how to wait for devices with a queue of their own (default auto)"},
     {"sync", 0, OPTION_CHOICES, CLI_BENCH, AT(sync), "finish|event|callback|flag|auto", 0, 0,
-     "how to wait for devices that have a queue of their own (default auto)"},
+     "how to wait for devices with a queue of their own (default auto)"},
     {"npu-memory", 0, OPTION_SIZE, HAS_MODEL, AT(npu_memory), "SIZE", 0, 9e18,
-     "most memory for NPU graphs, such as 512M (default: half of the device's)"},
+     "memory limit of NPU graphs, such as 512M (default: half of the device's memory)"},
     {"openvino", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES | CLI_PROFILE | CLI_REPORT, AT(openvino), "PATH", 0, 0,
-     "where the OpenVINO runtime is (default: searched)"},
+     "path of the OpenVINO runtime (default: searched)"},
     {"onnxruntime", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES | CLI_PROFILE | CLI_REPORT, AT(onnxruntime), "PATH", 0, 0,
-     "where ONNX Runtime is (default: searched)"},
+     "path of ONNX Runtime (default: searched)"},
 
     {NULL, 0, OPTION_FLAG, CLI_ALL, 0, NULL, 0, 0, "Common options:"},
     {"threads", 0, OPTION_NUMBER, CLI_ALL & ~CLI_BENCH, AT(threads), "N", 0, HT_MAX_THREADS,
-     "threads of the CPU device; 0: one a core (default 0)"},
+     "threads of the CPU device; 0: one per core (default 0)"},
     {"threads", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_threads), "N,N,...", 0, HT_MAX_THREADS,
-     "threads of the CPU device; 0: one a core (default 0)"},
+     "threads of the CPU device; 0: one per core (default 0)"},
     {"json", 0, OPTION_FLAG, CLI_ALL & ~CLI_CHAT, AT(json), NULL, 0, 0, "print one JSON object on standard output"},
     {"quiet", 0, OPTION_FLAG, CLI_ALL, AT(quiet), NULL, 0, 0, "no progress, timings or warnings"},
     {"log-level", 0, OPTION_CHOICE, CLI_ALL, AT(log_level), "error|warn|info|debug", 0, 0,
@@ -199,22 +200,40 @@ static bool is_choice(const char *choices, const char *text, size_t bytes) {
     }
 }
 
-static int bad_value(const cli_command *command, const option_row *row, const char *value) {
-    if (row->kind == OPTION_CHOICE || row->kind == OPTION_CHOICES)
-        return cli_wrong(command, "--%s: '%s' is none of %s", row->name, value, row->value);
-    if (row->kind == OPTION_SET) { /* the first wrong word */
-        while (value[strcspn(value, ",")] && is_choice(row->value, value, strcspn(value, ",")))
-            value += strcspn(value, ",") + 1;
-        return cli_wrong(command, "--%s: '%.*s' is none of %s", row->name, (int)strcspn(value, ","), value, row->value);
+/* "a|b|c" as "a, b or c". */
+static const char *list_choices(const char *choices, char text[128]) {
+    int used = 0;
+    for (const char *word = choices;; word++) {
+        const int length = (int)strcspn(word, "|");
+        const char *between = word == choices ? "" : word[length] ? ", " : " or ";
+        used += snprintf(text + used, 128 - (size_t)used, "%s%.*s", between, length, word);
+        word += length;
+        if (!*word || used >= 128)
+            return text;
     }
+}
+
+static int bad_value(const cli_command *command, const option_row *row, const char *value) {
+    char expected[160], choices[128];
+    int length = (int)strlen(value);
     if (row->kind == OPTION_PATH)
         return cli_wrong(command, "--%s: '%s': %s", row->name, value, strerror(errno));
-    if (row->kind == OPTION_SOC)
-        return cli_wrong(command, "--%s: '%s' is no name of a SoC", row->name, value);
-    if (row->kind == OPTION_SIZE)
-        return cli_wrong(command, "--%s: '%s' is no size such as 512M or 2G", row->name, value);
-    return cli_wrong(command, "--%s: '%s' is no %s of %.15g to %.15g", row->name, value,
-                     row->kind == OPTION_REAL ? "number" : "whole number", row->min, row->max);
+    for (bool good = row->kind == OPTION_SET; good;) { /* the first wrong word */
+        length = (int)strcspn(value, ",");
+        good = value[length] && is_choice(row->value, value, (size_t)length);
+        value += good ? length + 1 : 0;
+    }
+    if (row->kind >= OPTION_CHOICE)
+        snprintf(expected, sizeof expected, "%s", list_choices(row->value, choices));
+    else if (row->kind == OPTION_SOC)
+        snprintf(expected, sizeof expected, "the name of a SoC or a JSON file");
+    else if (row->kind == OPTION_SIZE)
+        snprintf(expected, sizeof expected, "a size such as 512M or 2G");
+    else
+        snprintf(expected, sizeof expected, "%s from %.15g to %.15g%s",
+                 row->kind == OPTION_REAL ? "a number" : "a whole number", row->min, row->max,
+                 row->kind == OPTION_NUMBERS ? ", or several with commas" : "");
+    return cli_wrong(command, "--%s: invalid value '%.*s' (expected %s)", row->name, length, value, expected);
 }
 
 /* Reads a whole number at *text and moves past it. */
@@ -408,7 +427,7 @@ static int simulate(const cli_command *command, cli_options *options) {
         }
     clear_words(&options->devices);
     options->devices = devices;
-    return good ? CLI_DONE : cli_wrong(command, "memory ran out");
+    return good ? CLI_DONE : cli_no_memory(command);
 }
 
 int cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *options) {

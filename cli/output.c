@@ -21,7 +21,7 @@ void cli_release_output(void) {
 
 int cli_print_json(json_t *object) {
     if (!object) {
-        fprintf(stderr, "hetero: memory ran out while writing JSON\n");
+        fprintf(stderr, "hetero: out of memory while writing JSON\n");
         return CLI_FAILED;
     }
     const int before = holds;

@@ -16,7 +16,7 @@ static int print_result(const cli_options *options, const ht_perplexity_result *
             "top1_agreement", cli_json_real(reference ? result->top1_agreement : NAN)));
     printf("perplexity %.4f over %llu tokens\n", result->perplexity, (unsigned long long)result->tokens);
     if (reference)
-        printf("exact      %.4f; divergence from it: mean %.6f, largest %.6f nats; same first choice: %.2f%%\n",
+        printf("exact      %.4f; KL divergence: mean %.6f, max %.6f nats; same top token: %.2f%%\n",
                result->reference_perplexity, result->kl_mean, result->kl_max, 100 * result->top1_agreement);
     return CLI_DONE;
 }

@@ -33,8 +33,7 @@ static int show(const cli_options *options, json_t *plan) { /* takes the referen
 static int load(const cli_options *options, const char *path) {
     json_error_t where;
     if (options->arguments[0] || options->save.n || options->trace.n)
-        return cli_wrong(options->command,
-                         "--load prints a plan that was saved: MODEL, --save and --trace do not go with it");
+        return cli_wrong(options->command, "--load cannot be combined with MODEL, --save or --trace");
     json_t *plan = json_load_file(path, 0, &where);
     if (!plan && json_error_code(&where) == json_error_cannot_open_file)
         return cli_wrong(options->command, "%s: %s", path, strerror(errno));
@@ -91,7 +90,7 @@ int cli_plan(const cli_options *options) {
     cli_setting setting = cli_setting_of(options);
     const int tokens = options->decode ? 1 : (int)options->length;
     if (options->run && !options->trace.n)
-        return cli_wrong(options->command, "--run measures what --trace FILE is to show: give that, too");
+        return cli_wrong(options->command, "--run requires --trace FILE");
     if (options->load.n)
         return load(options, cli_last(&options->load));
     if (!options->arguments[0])

@@ -38,15 +38,16 @@ static bool is_kind(const json_t *value, kind k) {
 /* place: "operators[3]." */
 static int check_fields(const cli_options *options, const char *path, const char *place, const json_t *object,
                         const field *fields, size_t n) {
-    static const char *const names[] = {"text of one line", "whole number", "number", "list", "object"};
+    static const char *const names[] = {"one line of text", "a whole number", "a number", "a list", "an object"};
     if (!json_is_object(object))
-        return cli_wrong(options->command, "%s: %.*s is no object", path, (int)strlen(place) - 1, place);
+        return cli_wrong(options->command, "%s: %.*s must be an object", path, (int)strlen(place) - 1, place);
     for (size_t i = 0; i < n; i++) {
         const json_t *value = json_object_get(object, fields[i].key);
         if (!value)
             return cli_wrong(options->command, "%s: %s%s is missing", path, place, fields[i].key);
         if (!is_kind(value, fields[i].kind) && !(fields[i].null && json_is_null(value)))
-            return cli_wrong(options->command, "%s: %s%s is no %s", path, place, fields[i].key, names[fields[i].kind]);
+            return cli_wrong(options->command, "%s: %s%s must be %s", path, place, fields[i].key,
+                             names[fields[i].kind]);
     }
     return CLI_DONE;
 }
@@ -65,11 +66,11 @@ static int check_slice(const cli_options *options, const char *path, const char 
         snprintf(begin, sizeof begin, "%s_begin", ranges[i]);
         snprintf(end, sizeof end, "%s_end", ranges[i]);
         if (json_integer_value(json_object_get(slice, begin)) > json_integer_value(json_object_get(slice, end)))
-            status = cli_wrong(options->command, "%s: %s%s is less than %s", path, place, end, begin);
+            status = cli_wrong(options->command, "%s: %s%s must not be less than %s", path, place, end, begin);
     }
     const char *device = json_string_value(json_object_get(slice, "device"));
     if (status == CLI_DONE && !json_object_get(memory, device))
-        status = cli_wrong(options->command, "%s: %sdevice: '%s' is no device of memory", path, place, device);
+        status = cli_wrong(options->command, "%s: %sdevice: '%s' is not listed in memory", path, place, device);
     return status;
 }
 
@@ -106,25 +107,27 @@ int cli_plan_check(const cli_options *options, const char *path, json_t *plan) {
     const char *key;
     size_t i;
     if (!json_is_object(plan))
-        return cli_wrong(options->command, "%s: this is no plan", path);
+        return cli_wrong(options->command, "%s: not a plan", path);
     int status = check_fields(options, path, "", plan, fields, sizeof fields / sizeof *fields);
     if (status != CLI_DONE)
         return status;
     json_object_foreach(memory, key, value) {
         char place[160];
         snprintf(place, sizeof place, "memory.%.140s.", is_line(key) ? key : "?");
-        status = is_line(key) ? check_fields(options, path, place, value, device_fields, 2)
-                              : cli_wrong(options->command, "%s: memory: a device's name is no text of one line", path);
+        status = is_line(key)
+                     ? check_fields(options, path, place, value, device_fields, 2)
+                     : cli_wrong(options->command, "%s: memory: a device's name must be one line of text", path);
         if (status == CLI_DONE && !json_is_boolean(json_object_get(value, "emulated")))
-            status = cli_wrong(options->command, "%s: %semulated is neither true nor false", path, place);
+            status = cli_wrong(options->command, "%s: %semulated must be true or false", path, place);
         if (status != CLI_DONE)
             return status;
     }
-    json_object_foreach(json_object_get(plan, "single_device_ms"), key,
-                        value) if (!is_line(key) ||
-                                   !json_is_number(value)) return cli_wrong(options->command,
-                                                                            "%s: single_device_ms.%.140s is no number",
-                                                                            path, is_line(key) ? key : "?");
+    json_object_foreach(
+        json_object_get(plan, "single_device_ms"), key,
+        value) if (!is_line(key) ||
+                   !json_is_number(value)) return cli_wrong(options->command,
+                                                            "%s: single_device_ms.%.140s must be a number", path,
+                                                            is_line(key) ? key : "?");
     json_array_foreach(json_object_get(plan, "operators"), i, value) {
         status = check_operator(options, path, i, value, memory);
         if (status != CLI_DONE)
@@ -294,15 +297,15 @@ static void print_totals(const json_t *plan) {
     char held[32], limit[32];
     bool emulated = false;
     json_object_foreach(json_object_get(plan, "memory"), device, value) {
-        printf("%s: %s", device, cli_bytes((uint64_t)whole(value, "bytes"), held));
+        printf("%s holds %s", device, cli_bytes((uint64_t)whole(value, "bytes"), held));
         if (whole(value, "graph_limit"))
-            printf(" of at most %s in graphs (--npu-memory)", cli_bytes((uint64_t)whole(value, "graph_limit"), limit));
+            printf(" (graphs: at most %s, see --npu-memory)", cli_bytes((uint64_t)whole(value, "graph_limit"), limit));
         emulated |= json_is_true(json_object_get(value, "emulated"));
-        puts(json_is_true(json_object_get(value, "emulated")) ? "; emulated: its times say nothing" : "");
+        puts(json_is_true(json_object_get(value, "emulated")) ? "; emulated: timings are not meaningful" : "");
     }
     if (emulated)
-        puts("emulated: shares by rule, no times");
-    printf("%lld token%s; strategy %s, %lld join%s a layer\n", (long long)whole(plan, "tokens"),
+        puts("emulated: shares follow a rule, no times are predicted");
+    printf("%lld token%s; regime %s, %lld join%s per layer\n", (long long)whole(plan, "tokens"),
            whole(plan, "tokens") == 1 ? "" : "s", text(plan, "strategy"), (long long)joins, joins == 1 ? "" : "s");
     if (json_is_null(predicted))
         return;

@@ -25,7 +25,7 @@ static void print_kernels(const ht_profile_result *result) {
     if (!result->n)
         return;
     printf("%-10s  %-22s  %7s %7s %6s  %11s  %8s  %s\n", "DEVICE", "OPERATOR", "ROWS", "COLS", "TOKENS", "TIME us",
-           "BY RULE", "KERNEL");
+           "SPEED-UP", "KERNEL");
     for (size_t i = 0; i < result->n; i++) {
         const ht_profile_row *row = &result->rows[i];
         printf("%-10s  %-22s  %7zu %7zu %6zu  %11.1f  %7.2fx  %s\n", row->device, row->op, row->rows, row->cols,
@@ -53,7 +53,7 @@ static void print_tables(const ht_profile_result *result) {
         if ((int)strlen(result->devices[i].spec) > width)
             width = (int)strlen(result->devices[i].spec);
     print_kernels(result);
-    printf("%-9s  %-*s  %-22s  %6s %6s %6s  %11s\n", "TABLE", width, "DEVICE", "OF WHAT", "ROWS", "COLS", "TOKENS",
+    printf("%-9s  %-*s  %-22s  %6s %6s %6s  %11s\n", "TABLE", width, "DEVICE", "WHAT", "ROWS", "COLS", "TOKENS",
            "TIME us");
     for (size_t i = 0; i < result->n_points; i++) {
         const ht_profile_point *point = &result->points[i];
@@ -66,7 +66,7 @@ static void print_tables(const ht_profile_result *result) {
         print_more(point);
     }
     if (*result->path)
-        printf("kept in %s\n", result->path);
+        printf("saved in %s\n", result->path);
 }
 
 /* Measures, or takes what was measured before. */
@@ -118,7 +118,7 @@ int cli_profile(const cli_options *options) {
     else {
         print_tables(&result);
         if (report)
-            printf("drawn in %s\n", report);
+            printf("report in %s\n", report);
     }
     ht_profile_result_clear(&result);
     return status;

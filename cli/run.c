@@ -9,26 +9,18 @@
 static int prompt_ids(const cli_options *options, const ht_model *model, const cli_text *text, int32_t **ids,
                       size_t *n) {
     ht_error error;
-    const char *prompt = text->bytes;
-    size_t bytes = text->n;
-    char *formatted = NULL;
-    if (!options->raw) {
-        const char *system = cli_last(&options->system);
-        const ht_message messages[] = {{"system", system}, {"user", prompt}};
-        if (strlen(prompt) != bytes)
-            return cli_wrong(options->command, "%s: a zero byte at %zu: a chat message cannot hold it (use --raw)",
-                             text->source, strlen(prompt));
-        if (ht_chat_format(model, system ? messages : messages + 1, system ? 2 : 1, true, &formatted, &error))
-            return cli_fail_hint(options, &error,
-                                 error.status == HT_ERROR_UNSUPPORTED ? "--raw sends the prompt as it is" : "");
-        prompt = formatted;
-        bytes = HT_STRLEN;
-    }
-    int status = CLI_DONE;
-    if (ht_tokenize(model, prompt, bytes, !options->no_special, ids, n, &error))
-        status = cli_fail(options, &error);
-    ht_free(formatted);
-    return status;
+    const unsigned flags = cli_text_flags(options);
+    if (options->raw)
+        return ht_tokenize(model, text->bytes, text->n, flags, ids, n, &error) ? cli_fail(options, &error) : CLI_DONE;
+    const char *system = cli_last(&options->system);
+    const ht_message messages[] = {{"system", system}, {"user", text->bytes}};
+    if (strlen(text->bytes) != text->n)
+        return cli_wrong(options->command, "%s: a zero byte at %zu: a chat message cannot hold it (use --raw)",
+                         text->source, strlen(text->bytes));
+    if (ht_chat_tokenize(model, system ? messages : messages + 1, system ? 2 : 1, true, flags, ids, n, &error))
+        return cli_fail_hint(options, &error,
+                             error.status == HT_ERROR_UNSUPPORTED ? "--raw sends the prompt as it is" : "");
+    return CLI_DONE;
 }
 
 static int print_json(const ht_generate_result *result, const ht_engine_info *info, const int32_t *ids, size_t n,
@@ -71,9 +63,9 @@ int cli_run(const cli_options *options) {
     cli_text text;
     ht_model *model;
     if (options->raw && options->system.n)
-        return cli_wrong(options->command, "--system needs the chat template: leave out --raw");
+        return cli_wrong(options->command, "--system requires the chat template and cannot be combined with --raw");
     if (options->logprobs && !options->json)
-        return cli_wrong(options->command, "--logprobs needs --json");
+        return cli_wrong(options->command, "--logprobs requires --json");
     int status = cli_read_text(options, true, &text);
     if (status != CLI_DONE)
         return status;

@@ -9,12 +9,12 @@
 /* The tokens of --ids, -p or -f: *ids from malloc or the library, which ht_free releases alike. */
 static int read_ids(const cli_options *options, const ht_model *model, int32_t **ids, size_t *n) {
     if (options->ids.n && (options->prompt.n || options->file.n))
-        return cli_wrong(options->command, "--ids and -p or -f: give one of them");
+        return cli_wrong(options->command, "--ids cannot be combined with -p or -f");
     if (!options->ids.n) {
         ht_error error;
         cli_text text;
         int status = cli_read_text(options, true, &text);
-        if (status == CLI_DONE && ht_tokenize(model, text.bytes, text.n, !options->no_special, ids, n, &error))
+        if (status == CLI_DONE && ht_tokenize(model, text.bytes, text.n, cli_text_flags(options), ids, n, &error))
             status = cli_fail(options, &error);
         free(text.bytes);
         return status;
@@ -22,8 +22,7 @@ static int read_ids(const cli_options *options, const ht_model *model, int32_t *
     *n = options->ids.n;
     *ids = malloc(*n * sizeof **ids);
     if (!*ids) {
-        ht_error error = {HT_ERROR_MEMORY, "--ids: memory ran out"};
-        return cli_fail(options, &error);
+        return cli_no_memory(options->command);
     }
     for (size_t i = 0; i < *n; i++)
         (*ids)[i] = (int32_t)options->ids.at[i];
@@ -56,7 +55,7 @@ static json_t *logprobs_json(const float *logprobs, size_t n) {
 }
 
 static int score(const cli_options *options, ht_model *model, ht_session *session, const int32_t *ids, size_t n) {
-    ht_error error = {HT_ERROR_MEMORY, "memory ran out"};
+    ht_error error = {HT_ERROR_MEMORY, "out of memory"};
     size_t n_top = (size_t)options->top;
     float *logprobs = malloc((n + 1) * sizeof *logprobs); /* never 0 bytes */
     ht_token_logprob *top = n_top ? malloc(n * n_top * sizeof *top) : NULL;

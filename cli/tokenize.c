@@ -25,7 +25,7 @@ int cli_tokenize(const cli_options *options) {
     if (status == CLI_DONE) {
         int32_t *ids;
         size_t n;
-        if (ht_tokenize(model, text.bytes, text.n, !options->no_special, &ids, &n, &error)) {
+        if (ht_tokenize(model, text.bytes, text.n, cli_text_flags(options), &ids, &n, &error)) {
             status = cli_fail(options, &error);
         } else {
             if (options->json)

@@ -24,14 +24,12 @@ int main(int argc, char **argv) {
     ht_model *model = NULL;
     ht_engine *engine = NULL;
     ht_session *session = NULL;
-    char *prompt = NULL;
     int32_t *ids = NULL;
     size_t n;
     bool failed = argc != 3 || ht_model_open(argv[1], &model, &error) ||
                   ht_engine_create(model, &engine_options, &engine, &error) ||
                   ht_session_create(engine, &session, &error) ||
-                  ht_chat_format(model, &message, 1, true, &prompt, &error) ||
-                  ht_tokenize(model, prompt, HT_STRLEN, true, &ids, &n, &error) ||
+                  ht_chat_tokenize(model, &message, 1, true, HT_TOKENIZE_ADD_SPECIAL, &ids, &n, &error) ||
                   ht_session_generate(session, ids, n, &options, &result, &error);
     if (failed)
         fprintf(stderr, "%s\n", error.text);
@@ -39,7 +37,6 @@ int main(int argc, char **argv) {
         putchar('\n');
     ht_generate_result_clear(&result);
     ht_free(ids);
-    ht_free(prompt);
     ht_session_destroy(session);
     ht_engine_destroy(engine);
     ht_model_close(model);

@@ -119,8 +119,18 @@ void ht_model_close(ht_model *model); /* NULL is allowed; engines on it must be 
 const ht_model_info *ht_model_get_info(const ht_model *model);
 
 /* ---- text ------------------------------------------------------------------------------------------------------ */
-/* special: add the BOS the model asks for and read special tokens' text as those tokens. *ids from malloc (ht_free). */
-ht_status ht_tokenize(const ht_model *model, const char *text, size_t bytes, bool special, int32_t **ids, size_t *n,
+/* Bits of `flags` of ht_tokenize and ht_chat_tokenize. Text from outside (a user, a file, the network) is to be read without
+ * PARSE_SPECIAL: with it, whoever wrote the text can end their turn and speak as another role. */
+typedef enum ht_tokenize_flag {
+    /* The tokens that the model wants round every text: the BOS, where there is one. A text that begins with the BOS
+     * already (PARSE_SPECIAL) gets no second one. */
+    HT_TOKENIZE_ADD_SPECIAL = 1,
+    /* The text of a special token ("<|im_end|>") becomes that token. Without it, it is text like any other. */
+    HT_TOKENIZE_PARSE_SPECIAL = 2
+} ht_tokenize_flag;
+
+/* flags: HT_TOKENIZE_*, 0 for none; HT_ERROR_ARGUMENT for any other bit. *ids: [n], from malloc (ht_free), never NULL. */
+ht_status ht_tokenize(const ht_model *model, const char *text, size_t bytes, unsigned flags, int32_t **ids, size_t *n,
                       ht_error *error);
 /* Bytes a token stands for, not NUL-terminated; control tokens give their text only when `special`. NULL: bad id. */
 const char *ht_token_text(const ht_model *model, int32_t id, bool special, size_t *bytes);
@@ -133,10 +143,16 @@ typedef struct ht_message {
     const char *role; /* "system", "user", "assistant" */
     const char *content;
 } ht_message;
-/* The conversation in the model's chat template, ending where the assistant is to speak if add_assistant.
- * HT_ERROR_UNSUPPORTED names a template that is not recognised. *text from malloc, to be tokenized with special. */
+/* The conversation in the model's chat template, ending where the assistant is to speak if add_assistant. *text from
+ * malloc, to be looked at: ht_chat_tokenize gives the tokens. HT_ERROR_UNSUPPORTED: the model has no template, or one that
+ * is not known word for word. HT_ERROR_ARGUMENT: messages that the template does not take. */
 ht_status ht_chat_format(const ht_model *model, const ht_message *messages, size_t n, bool add_assistant, char **text,
                          ht_error *error);
+/* The tokens of the same. The template's own marks are always special tokens. The messages' contents are plain text, so that
+ * nobody can speak as another role from within a message, unless flags has PARSE_SPECIAL. ADD_SPECIAL: the BOS, where the
+ * tokenizer or the template wants one. *ids: [n_ids], from malloc (ht_free). Errors as of ht_chat_format. */
+ht_status ht_chat_tokenize(const ht_model *model, const ht_message *messages, size_t n, bool add_assistant,
+                           unsigned flags, int32_t **ids, size_t *n_ids, ht_error *error);
 
 /* ---- devices ----------------------------------------------------------------------------------------------------- */
 /* An element of ht_devices_list. */
@@ -262,8 +278,10 @@ typedef struct ht_sampling {
     float repeat_penalty;
     /* last tokens that the penalty looks at; 0: 64 */
     int repeat_window;
-    /* 0: a random one; any other draws the same tokens every time */
+    /* the same one draws the same tokens every time; 0 is one like any other */
     uint64_t seed;
+    /* draw a seed instead; ht_generate_result.seed tells which */
+    bool random_seed;
 } ht_sampling;
 
 typedef struct ht_token_logprob {
@@ -329,6 +347,8 @@ typedef struct ht_generate_result {
     size_t prompt_tokens, prompt_reused;
     /* decode: from the first token to the last */
     double prefill_ms, decode_ms;
+    /* that the tokens were drawn with */
+    uint64_t seed;
 } ht_generate_result;
 
 /* Prefills ids and generates. Cancellation is a result (HT_STOP_CANCELLED), not an error. */

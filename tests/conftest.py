@@ -11,6 +11,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BINARY = os.environ.get("HETERO", str(ROOT / "build" / "hetero"))
 MODELS = ROOT / "models"
+# As for ctest: what drivers compile for the tests stays with the build.
+os.environ["XDG_CACHE_HOME"] = str(pathlib.Path(BINARY).parent.resolve() / "cache")
 # The command looks for runtimes in the environment that is active, and nowhere below the current folder.
 if (ROOT / ".venv").is_dir():
     os.environ.setdefault("VIRTUAL_ENV", str(ROOT / ".venv"))
@@ -32,21 +34,43 @@ def processor_flags():
     return next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith(("flags", "Features"))), set())
 
 
-@pytest.fixture(params=ISAS)
+# Cases of instruction sets that this processor lacks are not collected; the head of the report names them.
+HERE = [isa for isa, flags in ISAS.items() if flags <= processor_flags()]
+if "asimd" not in os.environ.get("HETERO_FLAGS", ""): # no emulator: make cross-test
+    collect_ignore = ["cli/test_aarch64.py"]
+
+
+def pytest_report_header(config):
+    others = [isa for isa in ISAS if isa not in HERE]
+    return [f"instruction sets: {', '.join(HERE)}; not of this processor: {', '.join(others)}",
+            f"required: {os.environ.get('HETERO_REQUIRE') or 'nothing (HETERO_REQUIRE)'}"]
+
+
+@pytest.fixture(params=HERE)
 def device(request):
     """The CPU, once for each instruction set."""
-    lacks = ISAS[request.param] - processor_flags()
-    if lacks:
-        pytest.skip(f"this processor has no {request.param}: it lacks {', '.join(sorted(lacks))}")
     return f"cpu:isa={request.param}"
 
 
 @pytest.fixture(scope="session")
-def model_file():
+def lacks():
+    """Skips for want of a thing, `lacks("opencl", why)`; fails where HETERO_REQUIRE (a list: opencl, openvino, ort, qnn, chromium,
+    models) names it, so that a CI which lost a driver does not stay green. tests/needs.h does the same for C."""
+
+    def lacks_it(what, why):
+        if what in os.environ.get("HETERO_REQUIRE", "").split(","):
+            pytest.fail(f"{why}; HETERO_REQUIRE names {what}")
+        pytest.skip(why)
+
+    return lacks_it
+
+
+@pytest.fixture(scope="session")
+def model_file(lacks):
     def find(name):
         path = MODELS / name
         if not path.exists():
-            pytest.skip(f"{path} is missing: make models")
+            lacks("models", f"{path} is missing: make models")
         return path
 
     return find
@@ -59,14 +83,14 @@ def binary():
 
 
 @pytest.fixture(scope="session")
-def devices_of(command_json):
+def devices_of(command_json, lacks):
     """Names of a runtime's devices; skips with its reason where there is none."""
 
     def find(runtime):
         found = command_json("devices")
         names = [d["name"] for d in found["devices"] if d["name"].startswith(runtime + ":")]
         if not names:
-            pytest.skip("; ".join(f"{d['name']}: {d['why']}" for d in found["missing"] if d["name"].startswith(runtime)))
+            lacks(runtime, "; ".join(f"{d['name']}: {d['why']}" for d in found["missing"] if d["name"].startswith(runtime)))
         return names
 
     return find
@@ -80,12 +104,12 @@ def gpu(devices_of):
 
 
 @pytest.fixture(scope="session")
-def npu(command_json):
+def npu(command_json, lacks):
     """What 'npu' means on this machine, by its full name, which may take options."""
     found = command_json("devices")
     names = [d["name"] for d in found["devices"] if d["static_lengths"]]
     if not names:
-        pytest.skip("; ".join(f"{d['name']}: {d['why']}" for d in found["missing"] if d["name"].startswith("openvino")))
+        lacks("openvino", "; ".join(f"{d['name']}: {d['why']}" for d in found["missing"] if d["name"].startswith("openvino")))
     return names[0]
 
 

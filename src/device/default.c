@@ -6,51 +6,47 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the kernel shows of a processor, and the runtime that drives it. In this order, so that a runtime which finds the same
- * GPU again is not even opened: that takes time. */
-static const struct node {
-    const char *pattern, *runtime;
-    bool spare; /* only if there is no GPU yet */
-} nodes[] = {
-    {"/dev/dri/renderD*", "opencl", false},   /* every GPU with a driver in Linux */
-    {"/dev/nvidia[0-9]*", "opencl", false},   /* NVIDIA's own driver */
-    {"/dev/kgsl-3d0", "opencl", false},       /* Qualcomm Adreno, on Android */
-    {"/dev/mali[0-9]*", "opencl", false},     /* ARM Mali */
-    {"/dev/dxg", "opencl", false},            /* Windows' GPUs, in WSL */
-    {"/dev/accel/accel*", "openvino", false}, /* Intel's NPU */
-    {"/dev/dri/renderD*", "openvino", true},
-    {"/dev/dxg", "openvino", true},
-    {"/dev/fastrpc-*", "ort", false},  /* Qualcomm Hexagon: Linux, */
-    {"/dev/adsprpc-smd", "ort", false} /* and Android */
-};
+static const ht_device_ops *runtime_of(const ht_device_ops *const *runtimes, const char *name) {
+    for (; *runtimes; runtimes++) {
+        const size_t n = strlen((*runtimes)->prefix);
+        if (strncmp((*runtimes)->prefix, name, n) == 0 && (name[n] == ':' || !name[n]))
+            return *runtimes;
+    }
+    return NULL;
+}
 
-/* Devices that are a processor of their own. PoCL, openvino:CPU and ort:cpu are the CPU once more, other providers of ONNX
- * Runtime are devices that another runtime has, too. */
-static const struct real {
-    const char *name, *kind; /* what its name begins with */
-    bool spare;
-} real[] = {{"opencl:", "gpu", false},
-            {"openvino:NPU", "npu", false},
-            {"openvino:GPU", "gpu", true},
-            {"ort:qnn", "npu", false}};
-
-static bool is_real(const ht_device_info *row, bool gpu) {
-    for (size_t i = 0; i < HT_COUNT(real); i++)
-        if (strncmp(row->name, real[i].name, strlen(real[i].name)) == 0 && strcmp(row->kind, real[i].kind) == 0)
-            return row->usable && !row->simulated && !row->emulated && !(real[i].spare && gpu);
+static bool is_real(const ht_device_ops *const *runtimes, const ht_device_info *row, bool gpu) {
+    const ht_device_ops *runtime = runtime_of(runtimes, row->name);
+    for (const ht_device_real *r = runtime ? runtime->real : NULL; r && r->name; r++)
+        if (strncmp(row->name, r->name, strlen(r->name)) == 0 && strcmp(row->kind, r->kind) == 0)
+            return row->usable && !row->simulated && !row->emulated && !(r->spare && gpu);
     return false;
 }
 
-void ht_device_choose(const ht_device_info *rows, size_t n, bool *chosen) {
+/* A GPU that is no spare one's. */
+static bool has_gpu(const ht_device_ops *const *runtimes, const ht_device_info *rows, size_t n) {
     bool gpu = false;
-    for (size_t i = 0; i < n; i++)
-        gpu |= is_real(&rows[i], true) && strcmp(rows[i].kind, "gpu") == 0;
-    for (size_t i = 0; i < n; i++)
-        chosen[i] = is_real(&rows[i], gpu);
+    for (size_t i = 0; i < n && !gpu; i++)
+        gpu = is_real(runtimes, &rows[i], true) && strcmp(rows[i].kind, "gpu") == 0;
+    return gpu;
 }
 
-const char *ht_device_node(size_t i) {
-    return i < HT_COUNT(nodes) ? nodes[i].pattern : NULL;
+static void choose(const ht_device_ops *const *runtimes, const ht_device_info *rows, size_t n, bool *chosen) {
+    const bool gpu = has_gpu(runtimes, rows, n);
+    for (size_t i = 0; i < n; i++)
+        chosen[i] = is_real(runtimes, &rows[i], gpu);
+}
+
+void ht_device_choose(const ht_device_info *rows, size_t n, bool *chosen) {
+    choose(ht_device_runtimes, rows, n, chosen);
+}
+
+const char *ht_device_node_at(size_t i) {
+    for (const ht_device_ops *const *runtime = ht_device_runtimes; *runtime; runtime++)
+        for (const ht_device_node *node = (*runtime)->nodes; node && node->pattern; node++)
+            if (i-- == 0)
+                return node->pattern;
+    return NULL;
 }
 
 /* Without opening the folder where the name is whole, which Android forbids. */
@@ -69,31 +65,21 @@ bool ht_device_node_exists(const char *root, const char *pattern) {
     return found;
 }
 
-static const ht_device_ops *runtime_of(const ht_device_ops *const *runtimes, const char *prefix) {
-    for (; *runtimes; runtimes++)
-        if (strcmp((*runtimes)->prefix, prefix) == 0)
-            return *runtimes;
-    return NULL; /* not in this build */
+static bool shows(const ht_device_ops *runtime, const char *root, bool gpu) {
+    for (const ht_device_node *node = runtime->nodes; node && node->pattern; node++)
+        if (!(node->spare && gpu) && ht_device_node_exists(root, node->pattern))
+            return true;
+    return false;
 }
 
-/* Rows of every runtime that has something to drive. */
+/* Rows of every runtime that has something to drive, in the order of the list: a runtime which finds the same GPU again is
+ * not even opened. That takes time, and where Python has to be asked for it, tens of milliseconds. */
 static ht_status list_present(const ht_device_ops *const *runtimes, const char *root, ht_device_info **rows, size_t *n,
                               ht_error *error) {
-    const ht_device_ops *asked[HT_COUNT(nodes)];
-    size_t n_asked = 0;
     ht_status status = HT_OK;
-    for (size_t i = 0; i < HT_COUNT(nodes) && !status; i++) {
-        const ht_device_ops *runtime = runtime_of(runtimes, nodes[i].runtime);
-        bool again = !runtime || !ht_device_node_exists(root, nodes[i].pattern);
-        for (size_t k = 0; k < n_asked && !again; k++)
-            again = asked[k] == runtime;
-        for (size_t k = 0; k < *n && !again && nodes[i].spare; k++)
-            again = is_real(&(*rows)[k], true) && strcmp((*rows)[k].kind, "gpu") == 0;
-        if (again)
-            continue;
-        asked[n_asked++] = runtime;
-        status = runtime->list(rows, n, error);
-    }
+    for (size_t i = 0; runtimes[i] && !status; i++)
+        if (shows(runtimes[i], root, has_gpu(runtimes, *rows, *n)))
+            status = runtimes[i]->list(rows, n, error);
     return status;
 }
 
@@ -106,7 +92,7 @@ ht_status ht_device_defaults_of(const ht_device_ops *const *runtimes, const char
     if (!status)
         status = ht_alloc((void **)&chosen, n + 1, sizeof *chosen, "the list of devices", error);
     if (!status)
-        ht_device_choose(rows, n, chosen);
+        choose(runtimes, rows, n, chosen);
     for (size_t i = 0; i < n && !status && most > 1; i++) {
         if (!chosen[i])
             continue;
@@ -115,7 +101,9 @@ ht_status ht_device_defaults_of(const ht_device_ops *const *runtimes, const char
     }
     free(chosen);
     free(rows);
-    return status ? status : ht_text_printf(list, error, "cpu");
+    char companion[256];
+    ht_device_companion(&(ht_cores){{0}}, companion);
+    return status ? status : ht_text_printf(list, error, "%s", companion);
 }
 
 ht_status ht_device_defaults(size_t most, ht_text *list, ht_error *error) {

@@ -1,15 +1,11 @@
-/* The table of runtimes, DEVICE names and their options, and what devices share. */
+/* What devices share: options, cores, lists, waiting. */
 #include "device/common.h"
 #include "base/os.h"
-#include "device/npu/npu.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-const ht_device_ops *const ht_device_runtimes[] = {&ht_device_cpu,         &ht_device_opencl, &ht_device_openvino,
-                                                   &ht_device_onnxruntime, &ht_device_sim,    NULL};
 
 /* ---- options: "key=value:key=value" ---------------------------------------------------------------------------- */
 
@@ -114,7 +110,7 @@ ht_status ht_parse_cpus(const char *name, const char *text, ht_cores *cores, ht_
     return HT_OK;
 }
 
-/* ---- listing and opening ----------------------------------------------------------------------------------------- */
+/* ---- lists, waiting ----------------------------------------------------------------------------------------- */
 
 ht_status ht_device_list_add(ht_device_info **list, size_t *n, const ht_device_info *info, ht_error *error) {
     ht_device_info *grown = realloc(*list, (*n + 1) * sizeof *grown);
@@ -123,136 +119,6 @@ ht_status ht_device_list_add(ht_device_info **list, size_t *n, const ht_device_i
     grown[(*n)++] = *info;
     *list = grown;
     return HT_OK;
-}
-
-ht_status ht_devices_list(ht_device_info **list, size_t *n, ht_error *error) {
-    ht_device_info *found = NULL;
-    size_t count = 0;
-    for (size_t i = 0; ht_device_runtimes[i]; i++) {
-        ht_status status = ht_device_runtimes[i]->list(&found, &count, error);
-        if (status != HT_OK) {
-            free(found);
-            return status;
-        }
-    }
-    *list = found;
-    *n = count;
-    return HT_OK;
-}
-
-/* "gpu": the first OpenCL device of type GPU, else any OpenCL device. "npu": the first real NPU, else any device with
- * static lengths, an emulated one last. Other names stay. */
-static ht_status resolve_kind(char *name, size_t capacity, ht_error *error) {
-    bool gpu = strcmp(name, "gpu") == 0;
-    if (!gpu && strcmp(name, "npu") != 0)
-        return HT_OK;
-    ht_device_info *list;
-    size_t n;
-    ht_status status = ht_devices_list(&list, &n, error);
-    if (status != HT_OK)
-        return status;
-    const ht_device_info *best = NULL;
-    int best_rank = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (!list[i].usable || list[i].simulated)
-            continue;
-        bool stands_in = gpu ? strncmp(list[i].name, "opencl:", 7) == 0 : list[i].static_lengths[0] != '\0';
-        const int rank = !list[i].emulated && strcmp(list[i].kind, name) == 0 && (stands_in || !gpu) ? 3
-                         : !stands_in                                                                ? 0
-                         : list[i].emulated                                                          ? 1
-                                                                                                     : 2;
-        if (rank > best_rank)
-            best = &list[i], best_rank = rank;
-    }
-    const char *why = NULL; /* of what was looked for */
-    for (size_t i = 0; i < n && !best && !why; i++)
-        if (!list[i].usable && ht_device_is_partial(list[i].name) == !gpu)
-            why = list[i].why;
-    if (!best)
-        status = ht_fail(error, HT_ERROR_DEVICE, "device %s: none found: %s", name,
-                         why ? why : "'hetero devices' says what there is");
-    else
-        snprintf(name, capacity, "%s", best->name);
-    free(list);
-    return status;
-}
-
-/* The runtime whose prefix the name begins with, or NULL. */
-static const ht_device_ops *find_runtime(const char *name) {
-    const size_t bytes = strcspn(name, ":");
-    for (size_t i = 0; ht_device_runtimes[i]; i++) {
-        const char *prefix = ht_device_runtimes[i]->prefix;
-        if (strlen(prefix) == bytes && memcmp(prefix, name, bytes) == 0)
-            return ht_device_runtimes[i];
-    }
-    return NULL;
-}
-
-/* Bytes of the name of "openvino:CPU:cpus=1": every piece before the first with a '='. Of a simulated device, what is before
- * the last slash is the name's own, a SoC's changes ("sim:SOC@memory.peak_GBps=80/gpu") included. */
-static size_t name_bytes(const char *spec) {
-    const char *slash = strncmp(spec, "sim:", 4) ? NULL : strrchr(spec, '/');
-    const char *equals = strchr(slash ? slash : spec, '=');
-    const char *end = equals ? equals : spec + strlen(spec);
-    while (equals && end > spec && *end != ':')
-        end--;
-    return (size_t)(end - spec);
-}
-
-ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_device **device, ht_error *error) {
-    const size_t bytes = name_bytes(spec);
-    char name[256];
-    if (bytes == 0 && *spec)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': a name comes before options", spec);
-    if (bytes == 0 || bytes >= sizeof name)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': no such device", spec);
-    memcpy(name, spec, bytes);
-    name[bytes] = '\0';
-    ht_status status = resolve_kind(name, sizeof name, error);
-    if (status != HT_OK)
-        return status;
-
-    ht_device_options filled = *options;
-    filled.name = name;
-    filled.options = spec[bytes] ? spec + bytes + 1 : "";
-    const ht_device_ops *runtime = find_runtime(name);
-    if (runtime)
-        return runtime->open(&filled, device, error);
-    char list[128] = "";
-    for (size_t i = 0, at = 0; ht_device_runtimes[i] && at < sizeof list; i++)
-        at += (size_t)snprintf(list + at, sizeof list - at, "%s, ", ht_device_runtimes[i]->prefix);
-    return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': no such runtime (known: %sgpu, npu)", name, list);
-}
-
-bool ht_device_is_partial(const char *spec) {
-    const ht_device_ops *runtime = find_runtime(spec);
-    return runtime ? runtime->partial : strcspn(spec, ":") == 3 && memcmp(spec, "npu", 3) == 0;
-}
-
-bool ht_device_next(const char **list, char spec[256]) {
-    const size_t length = strcspn(*list, ",");
-    if (!**list)
-        return false;
-    const bool fits = length < 256;
-    memcpy(spec, *list, fits ? length : 0);
-    spec[fits ? length : 0] = '\0';
-    *list += length + ((*list)[length] == ',');
-    return true;
-}
-
-ht_status ht_device_expand(const char *list, ht_text *expanded, ht_error *error) {
-    char spec[256];
-    ht_status status = HT_OK;
-    for (int i = 0; !status && ht_device_next(&list, spec); i++) {
-        const ht_device_ops *runtime = find_runtime(spec);
-        ht_text members = {0};
-        if (runtime && runtime->members)
-            status = runtime->members(spec, &members, error);
-        if (!status)
-            status = ht_text_printf(expanded, error, "%s%s", i ? "," : "", members.bytes ? members.data : spec);
-        ht_text_free(&members);
-    }
-    return status;
 }
 
 const char *ht_sync_name(ht_sync sync) {
@@ -271,34 +137,4 @@ ht_status ht_wait_all(const ht_device *self, const ht_dependency *after, size_t 
             return status;
     }
     return HT_OK;
-}
-
-ht_status ht_runtime_path(const char *runtime, const char *path, ht_error *error) {
-    static const struct {
-        const char *runtime;
-        void (*set_path)(const char *path);
-    } rows[] = {{"openvino", ht_openvino_set_path}, {"onnxruntime", ht_onnxruntime_set_path}};
-    for (size_t i = 0; i < HT_COUNT(rows); i++)
-        if (strcmp(runtime, rows[i].runtime) == 0) {
-            rows[i].set_path(path);
-            return HT_OK;
-        }
-    return ht_fail(error, HT_ERROR_UNSUPPORTED, "no runtime \"%s\" is opened at run time", runtime);
-}
-
-/* ---- pages for the pool --------------------------------------------------------------------------------------------------- */
-
-void *ht_device_pages_alloc(ht_device *const *devices, size_t n, size_t bytes) {
-    void *pages = NULL;
-    for (size_t i = 0; i < n && !pages; i++)
-        if (devices[i]->ops->alloc_shared)
-            pages = devices[i]->ops->alloc_shared(devices[i], bytes);
-    return pages ? pages : ht_pages_alloc(bytes);
-}
-
-void ht_device_pages_free(void *pages, size_t bytes) {
-    for (const ht_device_ops *const *runtime = ht_device_runtimes; *runtime; runtime++)
-        if ((*runtime)->free_shared && (*runtime)->free_shared(pages))
-            return;
-    ht_pages_free(pages, bytes);
 }

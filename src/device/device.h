@@ -126,9 +126,31 @@ typedef struct ht_tuned {    /* what a search among a device's ways to run a tas
     char path[1024];         /* where it is kept */
 } ht_tuned;
 
+/* What the kernel shows of a processor that a runtime drives: "/dev/dri/renderD*". */
+typedef struct ht_device_node {
+    const char *pattern;
+    bool spare; /* looked at only if nothing has found a GPU yet */
+} ht_device_node;
+
+/* Devices that are a processor of their own, and no other runtime's once more: they are used where nobody names any. */
+typedef struct ht_device_real {
+    const char *name, *kind; /* what its name begins with: "opencl:"; "gpu" */
+    bool spare;              /* only if no other is a GPU */
+} ht_device_real;
+
+/* A runtime: what there is to know of it before a device is opened, and what its devices do. */
 typedef struct ht_device_ops {
     const char *prefix; /* "cpu", "opencl", "openvino", "ort", "sim": what DEVICE names begin with */
-    bool partial;       /* takes some operators only: the CPU is always beside it */
+    bool partial;       /* takes some operators only: the companion is always beside it */
+    /* Takes every operator and computes on the cores that cpus= names: the device beside those that do not. One has it. */
+    bool companion;
+    bool slashes;          /* a name's last slash is the name's own, and so is whatever stands before it */
+    const char *stands_in; /* "gpu", "npu": what its devices are taken for where there is no real one; NULL: nothing */
+    const ht_device_node *nodes; /* ends with pattern NULL; NULL: none tells */
+    const ht_device_real *real;  /* ends with name NULL; NULL: none of them */
+    /* What ht_runtime_path calls it, and takes its path there; NULL: there is none to take. */
+    const char *library;
+    void (*set_path)(const char *path);
     /* Appends a row for every device of this runtime, and one unusable row that says why when there is none. */
     ht_status (*list)(ht_device_info **list, size_t *n, ht_error *error);
     /* Appends the devices, with commas, that a name stands for which is none of a device; optional (NULL: there are none). */
@@ -149,7 +171,7 @@ typedef struct ht_device_ops {
     void (*forget)(ht_device *device, void *host);
     /* Zeroed pages of the host's that the device uses in place where it copies others, for slots of the pool; NULL: it has no
      * need of them, or none left. Given back by free_shared of the same runtime, which may come after close; false: not from
-     * here. Optional, both or none. */
+     * here. Optional; a runtime that never gives any needs no free_shared. */
     void *(*alloc_shared)(ht_device *device, size_t bytes);
     bool (*free_shared)(void *pages);
     /* The operator outlives the task. Reads weights from op->parts, keeps its own copy of what the slice needs. */
@@ -183,7 +205,7 @@ struct ht_device { /* first member of every device's own struct */
 };
 
 extern const ht_device_ops ht_device_cpu, ht_device_opencl, ht_device_openvino, ht_device_onnxruntime, ht_device_sim;
-extern const ht_device_ops *const ht_device_runtimes[]; /* all of the above, NULL-terminated (device.c) */
+extern const ht_device_ops *const ht_device_runtimes[]; /* all of the above, NULL-terminated (runtimes.c) */
 
 /* Pages for the pool of these devices: those of the first that has its own, else ordinary ones. NULL: no memory. */
 void *ht_device_pages_alloc(ht_device *const *devices, size_t n, size_t bytes);
@@ -194,15 +216,15 @@ bool ht_device_next(const char **list, char spec[256]);
 /* The list with every name that stands for several devices ("sim:SOC") replaced by theirs. Free *expanded. */
 ht_status ht_device_expand(const char *list, ht_text *expanded, ht_error *error);
 /* What is used where nothing is named, with commas (default.c): every processor besides the CPU that is really there, none of
- * them twice and no stand-in or simulation, then "cpu"; at most `most` in all. A runtime is opened only if there is a device
+ * them twice and no stand-in or simulation, then the companion; at most `most` in all. A runtime is opened only if there is a device
  * node of what it drives. Free *list. */
 ht_status ht_device_defaults(size_t most, ht_text *list, ht_error *error);
 /* The same of these runtimes, with nodes below `root`; and the rule alone: which of the rows are used. For tests. */
 ht_status ht_device_defaults_of(const ht_device_ops *const *runtimes, const char *root, size_t most, ht_text *list,
                                 ht_error *error);
 void ht_device_choose(const ht_device_info *rows, size_t n, bool *chosen);
-/* Pattern number i of these nodes ("/dev/dri/renderD*"), some more than once; NULL: there are no more. */
-const char *ht_device_node(size_t i);
+/* Pattern number i of all runtimes' nodes ("/dev/dri/renderD*"), some more than once; NULL: there are no more. */
+const char *ht_device_node_at(size_t i);
 bool ht_device_node_exists(const char *root, const char *pattern);
 /* The clock that a device's times are of; NULL: the machine's own. */
 static inline ht_clock *ht_device_clock(ht_device *device) {
@@ -210,6 +232,10 @@ static inline ht_clock *ht_device_clock(ht_device *device) {
 }
 /* Opens "name:option=value:..." (docs/devices.md). Fills runtime-independent defaults in *options from `spec`. */
 ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_device **device, ht_error *error);
+/* Name of the companion on these cores: "cpu:cpus=0-1,4"; on any where there are none: "cpu". */
+void ht_device_companion(const ht_cores *cores, char spec[256]);
+/* What the companion is on this machine: its processor and memory. */
+ht_status ht_device_host(ht_device_info *info, ht_error *error);
 /* Does a device of this name take some operators only, whether it is there or not? */
 bool ht_device_is_partial(const char *spec);
 /* Value of `key` in "a=1:b=2"; false if absent. An option whose key is not in the NULL-terminated `known` is an error. */

@@ -15,26 +15,41 @@ struct ht_engine {
     bool found;                        /* nobody asked for the devices: they were found */
     size_t n_named;                    /* the first so many devices were asked for, others are companions */
     const char *names[HT_MAX_DEVICES]; /* info.devices */
-    bool by_rule; /* a device is emulated: shares follow a rule (nominal.c), no time is measured or told */
 };
 
 /* As ht_engine_create on this list of devices that nobody named: one that cannot be opened is left out, with a warning. */
 ht_status ht_engine_create_found(ht_model *model, const ht_engine_options *options, const char *found, ht_engine **out,
                                  ht_error *error);
 
-/* Measures the lanes, or finds what was measured before (measure.c). */
-ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error);
-ht_status ht_lane_measure(ht_engine *engine, ht_lane *lane, ht_error *error); /* one lane's cost table */
-/* The same where times say nothing (nominal.c). */
-void ht_lane_cost_by_rule(const ht_lanes *set, ht_lane *lane);
+/* ---- the phases of creation, in order: each from what the ones before have made ---------------------------------------- */
+
+/* Devices (devices.c): those of options->devices, without what is not there or is emulated and not asked for. */
+ht_status ht_engine_open_devices(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+/* Lanes (lanes.c): the devices grouped, operators placed on them, buffers. */
+ht_status ht_engine_make_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+/* Costs (measure.c): what operators take on each of several lanes, measured or as it was before. By a rule (nominal.c)
+ * where a device is emulated and times mean nothing (info.emulated). */
+ht_status ht_engine_measure(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+/* Policy (policy.c): where strategy auto finds one lane as quick for all prompts to come, and in decode, as any or several
+ * are, the devices of the others are closed, and it is an engine of one lane from then on. */
+ht_status ht_engine_choose_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+/* Plans (expect.c): passes of the prompts that are expected are solved for, their graphs of shares built, and where times
+ * are real they are tried. */
+ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+
+/* ---- parts of them ------------------------------------------------------------------------------------------------------- */
+
+/* The device that computes beside device d what d does not take: one that is open, or a new one. */
+ht_status ht_engine_companion(ht_engine *engine, const ht_engine_options *options, size_t d, size_t *companion,
+                              ht_error *error);
+/* Tokens of the prompts that are expected: options->prompts, or usual[], which is filled, where nobody says. *n of them. */
+const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n);
+ht_status ht_engine_measure_lane(ht_engine *engine, ht_lane *lane, ht_error *error); /* one lane's costs */
+void ht_lane_cost_by_rule(const ht_lanes *set, ht_lane *lane);                       /* the same (nominal.c) */
 void ht_engine_keep_learnt(const ht_engine *engine); /* beside the tables of times, for later processes */
 
-/* Solves for prompts that are expected and has graphs of shares built (sharing.c). */
-ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error);
-/* Where one lane is predicted to be as quick for all prompts to come, and in decode, as any or several are: closes the
- * devices of the others, and is an engine of one lane from then on. */
-ht_status ht_engine_reduce(ht_engine *engine, const ht_engine_options *options, bool *reduced, ht_error *error);
-/* A device has failed: its lanes go on without it, or are lost. False: nothing is left that computes the model. */
+/* A device has failed: its lanes go on without it, or are lost. False: nothing is left that computes the model
+ * (recover.c). */
 bool ht_engine_recover(ht_engine *engine);
 
 #endif

@@ -97,7 +97,7 @@ static void predict(const listing *l, const ht_lane *lane, const ht_slice *own, 
     const ht_slice whole = ht_whole_slice(op);
     const bool shared = l->schedule && l->schedule->n_lanes > 1 && strcmp(row->cut, "single") != 0;
     double share = 1;
-    if (!lane->cost.classes[HT_CLASS_NORM].n_points || l->engine->by_rule)
+    if (!lane->cost.classes[HT_CLASS_NORM].n_points || l->engine->info.emulated)
         return;
     if (own->of)
         share = (double)(own->row_end - own->row_begin) / (double)own->of;
@@ -235,7 +235,7 @@ static uint64_t held_bytes(const ht_engine *engine, size_t d) {
 /* Devices of one name, such as CPUs beside others, count as one. */
 static void list_devices(const ht_engine *engine, const ht_listed *rows, size_t n, ht_plan_times *times) {
     for (size_t d = 0; d < engine->set.n_devices; d++) {
-        const ht_device_caps *caps = engine->set.devices[d]->ops->caps(engine->set.devices[d]);
+        const ht_device_caps *caps = ht_lanes_caps(&engine->set, d);
         bool used = false;
         size_t k = 0;
         for (size_t i = 0; i < n && !used; i++)
@@ -254,7 +254,7 @@ static void list_devices(const ht_engine *engine, const ht_listed *rows, size_t 
 
 static void list_times(const ht_engine *engine, const ht_schedule *schedule, ht_plan_times *times) {
     times->strategy = ht_regime_name(schedule->choice.regime);
-    if (engine->by_rule)
+    if (engine->info.emulated)
         return;
     times->seconds = schedule->choice.seconds;
     for (size_t l = 0; l < engine->set.n_lanes && times->n_alone < HT_COUNT(times->alone); l++) {
@@ -274,7 +274,7 @@ static ht_status predict_rest(ht_engine *engine, size_t tokens, double *seconds,
         ht_schedule *schedule;
         const size_t n = ht_min_size(chunk, tokens - begin);
         status = ht_passes_schedule(&engine->passes, n, begin, begin + n == tokens, &schedule, error);
-        if (!status && !engine->by_rule)
+        if (!status && !engine->info.emulated)
             *seconds += schedule->choice.seconds;
     }
     return status;

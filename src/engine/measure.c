@@ -112,26 +112,9 @@ static int count_samples(const timer *t, const ht_program *program, size_t n) {
 
 /* ---- one lane ------------------------------------------------------------------------------------------------------------------ */
 
-static const ht_device_caps *static_caps(const ht_engine *engine, const ht_lane *lane) {
-    for (size_t d = 0; d < engine->set.n_devices; d++) {
-        const ht_device_caps *caps = engine->set.devices[d]->ops->caps(engine->set.devices[d]);
-        if (lane->devices >> d & 1 && caps->n_lengths)
-            return caps;
-    }
-    return NULL;
-}
-
-static size_t granule_of(const ht_engine *engine, const ht_lane *lane) {
-    size_t granule = 0;
-    for (size_t d = 0; d < engine->set.n_devices; d++)
-        if (lane->devices >> d & 1)
-            granule = ht_max_size(granule, engine->set.devices[d]->ops->caps(engine->set.devices[d])->granule);
-    return granule;
-}
-
 static size_t list_lengths(const ht_engine *engine, const ht_lane *lane, size_t lengths[HT_MAX_POINTS]) {
     static const size_t dynamic[] = {1, 2, 8, 16, 32, 64, 128, 256, 512};
-    const ht_device_caps *caps = static_caps(engine, lane);
+    const ht_device_caps *caps = ht_lanes_facts(&engine->set, lane->devices).static_caps;
     const size_t chunk = (size_t)engine->info.chunk;
     size_t n = 0;
     if (caps)
@@ -192,7 +175,7 @@ static ht_status measure_point(timer *t, size_t n, ht_error *error) {
     if (status)
         return status;
     const double scale = fmin(fmax(layer / sum, 0.6), 1.7);
-    const bool graphs = static_caps(t->engine, t->lane);
+    const bool graphs = ht_lanes_facts(&t->engine->set, t->lane->devices).static_caps;
     for (int c = HT_CLASS_NORM; c < HT_CLASS_LM_HEAD; c++)
         if (count[c]) {
             take_steps(t, program, c, samples);
@@ -235,7 +218,7 @@ static ht_status measure_members(timer *t, size_t n, ht_error *error) {
     const ht_program *program = ht_lane_program(t->lane, n);
     const int samples = count_samples(t, program, n);
     double seconds[HT_COUNT(parts)];
-    if (n < 2 || !(t->engine->passes.cuts & (HT_CUT_ROWS | HT_CUT_HYBRID)))
+    if (n < 2 || !(t->engine->passes.policy.cuts & (HT_CUT_ROWS | HT_CUT_HYBRID)))
         return HT_OK;
     for (size_t i = 0; i < HT_COUNT(parts); i++) {
         ht_status status = take_members(t, program, parts[i].member, samples, error);
@@ -348,12 +331,12 @@ static ht_status measure_lane(ht_engine *engine, ht_lane *lane, const ht_kv_laye
     if (status)
         return status;
     *t = (timer){.engine = engine, .lane = lane, .kv = kv};
-    lane->cost = (ht_lane_cost){.devices = lane->devices, .granule = granule_of(engine, lane)};
+    lane->cost =
+        (ht_lane_cost){.devices = lane->devices, .granule = ht_lanes_facts(&engine->set, lane->devices).granule};
     ht_stay stay;
     ht_stay_on_cores(&engine->set, lane, &stay);
-    engine->set.alone =
-        lane; /* keys and values stay on a device with memory of its own, as they would if it had a pass alone */
-    ht_lanes_plan_transfers(&engine->set);
+    /* keys and values stay on a device with memory of its own, as they would if it had a pass alone */
+    ht_lanes_plan_transfers(&engine->set, lane);
     status = measure_rest(t, lengths, n, error);
     for (size_t i = 0; i < n && !status; i++)
         status = measure_point(t, lengths[i], error);
@@ -362,16 +345,15 @@ static ht_status measure_lane(ht_engine *engine, ht_lane *lane, const ht_kv_laye
         status = measure_members(t, lengths[i], error);
     ht_lanes_drop_tasks(&engine->set, n_tasks);
     ht_leave_cores(&stay);
-    engine->set.alone = NULL;
-    ht_lanes_plan_transfers(&engine->set);
+    ht_lanes_plan_transfers(&engine->set, NULL);
     lane->cost.launch = lane->cost.classes[HT_CLASS_NORM].points[0].seconds;
     free(t);
     return status;
 }
 
-ht_status ht_lane_measure(ht_engine *engine, ht_lane *lane, ht_error *error) {
+ht_status ht_engine_measure_lane(ht_engine *engine, ht_lane *lane, ht_error *error) {
     ht_kv_layer *kv;
-    if (engine->by_rule) {
+    if (engine->info.emulated) {
         ht_lane_cost_by_rule(&engine->set, lane);
         return HT_OK;
     }
@@ -636,13 +618,15 @@ static void save_tables(const ht_engine *engine, const ht_text *key) {
     json_decref(root);
 }
 
-ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+ht_status ht_engine_measure(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     ht_text key = {0};
     ht_kv_layer *kv = NULL;
     bool whole = true; /* every device of every lane was measured: worth keeping */
-    for (size_t l = 0; l < engine->set.n_lanes && engine->by_rule; l++)
+    if (engine->set.n_lanes < 2)
+        return HT_OK;
+    for (size_t l = 0; l < engine->set.n_lanes && engine->info.emulated; l++)
         ht_lane_cost_by_rule(&engine->set, &engine->set.lanes[l]);
-    if (engine->by_rule)
+    if (engine->info.emulated)
         return HT_OK;
     ht_status status = describe(engine, &key, error);
     const bool kept = !engine->set.time; /* virtual time costs none: simulated lanes are measured anew */
@@ -660,10 +644,9 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
         else
             status = measure_lane(engine, &engine->set.lanes[l], kv, error);
         if (status == HT_ERROR_DEVICE || status == HT_ERROR_MEMORY) { /* graphs that do not compile, or find no room */
-            const ht_device_caps *caps = static_caps(engine, &engine->set.lanes[l]);
-            for (size_t d = 0; d < engine->set.n_devices && caps; d++)
-                if (engine->set.devices[d]->ops->caps(engine->set.devices[d]) == caps)
-                    atomic_fetch_or(&engine->set.failed, 1u << d);
+            const int device = ht_lanes_facts(&engine->set, engine->set.lanes[l].devices).static_device;
+            if (device >= 0)
+                atomic_fetch_or(&engine->set.failed, 1u << device);
             ht_log(HT_LOG_WARN, "%s", error ? error->text : "a device could not be measured");
             whole = false;
             if (ht_engine_recover(engine)) /* measures what is left of the lane */
@@ -684,7 +667,7 @@ ht_status ht_engine_measure_lanes(ht_engine *engine, const ht_engine_options *op
 
 void ht_engine_keep_learnt(const ht_engine *engine) {
     ht_text key = {0};
-    bool all = !engine->set.time && !engine->by_rule; /* as the tables; a lane that was lost is in none */
+    bool all = !engine->set.time && !engine->info.emulated; /* as the tables; a lane that was lost is in none */
     for (size_t l = 0; l < engine->set.n_lanes; l++)
         all &= !engine->set.lanes[l].lost && engine->set.lanes[l].cost.devices == engine->set.lanes[l].devices;
     if (all && describe(engine, &key, NULL) == HT_OK)

@@ -52,6 +52,25 @@ void ht_lanes_settle(ht_lanes *set) {
     (void)ht_lanes_join(set, HT_SYNC_AUTO, NULL);
 }
 
+ht_device_facts ht_lanes_facts(const ht_lanes *set, uint32_t devices) {
+    ht_device_facts facts = {.static_device = -1};
+    for (size_t d = 0; d < set->n_devices; d++) {
+        const ht_device_caps *caps = ht_lanes_caps(set, d);
+        if (!(devices >> d & 1))
+            continue;
+        ht_cores_join(&facts.cores, &caps->cores);
+        facts.granule = ht_max_size(facts.granule, caps->granule);
+        facts.many_only |= caps->many_only;
+        facts.copies |= set->devices[d]->ops->import && !caps->unified_memory;
+        facts.own_threads |= !caps->runs_in_caller && ht_cores_any(&caps->cores);
+        if (caps->n_lengths && !facts.static_caps) {
+            facts.static_device = (int)d;
+            facts.static_caps = caps;
+        }
+    }
+    return facts;
+}
+
 void ht_lanes_close(ht_lanes *set) {
     ht_lanes_unplace(set);
     for (size_t d = 0; d < set->n_devices; d++)

@@ -103,9 +103,8 @@ typedef struct ht_lanes {
     atomic_uint failed;            /* bit d: device d has failed since the last recovery */
     ht_lane lanes[HT_MAX_DEVICES]; /* in the order in which they take tokens */
     size_t n_lanes;
-    const ht_lane *alone; /* transfers are planned as if this lane were the only one; NULL: all are */
-    bool apart;           /* a feed-forward block is never one operator: the cuts asked for are of single matrices */
-    ht_op *blocks;        /* [layers]: FFN operators, where a device takes them as one */
+    bool ffn_apart; /* a feed-forward block is never one operator: the cuts asked for are of single matrices */
+    ht_op *blocks;  /* [layers]: FFN operators, where a device takes them as one */
     ht_slice_task *tasks;
     size_t n_tasks, cap_tasks;
     size_t next_task;             /* behind the one that was found last: where the next is likely to be */
@@ -115,6 +114,21 @@ typedef struct ht_lanes {
     uint64_t buffer_bytes; /* of slots and of the lanes' own buffers */
     atomic_flag busy;      /* one pass at a time: sessions take turns */
 } ht_lanes;
+
+/* What is true of some devices (bits) together. */
+typedef struct ht_device_facts {
+    ht_cores cores;
+    size_t granule;                    /* the largest; 0: any number of tokens */
+    int static_device;                 /* the first with static lengths; -1: none */
+    const ht_device_caps *static_caps; /* its; NULL: none */
+    bool many_only;                    /* one is slow with a single token */
+    bool copies;                       /* one has memory of its own */
+    bool own_threads;                  /* one computes on cores of the machine in threads of its own */
+} ht_device_facts;
+ht_device_facts ht_lanes_facts(const ht_lanes *set, uint32_t devices);
+static inline const ht_device_caps *ht_lanes_caps(const ht_lanes *set, size_t device) {
+    return set->devices[device]->ops->caps(set->devices[device]);
+}
 
 /* Closes the devices and frees all that the lanes hold; nothing is under way. */
 void ht_lanes_close(ht_lanes *set);
@@ -194,10 +208,8 @@ void ht_lanes_keep_ready(ht_lanes *set);
 
 /* ---- transfers (transfers.c) ------------------------------------------------------------------------------------------- */
 
-/* Has any device of the lane memory of its own? */
-bool ht_lane_copies(const ht_lanes *set, const ht_lane *lane);
-/* What moves between devices with memory of their own, and who hands over cores, worked out from who computes which
- * step. */
-void ht_lanes_plan_transfers(ht_lanes *set);
+/* What moves between devices with memory of their own, and who hands over cores, worked out from who computes which step.
+ * alone: as if this lane were the only one; NULL: all may write a cache. */
+void ht_lanes_plan_transfers(ht_lanes *set, const ht_lane *alone);
 
 #endif

@@ -135,7 +135,7 @@ static const ht_op *operator_at(ht_lanes *set, const ht_lane *lane, size_t i, ht
     const ht_model *model = set->model;
     const ht_op *op = &model->ops[i];
     const char *why;
-    if (op->layer < 0 || set->apart)
+    if (op->layer < 0 || set->ffn_apart)
         return op;
     ht_op *block = &set->blocks[op->layer];
     if (!ht_op_ffn(op, model->n_ops - i, block))

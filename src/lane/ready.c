@@ -24,17 +24,9 @@ static bool has_whole(const ht_lanes *set, const ht_lane *lane, ht_class c, size
     return found > 0 && (c >= HT_CLASS_LM_HEAD || found + 1 >= set->model->hparams.layers);
 }
 
-/* Does a companion compute the lane's single tokens? */
-static bool leaves_single(const ht_lanes *set, const ht_lane *lane) {
-    bool leaves = false;
-    for (size_t d = 0; d < set->n_devices; d++)
-        leaves |= lane->devices >> d & 1 && set->devices[d]->ops->caps(set->devices[d])->many_only;
-    return leaves;
-}
-
 /* The lane's table without the lengths that its graphs are not there for: they are not built while a request waits. */
 static void keep_ready(const ht_lanes *set, const ht_lane *lane, ht_lane_cost *cost) {
-    const bool leaves = leaves_single(set, lane);
+    const bool leaves = ht_lanes_facts(set, lane->devices).many_only; /* a companion computes single tokens */
     *cost = lane->cost;
     for (int c = 0; c < HT_CLASSES; c++) {
         ht_class_cost *class = &cost->classes[c];

@@ -36,11 +36,11 @@ static bool stays(const ht_program *program, size_t at, uint32_t what, int devic
 }
 
 /* The device that alone writes and reads a layer's cache, whichever program runs: passes of all of them add to it. */
-static int cache_owner(const ht_lanes *set, int layer) {
+static int cache_owner(const ht_lanes *set, const ht_lane *alone, int layer) {
     int owner = NOBODY;
     for (size_t p = 0; p < set->n_lanes * HT_PHASES; p++) {
         const ht_program *program = &set->lanes[p / HT_PHASES].programs[p % HT_PHASES];
-        if (set->alone && set->alone != &set->lanes[p / HT_PHASES])
+        if (alone && alone != &set->lanes[p / HT_PHASES])
             continue;
         for (size_t i = 0; i < program->n_steps; i++) {
             const ht_step *step = &program->steps[i];
@@ -62,7 +62,7 @@ static bool yields(const ht_lanes *set, const ht_program *program, size_t at, co
     return next != device && ht_cores_meet(&next->ops->caps(next)->cores, &device->ops->caps(device)->cores);
 }
 
-static void plan_transfers(ht_lanes *set, ht_program *program) {
+static void plan_transfers(const ht_lanes *set, const ht_lane *alone, ht_program *program) {
     int owner[HT_SLOT_COUNT];
     for (size_t i = 0; i < HT_SLOT_COUNT; i++)
         owner[i] = NOBODY;
@@ -70,7 +70,7 @@ static void plan_transfers(ht_lanes *set, ht_program *program) {
         ht_step *step = &program->steps[i];
         const int device = step->device;
         const bool cached = (reads(step->op) | writes(step->op)) & HT_BIT_KV;
-        const bool own_cache = cached && cache_owner(set, step->op->layer) == device;
+        const bool own_cache = cached && cache_owner(set, alone, step->op->layer) == device;
         step->yields = yields(set, program, i, set->devices[device]);
         step->resident = own_cache ? reads(step->op) & HT_BIT_KV : 0;
         step->kept = own_cache ? writes(step->op) & HT_BIT_KV : 0;
@@ -86,28 +86,20 @@ static void plan_transfers(ht_lanes *set, ht_program *program) {
     }
 }
 
-/* Has any device of the lane memory of its own? */
-bool ht_lane_copies(const ht_lanes *set, const ht_lane *lane) {
-    for (size_t d = 0; d < set->n_devices; d++)
-        if (lane->devices >> d & 1 && set->devices[d]->ops->import &&
-            !set->devices[d]->ops->caps(set->devices[d])->unified_memory)
-            return true;
-    return false;
-}
-
 /* Steps that only wanted tokens need may be left to the lane's other program, and to fewer tokens: fine on devices that use
  * the pool's own pages, and where both programs name the same devices and the last layer's cache has one owner. */
-static bool may_split(const ht_lanes *set, const ht_lane *lane) {
+static bool may_split(const ht_lanes *set, const ht_lane *alone, const ht_lane *lane) {
     const ht_program *one = &lane->programs[HT_PHASE_ONE], *many = &lane->programs[HT_PHASE_MANY];
     bool same = one->n_steps == many->n_steps;
     for (size_t i = 0; i < one->n_steps && same; i++)
         same = one->steps[i].device == many->steps[i].device;
-    return !ht_lane_copies(set, lane) || (same && cache_owner(set, set->model->hparams.layers - 1) != NOBODY);
+    return !ht_lanes_facts(set, lane->devices).copies ||
+           (same && cache_owner(set, alone, set->model->hparams.layers - 1) != NOBODY);
 }
 
-static void find_tails(const ht_lanes *set, ht_lane *lane) {
+static void find_tails(const ht_lanes *set, const ht_lane *alone, ht_lane *lane) {
     const int last_layer = set->model->hparams.layers - 1;
-    const bool split = may_split(set, lane);
+    const bool split = may_split(set, alone, lane);
     for (size_t p = 0; p < HT_PHASES; p++) {
         ht_program *program = &lane->programs[p];
         program->tail = program->head;
@@ -117,10 +109,10 @@ static void find_tails(const ht_lanes *set, ht_lane *lane) {
     }
 }
 
-void ht_lanes_plan_transfers(ht_lanes *set) {
+void ht_lanes_plan_transfers(ht_lanes *set, const ht_lane *alone) {
     for (size_t l = 0; l < set->n_lanes; l++) {
-        find_tails(set, &set->lanes[l]);
+        find_tails(set, alone, &set->lanes[l]);
         for (size_t p = 0; p < HT_PHASES; p++)
-            plan_transfers(set, &set->lanes[l].programs[p]);
+            plan_transfers(set, alone, &set->lanes[l].programs[p]);
     }
 }

@@ -11,10 +11,10 @@ static ht_status need_tokenizer(const ht_model *model, ht_error *error) {
                    model->info.path ? model->info.path : "this model");
 }
 
-ht_status ht_tokenize(const ht_model *model, const char *text, size_t bytes, bool special, int32_t **ids, size_t *n,
+ht_status ht_tokenize(const ht_model *model, const char *text, size_t bytes, unsigned flags, int32_t **ids, size_t *n,
                       ht_error *error) {
     ht_status status = need_tokenizer(model, error);
-    return status ? status : ht_tokenizer_encode(model->tokenizer, text, bytes, special, ids, n, error);
+    return status ? status : ht_tokenizer_encode(model->tokenizer, text, bytes, flags, ids, n, error);
 }
 
 const char *ht_token_text(const ht_model *model, int32_t id, bool special, size_t *bytes) {
@@ -65,23 +65,43 @@ static bool needs_bos_text(const ht_model *model) {
            ht_find_bytes(source.data, source.bytes, name, sizeof name - 1) != NULL;
 }
 
-ht_status ht_chat_format(const ht_model *model, const ht_message *messages, size_t n, bool add_assistant, char **text,
-                         ht_error *error) {
-    ht_text out = {0};
+/* with_bos: its text is at the start, where the template wants it and the tokenizer will not add it. */
+static ht_status render(const ht_model *model, const ht_message *messages, size_t n, bool add_assistant, bool with_bos,
+                        ht_script *out, ht_error *error) {
     ht_status status = need_tokenizer(model, error);
     if (status == HT_OK && !model->chat)
         status = no_template(model, error);
-    if (status == HT_OK && needs_bos_text(model)) {
+    if (status == HT_OK && with_bos && needs_bos_text(model)) {
         size_t bytes;
         const char *bos = ht_tokenizer_text(model->tokenizer, ht_tokenizer_bos(model->tokenizer), true, &bytes);
-        status = ht_text_append(&out, bos, bytes, error);
+        status = ht_script_append(out, bos, bytes, false, error);
     }
     if (status == HT_OK)
-        status = ht_chat_render(model->chat, messages, n, add_assistant, &out, error);
-    if (status) {
-        ht_text_free(&out);
+        status = ht_chat_render(model->chat, messages, n, add_assistant, out, error);
+    if (status)
+        ht_script_free(out);
+    return status;
+}
+
+ht_status ht_chat_format(const ht_model *model, const ht_message *messages, size_t n, bool add_assistant, char **text,
+                         ht_error *error) {
+    ht_script out = {0};
+    ht_status status = render(model, messages, n, add_assistant, true, &out, error);
+    if (status)
         return status;
-    }
-    *text = out.data;
+    *text = out.text.data;
+    out.text = (ht_text){0};
+    ht_script_free(&out);
     return HT_OK;
+}
+
+ht_status ht_chat_tokenize(const ht_model *model, const ht_message *messages, size_t n, bool add_assistant,
+                           unsigned flags, int32_t **ids, size_t *n_ids, ht_error *error) {
+    ht_script out = {0};
+    ht_status status = render(model, messages, n, add_assistant, flags & HT_TOKENIZE_ADD_SPECIAL, &out, error);
+    if (status)
+        return status;
+    status = ht_tokenizer_encode_script(model->tokenizer, &out, flags, ids, n_ids, error);
+    ht_script_free(&out);
+    return status;
 }

@@ -34,7 +34,7 @@ static void learn_lane(const ht_passes *passes, ht_schedule *s, size_t lane, dou
     if (ratio <= 0)
         return;
     move(&pace[regime], rate, s->solved.lanes[lane][regime] * ratio);
-    for (size_t r = 0; r < HT_REGIMES && !passes->trying; r++)
+    for (size_t r = 0; r < HT_REGIMES && passes->stage != HT_STAGE_TRYING; r++)
         if (r != regime)
             move(&pace[r], 1, pace[r] * pace[regime] / before);
 }
@@ -43,7 +43,7 @@ void ht_passes_learn(ht_passes *passes, ht_schedule *schedule, double seconds, c
     ht_log(HT_LOG_DEBUG, "%zu tokens: %.3f ms of %.3f; busy %.3f of %.3f, %.3f of %.3f", schedule->tokens,
            seconds * 1e3, schedule->choice.seconds * 1e3, busy[0] * 1e3, schedule->busy[0] * 1e3,
            schedule->n_lanes > 1 ? busy[1] * 1e3 : 0, schedule->busy[1] * 1e3);
-    if (passes->fixed)
+    if (passes->policy.frozen)
         return;
     const double rate = schedule->tokens > 1 ? 0.8 : 0.25; /* single tokens come often, and are noisy */
     const ht_regime regime = schedule->choice.regime;
@@ -74,7 +74,7 @@ void ht_passes_learn(ht_passes *passes, ht_schedule *schedule, double seconds, c
 
 void ht_passes_learn_head(ht_passes *passes, double seconds) {
     ht_schedule *schedule = passes->current;
-    if (passes->fixed || !schedule || !(schedule->choice.head > 0) || !isfinite(schedule->choice.head))
+    if (passes->policy.frozen || !schedule || !(schedule->choice.head > 0) || !isfinite(schedule->choice.head))
         return;
     const double ratio = lesser_of_two(schedule->heads, &schedule->head, seconds / schedule->choice.head);
     schedule->heads = true;

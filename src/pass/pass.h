@@ -54,31 +54,51 @@ typedef struct ht_recording { /* of one lane: written by its thread alone */
     size_t n, capacity;
 } ht_recording;
 
+/* What schedules may do. */
+typedef struct ht_policy {
+    unsigned cuts;    /* ht_cuts */
+    bool must_share;  /* several lanes, even where one alone is predicted to be quicker */
+    bool by_operator; /* single operators are cut only: the regime OWNER (for experiments) */
+    bool frozen;      /* they stay as they were first made: nothing is learnt from passes */
+} ht_policy;
+
+/* What passes are planned for. */
+typedef enum ht_stage {
+    HT_STAGE_SERVING,  /* a request waits: nothing is built for it */
+    HT_STAGE_WEIGHING, /* ways to compute are compared: graphs may be planned for that are not there */
+    HT_STAGE_TRYING    /* the same, and passes are run to learn what the ways cost */
+} ht_stage;
+
+/* Graphs of shares on lanes whose devices have static lengths. */
+typedef struct ht_graphs {
+    size_t built[HT_MAX_LANES][HT_SEGMENTS][HT_MAX_SHARES]; /* units of the shares that have some; 0: no more */
+    bool no_room; /* there is no memory for more, but for other lengths of shares that have some */
+} ht_graphs;
+
 typedef struct ht_passes {
     ht_lanes *set;
     ht_schedule schedules[HT_SCHEDULES];
-    ht_schedule *current;      /* of the newest forward: the head follows in the same way */
-    uint64_t clock;            /* counts passes */
-    unsigned cuts;             /* ht_cuts that schedules may use */
-    bool by_operator;          /* plans cut single operators only: the regime OWNER (for experiments) */
-    bool fixed;                /* plans stay as they were first made: nothing is learnt from passes (for experiments) */
-    bool forced;               /* several lanes, even where one alone is predicted to be quicker */
+    ht_schedule *current; /* of the newest forward: the head follows in the same way */
+    uint64_t clock;       /* counts passes */
+    ht_policy policy;
+    ht_stage stage;
     ht_lane *running;          /* of the newest forward, if one lane computes the head */
     const ht_program *program; /* likewise */
     ht_crew *crew;             /* threads of the other lanes (crew.c); NULL: one lane */
     /* How finely a segment divides (units.c): units, and rows, heads or features of one; 0: not at all. */
     size_t segment_of[HT_SEGMENTS], segment_grain[HT_SEGMENTS];
-    size_t built[HT_MAX_DEVICES][HT_SEGMENTS][HT_MAX_SHARES]; /* shares that static lanes have graphs for; 0: no more */
-    bool trying;                                              /* passes are made to learn what ways to compute cost */
-    bool may_build;           /* such graphs may be built now: not while a request waits */
-    bool full;                /* there is no memory for more graphs, but of other lengths of shares that have some */
+    ht_graphs graphs;
     ht_recording *recordings; /* [n_lanes]; NULL: nothing is recorded */
     /* Of the newest forward: what ht_passes_head can be asked for, and how many tokens there were. */
     size_t first_token, last_tokens;
 } ht_passes;
 
+static inline bool ht_may_build(const ht_passes *passes) {
+    return passes->stage != HT_STAGE_SERVING;
+}
+
 /* What passes by several lanes need besides the lanes' own buffers: how finely operators divide, programs that need not
- * grow. `set` and `crew` are there. */
+ * grow. The lanes are there. */
 ht_status ht_passes_prepare(ht_passes *passes, ht_error *error);
 /* Frees what they hold, but not the lanes. */
 void ht_passes_clear(ht_passes *passes);

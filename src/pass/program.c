@@ -519,9 +519,9 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
     ht_problem p = {.layers = passes->set->model->hparams.layers,
                     .lanes = lanes,
                     .n_lanes = passes->set->n_lanes,
-                    .cuts = passes->cuts,
-                    .by_operator = passes->by_operator,
-                    .forced = passes->forced,
+                    .cuts = passes->policy.cuts,
+                    .by_operator = passes->policy.by_operator,
+                    .forced = passes->policy.must_share,
                     .tokens = n,
                     .wanted = wanted,
                     .position = position,
@@ -540,25 +540,24 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
     memcpy(p.of, passes->segment_of, sizeof p.of);
     for (size_t l = 0; l < passes->set->n_lanes; l++) {
         const ht_lane *lane = &passes->set->lanes[l];
-        lanes[l] = (ht_solver_lane){.cost = passes->may_build && !passes->full ? &lane->cost : &lane->whole,
-                                    .shares = &lane->cost,
-                                    .cores = lane->cores,
-                                    .lost = lane->lost,
-                                    .may_build = passes->may_build,
-                                    .full = passes->full};
-        memcpy(lanes[l].built, passes->built[l], sizeof lanes[l].built);
+        lanes[l] =
+            (ht_solver_lane){.cost = ht_may_build(passes) && !passes->graphs.no_room ? &lane->cost : &lane->whole,
+                             .shares = &lane->cost,
+                             .cores = lane->cores,
+                             .lost = lane->lost,
+                             .may_build = ht_may_build(passes),
+                             .full = passes->graphs.no_room};
+        memcpy(lanes[l].built, passes->graphs.built[l], sizeof lanes[l].built);
         memcpy(lanes[l].drift, pace->lanes[l], sizeof lanes[l].drift);
-        for (size_t d = 0; d < passes->set->n_devices; d++) {
-            const ht_device_caps *caps = passes->set->devices[d]->ops->caps(passes->set->devices[d]);
-            if (!(lane->devices >> d & 1) || !caps->n_lengths)
-                continue;
+        const ht_device_facts facts = ht_lanes_facts(passes->set, lane->devices);
+        if (facts.static_caps) {
             lanes[l].fixed = true;
-            lanes[l].single = !caps->many_only;
-            lanes[l].lengths = caps->lengths;
-            lanes[l].n_lengths = caps->n_lengths;
+            lanes[l].single = !facts.static_caps->many_only;
+            lanes[l].lengths = facts.static_caps->lengths;
+            lanes[l].n_lengths = facts.static_caps->n_lengths;
         }
         /* the head of every wanted token runs on the last lane: it must see the others' */
-        p.tokens_divide &= !ht_lane_copies(passes->set, lane);
+        p.tokens_divide &= !facts.copies;
     }
     return p;
 }

@@ -41,17 +41,15 @@ static void copy_text(char *out, size_t capacity, const char *text) {
 
 void ht_profile_describe(ht_profile_result *result, const ht_model *model, const ht_profile_options *options) {
     const char *slash = strrchr(model->info.path, '/');
-    ht_device_info *cpu = NULL;
-    size_t n = 0;
+    ht_device_info cpu;
     copy_text(result->model, sizeof result->model, slash ? slash + 1 : model->info.path);
     snprintf(result->version, sizeof result->version, "%s", ht_version());
     ht_os_date("%Y-%m-%dT%H:%M:%SZ", result->date, sizeof result->date);
-    if (!ht_device_cpu.list(&cpu, &n, NULL) && n) {
+    if (!ht_device_host(&cpu, NULL)) {
         char text[sizeof result->machine];
-        snprintf(text, sizeof text, "%s, %.1f GiB", cpu->description, (double)cpu->memory_bytes / (1u << 30));
+        snprintf(text, sizeof text, "%s, %.1f GiB", cpu.description, (double)cpu.memory_bytes / (1u << 30));
         copy_text(result->machine, sizeof result->machine, text);
     }
-    free(cpu);
     result->precision = options->precision;
     result->quick = options->quick;
 }

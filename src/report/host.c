@@ -250,21 +250,19 @@ json_t *ht_host_json(const char *root) {
     add_drivers(root, machine);
     add_android(machine);
     json_t *nodes = json_array();
-    for (size_t i = 0; ht_device_node(i); i++)
-        if (ht_device_node_exists(root, ht_device_node(i)))
-            json_array_append_new(nodes, json_string(ht_device_node(i) + strlen("/dev/")));
+    for (size_t i = 0; ht_device_node_at(i); i++)
+        if (ht_device_node_exists(root, ht_device_node_at(i)))
+            json_array_append_new(nodes, json_string(ht_device_node_at(i) + strlen("/dev/")));
     json_object_set_new(machine, "device_nodes", nodes); /* that the default devices depend on */
     return machine;
 }
 
 void ht_host_describe(char *text, size_t capacity) {
     ht_os_names names;
-    ht_device_info *cpu = NULL;
-    size_t n = 0;
+    ht_device_info cpu;
     ht_os_get_names(&names);
-    const bool known = !ht_device_cpu.list(&cpu, &n, NULL) && n;
-    snprintf(text, capacity, "%s, %d cores, %s %s %s", known ? cpu->description : "unknown processor",
+    const bool known = !ht_device_host(&cpu, NULL);
+    snprintf(text, capacity, "%s, %d cores, %s %s %s", known ? cpu.description : "unknown processor",
              ht_os_online_cores(), names.system, names.release, names.machine);
     ht_make_printable(text);
-    free(cpu);
 }

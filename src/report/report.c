@@ -341,8 +341,10 @@ static ht_status single_devices(const report *r, ht_text *list, ht_error *error)
     for (size_t i = 0; i < n && !status; i++)
         if (chosen[i])
             status = ht_text_printf(list, error, "%s,", rows[i].name);
+    char companion[256];
+    ht_device_companion(&(ht_cores){{0}}, companion);
     if (!status)
-        status = ht_text_printf(list, error, "cpu");
+        status = ht_text_printf(list, error, "%s", companion);
     free(chosen);
     free(rows);
     return status;

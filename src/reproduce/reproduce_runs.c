@@ -89,7 +89,7 @@ static bool name_devices(const ht_reproduction *r, const ht_setup *s, int prompt
 static ht_status plan_anew(const ht_setup *s, ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     if ((!s->blind && !s->by_operator) || engine->set.n_lanes < 2)
         return HT_OK;
-    engine->passes.by_operator = s->by_operator;
+    engine->passes.policy.by_operator = s->by_operator;
     for (size_t l = 0; l < engine->set.n_lanes && s->blind; l++)
         engine->set.lanes[l].cost.together[0] = engine->set.lanes[l].cost.together[1] = 1;
     ht_passes_forget_schedules(&engine->passes);
@@ -105,7 +105,7 @@ static ht_status run_engine(ht_reproduction *r, const ht_setup *s, ht_engine *en
         return status;
     /* with a game the first passes are not like the later ones, to which plans have adapted */
     const ht_bench_options bench = {.prompt = prompt, .gen = gen, .repetitions = s->game > 0 ? 9 : 3};
-    engine->passes.fixed = s->fixed;
+    engine->passes.policy.frozen = s->fixed;
     if (s->game > 0)
         start_game(engine, r->gpu, s->game);
     const account before = take_account(engine, r->gpu);

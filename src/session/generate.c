@@ -218,6 +218,7 @@ static ht_status generate(generation *gen, const int32_t *ids, size_t n, ht_gene
         status = reserve(gen, error);
     if (status != HT_OK)
         return status;
+    result->seed = ht_sampler_seed(gen->sampler);
     prediction next = {NULL, 0};
     ht_clock *clock = gen->session->engine->set.time;
     const double start = ht_clock_now(clock);

@@ -52,8 +52,6 @@ static double next_unit(uint64_t state[4]) { /* in [0, 1), 53 bits */
 }
 
 static void seed_random(uint64_t state[4], uint64_t seed) {
-    if (seed == 0 && !ht_os_random(&seed, sizeof seed))
-        seed = ht_nanoseconds();
     for (size_t i = 0; i < 4; i++)
         state[i] = splitmix64(&seed);
 }
@@ -177,7 +175,9 @@ ht_status ht_sampler_create(const ht_sampling *given, size_t vocabulary, ht_samp
         return status;
     made->options = *options;
     made->vocabulary = vocabulary;
-    seed_random(made->state, options->seed);
+    if (options->random_seed && !ht_os_random(&made->options.seed, sizeof made->options.seed))
+        made->options.seed = ht_nanoseconds();
+    seed_random(made->state, made->options.seed);
     if (options->repeat_penalty != 0 && options->repeat_penalty != 1) {
         made->window = options->repeat_window > 0 ? (size_t)options->repeat_window : 64;
         status = ht_alloc((void **)&made->penalised, vocabulary, sizeof *made->penalised, "repeat penalty", error);
@@ -191,6 +191,10 @@ ht_status ht_sampler_create(const ht_sampling *given, size_t vocabulary, ht_samp
     }
     *sampler = made;
     return HT_OK;
+}
+
+uint64_t ht_sampler_seed(const ht_sampler *sampler) {
+    return sampler->options.seed;
 }
 
 void ht_sampler_destroy(ht_sampler *sampler) {

@@ -9,6 +9,8 @@ typedef struct ht_sampler ht_sampler;
 ht_status ht_sampler_create(const ht_sampling *options, size_t vocabulary, ht_sampler **sampler, ht_error *error);
 void ht_sampler_destroy(ht_sampler *sampler);
 int32_t ht_sampler_pick(ht_sampler *sampler, const float *logits, const int32_t *history, size_t n_history);
+/* What it draws with: the one asked for, or the random one. */
+uint64_t ht_sampler_seed(const ht_sampler *sampler);
 /* It always takes the largest logit. */
 bool ht_sampler_is_greedy(const ht_sampler *sampler);
 /* The n_top best tokens of logits [vocabulary] with their log-probabilities, best first (ties: lower id first). */

@@ -223,7 +223,7 @@ ht_status ht_perplexity(ht_session *session, ht_session *reference, const char *
 
     int32_t *ids = NULL;
     size_t n = 0;
-    status = ht_tokenizer_encode(tokenizer, text, bytes, false, &ids, &n, error);
+    status = ht_tokenizer_encode(tokenizer, text, bytes, 0, &ids, &n, error);
     if (status != HT_OK)
         return status;
     const size_t stride = ht_min_size(context, WINDOW) - (ht_tokenizer_bos(tokenizer) >= 0);

@@ -26,7 +26,7 @@ static void name_lane(const ht_engine *engine, const ht_lane *lane, char *text, 
     for (size_t d = 0; d < engine->set.n_devices && used < size; d++)
         if (lane->devices >> d & 1)
             used += (size_t)snprintf(text + used, size - used, "%s%s", used ? " + " : "",
-                                     engine->set.devices[d]->ops->caps(engine->set.devices[d])->name);
+                                     ht_lanes_caps(&engine->set, d)->name);
 }
 
 static void add_tracks(const ht_engine *engine, json_t *events, int pid) {
@@ -215,12 +215,12 @@ static ht_status predict_pass(ht_engine *engine, size_t tokens, bool needed, jso
     ht_lanes_lock(&engine->set);
     if (engine->set.n_lanes > 1)
         status = ht_passes_schedule(&engine->passes, tokens, 0, 1, &schedule, error);
-    if (!status && (!schedule || engine->by_rule) && needed)
+    if (!status && (!schedule || engine->info.emulated) && needed)
         status = ht_fail(error, HT_ERROR_ARGUMENT,
                          "a trace of one device alone needs a pass that is run: its times are not predicted");
     if (!status)
         status = ht_plan_list(engine, schedule, tokens, &rows, &n, error);
-    if (!status && schedule && !engine->by_rule)
+    if (!status && schedule && !engine->info.emulated)
         status = predict(engine, schedule, rows, n, events, error);
     ht_lanes_unlock(&engine->set);
     free(rows);

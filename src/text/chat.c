@@ -222,13 +222,17 @@ static ht_string after_thinking(ht_string s, bool drop_lines) {
     return s;
 }
 
-static ht_status append(ht_text *out, ht_string s, ht_error *error) {
-    return ht_text_append(out, s.data, s.bytes, error);
+static ht_status ours(ht_script *out, const char *text, ht_error *error) {
+    return ht_script_append(out, text, strlen(text), false, error);
+}
+
+static ht_status theirs(ht_script *out, ht_string text, ht_error *error) {
+    return ht_script_append(out, text.data, text.bytes, true, error);
 }
 
 /* One turn: what the row puts before, the content (behind `system`, if that is not NULL), what it puts after. */
 static ht_status render_turn(const ht_chat_template *chat, int role, const char *content, const char *system,
-                             ht_text *out, ht_error *error) {
+                             ht_script *out, ht_error *error) {
     ht_string text = string_of(content);
     if (role == ASSISTANT && chat->flags & DROP_THINKING)
         text = after_thinking(text, chat->flags & DROP_LINES);
@@ -237,17 +241,17 @@ static ht_status render_turn(const ht_chat_template *chat, int role, const char 
         text = trimmed(text, true);
     if (trim_turn)
         text = trimmed(text, !system); /* the system's marks begin the turn: nothing to trim there */
-    ht_status status = append(out, string_of(chat->turn[role].before), error);
+    ht_status status = ours(out, chat->turn[role].before, error);
     if (status == HT_OK && system) {
-        status = append(out, string_of(chat->turn[SYSTEM].before), error);
+        status = ours(out, chat->turn[SYSTEM].before, error);
         if (status == HT_OK)
-            status = append(out, string_of(system), error);
+            status = theirs(out, string_of(system), error);
         if (status == HT_OK)
-            status = append(out, string_of(chat->turn[SYSTEM].after), error);
+            status = ours(out, chat->turn[SYSTEM].after, error);
     }
     if (status == HT_OK)
-        status = append(out, text, error);
-    return status ? status : append(out, string_of(chat->turn[role].after), error);
+        status = theirs(out, text, error);
+    return status ? status : ours(out, chat->turn[role].after, error);
 }
 
 /* Checks the messages. *host: the user message that is to carry the system message, n: none is. */
@@ -282,7 +286,7 @@ static ht_status check(const ht_chat_template *chat, const ht_message *messages,
 }
 
 ht_status ht_chat_render(const ht_chat_template *chat, const ht_message *messages, size_t n, bool add_assistant,
-                         ht_text *out, ht_error *error) {
+                         ht_script *out, ht_error *error) {
     size_t host;
     ht_status status = check(chat, messages, n, &host, error);
     if (status == HT_OK && chat->default_system && (n == 0 || strcmp(messages[0].role, "system") != 0))
@@ -295,13 +299,13 @@ ht_status ht_chat_render(const ht_chat_template *chat, const ht_message *message
         if (role == SYSTEM && host < n)
             continue; /* comes with messages[host] */
         if (role == USER && spoken && chat->between)
-            status = append(out, string_of(chat->between), error);
+            status = ours(out, chat->between, error);
         if (role == USER)
             spoken = true;
         if (status == HT_OK)
             status = render_turn(chat, role, messages[i].content, i == host ? messages[0].content : NULL, out, error);
     }
     if (status == HT_OK && add_assistant)
-        status = append(out, string_of(chat->generate), error);
-    return status ? status : ht_text_append(out, "", 0, error); /* nothing to say is an empty string, not none */
+        status = ours(out, chat->generate, error);
+    return status ? status : ours(out, "", error); /* nothing to say is an empty string, not none */
 }

@@ -231,6 +231,30 @@ static ht_status sentencepiece_fragment(encoder *e, const char *text, size_t byt
     return sentencepiece_text(e, e->buffer, n, error);
 }
 
+/* ---- texts with foreign parts -------------------------------------------------------------------------------- */
+
+void ht_script_free(ht_script *script) {
+    ht_text_free(&script->text);
+    free(script->foreign);
+    *script = (ht_script){0};
+}
+
+ht_status ht_script_append(ht_script *script, const char *text, size_t bytes, bool foreign, ht_error *error) {
+    const size_t begin = script->text.bytes;
+    ht_status status = ht_text_append(&script->text, text, bytes, error);
+    if (status != HT_OK || !foreign || bytes == 0)
+        return status;
+    if (script->n_foreign > 0 && script->foreign[script->n_foreign - 1].end == begin) {
+        script->foreign[script->n_foreign - 1].end = begin + bytes;
+        return HT_OK;
+    }
+    status = ht_grow((void **)&script->foreign, &script->cap_foreign, script->n_foreign + 1, sizeof *script->foreign,
+                     "chat template", error);
+    if (status == HT_OK)
+        script->foreign[script->n_foreign++] = (struct ht_stretch){begin, begin + bytes};
+    return status;
+}
+
 /* ---- the whole text ------------------------------------------------------------------------------------------ */
 
 /* Text between two special tokens (or an end): a SentencePiece space goes before each. */
@@ -243,13 +267,14 @@ static ht_status fragment(encoder *e, const char *text, size_t bytes, ht_error *
     return ht_pretokenize(t->passes, e->matches, text, bytes, bpe_word, e, error);
 }
 
-/* Longest special token at the start of text, -1: none. Without `special` only user-defined tokens count. */
-static int32_t special_at(const ht_tokenizer *t, const char *text, size_t bytes, bool special, size_t *used) {
+/* Longest special token at the start of text, -1: none. User-defined tokens may be anywhere, the others only in the first
+ * `ours` bytes. */
+static int32_t special_at(const ht_tokenizer *t, const char *text, size_t bytes, size_t ours, size_t *used) {
     int32_t found = -1;
     int32_t node = t->trie_roots[(uint8_t)text[0]];
     for (size_t depth = 1; node >= 0; depth++) {
         int32_t id = t->trie[node].id;
-        if (id >= 0 && (special || t->types[id] == HT_TOKEN_USER_DEFINED)) {
+        if (id >= 0 && (depth <= ours || t->types[id] == HT_TOKEN_USER_DEFINED)) {
             found = id;
             *used = depth;
         }
@@ -262,30 +287,56 @@ static int32_t special_at(const ht_tokenizer *t, const char *text, size_t bytes,
     return found;
 }
 
-static ht_status encode(encoder *e, const char *text, size_t bytes, bool special, ht_error *error) {
+/* A special token that the text spells. The BOS at the very start is the one that was added already. */
+static ht_status push_special(encoder *e, int32_t id, bool first, ht_error *error) {
+    if (!first || id != e->tokenizer->bos || e->n_ids == 0)
+        return push_id(e, id, error);
+    ht_log(HT_LOG_WARN, "the text begins with the BOS token that is added to every text: it gets one, not two");
+    return HT_OK;
+}
+
+static ht_status encode(encoder *e, const ht_script *script, bool add_special, ht_error *error) {
     const ht_tokenizer *t = e->tokenizer;
+    const char *text = script->text.data;
+    const size_t bytes = script->text.bytes;
     ht_status status = HT_OK;
-    if (special && t->adds_bos)
+    if (add_special && t->adds_bos)
         status = push_id(e, t->bos, error);
-    size_t begin = 0, at = 0, used = 0;
-    while (status == HT_OK && at < bytes) {
-        int32_t id = special_at(t, text + at, bytes - at, special, &used);
+    size_t begin = 0, used = 0, next = 0; /* next: foreign stretch that ends after `at` */
+    for (size_t at = 0; status == HT_OK && at < bytes;) {
+        while (next < script->n_foreign && script->foreign[next].end <= at)
+            next++;
+        const size_t border = next < script->n_foreign ? script->foreign[next].begin : bytes;
+        int32_t id = special_at(t, text + at, bytes - at, border > at ? border - at : 0, &used);
         if (id < 0) {
             at++;
             continue;
         }
         status = fragment(e, text + begin, at - begin, error);
         if (status == HT_OK)
-            status = push_id(e, id, error);
+            status = push_special(e, id, at == 0, error);
         begin = at += used;
     }
     return status == HT_OK ? fragment(e, text + begin, bytes - begin, error) : status;
 }
 
-ht_status ht_tokenizer_encode(const ht_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
+ht_status ht_tokenizer_encode(const ht_tokenizer *tokenizer, const char *text, size_t bytes, unsigned flags,
                               int32_t **ids, size_t *n, ht_error *error) {
     if (bytes == HT_STRLEN)
         bytes = strlen(text);
+    struct ht_stretch all = {0, bytes};
+    const ht_script script = {.text = {.data = (char *)text, .bytes = bytes}, .foreign = &all, .n_foreign = bytes > 0};
+    return ht_tokenizer_encode_script(tokenizer, &script, flags, ids, n, error);
+}
+
+ht_status ht_tokenizer_encode_script(const ht_tokenizer *tokenizer, const ht_script *script, unsigned flags,
+                                     int32_t **ids, size_t *n, ht_error *error) {
+    const size_t bytes = script->text.bytes;
+    ht_script trusted = *script;
+    if (flags & HT_TOKENIZE_PARSE_SPECIAL)
+        trusted.n_foreign = 0;
+    if (flags & ~(unsigned)(HT_TOKENIZE_ADD_SPECIAL | HT_TOKENIZE_PARSE_SPECIAL))
+        return ht_fail(error, HT_ERROR_ARGUMENT, "invalid flags %#x for tokenizing", flags);
     if (bytes > INT32_MAX / 8) /* symbols and their offsets are 32 bits wide, and a space becomes three bytes */
         return ht_fail(error, HT_ERROR_ARGUMENT, "text of %zu bytes is longer than the %d that can be tokenized", bytes,
                        INT32_MAX / 8);
@@ -299,7 +350,7 @@ ht_status ht_tokenizer_encode(const ht_tokenizer *tokenizer, const char *text, s
     if (status == HT_OK) /* even no tokens are a pointer that can be freed */
         status = ht_grow((void **)&e.ids, &e.cap_ids, bytes / 4 + 8, sizeof *e.ids, "token ids", error);
     if (status == HT_OK)
-        status = encode(&e, text, bytes, special, error);
+        status = encode(&e, &trusted, flags & HT_TOKENIZE_ADD_SPECIAL, error);
     for (int i = 0; i < HT_MAX_PASSES; i++)
         pcre2_match_data_free(e.matches[i]);
     free(e.symbols);

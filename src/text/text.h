@@ -21,8 +21,23 @@ bool ht_tokenizer_adds_bos(const ht_tokenizer *tokenizer);
 bool ht_tokenizer_ends(const ht_tokenizer *tokenizer, int32_t id);
 
 /* As ht_tokenize in hetero.h. Works on invalid UTF-8 (bytes fall back) and on empty text. Near-linear in `bytes`. */
-ht_status ht_tokenizer_encode(const ht_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
+ht_status ht_tokenizer_encode(const ht_tokenizer *tokenizer, const char *text, size_t bytes, unsigned flags,
                               int32_t **ids, size_t *n, ht_error *error);
+
+/* A text that is made of our own parts and of foreign ones (what users write). */
+typedef struct ht_script {
+    ht_text text;
+    struct ht_stretch { /* foreign bytes [begin, end) of text */
+        size_t begin, end;
+    } * foreign; /* [n_foreign] in order, none touching another; from malloc */
+    size_t n_foreign, cap_foreign;
+} ht_script;
+void ht_script_free(ht_script *script);
+ht_status ht_script_append(ht_script *script, const char *text, size_t bytes, bool foreign, ht_error *error);
+/* The same tokens as encoding the whole text with PARSE_SPECIAL, except that no special token takes any byte of a foreign
+ * stretch (flags with PARSE_SPECIAL: even that). All else, as words across a border, is as in the whole. */
+ht_status ht_tokenizer_encode_script(const ht_tokenizer *tokenizer, const ht_script *script, unsigned flags,
+                                     int32_t **ids, size_t *n, ht_error *error);
 /* Bytes of one token, as ht_token_text in hetero.h (raw: a leading SentencePiece space is kept). */
 const char *ht_tokenizer_text(const ht_tokenizer *tokenizer, int32_t id, bool special, size_t *bytes);
 
@@ -36,7 +51,8 @@ typedef struct ht_chat_template ht_chat_template;
 const ht_chat_template *ht_chat_recognise(const ht_gguf *file);
 /* "chatml", "smollm", "qwen2.5", "llama2", "llama3", "mistral-v3", "gemma", "internlm2", ...; NULL for NULL */
 const char *ht_chat_name(const ht_chat_template *chat);
+/* Appends to `out`; the messages' contents are its foreign stretches. */
 ht_status ht_chat_render(const ht_chat_template *chat, const ht_message *messages, size_t n, bool add_assistant,
-                         ht_text *out, ht_error *error);
+                         ht_script *out, ht_error *error);
 
 #endif

@@ -20,10 +20,10 @@ def binary():
 
 
 @pytest.fixture(scope="session")
-def model():
+def model(lacks):
     path = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
     if not path.exists():
-        pytest.skip(f"{path} is missing: make models")
+        lacks("models", f"{path} is missing: make models")
     return str(path)
 
 

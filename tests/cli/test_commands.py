@@ -32,6 +32,19 @@ def test_devices(hetero):
         assert missing["why"] in shown.out
 
 
+def test_simulated_devices_are_listed_with_all_only(hetero):
+    real, every = hetero("devices", "--json").json, hetero("devices", "--all", "--json").json
+    simulated = [device for device in every["devices"] if device["name"].startswith("sim:")]
+    assert len(simulated) >= 12 and not any(device["name"].startswith("sim:") for device in real["devices"])
+    assert [d for d in every["devices"] if d not in simulated] == real["devices"] and every["missing"] == real["missing"]
+    shown = hetero("devices").out
+    assert "sim:" not in shown and f"{len(simulated)} simulated devices: see them with --all" in shown
+    shown = hetero("devices", "--all").out
+    assert all(device["name"] in shown for device in simulated) and "--all" not in shown
+    assert "--all" in hetero("devices", "--help").out
+    assert hetero("run", "--all", "x").code == 2
+
+
 def test_inspect(hetero, model):
     info = hetero("inspect", model, "--json").json
     assert info["arch"] == "llama" and info["layers"] == 30 and info["vocabulary"] == 49152
@@ -46,10 +59,11 @@ def test_inspect(hetero, model):
 
 def test_tokenize(hetero, model, tmp_path):
     text = "Hello, wörld!\n<|im_start|>"
+    parsed = hetero("tokenize", model, "-p", text, "--json", "--parse-special").json
     both = hetero("tokenize", model, "-p", text, "--json").json
-    plain = hetero("tokenize", model, "-p", text, "--json", "--no-special").json
-    assert len(both["ids"]) == len(both["pieces"]) and both["ids"][-1] == 1
-    assert len(plain["ids"]) > len(both["ids"]) and 1 not in plain["ids"]
+    assert len(parsed["ids"]) == len(parsed["pieces"]) and parsed["ids"][-1] == 1
+    assert len(both["ids"]) > len(parsed["ids"]) and 1 not in both["ids"]
+    assert hetero("tokenize", model, "-p", text, "--json", "--no-special").json == both # this model adds no BOS
     file = tmp_path / "text"
     file.write_text(text, encoding="utf-8")
     assert hetero("tokenize", model, "-f", file, "--json").json == both

@@ -36,11 +36,11 @@ int ov_infer_request_infer(void *request) {
 
 
 @pytest.fixture(scope="session")
-def real_library():
+def real_library(lacks):
     found = sorted(pathlib.Path(root) / name for root, _, names in os.walk(pathlib.Path(__file__).parents[2] / ".venv")
                    for name in names if name.startswith("libopenvino_c.so"))
     if not found:
-        pytest.skip("openvino is not in .venv")
+        lacks("openvino", "openvino is not in .venv")
     return found[0]
 
 
@@ -127,7 +127,7 @@ def test_computes_wrongly(ask, plain, wrapper):
 def test_small_memory(ask, plain, wrapper, size, devices):
     answer, said = ask("--openvino", wrapper, "--npu-memory", size)
     same(answer, plain, devices)
-    assert "--npu-memory" in said and "given to another device" in said
+    assert "MiB for graphs are left" in said and "given to another device" in said
 
 
 def test_cache(ask, plain, wrapper, tmp_path):
@@ -151,10 +151,10 @@ def test_cache(ask, plain, wrapper, tmp_path):
     assert not list((tmp_path / "hetero" / "npu").glob("export.*"))
 
 
-def test_plan(hetero, model, npu_device="openvino:CPU"):
+def test_plan(hetero, model, lacks, npu_device="openvino:CPU"):
     """Prefill on the NPU, decode beside it; memory by device, within the budget."""
     if not any(d["name"] == npu_device for d in hetero("devices", "--json").json["devices"]):
-        pytest.skip(f"no {npu_device}")
+        lacks("openvino", f"no {npu_device}")
     plan = hetero("plan", model, "--devices", npu_device, "--length", 64, "--json").json
     by_name = {o["name"]: o for o in plan["operators"]}
     assert by_name["blk.28.ffn"]["slices"] == [{

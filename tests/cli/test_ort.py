@@ -45,20 +45,20 @@ def compile_library(folder, name, text):
 
 
 @pytest.fixture(scope="session")
-def wheels():
+def wheels(lacks):
     """site-packages that holds onnxruntime and onnxruntime_qnn."""
     named = os.environ.get("HETERO_ONNXRUNTIME")
     venv = pathlib.Path(__file__).resolve().parents[2] / ".venv"
     for folder in [pathlib.Path(named)] if named else sorted(venv.glob("lib/python3*/site-packages")):
         if list(folder.glob("onnxruntime/capi/libonnxruntime.so*")):
             return folder
-    pytest.skip("onnxruntime is not in .venv")
+    return lacks("ort", "onnxruntime is not in .venv")
 
 
 @pytest.fixture(scope="session")
-def qnn(wheels):
+def qnn(wheels, lacks):
     if not (wheels / "onnxruntime_qnn" / "libQnnHtp.so").exists():
-        pytest.skip("onnxruntime-qnn is not in .venv")
+        lacks("qnn", "onnxruntime-qnn is not in .venv")
     return wheels
 
 

@@ -111,7 +111,7 @@ def test_pairs(binary, tmp_path):
 
 def test_table(binary, measured):
     lines = stored(binary, measured[0]).stdout.splitlines()
-    assert lines[0].split()[:2] == ["TABLE", "DEVICE"] and lines[-1].startswith("kept in ")
+    assert lines[0].split()[:2] == ["TABLE", "DEVICE"] and lines[-1].startswith("saved in ")
     rows = [row for name in TABLES for row in measured[1]["tables"][name]]
     assert len(lines) == len(rows) + 2
 

@@ -73,7 +73,7 @@ def test_default(report, home):
 
 def test_devices_are_those_of_the_command(report, command_json):
     answer = json.loads(report("shape:tiny", "--json", env={"HOME": os.environ.get("HOME", "/")}).stdout)
-    listed = command_json("devices")
+    listed = command_json("devices", "--all")
     names = [row["name"] for row in answer["devices"]]
     assert names == [row["name"] for row in listed["devices"] if row["name"] in names]
     assert {"cpu"} <= set(names)

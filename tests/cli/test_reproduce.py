@@ -179,10 +179,10 @@ addEventListener('load', () => {
 
 
 @pytest.mark.parametrize("width", [500, 1280])  # 500: the narrowest window that headless Chromium has
-def test_browser(folder, tmp_path, width):
+def test_browser(folder, tmp_path, lacks, width):
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not chromium:
-        pytest.skip("no Chromium on this machine: the report is not looked at")
+        lacks("chromium", "no Chromium on this machine: the report is not looked at")
     page = tmp_path / "probed.html"
     page.write_text((folder / "report.html").read_text().replace("</body>", PROBE + "</body>"))
     done = subprocess.run([chromium, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",

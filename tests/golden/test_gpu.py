@@ -38,14 +38,12 @@ def test_last_token(score, command_json, path, name, gpu, options): # noqa: F811
     golden.check_last_token(score, command_json, path, gpu + options)
 
 
-@pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("chunk", [0, 64, 1])
+@golden.long((golden.SMOLLM2, 0), (golden.SMOLLM2, 1), (golden.GEMMA3, 64))
 def test_long_exact(score, path, name, gpu, chunk): # noqa: F811
     golden.check_long_exact(score, path, name, gpu, chunk, golden.FEWER if chunk == 1 else None)
 
 
-@pytest.mark.parametrize("chunk", [0, 16, 1])
-@pytest.mark.parametrize("name", tiny.make_tiny.CASES)
+@tiny.rotated(tiny.make_tiny.CASES, first=1)
 def test_tiny(score, case, name, gpu, chunk): # noqa: F811
     tiny.check_engine(score, case(name), name, gpu, chunk)
 

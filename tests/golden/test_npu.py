@@ -33,8 +33,7 @@ def test_last_token(score, command_json, path, name, npu, others): # noqa: F811
     golden.check_last_token(score, command_json, path, f"{npu}:lengths=1+32+512{others}")
 
 
-@pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("chunk", [0, 64, 1])
+@golden.long((golden.SMOLLM2, 0), (golden.SMOLLM2, 1), (golden.GEMMA3, 64))
 def test_long_exact(score, path, name, npu, chunk): # noqa: F811
     golden.check_long_exact(score, path, name, f"{npu}:decode=on", chunk, golden.FEWER if chunk == 1 else None)
 
@@ -44,8 +43,7 @@ def test_other_order(score, path, name, npu): # noqa: F811
     golden.check_short_exact(score, path, name, f"{npu}:order=weights:lengths=32")
 
 
-@pytest.mark.parametrize("chunk", [0, 16, 1])
-@pytest.mark.parametrize("name", tiny.make_tiny.CASES)
+@tiny.rotated(tiny.make_tiny.CASES, first=2)
 def test_tiny(score, case, name, npu, chunk): # noqa: F811
     tiny.check_engine(score, case(name), name, f"{npu}:decode=on", chunk)
 

@@ -1,17 +1,14 @@
 """SmolLM2 with its matrix multiplications on ONNX Runtime: on its CPU provider within the bounds that hold for the CPU device, on
 Qualcomm's emulator of Hexagon (fp16 arithmetic) within 0.03 nats of the exact values along the golden path.
 
-The emulator takes a minute for the whole model's graphs: only a few of them are built here unless HETERO_QNN is set, and the CPU
-provider's other ways (fast, one token at a time) wait for it too."""
-import os
-
+The emulator takes a minute for the whole model's graphs: only a few of them are built here by `make test`, and the CPU
+provider's other ways (fast, one token at a time) are for `make soak` too."""
 import pytest
 import test_golden as golden
 from test_golden import path # noqa: F401 (a fixture)
 
 QNN = "ort:qnn:lengths=64:decode=off:cache=off"
 TOKENS, BOUND = 64, 0.03
-slow = pytest.mark.skipif(not os.environ.get("HETERO_QNN"), reason="minutes: set HETERO_QNN=1")
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +18,9 @@ def ort(devices_of):
 
 
 @pytest.fixture
-def qnn(ort):
+def qnn(ort, lacks):
     if "ort:qnn" not in ort:
-        pytest.skip("ONNX Runtime has no QNN provider (pip install onnxruntime-qnn)")
+        lacks("qnn", "ONNX Runtime has no QNN provider (pip install onnxruntime-qnn)")
     return QNN
 
 
@@ -43,13 +40,13 @@ def test_cpu_exact(score, path, name, ort): # noqa: F811
     golden.check_short_exact(score, path, name, "ort:cpu")
 
 
-@slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", [golden.SMOLLM2])
 def test_cpu_fast(score, path, name, ort): # noqa: F811
     golden.check_short_fast(score, path, name, "ort:cpu")
 
 
-@slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", [golden.SMOLLM2])
 def test_cpu_decode(score, path, name, ort): # noqa: F811
     golden.check_short_exact(lambda *a, **k: score(*a, **k, chunk=1), path, name, "ort:cpu:decode=on")
@@ -60,13 +57,13 @@ def test_hexagon_some(score, path, name, qnn): # noqa: F811
     check_along(score, path, qnn, ("--npu-memory", "130M"))
 
 
-@slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", [golden.SMOLLM2])
 def test_hexagon(score, path, name, qnn): # noqa: F811
     check_along(score, path, qnn.replace(":decode=off", ""), ()) # the head, too
 
 
-@slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", [golden.SMOLLM2])
 def test_hexagon_beside_opencl(score, path, name, qnn, gpu): # noqa: F811
     check_along(score, path, f"{gpu}:cpus=0,{qnn}:cpus=1", ("--strategy", "tensor"))

@@ -47,9 +47,16 @@ def case(tmp_path_factory):
     return make
 
 
+def rotated(names, first=0):
+    """Parameters "name,chunk": a way of feeding tokens for each name in turn, the others for `make soak`."""
+    chunks = [0, 16, 1]
+    return pytest.mark.parametrize("name,chunk", [
+        pytest.param(name, chunk, marks=() if (i + first) % len(chunks) == k else pytest.mark.soak)
+        for i, name in enumerate(names) for k, chunk in enumerate(chunks)])
+
+
 @pytest.mark.check
-@pytest.mark.parametrize("chunk", [0, 16, 1])
-@pytest.mark.parametrize("name", make_tiny.CASES)
+@rotated(make_tiny.CASES)
 def test_engine(score, case, name, device, chunk):
     check_engine(score, case(name), name, device, chunk)
 
@@ -79,8 +86,7 @@ def check_engine(score, c, name, device, chunk):
 
 
 @pytest.mark.check
-@pytest.mark.parametrize("chunk", [0, 16, 1])
-@pytest.mark.parametrize("name", RECORDED)
+@rotated(RECORDED, first=1)
 def test_llama_cpp(case, score, name, device, chunk):
     """With a float32 cache, as llama.cpp's values were recorded: nothing to take off."""
     check_llama_cpp(score, case(name), RECORDED[name], device, chunk)

@@ -638,10 +638,8 @@ static void test_embed(bench *b) {
 
 /* ---- devices ----------------------------------------------------------------------------------------------------------------------- */
 
-static const char *specs[16] = {
-    "cpu:isa=scalar",       "cpu:isa=avx2",      "cpu:isa=avx512", "cpu:isa=neon",
-    "cpu:isa=neon-dotprod", "cpu:isa=neon-i8mm", "opencl:0",       "opencl:0:variant=simt:int8=on"};
-static size_t n_specs = 8;
+static const char *specs[16] = {HT_TEST_ISAS};
+static size_t n_specs;
 
 static void test_device(const char *spec, ht_precision precision) {
     static const ht_hparams shapes[] = {
@@ -681,7 +679,8 @@ static void test_device(const char *spec, ht_precision precision) {
         if (ht_device_open(spec, &options, &b.device, &error)) {
             if (error.status != HT_ERROR_DEVICE)
                 fail_msg("%s", error.text);
-            printf("skipped: %s\n", error.text);
+            if (must_have(runtime_of(spec), error.text))
+                fail_msg("no %s", spec);
             return;
         }
         if (i == 0)
@@ -728,7 +727,9 @@ int main(int argc, char **argv) {
     if (getenv("HETERO_LOG"))
         ht_log_set(NULL, NULL, HT_LOG_DEBUG);
     if (argc > first)
-        n_specs = 0;
+        memset(specs, 0, sizeof specs);
+    while (n_specs < HT_COUNT(specs) && specs[n_specs])
+        n_specs++;
     for (int i = first; i < argc && n_specs < HT_COUNT(specs); i++)
         specs[n_specs++] = argv[i];
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_exact), cmocka_unit_test(test_fast)};

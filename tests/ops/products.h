@@ -7,6 +7,7 @@
 #ifndef HT_TEST_PRODUCTS_H
 #define HT_TEST_PRODUCTS_H
 
+#include "needs.h"
 #include "ops/matrices.h"
 
 #include <setjmp.h>

@@ -94,10 +94,9 @@ static void make_node(const char *root, const char *name) {
 }
 
 static void test_nodes(void **state) {
-    static const ht_device_ops opencl = {.prefix = "opencl", .list = list_opencl},
-                               openvino = {.prefix = "openvino", .list = list_openvino},
-                               ort = {.prefix = "ort", .list = list_ort};
-    static const ht_device_ops *const fakes[] = {&ht_device_cpu, &opencl, &openvino, &ort, NULL};
+    ht_device_ops opencl = ht_device_opencl, openvino = ht_device_openvino, ort = ht_device_onnxruntime;
+    opencl.list = list_opencl, openvino.list = list_openvino, ort.list = list_ort;
+    const ht_device_ops *const fakes[] = {&ht_device_cpu, &opencl, &openvino, &ort, NULL};
     static const struct {
         const char *nodes[3], *expected;
         int asked[3];

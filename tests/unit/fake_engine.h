@@ -65,9 +65,9 @@ int ht_tokenizer_bos(const ht_tokenizer *tokenizer) {
 }
 
 /* One token a byte. */
-ht_status ht_tokenizer_encode(const ht_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
+ht_status ht_tokenizer_encode(const ht_tokenizer *tokenizer, const char *text, size_t bytes, unsigned flags,
                               int32_t **ids, size_t *n, ht_error *error) {
-    assert_false(special);
+    assert_int_equal(flags, 0);
     ht_status status = ht_alloc((void **)ids, bytes, sizeof **ids, "ids", error);
     if (status != HT_OK)
         return status;

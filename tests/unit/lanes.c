@@ -94,7 +94,7 @@ static void pretend(ht_engine *engine, bool owned) {
 
 /* Both lanes take the same: everything is halved, and stays so whatever the machine does. */
 static void pretend_equal(ht_engine *engine) {
-    engine->passes.fixed = true;
+    engine->passes.policy.frozen = true;
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane_cost *cost = &engine->set.lanes[l].cost;
         *cost = (ht_lane_cost){.devices = engine->set.lanes[l].devices, .together = {1, 1}};
@@ -243,7 +243,7 @@ static void test_every_cut(void **state) {
         ht_session *session = open_session(BOTH, HT_STRATEGY_TENSOR, rows[r].cuts, &engine);
         size_t seen = 0;
         assert_int_equal(engine->set.n_lanes, 2);
-        for (int turn = 0; turn < (SANITIZED ? 2 : 8); turn++)
+        for (int turn = 0; turn < (SANITIZED || is_quick() ? 2 : 8); turn++)
             for (size_t i = 0; i < LENGTHS; i++) {
                 random_state = (uint32_t)(r * 1000 + (size_t)turn * 10 + i) * 2654435761u + 1;
                 pretend(engine, rows[r].owned);
@@ -269,7 +269,7 @@ typedef void (*change_function)(ht_engine *engine);
 static void every_length(ht_engine *engine, const char *cuts, change_function change) {
     ht_error error = {0};
     const float *logits;
-    for (size_t n = 1; n < CONTEXT - 1; n += n < 130 ? (SANITIZED ? 13 : 1) : 6) {
+    for (size_t n = 1; n < CONTEXT - 1; n += n < 130 ? (SANITIZED || is_quick() ? 13 : 1) : 6) {
         change(engine);
         ht_session *fresh = new_session(engine);
         check(ht_session_prefill(fresh, ids, n, &logits, NULL, &error), &error);
@@ -325,20 +325,22 @@ static void disturb(ht_engine *engine) {
 /* The same with a GPU's and an NPU's runtime, where they are there, each on one core: as they are, and with other times. */
 static void test_every_length_on_a_pair(void **state) {
     static const char *const cuts[] = {NULL, "causal", "row,feature", "layer,sequence,hybrid,row,feature"};
-    const bool quick = getenv("HETERO_QUICK") != NULL;
-    for (size_t c = 0; c < (quick ? 1 : HT_COUNT(cuts)) && !SANITIZED; c++) {
+    const bool quick = is_quick();
+    for (size_t c = 0; c < (quick ? 1 : HT_COUNT(cuts)) && !SANITIZED && !is_unit(); c++) {
         const ht_engine_options options =
             HT_INIT(ht_engine_options, .devices = "opencl:0:cpus=0,openvino:CPU:cpus=1", .strategy = HT_STRATEGY_TENSOR,
                     .cuts = cuts[c], .precision = HT_PRECISION_EXACT, .kv_type = HT_KV_F32, .context = CONTEXT);
         ht_engine *engine;
         ht_error error = {0};
         if (ht_engine_create(model, &options, &engine, &error)) {
-            print_message("skipped: %s\n", error.text);
+            if (must_have("opencl", error.text))
+                fail();
             return;
         }
-        if (engine->set.n_devices < 3) /* each with a companion: a runtime that is missing is no error */
-            print_message("skipped: OpenCL or OpenVINO is not there\n");
-        else
+        if (engine->set.n_devices < 3) { /* each with a companion: a runtime that is missing is no error */
+            if (must_have(is_required("opencl") ? "opencl" : "openvino", "OpenCL or OpenVINO is not there"))
+                fail();
+        } else
             for (int i = 0; i < (quick ? 1 : 2); i++)
                 every_length(engine, cuts[c] ? cuts[c] : "all cuts", i ? disturb : remember);
         ht_engine_destroy(engine);
@@ -597,11 +599,11 @@ static size_t resident_pages(void) {
 static void test_soak(void **state) {
     static const char *const cuts[] = {"head,feature", "row", "causal", "hybrid,row,feature,sequence", NULL};
     const char *asked = getenv("HETERO_SOAK");
-    const int turns = asked ? atoi(asked) : SANITIZED ? 40 : 200;
+    const int turns = asked ? atoi(asked) : SANITIZED || is_quick() ? 40 : 200;
     size_t early = 0, lost = 0;
     ht_engine *engine = NULL;
     ht_session *session = NULL;
-    random_state = 3;
+    random_state = seed_of(3);
     for (int turn = 0; turn < turns; turn++) {
         ht_error error = {0};
         if (!engine) {

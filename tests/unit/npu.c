@@ -389,7 +389,7 @@ static void test_budget(void **state) {
     assert_int_equal(d->ops->caps(d)->graph_bytes, one);
     check(settle(d, task, 64, &error), &error);
     assert_int_equal(d->ops->task_bytes(task), one);
-    fails(settle(d, task, 128, &error), HT_ERROR_MEMORY, &error, "--npu-memory");
+    fails(settle(d, task, 128, &error), HT_ERROR_MEMORY, &error, "MiB for graphs are left");
     fails(settle(d, other, 64, &error), HT_ERROR_MEMORY, &error, "blk.3.attn_qkv at length 64");
     assert_int_equal(fake.compiled, 1);
     check(submit(d, task, 512, &error), &error); /* with what there is */

@@ -127,7 +127,8 @@ static void test_refused_graphs(void **state) {
     ht_device *d = NULL;
     ort = ht_ort_get(&why);
     if (!ort || ht_npu_open(&ht_device_onnxruntime, &runtime, &options, &d, &error)) {
-        print_message("skipped: %s\n", ort ? error.text : why);
+        if (must_have(ort ? "qnn" : "ort", ort ? error.text : why))
+            fail();
         skip();
     }
     make_weights();

@@ -157,7 +157,16 @@ static void test_seed(void **state) {
     }
     assert_memory_equal(first, second, sizeof first);
     assert_memory_not_equal(first, other, sizeof first);
-    const ht_sampling random = HT_INIT(ht_sampling, .temperature = 1);
+    const ht_sampling zero = HT_INIT(ht_sampling, .temperature = 1); /* seed 0 is one like any other */
+    for (size_t s = 0; s < 2; s++) {
+        ht_sampler *sampler = make(&zero, N);
+        assert_int_equal(ht_sampler_seed(sampler), 0);
+        for (size_t i = 0; i < N; i++)
+            out[s][i] = ht_sampler_pick(sampler, logits, NULL, 0);
+        ht_sampler_destroy(sampler);
+    }
+    assert_memory_equal(first, second, sizeof first);
+    const ht_sampling random = HT_INIT(ht_sampling, .temperature = 1, .random_seed = true);
     for (size_t s = 0; s < 2; s++) {
         ht_sampler *sampler = make(&random, N);
         for (size_t i = 0; i < N; i++)

@@ -3,6 +3,7 @@
  * rows are cut over two and three of them into one buffer of the pool. Devices that this machine lacks are skipped,
  * with the reason printed. */
 #include "device/common.h"
+#include "needs.h"
 
 #include <float.h>
 #include <math.h>
@@ -125,7 +126,8 @@ static ht_device *open_device(const char *spec, ht_precision precision) {
     if (status != HT_OK) {
         if (strncmp(spec, "cpu", 3) == 0 || status != HT_ERROR_DEVICE)
             fail_msg("%s", error.text);
-        print_message("skipped %s: %s\n", spec, error.text);
+        if (must_have(runtime_of(spec), error.text))
+            fail_msg("no %s", spec);
         return NULL;
     }
     if (device->ops->import) {

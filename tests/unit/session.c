@@ -426,7 +426,7 @@ static void test_generate_seed(void **state) {
     ht_generate_result results[3];
     for (size_t i = 0; i < 3; i++)
         results[i] = HT_INIT(ht_generate_result);
-    const uint64_t seeds[] = {11, 11, 12};
+    const uint64_t seeds[] = {0, 0, 12};
     for (size_t i = 0; i < 3; i++) {
         const ht_generate_options options =
             HT_INIT(ht_generate_options, .max_tokens = 20,
@@ -437,7 +437,18 @@ static void test_generate_seed(void **state) {
     assert_memory_equal(results[0].ids, results[1].ids, results[0].n * sizeof(int32_t));
     assert_true(results[2].n != results[0].n ||
                 memcmp(results[2].ids, results[0].ids, results[0].n * sizeof(int32_t)) != 0);
+    assert_int_equal(results[2].seed, 12);
     for (size_t i = 0; i < 3; i++)
+        ht_generate_result_clear(&results[i]);
+    /* A random seed is told, and gives the same tokens when it is given. */
+    ht_generate_options options = HT_INIT(ht_generate_options, .max_tokens = 20,
+                                          .sampling = &HT_INIT(ht_sampling, .temperature = 3, .random_seed = true));
+    assert_int_equal(ht_session_generate(x->session, PROMPT, 3, &options, &results[0], NULL), HT_OK);
+    options.sampling = &HT_INIT(ht_sampling, .temperature = 3, .seed = results[0].seed);
+    assert_int_equal(ht_session_generate(x->session, PROMPT, 3, &options, &results[1], NULL), HT_OK);
+    assert_int_equal(results[0].n, results[1].n);
+    assert_memory_equal(results[0].ids, results[1].ids, results[0].n * sizeof(int32_t));
+    for (size_t i = 0; i < 2; i++)
         ht_generate_result_clear(&results[i]);
 }
 

@@ -447,7 +447,8 @@ static void check_lanes(const ht_problem *p, const ht_choice *c) {
 
 static void compare(size_t n_lanes, unsigned cases) {
     size_t won[4] = {0};
-    for (unsigned seed = 1; seed <= cases; seed++) {
+    const unsigned first = seed_of(1);
+    for (unsigned seed = first; seed - first < cases; seed++) {
         made m;
         ht_choice c;
         bool several;

@@ -3,6 +3,7 @@
 #define HT_UNIT_TEST_H
 
 #include "base/base.h"
+#include "needs.h"
 
 #include <dirent.h>
 #include <setjmp.h>

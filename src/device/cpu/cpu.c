@@ -788,6 +788,7 @@ static ht_status cpu_wait(ht_device *device, ht_ticket ticket, ht_sync sync, ht_
 
 const ht_device_ops ht_device_cpu = {
     .prefix = "cpu",
+    .companion = true,
     .list = cpu_list,
     .open = cpu_open,
     .close = cpu_close,

@@ -90,7 +90,7 @@ void *ht_library_open(const ht_library *l, const char *path, char *reason) {
     if (!library)
         library = open_installed(l, reason);
     if (!library && !reason[0])
-        snprintf(reason, REASON, "%s not found (pip install %s into an active environment, or %s PATH)", l->name,
-                 l->package, l->option);
+        snprintf(reason, REASON, "%s not found (pip install %s into an active environment, or %s=PATH)", l->name,
+                 l->package, l->variable);
     return library;
 }

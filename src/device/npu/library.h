@@ -3,13 +3,13 @@
 #define HT_NPU_LIBRARY_H
 
 typedef struct ht_library {
-    const char *name;              /* "OpenVINO" */
-    const char *files;             /* pattern of its file: "libopenvino_c.so*" */
-    const char *wheel;             /* folder inside site-packages that holds it: "openvino/libs" */
-    const char *option, *variable; /* what names it: "--openvino", "HETERO_OPENVINO" */
-    const char *package;           /* of pip */
-    const char *system[3];         /* names that the system may know it by, then NULL */
-    const char *places[2];         /* patterns of other folders where it is installed, then NULL */
+    const char *name;      /* "OpenVINO" */
+    const char *files;     /* pattern of its file: "libopenvino_c.so*" */
+    const char *wheel;     /* folder inside site-packages that holds it: "openvino/libs" */
+    const char *variable;  /* of the environment, that names it: "HETERO_OPENVINO" */
+    const char *package;   /* of pip */
+    const char *system[3]; /* names that the system may know it by, then NULL */
+    const char *places[2]; /* patterns of other folders where it is installed, then NULL */
 } ht_library;
 
 /* Opens it (its names for itself), and never closes it: its threads would outlive it. `path`: the file, or a folder that

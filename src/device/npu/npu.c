@@ -37,18 +37,8 @@ struct ht_task {
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
-void *ht_npu_pages_alloc(const ht_npu_runtime *runtime, ht_npu *npu, size_t bytes) {
-    void *pages = runtime->alloc_shared ? runtime->alloc_shared(npu, bytes) : NULL;
-    return pages ? pages : ht_pages_alloc(bytes);
-}
-
-void ht_npu_pages_free(const ht_npu_runtime *runtime, void *pages, size_t bytes) {
-    if (!runtime->free_shared || !runtime->free_shared(pages))
-        ht_pages_free(pages, bytes);
-}
-
 /* For the pool: NULL where programs have no need of other memory than anybody's. */
-static void *npu_alloc_shared(ht_device *device, size_t bytes) {
+void *ht_npu_alloc_shared(ht_device *device, size_t bytes) {
     const npu_device *d = (npu_device *)device;
     return d->runtime->alloc_shared ? d->runtime->alloc_shared(d->npu, bytes) : NULL;
 }
@@ -64,7 +54,7 @@ static void default_to(npu_device *d, size_t max_tokens) {
     }
 }
 
-static void npu_close(ht_device *device) {
+void ht_npu_close(ht_device *device) {
     npu_device *d = (npu_device *)device;
     if (!d)
         return;
@@ -189,17 +179,17 @@ ht_status ht_npu_open(const ht_device_ops *ops, const ht_npu_runtime *runtime, c
     d->runtime = runtime;
     status = configure(d, options, error);
     if (status != HT_OK)
-        npu_close(&d->base);
+        ht_npu_close(&d->base);
     else
         *device = &d->base;
     return status;
 }
 
-static const ht_device_caps *npu_caps(const ht_device *device) {
+const ht_device_caps *ht_npu_caps(const ht_device *device) {
     return &((const npu_device *)device)->caps;
 }
 
-static const char *npu_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice) {
+const char *ht_npu_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice) {
     ht_npu_graph graph;
     return ht_npu_describe(op, slice, false, &graph);
 }
@@ -219,8 +209,7 @@ static ht_status grow(const npu_device *d, float **buffer, size_t *bytes, size_t
     return HT_OK;
 }
 
-static ht_status npu_prepare(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **out,
-                             ht_error *error) {
+ht_status ht_npu_prepare(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **out, ht_error *error) {
     npu_device *d = (npu_device *)device;
     ht_task *task;
     ht_status status = ht_alloc((void **)&task, 1, sizeof *task, op->name, error);
@@ -243,14 +232,14 @@ static ht_status npu_prepare(ht_device *device, const ht_op *op, const ht_slice 
     return status;
 }
 
-static void npu_release(ht_device *device, ht_task *task) {
+void ht_npu_release(ht_device *device, ht_task *task) {
     if (!task)
         return;
     ht_npu_entry_destroy(task->entry);
     free(task);
 }
 
-static size_t npu_task_bytes(const ht_task *task) {
+size_t ht_npu_task_bytes(const ht_task *task) {
     return (size_t)ht_npu_entry_bytes(task->entry);
 }
 
@@ -259,7 +248,7 @@ static size_t choose_length(const npu_device *d, size_t tokens) {
     return ht_choose_length(&lengths, tokens);
 }
 
-static ht_status npu_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {
+ht_status ht_npu_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {
     const npu_device *d = (npu_device *)device;
     while (tokens > 0) { /* the pieces that submit cuts them into */
         const size_t i = choose_length(d, tokens);
@@ -269,7 +258,7 @@ static ht_status npu_warm(ht_device *device, ht_task *task, size_t tokens, ht_er
     return HT_OK;
 }
 
-static ht_status npu_settle(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {
+ht_status ht_npu_settle(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {
     const npu_device *d = (npu_device *)device;
     ht_status status = HT_OK;
     while (tokens > 0 && status == HT_OK) {
@@ -280,7 +269,7 @@ static ht_status npu_settle(ht_device *device, ht_task *task, size_t tokens, ht_
     return status;
 }
 
-static bool npu_ready(ht_device *device, ht_task *task, size_t tokens) {
+bool ht_npu_ready(ht_device *device, ht_task *task, size_t tokens) {
     const npu_device *d = (npu_device *)device;
     bool ready = true;
     while (tokens > 0 && ready) {
@@ -337,8 +326,8 @@ static ht_status run(npu_device *d, ht_task *task, size_t i, size_t tokens, size
     return status;
 }
 
-static ht_status npu_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
-                            size_t n_after, ht_ticket *ticket, ht_error *error) {
+ht_status ht_npu_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
+                        size_t n_after, ht_ticket *ticket, ht_error *error) {
     npu_device *d = (npu_device *)device;
     const ht_npu_graph *g = &task->graph;
     const ht_view *in = &binding->slots[g->op->in], *out = &binding->slots[g->op->out];
@@ -364,53 +353,14 @@ static ht_status npu_submit(ht_device *device, ht_task *task, const ht_binding *
     return status;
 }
 
-static ht_ticket npu_completed(ht_device *device) {
+ht_ticket ht_npu_completed(ht_device *device) {
     return ((npu_device *)device)->last;
 }
 
-static ht_status npu_wait(ht_device *device, ht_ticket ticket, ht_sync sync, ht_error *error) {
+ht_status ht_npu_wait(ht_device *device, ht_ticket ticket, ht_sync sync, ht_error *error) {
     npu_device *d = (npu_device *)device;
     if (ticket <= d->last)
         return HT_OK;
     return ht_fail(error, HT_ERROR_ARGUMENT, "%s: ticket %llu was never given", d->caps.name,
                    (unsigned long long)ticket);
 }
-
-/* ---- one table a runtime: only finding and opening differ -------------------------------------------------------- */
-
-static ht_status openvino_list(ht_device_info **list, size_t *n, ht_error *error) {
-    return ht_npu_openvino.list(list, n, error);
-}
-
-static ht_status openvino_open(const ht_device_options *options, ht_device **device, ht_error *error) {
-    return ht_npu_open(&ht_device_openvino, &ht_npu_openvino, options, device, error);
-}
-
-static ht_status onnxruntime_list(ht_device_info **list, size_t *n, ht_error *error) {
-    return ht_npu_onnxruntime.list(list, n, error);
-}
-
-static ht_status onnxruntime_open(const ht_device_options *options, ht_device **device, ht_error *error) {
-    return ht_npu_open(&ht_device_onnxruntime, &ht_npu_onnxruntime, options, device, error);
-}
-
-static bool openvino_free_shared(void *pages) {
-    return false; /* it has none */
-}
-
-static bool onnxruntime_free_shared(void *pages) {
-    return ht_npu_onnxruntime.free_shared(pages);
-}
-
-/* No import: tensors lie over any host memory. */
-#define RUNTIME(name, runtime)                                                                                 \
-    {                                                                                                          \
-        .prefix = (name), .partial = true, .list = runtime##_list, .open = runtime##_open, .close = npu_close, \
-        .caps = npu_caps, .refuses = npu_refuses, .prepare = npu_prepare, .release = npu_release,              \
-        .task_bytes = npu_task_bytes, .warm = npu_warm, .settle = npu_settle, .ready = npu_ready,              \
-        .submit = npu_submit, .completed = npu_completed, .wait = npu_wait, .alloc_shared = npu_alloc_shared,  \
-        .free_shared = runtime##_free_shared,                                                                  \
-    }
-
-const ht_device_ops ht_device_openvino = RUNTIME("openvino", openvino);
-const ht_device_ops ht_device_onnxruntime = RUNTIME("ort", onnxruntime);

@@ -111,21 +111,40 @@ typedef struct ht_npu_runtime {
     bool (*free_shared)(void *pages);
 } ht_npu_runtime;
 
+extern const ht_npu_runtime ht_npu_openvino, ht_npu_onnxruntime;
+
+/* ---- what is alike in all of them (runtime.c) ------------------------------------------------------------------------- */
+
 /* The runtime's pages, else ordinary ones; and back. */
 void *ht_npu_pages_alloc(const ht_npu_runtime *runtime, ht_npu *npu, size_t bytes);
 void ht_npu_pages_free(const ht_npu_runtime *runtime, void *pages, size_t bytes);
 
-extern const ht_npu_runtime ht_npu_openvino, ht_npu_onnxruntime;
+/* ---- the device (npu.c) ---------------------------------------------------------------------------------------------- */
 
-/* An ht_device over a runtime: what a runtime's row of ht_device_ops calls, and tests with a runtime of their own. The
- * operations are those of ht_device_openvino but for list and open. */
+/* An ht_device over a runtime: what a runtime's row of ht_device_ops calls, and tests with a runtime of their own. No
+ * import: tensors lie over any host memory. */
 ht_status ht_npu_open(const ht_device_ops *ops, const ht_npu_runtime *runtime, const ht_device_options *options,
                       ht_device **device, ht_error *error);
 
-/* Where OpenVINO's C library is looked for: a file, a wheel's folder, or NULL for the search (HETERO_OPENVINO, Python
- * environments, the system's libraries). Process-wide; to be called before the first device is listed or opened. */
-void ht_openvino_set_path(const char *path);
-void ht_onnxruntime_set_path(const char *path); /* the same of ONNX Runtime's, and HETERO_ONNXRUNTIME */
+#define HT_NPU_OPERATIONS                                                                                       \
+    .partial = true, .stands_in = "npu", .close = ht_npu_close, .caps = ht_npu_caps, .refuses = ht_npu_refuses, \
+    .prepare = ht_npu_prepare, .release = ht_npu_release, .task_bytes = ht_npu_task_bytes, .warm = ht_npu_warm, \
+    .settle = ht_npu_settle, .ready = ht_npu_ready, .submit = ht_npu_submit, .completed = ht_npu_completed,     \
+    .wait = ht_npu_wait, .alloc_shared = ht_npu_alloc_shared
+void ht_npu_close(ht_device *device);
+const ht_device_caps *ht_npu_caps(const ht_device *device);
+const char *ht_npu_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice);
+ht_status ht_npu_prepare(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **out, ht_error *error);
+void ht_npu_release(ht_device *device, ht_task *task);
+size_t ht_npu_task_bytes(const ht_task *task);
+ht_status ht_npu_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *error);
+ht_status ht_npu_settle(ht_device *device, ht_task *task, size_t tokens, ht_error *error);
+bool ht_npu_ready(ht_device *device, ht_task *task, size_t tokens);
+ht_status ht_npu_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
+                        size_t n_after, ht_ticket *ticket, ht_error *error);
+ht_ticket ht_npu_completed(ht_device *device);
+ht_status ht_npu_wait(ht_device *device, ht_ticket ticket, ht_sync sync, ht_error *error);
+void *ht_npu_alloc_shared(ht_device *device, size_t bytes);
 
 /* ---- the store (store.c) --------------------------------------------------------------------------------------------- */
 

@@ -58,7 +58,8 @@ static void describe(const ht_ort *ort, const ht_ort_provider *p, ht_device_info
     for (size_t i = 0, at = 0; i < HT_COUNT(standard_lengths); i++)
         at += (size_t)snprintf(info->static_lengths + at, sizeof info->static_lengths - at, "%s%d", i ? "," : "",
                                standard_lengths[i]);
-    snprintf(info->limits, sizeof info->limits, "graphs of all lengths: half of the memory, or --npu-memory");
+    snprintf(info->limits, sizeof info->limits,
+             "graphs of all lengths: half of the memory unless another limit is given");
     info->memory_bytes = ht_os_memory_bytes();
 }
 
@@ -549,3 +550,21 @@ const ht_npu_runtime ht_npu_onnxruntime = {.options = {"library", "soc", "arch",
                                            .wait = wait_done,
                                            .alloc_shared = own_pages,
                                            .free_shared = ht_ort_memory_free};
+
+static ht_status open_device(const ht_device_options *options, ht_device **device, ht_error *error) {
+    return ht_npu_open(&ht_device_onnxruntime, &ht_npu_onnxruntime, options, device, error);
+}
+
+static const ht_device_node nodes[] = {
+    {"/dev/fastrpc-*", false},   /* Qualcomm Hexagon: Linux, */
+    {"/dev/adsprpc-smd", false}, /* and Android */
+    {NULL, false},
+};
+
+/* ort:cpu is the CPU once more, and other providers are devices that another runtime has, too. */
+static const ht_device_real real[] = {{"ort:qnn", "npu", false}, {NULL, NULL, false}};
+
+const ht_device_ops ht_device_onnxruntime = {
+    HT_NPU_OPERATIONS, .prefix = "ort",          .nodes = nodes,
+    .real = real,      .library = "onnxruntime", .set_path = ht_onnxruntime_set_path,
+    .list = list,      .open = open_device,      .free_shared = ht_ort_memory_free};

@@ -153,6 +153,8 @@ typedef struct ht_ort { /* one member a function, of its own name; the editor's 
 #ifndef HT_ORT_CHECK
 /* The functions, found and loaded once; NULL and *why, for a person, where there are none (onnxruntime_loader.c). */
 const ht_ort *ht_ort_get(const char **why);
+/* As ht_openvino_set_path, and HETERO_ONNXRUNTIME. */
+void ht_onnxruntime_set_path(const char *path);
 #endif
 
 #endif

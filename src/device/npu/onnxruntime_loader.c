@@ -22,7 +22,6 @@ void ht_onnxruntime_set_path(const char *path) {
 static const ht_library onnxruntime = {.name = "ONNX Runtime",
                                        .files = HT_OS_LIBRARY_FILES("onnxruntime"),
                                        .wheel = "onnxruntime/capi",
-                                       .option = "--onnxruntime",
                                        .variable = "HETERO_ONNXRUNTIME",
                                        .package = "onnxruntime",
                                        .system = {HT_OS_LIBRARY("onnxruntime"), "libonnxruntime.so.1"},

@@ -85,7 +85,8 @@ static void describe(const ht_ov *ov, const ov_core_t *core, const char *device,
         at += (size_t)snprintf(info->static_lengths + at, sizeof info->static_lengths - at, "%s%d", i ? "," : "",
                                standard_lengths[i]);
     info->unified_memory = true;
-    snprintf(info->limits, sizeof info->limits, "graphs of all lengths: half of the memory, or --npu-memory");
+    snprintf(info->limits, sizeof info->limits,
+             "graphs of all lengths: half of the memory unless another limit is given");
     info->memory_bytes = ht_os_memory_bytes();
 }
 
@@ -387,3 +388,25 @@ const ht_npu_runtime ht_npu_openvino = {.list = list,
                                         .bind = bind,
                                         .start = start,
                                         .wait = wait_done};
+
+static ht_status open_device(const ht_device_options *options, ht_device **device, ht_error *error) {
+    return ht_npu_open(&ht_device_openvino, &ht_npu_openvino, options, device, error);
+}
+
+static const ht_device_node nodes[] = {
+    {"/dev/accel/accel*", false}, /* Intel's NPU */
+    {"/dev/dri/renderD*", true},
+    {"/dev/dxg", true},
+    {NULL, false},
+};
+
+/* openvino:CPU is the CPU once more, and its GPUs are OpenCL's, where that has any. */
+static const ht_device_real real[] = {
+    {"openvino:NPU", "npu", false},
+    {"openvino:GPU", "gpu", true},
+    {NULL, NULL, false},
+};
+
+const ht_device_ops ht_device_openvino = {HT_NPU_OPERATIONS, .prefix = "openvino",  .nodes = nodes,
+                                          .real = real,      .library = "openvino", .set_path = ht_openvino_set_path,
+                                          .list = list,      .open = open_device};

@@ -21,7 +21,6 @@ void ht_openvino_set_path(const char *path) {
 static const ht_library openvino = {.name = "OpenVINO",
                                     .files = HT_OS_LIBRARY_FILES("openvino_c"),
                                     .wheel = "openvino/libs",
-                                    .option = "--openvino",
                                     .variable = "HETERO_OPENVINO",
                                     .package = "openvino",
                                     .system = {HT_OS_LIBRARY("openvino_c")},

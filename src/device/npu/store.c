@@ -337,7 +337,7 @@ static void queue(ht_npu_entry *entry, size_t i) {
     slot->state = FAILED;
     if (bytes > s->o.budget || s->used > s->o.budget - bytes)
         ht_fail(&slot->error, HT_ERROR_MEMORY,
-                "%s at length %d: a graph of %.0f MiB, where %.0f of %.0f MiB (--npu-memory) are left",
+                "%s at length %d: a graph of %.0f MiB, where %.0f of the %.0f MiB for graphs are left",
                 entry->graph.op->name, s->o.lengths[i], (double)bytes / 1048576,
                 (double)(s->o.budget - s->used) / 1048576, (double)s->o.budget / 1048576);
     else if (ht_grow((void **)&s->jobs, &s->capacity, s->n + 1, sizeof *s->jobs, "graphs to build", &slot->error) ==

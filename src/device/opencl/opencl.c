@@ -478,8 +478,23 @@ static ht_status opencl_open(const ht_device_options *options, ht_device **devic
 }
 #endif
 
+static const ht_device_node nodes[] = {
+    {"/dev/dri/renderD*", false}, /* every GPU with a driver in Linux */
+    {"/dev/nvidia[0-9]*", false}, /* NVIDIA's own driver */
+    {"/dev/kgsl-3d0", false},     /* Qualcomm Adreno, on Android */
+    {"/dev/mali[0-9]*", false},   /* ARM Mali */
+    {"/dev/dxg", false},          /* Windows' GPUs, in WSL */
+    {NULL, false},
+};
+
+/* PoCL's devices are the CPU once more. */
+static const ht_device_real real[] = {{"opencl:", "gpu", false}, {NULL, NULL, false}};
+
 const ht_device_ops ht_device_opencl = {
     .prefix = "opencl",
+    .stands_in = "gpu",
+    .nodes = nodes,
+    .real = real,
     .list = opencl_list,
     .open = opencl_open,
 #if HT_HAVE_OPENCL

@@ -586,6 +586,7 @@ static ht_status sim_import(ht_device *device, void *host, size_t bytes, ht_erro
 
 const ht_device_ops ht_device_sim = {
     .prefix = "sim",
+    .slashes = true,
     .list = sim_list,
     .members = sim_members,
     .open = sim_open,

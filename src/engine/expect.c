@@ -1,5 +1,4 @@
-/* What engines with several lanes need besides plans: buffers of each lane's own, how finely operators divide on every
- * device, graphs for the prompts to come, and going on without a device that failed. */
+/* The last phase: plans for the prompts that are expected, and graphs of the shares they want. */
 #include "engine/engine.h"
 
 #include <stdlib.h>
@@ -10,7 +9,7 @@
 /* ---- prompts to come ------------------------------------------------------------------------------------------------------ */
 
 static void keep_share(ht_engine *engine, size_t lane, ht_segment segment, size_t units) {
-    size_t *built = engine->passes.built[lane][segment];
+    size_t *built = engine->passes.graphs.built[lane][segment];
     for (size_t i = 0; i < HT_MAX_SHARES; i++)
         if (built[i] == 0 || built[i] == units) {
             built[i] = units;
@@ -20,13 +19,8 @@ static void keep_share(ht_engine *engine, size_t lane, ht_segment segment, size_
 
 /* Has lane i of the choice graphs of its shares for so many tokens? Else it has a device that divides. */
 static bool has_graphs(const ht_engine *engine, const ht_choice *c, size_t i, size_t tokens) {
-    bool graphs = false;
-    for (size_t d = 0; d < engine->set.n_devices; d++) {
-        const ht_device_caps *caps = engine->set.devices[d]->ops->caps(engine->set.devices[d]);
-        if (engine->set.lanes[c->lanes[i]].devices >> d & 1 && caps->n_lengths)
-            graphs |= tokens > 1 || !caps->many_only;
-    }
-    return graphs;
+    const ht_device_caps *caps = ht_lanes_facts(&engine->set, engine->set.lanes[c->lanes[i]].devices).static_caps;
+    return caps && (tokens > 1 || !caps->many_only);
 }
 
 static void keep_segment(ht_engine *engine, const ht_choice *c, ht_segment segment, size_t tokens) {
@@ -77,31 +71,32 @@ static ht_status build_graphs(ht_engine *engine, const ht_schedule *schedule, bo
     return HT_OK;
 }
 
-/* Solves for a pass and has its graphs built. Where these find no memory, what was new goes again, and the planner works with
- * what is there. */
-static ht_status expect(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_error *error) {
+static ht_status solve_and_build(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_error *error) {
     ht_schedule *schedule;
-    size_t built[HT_MAX_DEVICES][HT_SEGMENTS][HT_MAX_SHARES];
-    const size_t n_tasks = engine->set.n_tasks;
-    memcpy(built, engine->passes.built, sizeof built);
     ht_status status = ht_passes_schedule(&engine->passes, n, position, wanted, &schedule, error);
     if (status)
         return status;
     keep_shares(engine, schedule);
     status = build_graphs(engine, schedule, false, error);
-    if (!status)
-        status = build_graphs(engine, schedule, true, error);
-    if (status == HT_ERROR_MEMORY && !engine->passes.full) {
-        ht_log(HT_LOG_INFO, "no memory for graphs of more shares: %s", error ? error->text : "");
-        engine->passes.full = true;
-        memcpy(engine->passes.built, built, sizeof built);
-        atomic_store(&engine->set.failed, 0);
-        ht_passes_forget_schedules(&engine->passes);
-        ht_lanes_drop_tasks(&engine->set, n_tasks);
-        ht_lanes_keep_ready(&engine->set);
-        return expect(engine, n, position, wanted, error);
-    }
-    return status;
+    return status ? status : build_graphs(engine, schedule, true, error);
+}
+
+/* Solves for a pass and has its graphs built. Where these find no memory, what was new goes again, and the planner works with
+ * what is there. */
+static ht_status expect(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_error *error) {
+    const ht_graphs before = engine->passes.graphs;
+    const size_t n_tasks = engine->set.n_tasks;
+    ht_status status = solve_and_build(engine, n, position, wanted, error);
+    if (status != HT_ERROR_MEMORY || before.no_room)
+        return status;
+    ht_log(HT_LOG_INFO, "no memory for graphs of more shares: %s", error ? error->text : "");
+    engine->passes.graphs = before;
+    engine->passes.graphs.no_room = true;
+    atomic_store(&engine->set.failed, 0);
+    ht_passes_forget_schedules(&engine->passes);
+    ht_lanes_drop_tasks(&engine->set, n_tasks);
+    ht_lanes_keep_ready(&engine->set);
+    return solve_and_build(engine, n, position, wanted, error);
 }
 
 #define TRIAL_SECONDS 1.5 /* of passes of one kind */
@@ -142,8 +137,8 @@ static bool was_tried(const ht_engine *engine, size_t n) {
 static ht_status try_passes(ht_engine *engine, trials *t, size_t n, size_t position, size_t wanted, ht_error *error) {
     ht_status status = expect(engine, n, position, wanted, error);
     double spent = 0;
-    const bool calm =
-        engine->passes.fixed || engine->set.time; /* simulated devices' tables are exact, and nothing else is on them */
+    /* simulated devices' tables are exact, and nothing else is on them */
+    const bool calm = engine->passes.policy.frozen || engine->set.time;
     if (status || calm || was_tried(engine, n))
         return status;
     status = make_trials(engine, t, error);
@@ -169,27 +164,27 @@ static ht_status try_passes(ht_engine *engine, trials *t, size_t n, size_t posit
 static ht_status expect_prompt(ht_engine *engine, trials *t, size_t prompt, ht_error *error) {
     const size_t chunk = (size_t)engine->info.chunk;
     ht_status status = HT_OK;
-    engine->passes.may_build = engine->passes.trying = true;
+    engine->passes.stage = HT_STAGE_TRYING;
     if (prompt == 0)
         status = try_passes(engine, t, 1, 0, 1, error);
     for (size_t begin = 0; begin < prompt && !status; begin += chunk) {
         const size_t n = ht_min_size(chunk, prompt - begin);
         status = try_passes(engine, t, n, begin, begin + n == prompt, error);
     }
-    engine->passes.may_build = engine->passes.trying = false;
+    engine->passes.stage = HT_STAGE_SERVING;
     return status;
 }
 
 /* Goes on after a failure, where that is possible. */
 static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error) {
     const unsigned shares = HT_CUT_ROWS | HT_CUT_HYBRID | HT_CUT_FEATURES | HT_CUT_HEADS;
-    if (status == HT_ERROR_MEMORY && engine->passes.cuts & shares && engine->passes.cuts & ~shares) {
+    if (status == HT_ERROR_MEMORY && engine->passes.policy.cuts & shares && engine->passes.policy.cuts & ~shares) {
         ht_log(HT_LOG_WARN, "no memory for graphs of shares, going on with whole ones: %s", error ? error->text : "");
-        engine->passes.cuts &= ~shares;
-        engine->passes.full = false;
+        engine->passes.policy.cuts &= ~shares;
+        engine->passes.graphs.no_room = false;
         ht_passes_forget_schedules(&engine->passes);
         ht_lanes_drop_shares(&engine->set);
-        memset(engine->passes.built, 0, sizeof engine->passes.built);
+        memset(engine->passes.graphs.built, 0, sizeof engine->passes.graphs.built);
         atomic_store(&engine->set.failed, 0);
         return true;
     }
@@ -199,8 +194,7 @@ static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error
     return ht_engine_recover(engine);
 }
 
-/* Tokens of the prompts that are expected; usual[2]: room for those that are where nobody says. */
-static const int *prompts_to_come(const ht_engine *engine, const ht_engine_options *options, int *usual, size_t *n) {
+const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n) {
     usual[0] = 64;
     usual[1] = engine->info.chunk;
     *n = options->n_prompts ? options->n_prompts : 2;
@@ -210,9 +204,11 @@ static const int *prompts_to_come(const ht_engine *engine, const ht_engine_optio
 ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     int usual[2];
     size_t n_prompts;
-    const int *prompts = prompts_to_come(engine, options, usual, &n_prompts);
+    const int *prompts = ht_engine_prompts(engine, options, usual, &n_prompts);
     trials t = {0};
     ht_status status = HT_OK;
+    if (engine->set.n_lanes < 2)
+        return HT_OK;
     for (size_t i = 0; i <= n_prompts && !status; i++) { /* decode first: it is part of every answer */
         if (options->progress && !options->progress("planning", (double)i, (double)n_prompts, options->progress_user))
             status = ht_fail(error, HT_ERROR_CANCELLED, "planning was stopped");
@@ -229,119 +225,4 @@ ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, 
     ht_kv_destroy(&engine->set, t.kv);
     free(t.ids);
     return status;
-}
-
-/* ---- one lane is enough --------------------------------------------------------------------------------------------------- */
-
-#define WORTH_SHARING 0.97 /* several lanes must be so much quicker than the best alone */
-
-/* The only lane that is as good as the best for passes of n tokens, as bits of lanes; 0: several together are better. */
-static uint32_t good_lanes(ht_engine *engine, size_t n, size_t position) {
-    ht_question question;
-    ht_choice choice;
-    const ht_problem p = ht_passes_problem(&engine->passes, n, position, 1, &ht_even_pace, &question);
-    ht_solve(&p, &choice);
-    double best = choice.alone[0];
-    uint32_t good = 0;
-    for (size_t l = 1; l < engine->set.n_lanes; l++)
-        best = choice.alone[l] < best ? choice.alone[l] : best;
-    if (choice.n_lanes > 1 && choice.seconds < WORTH_SHARING * best)
-        return 0;
-    for (size_t l = 0; l < engine->set.n_lanes; l++)
-        good |= (uint32_t)(WORTH_SHARING * choice.alone[l] <= best) << l;
-    return good;
-}
-
-/* Keeps the devices of one lane and closes the others: nothing is there yet but tasks and the pool. */
-static void keep_lane(ht_engine *engine, size_t keep) {
-    const ht_lane lane = engine->set.lanes[keep];
-    int place[HT_MAX_DEVICES];
-    size_t n = 0, n_tasks = 0;
-    ht_lanes_settle(&engine->set);
-    for (size_t d = 0; d < engine->set.n_devices; d++)
-        place[d] = lane.devices >> d & 1 ? (int)n++ : -1;
-    for (size_t t = 0; t < engine->set.n_tasks; t++) {
-        ht_slice_task task = engine->set.tasks[t];
-        if (place[task.device] < 0) {
-            if (task.task)
-                engine->set.devices[task.device]->ops->release(engine->set.devices[task.device], task.task);
-            continue;
-        }
-        task.device = place[task.device];
-        engine->set.tasks[n_tasks++] = task;
-    }
-    engine->set.n_tasks = n_tasks;
-    for (size_t d = 0; d < engine->set.n_devices; d++)
-        if (place[d] < 0)
-            engine->set.devices[d]->ops->close(engine->set.devices[d]);
-        else
-            engine->set.devices[place[d]] = engine->set.devices[d]; /* never behind where it was */
-    engine->set.n_devices = engine->n_named = n;
-    for (size_t l = 0; l < engine->set.n_lanes; l++) {
-        ht_lane_free_buffers(&engine->set, &engine->set.lanes[l]);
-        for (size_t p = 0; p < HT_PHASES; p++)
-            free(engine->set.lanes[l].programs[p].steps);
-    }
-    memset(engine->set.lanes, 0, sizeof engine->set.lanes);
-    engine->set.lanes[0].devices = (1u << n) - 1;
-    engine->set.n_lanes = 1;
-    ht_crew_destroy(engine->passes.crew);
-    engine->passes.crew = NULL;
-    ht_passes_forget_schedules(&engine->passes);
-}
-
-ht_status ht_engine_reduce(ht_engine *engine, const ht_engine_options *options, bool *reduced, ht_error *error) {
-    const size_t chunk = (size_t)engine->info.chunk;
-    int usual[2];
-    size_t n_prompts;
-    const int *prompts = prompts_to_come(engine, options, usual, &n_prompts);
-    uint32_t good = good_lanes(engine, 1, ht_min_size(128, (size_t)engine->info.context - 1));
-    engine->passes.may_build = true;
-    for (size_t i = 0; i < n_prompts && good; i++)
-        for (size_t begin = 0; begin < (size_t)prompts[i]; begin += chunk)
-            good &= good_lanes(engine, ht_min_size(chunk, (size_t)prompts[i] - begin), begin);
-    engine->passes.may_build = false;
-    *reduced = good != 0;
-    if (!good)
-        return HT_OK;
-    keep_lane(engine, (size_t)__builtin_ctz(good));
-    ht_status status = ht_lanes_place(&engine->set, options, error);
-    engine->info.weight_bytes = ht_lanes_task_bytes(&engine->set);
-    return status;
-}
-
-/* ---- going on without a device -------------------------------------------------------------------------------------------- */
-
-bool ht_engine_recover(ht_engine *engine) {
-    const uint32_t failed = atomic_exchange(&engine->set.failed, 0);
-    const ht_engine_options plain = HT_INIT(ht_engine_options);
-    bool any = false;
-    if (!failed)
-        return false;
-    ht_lanes_settle(&engine->set);
-    memset(engine->passes.built, 0, sizeof engine->passes.built);
-    for (size_t d = 0; d < engine->set.n_devices; d++)
-        if (failed >> d & 1)
-            ht_log(HT_LOG_WARN, "%s has failed: going on without it",
-                   engine->set.devices[d]->ops->caps(engine->set.devices[d])->name);
-    for (size_t l = 0; l < engine->set.n_lanes; l++) {
-        ht_lane *lane = &engine->set.lanes[l];
-        if (lane->devices & failed && !lane->lost) {
-            ht_error error;
-            lane->devices &= ~failed;
-            lane->lost = !ht_lanes_take_all(&engine->set, lane->devices) ||
-                         ht_lanes_place_lane(&engine->set, lane, &plain, &error);
-        }
-        any |= !lane->lost;
-    }
-    ht_passes_forget_schedules(&engine->passes); /* even if nothing is left: later passes are to say so */
-    if (!any)
-        return false;
-    ht_lanes_plan_transfers(&engine->set);
-    /* a lane that lost its static graphs takes other times than were measured */
-    for (size_t l = 0; l < engine->set.n_lanes && engine->set.n_lanes > 1; l++)
-        if (!engine->set.lanes[l].lost && engine->set.lanes[l].cost.devices != engine->set.lanes[l].devices)
-            engine->set.lanes[l].lost = ht_lane_measure(engine, &engine->set.lanes[l], NULL) != HT_OK;
-    ht_lanes_keep_ready(&engine->set);
-    return true;
 }

@@ -1,0 +1,153 @@
+/* The first phase: devices opened by name, and the CPU beside those that compute some operators only. */
+#include "engine/engine.h"
+
+#include <string.h>
+
+/* ---- one device ---------------------------------------------------------------------------------------------------------- */
+
+static ht_status open_device(ht_engine *engine, const ht_engine_options *options, const char *spec, ht_error *error) {
+    if (engine->set.n_devices == HT_MAX_DEVICES)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "devices: more than %d", HT_MAX_DEVICES);
+    const ht_device_options device = {.threads = options->threads,
+                                      .precision = options->precision,
+                                      .hparams = &engine->model->hparams,
+                                      .max_tokens = (size_t)engine->info.chunk,
+                                      .max_context = (size_t)engine->info.context,
+                                      .kv_type = engine->info.kv_type,
+                                      .graph_memory = options->npu_memory,
+                                      .machine = &engine->set.machine,
+                                      .made_up = engine->model->shape != NULL,
+                                      .progress = options->progress,
+                                      .progress_user = options->progress_user};
+    ht_status status = ht_device_open(spec, &device, &engine->set.devices[engine->set.n_devices], error);
+    if (status)
+        return status;
+    ht_clock *clock = ht_device_clock(engine->set.devices[engine->set.n_devices++]);
+    if (engine->set.n_devices > 1 && clock != engine->set.time)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "devices: simulated and real ones cannot share an engine (%s)", spec);
+    engine->set.time = clock;
+    return HT_OK;
+}
+
+/* The device that is open by this name, whatever its options; n_devices: there is none. */
+static size_t find_device(const ht_lanes *set, const char *spec) {
+    for (size_t d = 0; d < set->n_devices; d++) {
+        const char *name = ht_lanes_caps(set, d)->name;
+        const size_t n = strlen(name);
+        if (!strncmp(name, spec, n) && (!spec[n] || spec[n] == ':'))
+            return d;
+    }
+    return set->n_devices;
+}
+
+/* A CPU device that computes on no other cores than these (none: on any); n_devices: there is none. */
+static size_t find_cpu(const ht_lanes *set, const ht_cores *cores) {
+    for (size_t d = 0; d < set->n_devices; d++)
+        if (set->devices[d]->ops->companion &&
+            (!ht_cores_any(cores) || ht_cores_within(&ht_lanes_caps(set, d)->cores, cores)))
+            return d;
+    return set->n_devices;
+}
+
+/* The device of this name, or where there is no name a CPU on these cores: one that is open, or a new one. */
+static ht_status find_or_open(ht_engine *engine, const ht_engine_options *options, const char *name,
+                              const ht_cores *cores, size_t *found, ht_error *error) {
+    char spec[256];
+    *found = name ? find_device(&engine->set, name) : find_cpu(&engine->set, cores);
+    if (*found < engine->set.n_devices)
+        return HT_OK;
+    ht_device_companion(cores, spec);
+    return open_device(engine, options, name ? name : spec, error);
+}
+
+ht_status ht_engine_companion(ht_engine *engine, const ht_engine_options *options, size_t d, size_t *companion,
+                              ht_error *error) {
+    const ht_device_caps *caps = ht_lanes_caps(&engine->set, d);
+    return find_or_open(engine, options, caps->companion, &caps->cores, companion, error);
+}
+
+/* The CPU beside devices that compute some operators only: on the cores of the first one, if that is a CPU itself. */
+static ht_status open_companion(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    const ht_lanes *set = &engine->set;
+    const ht_device_caps *first = set->n_devices ? ht_lanes_caps(set, 0) : NULL;
+    const bool divided = first && first->kind == HT_DEVICE_CPU && !ht_cores_same(&first->cores, ht_all_cores());
+    const ht_cores any = {{0}};
+    size_t found;
+    if (find_cpu(set, &any) < set->n_devices) /* it refused something: another would do so, too */
+        return HT_OK;
+    return find_or_open(engine, options, first ? first->companion : NULL, divided ? &first->cores : &any, &found,
+                        error);
+}
+
+/* ---- the list ------------------------------------------------------------------------------------------------------------ */
+
+/* A device that is not there is done without if others are, or if the CPU would be beside it anyway; so is one that nobody
+ * named, whatever is wrong with it. */
+static ht_status open_list(ht_engine *engine, const ht_engine_options *options, const char *list, ht_error *error) {
+    char spec[256];
+    ht_error missing = {0}; /* the last one */
+    bool partial = false;
+    while (ht_device_next(&list, spec)) {
+        if (!*spec)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "devices: an empty or overlong name in \"%s\"", options->devices);
+        ht_error failure = {0};
+        ht_status status = open_device(engine, options, spec, &failure);
+        if (status == HT_ERROR_DEVICE || (status && status != HT_ERROR_CANCELLED && engine->found && *list)) {
+            if (missing.status)
+                ht_log(HT_LOG_WARN, "going on without %s", missing.text);
+            missing = failure;
+            partial |= ht_device_is_partial(spec);
+        } else if (status) {
+            if (error)
+                *error = failure;
+            return status;
+        }
+    }
+    if (missing.status && engine->set.n_devices == 0 && !partial) {
+        if (error)
+            *error = missing;
+        return missing.status;
+    }
+    if (missing.status)
+        ht_log(HT_LOG_WARN, "going on without %s", missing.text);
+    return HT_OK;
+}
+
+/* Nobody knows whether an emulated device is worth its share: where the choice is ours, real ones are used without it. */
+static void set_aside_emulated(ht_engine *engine, const ht_engine_options *options) {
+    size_t real = 0, kept = 0;
+    for (size_t d = 0; d < engine->set.n_devices; d++)
+        real += !ht_lanes_caps(&engine->set, d)->emulated;
+    if (options->strategy != HT_STRATEGY_AUTO || real == 0)
+        return;
+    for (size_t d = 0; d < engine->set.n_devices; d++) {
+        ht_device *device = engine->set.devices[d];
+        if (!ht_lanes_caps(&engine->set, d)->emulated) {
+            engine->set.devices[kept++] = device;
+            continue;
+        }
+        ht_log(HT_LOG_WARN, "%s is emulated: strategy auto does without it (tensor and layer use it)",
+               device->ops->caps(device)->name);
+        device->ops->close(device);
+    }
+    engine->set.n_devices = kept;
+}
+
+ht_status ht_engine_open_devices(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    ht_text expanded = {0};
+    ht_status status = ht_device_expand(options->devices, &expanded, error);
+    if (!status)
+        status = open_list(engine, options, expanded.data, error);
+    ht_text_free(&expanded);
+    if (status)
+        return status;
+    set_aside_emulated(engine, options);
+    engine->n_named = engine->set.n_devices;
+    for (size_t d = 0; d < engine->set.n_devices; d++)
+        engine->info.emulated |= ht_lanes_caps(&engine->set, d)->emulated;
+    const bool lanes = options->strategy != HT_STRATEGY_SINGLE && engine->n_named > 1;
+    if (lanes || options->strategy == HT_STRATEGY_TENSOR || options->strategy == HT_STRATEGY_LAYER ||
+        ht_lanes_take_all(&engine->set, (1u << engine->set.n_devices) - 1))
+        return HT_OK;
+    return open_companion(engine, options, error);
+}

@@ -1,0 +1,98 @@
+/* The second phase: lanes made of the devices, operators placed on them, and the memory that passes need. */
+#include "engine/engine.h"
+
+/* ---- which lanes --------------------------------------------------------------------------------------------------------- */
+
+/* Does a device that takes some operators only compute on these cores, as a processor in an NPU's place? */
+static bool stands_in(const ht_engine *engine, const ht_cores *cores) {
+    for (size_t d = 0; d < engine->set.n_devices; d++)
+        if (!ht_lanes_take_all(&engine->set, 1u << d) && ht_cores_meet(&ht_lanes_caps(&engine->set, d)->cores, cores))
+            return true;
+    return false;
+}
+
+/* A lane of each whole device and of each partial one with its companion; static lengths first, for they take the pieces
+ * that fill them and leave the rest to others. A CPU that is only there as a companion is a lane of its own beside a device
+ * that computes on its very cores: with few tokens it may be the quicker one (which nobody knows of emulated ones). */
+static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    for (int whole = 0; whole < 2; whole++)
+        for (size_t d = 0; d < engine->set.n_devices; d++) {
+            ht_lane lane = {.devices = 1u << d, .cores = ht_lanes_caps(&engine->set, d)->cores};
+            if (ht_lanes_take_all(&engine->set, 1u << d) != (whole == 1))
+                continue;
+            if (!whole) {
+                size_t companion;
+                ht_status status = ht_engine_companion(engine, options, d, &companion, error);
+                if (status)
+                    return status;
+                lane.devices |= 1u << companion;
+                ht_cores_join(&lane.cores, &ht_lanes_caps(&engine->set, companion)->cores);
+            } else if (d >= engine->n_named &&
+                       (engine->info.emulated || !stands_in(engine, &ht_lanes_caps(&engine->set, d)->cores))) {
+                continue;
+            }
+            engine->set.lanes[engine->set.n_lanes++] = lane;
+        }
+    return HT_OK;
+}
+
+/* Do any two lanes share no cores? */
+static bool can_share(const ht_engine *engine) {
+    for (size_t a = 0; a < engine->set.n_lanes; a++)
+        for (size_t b = a + 1; b < engine->set.n_lanes; b++)
+            if (!ht_cores_meet(&engine->set.lanes[a].cores, &engine->set.lanes[b].cores))
+                return true;
+    return false;
+}
+
+static void find_crowded(ht_lanes *set) {
+    for (size_t l = 0; l < set->n_lanes; l++)
+        set->lanes[l].crowded = ht_lanes_facts(set, set->lanes[l].devices).own_threads;
+}
+
+/* One lane with every device where nothing is to be shared or chosen. */
+static ht_status group(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    const bool shares = options->strategy == HT_STRATEGY_TENSOR || options->strategy == HT_STRATEGY_LAYER;
+    ht_status status = HT_OK;
+    if (shares || (options->strategy == HT_STRATEGY_AUTO && engine->n_named > 1))
+        status = find_lanes(engine, options, error);
+    if (!status && shares && !can_share(engine))
+        return ht_fail(
+            error, HT_ERROR_ARGUMENT, "strategy %s needs at least two devices that share no cores; in use: %s",
+            options->strategy == HT_STRATEGY_LAYER ? "layer" : "tensor", ht_lanes_caps(&engine->set, 0)->name);
+    if (status)
+        return status;
+    if (engine->set.n_lanes < 2) {
+        const uint32_t all = (1u << engine->set.n_devices) - 1;
+        const ht_cores cores = ht_lanes_facts(&engine->set, all).cores;
+        engine->set.n_lanes = 1;
+        engine->set.lanes[0] = (ht_lane){.devices = all};
+        if (!ht_cores_same(&cores, ht_all_cores())) /* cpus= is for our thread, too */
+            engine->set.lanes[0].cores = cores;
+    }
+    return HT_OK;
+}
+
+/* ---- what they need ------------------------------------------------------------------------------------------------------ */
+
+static ht_status prepare_sharing(ht_engine *engine, ht_error *error) {
+    ht_status status = ht_lanes_make_buffers(&engine->set, error);
+    if (!status)
+        status = ht_passes_prepare(&engine->passes, error);
+    return status ? status : ht_crew_create(engine->set.n_lanes, &engine->passes.crew, error);
+}
+
+ht_status ht_engine_make_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    ht_status status = group(engine, options, error);
+    if (status)
+        return status;
+    find_crowded(&engine->set);
+    status = ht_lanes_make_slots(&engine->set, error);
+    if (!status)
+        status = ht_lanes_place(&engine->set, options, error);
+    if (status)
+        return status;
+    engine->info.weight_bytes = ht_lanes_task_bytes(&engine->set);
+    ht_lanes_plan_transfers(&engine->set, NULL);
+    return engine->set.n_lanes > 1 ? prepare_sharing(engine, error) : HT_OK;
+}

@@ -1,0 +1,86 @@
+/* The fourth phase: whether several lanes are worth having at all. */
+#include "engine/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define WORTH_SHARING 0.97 /* several lanes must be so much quicker than the best alone */
+
+/* The only lane that is as good as the best for passes of n tokens, as bits of lanes; 0: several together are better. */
+static uint32_t good_lanes(ht_engine *engine, size_t n, size_t position) {
+    ht_question question;
+    ht_choice choice;
+    const ht_problem p = ht_passes_problem(&engine->passes, n, position, 1, &ht_even_pace, &question);
+    ht_solve(&p, &choice);
+    double best = choice.alone[0];
+    uint32_t good = 0;
+    for (size_t l = 1; l < engine->set.n_lanes; l++)
+        best = choice.alone[l] < best ? choice.alone[l] : best;
+    if (choice.n_lanes > 1 && choice.seconds < WORTH_SHARING * best)
+        return 0;
+    for (size_t l = 0; l < engine->set.n_lanes; l++)
+        good |= (uint32_t)(WORTH_SHARING * choice.alone[l] <= best) << l;
+    return good;
+}
+
+/* Keeps the devices of one lane and closes the others: nothing is there yet but tasks and the pool. */
+static void keep_lane(ht_engine *engine, size_t keep) {
+    const ht_lane lane = engine->set.lanes[keep];
+    int place[HT_MAX_DEVICES];
+    size_t n = 0, n_tasks = 0;
+    ht_lanes_settle(&engine->set);
+    for (size_t d = 0; d < engine->set.n_devices; d++)
+        place[d] = lane.devices >> d & 1 ? (int)n++ : -1;
+    for (size_t t = 0; t < engine->set.n_tasks; t++) {
+        ht_slice_task task = engine->set.tasks[t];
+        if (place[task.device] < 0) {
+            if (task.task)
+                engine->set.devices[task.device]->ops->release(engine->set.devices[task.device], task.task);
+            continue;
+        }
+        task.device = place[task.device];
+        engine->set.tasks[n_tasks++] = task;
+    }
+    engine->set.n_tasks = n_tasks;
+    for (size_t d = 0; d < engine->set.n_devices; d++)
+        if (place[d] < 0)
+            engine->set.devices[d]->ops->close(engine->set.devices[d]);
+        else
+            engine->set.devices[place[d]] = engine->set.devices[d]; /* never behind where it was */
+    engine->set.n_devices = engine->n_named = n;
+    for (size_t l = 0; l < engine->set.n_lanes; l++) {
+        ht_lane_free_buffers(&engine->set, &engine->set.lanes[l]);
+        for (size_t p = 0; p < HT_PHASES; p++)
+            free(engine->set.lanes[l].programs[p].steps);
+    }
+    memset(engine->set.lanes, 0, sizeof engine->set.lanes);
+    engine->set.lanes[0].devices = (1u << n) - 1;
+    engine->set.n_lanes = 1;
+    ht_crew_destroy(engine->passes.crew);
+    engine->passes.crew = NULL;
+    ht_passes_forget_schedules(&engine->passes);
+}
+
+ht_status ht_engine_choose_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    const size_t chunk = engine->set.chunk;
+    int usual[2];
+    size_t n_prompts;
+    const int *prompts = ht_engine_prompts(engine, options, usual, &n_prompts);
+    engine->passes.policy.frozen = engine->info.emulated; /* times mean nothing: there is nothing to learn */
+    if (engine->set.n_lanes < 2 || options->strategy != HT_STRATEGY_AUTO)
+        return HT_OK;
+    uint32_t good = good_lanes(engine, 1, ht_min_size(128, engine->set.context - 1));
+    engine->passes.stage = HT_STAGE_WEIGHING;
+    for (size_t i = 0; i < n_prompts && good; i++)
+        for (size_t begin = 0; begin < (size_t)prompts[i]; begin += chunk)
+            good &= good_lanes(engine, ht_min_size(chunk, (size_t)prompts[i] - begin), begin);
+    engine->passes.stage = HT_STAGE_SERVING;
+    if (!good)
+        return HT_OK;
+    keep_lane(engine, (size_t)__builtin_ctz(good));
+    ht_status status = ht_lanes_place(&engine->set, options, error);
+    engine->info.weight_bytes = ht_lanes_task_bytes(&engine->set);
+    if (!status)
+        ht_lanes_plan_transfers(&engine->set, NULL);
+    return status;
+}

@@ -1,0 +1,37 @@
+/* Going on without a device that failed. */
+#include "engine/engine.h"
+
+#include <string.h>
+
+bool ht_engine_recover(ht_engine *engine) {
+    const uint32_t failed = atomic_exchange(&engine->set.failed, 0);
+    const ht_engine_options plain = HT_INIT(ht_engine_options);
+    bool any = false;
+    if (!failed)
+        return false;
+    ht_lanes_settle(&engine->set);
+    memset(engine->passes.graphs.built, 0, sizeof engine->passes.graphs.built);
+    for (size_t d = 0; d < engine->set.n_devices; d++)
+        if (failed >> d & 1)
+            ht_log(HT_LOG_WARN, "%s has failed: going on without it", ht_lanes_caps(&engine->set, d)->name);
+    for (size_t l = 0; l < engine->set.n_lanes; l++) {
+        ht_lane *lane = &engine->set.lanes[l];
+        if (lane->devices & failed && !lane->lost) {
+            ht_error error;
+            lane->devices &= ~failed;
+            lane->lost = !ht_lanes_take_all(&engine->set, lane->devices) ||
+                         ht_lanes_place_lane(&engine->set, lane, &plain, &error);
+        }
+        any |= !lane->lost;
+    }
+    ht_passes_forget_schedules(&engine->passes); /* even if nothing is left: later passes are to say so */
+    if (!any)
+        return false;
+    ht_lanes_plan_transfers(&engine->set, NULL);
+    /* a lane that lost its static graphs takes other times than were measured */
+    for (size_t l = 0; l < engine->set.n_lanes && engine->set.n_lanes > 1; l++)
+        if (!engine->set.lanes[l].lost && engine->set.lanes[l].cost.devices != engine->set.lanes[l].devices)
+            engine->set.lanes[l].lost = ht_engine_measure_lane(engine, &engine->set.lanes[l], NULL) != HT_OK;
+    ht_lanes_keep_ready(&engine->set);
+    return true;
+}
