@@ -103,8 +103,8 @@ ht_status ht_parse_cpus(const char *name, const char *text, ht_cores *cores, ht_
     if (!ht_cores_within(&wanted, ht_all_cores())) {
         char list[128];
         ht_cores_print(ht_all_cores(), list, sizeof list);
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus=%s: this process may use %d cores: %s", name, text,
-                       ht_cores_count(ht_all_cores()), list);
+        return ht_fail(error, HT_ERROR_ARGUMENT,
+                       "device %s: cpus=%s: of this machine's cores this process may use %s only", name, text, list);
     }
     *cores = wanted;
     return HT_OK;
