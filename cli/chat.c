@@ -60,9 +60,11 @@ static int check_template(conversation *chat) {
     pop_message(chat);
     if (!status)
         return CLI_DONE;
-    const bool template = status == HT_ERROR_UNSUPPORTED && *ht_model_get_info(chat->model)->tokenizer;
+    const ht_model_info *info = ht_model_get_info(chat->model);
     return cli_fail_hint(chat->options, &error,
-                         template ? "'hetero run MODEL --raw -p TEXT' continues a text without one" : "");
+                         *info->tokenizer && !info->chat_template
+                             ? "'hetero run MODEL --raw -p TEXT' continues a text without one"
+                             : "");
 }
 
 /* The newest message is the user's; keeps it only if there is an answer to it. */

@@ -101,6 +101,8 @@ typedef struct cli_text {
 /* The text of -p or -f ("-": standard input), checked to be UTF-8. `run` without either reads standard input unless that is
  * a terminal. `required`: an empty text is an error too. */
 int cli_read_text(const cli_options *options, bool required, cli_text *text);
+/* Its tokens as they are, *ids from the library; an error if there are none: an empty text is one where a BOS is added. */
+int cli_tokens_of(const cli_options *options, const ht_model *model, const cli_text *text, int32_t **ids, size_t *n);
 unsigned cli_text_flags(const cli_options *options); /* HT_TOKENIZE_*, by --no-special and --parse-special */
 
 /* ---- common.c: a model made ready ---- */

@@ -94,6 +94,19 @@ static int read_file(const cli_options *options, const char *path, cli_text *tex
     return status;
 }
 
+/* Editors of some systems write one in front of a text; no model knows it. */
+static void drop_byte_order_mark(const cli_options *options, cli_text *text) {
+    static const char mark[] = "\xef\xbb\xbf";
+    const size_t bytes = sizeof mark - 1;
+    if (text->n < bytes || memcmp(text->bytes, mark, bytes) != 0)
+        return;
+    text->n -= bytes;
+    memmove(text->bytes, text->bytes + bytes, text->n + 1);
+    if (!options->quiet)
+        fprintf(stderr, "hetero %s: %s: the byte order mark at the start is left out\n", options->command->name,
+                text->source);
+}
+
 int cli_read_text(const cli_options *options, bool required, cli_text *text) {
     *text = (cli_text){.source = "-p"};
     const char *prompt = cli_last(&options->prompt), *path = cli_last(&options->file);
@@ -108,6 +121,8 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text) {
     int status = CLI_DONE;
     if (path) {
         status = read_file(options, path, text);
+        if (status == CLI_DONE)
+            drop_byte_order_mark(options, text);
     } else {
         text->bytes = strdup(prompt);
         text->n = strlen(prompt);
@@ -133,6 +148,17 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text) {
 unsigned cli_text_flags(const cli_options *options) {
     return (options->no_special ? 0 : HT_TOKENIZE_ADD_SPECIAL) |
            (options->parse_special ? HT_TOKENIZE_PARSE_SPECIAL : 0);
+}
+
+int cli_tokens_of(const cli_options *options, const ht_model *model, const cli_text *text, int32_t **ids, size_t *n) {
+    ht_error error;
+    if (ht_tokenize(model, text->bytes, text->n, cli_text_flags(options), ids, n, &error))
+        return cli_fail(options, &error);
+    if (*n)
+        return CLI_DONE;
+    ht_free(*ids);
+    *ids = NULL;
+    return cli_wrong(options->command, "%s: the text is empty, and no BOS is added to it", text->source);
 }
 
 /* ---- a model made ready ----------------------------------------------------------------------------------------- */

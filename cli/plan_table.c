@@ -99,7 +99,7 @@ static int check_operator(const cli_options *options, const char *path, size_t n
 
 int cli_plan_check(const cli_options *options, const char *path, json_t *plan) {
     static const field fields[] = {{"operators", LIST, false},         {"memory", OBJECT, false},
-                                   {"tokens", WHOLE, false},           {"strategy", TEXT, false},
+                                   {"tokens", WHOLE, false},           {"regime", TEXT, false},
                                    {"joins_per_layer", WHOLE, false},  {"predicted_ms", REAL, true},
                                    {"single_device_ms", OBJECT, false}};
     static const field device_fields[] = {{"bytes", WHOLE, false}, {"graph_limit", WHOLE, true}};
@@ -108,6 +108,10 @@ int cli_plan_check(const cli_options *options, const char *path, json_t *plan) {
     size_t i;
     if (!json_is_object(plan))
         return cli_wrong(options->command, "%s: not a plan", path);
+    json_t *old = json_object_get(plan, "strategy"); /* what the regime was called once */
+    if (old && !json_object_get(plan, "regime"))
+        json_object_set(plan, "regime", old);
+    json_object_del(plan, "strategy");
     int status = check_fields(options, path, "", plan, fields, sizeof fields / sizeof *fields);
     if (status != CLI_DONE)
         return status;
@@ -306,7 +310,7 @@ static void print_totals(const json_t *plan) {
     if (emulated)
         puts("emulated: shares follow a rule, no times are predicted");
     printf("%lld token%s; regime %s, %lld join%s per layer\n", (long long)whole(plan, "tokens"),
-           whole(plan, "tokens") == 1 ? "" : "s", text(plan, "strategy"), (long long)joins, joins == 1 ? "" : "s");
+           whole(plan, "tokens") == 1 ? "" : "s", text(plan, "regime"), (long long)joins, joins == 1 ? "" : "s");
     if (json_is_null(predicted))
         return;
     printf("predicted: %.2f ms", json_number_value(predicted));

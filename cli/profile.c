@@ -74,7 +74,7 @@ static int get_result(const cli_options *options, ht_profile_result *result) {
     ht_error error;
     ht_model *model;
     if (options->stored) {
-        if (ht_profile_load(result, &error))
+        if (ht_profile_load(cli_setting_of(options).devices, result, &error))
             return cli_fail(options, &error);
         for (size_t i = 0; i < result->n_devices && !options->quiet; i++)
             if (*result->devices[i].stale)

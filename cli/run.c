@@ -9,17 +9,18 @@
 static int prompt_ids(const cli_options *options, const ht_model *model, const cli_text *text, int32_t **ids,
                       size_t *n) {
     ht_error error;
+    const ht_model_info *info = ht_model_get_info(model);
     const unsigned flags = cli_text_flags(options);
     if (options->raw)
-        return ht_tokenize(model, text->bytes, text->n, flags, ids, n, &error) ? cli_fail(options, &error) : CLI_DONE;
+        return cli_tokens_of(options, model, text, ids, n);
     const char *system = cli_last(&options->system);
     const ht_message messages[] = {{"system", system}, {"user", text->bytes}};
     if (strlen(text->bytes) != text->n)
-        return cli_wrong(options->command, "%s: a zero byte at %zu: a chat message cannot hold it (use --raw)",
+        return cli_wrong(options->command, "%s: zero byte at byte %zu: a chat message cannot contain it (use --raw)",
                          text->source, strlen(text->bytes));
     if (ht_chat_tokenize(model, system ? messages : messages + 1, system ? 2 : 1, true, flags, ids, n, &error))
         return cli_fail_hint(options, &error,
-                             error.status == HT_ERROR_UNSUPPORTED ? "--raw sends the prompt as it is" : "");
+                             *info->tokenizer && !info->chat_template ? "--raw sends the prompt as it is" : "");
     return CLI_DONE;
 }
 
@@ -66,7 +67,7 @@ int cli_run(const cli_options *options) {
         return cli_wrong(options->command, "--system requires the chat template and cannot be combined with --raw");
     if (options->logprobs && !options->json)
         return cli_wrong(options->command, "--logprobs requires --json");
-    int status = cli_read_text(options, true, &text);
+    int status = cli_read_text(options, !options->raw, &text);
     if (status != CLI_DONE)
         return status;
     status = cli_open_model(options, &model);

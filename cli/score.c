@@ -11,11 +11,10 @@ static int read_ids(const cli_options *options, const ht_model *model, int32_t *
     if (options->ids.n && (options->prompt.n || options->file.n))
         return cli_wrong(options->command, "--ids cannot be combined with -p or -f");
     if (!options->ids.n) {
-        ht_error error;
         cli_text text;
-        int status = cli_read_text(options, true, &text);
-        if (status == CLI_DONE && ht_tokenize(model, text.bytes, text.n, cli_text_flags(options), ids, n, &error))
-            status = cli_fail(options, &error);
+        int status = cli_read_text(options, false, &text);
+        if (status == CLI_DONE)
+            status = cli_tokens_of(options, model, &text, ids, n);
         free(text.bytes);
         return status;
     }

@@ -1,4 +1,5 @@
-/* hetero tokenize: a text as the model sees it. */
+/* hetero tokenize: a text as the model sees it, the text of special tokens included unless --no-special: nobody is answered
+ * here, so nobody can forge a turn. */
 #include "cli.h"
 
 #include <stdio.h>
@@ -25,7 +26,9 @@ int cli_tokenize(const cli_options *options) {
     if (status == CLI_DONE) {
         int32_t *ids;
         size_t n;
-        if (ht_tokenize(model, text.bytes, text.n, cli_text_flags(options), &ids, &n, &error)) {
+        const unsigned flags =
+            options->no_special ? cli_text_flags(options) : HT_TOKENIZE_ADD_SPECIAL | HT_TOKENIZE_PARSE_SPECIAL;
+        if (ht_tokenize(model, text.bytes, text.n, flags, &ids, &n, &error)) {
             status = cli_fail(options, &error);
         } else {
             if (options->json)

@@ -320,7 +320,7 @@ typedef struct ht_generate_options {
     int max_tokens;
     /* NULL: greedy */
     const ht_sampling *sampling;
-    /* [n_stop] strings that end the text and are not part of it */
+    /* [n_stop] strings that end the text and are not part of it; a control token's text stands for that token */
     const char *const *stop;
     size_t n_stop;
     /* alternatives reported for each token */
@@ -346,7 +346,7 @@ typedef struct ht_generate_result {
     /* [n] tokens, an end token not included */
     int32_t *ids;
     size_t n;
-    /* NUL-terminated */
+    /* NUL-terminated; a character that the last token leaves unfinished is not in it */
     char *text;
     size_t text_bytes;
     /* [n][n_top]; NULL if none were asked for */

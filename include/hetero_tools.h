@@ -60,8 +60,8 @@ typedef struct ht_plan_row {
 typedef struct ht_plan_times {
     /* of this pass, and of all passes of the prompt */
     double seconds, prompt_seconds;
-    /* "single", "causal", "shares", "owner" */
-    const char *strategy;
+    /* the regime: "single", "causal", "shares", "owner" */
+    const char *regime;
     /* tokens of this pass; lanes: sets of devices that compute whole models; joins of a layer */
     size_t tokens, lanes, joins;
     size_t n_alone, n_devices;
@@ -199,8 +199,9 @@ typedef struct ht_profile_result {
  * error the kernels found so far are kept. Clear the result, then too. */
 ht_status ht_profile(const ht_model *model, const ht_profile_options *options, ht_profile_result *result,
                      ht_error *error);
-/* The newest result that is kept. HT_ERROR_IO: there is none. */
-ht_status ht_profile_load(ht_profile_result *result, ht_error *error);
+/* The newest result that is kept and has all of these devices: "cpu", "sim:NAME/gpu", "sim:NAME" for any of that chip's, with
+ * commas; NULL: the newest of no simulated device. HT_ERROR_IO: there is none. */
+ht_status ht_profile_load(const char *devices, ht_profile_result *result, ht_error *error);
 /* The result as one JSON object. *text from malloc. */
 ht_status ht_profile_json(const ht_profile_result *result, char **text, ht_error *error);
 /* One HTML file of figures and tables that needs nothing else. */

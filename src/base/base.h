@@ -57,6 +57,17 @@ void ht_struct_write(void *given, const void *full, size_t size);
 /* What would break a line, a terminal or a JSON string becomes '?': texts of drivers, names out of hostile files. */
 void ht_make_printable(char *text);
 
+/* Who is told of long work, for those that keep it: a pointer to this is kept, never function and user themselves, so that the
+ * owner can take the function out when the caller that `user` belongs to has gone. Not while somebody may be telling. */
+typedef struct ht_progress {
+    ht_progress_function function; /* NULL: nobody is told */
+    void *user;
+} ht_progress;
+/* False: the one who is told asks to stop. progress may be NULL. */
+static inline bool ht_progress_tell(const ht_progress *progress, const char *what, double done, double total) {
+    return !progress || !progress->function || progress->function(what, done, total, progress->user);
+}
+
 void ht_log(ht_log_level level, const char *format, ...) HT_PRINTF(2, 3);
 
 /* count*size with overflow checked; zeroed; fails with HT_ERROR_MEMORY naming `what`. */
@@ -168,6 +179,8 @@ ht_status ht_cache_path(const char *file, char *out, size_t capacity, ht_error *
  * and fold as FNV-1a and its kin do. Begin with HT_HASH_START or with an earlier result. */
 #define HT_HASH_START UINT64_C(0xcbf29ce484222325)
 uint64_t ht_hash(uint64_t hash, const void *data, size_t bytes);
+/* A hash for tables of names from hostile files: with a seed that they cannot know, none can be made to collide. */
+uint64_t ht_hash_seeded(uint64_t seed, const void *data, size_t bytes);
 
 /* Length of the longest prefix of text that ends on a whole UTF-8 character; invalid bytes count as whole. */
 size_t ht_utf8_whole(const char *text, size_t bytes);

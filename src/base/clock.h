@@ -58,6 +58,12 @@ static inline bool ht_clock_poll(ht_clock *clock, ht_clock_predicate wanted, con
     return true;
 }
 
+/* How long a wait is expected to take next that took so long now and was expected to take `before`. Down at once, up slowly:
+ * sleeping too long costs whoever waits, polling too long only this core. */
+static inline double ht_next_wait(double before, double took) {
+    return took < before ? took : 0.75 * before + 0.25 * took;
+}
+
 /* n threads take part from now on: the caller's, number 0, which has the baton, and those that will call ht_clock_enter with
  * numbers 1 to n - 1. These begin a poll from now where they polled for this, i.e. for `spin` seconds after they left last,
  * else once they are woken. Nothing on the machine's own clock, as the other two. */

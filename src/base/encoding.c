@@ -131,6 +131,20 @@ uint64_t ht_hash(uint64_t hash, const void *data, size_t bytes) {
     return hash;
 }
 
+/* Folded 64x64-bit products, as in wyhash (Wang Yi): the seed is a factor of each, so that no word of
+ * the text can make one 0, and without it a collision cannot be aimed for. */
+uint64_t ht_hash_seeded(uint64_t seed, const void *data, size_t bytes) {
+    const uint8_t *at = data;
+    uint64_t h = seed ^ bytes;
+    for (size_t i = 0; i < bytes; i += 8) {
+        uint64_t word = 0;
+        memcpy(&word, at + i, ht_min_size(8, bytes - i));
+        unsigned __int128 product = (unsigned __int128)(h ^ word) * (seed | 1);
+        h = (uint64_t)product ^ (uint64_t)(product >> 64) ^ 0x9e3779b97f4a7c15u;
+    }
+    return h ^ h >> 32;
+}
+
 /* ---- searching and sorting ---- */
 
 const char *ht_find_bytes(const char *data, size_t bytes, const char *what, size_t n) {

@@ -39,6 +39,26 @@ bool ht_device_option(const char *options, const char *key, char *value, size_t 
     return false;
 }
 
+ht_status ht_device_word(const ht_device_options *options, const char *key, const char *const *words, int *choice,
+                         ht_error *error) {
+    char text[64];
+    if (!ht_device_option(options->options, key, text, sizeof text))
+        return HT_OK;
+    for (int n = 0; words[n]; n++)
+        if (strcmp(words[n], text) == 0) {
+            *choice = n;
+            return HT_OK;
+        }
+    char list[128] = "";
+    for (size_t i = 0, at = 0; words[i] && at < sizeof list; i++)
+        at += (size_t)snprintf(list + at, sizeof list - at, "%s%s",
+                               i == 0         ? ""
+                               : words[i + 1] ? ", "
+                                              : " or ",
+                               words[i]);
+    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: %s=%s: expected %s", options->name, key, text, list);
+}
+
 ht_status ht_device_check_options(const char *name, const char *options, const char *const *known, ht_error *error) {
     const char *cursor = options, *key, *value;
     size_t key_bytes, bytes;

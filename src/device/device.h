@@ -57,12 +57,12 @@ typedef struct ht_binding {
     const ht_kv_layer *kv; /* [layers] */
     size_t position;
     size_t tokens;
-    size_t
-        room; /* rows of the slots, from their data on, that are this submit's to read, and to write where it computes
-                   * whole rows: for padding; less than tokens: none beyond them */
-    size_t
-        cached; /* cache rows of earlier positions are on the device already: the others' results of position `cached` on
-                    * are to be brought in, 0: all of them */
+    /* Rows of the slots, from their data on, that are this submit's to read, and to write where it computes whole rows: for
+     * padding. Less than tokens: none beyond them. */
+    size_t room;
+    /* Cache rows of earlier positions are on the device already: the others' results of position `cached` on are to be
+     * brought in. 0: all of them. */
+    size_t cached;
     ht_sync sync; /* for waits on other devices that the submit does itself */
     /* NORM with aux: what is added is slot aux and these besides, in this order (partial sums of several devices). */
     const ht_view *pieces;
@@ -94,8 +94,8 @@ typedef struct ht_device_caps {
     size_t n_lengths;
     uint64_t graph_bytes; /* of graphs that it may hold (static lengths) */
     ht_cores cores;       /* of the machine, that it occupies */
-    const char
-        *companion; /* name of the device that computes beside it what it does not take; NULL: a CPU on its cores */
+    /* Name of the device that computes beside it what it does not take; NULL: the companion on its cores. */
+    const char *companion;
 } ht_device_caps;
 
 typedef struct ht_device_options {
@@ -110,8 +110,8 @@ typedef struct ht_device_options {
     uint64_t graph_memory;       /* most bytes of static graphs; 0: half of the device's memory */
     struct ht_machine **machine; /* simulated devices opened with the same are of one machine; NULL: each of its own */
     bool made_up; /* the model has no weights worth computing with: simulated devices only tell the time */
-    ht_progress_function progress; /* NULL: none; long work of opening and preparing, such as compiling kernels */
-    void *progress_user;
+    /* Of long work of opening and preparing, such as compiling kernels; outlives the device. NULL: nobody is told. */
+    const ht_progress *progress;
 } ht_device_options;
 
 typedef struct ht_dependency { /* a point on another device's timeline */
@@ -240,6 +240,9 @@ ht_status ht_device_host(ht_device_info *info, ht_error *error);
 bool ht_device_is_partial(const char *spec);
 /* Value of `key` in "a=1:b=2"; false if absent. An option whose key is not in the NULL-terminated `known` is an error. */
 bool ht_device_option(const char *options, const char *key, char *value, size_t capacity);
+/* The place of the option's value among the NULL-terminated words; *choice stays where the option is not given. */
+ht_status ht_device_word(const ht_device_options *options, const char *key, const char *const *words, int *choice,
+                         ht_error *error);
 ht_status ht_device_check_options(const char *name, const char *options, const char *const *known, ht_error *error);
 /* "0-1,4": the value of cpus=, of cores that this process may use */
 ht_status ht_parse_cpus(const char *name, const char *text, ht_cores *cores, ht_error *error);

@@ -1,7 +1,7 @@
 /* A list of devices as JSON. */
+#include "base/json.h"
 #include "device/device.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +10,7 @@ static json_t *list_json(const char *commas, bool words) {
     json_t *list = json_array();
     while (*commas) {
         const size_t bytes = strcspn(commas, ",");
-        json_array_append_new(list, words ? json_stringn(commas, bytes) : json_integer(strtol(commas, NULL, 10)));
+        ht_json_add(&list, words ? json_stringn(commas, bytes) : json_integer(strtol(commas, NULL, 10)));
         commas += bytes + (commas[bytes] == ',');
     }
     return list;
@@ -23,11 +23,11 @@ static json_t *device_json(const ht_device_info *device) {
                             "static_lengths", list_json(device->static_lengths, false), "unified_memory",
                             (int)device->unified_memory, "emulated", (int)device->emulated);
     if (row && *device->driver)
-        json_object_set_new(row, "driver", json_string(device->driver));
+        ht_json_set(&row, "driver", json_string(device->driver));
     if (row && *device->limits)
-        json_object_set_new(row, "limits", json_string(device->limits));
+        ht_json_set(&row, "limits", json_string(device->limits));
     if (row && *device->why)
-        json_object_set_new(row, "limited", json_string(device->why));
+        ht_json_set(&row, "limited", json_string(device->why));
     return row;
 }
 
@@ -40,15 +40,10 @@ ht_status ht_devices_json(const ht_device_info *list, size_t n, char **json, ht_
         for (size_t k = 0; k < HT_COUNT(texts); k++) /* drivers' own */
             ht_make_printable(texts[k]);
         if (device.usable)
-            json_array_append_new(devices, device_json(&device));
+            ht_json_add(&devices, device_json(&device));
         else
-            json_array_append_new(missing, json_pack("{s:s, s:s}", "name", device.name, "why", device.why));
+            ht_json_add(&missing, json_pack("{s:s, s:s}", "name", device.name, "why", device.why));
     }
     json_t *all = json_pack("{s:o, s:o}", "devices", devices, "missing", missing);
-    char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
-    json_decref(all);
-    if (!text)
-        return ht_fail(error, HT_ERROR_MEMORY, "no memory for the list of devices");
-    *json = text;
-    return HT_OK;
+    return ht_json_text(all, JSON_COMPACT, "the list of devices", json, error);
 }

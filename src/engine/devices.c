@@ -17,8 +17,7 @@ static ht_status open_device(ht_engine *engine, const ht_engine_options *options
                                       .graph_memory = options->npu_memory,
                                       .machine = &engine->set.machine,
                                       .made_up = engine->model->shape != NULL,
-                                      .progress = options->progress,
-                                      .progress_user = options->progress_user};
+                                      .progress = &engine->progress};
     ht_status status = ht_device_open(spec, &device, &engine->set.devices[engine->set.n_devices], error);
     if (status)
         return status;
@@ -94,7 +93,7 @@ static ht_status open_list(ht_engine *engine, const ht_engine_options *options, 
         ht_status status = open_device(engine, options, spec, &failure);
         if (status == HT_ERROR_DEVICE || (status && status != HT_ERROR_CANCELLED && engine->found && *list)) {
             if (missing.status)
-                ht_log(HT_LOG_WARN, "going on without %s", missing.text);
+                ht_log(HT_LOG_WARN, "continuing without %s", missing.text);
             missing = failure;
             partial |= ht_device_is_partial(spec);
         } else if (status) {
@@ -109,7 +108,7 @@ static ht_status open_list(ht_engine *engine, const ht_engine_options *options, 
         return missing.status;
     }
     if (missing.status)
-        ht_log(HT_LOG_WARN, "going on without %s", missing.text);
+        ht_log(HT_LOG_WARN, "continuing without %s", missing.text);
     return HT_OK;
 }
 
@@ -126,7 +125,7 @@ static void set_aside_emulated(ht_engine *engine, const ht_engine_options *optio
             engine->set.devices[kept++] = device;
             continue;
         }
-        ht_log(HT_LOG_WARN, "%s is emulated: strategy auto does without it (tensor and layer use it)",
+        ht_log(HT_LOG_WARN, "%s is emulated: strategy auto does not use it (tensor and layer do)",
                device->ops->caps(device)->name);
         device->ops->close(device);
     }

@@ -21,9 +21,10 @@ static ht_status parse_cuts(const char *text, unsigned *cuts, ht_error *error) {
         while (i < HT_COUNT(names) && (strlen(names[i]) != n || strncmp(names[i], text, n) != 0))
             i++;
         if (i == HT_COUNT(names))
-            return ht_fail(error, HT_ERROR_ARGUMENT,
-                           "cuts: \"%.*s\" is none of layer, row, sequence, hybrid, feature, head, causal", (int)n,
-                           text);
+            return ht_fail(
+                error, HT_ERROR_ARGUMENT,
+                "cuts: invalid value \"%.*s\" (expected layer, row, sequence, hybrid, feature, head or causal)", (int)n,
+                text);
         *cuts |= 1u << i;
         text += n + (text[n] == ',');
     }
@@ -106,7 +107,7 @@ static void name_devices(ht_engine *engine) {
         if (ht_lanes_use(&engine->set, d, false))
             engine->names[engine->info.n_devices++] = name;
         else if (!engine->found && d < engine->n_named)
-            ht_log(HT_LOG_WARN, "%s has nothing to compute: other devices have every operator", name);
+            ht_log(HT_LOG_WARN, "%s is idle: other devices handle every operator", name);
     }
     engine->info.devices = engine->names;
 }
@@ -135,7 +136,8 @@ static ht_status create_engine(ht_model *model, const ht_engine_options *options
         return status;
     engine->model = model;
     engine->found = found;
-    atomic_flag_clear(&engine->set.busy);
+    engine->progress = (ht_progress){options->progress, options->progress_user};
+    ht_turns_init(&engine->set.turns);
     for (size_t i = 0; i < HT_COUNT(phases) && !status; i++)
         status = phases[i](engine, options, error);
     if (status) {
@@ -143,6 +145,7 @@ static ht_status create_engine(ht_model *model, const ht_engine_options *options
         return status;
     }
     fill_info(engine, options);
+    engine->progress.function = NULL; /* from now on `user` may be gone, whatever devices still have to do */
     *out = engine;
     return HT_OK;
 }
@@ -157,7 +160,7 @@ ht_status ht_engine_create_found(ht_model *model, const ht_engine_options *optio
     all.devices = found;
     ht_status status = create_engine(model, &all, true, out, &failure);
     if ((status == HT_ERROR_DEVICE || status == HT_ERROR_MEMORY) && strcmp(found, companion) != 0) {
-        ht_log(HT_LOG_WARN, "going on with the CPU alone: %s", failure.text);
+        ht_log(HT_LOG_WARN, "continuing with the CPU alone: %s", failure.text);
         all.devices = companion;
         status = create_engine(model, &all, true, out, &failure);
     }
@@ -191,6 +194,7 @@ void ht_engine_destroy(ht_engine *engine) {
     ht_lanes_settle(&engine->set);
     ht_passes_clear(&engine->passes);
     ht_lanes_close(&engine->set);
+    ht_turns_destroy(&engine->set.turns);
     free(engine);
 }
 

@@ -15,6 +15,7 @@ struct ht_engine {
     bool found;                        /* nobody asked for the devices: they were found */
     size_t n_named;                    /* the first so many devices were asked for, others are companions */
     const char *names[HT_MAX_DEVICES]; /* info.devices */
+    ht_progress progress;              /* the caller's, while the engine is created: devices keep a pointer to it */
 };
 
 /* As ht_engine_create on this list of devices that nobody named: one that cannot be opened is left out, with a warning. */
@@ -27,7 +28,7 @@ ht_status ht_engine_create_found(ht_model *model, const ht_engine_options *optio
 ht_status ht_engine_open_devices(ht_engine *engine, const ht_engine_options *options, ht_error *error);
 /* Lanes (lanes.c): the devices grouped, operators placed on them, buffers. */
 ht_status ht_engine_make_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error);
-/* Costs (measure.c): what operators take on each of several lanes, measured or as it was before. By a rule (nominal.c)
+/* Costs (costs.c): what operators take on each of several lanes, measured or as it was before. By a rule (nominal.c)
  * where a device is emulated and times mean nothing (info.emulated). */
 ht_status ht_engine_measure(ht_engine *engine, const ht_engine_options *options, ht_error *error);
 /* Policy (policy.c): where strategy auto finds one lane as quick for all prompts to come, and in decode, as any or several
@@ -44,9 +45,19 @@ ht_status ht_engine_companion(ht_engine *engine, const ht_engine_options *option
                               ht_error *error);
 /* Tokens of the prompts that are expected: options->prompts, or usual[], which is filled, where nobody says. *n of them. */
 const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n);
-ht_status ht_engine_measure_lane(ht_engine *engine, ht_lane *lane, ht_error *error); /* one lane's costs */
-void ht_lane_cost_by_rule(const ht_lanes *set, ht_lane *lane);                       /* the same (nominal.c) */
-void ht_engine_keep_learnt(const ht_engine *engine); /* beside the tables of times, for later processes */
+/* Several lanes must be so much quicker than the best alone. */
+#define HT_WORTH_SHARING 0.97
+/* Closes the devices of all lanes but this one: an engine of one lane. No schedule is used any more. */
+ht_status ht_engine_keep_lane(ht_engine *engine, size_t lane, const ht_engine_options *options, ht_error *error);
+#define HT_LATER_POSITION 1024 /* of the second point at which attention is timed */
+/* Measures a lane's costs (measure.c), on the cache of some session, which is overwritten. */
+ht_status ht_engine_time_lane(ht_engine *engine, ht_lane *lane, const ht_kv_layer *kv, ht_error *error);
+/* What lanes take beside each other: every two that share no cores, and where there are more, as many as share none. */
+ht_status ht_engine_time_together(ht_engine *engine, const ht_kv_layer *kv, ht_error *error);
+/* One lane's costs on a cache made for that, or by rule. */
+ht_status ht_engine_measure_lane(ht_engine *engine, ht_lane *lane, ht_error *error);
+void ht_lane_cost_by_rule(const ht_lanes *set, ht_lane *lane); /* the same (nominal.c) */
+void ht_engine_keep_learnt(const ht_engine *engine);           /* beside the tables of times, for later processes */
 
 /* A device has failed: its lanes go on without it, or are lost. False: nothing is left that computes the model
  * (recover.c). */

@@ -1,10 +1,11 @@
 /* The last phase: plans for the prompts that are expected, and graphs of the shares they want. */
 #include "engine/engine.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define COARSE_ROWS 256 /* of the head: a finer cut of the vocabulary gains nothing */
+#define SHARE_CUTS (HT_CUT_ROWS | HT_CUT_HYBRID | HT_CUT_FEATURES | HT_CUT_HEADS) /* graphs of their own */
 
 /* ---- prompts to come ------------------------------------------------------------------------------------------------------ */
 
@@ -26,7 +27,7 @@ static bool has_graphs(const ht_engine *engine, const ht_choice *c, size_t i, si
 static void keep_segment(ht_engine *engine, const ht_choice *c, ht_segment segment, size_t tokens) {
     for (size_t i = 0; i < c->n_lanes; i++) {
         const size_t units = c->units[0][segment][i];
-        if (units && units < engine->passes.segment_of[segment] && has_graphs(engine, c, i, tokens))
+        if (units && units < engine->passes.units[segment].of && has_graphs(engine, c, i, tokens))
             keep_share(engine, c->lanes[i], segment, units);
     }
 }
@@ -177,9 +178,10 @@ static ht_status expect_prompt(ht_engine *engine, trials *t, size_t prompt, ht_e
 
 /* Goes on after a failure, where that is possible. */
 static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error) {
-    const unsigned shares = HT_CUT_ROWS | HT_CUT_HYBRID | HT_CUT_FEATURES | HT_CUT_HEADS;
+    const unsigned shares = SHARE_CUTS;
     if (status == HT_ERROR_MEMORY && engine->passes.policy.cuts & shares && engine->passes.policy.cuts & ~shares) {
-        ht_log(HT_LOG_WARN, "no memory for graphs of shares, going on with whole ones: %s", error ? error->text : "");
+        ht_log(HT_LOG_WARN, "no memory for graphs of shares, continuing with whole operators: %s",
+               error ? error->text : "");
         engine->passes.policy.cuts &= ~shares;
         engine->passes.graphs.no_room = false;
         ht_passes_forget_schedules(&engine->passes);
@@ -194,35 +196,149 @@ static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error
     return ht_engine_recover(engine);
 }
 
-const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n) {
-    usual[0] = 64;
-    usual[1] = engine->info.chunk;
-    *n = options->n_prompts ? options->n_prompts : 2;
-    return options->n_prompts ? options->prompts : usual;
-}
-
-ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+/* Plans for decode and for the prompts, in this order or (decode_last) the other way round: what comes first has the memory for
+ * its graphs. */
+static ht_status expect_all(ht_engine *engine, const ht_engine_options *options, bool decode_last, trials *t,
+                            ht_error *error) {
     int usual[2];
     size_t n_prompts;
     const int *prompts = ht_engine_prompts(engine, options, usual, &n_prompts);
-    trials t = {0};
     ht_status status = HT_OK;
-    if (engine->set.n_lanes < 2)
-        return HT_OK;
-    for (size_t i = 0; i <= n_prompts && !status; i++) { /* decode first: it is part of every answer */
+    for (size_t i = 0; i <= n_prompts && !status; i++) {
+        const size_t which = decode_last ? (i + 1) % (n_prompts + 1) : i; /* 0: decode */
         if (options->progress && !options->progress("planning", (double)i, (double)n_prompts, options->progress_user))
             status = ht_fail(error, HT_ERROR_CANCELLED, "planning was stopped");
         else
-            status = expect_prompt(engine, &t, i ? (size_t)prompts[i - 1] : 0, error);
-        if (status && !t.failed && can_go_on(engine, status, error))
+            status = expect_prompt(engine, t, which ? (size_t)prompts[which - 1] : 0, error);
+        if (status && !t->failed && can_go_on(engine, status, error))
             status = HT_OK, i--;
     }
     ht_lanes_keep_ready(&engine->set);
+    return status;
+}
+
+/* ---- too little memory for graphs ------------------------------------------------------------------------------------------- */
+
+/* How quick an engine is predicted to be in decode and with the prompts to come, over the best lane alone in each of these. */
+typedef struct verdict {
+    double worst, product;
+} verdict;
+
+static void judge(verdict *v, double seconds, double alone) {
+    const double ratio = alone < INFINITY && seconds < INFINITY ? alone / seconds : seconds < INFINITY;
+    v->worst = fmin(v->worst, ratio);
+    v->product *= ratio;
+}
+
+/* Not to be slower than one device is worth more than to be quicker elsewhere. */
+static bool is_better(const verdict *a, const verdict *b) {
+    const double worst_a = fmin(a->worst, HT_WORTH_SHARING), worst_b = fmin(b->worst, HT_WORTH_SHARING);
+    return worst_a > worst_b + 1e-6 || (worst_a > worst_b - 1e-6 && a->product > b->product);
+}
+
+/* Of a pass with the graphs that are there, and of each lane alone with all that it needs. */
+static void judge_pass(ht_engine *engine, size_t n, size_t position, size_t wanted, verdict *together,
+                       verdict alone[HT_MAX_LANES]) {
+    ht_question question;
+    ht_choice choice, lanes;
+    double best = INFINITY;
+    ht_problem p = ht_passes_problem(&engine->passes, n, position, wanted, &ht_even_pace, &question);
+    ht_solve(&p, &choice);
+    p.cuts = HT_CUT_NONE;
+    for (size_t l = 0; l < p.n_lanes; l++)
+        question.lanes[l].cost = &engine->set.lanes[l].cost;
+    ht_solve(&p, &lanes);
+    for (size_t l = 0; l < p.n_lanes; l++)
+        best = fmin(best, lanes.alone[l]);
+    judge(together, choice.n_lanes ? choice.seconds : INFINITY, best);
+    for (size_t l = 0; l < p.n_lanes; l++)
+        judge(&alone[l], lanes.alone[l], best);
+}
+
+static verdict judge_all(ht_engine *engine, const ht_engine_options *options, verdict alone[HT_MAX_LANES]) {
+    const size_t chunk = (size_t)engine->info.chunk;
+    int usual[2];
+    size_t n_prompts;
+    const int *prompts = ht_engine_prompts(engine, options, usual, &n_prompts);
+    verdict together = {1e9, 1};
+    for (size_t l = 0; l < HT_MAX_LANES; l++)
+        alone[l] = together;
+    judge_pass(engine, 1, 0, 1, &together, alone);
+    for (size_t i = 0; i < n_prompts; i++)
+        for (size_t begin = 0; begin < (size_t)prompts[i]; begin += chunk) {
+            const size_t n = ht_min_size(chunk, (size_t)prompts[i] - begin);
+            judge_pass(engine, n, begin, begin + n == (size_t)prompts[i], &together, alone);
+        }
+    return together;
+}
+
+/* As if nothing had been built. */
+static ht_status start_anew(ht_engine *engine, unsigned cuts, ht_error *error) {
+    engine->passes.policy.cuts = cuts;
+    engine->passes.graphs.no_room = false;
+    ht_lanes_settle(&engine->set);
+    ht_passes_forget_schedules(&engine->passes);
+    memset(engine->passes.graphs.built, 0, sizeof engine->passes.graphs.built);
+    atomic_store(&engine->set.failed, 0);
+    return ht_lanes_drop_graphs(&engine->set, error);
+}
+
+/* The memory for graphs did not do for all that was planned. Whoever came first had it, be it of little use: other orders are
+ * tried, and whole operators only, until no device alone is quicker in anything; else the best of these is kept, or one lane alone (*keep) where that is better. */
+static ht_status expect_with_less(ht_engine *engine, const ht_engine_options *options, trials *t, size_t *keep,
+                                  ht_error *error) {
+    static const struct {
+        bool decode_last;
+        unsigned without;
+    } ways[] = {{false, HT_CUT_NONE}, {true, HT_CUT_NONE}, {true, SHARE_CUTS}};
+    const unsigned cuts = engine->passes.policy.cuts;
+    verdict best = {0}, alone[HT_MAX_LANES];
+    size_t chosen = 0, made = 0;
+    ht_status status = HT_OK;
+    for (size_t i = 0; i < HT_COUNT(ways) && !status && best.worst < 1; i++) {
+        if (i)
+            status = start_anew(engine, cuts & ~ways[i].without, error);
+        if (i && !status)
+            status = expect_all(engine, options, ways[i].decode_last, t, error);
+        if (status)
+            break;
+        const verdict v = judge_all(engine, options, alone);
+        ht_log(HT_LOG_INFO, "graphs for %s: %.2f of the best device alone at worst",
+               ways[i].without ? "whole operators"
+               : i             ? "prompts first"
+                               : "decode first",
+               v.worst);
+        made = i;
+        if (i == 0 || is_better(&v, &best))
+            best = v, chosen = i;
+    }
+    for (size_t l = 0; l < engine->set.n_lanes && !status; l++)
+        if (options->strategy == HT_STRATEGY_AUTO && !engine->set.lanes[l].lost && is_better(&alone[l], &best))
+            best = alone[l], *keep = l;
+    if (status || *keep != SIZE_MAX || chosen == made)
+        return status;
+    status = start_anew(engine, cuts & ~ways[chosen].without, error);
+    return status ? status : expect_all(engine, options, ways[chosen].decode_last, t, error);
+}
+
+/* ---- the phase ----------------------------------------------------------------------------------------------------------- */
+
+ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    trials t = {0};
+    size_t keep = SIZE_MAX;
+    if (engine->set.n_lanes < 2)
+        return HT_OK;
+    ht_status status = expect_all(engine, options, false, &t, error); /* decode first: it is part of every answer */
+    if (!status && engine->passes.graphs.no_room && !engine->passes.policy.must_share)
+        status = expect_with_less(engine, options, &t, &keep, error);
     for (size_t i = 0; i < HT_SCHEDULES; i++) /* they were free to ask for graphs */
         engine->passes.schedules[i].stale = true;
     if (!status && t.kv) /* something was tried */
         ht_engine_keep_learnt(engine);
     ht_kv_destroy(&engine->set, t.kv);
     free(t.ids);
-    return status;
+    if (status || keep == SIZE_MAX)
+        return status;
+    status = start_anew(engine, engine->passes.policy.cuts, error);
+    return status ? status : ht_engine_keep_lane(engine, keep, options, error);
 }

@@ -87,8 +87,8 @@ static double slowness(const listing *l, const ht_lane *lane, bool shared) {
     if (!l->schedule)
         return 1;
     const double drift = l->schedule->solved.lanes[lane - l->engine->set.lanes][l->schedule->choice.regime],
-                 together = lane->cost.together[l->tokens > 1];
-    return (drift > 0 ? drift : 1) * (shared && together > 0 ? together : 1);
+                 together = ht_together(&lane->cost, l->schedule->n_lanes, l->tokens);
+    return (drift > 0 ? drift : 1) * (shared ? together : 1);
 }
 
 static void predict(const listing *l, const ht_lane *lane, const ht_slice *own, ht_listed *listed) {
@@ -253,7 +253,7 @@ static void list_devices(const ht_engine *engine, const ht_listed *rows, size_t 
 }
 
 static void list_times(const ht_engine *engine, const ht_schedule *schedule, ht_plan_times *times) {
-    times->strategy = ht_regime_name(schedule->choice.regime);
+    times->regime = ht_regime_name(schedule->choice.regime);
     if (engine->info.emulated)
         return;
     times->seconds = schedule->choice.seconds;
@@ -295,7 +295,7 @@ static ht_status plan_pass(ht_engine *engine, size_t tokens, ht_plan_row **rows,
         status = ht_plan_list(engine, schedule, pass, &listed, n, error);
     if (status)
         return status;
-    *times = (ht_plan_times){.strategy = "single", .tokens = pass, .lanes = engine->set.n_lanes};
+    *times = (ht_plan_times){.regime = "single", .tokens = pass, .lanes = engine->set.n_lanes};
     if (schedule)
         list_times(engine, schedule, times);
     times->prompt_seconds = times->seconds + rest;
@@ -312,7 +312,7 @@ ht_status ht_engine_plan(ht_engine *engine, int tokens, ht_plan_row **rows, size
                          ht_error *error) {
     ht_plan_times found;
     if (tokens < 1)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "tokens: %d are none", tokens);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "tokens: must be at least 1 (got %d)", tokens);
     ht_lanes_lock(&engine->set);
     ht_status status = plan_pass(engine, (size_t)tokens, rows, n, &found, error);
     ht_lanes_unlock(&engine->set);

@@ -1,23 +1,19 @@
-/* Measuring what a lane's operators take: the cost tables that the solver works with, kept in the cache folder.
+/* Measuring what a lane's operators take: the cost tables that the solver works with.
  *
  * Operators of one class are run one after the other on a few layers, so that weights come from memory as in a pass and
- * queues stay full; then whole layers, and each class is scaled so that the sum is what a layer takes. A table is found
- * again by what its times depend on: processor, devices and their versions, options, precision, shapes and types.
+ * queues stay full; then whole layers, and each class is scaled so that the sum is what a layer takes. Then what lanes take
+ * beside each other.
  */
 #include "engine/engine.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 11
 #define ENOUGH_BYTES (24.0 * 1e6) /* of weights in the layers that are timed: more than caches near a core hold */
 #define MOST_RUNS 5
 #define ENOUGH_SECONDS 0.12 /* of runs at one point */
-#define LATER 1024          /* position of the second point of attention */
 #define MOST_STEPS 512
-#define PACES (sizeof(ht_pace) / sizeof(double))
 
 /* ---- timing ------------------------------------------------------------------------------------------------------------------ */
 
@@ -310,7 +306,7 @@ static ht_status measure_rest(timer *t, const size_t *lengths, size_t n_lengths,
     if (status)
         return status;
     const size_t context = (size_t)t->engine->info.context, n = ht_min_size(64, most);
-    const size_t later = context > n ? ht_min_size(LATER, context - n) : 0;
+    const size_t later = context > n ? ht_min_size(HT_LATER_POSITION, context - n) : 0;
     take_steps(t, n > 1 ? many : one, HT_CLASS_ATTENTION, 2);
     if (later == 0 || t->n_steps == 0)
         return HT_OK;
@@ -323,7 +319,7 @@ static ht_status measure_rest(timer *t, const size_t *lengths, size_t n_lengths,
     return status;
 }
 
-static ht_status measure_lane(ht_engine *engine, ht_lane *lane, const ht_kv_layer *kv, ht_error *error) {
+ht_status ht_engine_time_lane(ht_engine *engine, ht_lane *lane, const ht_kv_layer *kv, ht_error *error) {
     size_t lengths[HT_MAX_POINTS];
     const size_t n = list_lengths(engine, lane, lengths);
     timer *t;
@@ -361,7 +357,7 @@ ht_status ht_engine_measure_lane(ht_engine *engine, ht_lane *lane, ht_error *err
     if (status)
         return status;
     memset(engine->set.slots[HT_SLOT_IDS].data, 0, engine->set.slot_bytes[HT_SLOT_IDS]);
-    status = measure_lane(engine, lane, kv, error);
+    status = ht_engine_time_lane(engine, lane, kv, error);
     ht_kv_destroy_locked(&engine->set, kv);
     return status;
 }
@@ -384,293 +380,152 @@ static double slowed(double busy, double other, double alone) {
     return rest <= 0 || beside < 0.1 * alone ? busy / alone : other / beside;
 }
 
-/* Two lanes run layers side by side, without waiting for each other: how much slower each becomes. */
-static ht_status measure_together(ht_engine *engine, size_t a, size_t b, const ht_kv_layer *kv, size_t n,
-                                  ht_error *error) {
-    ht_schedule *s = &engine->passes.schedules[0];
-    const size_t pair[2] = {a, b};
-    double alone[2], busy[2], together[2] = {0, 0};
-    size_t first[2] = {0, 0}, end[2];
+/* Lanes that run something side by side, to see how much slower each becomes. */
+typedef struct company {
+    size_t lanes[HT_MAX_LANES], n_lanes;
+    size_t tokens; /* of each */
+    bool norms;    /* nothing but norms, else layers */
+    double alone[HT_MAX_LANES];
+} company;
+
+/* The lane's steps as a program, `again` times over. */
+static ht_status repeat_steps(const timer *t, const company *c, size_t i, size_t again, ht_program *program,
+                              ht_error *error) {
+    const size_t n = again * t->n_steps;
+    ht_status status =
+        ht_grow((void **)&program->steps, &program->cap_steps, n, sizeof *program->steps, "a program", error);
+    for (size_t k = 0; k < n && !status; k++) {
+        ht_step *step = &program->steps[k];
+        *step = t->steps[k % t->n_steps];
+        step->begin = (uint32_t)(i * c->tokens); /* tokens of its own: lanes write side by side */
+        step->end = (uint32_t)((i + 1) * c->tokens);
+    }
+    program->n_steps = status ? 0 : n;
+    return status;
+}
+
+/* What the lane takes alone. */
+static ht_status time_alone(company *c, size_t i, timer *t, ht_error *error) {
+    const ht_program *program = ht_lane_program(t->lane, c->tokens);
+    ht_stay stay;
+    take_steps(t, program, c->norms ? HT_CLASS_NORM : HT_CLASSES, c->norms ? 2 : count_samples(t, program, c->tokens));
+    leave_out_cache(t);
+    ht_stay_on_cores(&t->engine->set, t->lane, &stay);
+    ht_status status = time_steps(t, c->tokens, 0, false, &c->alone[i], error);
+    ht_leave_cores(&stay);
+    return status;
+}
+
+static ht_status prepare_company(ht_engine *engine, company *c, ht_schedule *s, const ht_kv_layer *kv,
+                                 ht_error *error) {
     timer *t;
     ht_status status = ht_alloc((void **)&t, 1, sizeof *t, "measuring", error);
+    double longest = 0;
     if (status)
         return status;
-    s->n_lanes = 2;
-    for (size_t i = 0; i < 2 && !status; i++) {
-        const ht_program *program = ht_lane_program(&engine->set.lanes[pair[i]], n);
-        *t = (timer){.engine = engine, .lane = &engine->set.lanes[pair[i]], .kv = kv};
-        take_steps(t, program, HT_CLASSES, count_samples(t, program, n));
-        leave_out_cache(t);
-        s->lanes[i] = &engine->set.lanes[pair[i]];
-        ht_stay stay;
-        ht_stay_on_cores(&engine->set, s->lanes[i], &stay);
-        status = time_steps(t, n, 0, false, &alone[i], error);
-        ht_leave_cores(&stay);
-        end[i] = s->programs[i].n_steps = 0;
-        for (int again = 0; again < (n == 1 ? 8 : 1); again++) /* long against the start */
-            for (size_t k = 0; k < t->n_steps && !status; k++) {
-                status = ht_grow((void **)&s->programs[i].steps, &s->programs[i].cap_steps, end[i] + 1,
-                                 sizeof *s->programs[i].steps, "a program", error);
-                if (status)
-                    break;
-                ht_step *step = &s->programs[i].steps[end[i]++];
-                *step = t->steps[k];
-                step->begin = (uint32_t)(i * n); /* tokens of its own: lanes write side by side */
-                step->end = (uint32_t)(i * n + n);
+    s->n_lanes = c->n_lanes;
+    for (int build = 0; build < 2; build++)
+        for (size_t i = 0; i < c->n_lanes && !status; i++) {
+            *t = (timer){.engine = engine, .lane = s->lanes[i] = &engine->set.lanes[c->lanes[i]], .kv = kv};
+            if (!build) {
+                status = time_alone(c, i, t, error);
+                longest = fmax(longest, c->alone[i]);
+                continue;
             }
-        s->programs[i].n_steps = end[i];
-        alone[i] *= (double)end[i] / (double)(t->n_steps ? t->n_steps : 1);
-    }
+            const ht_program *program = ht_lane_program(t->lane, c->tokens);
+            take_steps(t, program, c->norms ? HT_CLASS_NORM : HT_CLASSES,
+                       c->norms ? 2 : count_samples(t, program, c->tokens));
+            leave_out_cache(t);
+            size_t again = c->tokens == 1 || c->norms ? 8 : 1; /* long against the start */
+            if (c->n_lanes > 2 || c->norms)                    /* a lane that ends sooner leaves the others alone */
+                again *= (size_t)fmin(longest / c->alone[i] + 0.5, 64);
+            status = repeat_steps(t, c, i, again, &s->programs[i], error);
+            c->alone[i] *= (double)again;
+        }
     free(t);
+    return status;
+}
+
+/* How many times as long as alone each lane takes beside the others. */
+static ht_status run_company(ht_engine *engine, const company *c, ht_schedule *s, const ht_kv_layer *kv,
+                             double together[HT_MAX_LANES], ht_error *error) {
+    ht_crew_work work = {.schedule = s};
+    double busy[HT_MAX_LANES];
     const ht_binding binding = {.slots = engine->set.slots,
                                 .kv = kv,
-                                .tokens = n,
+                                .tokens = c->tokens,
                                 .room = (size_t)engine->info.chunk,
                                 .sync = engine->set.sync};
+    ht_status status = HT_OK;
+    for (size_t i = 0; i < c->n_lanes; i++)
+        work.end[i] = s->programs[i].n_steps;
+    work.binding = &binding;
     engine->passes.current = s;
     for (int run = 0; run < 7 && !status; run++) {
-        status = ht_crew_run(engine->passes.crew, &engine->passes, s, first, end, &binding, 0, NULL, busy, error);
-        for (size_t i = 0; i < 2 && run; i++) { /* the least of the runs */
-            const double beside = slowed(busy[i], busy[1 - i], alone[i]);
-            together[i] = together[i] > 0 ? fmin(together[i], beside) : beside;
+        status = ht_crew_run(&engine->passes, &work, busy, error);
+        for (size_t i = 0; i < c->n_lanes && run; i++) { /* the least of the runs */
+            double others = INFINITY; /* until the first of them has ended; what it leaves is shared by the others */
+            for (size_t k = 0; k < c->n_lanes; k++)
+                others = k == i ? others : fmin(others, busy[k]);
+            const double beside = slowed(busy[i], others, c->alone[i]);
+            together[i] = run > 1 ? fmin(together[i], beside) : beside;
         }
     }
     engine->passes.current = NULL;
-    for (size_t i = 0; i < 2 && !status; i++) {
-        double *factor = &engine->set.lanes[pair[i]].cost.together[n > 1];
-        *factor = fmax(*factor, fmin(fmax(together[i], 1), 3));
-        ht_log(HT_LOG_INFO, "lane %zu beside lane %zu: %.2f times as long (%zu tokens)", pair[i], pair[1 - i], *factor,
-               n);
-    }
     return status;
 }
 
-static ht_status measure_pairs(ht_engine *engine, const ht_kv_layer *kv, ht_error *error) {
-    ht_status status = HT_OK;
-    for (size_t a = 0; a < engine->set.n_lanes; a++)
-        for (size_t b = a + 1; b < engine->set.n_lanes; b++)
-            for (int many = 0; many < 2 && !status; many++) {
-                const size_t n = many ? ht_min_size(64, (size_t)engine->info.chunk / 2) : 1;
-                if (engine->set.lanes[a].lost || engine->set.lanes[b].lost)
-                    continue;
-                if (!ht_cores_meet(&engine->set.lanes[a].cores, &engine->set.lanes[b].cores) && n > (size_t)many &&
-                    2 * n <= (size_t)engine->info.chunk)
-                    status = measure_together(engine, a, b, kv, n, error);
-            }
-    return status;
-}
-
-/* ---- keeping ---------------------------------------------------------------------------------------------------------------------- */
-
-/* All that the times of the lanes depend on. */
-static ht_status describe(const ht_engine *engine, ht_text *key, ht_error *error) {
-    const ht_model *m = engine->model;
-    const ht_hparams *h = &m->hparams;
-    ht_status status = ht_text_printf(key, error, "%s %d %d/%d/%d %d %d; %s %d; chunk %d context %d kv %d sync %d;",
-                                      ht_version(), h->layers, h->heads, h->kv_heads, h->head_dim, h->feed_forward,
-                                      h->embedding, m->info.architecture, h->vocabulary, engine->info.chunk,
-                                      engine->info.context < LATER ? engine->info.context : LATER,
-                                      (int)engine->info.kv_type, (int)engine->set.sync);
-    for (size_t i = 0; i < m->n_ops && !status; i++)
-        for (int p = 0; p < m->ops[i].n_parts && !status; p++)
-            status = ht_text_printf(key, error, "%d", (int)m->ops[i].parts[p].type->type);
-    for (size_t l = 0; l < engine->set.n_lanes && !status; l++) {
-        status = ht_text_printf(key, error, ";");
-        for (size_t d = 0; d < engine->set.n_devices && !status; d++) {
-            const ht_device_caps *caps = engine->set.devices[d]->ops->caps(engine->set.devices[d]);
-            char cores[HT_MAX_CORES];
-            ht_cores_print(&caps->cores, cores, sizeof cores);
-            if (engine->set.lanes[l].devices >> d & 1)
-                status = ht_text_printf(key, error, " %s (%s, %s) cores %s lengths %zu precision %d threads %d,",
-                                        caps->name, caps->runtime, caps->description, cores, caps->n_lengths,
-                                        (int)engine->info.precision, engine->info.threads);
-        }
-    }
-    return status;
-}
-
-static json_t *cost_json(const ht_lane_cost *cost) {
-    json_t *classes = json_object();
-    for (int c = 0; c < HT_CLASSES; c++) {
-        json_t *points = json_array();
-        for (size_t i = 0; i < cost->classes[c].n_points; i++)
-            json_array_append_new(points, json_pack("[I, f]", (json_int_t)cost->classes[c].points[i].tokens,
-                                                    cost->classes[c].points[i].seconds * 1e6));
-        json_object_set_new(classes, ht_class_name((ht_class)c),
-                            json_pack("{s:b, s:o}", "stepped", cost->classes[c].stepped, "tokens_us", points));
-    }
-    return json_pack("{s:o, s:I, s:f, s:f, s:f, s:[f, f], s:s, s:[f, f, f, f]}", "classes", classes, "granule",
-                     (json_int_t)cost->granule, "attention_us_per_token_and_key", cost->per_key * 1e6, "launch_us",
-                     cost->launch * 1e6, "join_us", cost->join * 1e6, "together", cost->together[0], cost->together[1],
-                     "sync", ht_sync_name(cost->sync), "joins_us", cost->joins[1] * 1e6, cost->joins[2] * 1e6,
-                     cost->joins[3] * 1e6, cost->joins[4] * 1e6);
-}
-
-static bool read_cost(const json_t *json, ht_lane_cost *cost) {
-    *cost = (ht_lane_cost){0};
-    const json_t *classes = json_object_get(json, "classes"), *together = json_object_get(json, "together");
-    for (int c = 0; c < HT_CLASSES; c++) {
-        const json_t *one = json_object_get(classes, ht_class_name((ht_class)c));
-        const json_t *points = json_object_get(one, "tokens_us");
-        cost->classes[c].stepped = json_is_true(json_object_get(one, "stepped"));
-        for (size_t i = 0; i < json_array_size(points) && i < HT_MAX_POINTS; i++) {
-            const json_t *p = json_array_get(points, i);
-            const json_int_t tokens = json_integer_value(json_array_get(p, 0));
-            const double us = json_number_value(json_array_get(p, 1));
-            if (tokens < 1 || !(us >= 0) || (i && (size_t)tokens <= cost->classes[c].points[i - 1].tokens))
-                return false;
-            cost->classes[c].points[cost->classes[c].n_points++] = (ht_cost_point){(size_t)tokens, us * 1e-6};
-        }
-    }
-    const json_int_t granule = json_integer_value(json_object_get(json, "granule"));
-    cost->granule = granule > 0 && granule <= 1024 ? (size_t)granule : 0;
-    cost->per_key = json_number_value(json_object_get(json, "attention_us_per_token_and_key")) * 1e-6;
-    cost->launch = json_number_value(json_object_get(json, "launch_us")) * 1e-6;
-    cost->join = json_number_value(json_object_get(json, "join_us")) * 1e-6;
-    const char *sync = json_string_value(json_object_get(json, "sync"));
-    for (int i = HT_SYNC_AUTO; sync && i <= HT_SYNC_FLAG; i++)
-        if (!strcmp(sync, ht_sync_name((ht_sync)i)))
-            cost->sync = (ht_sync)i;
-    for (size_t i = 0; i < HT_SYNC_FLAG; i++)
-        cost->joins[i + 1] = json_number_value(json_array_get(json_object_get(json, "joins_us"), i)) * 1e-6;
-    for (size_t i = 0; i < 2; i++)
-        cost->together[i] = json_number_value(json_array_get(together, i));
-    return cost->classes[HT_CLASS_NORM].n_points > 0 && cost->classes[HT_CLASS_LM_HEAD].n_points > 0;
-}
-
-static bool table_path(const ht_text *key, char *path, size_t capacity) {
-    char name[64];
-    snprintf(name, sizeof name, "plan/%016llx.json", (unsigned long long)ht_hash(HT_HASH_START, key->data, key->bytes));
-    return ht_cache_path(name, path, capacity, NULL) == HT_OK;
-}
-
-static json_t *learnt_json(const ht_engine *engine) {
-    json_t *list = json_array();
-    for (size_t i = 0; i < HT_SCHEDULES; i++) {
-        const ht_schedule *s = &engine->passes.schedules[i];
-        json_t *pace = json_array();
-        for (size_t k = 0; k < PACES; k++)
-            json_array_append_new(pace, json_real(((const double *)&s->usual)[k]));
-        if (s->tokens && s->tried)
-            json_array_append_new(list,
-                                  json_pack("{s:I, s:I, s:I, s:O}", "tokens", (json_int_t)s->tokens, "position",
-                                            (json_int_t)s->position, "wanted", (json_int_t)s->wanted, "pace", pace));
-        json_decref(pace);
-    }
-    return list;
-}
-
-/* What an earlier process learnt; what makes no sense is left out. */
-static void read_learnt(ht_engine *engine, const json_t *list) {
-    for (size_t i = 0; i < json_array_size(list) && i < HT_SCHEDULES; i++) {
-        const json_t *one = json_array_get(list, i), *pace = json_object_get(one, "pace");
-        const json_int_t n = json_integer_value(json_object_get(one, "tokens")),
-                         position = json_integer_value(json_object_get(one, "position")),
-                         wanted = json_integer_value(json_object_get(one, "wanted"));
-        bool good = n > 0 && n <= engine->info.chunk && position >= 0 && wanted >= 0 && wanted <= n &&
-                    json_array_size(pace) == PACES;
-        for (size_t k = 0; k < PACES && good; k++) {
-            const double value = json_number_value(json_array_get(pace, k));
-            good = value >= 0.2 && value <= 10;
-        }
-        if (!good)
-            continue;
-        ht_schedule *s = ht_passes_find_schedule(&engine->passes, (size_t)n, (size_t)position, (size_t)wanted);
-        s->tried = true;
-        for (size_t k = 0; k < PACES; k++)
-            ((double *)&s->usual)[k] = json_number_value(json_array_get(pace, k));
-        s->pace = s->usual;
-    }
-}
-
-/* True: every lane has its table. A file that is not of this key, or is damaged, is as good as none. */
-static bool load_tables(ht_engine *engine, const ht_text *key) {
-    char path[1024];
-    if (!table_path(key, path, sizeof path))
-        return false;
-    json_t *root = json_load_file(path, 0, NULL);
-    const char *own = json_string_value(json_object_get(root, "key"));
-    bool good = own && !strcmp(own, key->data) && json_integer_value(json_object_get(root, "version")) == VERSION;
-    for (size_t l = 0; l < engine->set.n_lanes && good; l++) {
-        good = read_cost(json_array_get(json_object_get(root, "lanes"), l), &engine->set.lanes[l].cost);
-        engine->set.lanes[l].cost.devices = engine->set.lanes[l].devices;
-    }
-    if (good)
-        read_learnt(engine, json_object_get(root, "learnt"));
-    if (root && !good)
-        ht_log(HT_LOG_INFO, "%s: of another version or damaged: measuring anew", path);
-    json_decref(root);
-    return good;
-}
-
-static void save_tables(const ht_engine *engine, const ht_text *key) {
-    char path[1024];
-    json_t *lanes = json_array();
-    for (size_t l = 0; l < engine->set.n_lanes; l++)
-        json_array_append_new(lanes, cost_json(&engine->set.lanes[l].cost));
-    json_t *root = json_pack("{s:i, s:s, s:o, s:o}", "version", VERSION, "key", key->data, "lanes", lanes, "learnt",
-                             learnt_json(engine));
-    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
-    ht_error error;
-    if (text && table_path(key, path, sizeof path) && ht_file_write(path, text, strlen(text), &error))
-        ht_log(HT_LOG_WARN, "%s", error.text);
-    free(text);
-    json_decref(root);
-}
-
-ht_status ht_engine_measure(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
-    ht_text key = {0};
-    ht_kv_layer *kv = NULL;
-    bool whole = true; /* every device of every lane was measured: worth keeping */
-    if (engine->set.n_lanes < 2)
-        return HT_OK;
-    for (size_t l = 0; l < engine->set.n_lanes && engine->info.emulated; l++)
-        ht_lane_cost_by_rule(&engine->set, &engine->set.lanes[l]);
-    if (engine->info.emulated)
-        return HT_OK;
-    ht_status status = describe(engine, &key, error);
-    const bool kept = !engine->set.time; /* virtual time costs none: simulated lanes are measured anew */
-    if (!status && kept && !options->measure && load_tables(engine, &key)) {
-        ht_text_free(&key);
-        return HT_OK;
-    }
+/* Lanes run layers, or norms, side by side: how much slower each becomes. */
+static ht_status measure_company(ht_engine *engine, company *c, const ht_kv_layer *kv, ht_error *error) {
+    ht_schedule *s = &engine->passes.schedules[0];
+    double together[HT_MAX_LANES];
+    ht_status status = prepare_company(engine, c, s, kv, error);
     if (!status)
-        status = ht_kv_create(&engine->set, &kv, error);
-    memset(engine->set.slots[HT_SLOT_IDS].data, 0, engine->set.slot_bytes[HT_SLOT_IDS]);
-    for (size_t l = 0; l < engine->set.n_lanes && !status; l++) {
-        if (options->progress &&
-            !options->progress("measuring devices", (double)l, (double)engine->set.n_lanes + 1, options->progress_user))
-            status = ht_fail(error, HT_ERROR_CANCELLED, "measuring was stopped");
-        else
-            status = measure_lane(engine, &engine->set.lanes[l], kv, error);
-        if (status == HT_ERROR_DEVICE || status == HT_ERROR_MEMORY) { /* graphs that do not compile, or find no room */
-            const int device = ht_lanes_facts(&engine->set, engine->set.lanes[l].devices).static_device;
-            if (device >= 0)
-                atomic_fetch_or(&engine->set.failed, 1u << device);
-            ht_log(HT_LOG_WARN, "%s", error ? error->text : "a device could not be measured");
-            whole = false;
-            if (ht_engine_recover(engine)) /* measures what is left of the lane */
-                status = HT_OK;
-        }
+        status = run_company(engine, c, s, kv, together, error);
+    for (size_t i = 0; i < c->n_lanes && !status; i++) {
+        ht_lane_cost *cost = &engine->set.lanes[c->lanes[i]].cost;
+        double *factor = &(c->norms ? cost->norms : cost->together)[c->n_lanes > 2][c->tokens > 1];
+        *factor = fmax(*factor, fmin(fmax(together[i], 1), 3));
+        ht_log(HT_LOG_INFO, "lane %zu beside %zu %s: %s take %.2f times as long (%zu tokens)", c->lanes[i],
+               c->n_lanes - 1, c->n_lanes > 2 ? "lanes" : "lane", c->norms ? "norms" : "layers", *factor, c->tokens);
     }
-    while (!status && (status = measure_pairs(engine, kv, error)) == HT_ERROR_DEVICE && ht_engine_recover(engine)) {
-        whole = false;
-        status = HT_OK; /* once more, with those that are left */
-    }
-    if (kv)
-        ht_kv_destroy(&engine->set, kv);
-    if (!status && whole && kept)
-        save_tables(engine, &key);
-    ht_text_free(&key);
     return status;
 }
 
-void ht_engine_keep_learnt(const ht_engine *engine) {
-    ht_text key = {0};
-    bool all = !engine->set.time && !engine->info.emulated; /* as the tables; a lane that was lost is in none */
-    for (size_t l = 0; l < engine->set.n_lanes; l++)
-        all &= !engine->set.lanes[l].lost && engine->set.lanes[l].cost.devices == engine->set.lanes[l].devices;
-    if (all && describe(engine, &key, NULL) == HT_OK)
-        save_tables(engine, &key);
-    ht_text_free(&key);
+/* Layers of one token and of many, and norms of many. */
+static ht_status measure_lanes_together(ht_engine *engine, const size_t *lanes, size_t n_lanes, const ht_kv_layer *kv,
+                                        ht_error *error) {
+    static const struct {
+        size_t tokens;
+        bool norms;
+    } rows[] = {{1, false}, {64, false}, {256, true}};
+    const size_t chunk = (size_t)engine->info.chunk;
+    ht_status status = HT_OK;
+    for (size_t i = 0; i < HT_COUNT(rows) && !status; i++) {
+        company c = {
+            .n_lanes = n_lanes, .norms = rows[i].norms, .tokens = ht_min_size(rows[i].tokens, chunk / n_lanes)};
+        memcpy(c.lanes, lanes, n_lanes * sizeof *lanes);
+        if (c.tokens > (rows[i].tokens > 1))
+            status = measure_company(engine, &c, kv, error);
+    }
+    return status;
+}
+
+ht_status ht_engine_time_together(ht_engine *engine, const ht_kv_layer *kv, ht_error *error) {
+    const ht_lane *all = engine->set.lanes;
+    size_t lanes[HT_MAX_LANES], n = 0;
+    ht_cores taken = {{0}};
+    ht_status status = HT_OK;
+    for (size_t a = 0; a < engine->set.n_lanes; a++) {
+        for (size_t b = a + 1; b < engine->set.n_lanes && !status; b++) {
+            const size_t pair[2] = {a, b};
+            if (!ht_cores_meet(&all[a].cores, &all[b].cores) && !all[a].lost && !all[b].lost)
+                status = measure_lanes_together(engine, pair, 2, kv, error);
+        }
+        if (ht_cores_meet(&all[a].cores, &taken) || all[a].lost)
+            continue;
+        ht_cores_join(&taken, &all[a].cores);
+        lanes[n++] = a;
+    }
+    return status || n < 3 ? status : measure_lanes_together(engine, lanes, n, kv, error);
 }

@@ -30,11 +30,11 @@ static void add_points(const ht_device *device, const ht_op *op, bool one, ht_cl
 }
 
 void ht_lane_cost_by_rule(const ht_lanes *set, ht_lane *lane) {
-    lane->cost = (ht_lane_cost){.devices = lane->devices, .join = 1e-7, .sync = HT_SYNC_FINISH, .together = {1, 1}};
-    for (size_t phase = 0; phase < HT_PHASES; phase++)
-        for (size_t i = 0; i < lane->programs[phase].n_steps; i++) {
-            const ht_step *step = &lane->programs[phase].steps[i];
-            add_points(set->devices[step->device], step->op, phase == HT_PHASE_ONE,
+    lane->cost = (ht_lane_cost){.devices = lane->devices, .join = 1e-7, .sync = HT_SYNC_FINISH};
+    for (size_t form = 0; form < HT_FORMS; form++)
+        for (size_t i = 0; i < lane->programs[form].n_steps; i++) {
+            const ht_step *step = &lane->programs[form].steps[i];
+            add_points(set->devices[step->device], step->op, form == HT_FORM_ONE,
                        &lane->cost.classes[ht_class_of(step->op)]);
         }
 }

@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WORTH_SHARING 0.97 /* several lanes must be so much quicker than the best alone */
-
 /* The only lane that is as good as the best for passes of n tokens, as bits of lanes; 0: several together are better. */
 static uint32_t good_lanes(ht_engine *engine, size_t n, size_t position) {
     ht_question question;
@@ -16,15 +14,15 @@ static uint32_t good_lanes(ht_engine *engine, size_t n, size_t position) {
     uint32_t good = 0;
     for (size_t l = 1; l < engine->set.n_lanes; l++)
         best = choice.alone[l] < best ? choice.alone[l] : best;
-    if (choice.n_lanes > 1 && choice.seconds < WORTH_SHARING * best)
+    if (choice.n_lanes > 1 && choice.seconds < HT_WORTH_SHARING * best)
         return 0;
     for (size_t l = 0; l < engine->set.n_lanes; l++)
-        good |= (uint32_t)(WORTH_SHARING * choice.alone[l] <= best) << l;
+        good |= (uint32_t)(HT_WORTH_SHARING * choice.alone[l] <= best) << l;
     return good;
 }
 
 /* Keeps the devices of one lane and closes the others: nothing is there yet but tasks and the pool. */
-static void keep_lane(ht_engine *engine, size_t keep) {
+static void keep_devices(ht_engine *engine, size_t keep) {
     const ht_lane lane = engine->set.lanes[keep];
     int place[HT_MAX_DEVICES];
     size_t n = 0, n_tasks = 0;
@@ -50,7 +48,7 @@ static void keep_lane(ht_engine *engine, size_t keep) {
     engine->set.n_devices = engine->n_named = n;
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane_free_buffers(&engine->set, &engine->set.lanes[l]);
-        for (size_t p = 0; p < HT_PHASES; p++)
+        for (size_t p = 0; p < HT_FORMS; p++)
             free(engine->set.lanes[l].programs[p].steps);
     }
     memset(engine->set.lanes, 0, sizeof engine->set.lanes);
@@ -59,6 +57,22 @@ static void keep_lane(ht_engine *engine, size_t keep) {
     ht_crew_destroy(engine->passes.crew);
     engine->passes.crew = NULL;
     ht_passes_forget_schedules(&engine->passes);
+}
+
+ht_status ht_engine_keep_lane(ht_engine *engine, size_t lane, const ht_engine_options *options, ht_error *error) {
+    keep_devices(engine, lane);
+    ht_status status = ht_lanes_place(&engine->set, options, error);
+    engine->info.weight_bytes = ht_lanes_task_bytes(&engine->set);
+    if (!status)
+        ht_lanes_plan_transfers(&engine->set, NULL);
+    return status;
+}
+
+const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n) {
+    usual[0] = 64;
+    usual[1] = engine->info.chunk;
+    *n = options->n_prompts ? options->n_prompts : 2;
+    return options->n_prompts ? options->prompts : usual;
 }
 
 ht_status ht_engine_choose_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
@@ -75,12 +89,5 @@ ht_status ht_engine_choose_lanes(ht_engine *engine, const ht_engine_options *opt
         for (size_t begin = 0; begin < (size_t)prompts[i]; begin += chunk)
             good &= good_lanes(engine, ht_min_size(chunk, (size_t)prompts[i] - begin), begin);
     engine->passes.stage = HT_STAGE_SERVING;
-    if (!good)
-        return HT_OK;
-    keep_lane(engine, (size_t)__builtin_ctz(good));
-    ht_status status = ht_lanes_place(&engine->set, options, error);
-    engine->info.weight_bytes = ht_lanes_task_bytes(&engine->set);
-    if (!status)
-        ht_lanes_plan_transfers(&engine->set, NULL);
-    return status;
+    return good ? ht_engine_keep_lane(engine, (size_t)__builtin_ctz(good), options, error) : HT_OK;
 }

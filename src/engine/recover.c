@@ -13,7 +13,7 @@ bool ht_engine_recover(ht_engine *engine) {
     memset(engine->passes.graphs.built, 0, sizeof engine->passes.graphs.built);
     for (size_t d = 0; d < engine->set.n_devices; d++)
         if (failed >> d & 1)
-            ht_log(HT_LOG_WARN, "%s has failed: going on without it", ht_lanes_caps(&engine->set, d)->name);
+            ht_log(HT_LOG_WARN, "%s failed: continuing without it", ht_lanes_caps(&engine->set, d)->name);
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane *lane = &engine->set.lanes[l];
         if (lane->devices & failed && !lane->lost) {

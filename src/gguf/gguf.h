@@ -4,20 +4,21 @@
 
 #include "gguf/types.h"
 
-typedef enum ht_gguf_kind { /* value types as the files carry them */
-                            HT_GGUF_U8,
-                            HT_GGUF_I8,
-                            HT_GGUF_U16,
-                            HT_GGUF_I16,
-                            HT_GGUF_U32,
-                            HT_GGUF_I32,
-                            HT_GGUF_F32,
-                            HT_GGUF_BOOL,
-                            HT_GGUF_STRING,
-                            HT_GGUF_ARRAY,
-                            HT_GGUF_U64,
-                            HT_GGUF_I64,
-                            HT_GGUF_F64
+/* Value types as the files carry them. */
+typedef enum ht_gguf_kind {
+    HT_GGUF_U8,
+    HT_GGUF_I8,
+    HT_GGUF_U16,
+    HT_GGUF_I16,
+    HT_GGUF_U32,
+    HT_GGUF_I32,
+    HT_GGUF_F32,
+    HT_GGUF_BOOL,
+    HT_GGUF_STRING,
+    HT_GGUF_ARRAY,
+    HT_GGUF_U64,
+    HT_GGUF_I64,
+    HT_GGUF_F64
 } ht_gguf_kind;
 
 typedef struct ht_string { /* not NUL-terminated; points into the mapping */
@@ -30,8 +31,8 @@ typedef struct ht_gguf_value {
     ht_gguf_kind kind;      /* scalar's kind, or HT_GGUF_ARRAY */
     ht_gguf_kind item_kind; /* of an array: kind of its items (never ARRAY) */
     uint64_t count;         /* of an array */
-    const uint8_t
-        *data; /* scalar or first item, unaligned, checked to lie inside the file; a string's length word first */
+    /* Scalar or first item, unaligned, checked to lie inside the file; a string's length word first. */
+    const uint8_t *data;
     ht_string *strings; /* of a string array: [count] */
 } ht_gguf_value;
 
@@ -62,7 +63,8 @@ const ht_tensor *ht_gguf_tensor_at(const ht_gguf *file, size_t index);
 const ht_gguf_value *ht_gguf_find(const ht_gguf *file, const char *key); /* NULL: absent. Hashed. */
 const ht_tensor *ht_gguf_tensor(const ht_gguf *file, const char *name);  /* NULL: absent. Hashed. */
 
-/* Typed reads; any integer kind converts if it fits. `required` makes absence an error, else *out keeps its value.
+/* Typed reads; any integer kind converts if it fits, to a float too. An array of numbers that are all alike (some converters
+ * write one a layer) is that number; HT_ERROR_UNSUPPORTED if they differ. `required` makes absence an error, else *out keeps its value.
  * A key of the wrong kind or out of [min, max] is always an error that names file and key. */
 ht_status ht_gguf_int(const ht_gguf *file, const char *key, bool required, int64_t min, int64_t max, int64_t *out,
                       ht_error *error);
@@ -81,8 +83,8 @@ ht_status ht_gguf_copy_value(ht_gguf_writer *writer, const ht_gguf_value *value,
 ht_status ht_gguf_put_u32(ht_gguf_writer *writer, const char *key, uint32_t number, ht_error *error);
 ht_status ht_gguf_put_tensor(ht_gguf_writer *writer, const char *name, ht_type type, int n_dims, const uint64_t *dims,
                              ht_error *error);
-ht_status ht_gguf_write_data(ht_gguf_writer *writer, const void *data, size_t bytes,
-                             ht_error *error);                     /* next piece of the current tensor */
+/* The next piece of the current tensor. */
+ht_status ht_gguf_write_data(ht_gguf_writer *writer, const void *data, size_t bytes, ht_error *error);
 ht_status ht_gguf_finish(ht_gguf_writer *writer, ht_error *error); /* checks that every tensor is whole */
 void ht_gguf_abandon(ht_gguf_writer *writer);                      /* also after finish: frees */
 

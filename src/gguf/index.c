@@ -24,21 +24,9 @@ void ht_index_free(ht_index *index) {
     *index = (ht_index){0};
 }
 
-/* Folded 64x64-bit products, as in wyhash (Wang Yi): without the seed a collision cannot be aimed for. */
-static uint64_t hash(uint64_t seed, const char *name, size_t bytes) {
-    uint64_t h = seed ^ bytes;
-    for (size_t at = 0; at < bytes; at += 8) {
-        uint64_t word = 0;
-        memcpy(&word, name + at, ht_min_size(8, bytes - at));
-        unsigned __int128 product = (unsigned __int128)(h ^ word) * (seed | 1);
-        h = (uint64_t)product ^ (uint64_t)(product >> 64) ^ 0x9e3779b97f4a7c15u;
-    }
-    return h ^ h >> 32;
-}
-
 /* The slot that holds the name, or the free one where it belongs. */
 static ht_index_slot *slot_of(const ht_index *index, const char *name, size_t bytes) {
-    size_t at = hash(index->seed, name, bytes) & index->mask;
+    size_t at = ht_hash_seeded(index->seed, name, bytes) & index->mask;
     for (;; at = (at + 1) & index->mask) {
         ht_index_slot *slot = &index->slots[at];
         if (!slot->name || (slot->bytes == bytes && !memcmp(slot->name, name, bytes)))

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define MAX_KEY 65535      /* bytes, by the format's specification */
 #define MAX_TENSOR_NAME 64 /* likewise */
@@ -422,8 +423,22 @@ static void release_parts(ht_gguf *file) {
 
 /* ---- split files: NAME-00001-of-0000N.gguf ---- */
 
-#define SPLIT_SUFFIX "-%05d-of-%05d.gguf"
+#define SPLIT_NUMBERS "-%05d-of-%05d"
+#define SPLIT_ENDING ".gguf" /* in any case */
 #define SPLIT_SUFFIX_BYTES (sizeof "-00001-of-00001.gguf" - 1)
+
+/* Bytes of PATH before its split suffix; SIZE_MAX: it has none, or one of another number of parts. */
+static size_t split_stem(const char *path, int64_t count) {
+    const size_t bytes = strlen(path), ending = sizeof SPLIT_ENDING - 1;
+    int number = 0, named = 0, end = 0;
+    if (bytes < SPLIT_SUFFIX_BYTES || strcasecmp(path + bytes - ending, SPLIT_ENDING) != 0)
+        return SIZE_MAX;
+    const size_t stem = bytes - SPLIT_SUFFIX_BYTES;
+    if (sscanf(path + stem, "-%5d-of-%5d%n", &number, &named, &end) != 2 ||
+        (size_t)end != SPLIT_SUFFIX_BYTES - ending || named != count)
+        return SIZE_MAX;
+    return stem;
+}
 
 static ht_status split_number(const part *piece, const char *key, int64_t fallback, int64_t *out, ht_error *error) {
     const ht_gguf_value *value = part_value(piece, key);
@@ -464,25 +479,33 @@ static ht_status check_split(const ht_gguf *file, int64_t count, ht_error *error
 
 /* The file so far is one part of `count`: starts again and reads all of them in order. */
 static ht_status read_split(ht_gguf *file, const char *path, int64_t count, ht_error *error) {
-    size_t bytes = strlen(path), stem = bytes - SPLIT_SUFFIX_BYTES;
-    int number = 0, named = 0, end = 0;
-    if (bytes < SPLIT_SUFFIX_BYTES || sscanf(path + stem, "-%5d-of-%5d.gguf%n", &number, &named, &end) != 2 ||
-        (size_t)end != SPLIT_SUFFIX_BYTES || named != count) {
+    /* A link of another name leads to the parts; one of a part's own name (as in the cache of Hugging Face) may be the only
+     * place where the parts stand side by side. */
+    char *real = NULL;
+    size_t stem = split_stem(path, count);
+    if (stem == SIZE_MAX && (real = realpath(path, NULL)) != NULL)
+        stem = split_stem(real, count);
+    if (stem == SIZE_MAX) {
+        free(real);
         return ht_fail(error, HT_ERROR_FORMAT,
                        "%s: is one part of a file split in %lld, but is not named ...-0000K-of-%05lld.gguf", path,
                        (long long)count, (long long)count);
     }
+    const char *any = real ? real : path;
+    ht_status status = HT_OK;
     release_parts(file);
-    for (int i = 1; i <= named; i++) {
+    for (int i = 1; i <= (int)count && status == HT_OK; i++) {
         ht_text name = {0};
-        ht_status status = ht_text_printf(&name, error, "%.*s" SPLIT_SUFFIX, (int)stem, path, i, named);
+        status = ht_text_printf(&name, error, "%.*s" SPLIT_NUMBERS "%s", (int)stem, any, i, (int)count,
+                                any + strlen(any) - (sizeof SPLIT_ENDING - 1));
         if (!status)
             status = read_part(file, name.data, error);
         ht_text_free(&name);
         if (status)
-            return ht_error_prefix(error, status, "part %d of %d of a split model", i, named);
+            ht_error_prefix(error, status, "part %d of %d of a split model", i, (int)count);
     }
-    return check_split(file, count, error);
+    free(real);
+    return status ? status : check_split(file, count, error);
 }
 
 /* ---- open, close ---- */

@@ -35,16 +35,42 @@ static ht_status wrong_kind(const ht_gguf *file, const ht_gguf_value *value, con
                    wanted);
 }
 
+/* Some converters write a number for each layer: right if they are all alike. */
+static ht_status check_alike(const ht_gguf *file, const ht_gguf_value *value, const char *key, ht_error *error) {
+    for (uint64_t i = 1; value->kind == HT_GGUF_ARRAY && i < value->count; i++) {
+        if (ht_gguf_item_int(value, i) == ht_gguf_item_int(value, 0) &&
+            ht_gguf_item(value, i) == ht_gguf_item(value, 0))
+            continue;
+        return ht_fail(error, HT_ERROR_UNSUPPORTED,
+                       "%s: key \"%s\" differs between layers (item 0 is %g, item %llu is %g): not supported",
+                       ht_gguf_path(file), key, ht_gguf_item(value, 0), (unsigned long long)i, ht_gguf_item(value, i));
+    }
+    return HT_OK;
+}
+
+/* Kind of a scalar or of a whole array; BOOL, which no number may be, for an array of nothing. */
+static ht_gguf_kind number_kind(const ht_gguf_value *value) {
+    if (value->kind != HT_GGUF_ARRAY)
+        return value->kind;
+    return value->count ? value->item_kind : HT_GGUF_BOOL;
+}
+
+static bool is_integer(ht_gguf_kind kind) {
+    return kind <= HT_GGUF_I32 || kind == HT_GGUF_U64 || kind == HT_GGUF_I64;
+}
+
 ht_status ht_gguf_int(const ht_gguf *file, const char *key, bool required, int64_t min, int64_t max, int64_t *out,
                       ht_error *error) {
     const ht_gguf_value *value;
     ht_status status = find(file, key, required, &value, error);
     if (status || !value)
         return status;
-    bool integer = value->kind <= HT_GGUF_I32 || value->kind == HT_GGUF_U64 || value->kind == HT_GGUF_I64;
-    if (!integer)
+    if (!is_integer(number_kind(value)))
         return wrong_kind(file, value, key, "an integer", error);
-    const bool too_big = value->kind == HT_GGUF_U64 && value->data[7] >> 7; /* past INT64_MAX */
+    status = check_alike(file, value, key, error);
+    if (status)
+        return status;
+    const bool too_big = number_kind(value) == HT_GGUF_U64 && value->data[7] >> 7; /* past INT64_MAX */
     const int64_t number = ht_gguf_item_int(value, 0);
     if (too_big || number < min || number > max) {
         return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is %s%lld, which is not in %lld..%lld",
@@ -60,9 +86,13 @@ ht_status ht_gguf_float(const ht_gguf *file, const char *key, bool required, flo
     ht_status status = find(file, key, required, &value, error);
     if (status || !value)
         return status;
-    if (value->kind != HT_GGUF_F32 && value->kind != HT_GGUF_F64)
+    const ht_gguf_kind kind = number_kind(value);
+    if (kind != HT_GGUF_F32 && kind != HT_GGUF_F64 && !is_integer(kind))
         return wrong_kind(file, value, key, "a float", error);
-    double f = ht_gguf_item(value, 0);
+    status = check_alike(file, value, key, error);
+    if (status)
+        return status;
+    const double f = ht_gguf_item(value, 0);
     if (!(fabs(f) <= 0x1.fffffep127)) {
         return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is not a finite float32", ht_gguf_path(file), key);
     }

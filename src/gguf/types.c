@@ -18,6 +18,12 @@ static const ht_type_traits traits[] = {
     {HT_TYPE_Q5_K,   "Q5_K",   256, 176,  8,   32,   true},
     {HT_TYPE_Q6_K,   "Q6_K",   256, 210,  6,   16,   false},
     {HT_TYPE_IQ4_NL, "IQ4_NL", 32,  18,   8,   32,   false},
+    /* not for weights, bits 0: some files carry tables of these, which no operator reads */
+    {(ht_type)HT_TYPE_I8,     "I8",     1,   1,    0,   0,    false},
+    {(ht_type)HT_TYPE_I16,    "I16",    1,   2,    0,   0,    false},
+    {(ht_type)HT_TYPE_I32,    "I32",    1,   4,    0,   0,    false},
+    {(ht_type)HT_TYPE_I64,    "I64",    1,   8,    0,   0,    false},
+    {(ht_type)HT_TYPE_F64,    "F64",    1,   8,    0,   0,    false},
 };
 /* clang-format on */
 
@@ -31,7 +37,7 @@ const ht_type_traits *ht_type_get(ht_type type) {
 
 const ht_type_traits *ht_type_by_name(const char *name) {
     for (size_t i = 0; i < HT_COUNT(traits); i++) {
-        if (!strcasecmp(traits[i].name, name))
+        if (traits[i].bits && !strcasecmp(traits[i].name, name))
             return &traits[i];
     }
     return NULL;

@@ -19,19 +19,21 @@ typedef enum ht_type {
     HT_TYPE_IQ4_NL = 20,
     HT_TYPE_BF16 = 30
 } ht_type;
+/* Tensors of these are carried along; no operator takes them as weights, so whatever switches over ht_type need not know. */
+enum { HT_TYPE_I8 = 24, HT_TYPE_I16, HT_TYPE_I32, HT_TYPE_I64, HT_TYPE_F64 };
 
 typedef struct ht_type_traits {
     ht_type type;
     const char *name;       /* "Q4_0" */
     int block, block_bytes; /* weights a block, bytes a block */
     /* The canonical form that its blocks are read as (quant.h): bits of a code, 4, 6 or 8, while 16 (F16, BF16) and 32
-     * (F32) stay floating; columns a scale covers, 0 for floats; asymmetric or not. */
+     * (F32) stay floating, 0: no weights; columns a scale covers, 0 for floats; asymmetric or not. */
     int bits, group;
     bool offset;
 } ht_type_traits;
 
 const ht_type_traits *ht_type_get(ht_type type);         /* NULL: not known */
-const ht_type_traits *ht_type_by_name(const char *name); /* case-insensitive; NULL: not known */
+const ht_type_traits *ht_type_by_name(const char *name); /* of weights; case-insensitive; NULL: not known */
 /* Name of any ggml type number, for errors; "type 77" style names are the caller's business: NULL if not known. */
 const char *ht_type_foreign_name(uint32_t number);
 

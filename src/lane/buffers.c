@@ -154,3 +154,14 @@ void ht_kv_destroy(ht_lanes *set, ht_kv_layer *kv) {
     ht_kv_destroy_locked(set, kv);
     ht_lanes_unlock(set);
 }
+
+/* ---- all of it ------------------------------------------------------------------------------------------------------------- */
+
+void ht_lanes_close(ht_lanes *set) {
+    ht_lanes_unplace(set);
+    for (size_t d = 0; d < set->n_devices; d++)
+        set->devices[d]->ops->close(set->devices[d]);
+    for (size_t l = 0; l < set->n_lanes; l++)
+        ht_lane_free_buffers(set, &set->lanes[l]);
+    ht_lanes_free_slots(set);
+}

@@ -4,18 +4,12 @@
 
 #include <string.h>
 
-/* Sessions that share an engine take turns by the pass: milliseconds, so sleeping a little between looks costs nothing. */
 void ht_lanes_lock(ht_lanes *set) {
-    for (int i = 0; atomic_flag_test_and_set_explicit(&set->busy, memory_order_acquire); i++) {
-        if (i < 100)
-            ht_os_yield();
-        else
-            ht_os_nap(100000);
-    }
+    ht_turns_take(&set->turns);
 }
 
 void ht_lanes_unlock(ht_lanes *set) {
-    atomic_flag_clear_explicit(&set->busy, memory_order_release);
+    ht_turns_give(&set->turns);
 }
 
 /* After a failure the others are still waited for: nobody may use the buffers before they are done with them. */
@@ -69,15 +63,6 @@ ht_device_facts ht_lanes_facts(const ht_lanes *set, uint32_t devices) {
         }
     }
     return facts;
-}
-
-void ht_lanes_close(ht_lanes *set) {
-    ht_lanes_unplace(set);
-    for (size_t d = 0; d < set->n_devices; d++)
-        set->devices[d]->ops->close(set->devices[d]);
-    for (size_t l = 0; l < set->n_lanes; l++)
-        ht_lane_free_buffers(set, &set->lanes[l]);
-    ht_lanes_free_slots(set);
 }
 
 void ht_stay_on_cores(const ht_lanes *set, const ht_lane *lane, ht_stay *stay) {

@@ -7,6 +7,7 @@
 #ifndef HT_LANE_H
 #define HT_LANE_H
 
+#include "base/turns.h"
 #include "device/common.h"
 #include "plan/plan.h"
 
@@ -54,8 +55,8 @@ typedef struct ht_program {
 
 #define HT_HEAD_STEPS 3 /* final norm, lm_head, argmax */
 
-/* By the tokens of a pass: devices that are slow with one leave it to others. */
-typedef enum ht_phase { HT_PHASE_ONE, HT_PHASE_MANY, HT_PHASES } ht_phase;
+/* A lane has two programs, by the tokens of a pass: devices that are slow with one leave it to others. */
+typedef enum ht_form { HT_FORM_ONE, HT_FORM_MANY, HT_FORMS } ht_form;
 
 /* ---- a lane ------------------------------------------------------------------------------------------------------------ */
 
@@ -72,7 +73,7 @@ typedef struct ht_lane {
     ht_cores cores;   /* of the machine, that it occupies */
     bool lost;        /* one of its devices failed: it takes no part any more */
     bool crowded;     /* a device's own threads compute on these cores: the lane's thread must not poll meanwhile */
-    ht_program programs[HT_PHASES];
+    ht_program programs[HT_FORMS];
     ht_front front;
     ht_lane_cost cost;              /* what its operators take (plan/cost.c) */
     ht_lane_cost whole;             /* the same, with the lengths only whose graphs of whole operators are there */
@@ -112,7 +113,7 @@ typedef struct ht_lanes {
     ht_view slots[HT_SLOT_COUNT]; /* one pool of buffers, which every layer uses again */
     size_t slot_bytes[HT_SLOT_COUNT];
     uint64_t buffer_bytes; /* of slots and of the lanes' own buffers */
-    atomic_flag busy;      /* one pass at a time: sessions take turns */
+    ht_turns turns;        /* one pass at a time: sessions take turns */
 } ht_lanes;
 
 /* What is true of some devices (bits) together. */
@@ -132,7 +133,7 @@ static inline const ht_device_caps *ht_lanes_caps(const ht_lanes *set, size_t de
 
 /* Closes the devices and frees all that the lanes hold; nothing is under way. */
 void ht_lanes_close(ht_lanes *set);
-/* Takes and gives the lanes for one or more passes. Any thread. */
+/* Takes and gives the lanes for one or more passes, in the order in which they were asked for. Any thread. */
 void ht_lanes_lock(ht_lanes *set);
 void ht_lanes_unlock(ht_lanes *set);
 
@@ -177,7 +178,7 @@ void ht_kv_destroy_locked(ht_lanes *set, ht_kv_layer *kv);
 
 /* A lane's program for `tokens` tokens. */
 static inline const ht_program *ht_lane_program(const ht_lane *lane, size_t tokens) {
-    return &lane->programs[tokens > 1 ? HT_PHASE_MANY : HT_PHASE_ONE];
+    return &lane->programs[tokens > 1 ? HT_FORM_MANY : HT_FORM_ONE];
 }
 ht_slice ht_whole_slice(const ht_op *op);
 /* Why the device does not compute the operator whole; NULL: it does. */
@@ -199,6 +200,9 @@ ht_status ht_lanes_task(ht_lanes *set, int device, const ht_op *op, const ht_sli
 void ht_lanes_drop_tasks(ht_lanes *set, size_t first);
 /* Releases all static graphs of shares; no schedule is there. */
 void ht_lanes_drop_shares(ht_lanes *set);
+/* Releases all static graphs, of whole operators, too; no schedule is there. Their tasks are prepared anew, so that graphs are
+ * built when they are asked for. */
+ht_status ht_lanes_drop_graphs(ht_lanes *set, ht_error *error);
 /* The step of a part of a feed-forward block by itself, on the lane's device that takes it: whole, or where graphs are
  * static without a task yet. */
 ht_status ht_lane_step(ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_step *step, ht_error *error);

@@ -65,8 +65,8 @@ static bool is_dropped(const ht_lanes *set, int device, const ht_op *op) {
     return task && task->dropped;
 }
 
-/* The first device of the lane that takes op in this phase, or -1 and why the last one does not. */
-static int choose_device(const ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_phase phase, const char **why) {
+/* The first device of the lane that takes op in this form, or -1 and why the last one does not. */
+static int choose_device(const ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_form form, const char **why) {
     int slow = -1;
     *why = "no device";
     for (size_t d = 0; d < set->n_devices; d++) {
@@ -78,7 +78,7 @@ static int choose_device(const ht_lanes *set, const ht_lane *lane, const ht_op *
             refusal = "it failed there";
         if (refusal)
             *why = refusal;
-        else if (phase == HT_PHASE_MANY || !device->ops->caps(device)->many_only)
+        else if (form == HT_FORM_MANY || !device->ops->caps(device)->many_only)
             return (int)d;
         else if (slow < 0)
             slow = (int)d;
@@ -115,7 +115,7 @@ static ht_status get_task(ht_lanes *set, int device, const ht_op *op, ht_slice_t
 
 ht_status ht_lane_step(ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_step *step, ht_error *error) {
     const char *why;
-    const int device = choose_device(set, lane, op, HT_PHASE_MANY, &why);
+    const int device = choose_device(set, lane, op, HT_FORM_MANY, &why);
     if (device < 0)
         return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: no device in use takes this operator (%s)", op->name, why);
     *step = (ht_step){.op = op, .device = device, .slice = ht_whole_slice(op)};
@@ -129,9 +129,9 @@ ht_status ht_lane_step(ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_s
     return status;
 }
 
-/* The operator that stands at ops[i] of the model in this phase: a whole feed-forward block where the device that would
+/* The operator that stands at ops[i] of the model in this form: a whole feed-forward block where the device that would
  * compute its first part takes all of it. */
-static const ht_op *operator_at(ht_lanes *set, const ht_lane *lane, size_t i, ht_phase phase) {
+static const ht_op *operator_at(ht_lanes *set, const ht_lane *lane, size_t i, ht_form form) {
     const ht_model *model = set->model;
     const ht_op *op = &model->ops[i];
     const char *why;
@@ -140,24 +140,24 @@ static const ht_op *operator_at(ht_lanes *set, const ht_lane *lane, size_t i, ht
     ht_op *block = &set->blocks[op->layer];
     if (!ht_op_ffn(op, model->n_ops - i, block))
         return op;
-    const int device = choose_device(set, lane, block, phase, &why);
-    return device >= 0 && device == choose_device(set, lane, op, phase, &why) ? block : op;
+    const int device = choose_device(set, lane, block, form, &why);
+    return device >= 0 && device == choose_device(set, lane, op, form, &why) ? block : op;
 }
 
-static size_t program_number(const ht_lanes *set, const ht_lane *lane, ht_phase phase) {
-    return (size_t)(lane - set->lanes) * HT_PHASES + phase;
+static size_t program_number(const ht_lanes *set, const ht_lane *lane, ht_form form) {
+    return (size_t)(lane - set->lanes) * HT_FORMS + form;
 }
 
-static ht_status make_program(ht_lanes *set, ht_lane *lane, ht_phase phase, const ht_engine_options *options,
+static ht_status make_program(ht_lanes *set, ht_lane *lane, ht_form form, const ht_engine_options *options,
                               ht_error *error) {
     const ht_model *model = set->model;
-    ht_program *program = &lane->programs[phase];
+    ht_program *program = &lane->programs[form];
     ht_status status = HT_OK;
     status = ht_grow((void **)&program->steps, &program->cap_steps, model->n_ops, sizeof *program->steps, "a program",
                      error);
     program->n_steps = 0;
     for (size_t i = 0; i < model->n_ops && !status; i++) {
-        const ht_phase here = i + HT_HEAD_STEPS >= model->n_ops ? HT_PHASE_ONE : phase; /* the head takes few tokens */
+        const ht_form here = i + HT_HEAD_STEPS >= model->n_ops ? HT_FORM_ONE : form; /* the head takes few tokens */
         const ht_op *op = operator_at(set, lane, i, here);
         const char *why;
         const int device = choose_device(set, lane, op, here, &why);
@@ -172,8 +172,8 @@ static ht_status make_program(ht_lanes *set, ht_lane *lane, ht_phase phase, cons
         if (op->kind == HT_OP_FFN)
             i += 2;
         if (options->progress &&
-            !options->progress("loading", (double)(program_number(set, lane, phase) * model->n_ops + i + 1),
-                               (double)(HT_PHASES * set->n_lanes * model->n_ops), options->progress_user))
+            !options->progress("loading", (double)(program_number(set, lane, form) * model->n_ops + i + 1),
+                               (double)(HT_FORMS * set->n_lanes * model->n_ops), options->progress_user))
             return ht_fail(error, HT_ERROR_CANCELLED, "loading was stopped");
     }
     program->head = status ? 0 : program->n_steps - HT_HEAD_STEPS;
@@ -185,8 +185,8 @@ static ht_status make_program(ht_lanes *set, ht_lane *lane, ht_phase phase, cons
 typedef ht_status (*warm_function)(ht_device *device, ht_task *task, size_t tokens, ht_error *error);
 
 /* Calls `function` (a device's warm or settle) for one step and every number of tokens that it will soon see. */
-static ht_status for_expected(const ht_lanes *set, const ht_engine_options *options, ht_phase phase,
-                              const ht_step *step, bool settle, ht_error *error) {
+static ht_status for_expected(const ht_lanes *set, const ht_engine_options *options, ht_form form, const ht_step *step,
+                              bool settle, ht_error *error) {
     ht_device *device = set->devices[step->device];
     const ht_device_caps *caps = device->ops->caps(device);
     const warm_function function = settle ? device->ops->settle : device->ops->warm;
@@ -196,7 +196,7 @@ static ht_status for_expected(const ht_lanes *set, const ht_engine_options *opti
         return HT_OK;
     if (set->n_lanes > 1 && caps->n_lengths) /* the planner says which, later */
         return HT_OK;
-    if (phase == HT_PHASE_ONE || step->op->layer < 0)
+    if (form == HT_FORM_ONE || step->op->layer < 0)
         return function(device, task, 1, error);
     ht_status status = HT_OK;
     for (size_t i = 0; i < options->n_prompts && !status; i++) {
@@ -215,7 +215,7 @@ static ht_status for_expected(const ht_lanes *set, const ht_engine_options *opti
 
 /* Other static lengths, in the background: shorter ones first, for most prompts are short. */
 static void warm_the_rest(const ht_lanes *set) {
-    const ht_program *program = &set->lanes[0].programs[HT_PHASE_MANY]; /* with several lanes all are there */
+    const ht_program *program = &set->lanes[0].programs[HT_FORM_MANY]; /* with several lanes all are there */
     for (size_t k = 0;; k++) {
         bool any = false;
         for (size_t i = 0; i < program->n_steps; i++) {
@@ -236,16 +236,16 @@ static void warm_the_rest(const ht_lanes *set) {
 static ht_status warm_programs(ht_lanes *set, const ht_engine_options *options, size_t *dropped, ht_error *first,
                                ht_error *error) {
     for (int settle = 0; settle < 2; settle++)
-        for (size_t p = 0; p < set->n_lanes * HT_PHASES; p++) {
-            const int phase = (int)(p % HT_PHASES);
-            const ht_program *program = &set->lanes[p / HT_PHASES].programs[phase];
+        for (size_t p = 0; p < set->n_lanes * HT_FORMS; p++) {
+            const int form = (int)(p % HT_FORMS);
+            const ht_program *program = &set->lanes[p / HT_FORMS].programs[form];
             for (size_t i = 0; i < program->n_steps; i++) {
                 const ht_step *step = &program->steps[i];
                 const int device = step->device;
                 if (is_dropped(set, device, step->op))
                     continue;
                 ht_error failure = {0};
-                ht_status status = for_expected(set, options, (ht_phase)phase, step, settle, &failure);
+                ht_status status = for_expected(set, options, (ht_form)form, step, settle, &failure);
                 if (settle)
                     ht_op_drop_pages(step->op);
                 if (!status)
@@ -289,6 +289,34 @@ void ht_lanes_drop_shares(ht_lanes *set) {
     set->n_tasks = kept;
 }
 
+/* The programs' steps have another task from now on. */
+static void replace_task(ht_lanes *set, const ht_task *old, ht_task *task) {
+    for (size_t l = 0; l < set->n_lanes; l++)
+        for (size_t p = 0; p < HT_FORMS; p++) {
+            ht_program *program = &set->lanes[l].programs[p];
+            for (size_t k = 0; k < program->n_steps; k++)
+                if (program->steps[k].task == old)
+                    program->steps[k].task = task;
+        }
+}
+
+ht_status ht_lanes_drop_graphs(ht_lanes *set, ht_error *error) {
+    ht_status status = HT_OK;
+    ht_lanes_drop_shares(set);
+    for (size_t t = 0; t < set->n_tasks && !status; t++) {
+        ht_slice_task *task = &set->tasks[t];
+        ht_device *device = set->devices[task->device];
+        ht_task *old = task->task;
+        if (!old || task->dropped || !device->ops->caps(device)->n_lengths)
+            continue;
+        device->ops->release(device, old);
+        task->task = NULL;
+        status = device->ops->prepare(device, task->op, &task->slice, &task->task, error);
+        replace_task(set, old, task->task);
+    }
+    return status;
+}
+
 ht_status ht_lanes_place(ht_lanes *set, const ht_engine_options *options, ht_error *error) {
     ht_status status = ht_alloc((void **)&set->blocks, (size_t)set->model->hparams.layers + 1, sizeof *set->blocks,
                                 "a program", error);
@@ -327,8 +355,8 @@ uint64_t ht_lanes_task_bytes(const ht_lanes *set) {
 
 ht_status ht_lanes_place_lane(ht_lanes *set, ht_lane *lane, const ht_engine_options *options, ht_error *error) {
     ht_status status = HT_OK;
-    for (int phase = 0; phase < HT_PHASES && !status; phase++)
-        status = make_program(set, lane, (ht_phase)phase, options, error);
+    for (int form = 0; form < HT_FORMS && !status; form++)
+        status = make_program(set, lane, (ht_form)form, options, error);
     return status;
 }
 
@@ -336,14 +364,14 @@ void ht_lanes_unplace(ht_lanes *set) {
     for (size_t i = 0; i < set->n_tasks; i++)
         release_task(set, &set->tasks[i]);
     free(set->tasks);
-    for (size_t p = 0; p < set->n_lanes * HT_PHASES; p++)
-        free(set->lanes[p / HT_PHASES].programs[p % HT_PHASES].steps);
+    for (size_t p = 0; p < set->n_lanes * HT_FORMS; p++)
+        free(set->lanes[p / HT_FORMS].programs[p % HT_FORMS].steps);
     free(set->blocks);
 }
 
 bool ht_lanes_use(const ht_lanes *set, size_t device, bool cache_only) {
-    for (size_t p = 0; p < set->n_lanes * HT_PHASES; p++) {
-        const ht_program *program = &set->lanes[p / HT_PHASES].programs[p % HT_PHASES];
+    for (size_t p = 0; p < set->n_lanes * HT_FORMS; p++) {
+        const ht_program *program = &set->lanes[p / HT_FORMS].programs[p % HT_FORMS];
         for (size_t i = 0; i < program->n_steps; i++) {
             const ht_step *step = &program->steps[i];
             const bool cached = step->op->kind == HT_OP_ROPE || step->op->kind == HT_OP_ATTENTION;

@@ -38,9 +38,9 @@ static bool stays(const ht_program *program, size_t at, uint32_t what, int devic
 /* The device that alone writes and reads a layer's cache, whichever program runs: passes of all of them add to it. */
 static int cache_owner(const ht_lanes *set, const ht_lane *alone, int layer) {
     int owner = NOBODY;
-    for (size_t p = 0; p < set->n_lanes * HT_PHASES; p++) {
-        const ht_program *program = &set->lanes[p / HT_PHASES].programs[p % HT_PHASES];
-        if (alone && alone != &set->lanes[p / HT_PHASES])
+    for (size_t p = 0; p < set->n_lanes * HT_FORMS; p++) {
+        const ht_program *program = &set->lanes[p / HT_FORMS].programs[p % HT_FORMS];
+        if (alone && alone != &set->lanes[p / HT_FORMS])
             continue;
         for (size_t i = 0; i < program->n_steps; i++) {
             const ht_step *step = &program->steps[i];
@@ -89,7 +89,7 @@ static void plan_transfers(const ht_lanes *set, const ht_lane *alone, ht_program
 /* Steps that only wanted tokens need may be left to the lane's other program, and to fewer tokens: fine on devices that use
  * the pool's own pages, and where both programs name the same devices and the last layer's cache has one owner. */
 static bool may_split(const ht_lanes *set, const ht_lane *alone, const ht_lane *lane) {
-    const ht_program *one = &lane->programs[HT_PHASE_ONE], *many = &lane->programs[HT_PHASE_MANY];
+    const ht_program *one = &lane->programs[HT_FORM_ONE], *many = &lane->programs[HT_FORM_MANY];
     bool same = one->n_steps == many->n_steps;
     for (size_t i = 0; i < one->n_steps && same; i++)
         same = one->steps[i].device == many->steps[i].device;
@@ -100,7 +100,7 @@ static bool may_split(const ht_lanes *set, const ht_lane *alone, const ht_lane *
 static void find_tails(const ht_lanes *set, const ht_lane *alone, ht_lane *lane) {
     const int last_layer = set->model->hparams.layers - 1;
     const bool split = may_split(set, alone, lane);
-    for (size_t p = 0; p < HT_PHASES; p++) {
+    for (size_t p = 0; p < HT_FORMS; p++) {
         ht_program *program = &lane->programs[p];
         program->tail = program->head;
         for (size_t i = 0; i < program->n_steps && split; i++)
@@ -112,7 +112,7 @@ static void find_tails(const ht_lanes *set, const ht_lane *alone, ht_lane *lane)
 void ht_lanes_plan_transfers(ht_lanes *set, const ht_lane *alone) {
     for (size_t l = 0; l < set->n_lanes; l++) {
         find_tails(set, alone, &set->lanes[l]);
-        for (size_t p = 0; p < HT_PHASES; p++)
+        for (size_t p = 0; p < HT_FORMS; p++)
             plan_transfers(set, alone, &set->lanes[l].programs[p]);
     }
 }

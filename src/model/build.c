@@ -21,6 +21,12 @@ ht_status ht_build_fail(ht_builder *b, ht_status status, const char *format, ...
 
 /* ---- keys ---- */
 
+bool ht_build_has(const ht_builder *b, const char *key) {
+    char full[128];
+    snprintf(full, sizeof full, "%s.%s", b->model->info.architecture, key);
+    return b->model->file && ht_gguf_find(b->model->file, full);
+}
+
 int64_t ht_build_int(ht_builder *b, const char *key, int64_t min, int64_t max, int64_t absent) {
     char full[128];
     snprintf(full, sizeof full, "%s.%s", b->model->info.architecture, key);
@@ -39,8 +45,13 @@ float ht_build_float(ht_builder *b, const char *key, float absent) {
     return value;
 }
 
-float ht_build_freq_base(ht_builder *b) {
-    return b->model->shape ? b->model->shape->freq_base : ht_build_float(b, "rope.freq_base", 10000.0f);
+float ht_build_freq_base(ht_builder *b, bool known) {
+    if (b->model->shape)
+        return b->model->shape->freq_base;
+    if (!known && !ht_build_has(b, "rope.freq_base"))
+        ht_log(HT_LOG_WARN, "%s: key \"%s.rope.freq_base\" is missing: continuing with 10000", b->model->info.path,
+               b->model->info.architecture);
+    return ht_build_float(b, "rope.freq_base", 10000.0f);
 }
 
 /* ---- tensors ---- */
@@ -60,6 +71,12 @@ static const ht_tensor *find_tensor(ht_builder *b, const char *full, size_t rows
     if (!tensor) {
         if (required)
             ht_build_fail(b, HT_ERROR_FORMAT, "tensor %s is missing", full);
+        return NULL;
+    }
+    const ht_type_traits *type = ht_type_get(tensor->type);
+    if (type->bits == 0) {
+        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "tensor %s is of type %s, which is not supported for weights", full,
+                      type->name);
         return NULL;
     }
     if (tensor->dims[0] == cols && tensor->dims[1] == rows && tensor->dims[2] == 1 && tensor->dims[3] == 1)

@@ -36,6 +36,7 @@ ht_status ht_build_fail(ht_builder *b, ht_status status, const char *format, ...
 /* ---- keys: "<arch>.<key>" of the file; the default when it is absent (always so for shape: models) ---- */
 int64_t ht_build_int(ht_builder *b, const char *key, int64_t min, int64_t max, int64_t absent);
 float ht_build_float(ht_builder *b, const char *key, float absent);
+bool ht_build_has(const ht_builder *b, const char *key);
 
 /* ---- tensors ---- */
 /* `name`.weight, [rows, cols]; of layer b->layer if that is not -1. */
@@ -45,7 +46,8 @@ ht_matrix ht_build_matrix(ht_builder *b, const char *name, size_t rows, size_t c
 const float *ht_build_vector(ht_builder *b, const char *name, size_t n, bool required, float made_up);
 
 /* ---- rope ---- */
-float ht_build_freq_base(ht_builder *b); /* rope.freq_base; 10000 if absent */
+/* rope.freq_base; 10000 if absent, with a warning unless `known` says that real files mean that. */
+float ht_build_freq_base(ht_builder *b, bool known);
 /* A cos/sin table for the file's rope.dimension_count. scaled: its rope.scaling keys and rope_freqs.weight apply. */
 const float *ht_build_rope_table(ht_builder *b, float freq_base, bool scaled);
 

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const ht_family *const families[] = {&ht_family_llama, &ht_family_qwen2, &ht_family_qwen3, &ht_family_gemma3,
-                                            &ht_family_internlm2};
+static const ht_family *const families[] = {&ht_families_like_llama[0], &ht_families_like_llama[1],
+                                            &ht_families_like_llama[2], &ht_family_gemma3, &ht_families_like_llama[3]};
 
 /* A string of the file as a C string in the arena; bytes below space become '?', so that it can be printed. */
 static ht_status keep_string(ht_model *model, ht_string string, const char **out, ht_error *error) {
@@ -220,7 +220,7 @@ static ht_status load_file(ht_model *model, const char *path, ht_error *error) {
     if (status == HT_OK)
         status = read_vocabulary(model, error);
     if (status == HT_OK)
-        status = family->build(model, error);
+        status = family->build(family, model, error);
     if (status == HT_OK)
         status = log_unused(model, error);
     if (status == HT_OK)
@@ -236,7 +236,7 @@ static ht_status load_shape(ht_model *model, const char *spec, ht_error *error) 
         model->info.architecture = model->shape->arch;
         status = find_family(model, &family, error);
     }
-    return status == HT_OK ? family->build(model, error) : status;
+    return status == HT_OK ? family->build(family, model, error) : status;
 }
 
 ht_status ht_model_open(const char *path, ht_model **out, ht_error *error) {

@@ -1,6 +1,6 @@
 /* A model without a device: hyperparameters, weights, and the list of operators that makes one forward pass.
  *
- * A family (llama.c, qwen2.c, ...) is one function that reads its keys and appends operators; nothing after it knows
+ * A family (families/llama.c has four, gemma3.c one) is one function that reads its keys and appends operators; nothing after it knows
  * which family it was. Slots name buffers of the executor's pool, each [tokens, width] float32.
  */
 #ifndef HT_MODEL_H
@@ -105,10 +105,18 @@ bool ht_op_ffn(const ht_op *ops, size_t n, ht_op *ffn);
 ht_status ht_model_extend_rope(ht_model *model, size_t positions, ht_error *error);
 
 /* --- for the family files --- */
-typedef struct ht_family {
-    const char *arch;                                     /* general.architecture */
-    ht_status (*build)(ht_model *model, ht_error *error); /* hparams read -> ops appended */
-} ht_family;
-extern const ht_family ht_family_llama, ht_family_qwen2, ht_family_qwen3, ht_family_gemma3, ht_family_internlm2;
+typedef struct ht_family ht_family;
+struct ht_family {
+    /* general.architecture */
+    const char *arch;
+    /* hparams read -> ops appended */
+    ht_status (*build)(const ht_family *family, ht_model *model, ht_error *error);
+    bool halves;          /* rotates halves of a head, not neighbours */
+    bool head_norms;      /* of queries and keys */
+    bool qkv_bias;        /* files must have it */
+    bool freq_base_known; /* a file without rope.freq_base is one of its models and means 10000 */
+};
+enum { HT_FAMILIES_LIKE_LLAMA = 4 };
+extern const ht_family ht_families_like_llama[HT_FAMILIES_LIKE_LLAMA], ht_family_gemma3;
 
 #endif

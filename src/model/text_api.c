@@ -1,6 +1,7 @@
 /* The public calls on text: a model's tokenizer and chat template. */
 #include "model/model.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,8 +52,9 @@ static ht_status no_template(const ht_model *model, ht_error *error) {
         return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s has no chat template", path);
     const char *end = memchr(source.data, '\n', source.bytes);
     size_t line = ht_min_size(end ? (size_t)(end - source.data) : source.bytes, 80);
-    return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: the chat template is not recognised (it begins with \"%.*s\")",
-                   path, (int)line, source.data);
+    return ht_fail(error, HT_ERROR_UNSUPPORTED,
+                   "%s: its chat template is not one of the known ones (it begins \"%.*s\", form %016" PRIx64 ")", path,
+                   (int)line, source.data, ht_chat_form(source));
 }
 
 /* The template starts with a BOS that tokenizing will not add: then its text has to be there. */

@@ -54,6 +54,12 @@ typedef struct ht_recording { /* of one lane: written by its thread alone */
     size_t n, capacity;
 } ht_recording;
 
+/* How finely a segment divides on every lane (units.c). */
+typedef struct ht_units {
+    size_t grain; /* rows, heads or features of one */
+    size_t of;    /* so many are all; 0: it does not divide */
+} ht_units;
+
 /* What schedules may do. */
 typedef struct ht_policy {
     unsigned cuts;    /* ht_cuts */
@@ -85,8 +91,7 @@ typedef struct ht_passes {
     ht_lane *running;          /* of the newest forward, if one lane computes the head */
     const ht_program *program; /* likewise */
     ht_crew *crew;             /* threads of the other lanes (crew.c); NULL: one lane */
-    /* How finely a segment divides (units.c): units, and rows, heads or features of one; 0: not at all. */
-    size_t segment_of[HT_SEGMENTS], segment_grain[HT_SEGMENTS];
+    ht_units units[HT_SEGMENTS];
     ht_graphs graphs;
     ht_recording *recordings; /* [n_lanes]; NULL: nothing is recorded */
     /* Of the newest forward: what ht_passes_head can be asked for, and how many tokens there were. */
@@ -104,6 +109,9 @@ ht_status ht_passes_prepare(ht_passes *passes, ht_error *error);
 void ht_passes_clear(ht_passes *passes);
 /* How finely each segment divides on these lanes (units.c). */
 void ht_passes_find_units(ht_passes *passes);
+/* Units [begin, end) of a segment: which slice of one of its operators they are. */
+ht_slice ht_units_slice(const ht_model *model, ht_segment segment, const ht_units *units, const ht_op *op, size_t begin,
+                        size_t end);
 /* Nothing is recorded any more. */
 void ht_passes_forget_recordings(ht_passes *passes);
 
@@ -152,7 +160,7 @@ void ht_passes_learn_head(ht_passes *passes, double seconds);
 /* Has what passes take moved so far that the choice is worth making anew? */
 bool ht_passes_have_moved(const ht_passes *passes, const ht_schedule *schedule);
 
-/* ---- inside a pass (pass.c, crew.c) ------------------------------------------------------------------------------------ */
+/* ---- inside a pass (run.c, wait.c, crew.c) ----------------------------------------------------------------------------- */
 
 /* One lane's part of a pass. */
 typedef struct ht_run {
@@ -176,11 +184,16 @@ ht_binding ht_binding_from(const ht_binding *all, size_t first, ht_view slots[HT
 /* Threads for the lanes after the first one, asleep between passes. *crew is NULL after a failure. */
 ht_status ht_crew_create(size_t lanes, ht_crew **crew, ht_error *error);
 void ht_crew_destroy(ht_crew *crew);
-/* Runs steps [first[i], end[i]) of every lane's program at once. The binding's token 0 is token `offset` of the lanes' own
- * buffers. busy[i] (may be NULL): seconds that lane i did not wait. */
-ht_status ht_crew_run(ht_crew *crew, ht_passes *passes, const ht_schedule *schedule, const size_t *first,
-                      const size_t *end, const ht_binding *binding, size_t offset, const atomic_bool *cancel,
-                      double *busy, ht_error *error);
+/* What a crew runs: steps [first[i], end[i]) of every lane's program, at once. */
+typedef struct ht_crew_work {
+    const ht_schedule *schedule;
+    size_t first[HT_MAX_LANES], end[HT_MAX_LANES];
+    const ht_binding *binding;
+    size_t offset;             /* of the binding's token 0 in the lanes' own buffers */
+    const atomic_bool *cancel; /* may be NULL */
+} ht_crew_work;
+/* busy[i] (may be NULL): seconds that lane i did not wait. */
+ht_status ht_crew_run(ht_passes *passes, const ht_crew_work *work, double *busy, ht_error *error);
 /* Called by ht_run_steps around a step of a shared pass: waits for other lanes; tells them. */
 ht_status ht_crew_before(const ht_run *run, const ht_step *step, ht_error *error);
 ht_status ht_crew_after(const ht_run *run, const ht_step *step, ht_sync sync, ht_error *error);

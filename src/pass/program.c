@@ -58,37 +58,9 @@ static size_t near_of(const builder *b, const ht_program *program, size_t op) {
     return op * program->n_steps / b->passes->set->model->n_ops;
 }
 
-/* Which part of `op` units [begin, begin + n) of a segment are. */
+/* Units [begin, begin + n) of a segment, as a slice of the operator. */
 static ht_slice part_of(const ht_passes *passes, ht_segment segment, const ht_op *op, size_t begin, size_t n) {
-    const ht_hparams *h = &passes->set->model->hparams;
-    const size_t grain = passes->segment_grain[segment], of = passes->segment_of[segment];
-    const size_t heads = (size_t)(h->heads / h->kv_heads) * (size_t)h->head_dim;
-    ht_slice s = ht_whole_slice(op);
-    switch (segment) {
-    case HT_SEGMENT_HEADS:
-    case HT_SEGMENT_ATTENTION:
-    case HT_SEGMENT_ATTENTION_OUT:
-        if (ht_class_of(op) == HT_CLASS_OUT)
-            s.reduction_begin = begin * heads, s.reduction_end = (begin + n) * heads;
-        else
-            s.row_begin = begin, s.row_end = begin + n, s.of = of;
-        return s;
-    case HT_SEGMENT_FEATURES:
-    case HT_SEGMENT_GATE_UP: {
-        const size_t first = begin * grain, end = (begin + n) * grain;
-        if (ht_class_of(op) == HT_CLASS_DOWN)
-            s.reduction_begin = first, s.reduction_end = end;
-        else if (op->kind == HT_OP_FFN)
-            s.row_begin = first, s.row_end = end;
-        else
-            s.row_begin = first, s.row_end = end, s.of = (size_t)h->feed_forward;
-        return s;
-    }
-    default:
-        s.row_begin = begin * grain;
-        s.row_end = begin + n == of ? ht_op_rows(op) : (begin + n) * grain;
-        return s;
-    }
+    return ht_units_slice(passes->set->model, segment, &passes->units[segment], op, begin, begin + n);
 }
 
 /* Is the part all of the operator? */
@@ -350,26 +322,32 @@ static bool owner_step(builder *b, size_t i, const ht_op *op, size_t near, size_
     return !b->status && (step->op->kind != HT_OP_FFN || op == step->op->members);
 }
 
-/* The operator's step on lane i: tokens [begin, end), units [first, first + n) of a segment; n == all of them: whole. */
-static ht_step *add_matrix(builder *b, size_t i, const ht_op *op, size_t near, ht_segment segment, size_t first,
-                           size_t n, size_t begin, size_t end) {
+/* Units [first, first + n) of a segment, for tokens [begin, end). */
+typedef struct area {
+    ht_segment segment;
+    size_t first, n;
+    size_t begin, end;
+} area;
+
+/* The step of operator number `at` of the model on lane i, for that area. NULL: it has none there. */
+static ht_step *add_matrix(builder *b, size_t i, size_t at, const area *a) {
     ht_step step;
-    if (begin == end || n == 0 || !owner_step(b, i, op, near, end - begin, segment != HT_SEGMENT_FEATURES, &step))
+    const ht_op *op = &b->passes->set->model->ops[at];
+    if (a->begin == a->end || a->n == 0 ||
+        !owner_step(b, i, op, at, a->end - a->begin, a->segment != HT_SEGMENT_FEATURES, &step))
         return NULL;
-    step.begin = (uint32_t)begin;
-    step.end = (uint32_t)end;
-    const ht_slice part = part_of(b->passes, segment, step.op, first, n);
+    step.begin = (uint32_t)a->begin;
+    step.end = (uint32_t)a->end;
+    const ht_slice part = part_of(b->passes, a->segment, step.op, a->first, a->n);
     take_part(b, &step, &part);
     return append(b, i, &step);
 }
 
 /* Operators [op, op + count) of the model (one matrix, or a feed-forward block) on lane i, as add_matrix. */
-static void add_block(builder *b, size_t i, size_t op, size_t count, ht_segment segment, size_t first, size_t n,
-                      size_t begin, size_t end, uint8_t delta, bool wait) {
-    const ht_model *model = b->passes->set->model;
+static void add_block(builder *b, size_t i, size_t op, size_t count, const area *a, uint8_t delta, bool wait) {
     bool any = false;
     for (size_t k = op; k < op + count && !b->status; k++) {
-        ht_step *step = add_matrix(b, i, &model->ops[k], k, segment, first, n, begin, end);
+        ht_step *step = add_matrix(b, i, k, a);
         if (!step)
             continue;
         if (wait && !any)
@@ -394,15 +372,17 @@ static void tell(builder *b, size_t i) {
 
 static void add_cut(builder *b, size_t op, size_t count, ht_segment segment, const ht_matrix_cut *cut, size_t first,
                     uint8_t *sums) {
-    const size_t of = b->passes->segment_of[segment], end = first + cut->tokens;
+    const size_t of = b->passes->units[segment].of, end = first + cut->tokens;
     const bool partial = segment == HT_SEGMENT_FEATURES && cut->units < of;
     const uint8_t delta = partial ? 1 : 0;
+    const area others = {segment, 0, cut->units, first, end}, own = {segment, cut->units, of - cut->units, first, end},
+               rest = {segment, 0, of, end, b->n};
     tell(b, 0);
-    add_block(b, 1, op, count, segment, 0, cut->units, first, end, delta, true);
+    add_block(b, 1, op, count, &others, delta, true);
     tell(b, 1);
     const uint8_t told = b->told;
-    add_block(b, 0, op, count, segment, cut->units, of - cut->units, first, end, delta, false);
-    add_block(b, 0, op, count, segment, 0, of, end, b->n, delta, false);
+    add_block(b, 0, op, count, &own, delta, false);
+    add_block(b, 0, op, count, &rest, delta, false);
     b->told = told; /* by the owner's next step */
     *sums = delta;
 }
@@ -537,7 +517,8 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
                     .tokens_divide = true};
     memcpy(p.stall, pace->stall, sizeof p.stall);
     p.head = pace->head;
-    memcpy(p.of, passes->segment_of, sizeof p.of);
+    for (size_t s = 0; s < HT_SEGMENTS; s++)
+        p.of[s] = passes->units[s].of;
     for (size_t l = 0; l < passes->set->n_lanes; l++) {
         const ht_lane *lane = &passes->set->lanes[l];
         lanes[l] =
@@ -546,13 +527,13 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
                              .cores = lane->cores,
                              .lost = lane->lost,
                              .may_build = ht_may_build(passes),
-                             .full = passes->graphs.no_room};
+                             .no_room = passes->graphs.no_room};
         memcpy(lanes[l].built, passes->graphs.built[l], sizeof lanes[l].built);
         memcpy(lanes[l].drift, pace->lanes[l], sizeof lanes[l].drift);
         const ht_device_facts facts = ht_lanes_facts(passes->set, lane->devices);
         if (facts.static_caps) {
-            lanes[l].fixed = true;
-            lanes[l].single = !facts.static_caps->many_only;
+            lanes[l].built_only = true;
+            lanes[l].built_only_one = !facts.static_caps->many_only;
             lanes[l].lengths = facts.static_caps->lengths;
             lanes[l].n_lengths = facts.static_caps->n_lengths;
         }
@@ -560,6 +541,32 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
         p.tokens_divide &= !facts.copies;
     }
     return p;
+}
+
+/* Has each wait its signal? Runs the lanes' programs, or their heads, in mind: each as far as what the others have published by
+ * then lets it. False: some lane would wait for ever. */
+static bool comes_to_end(const ht_schedule *s, bool head) {
+    size_t at[HT_MAX_LANES], left = 0;
+    uint32_t points[HT_MAX_LANES] = {0};
+    for (size_t i = 0; i < s->n_lanes; i++) {
+        at[i] = head ? s->programs[i].head : 0;
+        left += (head ? s->programs[i].n_steps : s->programs[i].head) - at[i];
+    }
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (size_t i = 0; i < s->n_lanes; i++)
+            for (; at[i] < (head ? s->programs[i].n_steps : s->programs[i].head); at[i]++, left--) {
+                const ht_step *step = &s->programs[i].steps[at[i]];
+                bool waits = false;
+                for (size_t k = 0; k < s->n_lanes; k++)
+                    waits |= (step->waits >> k & 1) && points[k] < step->need;
+                if (waits)
+                    break;
+                points[i] = step->publishes ? step->publishes : points[i];
+                moved = true;
+            }
+    }
+    return left == 0;
 }
 
 static ht_status build(ht_passes *passes, ht_schedule *schedule, ht_error *error) {
@@ -580,6 +587,8 @@ static ht_status build(ht_passes *passes, ht_schedule *schedule, ht_error *error
         build_shares(&b);
     else if (schedule->choice.regime == HT_REGIME_OWNER)
         build_owner(&b);
+    if (!b.status && schedule->n_lanes > 1 && !(comes_to_end(schedule, false) && comes_to_end(schedule, true)))
+        return ht_fail(error, HT_ERROR_DEVICE, "internal error: a lane waits for what no other tells");
     return b.status;
 }
 

@@ -77,3 +77,16 @@ double ht_class_seconds(const ht_lane_cost *cost, ht_class c, size_t n, double s
         s += cost->per_key * (double)n * (double)position;
     return s <= cost->launch || s == INFINITY ? s : cost->launch + share * (s - cost->launch);
 }
+
+static double factor_of(const double factors[2][2], size_t n_lanes, bool many) {
+    const double pair = factors[0][many], more = factors[1][many], factor = n_lanes > 2 && more > pair ? more : pair;
+    return n_lanes > 1 && factor > 0 ? factor : 1;
+}
+
+double ht_together(const ht_lane_cost *cost, size_t n_lanes, size_t tokens) {
+    return factor_of(cost->together, n_lanes, tokens > 1);
+}
+
+double ht_norms_together(const ht_lane_cost *cost, size_t n_lanes, size_t tokens) {
+    return factor_of(cost->norms, n_lanes, tokens > 1);
+}

@@ -47,29 +47,34 @@ typedef struct ht_cost_point {
 } ht_cost_point;
 
 typedef struct ht_class_cost {
-    ht_cost_point
-        points[HT_MAX_POINTS]; /* by tokens, times not falling; the first is of one token; none: not computed */
+    /* By tokens, times not falling; the first is of one token; none: not computed. */
+    ht_cost_point points[HT_MAX_POINTS];
     size_t n_points;
     bool stepped; /* static lengths: nothing between the points, and nothing behind one of one token */
 } ht_class_cost;
 
 typedef struct ht_lane_cost {
     uint32_t devices; /* of the lane, when it was measured */
-    size_t
-        granule; /* tokens of matrices, where lengths are not static, cost as much as the next multiple; 0: any number */
+    /* Tokens of matrices, where lengths are not static, cost as much as the next multiple; 0: any number. */
+    size_t granule;
     ht_class_cost classes[HT_CLASSES]; /* one operator, queue not empty */
     double per_key;                    /* attention of a layer: more for each token and position before the pass */
     double launch;                     /* of an operator that has next to nothing to do */
     double join;  /* from an empty queue's next submit to knowing that it is done, less what the work takes */
     ht_sync sync; /* the way of waiting that was found quickest, on the lane's own cores */
     double joins[HT_SYNC_FLAG + 1]; /* what a join takes by each of them; 0: not measured */
-    double
-        together[2]; /* what everything takes while the other lanes compute, too, over what it takes alone: one token,
-                         * many. Lanes that are never used together: 1 */
+    /* What everything takes while other lanes compute, too, over what it takes alone, and what norms take while the others
+     * compute norms: [beside one other lane, or more][one token, many]. 0: not measured, as 1. */
+    double together[2][2], norms[2][2];
 } ht_lane_cost;
 
 /* Seconds of a share (0..1] of an operator for n tokens from `position` on; infinite where the lane does not compute it. */
 double ht_class_seconds(const ht_lane_cost *cost, ht_class c, size_t n, double share, size_t position);
+
+/* How many times as long as alone a lane takes in a set of n_lanes that compute at the same time, passes or norms of so many
+ * tokens. */
+double ht_together(const ht_lane_cost *cost, size_t n_lanes, size_t tokens);
+double ht_norms_together(const ht_lane_cost *cost, size_t n_lanes, size_t tokens);
 
 /* ---- what the solver is asked ------------------------------------------------------------------------------------------- */
 
@@ -117,6 +122,9 @@ enum {
     HT_AT_DOWN,
     HT_AT_END
 };
+/* The first operator of the model that is not where the solver expects it, for it knows layers of these nine operators only;
+ * NULL: all are. */
+const ht_op *ht_plan_misfit(const ht_model *model);
 typedef struct ht_segment_span {
     int from, to;   /* operators of a layer: [from, to); the head's: -1 */
     unsigned needs; /* any of these ht_cuts */
@@ -131,10 +139,10 @@ typedef struct ht_solver_lane {
     double drift[HT_REGIMES];   /* what it takes lately in a regime, over what was predicted: multiplies every time */
     ht_cores cores;             /* lanes that share some are never used together */
     bool lost;                  /* takes no part */
-    bool fixed;     /* static graphs: with more than one token it computes shares that were built, and no others */
-    bool single;    /* and with one token, too */
-    bool may_build; /* but a few more may be, where that pays */
-    bool full;      /* but no more: there is no memory for them */
+    bool built_only;     /* static graphs: with more than one token it computes shares that were built, and no others */
+    bool built_only_one; /* and with one token, too */
+    bool may_build;      /* but a few more may be, where that pays */
+    bool no_room;        /* but no more: there is no memory for them */
     size_t built[HT_SEGMENTS][HT_MAX_SHARES]; /* units of the shares that were; 0: no more */
     const int *lengths;                       /* static ones, ascending; NULL: any */
     size_t n_lengths;

@@ -43,7 +43,9 @@ typedef struct times {
 typedef struct solver {
     const ht_problem *p;
     ht_choice *best;
-    double bound; /* several lanes that take longer are of no use: one lane is quicker, or others are */
+    double bound;        /* several lanes that take longer are of no use: one lane is quicker, or others are */
+    const size_t *lanes; /* the set that is tried */
+    size_t n_lanes;
     size_t lookups;
     times kept[REMEMBERED];
 } solver;
@@ -52,6 +54,7 @@ static void start(solver *s, const ht_problem *p, ht_choice *best) {
     s->p = p;
     s->best = best;
     s->bound = INFINITY;
+    s->n_lanes = 1;
     s->lookups = 0;
     for (size_t i = 0; i < REMEMBERED; i++)
         s->kept[i].cost = NULL;
@@ -105,9 +108,24 @@ static double stall(const ht_problem *p, ht_regime regime) {
 
 /* What every time is multiplied by in a regime. Lanes that compute at the same time slow each other down: they share
  * memory, if no cores. */
-static double pace(const ht_problem *p, size_t lane, ht_regime regime) {
-    const double factor = p->lanes[lane].cost->together[p->tokens > 1];
-    return p->lanes[lane].drift[regime] * (regime != HT_REGIME_SOLO && factor > 0 ? factor : 1);
+static double pace(const solver *s, size_t lane, ht_regime regime) {
+    const ht_solver_lane *l = &s->p->lanes[lane];
+    return l->drift[regime] * (regime == HT_REGIME_SOLO ? 1 : ht_together(l->cost, s->n_lanes, s->p->tokens));
+}
+
+/* What a lane's own norm takes where all lanes of the set begin one at once, as segments do: norms are bound by memory, which
+ * they contend for until the first of them is done. */
+static double norm_seconds(solver *s, size_t lane, size_t n) {
+    double first = INFINITY, alone = 0, factor = 1;
+    for (size_t i = 0; i < s->n_lanes; i++) {
+        const size_t l = s->lanes[i];
+        const double seconds = whole(s, l, n)->of[HT_CLASS_NORM],
+                     slower = ht_norms_together(s->p->lanes[l].cost, s->n_lanes, n);
+        first = fmin(first, seconds * slower);
+        if (l == lane)
+            alone = seconds, factor = slower;
+    }
+    return alone < INFINITY ? alone + first * (1 - 1 / factor) : alone;
 }
 
 static double join_seconds(const ht_problem *p, size_t lane) {
@@ -137,7 +155,7 @@ static double pass_seconds(solver *s, size_t lane, size_t n, size_t w, size_t po
 static double solo_seconds(solver *s, size_t lane) {
     const ht_problem *p = s->p;
     return (pass_seconds(s, lane, p->tokens, p->wanted, p->position) + head_seconds(s, lane) + join_seconds(p, lane)) *
-           pace(p, lane, HT_REGIME_SOLO);
+           pace(s, lane, HT_REGIME_SOLO);
 }
 
 /* ---- dividing tokens ------------------------------------------------------------------------------------------------------- */
@@ -237,7 +255,7 @@ static double token_seconds(void *context, size_t lane, size_t begin, size_t n) 
         seconds += head_seconds(s, lane);
     else /* telling the lanes behind that a layer's keys and values are there */
         seconds += p->layers * join_seconds(p, lane);
-    return seconds * pace(p, lane, HT_REGIME_TOKENS) + p->layers * p->join;
+    return seconds * pace(s, lane, HT_REGIME_TOKENS) + p->layers * p->join;
 }
 
 /* Keeps the choice where it is the best so far. */
@@ -262,7 +280,7 @@ static void try_tokens(solver *s, const size_t *lanes, size_t n_lanes) {
     ht_choice c = {.regime = HT_REGIME_TOKENS,
                    .n_lanes = n_lanes,
                    .seconds = seconds * factor,
-                   .head = head_seconds(s, end) * pace(p, end, HT_REGIME_TOKENS)};
+                   .head = head_seconds(s, end) * pace(s, end, HT_REGIME_TOKENS)};
     memcpy(c.tokens, d.many, n_lanes * sizeof *c.tokens);
     propose(s, &c, lanes);
 }
@@ -348,7 +366,7 @@ static size_t most_units(const part *k, size_t left, double limit) {
 static part make_part(solver *s, ht_segment segment, size_t lane, size_t begin, size_t end) {
     const ht_problem *p = s->p;
     const ht_lane_cost *cost = p->lanes[lane].cost, *shares = part_cost(p, lane);
-    const double factor = pace(p, lane, HT_REGIME_SHARES);
+    const double factor = pace(s, lane, HT_REGIME_SHARES);
     part k = {.of = p->of[segment], .none = join_seconds(p, lane), .lines = {{0, 0}, no_line}};
     double all = 0;
     if (segment == HT_SEGMENT_LM_ROWS) {
@@ -361,7 +379,7 @@ static part make_part(solver *s, ht_segment segment, size_t lane, size_t begin, 
         const size_t n = op < HT_AT_ATTENTION ? begin : end;
         const ht_class class = op_class[op];
         if (class == HT_CLASS_NORM) { /* every lane's own */
-            k.none += whole(s, lane, n)->of[HT_CLASS_NORM];
+            k.none += norm_seconds(s, lane, n);
         } else if (segment == HT_SEGMENT_FEATURES) {
             all = block_seconds(whole(s, lane, n)->of);
             if (n)
@@ -380,6 +398,20 @@ static part make_part(solver *s, ht_segment segment, size_t lane, size_t begin, 
     return k;
 }
 
+/* Where operator number i of a model is expected to be: EMBED, layers of HT_AT_END operators, the head. */
+static ht_class class_at(const ht_model *model, size_t i) {
+    static const ht_class head[] = {HT_CLASS_NORM, HT_CLASS_LM_HEAD, HT_CLASS_ARGMAX};
+    const size_t end = 1 + (size_t)model->hparams.layers * HT_AT_END;
+    return i == 0 ? HT_CLASS_EMBED : i < end ? op_class[(i - 1) % HT_AT_END] : i - end < 3 ? head[i - end] : HT_CLASSES;
+}
+
+const ht_op *ht_plan_misfit(const ht_model *model) {
+    for (size_t i = 0; i < model->n_ops; i++)
+        if (ht_class_of(&model->ops[i]) != class_at(model, i))
+            return &model->ops[i];
+    return class_at(model, model->n_ops) == HT_CLASSES ? NULL : &model->ops[model->n_ops - 1];
+}
+
 typedef struct segment_context {
     solver *s;
     size_t begin, end; /* tokens before the layer's ATTENTION, and from there on */
@@ -390,7 +422,7 @@ static double attention_seconds(void *context, size_t lane, size_t begin, size_t
     const segment_context *k = context;
     const ht_problem *p = k->s->p;
     const size_t first = k->begin - k->end, w = begin + n > first ? ht_min_size(begin + n - first, n) : 0;
-    double s = join_seconds(p, lane) + whole(k->s, lane, k->begin)->of[HT_CLASS_NORM];
+    double s = join_seconds(p, lane) + norm_seconds(k->s, lane, k->begin);
     if (n) {
         const double *of = whole(k->s, lane, n)->of;
         s += join_seconds(p, lane) + p->join + of[HT_CLASS_QKV] + of[HT_CLASS_ROPE];
@@ -398,7 +430,7 @@ static double attention_seconds(void *context, size_t lane, size_t begin, size_t
         s += of[HT_CLASS_ATTENTION] + keys_seconds(p->lanes[lane].cost, w, p->position + begin + n - w) +
              of[HT_CLASS_OUT];
     }
-    return s * pace(p, lane, HT_REGIME_SHARES);
+    return s * pace(k->s, lane, HT_REGIME_SHARES);
 }
 
 /* What goes from core to core at the end of a segment: sums that every lane wrote, or rows, heads and tokens of one slot. */
@@ -418,12 +450,12 @@ static double exchange_seconds(const ht_problem *p, ht_segment segment, size_t b
 }
 
 /* Does the lane compute n tokens by graphs of shares? */
-static bool is_fixed(const ht_solver_lane *lane, size_t n) {
-    return lane->fixed && (n > 1 || lane->single);
+static bool is_built_only(const ht_solver_lane *lane, size_t n) {
+    return lane->built_only && (n > 1 || lane->built_only_one);
 }
 
 static bool has_room(const ht_solver_lane *lane, ht_segment segment) {
-    return lane->may_build && !lane->full && lane->built[segment][HT_MAX_SHARES - 1] == 0;
+    return lane->may_build && !lane->no_room && lane->built[segment][HT_MAX_SHARES - 1] == 0;
 }
 
 static bool is_ready(const ht_problem *p, size_t lane, ht_segment segment, size_t units, size_t tokens) {
@@ -438,7 +470,7 @@ static size_t list_options(const ht_problem *p, ht_segment segment, size_t lane,
     const ht_solver_lane *l = &p->lanes[lane];
     size_t n = 0;
     options[0] = ANY;
-    if (segment == HT_SEGMENT_ATTENTION || !is_fixed(l, tokens))
+    if (segment == HT_SEGMENT_ATTENTION || !is_built_only(l, tokens))
         return 1;
     for (size_t i = 0; i < HT_MAX_SHARES; i++)
         if (l->built[segment][i] && l->built[segment][i] <= p->of[segment] &&
@@ -585,13 +617,13 @@ static void try_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     if (n_lanes > HT_MAX_SUMS)
         return;
     for (size_t i = 0; i < n_lanes; i++)
-        embed = fmax(embed, whole(s, lanes[i], p->tokens)->of[HT_CLASS_EMBED] * pace(p, lanes[i], HT_REGIME_SHARES));
+        embed = fmax(embed, whole(s, lanes[i], p->tokens)->of[HT_CLASS_EMBED] * pace(s, lanes[i], HT_REGIME_SHARES));
     const double factor = stall(p, HT_REGIME_SHARES), bound = s->bound / factor - embed;
     /* the last layer's first: what is behind it is the same for every layer but that */
     double layer = 0;
     size_t *lm = c.units[0][HT_SEGMENT_LM_ROWS];
     const double head = solve_segment(s, HT_SEGMENT_LM_ROWS, 1, 1, lanes, n_lanes, bound / head_pace(p), lm);
-    c.head = (head + whole(s, lanes[0], 1)->of[HT_CLASS_ARGMAX] * pace(p, lanes[0], HT_REGIME_SHARES)) * head_pace(p);
+    c.head = (head + whole(s, lanes[0], 1)->of[HT_CLASS_ARGMAX] * pace(s, lanes[0], HT_REGIME_SHARES)) * head_pace(p);
     if (!(c.head < INFINITY))
         return;
     if (p->layers > 1 || p->wanted == p->tokens) {
@@ -665,7 +697,7 @@ typedef struct halves {
 
 static halves halve(solver *s, const matrix *m, size_t tokens) {
     const ht_problem *p = s->p;
-    const double own_pace = pace(p, m->owner, HT_REGIME_OWNER), other_pace = pace(p, m->other, HT_REGIME_OWNER);
+    const double own_pace = pace(s, m->owner, HT_REGIME_OWNER), other_pace = pace(s, m->other, HT_REGIME_OWNER);
     halves h = {/* the other lane begins once the owner has told, so that its join comes before, not beside */
                 .joins = 2 * p->join + join_seconds(p, m->owner) * own_pace +
                          p->exchange * 4 * (double)(tokens * owner_widths(p, m->class)),
@@ -689,7 +721,7 @@ static void try_units(matrix *m, const halves *h, size_t units) {
 /* And all of them. */
 static void try_all(solver *s, matrix *m, size_t tokens) {
     const ht_problem *p = s->p;
-    const double own_pace = pace(p, m->owner, HT_REGIME_OWNER), other_pace = pace(p, m->other, HT_REGIME_OWNER);
+    const double own_pace = pace(s, m->owner, HT_REGIME_OWNER), other_pace = pace(s, m->other, HT_REGIME_OWNER);
     const double joins = 2 * p->join + join_seconds(p, m->owner) * own_pace +
                          p->exchange * 4 * (double)(tokens * owner_widths(p, m->class));
     const double others =
@@ -729,10 +761,10 @@ static void try_length(solver *s, matrix *m, size_t tokens) {
     const unsigned rows = m->class == HT_CLASS_FFN ? HT_CUT_FEATURES : HT_CUT_ROWS;
     if (m->cuts & (all ? HT_CUT_LAYER : HT_CUT_SEQUENCE))
         try_all(s, m, tokens);
-    if (!(m->cuts & (all ? rows : HT_CUT_HYBRID)) || is_fixed(&p->lanes[m->owner], m->n))
+    if (!(m->cuts & (all ? rows : HT_CUT_HYBRID)) || is_built_only(&p->lanes[m->owner], m->n))
         return;
     const halves h = halve(s, m, tokens);
-    if (all ? !is_fixed(other, m->n) : !other->fixed) {
+    if (all ? !is_built_only(other, m->n) : !other->built_only) {
         try_any(m, &h);
         return;
     }
@@ -754,7 +786,7 @@ static void solve_matrices(solver *s, matrix *matrices, size_t n_matrices, size_
         matrix *m = &matrices[i];
         m->n = n;
         m->cuts = p->of[m->segment] && !m->whole && n ? p->cuts : 0;
-        m->least = matrix_seconds(whole(s, m->owner, n), m->class) * pace(p, m->owner, HT_REGIME_OWNER);
+        m->least = matrix_seconds(whole(s, m->owner, n), m->class) * pace(s, m->owner, HT_REGIME_OWNER);
         m->best = (ht_matrix_cut){0};
         try_length(s, m, n);
     }
@@ -787,7 +819,7 @@ static double owner_layer(solver *s, matrix matrices[HT_OWNER_MATRICES], size_t 
     solve_matrices(s, matrices + 1, HT_OWNER_MATRICES - 1, end);
     for (size_t i = 0; i < HT_OWNER_MATRICES; i++)
         cuts[matrices[i].class] = matrices[i].best, least[matrices[i].class] = matrices[i].least;
-    const double own_pace = pace(s->p, owner, HT_REGIME_OWNER);
+    const double own_pace = pace(s, owner, HT_REGIME_OWNER);
     const double parts =
         least[HT_CLASS_GATE_UP] + least[HT_CLASS_DOWN] + whole(s, owner, end)->of[HT_CLASS_GLU] * own_pace;
     if (parts < least[HT_CLASS_FFN])
@@ -800,7 +832,7 @@ static double owner_layer(solver *s, matrix matrices[HT_OWNER_MATRICES], size_t 
 
 static void try_owner(solver *s, size_t owner, size_t other) {
     const ht_problem *p = s->p;
-    const double own_pace = pace(p, owner, HT_REGIME_OWNER), factor = stall(p, HT_REGIME_OWNER);
+    const double own_pace = pace(s, owner, HT_REGIME_OWNER), factor = stall(p, HT_REGIME_OWNER);
     const size_t lanes[2] = {owner, other};
     ht_choice c = {.regime = HT_REGIME_OWNER, .n_lanes = 2, .head = head_seconds(s, owner) * own_pace};
     bool any = false;
@@ -857,7 +889,7 @@ static void solve_alone(solver *s, ht_choice *solo, double alone[HT_MAX_LANES]) 
             *solo = (ht_choice){.n_lanes = 1,
                                 .lanes = {l},
                                 .seconds = alone[l],
-                                .head = head_seconds(s, l) * pace(p, l, HT_REGIME_SOLO),
+                                .head = head_seconds(s, l) * pace(s, l, HT_REGIME_SOLO),
                                 .tokens = {p->tokens}};
     }
 }
@@ -875,6 +907,8 @@ void ht_solve(const ht_problem *p, ht_choice *choice) {
         const size_t n = list_lanes(p, set, lanes);
         if (n < 2)
             continue;
+        s.lanes = lanes;
+        s.n_lanes = n;
         if (!p->by_operator) {
             try_tokens(&s, lanes, n);
             try_shares(&s, lanes, n);
@@ -893,7 +927,7 @@ void ht_solve(const ht_problem *p, ht_choice *choice) {
 static double shares_busy(solver *s, const ht_choice *c, size_t i) {
     const ht_problem *p = s->p;
     const size_t lane = c->lanes[i];
-    double sum = whole(s, lane, p->tokens)->of[HT_CLASS_EMBED] * pace(p, lane, HT_REGIME_SHARES);
+    double sum = whole(s, lane, p->tokens)->of[HT_CLASS_EMBED] * pace(s, lane, HT_REGIME_SHARES);
     for (int which = 0; which < 2; which++)
         for (size_t g = 0; g < c->n_segments[which]; g++) {
             const ht_segment segment = c->segments[which][g];
@@ -947,24 +981,26 @@ static double owner_busy(solver *s, const ht_choice *c, size_t i) {
         }
         sum += which ? layer : (p->layers - 1) * layer;
     }
-    return sum * pace(p, lane, HT_REGIME_OWNER);
+    return sum * pace(s, lane, HT_REGIME_OWNER);
 }
 
 double ht_choice_busy(const ht_problem *p, const ht_choice *c, size_t i) {
     size_t begin = 0;
     solver s;
     start(&s, p, NULL);
+    s.lanes = c->lanes;
+    s.n_lanes = c->n_lanes;
     switch (c->regime) {
     case HT_REGIME_TOKENS:
         for (size_t k = 0; k < i; k++)
             begin += c->tokens[k];
         return token_seconds(&s, c->lanes[i], begin, c->tokens[i]) -
-               (i + 1 == c->n_lanes ? head_seconds(&s, c->lanes[i]) * pace(p, c->lanes[i], HT_REGIME_TOKENS) : 0);
+               (i + 1 == c->n_lanes ? head_seconds(&s, c->lanes[i]) * pace(&s, c->lanes[i], HT_REGIME_TOKENS) : 0);
     case HT_REGIME_SHARES:
         return shares_busy(&s, c, i);
     case HT_REGIME_OWNER:
         return owner_busy(&s, c, i);
     default:
-        return pass_seconds(&s, c->lanes[0], p->tokens, p->wanted, p->position) * pace(p, c->lanes[0], HT_REGIME_SOLO);
+        return pass_seconds(&s, c->lanes[0], p->tokens, p->wanted, p->position) * pace(&s, c->lanes[0], HT_REGIME_SOLO);
     }
 }

@@ -109,12 +109,12 @@ static ht_status search_kernels(ht_profiler *p, ht_device *device, ht_error *err
 }
 
 static ht_status profile_device(ht_profiler *p, const char *spec, ht_error *error) {
+    const ht_progress progress = {p->options->progress, p->options->progress_user};
     const ht_device_options options = {.precision = p->options->precision,
                                        .hparams = &p->model->hparams,
                                        .max_tokens = all_lengths[HT_COUNT(all_lengths) - 1],
                                        .max_context = 64,
-                                       .progress = p->options->progress,
-                                       .progress_user = p->options->progress_user};
+                                       .progress = &progress};
     ht_profile_result *result = p->result;
     ht_device *device;
     ht_status status = ht_device_open(spec, &options, &device, error);

@@ -6,12 +6,12 @@
  *               "joins": [{"device", "what", "us", "us_p99"}, ...], "bandwidth": [{"device", "with", "gbps", ...}, ...],
  *               "graphs": [{"device", ..., "us", "bytes"}, ...]}}
  *
- * The newest by its time of change is read. A fingerprint says what times depend on; it is compared with the device as it
+ * The newest by its time of change is read: of real devices, unless others are named. A fingerprint says what times depend on; it is compared with the device as it
  * opens now. Nothing in a file is trusted: what has the wrong type or names no device of the file is an error. */
+#include "base/json.h"
 #include "profile/characterise.h"
 #include "base/os.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,16 +76,15 @@ static json_t *point_json(const ht_profile_result *result, const ht_profile_poin
                             (json_int_t)point->tokens, "us", point->seconds * 1e6);
     const double rate = ht_profile_rate(point);
     if (*point->what)
-        json_object_set_new(row, "what", json_string(point->what));
+        ht_json_set(&row, "what", json_string(point->what));
     if (point->table == HT_PROFILE_BANDWIDTH)
-        json_object_set_new(row, "with",
-                            point->with < 0 ? json_null() : json_string(result->devices[point->with].spec));
+        ht_json_set(&row, "with", point->with < 0 ? json_null() : json_string(result->devices[point->with].spec));
     if (point->table == HT_PROFILE_JOINS)
-        json_object_set_new(row, "us_p99", json_real(point->p99 * 1e6));
+        ht_json_set(&row, "us_p99", json_real(point->p99 * 1e6));
     if (point->table == HT_PROFILE_BANDWIDTH || point->table == HT_PROFILE_GRAPHS)
-        json_object_set_new(row, "bytes", json_real(point->bytes));
+        ht_json_set(&row, "bytes", json_real(point->bytes));
     if (rate > 0)
-        json_object_set_new(row, point->table == HT_PROFILE_BANDWIDTH ? "gbps" : "gflops", json_real(rate));
+        ht_json_set(&row, point->table == HT_PROFILE_BANDWIDTH ? "gbps" : "gflops", json_real(rate));
     return row;
 }
 
@@ -93,19 +92,18 @@ static json_t *tables_json(const ht_profile_result *result) {
     json_t *all = json_object(), *matmul = json_array();
     for (size_t i = 0; i < result->n; i++) {
         const ht_profile_row *row = &result->rows[i];
-        json_array_append_new(matmul,
-                              json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:f, s:f, s:i}", "device", row->device, "op",
-                                        row->op, "rows", (json_int_t)row->rows, "cols", (json_int_t)row->cols, "tokens",
-                                        (json_int_t)row->tokens, "kernel", row->kernel, "us", row->seconds * 1e6,
-                                        "us_by_rule", row->by_rule * 1e6, "tried", row->tried));
+        ht_json_add(&matmul, json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:f, s:f, s:i}", "device", row->device, "op",
+                                       row->op, "rows", (json_int_t)row->rows, "cols", (json_int_t)row->cols, "tokens",
+                                       (json_int_t)row->tokens, "kernel", row->kernel, "us", row->seconds * 1e6,
+                                       "us_by_rule", row->by_rule * 1e6, "tried", row->tried));
     }
-    json_object_set_new(all, "matmul", matmul);
+    ht_json_set(&all, "matmul", matmul);
     for (int t = 0; t < HT_PROFILE_TABLES; t++) {
         json_t *rows = json_array();
         for (size_t i = 0; i < result->n_points; i++)
             if ((int)result->points[i].table == t)
-                json_array_append_new(rows, point_json(result, &result->points[i]));
-        json_object_set_new(all, tables[t], rows);
+                ht_json_add(&rows, point_json(result, &result->points[i]));
+        ht_json_set(&all, tables[t], rows);
     }
     return all;
 }
@@ -116,11 +114,11 @@ static json_t *result_json(const ht_profile_result *result) {
         const ht_profile_device *device = &result->devices[i];
         char cores[24];
         snprintf(cores, sizeof cores, "%#llx", (unsigned long long)device->cores);
-        json_array_append_new(devices, json_string(device->spec));
-        json_array_append_new(fingerprints,
-                              json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "device", device->spec, "name", device->name,
-                                        "runtime", device->runtime, "description", device->description, "cores", cores,
-                                        "static_graphs", (int)device->static_graphs));
+        ht_json_add(&devices, json_string(device->spec));
+        ht_json_add(&fingerprints,
+                    json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "device", device->spec, "name", device->name, "runtime",
+                              device->runtime, "description", device->description, "cores", cores, "static_graphs",
+                              (int)device->static_graphs));
     }
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:o, s:o, s:o}", "version", result->version, "model",
                      result->model, "machine", result->machine, "date", result->date, "precision",
@@ -129,13 +127,7 @@ static json_t *result_json(const ht_profile_result *result) {
 }
 
 ht_status ht_profile_json(const ht_profile_result *result, char **text, ht_error *error) {
-    json_t *all = result_json(result);
-    char *made = all ? json_dumps(all, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
-    json_decref(all);
-    if (!made)
-        return ht_fail(error, HT_ERROR_MEMORY, "the profile: no memory for its text");
-    *text = made;
-    return HT_OK;
+    return ht_json_text(result_json(result), JSON_INDENT(1) | JSON_REAL_PRECISION(6), "the profile", text, error);
 }
 
 /* ---- kept ------------------------------------------------------------------------------------------------------------------ */
@@ -159,8 +151,33 @@ ht_status ht_profile_save(ht_profile_result *result, ht_error *error) {
     return status;
 }
 
-/* The file of the folder that was changed last. */
-static ht_status newest(char *path, size_t capacity, ht_error *error) {
+/* Is the next name of a list ("a,b") that of a device of the file, or of the chip that it is of ("sim:chip")? */
+static bool has_device(const json_t *list, const char *name, size_t n) {
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *spec = json_string_value(json_array_get(list, i));
+        if (spec && strncmp(spec, name, n) == 0 && (!spec[n] || spec[n] == '/' || spec[n] == ':'))
+            return true;
+    }
+    return false;
+}
+
+/* Is the file a profile of these devices (NULL: of any but simulated ones)? A damaged one counts: whoever reads it says so. */
+static bool is_of(const char *path, const char *devices) {
+    json_t *all = json_load_file(path, 0, NULL);
+    const json_t *list = json_object_get(all, "devices");
+    bool good = true;
+    for (size_t i = 0; i < json_array_size(list) && !devices; i++) {
+        const char *spec = json_string_value(json_array_get(list, i));
+        good &= !spec || strncmp(spec, "sim:", 4) != 0;
+    }
+    for (const char *name = devices; name && *name && good; name += strcspn(name, ","), name += *name == ',')
+        good = has_device(list, name, strcspn(name, ","));
+    json_decref(all);
+    return good;
+}
+
+/* The file of the folder that was changed last, of those of these devices. */
+static ht_status newest(const char *devices, char *path, size_t capacity, ht_error *error) {
     char folder[1024];
     uint64_t latest = 0;
     *path = '\0';
@@ -175,7 +192,7 @@ static ht_status newest(char *path, size_t capacity, ht_error *error) {
         if (!dot || strcmp(dot, ".json") != 0 ||
             (size_t)snprintf(candidate, sizeof candidate, "%s%s", folder, name) >=
                 ht_min_size(sizeof candidate, capacity) ||
-            ht_os_look(candidate, &info))
+            ht_os_look(candidate, &info) || !is_of(candidate, devices))
             continue;
         if (!*path || info.changed > latest) {
             latest = info.changed;
@@ -184,7 +201,8 @@ static ht_status newest(char *path, size_t capacity, ht_error *error) {
     }
     ht_os_folder_close(all);
     return *path ? HT_OK
-                 : ht_fail(error, HT_ERROR_IO, "%s: no profile is kept here yet: 'hetero profile' makes one", folder);
+                 : ht_fail(error, HT_ERROR_IO, "%s: no profile is kept here yet of %s: 'hetero profile' makes one",
+                           folder, devices ? devices : "this machine's devices");
 }
 
 static int device_named(const ht_profile_result *result, const char *spec) {
@@ -323,10 +341,10 @@ static void check_device(ht_profile_device *kept, ht_precision precision) {
                  (unsigned long long)kept->cores, (unsigned long long)now.cores);
 }
 
-ht_status ht_profile_load(ht_profile_result *result, ht_error *error) {
+ht_status ht_profile_load(const char *devices, ht_profile_result *result, ht_error *error) {
     ht_profile_result read = {0};
     json_error_t where = {0};
-    ht_status status = newest(read.path, sizeof read.path, error);
+    ht_status status = newest(devices, read.path, sizeof read.path, error);
     if (status)
         return status;
     json_t *all = json_load_file(read.path, 0, &where);

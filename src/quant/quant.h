@@ -23,7 +23,7 @@ typedef struct ht_matrix {
 /* Codes of rows [row, row+n) : codes [n][cols], scales and offsets [n][cols/group]. offsets may be NULL where the type has
  * none; where given and the type has none it is filled with zeros. Only for group-quantised types. */
 void ht_matrix_codes(const ht_matrix *matrix, size_t row, size_t n, int8_t *codes, float *scales, float *offsets);
-/* Rows [row, row+n) as float32 [n][cols]; every type. The reference of everything else. */
+/* Rows [row, row+n) as float32 [n][cols]; every type of weights. The reference of everything else. */
 void ht_matrix_floats(const ht_matrix *matrix, size_t row, size_t n, float *out);
 
 /* Two-level scales, as the K formats keep them: scale = d * sub, offset (to unsigned codes) = dmin * sub_min. Keeping the

@@ -29,9 +29,11 @@ typedef struct job {
     ht_error *error;
 } job;
 
-/* Matrices whose rows are whole blocks; everything else (norms, biases, narrow matrices) is small, and stays F32. */
+/* Matrices whose rows are whole blocks; what is no weights stays as it is; everything else (norms, biases, narrow matrices) is small, and stays F32. */
 static ht_type target_of(const job *work, const ht_tensor *tensor) {
     const ht_type_traits *traits = ht_type_get(work->type);
+    if (ht_type_get(tensor->type)->bits == 0)
+        return tensor->type;
     return tensor->n_dims >= 2 && tensor->dims[0] % (uint64_t)traits->block == 0 ? work->type : HT_TYPE_F32;
 }
 
@@ -61,7 +63,14 @@ static ht_status write_values(job *work, uint32_t file_type) {
     return status;
 }
 
+static ht_status copy_tensor(job *work, const ht_tensor *tensor) {
+    work->done += (double)tensor->bytes;
+    return ht_gguf_write_data(work->out, tensor->data, tensor->bytes, work->error);
+}
+
 static ht_status convert_tensor(job *work, const ht_tensor *tensor) {
+    if (ht_type_get(tensor->type)->bits == 0)
+        return copy_tensor(work, tensor);
     const ht_type_traits *from = ht_type_get(tensor->type), *to = ht_type_get(target_of(work, tensor));
     ht_matrix matrix = {.name = tensor->name, .type = from, .cols = (size_t)tensor->dims[0], .data = tensor->data};
     matrix.rows = (size_t)(tensor->dims[1] * tensor->dims[2] * tensor->dims[3]);

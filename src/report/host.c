@@ -37,18 +37,19 @@ typedef struct row {
     const char *key, *path;
 } row;
 
-static void add_files(const char *root, json_t *object, const row *rows, size_t n) {
+static void add_files(const char *root, json_t **object, const row *rows, size_t n) {
     char text[256];
     for (size_t i = 0; i < n; i++)
         if (read_line(root, rows[i].path, text, sizeof text))
-            json_object_set_new(object, rows[i].key, json_string(text));
+            ht_json_set(object, rows[i].key, json_string(text));
 }
 
 /* An empty object is nothing to report. */
-static void add_object(json_t *parent, const char *key, json_t *object) {
-    if (json_object_size(object))
-        json_object_set(parent, key, object);
-    json_decref(object);
+static void add_object(json_t **parent, const char *key, json_t *object) {
+    if (json_object_size(object) || !object)
+        ht_json_set(parent, key, object);
+    else
+        json_decref(object);
 }
 
 /* ---- processor -------------------------------------------------------------------------------------------------------------- */
@@ -69,7 +70,7 @@ static const char *value_of(const char *line, const char *key) {
 }
 
 /* /proc/cpuinfo has serial numbers on some boards: only these fields are taken. */
-static void read_cpuinfo(const char *root, json_t *machine, core *cores) {
+static void read_cpuinfo(const char *root, json_t **machine, core *cores) {
     static const struct {
         const char *field, *key;
     } once[] = {{"model name", "processor"}, {"Hardware", "hardware"}, {"flags", "features"}, {"Features", "features"}};
@@ -88,8 +89,8 @@ static void read_cpuinfo(const char *root, json_t *machine, core *cores) {
         if ((value = value_of(line, "CPU part")) && number >= 0 && number < MAX_CORES)
             snprintf(cores[number].part, sizeof cores->part, "%s:%.15s", implementer, value);
         for (size_t i = 0; i < HT_COUNT(once); i++)
-            if ((value = value_of(line, once[i].field)) && *value && !json_object_get(machine, once[i].key))
-                json_object_set_new(machine, once[i].key, json_string(value));
+            if ((value = value_of(line, once[i].field)) && *value && !json_object_get(*machine, once[i].key))
+                ht_json_set(machine, once[i].key, json_string(value));
     }
     if (file)
         fclose(file);
@@ -123,36 +124,36 @@ static json_t *groups_json(const core *cores) {
         snprintf(range, sizeof range, end > i + 1 ? "%d-%d" : "%d", i, end - 1);
         json_t *group = json_pack("{s:s, s:i}", "cores", range, "n", end - i);
         if (c->max_khz)
-            json_object_set_new(group, "max_mhz", json_real((double)c->max_khz / 1000));
+            ht_json_set(&group, "max_mhz", json_real((double)c->max_khz / 1000));
         if (c->capacity)
-            json_object_set_new(group, "capacity", json_integer(c->capacity));
+            ht_json_set(&group, "capacity", json_integer(c->capacity));
         if (*c->part)
-            json_object_set_new(group, "part", json_string(c->part));
-        json_array_append_new(groups, group);
+            ht_json_set(&group, "part", json_string(c->part));
+        ht_json_add(&groups, group);
     }
     return groups;
 }
 
-static void add_processor(const char *root, json_t *machine) {
+static void add_processor(const char *root, json_t **machine) {
     core *cores = calloc(MAX_CORES, sizeof *cores);
     if (!cores)
         return;
     read_cores(root, cores);
     read_cpuinfo(root, machine, cores);
-    json_object_set_new(machine, "core_groups", groups_json(cores));
+    ht_json_set(machine, "core_groups", groups_json(cores));
     free(cores);
     const double quota = ht_os_cpu_quota("");
-    json_object_set_new(machine, "cores", json_integer(ht_os_online_cores()));
-    json_object_set_new(machine, "cores_allowed", json_integer(ht_cores_count(ht_all_cores())));
+    ht_json_set(machine, "cores", json_integer(ht_os_online_cores()));
+    ht_json_set(machine, "cores_allowed", json_integer(ht_cores_count(ht_all_cores())));
     if (quota > 0)
-        json_object_set_new(machine, "cpu_quota", json_real(quota));
+        ht_json_set(machine, "cpu_quota", json_real(quota));
     static const row rows[] = {{"governor", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"}};
     add_files(root, machine, rows, HT_COUNT(rows));
 }
 
 /* ---- memory, system --------------------------------------------------------------------------------------------------------- */
 
-static void add_memory(const char *root, json_t *machine) {
+static void add_memory(const char *root, json_t **machine) {
     static const row fields[] = {
         {"memory_bytes", "MemTotal"}, {"free_bytes", "MemAvailable"}, {"swap_bytes", "SwapTotal"}};
     char path[512], line[256];
@@ -162,19 +163,19 @@ static void add_memory(const char *root, json_t *machine) {
         for (size_t i = 0; i < HT_COUNT(fields); i++) {
             const char *value = value_of(line, fields[i].path);
             if (value)
-                json_object_set_new(machine, fields[i].key, json_integer(strtoll(value, NULL, 10) * 1024));
+                ht_json_set(machine, fields[i].key, json_integer(strtoll(value, NULL, 10) * 1024));
         }
     if (file)
         fclose(file);
-    json_object_set_new(machine, "page_bytes", json_integer((json_int_t)ht_os_page_bytes()));
+    ht_json_set(machine, "page_bytes", json_integer((json_int_t)ht_os_page_bytes()));
 }
 
-static void add_system(const char *root, json_t *machine) {
+static void add_system(const char *root, json_t **machine) {
     ht_os_names names; /* of which those of hosts and people are left out */
     char path[512], line[256];
     ht_os_get_names(&names);
     snprintf(line, sizeof line, "%s %s %s", names.system, names.release, names.machine);
-    json_object_set_new(machine, "kernel", json_string(line));
+    ht_json_set(machine, "kernel", json_string(line));
     snprintf(path, sizeof path, "%s/etc/os-release", root);
     FILE *file = ht_os_open(path, "r");
     while (file && fgets(line, sizeof line, file)) {
@@ -183,14 +184,14 @@ static void add_system(const char *root, json_t *machine) {
         char *name = line + 12 + (line[12] == '"');
         name[strcspn(name, "\"\n")] = '\0';
         ht_make_printable(name);
-        json_object_set_new(machine, "os", json_string(name));
+        ht_json_set(machine, "os", json_string(name));
     }
     if (file)
         fclose(file);
 }
 
 /* soc0's serial_number is left out. */
-static void add_chip(const char *root, json_t *machine) {
+static void add_chip(const char *root, json_t **machine) {
     static const row soc[] = {{"family", "/sys/devices/soc0/family"},
                               {"machine", "/sys/devices/soc0/machine"},
                               {"soc_id", "/sys/devices/soc0/soc_id"},
@@ -201,15 +202,15 @@ static void add_chip(const char *root, json_t *machine) {
                                 {"product", "/sys/class/dmi/id/product_name"},
                                 {"model", "/proc/device-tree/model"}};
     json_t *object = json_object();
-    add_files(root, object, soc, HT_COUNT(soc));
+    add_files(root, &object, soc, HT_COUNT(soc));
     add_object(machine, "soc", object);
     object = json_object();
-    add_files(root, object, board, HT_COUNT(board));
+    add_files(root, &object, board, HT_COUNT(board));
     add_object(machine, "board", object);
 }
 
 /* Kernel drivers of GPUs and NPUs: their version where they have one, else "in the kernel". */
-static void add_drivers(const char *root, json_t *machine) {
+static void add_drivers(const char *root, json_t **machine) {
     static const char *const names[] = {"nvidia",   "amdgpu",   "i915",    "xe",         "msm",
                                         "msm_kgsl", "panfrost", "panthor", "mali_kbase", "intel_vpu",
                                         "amdxdna",  "fastrpc",  "qaic"};
@@ -220,15 +221,15 @@ static void add_drivers(const char *root, json_t *machine) {
         snprintf(path, sizeof path, "/sys/module/%s/version", names[i]);
         snprintf(full, sizeof full, "%s/sys/module/%s", root, names[i]);
         if (read_line(root, path, version, sizeof version))
-            json_object_set_new(drivers, names[i], json_string(version));
+            ht_json_set(&drivers, names[i], json_string(version));
         else if (ht_os_exists(full))
-            json_object_set_new(drivers, names[i], json_string("in the kernel"));
+            ht_json_set(&drivers, names[i], json_string("in the kernel"));
     }
-    add_files(root, drivers, gpu, HT_COUNT(gpu));
+    add_files(root, &drivers, gpu, HT_COUNT(gpu));
     add_object(machine, "drivers", drivers);
 }
 
-static void add_android(json_t *machine) {
+static void add_android(json_t **machine) {
     static const row rows[] = {{"android", "ro.build.version.release"},
                                {"phone_maker", "ro.product.manufacturer"},
                                {"phone", "ro.product.model"},
@@ -237,12 +238,12 @@ static void add_android(json_t *machine) {
     for (size_t i = 0; i < HT_COUNT(rows); i++) {
         char value[256];
         if (ht_os_property(rows[i].path, value, sizeof value))
-            json_object_set_new(machine, rows[i].key, json_string(value));
+            ht_json_set(machine, rows[i].key, json_string(value));
     }
 }
 
 json_t *ht_host_json(const char *root) {
-    json_t *machine = json_object();
+    json_t *whole = json_object(), **machine = &whole;
     add_processor(root, machine);
     add_memory(root, machine);
     add_system(root, machine);
@@ -252,9 +253,9 @@ json_t *ht_host_json(const char *root) {
     json_t *nodes = json_array();
     for (size_t i = 0; ht_device_node_at(i); i++)
         if (ht_device_node_exists(root, ht_device_node_at(i)))
-            json_array_append_new(nodes, json_string(ht_device_node_at(i) + strlen("/dev/")));
-    json_object_set_new(machine, "device_nodes", nodes); /* that the default devices depend on */
-    return machine;
+            ht_json_add(&nodes, json_string(ht_device_node_at(i) + strlen("/dev/")));
+    ht_json_set(machine, "device_nodes", nodes); /* that the default devices depend on */
+    return whole;
 }
 
 void ht_host_describe(char *text, size_t capacity) {

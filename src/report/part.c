@@ -53,13 +53,14 @@ int ht_part_serve(const ht_part_row *parts, const char *const *asked) {
 
 /* ---- the parent ------------------------------------------------------------------------------------------------------------- */
 
-static void set_error(json_t *object, ht_status status, const char *text) {
-    json_object_set_new(object, "error", json_string(text));
-    json_object_set_new(object, "status", json_string(ht_status_name(status)));
+static void set_error(json_t **object, ht_status status, const char *text) {
+    ht_json_set(object, "error", json_string(text));
+    ht_json_set(object, "status", json_string(ht_status_name(status)));
 }
 
 /* Lines into the object; false: there is neither result nor error. */
-static bool read_lines(char *text, json_t *object) {
+static bool read_lines(char *text, json_t **object) {
+    json_t *log = json_array();
     bool ended = false;
     for (char *line = text, *next; line && *line; line = next) {
         char *end = strchr(line, '\n'), *rest;
@@ -68,17 +69,18 @@ static bool read_lines(char *text, json_t *object) {
             break;
         *end = '\0';
         if (*line == 'L') {
-            if (!json_object_get(object, "log"))
-                json_object_set_new(object, "log", json_array());
-            json_array_append_new(json_object_get(object, "log"), json_string(line + 1));
+            ht_json_add(&log, json_string(line + 1));
         } else if (*line == 'E') {
             const long status = strtol(line + 1, &rest, 10);
             set_error(object, (ht_status)status, rest + (*rest == ' '));
             ended = true;
         } else if (*line == 'R') {
-            ended = json_object_set_new(object, "result", json_loads(line + 1, JSON_DECODE_ANY, NULL)) == 0;
+            json_t *result = json_loads(line + 1, JSON_DECODE_ANY, NULL);
+            if ((ended = result != NULL)) /* else it is cut short */
+                ht_json_set(object, "result", result);
         }
     }
+    ht_json_set(object, "log", log);
     return ended;
 }
 
@@ -116,7 +118,7 @@ static const char **join(const char *const *program, const char *const *asked) {
     return command;
 }
 
-static void run_apart(const char *const *program, const char *const *asked, double seconds, json_t *object) {
+static void run_apart(const char *const *program, const char *const *asked, double seconds, json_t **object) {
     ht_os_child *child;
     ht_error error = {0};
     ht_text answer = {0};
@@ -143,20 +145,22 @@ static void run_apart(const char *const *program, const char *const *asked, doub
     ht_text_free(&answer);
 }
 
-static void run_here(const ht_part_row *parts, const char *const *asked, json_t *object) {
+static void run_here(const ht_part_row *parts, const char *const *asked, json_t **object) {
     char *json = NULL;
     ht_error error = {0};
     const ht_status status = run(parts, asked, &json, &error);
-    if (status || json_object_set_new(object, "result", json_loads(json, JSON_DECODE_ANY, NULL)))
-        set_error(object, status ? status : HT_ERROR_MEMORY, status ? error.text : "no memory for this part");
+    if (status)
+        set_error(object, status, error.text);
+    else
+        ht_json_set(object, "result", json_loads(json, JSON_DECODE_ANY, NULL));
     free(json);
 }
 
 json_t *ht_part_run(const char *const *program, const ht_part_row *parts, const char *const *asked, double seconds) {
     json_t *object = json_object();
     if (object && program)
-        run_apart(program, asked, seconds, object);
+        run_apart(program, asked, seconds, &object);
     else if (object)
-        run_here(parts, asked, object);
+        run_here(parts, asked, &object);
     return object;
 }

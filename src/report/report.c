@@ -39,10 +39,9 @@ typedef struct report {
 
 /* ---- parts: each gives JSON -------------------------------------------------------------------------------------------------- */
 
-static ht_status dump(json_t *tree, char **json, ht_error *error) { /* takes the reference */
-    *json = tree ? json_dumps(tree, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
-    json_decref(tree);
-    return *json ? HT_OK : ht_fail(error, HT_ERROR_MEMORY, "no memory for the report");
+/* Takes the reference. */
+static ht_status dump(json_t *tree, char **json, ht_error *error) {
+    return ht_json_text(tree, JSON_COMPACT | JSON_REAL_PRECISION(6), "the report", json, error);
 }
 
 static ht_status list_runtime(const char *const *asked, char **json, ht_error *error) {
@@ -63,18 +62,20 @@ static ht_status list_runtime(const char *const *asked, char **json, ht_error *e
 static ht_status read_profile(const char *const *asked, char **json, ht_error *error) {
     ht_profile_result result;
     char *text;
-    ht_status status = ht_profile_load(&result, error);
+    ht_status status = ht_profile_load(NULL, &result, error);
     if (status)
         return status;
     status = ht_profile_json(&result, &text, error);
     json_t *profile = status ? NULL : json_loads(text, 0, NULL), *stale = json_array();
     for (size_t i = 0; i < result.n_devices && !status; i++)
         if (*result.devices[i].stale)
-            json_array_append_new(stale, json_string(result.devices[i].stale));
+            ht_json_add(&stale, json_string(result.devices[i].stale));
+    if (status)
+        json_decref(stale);
     if (!status) {
-        json_object_set_new(profile, "stale", stale);
+        ht_json_set(&profile, "stale", stale);
         if (strncmp(result.model, "shape:", 6) != 0) /* a file's name */
-            json_object_set_new(profile, "model", json_string("FILE"));
+            ht_json_set(&profile, "model", json_string("FILE"));
         free(text);
         status = dump(profile, json, error);
     }
@@ -92,9 +93,9 @@ static ht_status describe_model(const char *const *asked, char **json, ht_error 
     const ht_model_info *info = ht_model_get_info(model);
     json_t *types = json_object();
     for (size_t i = 0; i < info->n_types; i++)
-        json_object_set_new(types, info->types[i].type,
-                            json_pack("{s:I, s:I}", "tensors", (json_int_t)info->types[i].tensors, "bytes",
-                                      (json_int_t)info->types[i].bytes));
+        ht_json_set(&types, info->types[i].type,
+                    json_pack("{s:I, s:I}", "tensors", (json_int_t)info->types[i].tensors, "bytes",
+                              (json_int_t)info->types[i].bytes));
     json_t *tree = json_pack(
         "{s:b, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s?, s:s?, s:o}", "made_up",
         !path || strncmp(path, "shape:", 6) == 0, "arch", info->architecture, "quantisation", info->quantisation,
@@ -123,23 +124,25 @@ static bool are_alike(const json_t *a, const json_t *b) {
 }
 
 /* Most layers are alike: of operators that are, the first stays, and says of how many layers it is one. */
-static void shorten(json_t *plan) {
+static void shorten(json_t **plan) {
     json_t *kept = json_array(), *op;
     size_t i;
-    json_array_foreach(json_object_get(plan, "operators"), i, op) {
+    json_array_foreach(json_object_get(*plan, "operators"), i, op) {
         json_t *same = NULL;
         for (size_t k = json_array_size(kept); k-- > 0 && !same;)
             if (are_alike(json_array_get(kept, k), op))
                 same = json_array_get(kept, k);
         if (!same)
-            json_array_append(kept, op);
+            ht_json_add(&kept, json_incref(op));
         same = same ? same : op;
-        json_object_set_new(same, "layers", json_integer(1 + json_integer_value(json_object_get(same, "layers"))));
+        if (json_object_set_new_nocheck(same, "layers",
+                                        json_integer(1 + json_integer_value(json_object_get(same, "layers")))))
+            ht_json_set(plan, "operators", NULL); /* which drops it */
     }
-    json_object_set_new(plan, "operators", kept);
+    ht_json_set(plan, "operators", kept);
 }
 
-static ht_status add_plan(ht_engine *engine, int tokens, json_t *plans, ht_error *error) {
+static ht_status add_plan(ht_engine *engine, int tokens, json_t **plans, ht_error *error) {
     ht_plan_row *rows;
     ht_plan_times times;
     size_t n;
@@ -152,13 +155,14 @@ static ht_status add_plan(ht_engine *engine, int tokens, json_t *plans, ht_error
     if (status)
         return status;
     json_t *plan = json_loads(text, 0, NULL);
-    shorten(plan);
-    json_array_append_new(plans, plan);
+    shorten(&plan);
+    ht_json_add(plans, plan);
     free(text);
     return HT_OK;
 }
 
-static ht_status add_bench(ht_session *session, const ht_engine_info *info, size_t run, json_t *rows, ht_error *error) {
+static ht_status add_bench(ht_session *session, const ht_engine_info *info, size_t run, json_t **rows,
+                           ht_error *error) {
     const int tokens = runs[run].tokens;
     const ht_bench_options wanted = {
         .prompt = runs[run].gen ? 0 : tokens, .gen = runs[run].gen ? tokens : 0, .repetitions = REPETITIONS};
@@ -168,12 +172,11 @@ static ht_status add_bench(ht_session *session, const ht_engine_info *info, size
         return status;
     json_t *used = json_array();
     for (size_t i = 0; i < info->n_devices; i++)
-        json_array_append_new(used, json_string(info->devices[i]));
-    json_array_append_new(rows, json_pack("{s:o, s:i, s:i, s:s, s:s, s:f, s:f, s:f, s:I}", "devices_used", used,
-                                          runs[run].gen ? "gen" : "prompt", tokens, "threads", info->threads,
-                                          "strategy", "auto", "precision", "fast", "tps_median", result.tps_median,
-                                          "tps_min", result.tps_min, "tps_max", result.tps_max, "peak_rss_bytes",
-                                          (json_int_t)result.peak_rss_bytes));
+        ht_json_add(&used, json_string(info->devices[i]));
+    ht_json_add(rows, json_pack("{s:o, s:i, s:i, s:s, s:s, s:f, s:f, s:f, s:I}", "devices_used", used,
+                                runs[run].gen ? "gen" : "prompt", tokens, "threads", info->threads, "strategy", "auto",
+                                "precision", "fast", "tps_median", result.tps_median, "tps_min", result.tps_min,
+                                "tps_max", result.tps_max, "peak_rss_bytes", (json_int_t)result.peak_rss_bytes));
     return HT_OK;
 }
 
@@ -195,9 +198,9 @@ static ht_status run_model(const char *const *asked, char **json, ht_error *erro
         status = ht_session_create(engine, &session, error);
     const double opened = ht_seconds() - start;
     for (size_t i = 0; i < HT_COUNT(runs) && !status; i++) {
-        status = add_plan(engine, runs[i].gen ? 1 : runs[i].tokens, plans, error);
+        status = add_plan(engine, runs[i].gen ? 1 : runs[i].tokens, &plans, error);
         if (!status)
-            status = add_bench(session, ht_engine_get_info(engine), i, rows, error);
+            status = add_bench(session, ht_engine_get_info(engine), i, &rows, error);
     }
     const char *apart = ht_part_value(asked, "apart");
     if (!apart ||
@@ -222,11 +225,18 @@ int ht_report_part(const char *const *arguments) {
 
 /* ---- putting them together --------------------------------------------------------------------------------------------------- */
 
-static json_t *list_of(const report *r, const char *key) {
-    json_t *list = json_object_get(r->all, key);
-    if (!list)
-        json_object_set_new(r->all, key, list = json_array());
-    return list;
+/* Adds to the report's list of this name, which is there from then on; NULL adds nothing. Takes the reference. */
+static void append(report *r, const char *key, json_t *value) {
+    if (!json_object_get(r->all, key))
+        ht_json_set(&r->all, key, json_array());
+    if (value && json_array_append_new(json_object_get(r->all, key), value))
+        ht_json_set(&r->all, key, NULL); /* not whole: it goes */
+}
+
+static void append_all(report *r, const char *key, const json_t *values) {
+    append(r, key, NULL);
+    for (size_t i = 0; i < json_array_size(values); i++)
+        append(r, key, json_incref(json_array_get(values, i)));
 }
 
 /* Runs a part; its log goes into the report's. A new reference, without "log". */
@@ -241,7 +251,7 @@ static json_t *run_part(report *r, const char *name, const char *const *asked) {
     size_t i;
     json_t *line;
     json_array_foreach(json_object_get(answer, "log"), i, line)
-        json_array_append_new(list_of(r, "log"), json_sprintf("%s: %s", name, json_string_value(line)));
+        append(r, "log", json_sprintf("%s: %s", name, json_string_value(line)));
     json_object_del(answer, "log");
     return answer;
 }
@@ -249,7 +259,7 @@ static json_t *run_part(report *r, const char *name, const char *const *asked) {
 /* The part's result under `key`, or its error. */
 static void add_part(report *r, const char *key, const char *const *asked) {
     json_t *answer = run_part(r, key, asked), *result = json_object_get(answer, "result");
-    json_object_set(r->all, key, result ? result : answer);
+    ht_json_set(&r->all, key, json_incref(result ? result : answer));
     json_decref(answer);
 }
 
@@ -264,20 +274,20 @@ static void add_devices(report *r) {
         json_t *answer = run_part(r, runtime->prefix, asked), *result = json_object_get(answer, "result"), *device;
         const char *why = json_string_value(json_object_get(answer, "error"));
         size_t k;
-        json_array_extend(list_of(r, "devices"), json_object_get(result, "devices"));
-        json_array_extend(list_of(r, "missing"), json_object_get(result, "missing"));
+        append_all(r, "devices", json_object_get(result, "devices"));
+        append_all(r, "missing", json_object_get(result, "missing"));
         if (why) {
-            json_array_append_new(list_of(r, "missing"), json_pack("{s:s, s:s}", "name", runtime->prefix, "why", why));
-            json_object_set_new(runtimes, runtime->prefix, json_string(why));
+            append(r, "missing", json_pack("{s:s, s:s}", "name", runtime->prefix, "why", why));
+            ht_json_set(&runtimes, runtime->prefix, json_string(why));
             r->cut_short = true;
         }
         json_array_foreach(json_object_get(result, "missing"), k, device)
-            json_object_set(runtimes, runtime->prefix, json_object_get(device, "why"));
+            ht_json_set(&runtimes, runtime->prefix, json_incref(json_object_get(device, "why")));
         json_array_foreach(json_object_get(result, "devices"), k, device) /* the last one's version stays */
-            json_object_set(runtimes, runtime->prefix, json_object_get(device, "runtime"));
+            ht_json_set(&runtimes, runtime->prefix, json_incref(json_object_get(device, "runtime")));
         json_decref(answer);
     }
-    json_object_set_new(r->all, "runtimes", runtimes);
+    ht_json_set(&r->all, "runtimes", runtimes);
 }
 
 static void add_run(report *r, const char *devices) {
@@ -293,19 +303,23 @@ static void add_run(report *r, const char *devices) {
                                  threads,    devices ? named.data : NULL,           NULL};
     snprintf(name, sizeof name, "running on %s", devices ? devices : "the default devices");
     json_t *answer = run_part(r, name, asked), *result = json_object_get(answer, "result"), *row;
-    const json_t *open = json_object_get(result, "open_seconds");
+    json_t *open = json_object_get(result, "open_seconds");
     static const char *const keys[] = {"plans", "bench"};
     size_t i;
     for (size_t k = 0; k < HT_COUNT(keys); k++)
         json_array_foreach(json_object_get(result, keys[k]), i, row) {
-            json_object_set_new(row, "devices", json_string(devices ? devices : "default"));
+            json_t *copy = json_copy(row);
+            ht_json_set(&copy, "devices", json_string(devices ? devices : "default"));
             if (k == 1)
-                json_object_set(row, "open_seconds", (json_t *)(uintptr_t)open);
-            json_array_append(list_of(r, keys[k]), row);
+                ht_json_set(&copy, "open_seconds", json_incref(open));
+            if (copy)
+                append(r, keys[k], copy);
+            else
+                ht_json_set(&r->all, keys[k], NULL); /* no memory */
         }
     if (answer && !result) {
-        json_object_set_new(answer, "devices", json_string(devices ? devices : "default"));
-        json_array_append(list_of(r, "bench"), answer);
+        ht_json_set(&answer, "devices", json_string(devices ? devices : "default"));
+        append(r, "bench", json_incref(answer));
         const char *status = json_string_value(json_object_get(answer, "status"));
         if (r->options->devices && status && !strcmp(status, ht_status_name(HT_ERROR_ARGUMENT))) /* a misspelt name */
             ht_fail(r->error, HT_ERROR_ARGUMENT, "%s", json_string_value(json_object_get(answer, "error")));
@@ -370,12 +384,11 @@ static ht_status add_runs(report *r) {
 static void add_build(report *r) {
     char date[32];
     ht_os_date("%Y-%m-%dT%H:%M:%SZ", date, sizeof date);
-    json_object_set_new(r->all, "hetero",
-                        json_pack("{s:s, s:s, s:s, s:s, s:s}", "version", ht_version(), "commit", ht_commit(),
-                                  "compiler", ht_build_compiler(), "flags", ht_build_flags(), "target",
-                                  ht_build_target()));
-    json_object_set_new(r->all, "date", json_string(date));
-    json_object_set_new(r->all, "machine", ht_host_json(""));
+    ht_json_set(&r->all, "hetero",
+                json_pack("{s:s, s:s, s:s, s:s, s:s}", "version", ht_version(), "commit", ht_commit(), "compiler",
+                          ht_build_compiler(), "flags", ht_build_flags(), "target", ht_build_target()));
+    ht_json_set(&r->all, "date", json_string(date));
+    ht_json_set(&r->all, "machine", ht_host_json(""));
 }
 
 static ht_status fill(report *r) {
@@ -399,7 +412,7 @@ static ht_status fill(report *r) {
         return r->error->status;
     if (failed && made_up)
         return ht_fail(r->error, HT_ERROR_ARGUMENT, "%s", failed);
-    list_of(r, "plans"), list_of(r, "bench");
+    append(r, "plans", NULL), append(r, "bench", NULL);
     return failed ? HT_OK : add_runs(r);
 }
 
@@ -417,15 +430,12 @@ ht_status ht_report(const char *model, const ht_engine_options *options, const c
         status = ht_scrubber_create(r.model, options->devices, &scrubber, &why);
     if (!status)
         status = ht_scrub_json(scrubber, r.all, &why);
-    char *text = status ? NULL : json_dumps(r.all, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
-    if (!status && !text)
-        status = ht_fail(&why, HT_ERROR_MEMORY, "no memory for the report");
+    if (!status)
+        status = ht_json_text(json_incref(r.all), JSON_INDENT(1) | JSON_REAL_PRECISION(6), "the report", json, &why);
     ht_scrubber_destroy(scrubber);
     json_decref(r.all);
     if (status && error)
         *error = why;
-    if (!status)
-        *json = text;
     return status;
 }
 

@@ -2,9 +2,8 @@
 #ifndef HT_REPORT_H
 #define HT_REPORT_H
 
+#include "base/json.h"
 #include "device/device.h"
-
-#include <jansson.h>
 
 /* ---- build.c ---------------------------------------------------------------------------------------------------------------- */
 

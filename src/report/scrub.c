@@ -286,12 +286,12 @@ ht_status ht_scrub_json(const ht_scrubber *scrubber, json_t *tree, ht_error *err
     json_object_foreach(tree, key, value) {
         json_t *clean = status ? NULL : scrub_value(scrubber, value, &status, error);
         json_t *name = status || is_our_key(key) ? NULL : scrub_string(scrubber, key, &status, error);
-        json_object_set(made, name ? json_string_value(name) : key, clean ? clean : value);
-        json_decref(clean);
+        ht_json_set(&made, name ? json_string_value(name) : key, clean ? clean : json_incref(value));
         json_decref(name);
     }
     json_object_clear(tree);
-    json_object_update(tree, made);
+    if (!status && (!made || json_object_update(tree, made)))
+        status = ht_fail(error, HT_ERROR_MEMORY, "out of memory: the report");
     json_decref(made);
     return status;
 }

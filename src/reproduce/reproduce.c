@@ -1,12 +1,12 @@
 /* `hetero reproduce`: a table of experiments and one loop; what they filled as a page and as JSON.
  *
  * Nothing here reads a clock or the machine's state, so that two runs write the same bytes. */
+#include "base/json.h"
 #include "reproduce/reproduce.h"
 
 #include "base/os.h"
 #include "device/common.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,16 +27,16 @@ static void free_sections(ht_section *sections, size_t n) {
 static json_t *sheet_json(const ht_sheet *sheet) {
     json_t *columns = json_array(), *rows = json_array();
     for (size_t c = 0; c < sheet->n_columns; c++)
-        json_array_append_new(columns, json_string(sheet->columns[c]));
+        ht_json_add(&columns, json_string(sheet->columns[c]));
     for (size_t i = 0; i < sheet->n_rows; i++) {
         json_t *row = json_array();
         for (size_t c = 0; c < sheet->n_columns; c++) {
             const ht_cell *cell = &sheet->rows[i][c];
-            json_array_append_new(row, *cell->text              ? json_string(cell->text)
-                                       : isfinite(cell->number) ? json_real(cell->number)
-                                                                : json_null());
+            ht_json_add(&row, *cell->text              ? json_string(cell->text)
+                              : isfinite(cell->number) ? json_real(cell->number)
+                                                       : json_null());
         }
-        json_array_append_new(rows, row);
+        ht_json_add(&rows, row);
     }
     return json_pack("{s:s, s:o, s:o}", "title", sheet->title, "columns", columns, "rows", rows);
 }
@@ -46,15 +46,14 @@ static ht_status write_json(const ht_reproduction *r, const ht_section *sections
     for (size_t i = 0; i < n; i++) {
         json_t *sheets = json_object();
         for (size_t k = 0; k < sections[i].n; k++)
-            json_object_set_new(sheets, sections[i].sheets[k].id, sheet_json(&sections[i].sheets[k]));
-        json_object_set_new(all, sections[i].id, json_pack("{s:s, s:o}", "title", sections[i].title, "tables", sheets));
+            ht_json_set(&sheets, sections[i].sheets[k].id, sheet_json(&sections[i].sheets[k]));
+        ht_json_set(&all, sections[i].id, json_pack("{s:s, s:o}", "title", sections[i].title, "tables", sheets));
     }
     json_t *root = json_pack("{s:s, s:s, s:o}", "soc", r->soc->spec, "version", ht_version(), "experiments", all);
-    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
-    json_decref(root);
-    if (!text)
-        return ht_fail(r->error, HT_ERROR_MEMORY, "%s: no memory for its text", path);
-    ht_status status = ht_file_write(path, text, strlen(text), r->error);
+    char *text = NULL;
+    ht_status status = ht_json_text(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9), "the tables", &text, r->error);
+    if (!status)
+        status = ht_file_write(path, text, strlen(text), r->error);
     free(text);
     return status;
 }

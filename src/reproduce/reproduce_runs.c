@@ -90,8 +90,11 @@ static ht_status plan_anew(const ht_setup *s, ht_engine *engine, const ht_engine
     if ((!s->blind && !s->by_operator) || engine->set.n_lanes < 2)
         return HT_OK;
     engine->passes.policy.by_operator = s->by_operator;
-    for (size_t l = 0; l < engine->set.n_lanes && s->blind; l++)
-        engine->set.lanes[l].cost.together[0] = engine->set.lanes[l].cost.together[1] = 1;
+    for (size_t l = 0; l < engine->set.n_lanes && s->blind; l++) {
+        ht_lane_cost *cost = &engine->set.lanes[l].cost;
+        memset(cost->together, 0, sizeof cost->together);
+        memset(cost->norms, 0, sizeof cost->norms);
+    }
     ht_passes_forget_schedules(&engine->passes);
     return ht_engine_expect(engine, options, error);
 }

@@ -20,7 +20,8 @@ typedef struct generation {
     int32_t *ids;
     size_t n, ids_capacity;
     ht_text text;
-    size_t shown; /* bytes of text handed to the caller */
+    size_t shown;      /* bytes of text handed to the caller */
+    int32_t *stop_ids; /* [n_stop] the control token that a stop string is the text of; -1: none */
     ht_token_logprob *top;
     size_t n_top, top_capacity;
 } generation;
@@ -50,6 +51,24 @@ static ht_status check_options(const ht_session *session, const ht_generate_opti
         if (options->stop[i] == NULL || options->stop[i][0] == '\0')
             return ht_fail(error, HT_ERROR_ARGUMENT, "stop[%zu]: an empty stop string", i);
     return HT_OK;
+}
+
+static ht_status find_stop_ids(generation *gen, ht_error *error) {
+    ht_status status =
+        ht_alloc((void **)&gen->stop_ids, gen->options->n_stop + 1, sizeof *gen->stop_ids, "stop strings", error);
+    for (size_t i = 0; status == HT_OK && i < gen->options->n_stop; i++)
+        gen->stop_ids[i] = gen->tokenizer ? ht_tokenizer_special(gen->tokenizer, gen->options->stop[i]) : -1;
+    return status;
+}
+
+/* A token that ends generation and is not part of the result. */
+static bool ends_at(const generation *gen, int32_t id, ht_stop *stop) {
+    *stop = HT_STOP_STRING;
+    for (size_t i = 0; i < gen->options->n_stop; i++)
+        if (gen->stop_ids[i] == id)
+            return true;
+    *stop = HT_STOP_END;
+    return gen->tokenizer != NULL && ht_tokenizer_ends(gen->tokenizer, id);
 }
 
 /* Room for all that generation can bring (within reason; the rest grows by doubling), so that no step allocates. */
@@ -111,12 +130,12 @@ static size_t held_back(const generation *gen, const char *text, size_t bytes) {
     return held;
 }
 
-/* Hands over what may be seen by now (all there is when `last`). False: the caller wants no more. */
+/* Hands over what may be seen by now (all there is when `last`, less a character that was not finished). False: the caller
+ * wants no more. */
 static bool show(generation *gen, int32_t id, const ht_token_logprob *top, bool last) {
     const char *unseen = gen->text.data + gen->shown;
     size_t bytes = gen->text.bytes - gen->shown;
-    if (!last)
-        bytes = ht_utf8_whole(unseen, bytes - held_back(gen, unseen, bytes));
+    bytes = ht_utf8_whole(unseen, last ? bytes : bytes - held_back(gen, unseen, bytes));
     gen->shown += bytes;
     if (gen->options->on_token == NULL)
         return true;
@@ -186,8 +205,9 @@ static ht_status sample_and_decode(generation *gen, prediction next, ht_stop *st
         const int32_t id = next.logits != NULL
                                ? ht_sampler_pick(gen->sampler, next.logits, session->tokens, session->n_tokens)
                                : next.best;
-        if (gen->tokenizer != NULL && ht_tokenizer_ends(gen->tokenizer, id)) {
-            *stop = HT_STOP_END;
+        ht_stop why;
+        if (ends_at(gen, id, &why)) {
+            *stop = why;
             break;
         }
         const double now = ht_clock_now(session->engine->set.time);
@@ -206,14 +226,19 @@ static ht_status sample_and_decode(generation *gen, prediction next, ht_stop *st
             return status;
     }
     /* An end token or a cancellation comes after the last token was shown: what was held back follows without one. */
-    if ((*stop == HT_STOP_END || *stop == HT_STOP_CANCELLED) && gen->shown < gen->text.bytes)
+    if (*stop != HT_STOP_CALLER && ht_utf8_whole(gen->text.data + gen->shown, gen->text.bytes - gen->shown) > 0)
         show(gen, -1, NULL, true);
+    /* Half a character at the end is not text. */
+    gen->text.bytes = gen->shown + ht_utf8_whole(gen->text.data + gen->shown, gen->text.bytes - gen->shown);
+    gen->text.data[gen->text.bytes] = '\0';
     return HT_OK;
 }
 
 static ht_status generate(generation *gen, const int32_t *ids, size_t n, ht_generate_result *result, ht_error *error) {
     const size_t vocabulary = ht_session_vocabulary(gen->session);
     ht_status status = ht_sampler_create(gen->options->sampling, vocabulary, &gen->sampler, error);
+    if (status == HT_OK)
+        status = find_stop_ids(gen, error);
     if (status == HT_OK)
         status = reserve(gen, error);
     if (status != HT_OK)
@@ -256,6 +281,7 @@ ht_status ht_session_generate(ht_session *session, const int32_t *ids, size_t n,
     ht_generate_result made = HT_INIT(ht_generate_result);
     status = generate(&gen, ids, n, &made, error);
     ht_sampler_destroy(gen.sampler);
+    free(gen.stop_ids);
     made.ids = gen.ids;
     made.n = gen.n;
     made.text = gen.text.data;

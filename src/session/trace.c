@@ -1,9 +1,9 @@
 /* A pass as a timeline in Chrome's trace-event format, which Perfetto and chrome://tracing draw: a track for each lane, as
  * predicted (each lane's rows in order, waiting where its steps wait) and as it went. */
+#include "base/json.h"
 #include "engine/listing.h"
 #include "session/session.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,11 +12,11 @@ enum { PREDICTED = 1, MEASURED = 2 }; /* pid */
 
 /* ---- events ------------------------------------------------------------------------------------------------------------- */
 
-static void add_name(json_t *events, const char *what, int pid, size_t tid, const char *name) {
+static void add_name(json_t **events, const char *what, int pid, size_t tid, const char *name) {
     json_t *event = json_pack("{s:s, s:s, s:i, s:{s:s}}", "name", what, "ph", "M", "pid", pid, "args", "name", name);
     if (tid)
-        json_object_set_new(event, "tid", json_integer((json_int_t)tid));
-    json_array_append_new(events, event);
+        ht_json_set(&event, "tid", json_integer((json_int_t)tid));
+    ht_json_add(events, event);
 }
 
 /* "cpu", "openvino:CPU + cpu": the lane's devices. */
@@ -29,7 +29,7 @@ static void name_lane(const ht_engine *engine, const ht_lane *lane, char *text, 
                                      ht_lanes_caps(&engine->set, d)->name);
 }
 
-static void add_tracks(const ht_engine *engine, json_t *events, int pid) {
+static void add_tracks(const ht_engine *engine, json_t **events, int pid) {
     add_name(events, "process_name", pid, 0, pid == PREDICTED ? "predicted" : "measured");
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         char name[HT_MAX_DEVICES * 72];
@@ -39,11 +39,10 @@ static void add_tracks(const ht_engine *engine, json_t *events, int pid) {
 }
 
 /* Takes the reference of args. Times in seconds. */
-static void add_event(json_t *events, int pid, size_t lane, const char *name, double begin, double end, json_t *args) {
-    json_array_append_new(events,
-                          json_pack("{s:s, s:s, s:s, s:i, s:I, s:f, s:f, s:o}", "name", name, "cat",
-                                    strcmp(name, "wait") ? "operator" : "wait", "ph", "X", "pid", pid, "tid",
-                                    (json_int_t)lane + 1, "ts", begin * 1e6, "dur", (end - begin) * 1e6, "args", args));
+static void add_event(json_t **events, int pid, size_t lane, const char *name, double begin, double end, json_t *args) {
+    ht_json_add(events, json_pack("{s:s, s:s, s:s, s:i, s:I, s:f, s:f, s:o}", "name", name, "cat",
+                                  strcmp(name, "wait") ? "operator" : "wait", "ph", "X", "pid", pid, "tid",
+                                  (json_int_t)lane + 1, "ts", begin * 1e6, "dur", (end - begin) * 1e6, "args", args));
 }
 
 /* ---- predicted ---------------------------------------------------------------------------------------------------------- */
@@ -56,7 +55,7 @@ typedef struct timeline {
     size_t n, next[HT_MAX_DEVICES];
     double clock[HT_MAX_DEVICES]; /* how far each lane is */
     double join;                  /* from one lane's having told to another's going on */
-    json_t *events;
+    json_t **events;
 } timeline;
 
 /* When what row i waits for has been told; negative: nobody has computed it yet. */
@@ -113,7 +112,7 @@ static void run_rows(timeline *t, bool head) {
 }
 
 static ht_status predict(const ht_engine *engine, const ht_schedule *schedule, const ht_listed *rows, size_t n,
-                         json_t *events, ht_error *error) {
+                         json_t **events, ht_error *error) {
     timeline t = {.engine = engine, .schedule = schedule, .rows = rows, .n = n, .events = events};
     ht_question question;
     double latest = 0;
@@ -163,7 +162,7 @@ static ht_status record(ht_session *session, const int32_t *ids, size_t n, ht_er
     return status;
 }
 
-static void add_measured(const ht_engine *engine, json_t *events) {
+static void add_measured(const ht_engine *engine, json_t **events) {
     double start = -1;
     if (!engine->passes.recordings)
         return;
@@ -181,7 +180,7 @@ static void add_measured(const ht_engine *engine, json_t *events) {
         }
 }
 
-static ht_status measure(ht_engine *engine, size_t n, json_t *events, ht_error *error) {
+static ht_status measure(ht_engine *engine, size_t n, json_t **events, ht_error *error) {
     ht_session *session;
     int32_t *ids = NULL;
     ht_status status = ht_session_create(engine, &session, error);
@@ -207,7 +206,7 @@ static ht_status measure(ht_engine *engine, size_t n, json_t *events, ht_error *
 
 /* ---- both --------------------------------------------------------------------------------------------------------------- */
 
-static ht_status predict_pass(ht_engine *engine, size_t tokens, bool needed, json_t *events, ht_error *error) {
+static ht_status predict_pass(ht_engine *engine, size_t tokens, bool needed, json_t **events, ht_error *error) {
     ht_schedule *schedule = NULL;
     ht_listed *rows = NULL;
     size_t n = 0;
@@ -229,19 +228,16 @@ static ht_status predict_pass(ht_engine *engine, size_t tokens, bool needed, jso
 
 ht_status ht_engine_trace(ht_engine *engine, int tokens, bool run, char **json, ht_error *error) {
     if (tokens < 1)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "tokens: %d are none", tokens);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "tokens: must be at least 1 (got %d)", tokens);
     const size_t n = ht_min_size((size_t)tokens, (size_t)engine->info.chunk);
     json_t *events = json_array();
-    ht_status status = predict_pass(engine, n, !run, events, error);
+    ht_status status = predict_pass(engine, n, !run, &events, error);
     if (!status && run)
-        status = measure(engine, n, events, error);
-    json_t *all = status ? NULL : json_pack("{s:O, s:s}", "traceEvents", events, "displayTimeUnit", "ms");
-    char *text = all ? json_dumps(all, JSON_COMPACT | JSON_REAL_PRECISION(10)) : NULL;
-    json_decref(events);
-    json_decref(all);
-    if (!status && !text)
-        return ht_fail(error, HT_ERROR_MEMORY, "no memory for a trace");
-    if (!status)
-        *json = text;
-    return status;
+        status = measure(engine, n, &events, error);
+    if (status) {
+        json_decref(events);
+        return status;
+    }
+    json_t *all = json_pack("{s:o, s:s}", "traceEvents", events, "displayTimeUnit", "ms");
+    return ht_json_text(all, JSON_COMPACT | JSON_REAL_PRECISION(10), "a trace", json, error);
 }

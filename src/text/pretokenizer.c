@@ -50,6 +50,8 @@ ht_status ht_pretokenizer_compile(const ht_pretokenizer *pre, pcre2_code *passes
         if (!passes[i]) {
             char why[128];
             pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
+            if (code == PCRE2_ERROR_HEAP_FAILED || code == PCRE2_ERROR_NOMEMORY)
+                return ht_fail(error, HT_ERROR_MEMORY, "pre-tokenizer %s: no memory for its expression", pre->names[0]);
             return ht_fail(error, HT_ERROR_UNSUPPORTED, "pre-tokenizer %s: this PCRE2 rejects its expression: %s",
                            pre->names[0], why);
         }
@@ -78,6 +80,8 @@ static ht_status split(const splitter *s, int pass, const char *text, size_t byt
         if (n == PCRE2_ERROR_JIT_STACKLIMIT)
             n = pcre2_match(s->passes[pass], (PCRE2_SPTR)text, bytes, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
                             s->matches[pass], NULL);
+        if (n == PCRE2_ERROR_NOMEMORY)
+            return ht_fail(s->error, HT_ERROR_MEMORY, "no memory to cut a text into words");
         if (n < 0 && n != PCRE2_ERROR_NOMATCH)
             return ht_fail(s->error, HT_ERROR_UNSUPPORTED, "text cannot be cut into words: PCRE2 error %d", n);
         const PCRE2_SIZE *range = pcre2_get_ovector_pointer(s->matches[pass]);

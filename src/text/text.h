@@ -7,8 +7,8 @@
 typedef struct ht_tokenizer ht_tokenizer;
 
 /* From the keys tokenizer.ggml.*: models "gpt2" (byte-level BPE, pre-tokenizer by tokenizer.ggml.pre) and "llama"
- * (SentencePiece BPE with byte fallback). Checks every array's kind and count, ids within the vocabulary, duplicate
- * pieces; merges that name absent pieces are ignored. The file must outlive the tokenizer (strings point into it). */
+ * (SentencePiece BPE with byte fallback). Checks every array's kind and count, ids within the vocabulary; of equal
+ * pieces the first counts; merges that name absent pieces are ignored. The file must outlive the tokenizer (strings point into it). */
 ht_status ht_tokenizer_create(const ht_gguf *file, ht_tokenizer **tokenizer, ht_error *error);
 void ht_tokenizer_destroy(ht_tokenizer *tokenizer);
 
@@ -17,7 +17,10 @@ int ht_tokenizer_size(const ht_tokenizer *tokenizer);         /* vocabulary */
 int ht_tokenizer_bos(const ht_tokenizer *tokenizer);          /* -1: none */
 int ht_tokenizer_eos(const ht_tokenizer *tokenizer);
 bool ht_tokenizer_adds_bos(const ht_tokenizer *tokenizer);
-/* eos, eot, eom, and the tokens whose text ends a turn in the families' templates (<|im_end|>, <|eot_id|>, ...) */
+/* The control token of this text; -1: none. */
+int32_t ht_tokenizer_special(const ht_tokenizer *tokenizer, const char *text);
+/* eos, eot, eom and eos_token_ids of the file, and its special tokens whose text is known to end a turn or a text
+ * (<|im_end|>, <|eot_id|>, </s>, ...) */
 bool ht_tokenizer_ends(const ht_tokenizer *tokenizer, int32_t id);
 
 /* As ht_tokenize in hetero.h. Works on invalid UTF-8 (bytes fall back) and on empty text. Near-linear in `bytes`. */
@@ -46,7 +49,9 @@ const char *ht_tokenizer_text(const ht_tokenizer *tokenizer, int32_t id, bool sp
 ht_status ht_tokenizer_decode(const ht_tokenizer *tokenizer, const int32_t *ids, size_t n, bool special, ht_text *out,
                               ht_error *error);
 
-/* The chat template of the file, recognised by fingerprint substrings; NULL name: none, or not recognised. */
+/* A hash of what a chat template says, alike for templates that differ only in how they are written; 0: none could be made. */
+uint64_t ht_chat_form(ht_string source);
+/* The chat template of the file, if one of the known ones has the same form; NULL: none, or not recognised. */
 typedef struct ht_chat_template ht_chat_template;
 const ht_chat_template *ht_chat_recognise(const ht_gguf *file);
 /* "chatml", "smollm", "qwen2.5", "llama2", "llama3", "mistral-v3", "gemma", "internlm2", ...; NULL for NULL */

@@ -10,27 +10,70 @@
 #define KEY(name) "tokenizer.ggml." name
 #define ALPHABET_END 324 /* of the byte-level alphabet's characters */
 
-/* Tokens that end the speaker's turn in the templates of the families, whatever else the file says about them. Files
- * are known that give them as ordinary pieces: they are made control tokens. */
-static const char *const turn_ends[] = {"<|im_end|>",    "<|eot_id|>",    "<|eom_id|>",
-                                        "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"};
+/* Marks that are known by their text, because files are known that say too little about them. One that its file makes a
+ * control token or a user-defined one is a control token from then on; ALWAYS: an ordinary piece, too. */
+enum { ENDS = 1, ALWAYS = 2 };
+static const struct {
+    const char *text;
+    int flags;
+} marks[] = {
+    /* they end a turn or a text */
+    {"<|im_end|>", ENDS | ALWAYS},
+    {"<|eot_id|>", ENDS | ALWAYS},
+    {"<|eom_id|>", ENDS | ALWAYS},
+    {"<end_of_turn>", ENDS | ALWAYS},
+    {"<|endoftext|>", ENDS | ALWAYS},
+    {"<|end_of_text|>", ENDS | ALWAYS},
+    {"</s>", ENDS},
+    {"<eos>", ENDS},
+    {"<EOT>", ENDS},
+    {"_<EOT>", ENDS},
+    {"[EOS]", ENDS},
+    {"[EOT]", ENDS},
+    {"<|eos|>", ENDS},
+    {"<|end|>", ENDS},
+    {"<|return|>", ENDS},
+    {"<|call|>", ENDS},
+    {"<turn|>", ENDS},
+    {"<|end_of_turn|>", ENDS},
+    {"<end_of_utterance>", ENDS},
+    {"<\xef\xbd\x9c"
+     "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
+     ENDS}, /* DeepSeek's, with U+FF5C and U+2581 */
+    /* they begin one, or say whose it is: no text of a user may become them */
+    {"<|im_start|>", 0},
+    {"<start_of_turn>", 0},
+    {"<|turn>", 0},
+    {"<|start_header_id|>", 0},
+    {"<|end_header_id|>", 0},
+    {"<|begin_of_text|>", 0},
+    {"<bos>", 0},
+    {"[INST]", 0},
+    {"[/INST]", 0},
+    {"[SYSTEM_PROMPT]", 0},
+    {"[/SYSTEM_PROMPT]", 0},
+    {"[AVAILABLE_TOOLS]", 0},
+    {"[/AVAILABLE_TOOLS]", 0},
+    {"[TOOL_CALLS]", 0},
+    {"[TOOL_RESULTS]", 0},
+    {"[/TOOL_RESULTS]", 0},
+    {"<\xef\xbd\x9cUser\xef\xbd\x9c>", 0},
+    {"<\xef\xbd\x9c"
+     "Assistant\xef\xbd\x9c>",
+     0},
+    {"<|system|>", 0},
+    {"<|user|>", 0},
+    {"<|assistant|>", 0},
+    {"<|start|>", 0},
+    {"<|message|>", 0},
+    {"<|channel|>", 0},
+};
 
 /* ---- hashes -------------------------------------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t a, uint64_t b) {
     unsigned __int128 product = (unsigned __int128)(a ^ 0x9e3779b97f4a7c15u) * (b ^ 0xd6e8feb86659fd93u);
     return (uint64_t)product ^ (uint64_t)(product >> 64);
-}
-
-static uint64_t hash_bytes(uint64_t seed, const char *text, size_t bytes) {
-    uint64_t hash = seed ^ bytes, word;
-    for (; bytes >= 8; text += 8, bytes -= 8) {
-        memcpy(&word, text, 8);
-        hash = mix(hash, word);
-    }
-    word = 0;
-    memcpy(&word, text, bytes);
-    return mix(hash, word);
 }
 
 static uint64_t table_size(uint64_t entries) {
@@ -42,7 +85,7 @@ static uint64_t table_size(uint64_t entries) {
 
 /* The slot of a piece, or the free one where it would go. */
 static ht_index_slot *index_slot(const ht_tokenizer *t, const char *text, size_t bytes, uint32_t *hash) {
-    uint64_t h = hash_bytes(t->seed, text, bytes);
+    uint64_t h = ht_hash_seeded(t->seed, text, bytes);
     *hash = (uint32_t)(h >> 32);
     for (uint64_t i = h & t->index_mask;; i = (i + 1) & t->index_mask) {
         ht_index_slot *slot = &t->index[i];
@@ -147,6 +190,7 @@ static ht_status load_pieces(ht_tokenizer *t, const ht_gguf *file, ht_error *err
     if (!t->types || !t->ends || !t->index)
         return out_of_memory(error);
     memset(t->index, 0xff, slots * sizeof *t->index);
+    int twice = 0;
     for (int32_t id = 0; id < t->size; id++) {
         const ht_string *piece = &t->pieces[id];
         int64_t type = types ? ht_gguf_item_int(types, (uint64_t)id) : HT_TOKEN_NORMAL;
@@ -160,10 +204,14 @@ static ht_status load_pieces(ht_tokenizer *t, const ht_gguf *file, ht_error *err
         uint32_t hash;
         ht_index_slot *slot = index_slot(t, piece->data, piece->bytes, &hash);
         if (slot->id >= 0)
-            return ht_fail(error, HT_ERROR_FORMAT, "%s: " KEY("tokens") "[%d] and [%d] are the same piece",
-                           ht_gguf_path(file), slot->id, id);
-        *slot = (ht_index_slot){hash, id};
+            twice++;
+        /* The first of equal pieces is the one that text becomes; official files have such. Special tokens are found by the
+         * trie, so an ordinary one goes before them here. */
+        if (slot->id < 0 || (t->types[slot->id] != HT_TOKEN_NORMAL && t->types[id] == HT_TOKEN_NORMAL))
+            *slot = (ht_index_slot){hash, id};
     }
+    if (twice)
+        ht_log(HT_LOG_DEBUG, "%s: %d tokens have the same text as another", ht_gguf_path(file), twice);
     return HT_OK;
 }
 
@@ -183,6 +231,50 @@ static ht_status load_id(const ht_tokenizer *t, const ht_gguf *file, const char 
     return HT_OK;
 }
 
+/* More ids that end a text, as some converters write them. */
+static ht_status load_end_ids(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
+    const char *key = KEY("eos_token_ids");
+    const ht_gguf_value *list = ht_gguf_find(file, key);
+    if (!list)
+        return HT_OK;
+    const ht_gguf_kind kind = list->item_kind;
+    if (list->kind != HT_GGUF_ARRAY || !(kind <= HT_GGUF_I32 || kind == HT_GGUF_U64 || kind == HT_GGUF_I64))
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is not an array of integers", ht_gguf_path(file), key);
+    for (uint64_t i = 0; i < list->count; i++) {
+        const int64_t id = ht_gguf_item_int(list, i);
+        if (id < 0 || id >= t->size)
+            return ht_fail(error, HT_ERROR_FORMAT,
+                           "%s: key \"%s\"[%" PRIu64 "] is %" PRId64 ", but the vocabulary has %d tokens",
+                           ht_gguf_path(file), key, i, id, t->size);
+        t->ends[id] = true;
+    }
+    return HT_OK;
+}
+
+/* Id of a piece that is or can be made a special token; -1: none. */
+static int32_t find_mark(const ht_tokenizer *t, const char *text, bool always) {
+    const int32_t id = ht_vocab_find(t, text, strlen(text));
+    const bool special = id >= 0 && (t->types[id] == HT_TOKEN_CONTROL || t->types[id] == HT_TOKEN_USER_DEFINED);
+    return special || always ? id : -1;
+}
+
+static void load_marks(ht_tokenizer *t) {
+    for (size_t i = 0; i < HT_COUNT(marks); i++) {
+        const char *text = marks[i].text;
+        const int32_t id = find_mark(t, text, marks[i].flags & ALWAYS);
+        if (id < 0)
+            continue;
+        /* Gemma's vocabulary has HTML's tags, <s> and </s> among them. */
+        if (strcmp(text, "</s>") == 0 && t->types[id] == HT_TOKEN_USER_DEFINED && find_mark(t, "<b>", false) >= 0)
+            continue;
+        t->types[id] = HT_TOKEN_CONTROL;
+        /* Where an answer ends with <|return|>, <|end|> is between its parts. */
+        const bool part = strcmp(text, "<|end|>") == 0 && find_mark(t, "<|return|>", false) >= 0;
+        if (marks[i].flags & ENDS && !part)
+            t->ends[id] = true;
+    }
+}
+
 static ht_status load_special_ids(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     struct {
         const char *key;
@@ -195,9 +287,10 @@ static ht_status load_special_ids(ht_tokenizer *t, const ht_gguf *file, ht_error
         {KEY("eot_token_id"), -1, NULL, true},
         {KEY("eom_token_id"), -1, NULL, true},
     };
+    ht_status status = HT_OK;
     for (size_t i = 0; i < HT_COUNT(rows); i++) {
         int32_t id;
-        ht_status status = load_id(t, file, rows[i].key, rows[i].fallback, &id, error);
+        status = load_id(t, file, rows[i].key, rows[i].fallback, &id, error);
         if (status)
             return status;
         if (rows[i].id)
@@ -205,16 +298,13 @@ static ht_status load_special_ids(ht_tokenizer *t, const ht_gguf *file, ht_error
         if (rows[i].ends && id >= 0)
             t->ends[id] = true;
     }
-    for (size_t i = 0; i < HT_COUNT(turn_ends); i++) {
-        int32_t id = ht_vocab_find(t, turn_ends[i], strlen(turn_ends[i]));
-        if (id < 0)
-            continue;
-        t->ends[id] = true;
-        t->types[id] = HT_TOKEN_CONTROL;
-    }
+    status = load_end_ids(t, file, error);
+    if (status)
+        return status;
+    load_marks(t);
     t->adds_bos = t->bos >= 0 && (t->sentencepiece || t->pre->adds_bos);
     t->adds_space = t->sentencepiece;
-    ht_status status = ht_gguf_bool(file, KEY("add_bos_token"), false, &t->adds_bos, error);
+    status = ht_gguf_bool(file, KEY("add_bos_token"), false, &t->adds_bos, error);
     if (status == HT_OK && t->sentencepiece)
         status = ht_gguf_bool(file, KEY("add_space_prefix"), false, &t->adds_space, error);
     if (status == HT_OK && t->adds_bos && t->bos < 0)
@@ -225,7 +315,7 @@ static ht_status load_special_ids(ht_tokenizer *t, const ht_gguf *file, ht_error
 }
 
 /* Merges whose parts or product are no pieces are left out: nothing could be made of them, and llama.cpp does not mind
- * them either. Of two merges of one pair the first counts. */
+ * them either. So are those that make a control token: text becomes one by its whole name or not at all. Of two merges of one pair the first counts. */
 static ht_status load_merges(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     const ht_gguf_value *list;
     ht_status status = find_array(file, KEY("merges"), true, 0, HT_GGUF_STRING, HT_GGUF_STRING, &list, error);
@@ -256,7 +346,7 @@ static ht_status load_merges(ht_tokenizer *t, const ht_gguf *file, ht_error *err
         memcpy(product + left_bytes, space + 1, right_bytes);
         int32_t left = ht_vocab_find(t, text->data, left_bytes), right = ht_vocab_find(t, space + 1, right_bytes);
         int32_t id = ht_vocab_find(t, product, left_bytes + right_bytes);
-        if (left < 0 || right < 0 || id < 0)
+        if (left < 0 || right < 0 || id < 0 || t->types[id] == HT_TOKEN_CONTROL || t->types[id] == HT_TOKEN_UNKNOWN)
             continue;
         ht_merge_slot *slot = merge_slot(t, pair_of(left, right));
         if (slot->pair == UINT64_MAX)
@@ -435,8 +525,10 @@ static ht_status load_kind(ht_tokenizer *t, const ht_gguf *file, ht_error *error
     if (!t->pre)
         return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: key \"" KEY("pre") "\": pre-tokenizer \"%.*s\" is not known",
                        ht_gguf_path(file), (int)ht_min_size(pre.bytes, 40), pre.data);
-    if (!named)
-        ht_log(HT_LOG_WARN, "%s: no key \"" KEY("pre") "\": words are cut as GPT-2 does", ht_gguf_path(file));
+    if (!named || (pre.bytes == 7 && memcmp(pre.data, "default", 7) == 0))
+        ht_log(HT_LOG_WARN,
+               "%s: key \"" KEY("pre") "\" %s: words are cut as GPT-2 does, which may not be how the model was trained",
+               ht_gguf_path(file), named ? "is \"default\"" : "is missing");
     return ht_pretokenizer_compile(t->pre, t->passes, error);
 }
 
@@ -445,9 +537,9 @@ static ht_status load(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     if (status == HT_OK)
         status = load_pieces(t, file, error);
     if (status == HT_OK)
-        status = t->sentencepiece ? load_scores(t, file, error) : load_merges(t, file, error);
-    if (status == HT_OK)
         status = load_special_ids(t, file, error);
+    if (status == HT_OK)
+        status = t->sentencepiece ? load_scores(t, file, error) : load_merges(t, file, error);
     if (status)
         return status;
     load_byte_ids(t);
@@ -493,6 +585,15 @@ int ht_tokenizer_eos(const ht_tokenizer *tokenizer) {
 }
 bool ht_tokenizer_adds_bos(const ht_tokenizer *tokenizer) {
     return tokenizer->adds_bos;
+}
+
+int32_t ht_tokenizer_special(const ht_tokenizer *tokenizer, const char *text) {
+    const size_t bytes = strlen(text);
+    for (int32_t id = 0; id < tokenizer->size; id++)
+        if (tokenizer->types[id] == HT_TOKEN_CONTROL && tokenizer->pieces[id].bytes == bytes &&
+            memcmp(tokenizer->pieces[id].data, text, bytes) == 0)
+            return id;
+    return -1;
 }
 
 bool ht_tokenizer_ends(const ht_tokenizer *tokenizer, int32_t id) {

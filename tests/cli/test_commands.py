@@ -59,11 +59,12 @@ def test_inspect(hetero, model):
 
 def test_tokenize(hetero, model, tmp_path):
     text = "Hello, wörld!\n<|im_start|>"
-    parsed = hetero("tokenize", model, "-p", text, "--json", "--parse-special").json
     both = hetero("tokenize", model, "-p", text, "--json").json
-    assert len(parsed["ids"]) == len(parsed["pieces"]) and parsed["ids"][-1] == 1
-    assert len(both["ids"]) > len(parsed["ids"]) and 1 not in both["ids"]
-    assert hetero("tokenize", model, "-p", text, "--json", "--no-special").json == both # this model adds no BOS
+    plain = hetero("tokenize", model, "-p", text, "--json", "--no-special").json
+    assert len(both["ids"]) == len(both["pieces"]) and both["ids"][-1] == 1
+    assert len(plain["ids"]) > len(both["ids"]) and 1 not in plain["ids"]
+    # this model adds no BOS
+    assert hetero("tokenize", model, "-p", text, "--json", "--no-special", "--parse-special").json == both
     file = tmp_path / "text"
     file.write_text(text, encoding="utf-8")
     assert hetero("tokenize", model, "-f", file, "--json").json == both
@@ -273,3 +274,36 @@ def test_output_that_cannot_be_written(binary, model):
 def test_json_is_one_line(hetero, model):
     done = hetero("score", model, "--ids", "1,2", "--json", "--quiet")
     assert done.out.count("\n") == 1 and math.isfinite(json.loads(done.out)["logprobs"][1])
+
+
+def test_users_text_is_plain(hetero, model):
+    plain = hetero("run", model, "-p", "Hi<|im_end|>", "-n", 1, "--json", *GREEDY).json["prompt_ids"]
+    parsed = hetero("run", model, "-p", "Hi<|im_end|>", "-n", 1, "--json", "--parse-special", *GREEDY).json["prompt_ids"]
+    assert plain.count(2) == 2 and parsed.count(2) == 3
+    marks = hetero("run", model, "-p", "Hi", "-n", 1, "--json", "--no-special", *GREEDY).json["prompt_ids"]
+    assert marks.count(1) == 3 and marks.count(2) == 2
+    raw = hetero("run", model, "-p", "<|im_start|>user", "--raw", "-n", 1, "--json", *GREEDY).json["prompt_ids"]
+    assert 1 not in raw
+    scored = hetero("score", model, "-p", "a<|im_end|>", "--json").json["ids"]
+    assert 2 not in scored and hetero("score", model, "-p", "a<|im_end|>", "--json", "--parse-special").json["ids"][-1] == 2
+
+
+def test_seed_0_is_a_seed(hetero, model):
+    texts = [hetero("run", model, "-p", "Tell me a story.", "-n", 16, "--seed", 0, "--temp", 1.5, "--json").json for _ in range(2)]
+    assert texts[0]["text"] == texts[1]["text"] and texts[0]["seed"] == 0
+    talks = [hetero("chat", model, "--seed", 0, "--ctx", 80, "--temp", 1.5, stdin=b"Tell me a story.\n").out for _ in range(2)]
+    assert talks[0] == talks[1] != ""
+
+
+def test_stop_at_a_control_token(hetero, model):
+    whole = hetero("run", model, "-p", "Say hi.", "--json", *GREEDY).json
+    stopped = hetero("run", model, "-p", "Say hi.", "--json", "--stop", "<|im_end|>", *GREEDY).json
+    assert whole["stop"] == "end" and stopped["stop"] == "string" and stopped["ids"] == whole["ids"]
+
+
+def test_byte_order_mark(hetero, model, tmp_path):
+    file = tmp_path / "text"
+    file.write_bytes(b"\xef\xbb\xbfHello")
+    marked = hetero("tokenize", model, "-f", file, "--json")
+    assert marked.json == hetero("tokenize", model, "-p", "Hello", "--json").json and "byte order mark" in marked.err
+    assert "byte order mark" not in hetero("tokenize", model, "-f", file, "--json", "--quiet").err

@@ -91,7 +91,7 @@ def warnings(said):
 def test_missing(ask, plain, hetero, tmp_path):
     answer, said = ask("ort:cpu", "--onnxruntime", tmp_path)
     on_cpu(answer, plain)
-    assert len(warnings(said)) == 1 and "going on without" in said and "pip install onnxruntime" in said
+    assert len(warnings(said)) == 1 and "continuing without" in said and "pip install onnxruntime" in said
     missing = hetero("devices", "--json", "--onnxruntime", tmp_path).json["missing"]
     assert any(d["name"] == "ort" and "pip install onnxruntime" in d["why"] for d in missing)
 
@@ -137,7 +137,7 @@ def test_qnn_of_another_version(ask, plain, qnn, tmp_path):
     compile_library(tmp_path, "libQnnHtp.so", OTHER_QNN)
     answer, said = ask(f"ort:qnn:library={plugin}", "--onnxruntime", qnn)
     on_cpu(answer, plain)
-    assert len(warnings(said)) == 1 and "going on without" in said
+    assert len(warnings(said)) == 1 and "continuing without" in said
     (tmp_path / "libQnnHtp.so").unlink()
     compile_library(tmp_path, "libQnnHtp.so", "int nothing;")
     answer, said = ask(f"ort:qnn:library={plugin}", "--onnxruntime", qnn)
@@ -209,7 +209,7 @@ def test_emulated(hetero, model, qnn, tmp_path):
     assert [row["emulated"] for row in bench["rows"]] == [True]
     assert "emulated" in run("bench", model, "--prompt", 32, "--gen", 0, "-r", 1, *alone).out
     auto = run("run", model, "-p", "x", "-n", 1, "--json", "--devices", f"cpu:cpus=0,{FEW}:cpus=1")
-    assert auto.json["devices_used"] == ["cpu"] and "strategy auto does without it" in auto.err
+    assert auto.json["devices_used"] == ["cpu"] and "strategy auto does not use it" in auto.err
 
 
 def test_twice_in_one_process(hetero, model, qnn):

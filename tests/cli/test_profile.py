@@ -166,6 +166,22 @@ def test_nothing_stored(binary, tmp_path):
     assert "no profile is kept here yet" in done.stderr and done.stdout == ""
 
 
+def test_simulated_beside_real(binary, kept):
+    """A profile of simulated devices, however new, is shown where it is asked for only."""
+    cache, file = kept
+    content = file.read_text(encoding="utf-8").replace("cpu:cpus=0", "sim:snapdragon-8-gen-3/cpu")
+    newer = file.with_name("newer.json")
+    newer.write_text(content, encoding="utf-8")
+    os.utime(newer, (2e9, 2e9))
+    assert json.loads(stored(binary, cache, "--json", "--quiet").stdout)["devices"] == ["cpu:cpus=0"]
+    for name in ("sim:snapdragon-8-gen-3", "sim:snapdragon-8-gen-3/cpu"):
+        answer = json.loads(stored(binary, cache, "--json", "--quiet", "--devices", name).stdout)
+        assert answer["devices"] == ["sim:snapdragon-8-gen-3/cpu"]
+    assert "no profile is kept here yet of sim:other" in stored(binary, cache, "--devices", "sim:other", code=1).stderr
+    file.unlink()
+    assert "no profile is kept here yet of this machine's devices" in stored(binary, cache, code=1).stderr
+
+
 def spoil(content, path, value):
     *way, last = path
     at = content

@@ -10,7 +10,7 @@ LENGTH = 96
 CUTS = ["row", "head,feature", "causal", "layer"]
 SLICE = {"device", "row_begin", "row_end", "reduction_begin", "reduction_end", "head_begin", "head_end", "token_begin",
          "token_end", "predicted_us", "bytes"}
-WHOLE = {"operators", "memory", "tokens", "strategy", "joins_per_layer", "predicted_ms", "single_device_ms"}
+WHOLE = {"operators", "memory", "tokens", "regime", "joins_per_layer", "predicted_ms", "single_device_ms"}
 LAYERS, HEADS, FEATURES = 30, 3, 1536  # SmolLM2
 
 
@@ -107,7 +107,7 @@ def test_slices_are_all_of_every_operator(plan, cuts, length):
         check_operator(operator, tokens)
     used = {s["device"] for o in made["operators"] for s in o["slices"]}
     assert set(made["memory"]) == used and set(made["single_device_ms"]) == {"cpu", "opencl:0"}
-    assert len(used) == (1 if made["strategy"] == "single" else 2)
+    assert len(used) == (1 if made["regime"] == "single" else 2)
     for device in made["memory"].values():
         assert device["bytes"] > 0 and device["graph_limit"] is None and device["emulated"] is False
     assert made["predicted_ms"] > 0 and all(ms > 0 for ms in made["single_device_ms"].values())
@@ -120,14 +120,14 @@ def test_slices_are_all_of_every_operator(plan, cuts, length):
     ("causal", {"causal"}, {"causal": {1}}), ("layer", {"layer"}, {"owner": {2, 4, 6}})])
 def test_only_these_cuts(plan, cuts, used, joins):
     made = plan(cuts)
-    assert made["joins_per_layer"] in joins[made["strategy"]]
+    assert made["joins_per_layer"] in joins[made["regime"]]
     found = {o["strategy"] for o in made["operators"] if o["name"].startswith("blk.")}
     assert found & used and found <= used | {"single", "every"}
 
 
 def test_decode_has_nothing_to_cut_by_tokens(hetero, model, lanes):
     made = hetero("plan", model, *lanes, "--cuts", "causal", "--decode", "--json").json
-    assert made["strategy"] == "single" and made["joins_per_layer"] == 0
+    assert made["regime"] == "single" and made["joins_per_layer"] == 0
 
 
 def test_table(hetero, model, lanes):
@@ -240,7 +240,7 @@ def test_emulated_device_is_named(hetero, saved, tmp_path):
 
 DAMAGE = [
     (lambda p: p.pop("operators"), "operators is missing"),
-    (lambda p: p.pop("strategy"), "strategy is missing"),
+    (lambda p: p.pop("regime"), "regime is missing"),
     (lambda p: p.update(tokens=-1), "tokens must be a whole number"),
     (lambda p: p.update(predicted_ms="soon"), "predicted_ms must be a number"),
     (lambda p: p["single_device_ms"].update(cpu=None), "single_device_ms.cpu must be a number"),

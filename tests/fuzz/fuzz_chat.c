@@ -29,9 +29,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
         for (int more = 0; more < 2 && chat; more++) {
             int32_t *ids = NULL;
             size_t n_ids = 0;
-            if (ht_chat_format(&model, messages, n, more, &out, &error) == HT_OK)
-                must(out && ht_tokenize(&model, out, HT_STRLEN, true, &ids, &n_ids, &error) == HT_OK);
-            free(ids);
+            const ht_status status = ht_chat_format(&model, messages, n, more, &out, &error);
+            must(status != HT_OK || out);
+            for (unsigned flags = 0; flags <= (HT_TOKENIZE_ADD_SPECIAL | HT_TOKENIZE_PARSE_SPECIAL); flags++) {
+                must(ht_chat_tokenize(&model, messages, n, more, flags, &ids, &n_ids, &error) == status);
+                free(ids);
+                ids = NULL;
+            }
             free(out);
             out = NULL;
         }

@@ -34,6 +34,8 @@ static void read_tensors(const ht_gguf *file) {
     for (size_t i = 0; i < ht_gguf_tensor_count(file); i++) {
         const ht_tensor *tensor = ht_gguf_tensor_at(file, i);
         const ht_type_traits *type = ht_type_get(tensor->type);
+        if (type->bits == 0)
+            continue;
         size_t cols = (size_t)tensor->dims[0], row_bytes = cols / (size_t)type->block * (size_t)type->block_bytes;
         ht_matrix matrix = {tensor->name, type, tensor->bytes / row_bytes, cols, tensor->data, row_bytes};
         float *floats = malloc(cols * sizeof *floats), *scales = malloc(cols * sizeof *scales);

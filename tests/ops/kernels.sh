@@ -1,8 +1,9 @@
 #!/bin/sh
 # usage: kernels.sh TEST_OPS
 # Every MATMUL kernel in the table for GPUs, whatever the rule would choose: option kernel= takes the candidates one by one.
-# Compilers of drivers for CPUs take their time for them, one thread each, so every core does some.
-# Exit status 77: skipped, there is no OpenCL device.
+# `make test` has them compiled without optimisation, `make soak` with it (tests/CMakeLists.txt). A compiler of a driver for
+# CPUs takes its time and one thread, so every core does some.
+# Exit status 77: skipped, there is no OpenCL device (a failure where HETERO_REQUIRE names opencl: TEST_OPS fails then).
 set -u
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -149,8 +149,10 @@ def add_hyperparameters(writer, arch, o):
     if o.get("pattern"):
         writer.add_uint32(f"{arch}.attention.sliding_window_pattern", o["pattern"])
     more = {f"rope.scaling.{key}": value for key, value in o.get("scaling", {}).items()} | o.get("keys", {})
+    for key in o.get("without", ()):
+        writer.kv_data[0].pop(f"{arch}.{key}")
     for key, value in more.items():
-        adders = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}
+        adders = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32, list: writer.add_array}
         adders[type(value)](f"{arch}.{key}", value)
 
 
@@ -206,6 +208,8 @@ def write(name, path, arch=None, shapes=(), **changes):
         freq = o["base"] ** (-np.arange(0, o["head_dim"], 2) / o["head_dim"])
         rule = [o["freqs"][k] for k in ("original_context_length", "factor", "low_freq_factor", "high_freq_factor")]
         writer.add_tensor("rope_freqs.weight", llama3_divisors(freq, *rule).astype(np.float32))
+    for full, values in o.get("extra", {}).items(): # tensors that no operator reads
+        writer.add_tensor(full, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -14,66 +14,21 @@
 #define SMOLLM "models/SmolLM2-135M-Instruct.Q4_1.gguf"
 #define GEMMA "models/gemma-3-270m-q4_k_m.gguf"
 
-/* What each template makes of: system " Be kind. ", user " Hi\n", assistant " <think>x</think>\n\nYo ", user "Bye". */
-static const ht_message talk[] = {
-    {"system", " Be kind. "}, {"user", " Hi\n"}, {"assistant", " <think>x</think>\n\nYo "}, {"user", "Bye"}};
+#define TEMPLATES "tests/data/chat"
+
+static const ht_message talk[] = {{"system", " Be kind. "}, {"user", " Hi\n"}};
 static const ht_message *const no_system = talk + 1;
 
-#define CHATML_TAIL                                                                                  \
-    "<|im_start|>user\n Hi\n<|im_end|>\n<|im_start|>assistant\n <think>x</think>\n\nYo <|im_end|>\n" \
-    "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"
-#define CHATML_SYSTEM "<|im_start|>system\n Be kind. <|im_end|>\n"
-#define QWEN3_TAIL                                                                                               \
-    "<|im_start|>user\n Hi\n<|im_end|>\n<|im_start|>assistant\nYo <|im_end|>\n<|im_start|>user\nBye<|im_end|>\n" \
-    "<|im_start|>assistant\n"
-#define HEADER(role) "<|start_header_id|>" role "<|end_header_id|>\n\n"
-#define LLAMA3_TAIL                                                                                              \
-    HEADER("user")                                                                                               \
-    "Hi<|eot_id|>" HEADER("assistant") "<think>x</think>\n\nYo<|eot_id|>" HEADER("user") "Bye<|eot_id|>" HEADER( \
-        "assistant")
-#define DATES "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
-#define THINK "<think>x</think>\n\nYo"
-
-static const struct {
-    const char *name, *source, *whole, *without_system;
-} templates[] = {
-    {"chatml", "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}",
-     CHATML_SYSTEM CHATML_TAIL, CHATML_TAIL},
-    {"internlm2", "{{ bos_token }}{% for message in messages %}{{'<|im_start|>' + message['role']}}{% endfor %}",
-     CHATML_SYSTEM CHATML_TAIL, CHATML_TAIL},
-    {"qwen2", "'<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n'", CHATML_SYSTEM CHATML_TAIL,
-     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" CHATML_TAIL},
-    {"qwen2.5", "'<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>'",
-     CHATML_SYSTEM CHATML_TAIL,
-     "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful "
-     "assistant.<|im_end|>\n" CHATML_TAIL},
-    {"qwen3", "'<|im_start|>' ns.last_query_index message.content.split('</think>')[-1].lstrip('\\n')",
-     CHATML_SYSTEM QWEN3_TAIL, QWEN3_TAIL},
-    {"llama3", "'<|start_header_id|>' + role + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>'",
-     HEADER("system") "Be kind.<|eot_id|>" LLAMA3_TAIL, LLAMA3_TAIL},
-    {"llama3.1", "\"<|start_header_id|>\" {{- \"Today Date: \" + date_string + \"\\n\\n\" }} \"<|eot_id|>\"",
-     HEADER("system") DATES "Be kind.<|eot_id|>" LLAMA3_TAIL, HEADER("system") DATES "<|eot_id|>" LLAMA3_TAIL},
-    {"gemma", "set role = 'model' '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n'",
-     "<start_of_turn>user\n Be kind. \n\nHi<end_of_turn>\n<start_of_turn>model\n" THINK
-     "<end_of_turn>\n<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n",
-     "<start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n" THINK
-     "<end_of_turn>\n<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n"},
-    {"llama2", "'<<SYS>>\\n' {{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}",
-     "[INST] <<SYS>>\n Be kind. \n<</SYS>>\n\n Hi [/INST] " THINK " </s><s>[INST] Bye [/INST]",
-     "[INST] Hi [/INST] " THINK " </s><s>[INST] Bye [/INST]"},
-    {"mistral", "{{ '[INST] ' + message['content'] + ' [/INST]' }}{{ message['content'] + eos_token}}",
-     "[INST]  Be kind. \n\n Hi\n [/INST] " THINK " </s>[INST] Bye [/INST]",
-     "[INST]  Hi\n [/INST] " THINK " </s>[INST] Bye [/INST]"},
-    {"mistral-v1", "{{- ' [INST] ' + system_message + '\\n\\n' + message['content'] + ' [/INST]' }}",
-     " [INST]  Be kind. \n\n Hi\n [/INST]  " THINK " </s> [INST] Bye [/INST]",
-     " [INST]  Hi\n [/INST]  " THINK " </s> [INST] Bye [/INST]"},
-    {"mistral-v3", "\"[AVAILABLE_TOOLS] [\" \"[INST] \" + system_message",
-     "[INST]  Hi\n[/INST] " THINK "</s>[INST]  Be kind. \n\nBye[/INST]",
-     "[INST]  Hi\n[/INST] " THINK "</s>[INST] Bye[/INST]"},
-    {"mistral-tekken", "\"[AVAILABLE_TOOLS][\" \"[INST]\" + system_message",
-     "[INST] Hi\n[/INST] " THINK " </s>[INST] Be kind. \n\nBye[/INST]",
-     "[INST] Hi\n[/INST] " THINK " </s>[INST]Bye[/INST]"},
-};
+/* The text of a template's file, to be freed. */
+static char *source_of(const char *name) {
+    char path[128];
+    snprintf(path, sizeof path, TEMPLATES "/%s.jinja", name);
+    FILE *file = fopen(path, "rb");
+    char *text = calloc(1, 1 << 16);
+    assert_true(file && text && fread(text, 1, (1 << 16) - 1, file) > 0);
+    fclose(file);
+    return text;
+}
 
 static ht_gguf *file_with(const char *source) {
     ht_error error;
@@ -93,66 +48,171 @@ static void expect_render(const ht_chat_template *chat, const ht_message *messag
     ht_script_free(&script);
 }
 
+static const ht_chat_template *recognise(const char *source) {
+    ht_gguf *file = file_with(source);
+    const ht_chat_template *chat = ht_chat_recognise(file);
+    ht_gguf_close(file);
+    return chat;
+}
+
+/* NAME of a file NAME[+VARIANT].jinja. */
+static const ht_chat_template *known(const char *name) {
+    char *source = source_of(name);
+    const ht_chat_template *chat = recognise(source);
+    free(source);
+    if (!chat)
+        fail_msg("%s is not recognised", name);
+    const size_t bytes = strcspn(name, "+");
+    assert_true(strlen(ht_chat_name(chat)) == bytes && memcmp(ht_chat_name(chat), name, bytes) == 0);
+    return chat;
+}
+
+/* Every template that is known, against what Jinja makes of it (tests/tools/record_chat.py). What we render is that to the
+ * byte, less the BOS at the start; what it raises an error for is refused. */
+static bool expect_recorded(const char *name, const json_t *said, bool speak, const char *want) {
+    ht_message messages[8];
+    const size_t n = json_array_size(said);
+    for (size_t i = 0; i < n; i++)
+        messages[i] = (ht_message){json_string_value(json_object_get(json_array_get(said, i), "role")),
+                                   json_string_value(json_object_get(json_array_get(said, i), "content"))};
+    ht_script out = {0};
+    ht_error error;
+    const ht_status status = ht_chat_render(known(name), messages, n, speak, &out, &error);
+    if (want && strncmp(want, "<s>", 3) == 0)
+        want += 3;
+    if (status == HT_OK && (!want || strcmp(want, out.text.data) != 0))
+        fail_msg("%s: \"%s\" and not \"%s\"", name, out.text.data, want ? want : "refused");
+    if (status != HT_OK && want && status != HT_ERROR_UNSUPPORTED)
+        fail_msg("%s: %s, and not \"%s\"", name, error.text, want);
+    ht_script_free(&out);
+    return status == HT_OK;
+}
+
 static void renders(void **state) {
-    for (size_t i = 0; i < HT_COUNT(templates); i++) {
-        ht_gguf *file = file_with(templates[i].source);
-        const ht_chat_template *chat = ht_chat_recognise(file);
-        ht_gguf_close(file);
-        assert_non_null(chat);
-        assert_string_equal(ht_chat_name(chat), templates[i].name);
-        expect_render(chat, talk, HT_COUNT(talk), true, templates[i].whole);
-        expect_render(chat, no_system, HT_COUNT(talk) - 1, true, templates[i].without_system);
+    json_t *recorded = json_load_file(TEMPLATES "/recorded.json", 0, NULL), *texts;
+    const json_t *talks = json_object_get(recorded, "talks");
+    const char *name;
+    size_t n = 0, rendered = 0;
+    json_object_foreach(json_object_get(recorded, "texts"), name, texts) {
+        assert_int_equal(json_array_size(texts), 2 * json_array_size(talks));
+        for (size_t i = 0; i < json_array_size(texts); i++)
+            rendered +=
+                expect_recorded(name, json_array_get(talks, i / 2), i % 2, json_string_value(json_array_get(texts, i)));
+        n++;
     }
+    assert_true(n >= 24 && rendered >= 400);
+    json_decref(recorded);
 }
 
 static void without_the_assistant(void **state) {
-    ht_gguf *file = file_with(templates[0].source);
-    const ht_chat_template *chat = ht_chat_recognise(file);
-    ht_gguf_close(file);
+    const ht_chat_template *chat = known("chatml");
     expect_render(chat, no_system, 1, false, "<|im_start|>user\n Hi\n<|im_end|>\n");
     expect_render(chat, NULL, 0, true, "<|im_start|>assistant\n");
     expect_render(chat, NULL, 0, false, "");
 }
 
-static void expect_refused(const char *source, const ht_message *messages, size_t n, const char *named) {
-    ht_gguf *file = file_with(source);
-    const ht_chat_template *chat = ht_chat_recognise(file);
-    ht_gguf_close(file);
-    assert_non_null(chat);
+static void expect_refused(const char *name, const ht_message *messages, size_t n, const char *named) {
     ht_script script = {0};
     ht_error error;
-    assert_int_equal(ht_chat_render(chat, messages, n, true, &script, &error), HT_ERROR_ARGUMENT);
+    assert_int_not_equal(ht_chat_render(known(name), messages, n, true, &script, &error), HT_OK);
     if (!strstr(error.text, named))
         fail_msg("\"%s\" does not name %s", error.text, named);
     ht_script_free(&script);
 }
 
 static void wrong_messages(void **state) {
-    const char *chatml = templates[0].source, *gemma = "model <start_of_turn> <end_of_turn>";
-    expect_refused(chatml, &(ht_message){"tool", "x"}, 1, "\"tool\"");
-    expect_refused(chatml, &(ht_message){NULL, "x"}, 1, "message 1 has no role");
-    expect_refused(chatml, &(ht_message){"user", NULL}, 1, "message 1 has no content");
-    expect_refused(gemma, talk, 1, "there is none");
-    expect_refused(gemma, (ht_message[]){{"user", "x"}, {"system", "y"}}, 2, "message 2");
+    expect_refused("chatml", &(ht_message){"tool", "x"}, 1, "\"tool\"");
+    expect_refused("chatml", &(ht_message){NULL, "x"}, 1, "message 1 has no role");
+    expect_refused("chatml", &(ht_message){"user", NULL}, 1, "message 1 has no content");
+    expect_refused("gemma3", talk, 1, "there is none");
+    expect_refused("gemma", talk, 2, "no system message");
+    expect_refused("gemma3", (ht_message[]){{"user", "x"}, {"system", "y"}}, 2, "message 2");
+    expect_refused("mistral", (ht_message[]){{"user", "x"}, {"user", "y"}}, 2, "take turns");
+    expect_refused("qwen3", (ht_message[]){{"user", "x"}, {"assistant", "y"}}, 2, "newest question");
 }
 
-/* A template is refused rather than taken for one that it resembles. */
+/* A template that says the same in other words is known; one that says another thing is refused, however alike it looks. */
+static void near_templates(void **state) {
+    static const struct {
+        const char *of, *from, *to;
+        bool same;
+    } changes[] = {
+        {"chatml", "message['role']", "message.role", true},
+        {"chatml", "{{'<|im_start|>' + ", "<|im_start|>{{ ", true},
+        {"chatml", "'\\n' + message", "\"\\n\" ~ message", true},
+        {"chatml", "{% endfor %}", "{# a comment #}{%- endfor -%}\n", true},
+        {"chatml", "{% for", "{% if tools %}x{% elif 0 %}{% endif %}{% for", false},
+        {"chatml", "{% for", "{% if tools %}x{% endif %}{% for", true},
+        {"chatml", "{% for", "{% if not tools %}x{% endif %}{% for", false},
+        {"chatml", "{% for", "{% set tools = 1 %}{% if tools %}x{% endif %}{% for", false},
+        {"chatml", " + '\\n'}}", "}}", false},
+        {"chatml", "assistant\\n", "assistant\\n<think>\\n", false},
+        {"chatml", "message['role']", "message['name']", false},
+        {"chatml", "message['content']", "message['content'] | trim", false},
+        {"chatml", "add_generation_prompt", "add_generation_prompt and loop", false},
+        {"chatml", "<|im_end|>", "<|im_sep|>", false},
+        {"chatml", "'<|im_start|>' + m", "'<|im_start|>\\x41' + m", false},
+        {"chatml", "{% endif %}", "", false},
+        {"chatml", "{% endif %}", "{% endif %}{{ unfinished", false},
+        {"chatml", "{% endfor %}", " {% endfor %}", false},
+        {"smollm", "SmolLM", "SmolLM2", false},
+        {"smollm", "trained by", "made by", false},
+        {"qwen2", "assistant.<", "assistant<", false},
+        {"gemma3", "\n\n' -%}", "\n' -%}", false},
+        {"gemma", "'model'", "'assistant'", false},
+        {"llama3", "| trim", "", false},
+        {"llama3.1", "December 2023", "June 2024", false},
+        {"mistral", "' [/INST]'", "'[/INST]'", false},
+        {"qwen3", "enable_thinking is false", "enable_thinking is true", false},
+        {"deepseek-r1", "split('</think>')[-1]", "split('</think>')[0]", false},
+    };
+    for (size_t i = 0; i < HT_COUNT(changes); i++) {
+        char *source = source_of(changes[i].of), *at = strstr(source, changes[i].from);
+        assert_non_null(at);
+        ht_text other = {0};
+        ht_text_append(&other, source, (size_t)(at - source), NULL);
+        ht_text_append(&other, changes[i].to, strlen(changes[i].to), NULL);
+        ht_text_append(&other, at + strlen(changes[i].from), strlen(at + strlen(changes[i].from)), NULL);
+        if ((recognise(other.data) == known(changes[i].of)) != changes[i].same)
+            fail_msg("%s with %s for %s", changes[i].of, changes[i].to, changes[i].from);
+        if (!changes[i].same && recognise(other.data))
+            assert_string_equal(changes[i].of, "qwen2"); /* that is qwen1.5's */
+        ht_text_free(&other);
+        free(source);
+    }
+}
+
 static void unknown_templates(void **state) {
     static const char *const sources[] = {
         "",
         "{{ messages }}",
-        "<|im_start|><|im_sep|><|im_end|>",
-        "'<|im_start|>system\nYou are MiMo.<|im_end|>\n'", /* a default system message that no row knows */
-        "'[SYSTEM_PROMPT] ' [INST] [AVAILABLE_TOOLS] \"[INST]\"",
+        "{{",
+        "{%",
+        "{#",
+        "{% if",
+        "{% if x %}",
+        "{% endif %}",
+        "{% else %}",
+        "{{ 'a",
+        "{{ '\\",
+        "{{ a.",
+        "{#}",
+        "\1",
+        "{%}",
+        "{{}}",
+        "{% if %}{% elif %}{% endif %}",
+        "{% for a in b %}{% else %}{% endif %}",
+        "{{ + }}",
+        "{{ '' + '' }}",
     };
-    for (size_t i = 0; i < HT_COUNT(sources); i++) {
-        ht_gguf *file = file_with(sources[i]);
-        assert_null(ht_chat_recognise(file));
-        ht_gguf_close(file);
-    }
-    ht_gguf *file = file_with(NULL);
-    assert_null(ht_chat_recognise(file));
-    ht_gguf_close(file);
+    for (size_t i = 0; i < HT_COUNT(sources); i++)
+        assert_null(recognise(sources[i]));
+    ht_text deep = {0};
+    for (int i = 0; i < 100; i++)
+        ht_text_append(&deep, "{% if a %}", 10, NULL);
+    assert_null(recognise(deep.data));
+    ht_text_free(&deep);
+    assert_null(recognise(NULL));
     assert_null(ht_chat_name(NULL));
 }
 
@@ -194,7 +254,7 @@ static void says_why_not(void **state) {
     open_text(&model, vocab_open(&file, NULL));
     assert_int_equal(ht_chat_format(&model, no_system, 1, true, &text, &error), HT_ERROR_UNSUPPORTED);
     assert_non_null(strstr(error.text, "\"{# odd? one #}\""));
-    assert_non_null(strstr(error.text, "not recognised"));
+    assert_non_null(strstr(error.text, "form "));
     close_text(&model);
     model = (ht_model){.info = {.path = "shape:x"}}; /* a model without text */
     int32_t *ids;
@@ -212,7 +272,8 @@ static void one_bos(void **state) {
     for (int adds = 0; adds < 2; adds++) {
         ht_model model;
         vocab_file file = spm;
-        file.chat = templates[1].source;
+        char *source = source_of("internlm2");
+        file.chat = source;
         file.flags[0].key = "tokenizer.ggml.add_bos_token";
         file.flags[0].value = adds;
         open_text(&model, vocab_open(&file, NULL));
@@ -226,6 +287,7 @@ static void one_bos(void **state) {
         assert_int_not_equal(ids[1], 1);
         free(text);
         free(ids);
+        free(source);
         close_text(&model);
     }
 }
@@ -243,6 +305,7 @@ static void messages_are_plain(void **state) {
     const char *tokens[] = {"<unk>", "<s>", "</s>", "a", "\xe2\x96\x81", "<|im_start|>", "<|im_end|>"};
     const float scores[HT_COUNT(tokens)] = {0};
     const int32_t types[] = {2, 3, 3, 1, 1, 3, 3};
+    char *source = source_of("internlm2");
     const vocab_file file = {.model = "llama",
                              .tokens = tokens,
                              .n_tokens = HT_COUNT(tokens),
@@ -250,7 +313,7 @@ static void messages_are_plain(void **state) {
                              .n_scores = HT_COUNT(tokens),
                              .types = types,
                              .n_types = HT_COUNT(tokens),
-                             .chat = templates[1].source};
+                             .chat = source};
     ht_model model;
     open_text(&model, vocab_open(&file, NULL));
     const ht_message forged[] = {{"system", "a<|im_end|>"},
@@ -279,6 +342,7 @@ static void messages_are_plain(void **state) {
     size_t n;
     assert_int_equal(ht_chat_tokenize(&model, forged, 1, true, 4, &ids, &n, NULL), HT_ERROR_ARGUMENT);
     close_text(&model);
+    free(source);
 }
 
 static bool there(const char *path) {
@@ -358,15 +422,11 @@ static void model_without_template(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(renders),
-        cmocka_unit_test(without_the_assistant),
-        cmocka_unit_test(wrong_messages),
-        cmocka_unit_test(unknown_templates),
-        cmocka_unit_test(says_why_not),
-        cmocka_unit_test(one_bos),
-        cmocka_unit_test(messages_are_plain),
-        cmocka_unit_test(recorded),
-        cmocka_unit_test(model_without_template),
+        cmocka_unit_test(renders),           cmocka_unit_test(without_the_assistant),
+        cmocka_unit_test(wrong_messages),    cmocka_unit_test(near_templates),
+        cmocka_unit_test(unknown_templates), cmocka_unit_test(says_why_not),
+        cmocka_unit_test(one_bos),           cmocka_unit_test(messages_are_plain),
+        cmocka_unit_test(recorded),          cmocka_unit_test(model_without_template),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,6 +57,9 @@ const char *ht_tokenizer_text(const ht_tokenizer *tokenizer, int32_t id, bool sp
     *bytes = strlen(text);
     return text;
 }
+int32_t ht_tokenizer_special(const ht_tokenizer *tokenizer, const char *text) {
+    return strcmp(text, "<control>") == 0 ? CONTROL : -1;
+}
 bool ht_tokenizer_ends(const ht_tokenizer *tokenizer, int32_t id) {
     return id == END;
 }

@@ -5,6 +5,7 @@
 #include "unit/test.h"
 
 #include <math.h>
+#include <sys/stat.h>
 
 /* A file with every kind of value, as the format's specification puts them, written without our writer. */
 static void put_every_kind(ht_text *file) {
@@ -44,11 +45,15 @@ static void put_every_kind(ht_text *file) {
     put_string(file, "def", 3);
     put_key(file, "a.nan", HT_GGUF_F32);
     put_bytes(file, &(float){NAN}, 4);
+    put_key(file, "a.alike", HT_GGUF_ARRAY);
+    put_u32(file, HT_GGUF_I8);
+    put_u64(file, 3);
+    put_bytes(file, "\xfd\xfd\xfd", 3);
     put_key(file, "a.nothing", HT_GGUF_ARRAY);
     put_u32(file, HT_GGUF_F32);
     put_u64(file, 0);
 }
-#define EVERY_KIND 16
+#define EVERY_KIND 17
 
 static ht_gguf *open_every_kind(uint32_t version) {
     ht_text file = {0};
@@ -87,7 +92,14 @@ static void test_integers(void **state) {
         fails(ht_gguf_int(file, "a.u64", false, 0, INT64_MAX, &number, &error), HT_ERROR_FORMAT, &error, "a.u64");
         fails(ht_gguf_int(file, "a.bool", false, 0, 1, &number, &error), HT_ERROR_FORMAT, &error, "a bool");
         fails(ht_gguf_int(file, "a.f32", false, 0, 1, &number, &error), HT_ERROR_FORMAT, &error, "a float");
-        fails(ht_gguf_int(file, "a.numbers", false, 0, 1, &number, &error), HT_ERROR_FORMAT, &error, "an array");
+        fails(ht_gguf_int(file, "a.numbers", false, 0, 1, &number, &error), HT_ERROR_UNSUPPORTED, &error,
+              "differs between layers");
+        fails(ht_gguf_int(file, "a.strings", false, 0, 1, &number, &error), HT_ERROR_FORMAT, &error, "an array");
+        fails(ht_gguf_int(file, "a.nothing", false, 0, 1, &number, &error), HT_ERROR_FORMAT, &error, "an array");
+        fails(ht_gguf_int(file, "a.alike", false, 0, 1, &number, &error), HT_ERROR_FORMAT, &error, "-3");
+        check(ht_gguf_int(file, "a.alike", false, -3, -3, &number, &error), &error);
+        assert_int_equal(number, -3);
+        number = 77;
         fails(ht_gguf_int(file, "a.none", true, 0, 1, &number, &error), HT_ERROR_FORMAT, &error,
               "\"a.none\" is missing");
         check(ht_gguf_int(file, "a.none", false, 0, 1, &number, &error), &error);
@@ -104,8 +116,14 @@ static void test_other_kinds(void **state) {
     assert_true(f == 0.5f);
     fails(ht_gguf_float(file, "a.f64", true, &f, &error), HT_ERROR_FORMAT, &error, "a.f64"); /* no float32 */
     fails(ht_gguf_float(file, "a.nan", true, &f, &error), HT_ERROR_FORMAT, &error, "a.nan");
-    fails(ht_gguf_float(file, "a.u32", true, &f, &error), HT_ERROR_FORMAT, &error, "an integer");
+    fails(ht_gguf_float(file, "a.string", true, &f, &error), HT_ERROR_FORMAT, &error, "a string");
+    fails(ht_gguf_float(file, "a.bool", true, &f, &error), HT_ERROR_FORMAT, &error, "a bool");
+    fails(ht_gguf_float(file, "a.nothing", true, &f, &error), HT_ERROR_FORMAT, &error, "an array");
     assert_true(f == 0.5f);
+    check(ht_gguf_float(file, "a.u32", true, &f, &error), &error);
+    assert_true(f == 4e9f);
+    check(ht_gguf_float(file, "a.alike", true, &f, &error), &error);
+    assert_true(f == -3);
     bool yes = false;
     check(ht_gguf_bool(file, "a.bool", true, &yes, &error), &error);
     assert_true(yes);
@@ -310,6 +328,53 @@ static void test_split(void **state) {
     }
 }
 
+/* An ending in capitals, and a link of another name from another folder. */
+static void test_split_names(void **state) {
+    ht_error error = {0};
+    ht_gguf *file;
+    save_part("M-00001-of-00002.GGUF", 0, 2, "zero");
+    save_part("M-00002-of-00002.GGUF", 1, 2, "one");
+    char *first = temporary_path("M-00001-of-00002.GGUF"), *folder = temporary_path("links");
+    char *link = temporary_path("links/model.gguf");
+    check(ht_gguf_open(first, &file, &error), &error);
+    assert_int_equal(ht_gguf_tensor_count(file), 2);
+    ht_gguf_close(file);
+    assert_int_equal(mkdir(folder, 0700), 0);
+    assert_int_equal(symlink(first, link), 0);
+    check(ht_gguf_open(link, &file, &error), &error);
+    assert_int_equal(ht_gguf_tensor_count(file), 2);
+    ht_gguf_close(file);
+    unlink(link);
+    rmdir(folder);
+    free(link);
+    free(folder);
+    free(first);
+}
+
+/* What is no weights is carried along. */
+static void test_carried_types(void **state) {
+    static const uint32_t types[] = {HT_TYPE_I8, HT_TYPE_I16, HT_TYPE_I32, HT_TYPE_I64, HT_TYPE_F64};
+    static const size_t bytes[] = {3, 6, 12, 24, 24};
+    ht_text text = {0};
+    put_header(&text, 3, HT_COUNT(types), 0);
+    for (size_t i = 0; i < HT_COUNT(types); i++)
+        put_tensor(&text, ht_type_foreign_name(types[i]), types[i], 3, 1, 32 * i);
+    put_padding(&text, 32);
+    for (int i = 0; i < 160; i++)
+        put_bytes(&text, "x", 1);
+    char *path = save(&text, "carried.gguf");
+    ht_error error = {0};
+    ht_gguf *file;
+    check(ht_gguf_open(path, &file, &error), &error);
+    for (size_t i = 0; i < HT_COUNT(types); i++) {
+        assert_int_equal(ht_gguf_tensor_at(file, i)->bytes, bytes[i]);
+        assert_int_equal(ht_type_get((ht_type)types[i])->bits, 0);
+        assert_null(ht_type_by_name(ht_type_foreign_name(types[i])));
+    }
+    ht_gguf_close(file);
+    free(path);
+}
+
 static void test_split_errors(void **state) {
     ht_error error = {0};
     ht_gguf *file;
@@ -343,6 +408,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_round_trip, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_writer_refuses, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_split, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_split_names, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_carried_types, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_split_errors, make_folder, remove_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -77,7 +77,7 @@ static void pretend(ht_engine *engine, bool owned) {
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane_cost *cost = &engine->set.lanes[l].cost;
         const double speed = l == servant ? uniform(0.02, 1) : 1;
-        *cost = (ht_lane_cost){.devices = engine->set.lanes[l].devices, .together = {1, 1}};
+        *cost = (ht_lane_cost){.devices = engine->set.lanes[l].devices};
         for (int c = 0; c < HT_CLASSES; c++) {
             const bool matrix = c == HT_CLASS_QKV || c == HT_CLASS_OUT || c == HT_CLASS_GATE_UP || c == HT_CLASS_DOWN ||
                                 c == HT_CLASS_LM_HEAD;
@@ -97,7 +97,7 @@ static void pretend_equal(ht_engine *engine) {
     engine->passes.policy.frozen = true;
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane_cost *cost = &engine->set.lanes[l].cost;
-        *cost = (ht_lane_cost){.devices = engine->set.lanes[l].devices, .together = {1, 1}};
+        *cost = (ht_lane_cost){.devices = engine->set.lanes[l].devices};
         for (int c = 0; c < HT_CLASSES; c++)
             if (c != HT_CLASS_FFN)
                 cost->classes[c] = make_class(c == HT_CLASS_NORM ? 0.01 : 1);
@@ -174,7 +174,7 @@ static void same_score(ht_session *session, int chunk, const char *what) {
 }
 
 static void count_warnings(ht_log_level level, const char *line, void *user) {
-    if (level == HT_LOG_WARN && strstr(line, "has failed: going on without it"))
+    if (level == HT_LOG_WARN && strstr(line, "failed: continuing without it"))
         atomic_fetch_add(&warnings, 1);
 }
 

@@ -79,11 +79,11 @@ static ht_status no_model_in_file(ht_error *error) {
     return open_bytes(bytes, sizeof bytes - 1, error);
 }
 static ht_status quantize_nothing(ht_error *error) {
-    ht_quantize_result result;
+    ht_quantize_result result = {0};
     return ht_quantize("/nowhere/in.gguf", "/nowhere/out.gguf", "q4_0", NULL, NULL, &result, error);
 }
 static ht_status quantize_to_nothing(ht_error *error) {
-    ht_quantize_result result;
+    ht_quantize_result result = {0};
     return ht_quantize("/nowhere/in.gguf", "/nowhere/out.gguf", "q9_9", NULL, NULL, &result, error);
 }
 static ht_status report_to_nowhere(ht_error *error) {
@@ -115,9 +115,9 @@ static bool refuse(const char *what, double done, double total, void *user) {
     return false;
 }
 
-#define ENGINE(name, ...)                                       \
-    static ht_status name(ht_error *error) {                    \
-        return create((ht_engine_options){__VA_ARGS__}, error); \
+#define ENGINE(name, ...)                                              \
+    static ht_status name(ht_error *error) {                           \
+        return create(HT_INIT(ht_engine_options, __VA_ARGS__), error); \
     }
 ENGINE(negative_context, .context = -1)
 ENGINE(huge_context, .context = 1 << 30)
@@ -151,10 +151,9 @@ typedef ht_status (*session_case)(ht_session *session, ht_error *error);
 static ht_status with_session(const char *devices, session_case run, ht_error *error) {
     ht_engine *engine = NULL;
     ht_session *session = NULL;
-    const ht_engine_options options = {.devices = devices ? devices : "cpu:cpus=0",
-                                       .strategy =
-                                           devices && strchr(devices, ',') ? HT_STRATEGY_TENSOR : HT_STRATEGY_SINGLE,
-                                       .context = 64};
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = devices ? devices : "cpu:cpus=0",
+                .strategy = devices && strchr(devices, ',') ? HT_STRATEGY_TENSOR : HT_STRATEGY_SINGLE, .context = 64);
     ht_error failure = {0};
     check(ht_engine_create(model, &options, &engine, &failure), &failure);
     check(ht_session_create(engine, &session, &failure), &failure);
@@ -185,17 +184,17 @@ static ht_status score(ht_session *session, size_t n, int chunk, ht_error *error
     return ht_session_score(session, ids, n, chunk, logprobs, 0, NULL, error);
 }
 static ht_status generate(ht_session *session, size_t n, ht_generate_options options, ht_error *error) {
-    ht_generate_result result = {0};
+    ht_generate_result result = HT_INIT(ht_generate_result);
     const ht_status status = ht_session_generate(session, ids, n, &options, &result, error);
     ht_generate_result_clear(&result);
     return status;
 }
 static ht_status bench(ht_session *session, ht_bench_options options, ht_error *error) {
-    ht_bench_result result;
+    ht_bench_result result = {0};
     return ht_bench(session, &options, &result, error);
 }
 static ht_status perplexity(ht_session *session, const char *text, ht_error *error) {
-    ht_perplexity_result result;
+    ht_perplexity_result result = {0};
     return ht_perplexity(session, NULL, text, HT_STRLEN, NULL, NULL, &result, error);
 }
 static ht_status make_plan(ht_session *session, int tokens, ht_error *error) {
@@ -222,13 +221,15 @@ SESSION(cancelled, prefill_cancelled(session, error))
 SESSION(score_nothing, score(session, 0, 0, error))
 SESSION(score_much, score(session, 65, 0, error))
 SESSION(score_chunk, score(session, 8, -1, error))
-SESSION(generate_nothing, generate(session, 0, (ht_generate_options){0}, error))
-SESSION(generate_much, generate(session, 65, (ht_generate_options){0}, error))
-SESSION(generate_negative, generate(session, 8, (ht_generate_options){.max_tokens = -1}, error))
-SESSION(generate_stop, generate(session, 8, (ht_generate_options){.stop = (const char *[]){""}, .n_stop = 1}, error))
-SESSION(generate_top, generate(session, 8, (ht_generate_options){.top_logprobs = 1 << 30}, error))
+SESSION(generate_nothing, generate(session, 0, HT_INIT(ht_generate_options), error))
+SESSION(generate_much, generate(session, 65, HT_INIT(ht_generate_options), error))
+SESSION(generate_negative, generate(session, 8, HT_INIT(ht_generate_options, .max_tokens = -1), error))
+SESSION(generate_stop,
+        generate(session, 8, HT_INIT(ht_generate_options, .stop = (const char *[]){""}, .n_stop = 1), error))
+SESSION(generate_top, generate(session, 8, HT_INIT(ht_generate_options, .top_logprobs = 1 << 30), error))
 SESSION(generate_hot,
-        generate(session, 8, (ht_generate_options){.sampling = &(ht_sampling){.temperature = NAN}}, error))
+        generate(session, 8, HT_INIT(ht_generate_options, .sampling = &HT_INIT(ht_sampling, .temperature = NAN)),
+                 error))
 SESSION(bench_nothing, bench(session, (ht_bench_options){0}, error))
 SESSION(bench_much, bench(session, (ht_bench_options){.prompt = 65}, error))
 SESSION(perplexity_without_text, perplexity(session, "text", error))
@@ -292,7 +293,8 @@ static void test_failing_while_measured(void **state) {
         ht_engine *engine = NULL;
         ht_error error = {0};
         snprintf(devices, sizeof devices, "cpu:cpus=0,cpu:cpus=1:fail=%d", at);
-        const ht_engine_options options = {.devices = devices, .strategy = HT_STRATEGY_TENSOR, .measure = true};
+        const ht_engine_options options =
+            HT_INIT(ht_engine_options, .devices = devices, .strategy = HT_STRATEGY_TENSOR, .measure = true);
         check(ht_engine_create(model, &options, &engine, &error), &error);
         ht_engine_destroy(engine);
         assert_int_equal(ht_engine_create(model, &options, &engine, NULL), HT_OK);

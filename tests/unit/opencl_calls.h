@@ -2,7 +2,8 @@
 #ifndef HT_UNIT_OPENCL_CALLS_H
 #define HT_UNIT_OPENCL_CALLS_H
 
-#include "device/opencl/matmul.h"
+#include "device/opencl/kernel.h"
+#include "device/opencl/tiles.h"
 #include "unit/test.h"
 
 #define ROWS 300
@@ -199,12 +200,12 @@ static bool keep_report(const char *what, double done, double total, void *user)
 }
 
 static ht_status open_device(const char *spec, ht_cl_device **d, ht_error *error) {
+    static const ht_progress progress = {keep_report, &reports};
     const ht_device_options options = {.precision = HT_PRECISION_EXACT,
                                        .hparams = &hparams,
                                        .max_tokens = TOKENS,
                                        .max_context = 64,
-                                       .progress = keep_report,
-                                       .progress_user = &reports};
+                                       .progress = &progress};
     ht_device *device = NULL;
     reports = 0;
     ended = true;

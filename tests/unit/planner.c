@@ -4,6 +4,7 @@
 
 #include "engine/engine.h"
 #include "hetero_tools.h"
+#include "session/session.h"
 
 #include <math.h>
 #include <time.h>
@@ -60,9 +61,63 @@ static void test_a_new_length_waits_less_than_a_millisecond(void **state) {
     ht_model_close(model);
 }
 
+/* Tokens a second: of a prompt, or (0) of decode. */
+static double rate(ht_engine *engine, int prompt) {
+    const ht_bench_options options = {.prompt = prompt, .gen = prompt ? 0 : 16, .repetitions = 3};
+    ht_bench_result result;
+    ht_session *session;
+    ht_error error = {0};
+    check(ht_session_create(engine, &session, &error), &error);
+    check(ht_bench(session, &options, &result, &error), &error);
+    ht_session_destroy(session);
+    return result.tps_median;
+}
+
+/* A third device is taken where it pays, and is of no harm elsewhere. */
+static void test_a_third_device_costs_nothing(void **state) {
+    static const char *const models[] = {"shape:llama-3.2-3b", "shape:internlm2-1.8b"};
+    const int prompt = 256;
+    for (size_t i = 0; i < HT_COUNT(models); i++) {
+        ht_model *model = open_model(models[i]);
+        ht_engine *two = open_engine(model, NPU "," GPU, 16ull << 30, &prompt, 1),
+                  *three = open_engine(model, NPU "," GPU "," CPU, 16ull << 30, &prompt, 1);
+        const double of_two = rate(two, prompt), of_three = rate(three, prompt);
+        print_message("%s: %.0f tokens/s on two, %.0f on three\n", models[i], of_two, of_three);
+        assert_true(of_three > 0.99 * of_two);
+        ht_engine_destroy(two);
+        ht_engine_destroy(three);
+        ht_model_close(model);
+    }
+}
+
+/* Graphs of decode that take the prompts' memory, or the other way round, must not make several devices slower than one. */
+static void test_little_memory_for_graphs(void **state) {
+    static const int prompts[] = {64, 256, 0};
+    static const char *const alone[] = {GPU, NPU};
+    ht_model *model = open_model("shape:llama-3-8b");
+    double best[HT_COUNT(prompts)] = {0};
+    for (size_t i = 0; i < HT_COUNT(alone); i++) {
+        ht_engine *engine = open_engine(model, alone[i], 4ull << 30, prompts, 2);
+        for (size_t k = 0; k < HT_COUNT(prompts); k++)
+            best[k] = fmax(best[k], rate(engine, prompts[k]));
+        ht_engine_destroy(engine);
+    }
+    ht_engine *engine = open_engine(model, GPU "," NPU, 4ull << 30, prompts, 2);
+    for (size_t k = 0; k < HT_COUNT(prompts); k++) {
+        const double together = rate(engine, prompts[k]);
+        print_message("4 GiB for graphs, %d tokens: %.1f tokens/s together, %.1f on the better alone\n", prompts[k],
+                      together, best[k]);
+        assert_true(together > 0.97 * best[k]);
+    }
+    ht_engine_destroy(engine);
+    ht_model_close(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_new_length_waits_less_than_a_millisecond),
+        cmocka_unit_test(test_a_third_device_costs_nothing),
+        cmocka_unit_test(test_little_memory_for_graphs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,11 +47,13 @@ static ht_lane_cost make_cost(bool stepped) {
         [HT_CLASS_EMBED] = 1,     [HT_CLASS_NORM] = 1, [HT_CLASS_QKV] = 15,     [HT_CLASS_ROPE] = 1,
         [HT_CLASS_ATTENTION] = 5, [HT_CLASS_OUT] = 10, [HT_CLASS_GATE_UP] = 30, [HT_CLASS_GLU] = 2,
         [HT_CLASS_DOWN] = 20,     [HT_CLASS_FFN] = 50, [HT_CLASS_LM_HEAD] = 60, [HT_CLASS_ARGMAX] = 1};
-    ht_lane_cost cost = {.granule = pick(3) ? 0 : 2,
-                         .per_key = uniform(0, 0.05) * 1e-6,
-                         .launch = uniform(0, 1) * 1e-6,
-                         .join = uniform(0, pick(2) ? 0.5 : 10) * 1e-6,
-                         .together = {pick(3) ? uniform(1, 1.5) : 0, uniform(1, 1.5)}};
+    ht_lane_cost cost = {
+        .granule = pick(3) ? 0 : 2,
+        .per_key = uniform(0, 0.05) * 1e-6,
+        .launch = uniform(0, 1) * 1e-6,
+        .join = uniform(0, pick(2) ? 0.5 : 10) * 1e-6,
+        .together = {{pick(3) ? uniform(1, 1.5) : 0, uniform(1, 1.5)}, {0, pick(2) ? uniform(1, 2) : 0}},
+        .norms = {{pick(2) ? uniform(1, 3) : 0, uniform(1, 3)}, {0, pick(2) ? uniform(1, 3) : 0}}};
     for (int c = 0; c < HT_CLASSES; c++)
         if (c != HT_CLASS_FFN || pick(2)) /* not every device takes the block as one */
             cost.classes[c] = make_class(stepped && c != HT_CLASS_NORM && c != HT_CLASS_ATTENTION, scales[c] * 1e-6);
@@ -88,7 +90,7 @@ static void make_problem(made *m, size_t n_lanes) {
         m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l],
                                        .cores = {{1u << l | (pick(6) == 0 ? 1u : 0)}},
                                        .lost = pick(10) == 0,
-                                       .fixed = fixed,
+                                       .built_only = fixed,
                                        .may_build = pick(2),
                                        .lengths = fixed ? static_lengths : NULL,
                                        .n_lengths = fixed ? HT_COUNT(static_lengths) : 0};
@@ -115,9 +117,29 @@ static double ffn(const ht_problem *p, size_t lane, size_t n, double share) {
                                                             op(p, lane, HT_CLASS_GLU, n, share, 0) +
                                                             op(p, lane, HT_CLASS_DOWN, n, share, 0));
 }
+
+static size_t set_size; /* lanes of the set that is looked at */
+static const size_t *set_lanes;
+
+/* Beside one other lane; beside several it is no better. 0: as alone. */
+static double contention(const double factors[2][2], bool many) {
+    double factor = set_size > 1 && factors[0][many] > 0 ? factors[0][many] : 1;
+    if (set_size > 2 && factors[1][many] > factors[0][many])
+        factor = factors[1][many];
+    return factor;
+}
 static double slowed(const ht_problem *p, size_t lane, ht_regime regime) {
-    const double factor = p->lanes[lane].cost->together[p->tokens > 1], drift = p->lanes[lane].drift[regime];
-    return regime != HT_REGIME_SOLO && factor > 0 ? drift * factor : drift;
+    const double drift = p->lanes[lane].drift[regime];
+    return regime != HT_REGIME_SOLO ? drift * contention(p->lanes[lane].cost->together, p->tokens > 1) : drift;
+}
+/* A norm that every lane begins at once: slower until the first one has ended. */
+static double shared_norm(const ht_problem *p, size_t lane, size_t n) {
+    double first = INFINITY;
+    for (size_t i = 0; i < set_size; i++)
+        first = fmin(first,
+                     whole(p, set_lanes[i], HT_CLASS_NORM, n) * contention(p->lanes[set_lanes[i]].cost->norms, n > 1));
+    const double lost = first * (1 - 1 / contention(p->lanes[lane].cost->norms, n > 1));
+    return whole(p, lane, HT_CLASS_NORM, n) + (first < INFINITY ? lost : 0);
 }
 static double join(const ht_problem *p, size_t lane) {
     return p->lanes[lane].cost->join;
@@ -181,7 +203,7 @@ static double segment_lane(const ht_problem *p, size_t lane, ht_segment s, size_
     for (size_t i = spans[s].from; i < spans[s].to; i++) {
         const size_t n = i < 3 ? p->tokens : w;
         if (layer_ops[i] == HT_CLASS_NORM)
-            sum += whole(p, lane, HT_CLASS_NORM, n);
+            sum += shared_norm(p, lane, n);
         else if (s != HT_SEGMENT_FEATURES)
             sum += op(p, lane, layer_ops[i], n, share,
                       layer_ops[i] == HT_CLASS_ATTENTION ? p->position + p->tokens - n : 0);
@@ -197,7 +219,7 @@ static double segment_lane(const ht_problem *p, size_t lane, ht_segment s, size_
 static bool may_take(const ht_problem *p, size_t lane, ht_segment s, size_t units, size_t w) {
     const ht_solver_lane *l = &p->lanes[lane];
     const size_t n = s == HT_SEGMENT_HEADS || s == HT_SEGMENT_QKV_ROWS ? p->tokens : w;
-    if (!l->fixed || n <= 1 || s == HT_SEGMENT_ATTENTION || s == HT_SEGMENT_LM_ROWS || units == 0)
+    if (!l->built_only || n <= 1 || s == HT_SEGMENT_ATTENTION || s == HT_SEGMENT_LM_ROWS || units == 0)
         return true;
     return units == l->built[s][0] || units == l->built[s][1] || l->may_build;
 }
@@ -215,7 +237,7 @@ static double best_units(const ht_problem *p, const size_t *lanes, size_t n, ht_
 /* Tokens [begin, end) of an attention block; only those behind tokens - w go on behind ROPE. */
 static double attention_lane(const ht_problem *p, size_t lane, size_t w, size_t begin, size_t end) {
     const size_t from = p->tokens - w, first = from < begin ? begin : from < end ? from : end;
-    double sum = join(p, lane) + whole(p, lane, HT_CLASS_NORM, p->tokens);
+    double sum = join(p, lane) + shared_norm(p, lane, p->tokens);
     if (end > begin)
         sum += join(p, lane) + p->join + whole(p, lane, HT_CLASS_QKV, end - begin) +
                whole(p, lane, HT_CLASS_ROPE, end - begin) +
@@ -318,8 +340,8 @@ static bool cut_allowed(const ht_problem *p, size_t owner, size_t other, ht_clas
     if (all_units)
         return p->cuts & HT_CUT_SEQUENCE;
     const size_t *built = l->built[segment_of(c)];
-    if ((n > 1 && p->lanes[owner].fixed) ||
-        (n > 1 && l->fixed && units != built[0] && units != built[1] && !l->may_build))
+    if ((n > 1 && p->lanes[owner].built_only) ||
+        (n > 1 && l->built_only && units != built[0] && units != built[1] && !l->may_build))
         return false;
     return p->cuts & (!all_tokens ? HT_CUT_HYBRID : c == HT_CLASS_FFN ? HT_CUT_FEATURES : HT_CUT_ROWS);
 }
@@ -378,6 +400,8 @@ static double brute_force(const ht_problem *p, bool *several) {
             alone = fmin(alone, solo(p, lanes[0]));
         if (!valid || n < 2)
             continue;
+        set_size = n;
+        set_lanes = lanes;
         if (p->cuts & HT_CUT_CAUSAL && p->tokens >= 2 * n && (p->wanted == 1 || p->tokens_divide))
             shared = fmin(shared, best_tokens(p, lanes, n, 0, 0));
         shared = fmin(shared, best_shares(p, lanes, n));
@@ -393,6 +417,8 @@ static double brute_force(const ht_problem *p, bool *several) {
 /* What the choice itself says, computed by the formulas above: its parts are whole, and take what it predicts. */
 static double evaluate(const ht_problem *p, const ht_choice *c) {
     double sum = 0;
+    set_size = c->n_lanes;
+    set_lanes = c->lanes;
     if (c->n_lanes == 1)
         return solo(p, c->lanes[0]);
     if (c->regime == HT_REGIME_TOKENS) {
@@ -503,7 +529,8 @@ static void plain_problem(made *m, size_t n_lanes) {
     for (size_t l = 0; l < n_lanes; l++) {
         m->costs[l] = cost;
         m->costs[l].join = 0;
-        m->costs[l].together[1] = 1;
+        memset(m->costs[l].together, 0, sizeof m->costs[l].together);
+        memset(m->costs[l].norms, 0, sizeof m->costs[l].norms);
         for (int c = 0; c < HT_CLASSES; c++)
             m->costs[l].classes[c] = (ht_class_cost){.points = {{1, 1e-6}, {8, 8e-6}}, .n_points = 2};
         m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l], .cores = {{1u << l}}};
@@ -566,7 +593,7 @@ static void test_fixed_lanes_use_built_shares(void **state) {
     plain_problem(&m, 2);
     m.p.cuts = HT_CUT_HEADS | HT_CUT_FEATURES;
     m.p.wanted = 1;
-    m.lanes[0].fixed = true;
+    m.lanes[0].built_only = true;
     m.lanes[0].built[HT_SEGMENT_HEADS][0] = 2;
     m.lanes[0].built[HT_SEGMENT_FEATURES][0] = 4;
     ht_solve(&m.p, &c);
@@ -657,6 +684,8 @@ static void test_busy_agrees_with_prediction(void **state) {
         if (c.regime != HT_REGIME_TOKENS || c.seconds == INFINITY)
             continue;
         double slowest = 0;
+        set_size = c.n_lanes;
+        set_lanes = c.lanes;
         for (size_t i = 0; i < c.n_lanes; i++) {
             const double after =
                 i + 1 == c.n_lanes ? head(&m.p, c.lanes[i]) * slowed(&m.p, c.lanes[i], HT_REGIME_TOKENS) : 0;
@@ -695,7 +724,7 @@ static ht_lane_cost real_cost(const real_shape *shape, size_t lane) {
                          .per_key = rows[lane].per_key,
                          .launch = rows[lane].launch,
                          .join = rows[lane].join,
-                         .together = {1.3, 1.1}};
+                         .together = {{1.3, 1.1}}};
     for (int c = 0; c < HT_CLASSES; c++) {
         ht_class_cost *class = &cost.classes[c];
         const bool once = c == HT_CLASS_LM_HEAD || c == HT_CLASS_ARGMAX;
@@ -731,7 +760,7 @@ static void real_problem(made *m, const real_shape *shape, size_t n_lanes, size_
     memcpy(m->p.of, of, sizeof of);
     for (size_t l = 0; l < n_lanes; l++) {
         m->costs[l] = real_cost(shape, l);
-        m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l], .cores = {{1u << l}}, .fixed = l == 0};
+        m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l], .cores = {{1u << l}}, .built_only = l == 0};
         set_drift(&m->lanes[l], 1);
     }
     m->lanes[0].lengths = lengths;
@@ -782,8 +811,38 @@ static void test_solving_takes_less_than_a_millisecond(void **state) {
         }
 }
 
+/* ---- what the solver knows of a model ---------------------------------------------------------------------------------------- */
+
+/* Every family's layers are the nine operators that it works with; a model whose are not is told from these. */
+static void test_layers_fit(void **state) {
+    static const char *const shapes[] = {"shape:llama-3.2-1b", "shape:internlm2-1.8b", "shape:qwen2.5-1.5b",
+                                         "shape:qwen3-0.6b", "shape:gemma-3-1b"};
+    ht_error error = {0};
+    ht_model *model;
+    for (size_t i = 0; i < HT_COUNT(shapes); i++) {
+        check(ht_model_open(shapes[i], &model, &error), &error);
+        assert_null(ht_plan_misfit(model));
+        ht_model_close(model);
+    }
+    check(ht_model_open("shape:tiny", &model, &error), &error);
+    ht_op *second_norm = &model->ops[1 + HT_AT_END + HT_AT_NORM2];
+    const ht_op kept = *second_norm;
+    *second_norm = model->ops[1 + HT_AT_GLU];
+    assert_ptr_equal(ht_plan_misfit(model), second_norm);
+    *second_norm = kept;
+    model->n_ops--;
+    assert_ptr_equal(ht_plan_misfit(model), &model->ops[model->n_ops - 1]);
+    model->n_ops++;
+    model->hparams.layers--;
+    assert_ptr_equal(ht_plan_misfit(model), &model->ops[1 + HT_AT_END + HT_AT_QKV]);
+    model->hparams.layers++;
+    assert_null(ht_plan_misfit(model));
+    ht_model_close(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_layers_fit),
         cmocka_unit_test(test_two_lanes_equal_brute_force),
         cmocka_unit_test(test_three_lanes_equal_brute_force),
         cmocka_unit_test(test_no_cuts_is_one_lane),

@@ -599,7 +599,10 @@ static void hostile_vocabularies(void **state) {
     BAD_BPE("tokenizer.ggml.merges[0]", b.file.merges = only_space, b.file.n_merges = 1);
     BAD_BPE("tokenizer.ggml.token_type", b.file.n_types = 3);
     BAD_BPE("tokenizer.ggml.token_type", b.file.bad_kind = "tokenizer.ggml.token_type");
-    BAD_BPE("same piece", b.tokens[AB] = "bc");
+    BAD_BPE("eos_token_ids", b.file.ends = (int32_t[]){5, 9999}, b.file.n_ends = 2);
+    BAD_BPE("eos_token_ids", b.file.ends = (int32_t[]){-1}, b.file.n_ends = 1);
+    BAD_BPE("eos_token_ids", b.file.ends = (int32_t[]){5}, b.file.n_ends = 1,
+            b.file.bad_kind = "tokenizer.ggml.eos_token_ids");
     BAD_BPE("tokenizer.ggml.tokens[256]", b.tokens[AB] = huge);
     BAD_BPE("tokenizer.ggml.bos_token_id", b.file.ids[0].value = (uint32_t)HT_COUNT(b.tokens));
     BAD_BPE("tokenizer.ggml.eos_token_id", b.file.ids[1].key = "tokenizer.ggml.eos_token_id",
@@ -654,6 +657,60 @@ static void odd_vocabularies(void **state) {
     ht_gguf_close(file);
 }
 
+/* Every token that can end an answer, whatever the file says of it. */
+static void ends_of_answers(void **state) {
+    byte_level b = {0};
+    byte_level_init(&b, "gpt-2");
+    b.file.ends = (int32_t[]){AB, BC};
+    b.file.n_ends = 2;
+    b.tokens[HELLO] = "</s>", b.types[HELLO] = HT_TOKEN_USER_DEFINED;
+    b.tokens[TAG] = "<|end|>";
+    b.tokens[TAG2] = "<|im_start|>";
+    b.tokens[XY] = "<eos>"; /* an ordinary piece: text like any other */
+    ht_gguf *file = vocab_open(&b.file, NULL);
+    ht_tokenizer *t = create(file);
+    const int32_t ends[] = {AB, BC, EOT, HELLO, TAG}, others[] = {ABC, BOS, TAG2, XY};
+    for (size_t i = 0; i < HT_COUNT(ends); i++)
+        assert_true(ht_tokenizer_ends(t, ends[i]));
+    for (size_t i = 0; i < HT_COUNT(others); i++)
+        assert_false(ht_tokenizer_ends(t, others[i]));
+    EXPECT(t, "<|end|>", true, TAG);
+    assert_int_equal(ht_tokenizer_special(t, "</s>"), HELLO);
+    assert_int_equal(ht_tokenizer_special(t, "ab"), -1);
+    EXPECT(t, "<|im_start|>", false, '<', '|', 'i', 'm', '_', 's', 't', 'a', 'r', 't', '|',
+           '>'); /* user-defined or not */
+    ht_tokenizer_destroy(t);
+    ht_gguf_close(file);
+
+    b.tokens[XY] = "<b>", b.types[XY] = HT_TOKEN_USER_DEFINED; /* HTML's tags: </s> is one of them, as in Gemma */
+    b.tokens[UNUSED] = "<|return|>", b.types[UNUSED] = HT_TOKEN_CONTROL;
+    file = vocab_open(&b.file, NULL);
+    t = create(file);
+    assert_false(ht_tokenizer_ends(t, HELLO));
+    assert_false(ht_tokenizer_ends(t, TAG)); /* <|end|>, where <|return|> ends */
+    assert_true(ht_tokenizer_ends(t, UNUSED));
+    ht_tokenizer_destroy(t);
+    ht_gguf_close(file);
+}
+
+/* Of equal pieces the first counts, an ordinary one before a special one. */
+static void pieces_twice(void **state) {
+    byte_level b = {0};
+    byte_level_init(&b, "gpt-2");
+    b.tokens[BC] = "ab";
+    b.tokens[BOS] = "xy";
+    b.types[TWELVE] = HT_TOKEN_CONTROL; /* by a merge, too */
+    ht_gguf *file = vocab_open(&b.file, NULL);
+    ht_tokenizer *t = create(file);
+    EXPECT(t, "ab", false, AB);
+    EXPECT(t, "xy", false, XY);
+    EXPECT(t, "xy", true, BOS);
+    EXPECT(t, "12", false, '1', '2');
+    EXPECT(t, "12", true, TWELVE);
+    ht_tokenizer_destroy(t);
+    ht_gguf_close(file);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(recorded),
@@ -668,6 +725,8 @@ int main(void) {
         cmocka_unit_test(thousands_of_special_tokens),
         cmocka_unit_test(hostile_vocabularies),
         cmocka_unit_test(odd_vocabularies),
+        cmocka_unit_test(ends_of_answers),
+        cmocka_unit_test(pieces_twice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

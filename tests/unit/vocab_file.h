@@ -19,6 +19,8 @@ typedef struct vocab_file { /* what is NULL or 0 is left out of the file */
     size_t n_scores;
     const char **merges;
     size_t n_merges;
+    const int32_t *ends; /* tokenizer.ggml.eos_token_ids */
+    size_t n_ends;
     const char *bad_kind; /* this key becomes a string */
     struct {
         const char *key;
@@ -94,6 +96,8 @@ static inline ht_gguf *vocab_open(const vocab_file *v, ht_error *error) {
         vocab_put(&body, v->types, v->n_types * sizeof *v->types);
     if (v->scores && vocab_array(&body, "tokenizer.ggml.scores", HT_GGUF_F32, v->n_scores))
         vocab_put(&body, v->scores, v->n_scores * sizeof *v->scores);
+    if (v->ends && vocab_array(&body, "tokenizer.ggml.eos_token_ids", HT_GGUF_I32, v->n_ends))
+        vocab_put(&body, v->ends, v->n_ends * sizeof *v->ends);
     for (size_t i = 0; i < 4 && v->ids[i].key; i++)
         if (vocab_key(&body, v->ids[i].key, HT_GGUF_U32))
             vocab_number(&body, v->ids[i].value, 4);

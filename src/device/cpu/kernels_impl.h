@@ -343,10 +343,14 @@ INLINE void panel_step(int n, vf sum[TILE][RV], const vf w[RV], const float *x, 
 }
 #endif
 
-/* acc[n][ld] += panel[depth][panel_ld]^T x, for PASS_ROWS columns of the panel; x of step k and tile row i lies at
- * x[k * step + i * row]. Both matmul and attention. */
-INLINE void panel_rows(int n, const float *panel, size_t panel_ld, const float *x, size_t step, size_t row,
-                       size_t depth, float *acc, size_t ld) {
+/* Of step k and tile row i: at[k * step + i * row]. */
+typedef struct factor {
+    const float *at;
+    size_t step, row;
+} factor;
+
+/* acc[n][ld] += panel[depth][panel_ld]^T x, for PASS_ROWS columns of the panel. Both matmul and attention. */
+INLINE void panel_rows(int n, const float *panel, size_t panel_ld, factor x, size_t depth, float *acc, size_t ld) {
     vf sum[TILE][RV];
     UNROLL
     for (int i = 0; i < n; i++)
@@ -356,7 +360,7 @@ INLINE void panel_rows(int n, const float *panel, size_t panel_ld, const float *
         vf w[RV];
         for (int r = 0; r < RV; r++)
             w[r] = vf_load(panel + k * panel_ld + r * VW);
-        panel_step(n, sum, w, x + k * step, row);
+        panel_step(n, sum, w, x.at + k * x.step, x.row);
     }
     UNROLL
     for (int i = 0; i < n; i++)
@@ -367,20 +371,20 @@ INLINE void panel_rows(int n, const float *panel, size_t panel_ld, const float *
 /* The same for the first `rows` rows of a tile at least: the last tile of a prompt is seldom full, and with few tokens a
  * lane's share is two or three tiles. */
 #define THIRD (TILE < 6 ? 1 : TILE / 3)
-INLINE void panel_product(size_t rows, const float *panel, size_t panel_ld, const float *x, size_t step, size_t row,
-                          size_t depth, float *acc, size_t ld) {
+INLINE void panel_product(size_t rows, const float *panel, size_t panel_ld, factor x, size_t depth, float *acc,
+                          size_t ld) {
     if (rows > 2 * THIRD)
-        panel_rows(TILE, panel, panel_ld, x, step, row, depth, acc, ld);
+        panel_rows(TILE, panel, panel_ld, x, depth, acc, ld);
     else if (rows > THIRD)
-        panel_rows(2 * THIRD, panel, panel_ld, x, step, row, depth, acc, ld);
+        panel_rows(2 * THIRD, panel, panel_ld, x, depth, acc, ld);
     else
-        panel_rows(THIRD, panel, panel_ld, x, step, row, depth, acc, ld);
+        panel_rows(THIRD, panel, panel_ld, x, depth, acc, ld);
 }
 
 /* One function for all forms: a panel is floats whatever it was made of. */
 static __attribute__((noinline)) void panel_tile(size_t rows, const float *panel, const float *x, size_t depth,
                                                  float *acc) {
-    panel_product(rows, panel, PASS_ROWS, x, TILE, 1, depth, acc, PASS_ROWS);
+    panel_product(rows, panel, PASS_ROWS, (factor){x, TILE, 1}, depth, acc, PASS_ROWS);
 }
 
 /* Column vectors of one step for one pass: calls EMIT(k, r, weights) for k in 0..31. */
@@ -669,7 +673,7 @@ static void tile_block(const ht_attention_job *j, tile_state s, size_t q0, size_
     const size_t dim = j->head_dim;
     _Alignas(64) float score[TILE * PASS_ROWS];
     memset(score, 0, sizeof score);
-    panel_product(rows, keys, PASS_ROWS, s.queries, TILE, 1, dim, score, PASS_ROWS);
+    panel_product(rows, keys, PASS_ROWS, (factor){s.queries, TILE, 1}, dim, score, PASS_ROWS);
     for (size_t i = 0; i < rows; i++) {
         float *row = score + i * PASS_ROWS;
         const size_t position = q0 + i;
@@ -705,7 +709,7 @@ static void tile_block(const ht_attention_job *j, tile_state s, size_t q0, size_
                 vf_store(s.out + i * dim + d, vf_mul(vf_load(s.out + i * dim + d), vf_bcast(fade)));
     }
     for (size_t d = 0; d < dim; d += PASS_ROWS)
-        panel_product(rows, values + d, dim, score, 1, PASS_ROWS, n, s.out + d, dim);
+        panel_product(rows, values + d, dim, (factor){score, 1, PASS_ROWS}, n, s.out + d, dim);
 }
 
 INLINE void attend_tiles(const ht_attention_job *j, bool wide) {

@@ -140,6 +140,27 @@ ht_status ht_npu_codes(const ht_npu_matrix *m, size_t row, size_t n, int8_t *cod
     return HT_OK;
 }
 
+#define CHUNK 16 /* rows at once */
+
+ht_status ht_npu_put_codes(const ht_npu_matrix *m, ht_npu_put put, const void *to, ht_error *error) {
+    const size_t groups = m->cols / m->group;
+    float *scales;
+    ht_status status =
+        ht_alloc((void **)&scales, CHUNK * (2 * groups * sizeof(float) + m->cols), 1, m->op->name, error);
+    if (status != HT_OK)
+        return status;
+    float *offsets = scales + CHUNK * groups;
+    int8_t *codes = (int8_t *)(offsets + CHUNK * groups);
+    for (size_t row = 0; row < m->rows && status == HT_OK; row += CHUNK) {
+        const size_t n = ht_min_size(CHUNK, m->rows - row);
+        status = ht_npu_codes(m, row, n, codes, scales, m->offset ? offsets : NULL, error);
+        if (status == HT_OK)
+            put(to, row, n, codes, scales, m->offset ? offsets : NULL);
+    }
+    free(scales);
+    return status;
+}
+
 ht_status ht_npu_floats(const ht_npu_matrix *m, size_t row, size_t n, float *out, ht_error *error) {
     float *line;
     ht_status status = ht_alloc((void **)&line, ht_op_cols(m->op), sizeof *line, m->op->name, error);

@@ -68,17 +68,16 @@ void ht_npu_close(ht_device *device) {
     free(d);
 }
 
-/* "on" or "off" of an option; `usual` where it is not given. */
-static ht_status parse_switch(const ht_device_options *options, const char *key, const char *yes, const char *no,
-                              bool usual, bool *value, ht_error *error) {
-    char text[32];
-    *value = usual;
-    if (!ht_device_option(options->options, key, text, sizeof text))
-        return HT_OK;
-    *value = strcmp(text, yes) == 0;
-    if (*value || strcmp(text, no) == 0)
-        return HT_OK;
-    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: %s=%s: %s or %s", options->name, key, text, yes, no);
+static const char *const switches[] = {"off", "on", NULL}, *const orders[] = {"activations", "weights", NULL},
+                         *const hints[] = {"f32", "bf16", "f16", NULL};
+
+/* An option of two words; `usual`, where it is not given, and *value are whether it is the second. */
+static ht_status read_switch(const ht_device_options *options, const char *key, const char *const words[3], bool usual,
+                             bool *value, ht_error *error) {
+    int choice = usual;
+    ht_status status = ht_device_word(options, key, words, &choice, error);
+    *value = choice == 1;
+    return status;
 }
 
 /* What must be known before the runtime's device is opened. */
@@ -96,17 +95,17 @@ static ht_status read_config(npu_device *d, const ht_device_options *options, ht
                                 .precision = options->precision,
                                 .hint = d->hint,
                                 .options = options->options};
-    if (ht_device_option(options->options, "hint", value, sizeof value)) {
-        if (strcmp(value, "f32") != 0 && strcmp(value, "bf16") != 0 && strcmp(value, "f16") != 0)
-            return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: hint=%s: f32, bf16 or f16", options->name, value);
-        memcpy(d->hint, value, strlen(value) + 1);
-    }
+    int hint = -1;
+    status = ht_device_word(options, "hint", hints, &hint, error);
+    if (status != HT_OK)
+        return status;
+    if (hint >= 0)
+        snprintf(d->hint, sizeof d->hint, "%s", hints[hint]);
     if (ht_device_option(options->options, "cpus", value, sizeof value)) {
         status = ht_parse_cpus(options->name, value, &d->config.cores, error);
         d->config.threads = ht_cores_count(&d->config.cores);
     }
-    return status == HT_OK ? parse_switch(options, "order", "weights", "activations", false, &d->weights_first, error)
-                           : status;
+    return status == HT_OK ? read_switch(options, "order", orders, false, &d->weights_first, error) : status;
 }
 
 static void state_caps(npu_device *d) {
@@ -138,10 +137,9 @@ static ht_status create_store(npu_device *d, const ht_device_options *options, h
                                   .n_lengths = d->caps.n_lengths,
                                   .budget = options->graph_memory ? options->graph_memory : d->caps.memory_bytes / 2,
                                   .builders = cpu ? threads : 2,
-                                  .progress = options->progress,
-                                  .progress_user = options->progress_user};
+                                  .progress = options->progress};
     d->caps.graph_bytes = store.budget;
-    ht_status status = parse_switch(options, "cache", "on", "off", d->facts.reloads, &store.cache, error);
+    ht_status status = read_switch(options, "cache", switches, d->facts.reloads, &store.cache, error);
     d->config.saves = store.cache;
     return status == HT_OK ? ht_npu_store_create(&store, &d->store, error) : status;
 }
@@ -162,7 +160,7 @@ static ht_status configure(npu_device *d, const ht_device_options *options, ht_e
         default_to(d, options->max_tokens);
     bool decodes;
     if (status == HT_OK)
-        status = parse_switch(options, "decode", "on", "off", d->facts.single, &decodes, error);
+        status = read_switch(options, "decode", switches, d->facts.single, &decodes, error);
     if (status != HT_OK)
         return status;
     d->caps.many_only = !decodes;
@@ -297,10 +295,11 @@ static ht_status find_length(npu_device *d, ht_task *task, size_t tokens, size_t
     return status;
 }
 
-/* Runs `tokens` <= lengths[i] tokens; token 0's values at in and out, rows of the slots in_stride and out_stride apart,
- * `room` rows of them ours to read and write. */
-static ht_status run(npu_device *d, ht_task *task, size_t i, size_t tokens, size_t room, float *in, size_t in_stride,
-                     float *out, size_t out_stride, ht_error *error) {
+/* Runs `tokens` <= lengths[i] tokens from source to target, of which `room` rows are ours to read and write. */
+static ht_status run(npu_device *d, ht_task *task, size_t i, size_t tokens, size_t room, const ht_view *source,
+                     const ht_view *target, ht_error *error) {
+    float *in = source->data, *out = target->data;
+    const size_t in_stride = source->stride, out_stride = target->stride;
     const ht_npu_graph *g = &task->graph;
     const size_t length = (size_t)d->lengths[i], cols = g->cols, rows = g->rows;
     ht_npu_program *program = ht_npu_entry_program(task->entry, i);
@@ -343,8 +342,9 @@ ht_status ht_npu_submit(ht_device *device, ht_task *task, const ht_binding *bind
         status = find_length(d, task, left, &i, error);
         if (status == HT_OK) {
             tokens = ht_min_size(left, (size_t)d->lengths[i]);
-            status = run(d, task, i, tokens, room - done, (float *)in->data + done * in->stride + first_in, in->stride,
-                         (float *)out->data + done * out->stride, out->stride, error);
+            const ht_view source = {(float *)in->data + done * in->stride + first_in, in->stride},
+                          target = {(float *)out->data + done * out->stride, out->stride};
+            status = run(d, task, i, tokens, room - done, &source, &target, error);
         }
         done += tokens;
     }

@@ -8,6 +8,8 @@
 
 #include "device/common.h"
 
+#include <stdatomic.h>
+
 /* ---- graphs (graph.c) ---------------------------------------------------------------------------------------------- */
 
 typedef enum ht_npu_element { HT_NPU_I4, HT_NPU_I8, HT_NPU_F16, HT_NPU_BF16, HT_NPU_F32 } ht_npu_element;
@@ -50,6 +52,11 @@ ht_status ht_npu_codes(const ht_npu_matrix *matrix, size_t row, size_t n, int8_t
                        ht_error *error);
 /* The same rows as float32 [n][cols]. */
 ht_status ht_npu_floats(const ht_npu_matrix *matrix, size_t row, size_t n, float *out, ht_error *error);
+/* All rows of a matrix in turn, some at once: put is given rows [row, row + n), as ht_npu_codes gives them; offsets are NULL
+ * where the matrix has none. */
+typedef void (*ht_npu_put)(const void *to, size_t row, size_t n, const int8_t *codes, const float *scales,
+                           const float *offsets);
+ht_status ht_npu_put_codes(const ht_npu_matrix *matrix, ht_npu_put put, const void *to, ht_error *error);
 /* Biases of all rows, 0 where a part has none: out [rows]. */
 void ht_npu_bias(const ht_npu_matrix *matrix, float *out);
 /* Says all that a built graph depends on but the runtime: shapes, forms, and a hash of the weights themselves. */
@@ -82,8 +89,8 @@ typedef struct ht_npu_facts { /* about an opened device */
     bool reloads;             /* loading a saved program is much quicker than compiling: worth a cache on disk */
     double step;              /* rounding of its arithmetic, relative: 2^-24 float32, 2^-11 fp16, 2^-8 bf16 */
     double code_step;         /* of activations in groups of 32, relative to a group's largest; 0: they stay floats */
-    double more_graph,
-        more_weight;    /* bytes that it holds besides ht_npu_estimate: of a graph, of each of its weights */
+    /* Bytes that it holds besides ht_npu_estimate: of a graph, of each of its weights. */
+    double more_graph, more_weight;
     char identity[160]; /* what saved programs depend on besides info and config, as text */
 } ht_npu_facts;
 
@@ -118,6 +125,21 @@ extern const ht_npu_runtime ht_npu_openvino, ht_npu_onnxruntime;
 /* The runtime's pages, else ordinary ones; and back. */
 void *ht_npu_pages_alloc(const ht_npu_runtime *runtime, ht_npu *npu, size_t bytes);
 void ht_npu_pages_free(const ht_npu_runtime *runtime, void *pages, size_t bytes);
+
+/* The lengths that graphs are built at where nobody says which: in facts, and with their limit in info. */
+void ht_npu_standard_lengths(ht_npu_facts *facts);
+void ht_npu_describe_lengths(ht_device_info *info);
+
+/* The constants of a graph, which compiled programs go on pointing to: one copy for all lengths. Any thread. */
+typedef struct ht_npu_constants {
+    atomic_int users;
+    size_t bytes;
+    uint8_t *data;
+} ht_npu_constants;
+/* One more user of `shared`, or new ones of so many bytes (zeroed, to be filled) where that is NULL. */
+ht_status ht_npu_constants_get(ht_npu_constants *shared, size_t bytes, ht_npu_constants **out, ht_error *error);
+/* The last user's ends them; NULL is allowed. */
+void ht_npu_constants_drop(ht_npu_constants *constants);
 
 /* ---- the device (npu.c) ---------------------------------------------------------------------------------------------- */
 
@@ -158,11 +180,10 @@ typedef struct ht_npu_store_options {
     const ht_npu_config *config;
     const int *lengths;
     size_t n_lengths;
-    uint64_t budget; /* bytes of all graphs together */
-    int builders;    /* threads */
-    bool cache;      /* on disk */
-    ht_progress_function progress;
-    void *progress_user;
+    uint64_t budget;             /* bytes of all graphs together */
+    int builders;                /* threads */
+    bool cache;                  /* on disk */
+    const ht_progress *progress; /* may be NULL */
 } ht_npu_store_options;
 
 ht_status ht_npu_store_create(const ht_npu_store_options *options, ht_npu_store **store, ht_error *error);

@@ -23,15 +23,8 @@ struct ht_npu {
     ht_cores cores; /* computes on these; none: anywhere */
 };
 
-/* The constants of a graph, which sessions go on pointing to: one copy for all lengths. */
-typedef struct blob {
-    atomic_int users;
-    size_t bytes;
-    uint8_t *data;
-} blob;
-
 struct ht_npu_program {
-    blob *weights; /* NULL: it was loaded */
+    ht_npu_constants *weights; /* NULL: it was loaded */
     OrtSession *session;
     int64_t dims[2][3];  /* of in, out */
     OrtValue *values[2]; /* over the caller's memory */
@@ -44,8 +37,6 @@ enum { TRIAL = 32 }; /* rows and columns of a first graph */
 
 /* ---- what there is ----------------------------------------------------------------------------------------------- */
 
-static const int standard_lengths[] = {1, 32, 64, 128, 256, 512, 1024};
-
 static void describe(const ht_ort *ort, const ht_ort_provider *p, ht_device_info *info) {
     *info = (ht_device_info){.usable = p->device != NULL, .emulated = p->emulated, .unified_memory = true};
     snprintf(info->name, sizeof info->name, "ort:%.31s", p->name);
@@ -55,11 +46,7 @@ static void describe(const ht_ort *ort, const ht_ort_provider *p, ht_device_info
     snprintf(info->description, sizeof info->description, "%s", p->description);
     snprintf(info->why, sizeof info->why, "%s", p->why);
     snprintf(info->dtypes, sizeof info->dtypes, "int4,int8,f16,bf16,f32");
-    for (size_t i = 0, at = 0; i < HT_COUNT(standard_lengths); i++)
-        at += (size_t)snprintf(info->static_lengths + at, sizeof info->static_lengths - at, "%s%d", i ? "," : "",
-                               standard_lengths[i]);
-    snprintf(info->limits, sizeof info->limits,
-             "graphs of all lengths: half of the memory unless another limit is given");
+    ht_npu_describe_lengths(info);
     info->memory_bytes = ht_os_memory_bytes();
 }
 
@@ -221,38 +208,13 @@ static ht_status make_session(const ht_npu *npu, const source *from, const char 
 
 /* ---- programs ---------------------------------------------------------------------------------------------------- */
 
-static void drop_blob(blob *b) {
-    if (!b || atomic_fetch_sub(&b->users, 1) > 1)
-        return;
-    if (b->data)
-        ht_pages_free(b->data, b->bytes);
-    free(b);
-}
-
-static ht_status make_blob(const ht_ort_graph *graph, blob **out, ht_error *error) {
-    blob *b;
-    ht_status status = ht_alloc((void **)&b, 1, sizeof *b, "a graph's constants", error);
-    if (status != HT_OK)
-        return status;
-    atomic_init(&b->users, 1);
-    b->bytes = ht_max_size(ht_ort_graph_bytes(graph), 1);
-    b->data = ht_pages_alloc(b->bytes);
-    status = b->data ? ht_ort_graph_fill(graph, b->data, error)
-                     : ht_fail(error, HT_ERROR_MEMORY, "no memory for a graph's %zu bytes of constants", b->bytes);
-    if (status == HT_OK)
-        *out = b;
-    else
-        drop_blob(b);
-    return status;
-}
-
 static void discard(ht_npu *npu, ht_npu_program *program) {
     for (int i = 0; i < 2; i++)
         if (program->values[i])
             npu->ort->ReleaseValue(program->values[i]);
     if (program->session)
         npu->ort->ReleaseSession(program->session);
-    drop_blob(program->weights);
+    ht_npu_constants_drop(program->weights);
     ht_text_free(&program->context);
     free(program);
 }
@@ -324,14 +286,12 @@ static ht_status compile(ht_npu *npu, const ht_npu_graph *described, size_t leng
                          ht_npu_program **out, ht_error *error) {
     ht_ort_graph *graph = NULL;
     OrtModel *model = NULL;
-    blob *weights = NULL;
+    ht_npu_constants *weights = NULL, *shared = like ? like->weights : NULL;
     ht_status status = ht_ort_graph_create(described, length, rounds_activations(npu) ? 4 : 0, &graph, error);
-    if (status == HT_OK && like && like->weights) {
-        weights = like->weights;
-        atomic_fetch_add(&weights->users, 1);
-    } else if (status == HT_OK) {
-        status = make_blob(graph, &weights, error);
-    }
+    if (status == HT_OK)
+        status = ht_npu_constants_get(shared, ht_ort_graph_bytes(graph), &weights, error);
+    if (status == HT_OK && !shared)
+        status = ht_ort_graph_fill(graph, weights->data, error);
     if (status == HT_OK)
         status = ht_ort_graph_model(graph, npu->ort, weights->data, &model, error);
     if (status == HT_OK)
@@ -342,7 +302,7 @@ static ht_status compile(ht_npu *npu, const ht_npu_graph *described, size_t leng
     if (status == HT_OK)
         (*out)->weights = weights;
     else
-        drop_blob(weights);
+        ht_npu_constants_drop(weights);
     return status;
 }
 
@@ -488,8 +448,7 @@ static void close_npu(ht_npu *npu) {
 }
 
 static void state_facts(const ht_npu *npu, ht_npu_facts *facts) {
-    facts->lengths = standard_lengths;
-    facts->n_lengths = HT_COUNT(standard_lengths);
+    ht_npu_standard_lengths(facts);
     facts->single = npu->plugin; /* the CPU's matvec is slower than our own */
     facts->reloads = npu->provider.contexts;
     facts->step = npu->plugin ? 0x1p-11 : 0x1p-24; /* plugins compute in fp16 */

@@ -191,12 +191,11 @@ typedef struct coded {
 } coded;
 
 /* Rows [row, row + n): codes lose their sign, neighbours share a byte with the first one low. */
-static ht_status fill_rows(const coded *to, size_t row, size_t n, int8_t *codes, float *offsets, ht_error *error) {
+static void put_rows(const void *place, size_t row, size_t n, const int8_t *codes, const float *scales,
+                     const float *offsets) {
+    const coded *to = place;
     const ht_npu_matrix *m = to->matrix;
     const size_t groups = m->cols / m->group;
-    ht_status status = ht_npu_codes(m, row, n, codes, to->scales + row * groups, to->offsets ? offsets : NULL, error);
-    if (status != HT_OK)
-        return status;
     uint8_t *out = to->codes + row * m->cols * ht_npu_bits(m->element) / 8;
     if (m->element == HT_NPU_I8)
         for (size_t i = 0; i < n * m->cols; i++)
@@ -204,22 +203,10 @@ static ht_status fill_rows(const coded *to, size_t row, size_t n, int8_t *codes,
     else
         for (size_t i = 0; i < n * m->cols / 2; i++)
             out[i] = (uint8_t)((codes[2 * i] + 8) | (codes[2 * i + 1] + 8) << 4);
-    for (size_t i = 0; i < n && to->offsets; i++)
+    memcpy(to->scales + row * groups, scales, n * groups * sizeof *scales);
+    for (size_t i = 0; i < n && offsets && to->offsets; i++)
         for (size_t k = 0; k < groups; k++)
             to->offsets[k * m->rows + row + i] = offsets[i * groups + k];
-    return HT_OK;
-}
-
-static ht_status fill_codes(const coded *to, ht_error *error) {
-    const ht_npu_matrix *m = to->matrix;
-    const size_t groups = m->cols / m->group;
-    float *offsets;
-    ht_status status = ht_alloc((void **)&offsets, CHUNK * (groups * sizeof(float) + m->cols), 1, m->op->name, error);
-    int8_t *codes = status == HT_OK ? (int8_t *)(offsets + CHUNK * groups) : NULL;
-    for (size_t row = 0; row < m->rows && status == HT_OK; row += CHUNK)
-        status = fill_rows(to, row, ht_min_size(CHUNK, m->rows - row), codes, offsets, error);
-    free(offsets);
-    return status;
 }
 
 /* Transposed: out [cols][rows]. */
@@ -247,7 +234,7 @@ static ht_status fill_matrix(const ht_ort_graph *g, int i, uint8_t *out, ht_erro
         else if (g->nodes[j].matrix == to.matrix && g->nodes[j].constant == OFFSETS)
             to.offsets = at;
     }
-    return fill_codes(&to, error);
+    return ht_npu_put_codes(to.matrix, put_rows, &to, error);
 }
 
 ht_status ht_ort_graph_fill(const ht_ort_graph *g, uint8_t *out, ht_error *error) {

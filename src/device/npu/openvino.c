@@ -7,7 +7,6 @@
 #include "device/npu/openvino_api.h"
 #include "device/npu/openvino_graph.h"
 
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,14 +19,8 @@ struct ht_npu {
     ov_core_t *core;
 };
 
-/* The constants of a graph, which compiled models go on pointing to: one copy for all lengths. */
-typedef struct blob {
-    atomic_int users;
-    ov_tensor_t *tensor;
-} blob;
-
 struct ht_npu_program {
-    blob *weights; /* NULL: it was loaded */
+    ht_npu_constants *weights; /* NULL: it was loaded */
     ov_compiled_model_t *compiled;
     ov_infer_request_t *request;
     int64_t length, cols, rows;
@@ -63,8 +56,6 @@ static plugin plugin_of(const char *device) {
     return PLUGIN_OTHER;
 }
 
-static const int standard_lengths[] = {1, 32, 64, 128, 256, 512, 1024};
-
 static void describe(const ht_ov *ov, const ov_core_t *core, const char *device, ht_device_info *info) {
     static const char *const kinds[] = {"cpu", "gpu", "npu", "npu"};
     *info = (ht_device_info){.usable = true};
@@ -81,12 +72,7 @@ static void describe(const ht_ov *ov, const ov_core_t *core, const char *device,
         ov->ov_free(text);
     }
     snprintf(info->dtypes, sizeof info->dtypes, "int4,int8,f16,bf16,f32");
-    for (size_t i = 0, at = 0; i < HT_COUNT(standard_lengths); i++)
-        at += (size_t)snprintf(info->static_lengths + at, sizeof info->static_lengths - at, "%s%d", i ? "," : "",
-                               standard_lengths[i]);
-    info->unified_memory = true;
-    snprintf(info->limits, sizeof info->limits,
-             "graphs of all lengths: half of the memory unless another limit is given");
+    ht_npu_describe_lengths(info);
     info->memory_bytes = ht_os_memory_bytes();
 }
 
@@ -159,8 +145,7 @@ static ht_status set_properties(ht_npu *npu, const ht_npu_config *config, ht_err
 static void state_facts(const ht_npu *npu, const ht_npu_config *config, ht_npu_facts *facts) {
     const plugin kind = plugin_of(npu->device);
     const bool exact = config->precision == HT_PRECISION_EXACT, bf16 = !exact && strcmp(config->hint, "bf16") == 0;
-    facts->lengths = standard_lengths;
-    facts->n_lengths = HT_COUNT(standard_lengths);
+    ht_npu_standard_lengths(facts);
     facts->single = kind != PLUGIN_CPU;  /* its matvec reads memory at half the rate of our own */
     facts->reloads = kind != PLUGIN_CPU; /* it would repack all weights again */
     facts->step = kind != PLUGIN_CPU || strcmp(config->hint, "f16") == 0 ? 0x1p-11 : bf16 ? 0x1p-9 : 0x1p-24;
@@ -201,35 +186,6 @@ static ht_status open_npu(const ht_npu_config *config, ht_npu **out, ht_npu_fact
 
 /* ---- programs ------------------------------------------------------------------------------------------------------ */
 
-static void drop_blob(const ht_ov *ov, blob *b) {
-    if (!b || atomic_fetch_sub(&b->users, 1) > 1)
-        return;
-    if (b->tensor)
-        ov->ov_tensor_free(b->tensor);
-    free(b);
-}
-
-static ht_status make_blob(const ht_npu *npu, const ht_ov_graph *graph, blob **out, ht_error *error) {
-    blob *b;
-    void *data = NULL;
-    int64_t dims[] = {(int64_t)ht_ov_graph_bytes(graph)};
-    ht_status status = ht_alloc((void **)&b, 1, sizeof *b, "a graph's constants", error);
-    if (status != HT_OK)
-        return status;
-    atomic_init(&b->users, 1);
-    status = check(npu->ov, npu->ov->ov_tensor_create(HT_OV_U8, (ov_shape_t){1, dims}, &b->tensor), npu->name,
-                   "ov_tensor_create", error);
-    if (status == HT_OK)
-        status = check(npu->ov, npu->ov->ov_tensor_data(b->tensor, &data), npu->name, "ov_tensor_data", error);
-    if (status == HT_OK)
-        status = ht_ov_graph_fill(graph, data, error);
-    if (status == HT_OK)
-        *out = b;
-    else
-        drop_blob(npu->ov, b);
-    return status;
-}
-
 static void discard(ht_npu *npu, ht_npu_program *program) {
     for (int i = 0; i < 2; i++)
         if (program->tensors[i])
@@ -238,7 +194,7 @@ static void discard(ht_npu *npu, ht_npu_program *program) {
         npu->ov->ov_infer_request_free(program->request);
     if (program->compiled)
         npu->ov->ov_compiled_model_free(program->compiled);
-    drop_blob(npu->ov, program->weights);
+    ht_npu_constants_drop(program->weights);
     free(program);
 }
 
@@ -269,18 +225,24 @@ static ht_status finish_program(ht_npu *npu, ht_status status, ht_npu_program *p
 static ht_status compile_text(ht_npu *npu, const ht_ov_graph *graph, ht_npu_program *program, ht_error *error) {
     const ht_ov *ov = npu->ov;
     ov_model_t *model = NULL;
+    ov_tensor_t *constants = NULL;
     ht_text xml = {0};
+    int64_t dims[] = {(int64_t)program->weights->bytes};
     ht_status status = ht_ov_graph_write(graph, &xml, error);
     if (status == HT_OK)
         status = check(
-            ov,
-            ov->ov_core_read_model_from_memory_buffer(npu->core, xml.data, xml.bytes, program->weights->tensor, &model),
-            npu->name, "ov_core_read_model_from_memory_buffer", error);
+            ov, ov->ov_tensor_create_from_host_ptr(HT_OV_U8, (ov_shape_t){1, dims}, program->weights->data, &constants),
+            npu->name, "ov_tensor_create_from_host_ptr", error);
+    if (status == HT_OK)
+        status = check(ov, ov->ov_core_read_model_from_memory_buffer(npu->core, xml.data, xml.bytes, constants, &model),
+                       npu->name, "ov_core_read_model_from_memory_buffer", error);
     if (status == HT_OK)
         status = check(ov, ov->ov_core_compile_model_props(npu->core, model, npu->device, 0, NULL, &program->compiled),
                        npu->name, "ov_core_compile_model_props", error);
     if (model)
         ov->ov_model_free(model);
+    if (constants)
+        ov->ov_tensor_free(constants);
     ht_text_free(&xml);
     return status;
 }
@@ -293,12 +255,11 @@ static ht_status compile(ht_npu *npu, const ht_npu_graph *described, size_t leng
         return status;
     ht_ov_graph *graph = NULL;
     status = ht_ov_graph_create(described, length, plugin_of(npu->device) != PLUGIN_CPU, &graph, error);
-    if (status == HT_OK && like && like->weights) {
-        program->weights = like->weights;
-        atomic_fetch_add(&program->weights->users, 1);
-    } else if (status == HT_OK) {
-        status = make_blob(npu, graph, &program->weights, error);
-    }
+    ht_npu_constants *shared = like ? like->weights : NULL;
+    if (status == HT_OK)
+        status = ht_npu_constants_get(shared, ht_ov_graph_bytes(graph), &program->weights, error);
+    if (status == HT_OK && !shared)
+        status = ht_ov_graph_fill(graph, program->weights->data, error);
     if (status == HT_OK)
         status = compile_text(npu, graph, program, error);
     ht_ov_graph_destroy(graph);

@@ -74,10 +74,8 @@ typedef struct ov_infer_request ov_infer_request_t;
     X(ov_status_e, ov_infer_request_set_output_tensor_by_index,                                                  \
       (ov_infer_request_t *, const size_t, const ov_tensor_t *))                                                 \
     X(ov_status_e, ov_infer_request_infer, (ov_infer_request_t *))                                               \
-    X(ov_status_e, ov_tensor_create, (const ov_element_type_e, const ov_shape_t, ov_tensor_t **))                \
     X(ov_status_e, ov_tensor_create_from_host_ptr,                                                               \
       (const ov_element_type_e, const ov_shape_t, void *, ov_tensor_t **))                                       \
-    X(ov_status_e, ov_tensor_data, (const ov_tensor_t *, void **))                                               \
     X(void, ov_tensor_free, (ov_tensor_t *))
 
 typedef struct ht_ov { /* one member a function, of its own name */

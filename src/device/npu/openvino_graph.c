@@ -234,8 +234,6 @@ size_t ht_ov_graph_bytes(const ht_ov_graph *graph) {
 
 /* ---- the blob --------------------------------------------------------------------------------------------------------------- */
 
-#define CHUNK 16 /* rows converted at once */
-
 /* Codes, scales and offsets of rows [row, row + n) go to their constants, whose places are given (NULL: none). */
 typedef struct coded {
     const ht_npu_matrix *matrix;
@@ -245,12 +243,11 @@ typedef struct coded {
     bool half;
 } coded;
 
-static ht_status fill_rows(const coded *to, size_t row, size_t n, int8_t *codes, float *scales, ht_error *error) {
+static void put_rows(const void *place, size_t row, size_t n, const int8_t *codes, const float *scales,
+                     const float *offsets) {
+    const coded *to = place;
     const ht_npu_matrix *m = to->matrix;
     const size_t groups = m->cols / m->group;
-    ht_status status = ht_npu_codes(m, row, n, codes, scales, to->offsets ? to->offsets + row * groups : NULL, error);
-    if (status != HT_OK)
-        return status;
     if (m->element == HT_NPU_I8)
         memcpy(to->codes + row * m->cols, codes, n * m->cols);
     else /* neighbours share a byte, the first one low */
@@ -261,19 +258,8 @@ static ht_status fill_rows(const coded *to, size_t row, size_t n, int8_t *codes,
     else
         for (size_t i = 0; i < n * groups; i++)
             ((uint16_t *)to->scales)[row * groups + i] = ht_f32_to_f16(scales[i]);
-    return HT_OK;
-}
-
-static ht_status fill_codes(const coded *to, ht_error *error) {
-    const ht_npu_matrix *m = to->matrix;
-    const size_t groups = m->cols / m->group;
-    float *scales;
-    ht_status status = ht_alloc((void **)&scales, CHUNK * (groups * sizeof(float) + m->cols), 1, m->op->name, error);
-    int8_t *codes = status == HT_OK ? (int8_t *)(scales + CHUNK * groups) : NULL;
-    for (size_t row = 0; row < m->rows && status == HT_OK; row += CHUNK)
-        status = fill_rows(to, row, ht_min_size(CHUNK, m->rows - row), codes, scales, error);
-    free(scales);
-    return status;
+    if (offsets && to->offsets)
+        memcpy(to->offsets + row * groups, offsets, n * groups * sizeof *offsets);
 }
 
 /* The file's own 16-bit floats would do, but for column ranges and made-up weights; both round trips are exact. */
@@ -305,7 +291,7 @@ ht_status ht_ov_graph_fill(const ht_ov_graph *g, uint8_t *out, ht_error *error) 
                 else if (g->nodes[j].constant == OFFSETS)
                     to.offsets = (float *)(void *)(out + g->nodes[j].offset);
             }
-            status = fill_codes(&to, error);
+            status = ht_npu_put_codes(n->matrix, put_rows, &to, error);
             break;
         case FLOATS:
             status = fill_floats(n->matrix, out + n->offset, error);

@@ -311,10 +311,12 @@ void ht_npu_entry_destroy(ht_npu_entry *entry) {
         }
         while (slot->state == BUILDING)
             pthread_cond_wait(&s->changed, &s->lock);
-        ht_npu_program *program = atomic_load_explicit(&slot->program, memory_order_relaxed);
+    }
+    for (size_t i = 0; i < s->o.n_lengths; i++) { /* only now: a build makes use of another length's program */
+        ht_npu_program *program = atomic_load_explicit(&entry->slots[i].program, memory_order_relaxed);
         if (program)
             s->o.runtime->discard(s->o.npu, program);
-        s->used -= slot->bytes;
+        s->used -= entry->slots[i].bytes;
     }
     s->used -= entry->shared;
     pthread_mutex_unlock(&s->lock);
@@ -362,11 +364,9 @@ void ht_npu_entry_want(ht_npu_entry *entry, size_t i) {
 /* A moment's sleep, woken by any change. False: the user wants to stop. Under the lock. */
 static bool pause_for_builders(ht_npu_store *s) {
     ht_os_cond_wait(&s->changed, &s->lock, ht_seconds() + 0.1);
-    if (!s->o.progress)
-        return true;
     const double done = (double)s->done, wanted = (double)s->wanted;
     pthread_mutex_unlock(&s->lock);
-    const bool go_on = s->o.progress("building graphs", done, wanted, s->o.progress_user);
+    const bool go_on = ht_progress_tell(s->o.progress, "building graphs", done, wanted);
     pthread_mutex_lock(&s->lock);
     return go_on;
 }

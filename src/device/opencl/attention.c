@@ -1,5 +1,6 @@
 /* ATTENTION: which kernel, how large its tiles, into how many splits. */
-#include "device/opencl/opencl.h"
+#include "device/opencl/kernel.h"
+#include "device/opencl/ops.h"
 
 #if HT_HAVE_OPENCL
 #include <stdio.h>

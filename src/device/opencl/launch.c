@@ -1,5 +1,5 @@
 /* Launches of kernels, with the arguments that a copy of a kernel was given last. */
-#include "device/opencl/opencl.h"
+#include "device/opencl/kernel.h"
 
 #if HT_HAVE_OPENCL
 #include <stdlib.h>

@@ -1,7 +1,10 @@
 /* MATMUL: runs of rows with one form become segments, each with packed weights (weights.c) and, for every number of tokens,
  * a row of the table of kernels. */
+#include "device/opencl/kernel.h"
 #include "device/opencl/matmul.h"
+#include "device/opencl/slice.h"
 #include "device/opencl/tiles.h"
+#include "device/opencl/weights.h"
 
 #if HT_HAVE_OPENCL
 #include <stdio.h>

@@ -3,7 +3,7 @@
 #ifndef HT_OPENCL_MATMUL_H
 #define HT_OPENCL_MATMUL_H
 
-#include "device/opencl/opencl.h"
+#include "device/opencl/memory.h"
 
 #if HT_HAVE_OPENCL
 
@@ -61,6 +61,14 @@ ht_status ht_cl_matmul_launch(ht_cl_device *d, ht_task *task, const ht_cl_produc
  * with up to `tokens`. */
 ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols, size_t tokens,
                                struct ht_cl_choice *choice, ht_error *error);
+
+/* ---- of the table of operators (ops.h) ---- */
+const char *ht_cl_matmul_refuses(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
+const char *ht_cl_matmul_refuses_part(const ht_cl_device *d, const ht_op *op, const ht_slice *part);
+/* The segments of the task's slice, packed; no kernel is built. */
+ht_status ht_cl_matmul_segments(ht_cl_device *d, ht_task *task, ht_error *error);
+ht_status ht_cl_matmul_prepare(ht_cl_device *d, ht_task *task, ht_error *error);
+ht_status ht_cl_matmul_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error);
 
 #endif
 #endif

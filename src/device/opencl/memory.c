@@ -6,7 +6,8 @@
  * unified memory results are taken to be visible to the host when their event is complete, without mapping: OpenCL does
  * not promise it, PoCL and integrated GPUs do it.
  */
-#include "device/opencl/opencl.h"
+#include "device/opencl/memory.h"
+#include "device/opencl/slice.h"
 
 #if HT_HAVE_OPENCL
 #include <stdlib.h>

@@ -1,6 +1,10 @@
 /* OpenCL devices: finding, describing, opening; what kind of kernels a device gets. */
-#include "device/opencl/opencl.h"
+#include "device/opencl/kernel.h"
+#include "device/opencl/ops.h"
+#include "device/opencl/queue.h"
+#include "device/opencl/slice.h"
 #include "device/opencl/tiles.h"
+#include "device/opencl/weights.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -231,28 +235,13 @@ static ht_status take_cores(ht_cl_device *d, const char *cpus, const facts *f, h
     return HT_OK;
 }
 
-/* The value of `key` must be one of `words`; *found stays -1 when the option is absent. */
-static ht_status word_option(const ht_device_options *options, const char *key, const char *const *words, int *found,
-                             ht_error *error) {
-    char value[64] = "";
-    if (!ht_device_option(options->options, key, value, sizeof value))
-        return HT_OK;
-    for (int i = 0; words[i]; i++)
-        if (strcmp(words[i], value) == 0) {
-            *found = i;
-            return HT_OK;
-        }
-    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: %s=%s: %s or %s", options->name, key, value, words[0],
-                   words[1]);
-}
-
 /* Variant, features and the options of every program. */
 static ht_status choose_kernels(ht_cl_device *d, const ht_device_options *options, const facts *f, ht_error *error) {
     static const char *const names[] = {"vector", "simt", NULL}, *const switches[] = {"off", "on", NULL};
     int chosen = -1, int8 = -1;
-    ht_status status = word_option(options, "variant", names, &chosen, error);
+    ht_status status = ht_device_word(options, "variant", names, &chosen, error);
     if (status == HT_OK)
-        status = word_option(options, "int8", switches, &int8, error);
+        status = ht_device_word(options, "int8", switches, &int8, error);
     if (status != HT_OK)
         return status;
     const struct variant *v = variants;
@@ -340,7 +329,7 @@ static ht_status choose(ht_cl_device *d, const ht_device_options *options, doubl
     if (status == HT_OK)
         status = choose_kernels(d, options, f, error);
     if (status == HT_OK)
-        status = word_option(options, "memory", memories, &memory, error);
+        status = ht_device_word(options, "memory", memories, &memory, error);
     d->caps.granule = d->features & HT_CL_VECTOR ? 4 : 0; /* matmul_vector.cl's tiles of 4, 8 and 12 */
     d->mirrored = !info.unified_memory || memory == 1;    /* without unified memory nothing can be shared */
     d->caps.unified_memory = !d->mirrored;
@@ -399,7 +388,6 @@ static ht_status opencl_open(const ht_device_options *options, ht_device **devic
     d->max_context = options->max_context;
     d->kv_type = options->kv_type;
     d->progress = options->progress;
-    d->progress_user = options->progress_user;
     if (options->hparams)
         d->hparams = *options->hparams;
     status = choose(d, options, &timeout, error);

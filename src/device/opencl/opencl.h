@@ -1,4 +1,6 @@
-/* What the files of the OpenCL device share.
+/* The device, its memory and its tasks, as all files of the OpenCL device see them; what a file does for others is in a
+ * header of its name (program.c's and launch.c's in kernel.h, candidates.c's in matmul.h, tune.c's in tiles.h). From the top
+ * to the bottom of who calls whom: opencl.c, queue.c, ops.c, tune.c, matmul.c and attention.c, tiles.c, candidates.c, the rest.
  *
  *   opencl.c    finding, describing and opening devices; the tables of variants and quirks
  *   program.c   programs: sources, build options, binaries on disk
@@ -6,7 +8,8 @@
  *   slice.c     which rows and columns a slice means
  *   launch.c    launches of kernels
  *   weights.c   packing of matrices
- *   candidates.c the table of MATMUL kernels and the rule; tiles.c what measurements found
+ *   candidates.c  the table of MATMUL kernels and the rule
+ *   tiles.c     what measurements found
  *   matmul.c    MATMUL: segments, kernel choice, launches
  *   attention.c ATTENTION
  *   ops.c       the other operators, and the table of all
@@ -40,7 +43,7 @@ typedef enum ht_cl_feature {
     HT_CL_DOT = 16,      /* dot products of four int8 (cl_khr_integer_dot_product, or what a vendor has) */
 } ht_cl_feature;
 
-/* ---- programs (program.c) ------------------------------------------------------------------------------------------ */
+/* ---- programs --------------------------------------------------------------------------------------------------- */
 
 typedef struct ht_cl_program {
     char key[512]; /* "source options" */
@@ -52,17 +55,7 @@ typedef struct ht_cl_program {
     size_t n_kernels;
 } ht_cl_program;
 
-/* The kernel `name` of source file `source` (without ".cl"), built with the device's own options and `options`
- * ("-DBITS=4 -DMINS=1"). Built, or read from the disk, at the first call for (source, options) and kept; a build is
- * reported through the device's progress. The kernel belongs to the device. HT_ERROR_DEVICE with the kernel, the device
- * and the first line of the build log (all of it goes to the log). */
-ht_status ht_cl_kernel(ht_cl_device *d, const char *source, const char *name, const char *options, cl_kernel *kernel,
-                       ht_error *error);
-/* Another object of the same kernel, with arguments of its own; the caller releases it. */
-ht_status ht_cl_kernel_copy(ht_cl_device *d, cl_kernel kernel, cl_kernel *copy, ht_error *error);
-void ht_cl_programs_release(ht_cl_device *d);
-
-/* ---- memory (memory.c) ---------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 typedef struct ht_cl_region { /* imported host memory */
     char *host;
@@ -93,50 +86,7 @@ typedef struct ht_cl_shared {
     int users;
 } ht_cl_shared;
 
-/* A device buffer; HT_ERROR_DEVICE with both sizes when it is larger than the device's largest allocation. */
-ht_status ht_cl_buffer(ht_cl_device *d, size_t bytes, cl_mem_flags flags, const char *what, cl_mem *memory,
-                       ht_error *error);
-/* The same, filled with data[0..bytes) before it returns. */
-ht_status ht_cl_upload(ht_cl_device *d, const void *data, size_t bytes, const char *what, cl_mem *memory,
-                       ht_error *error);
-/* Releases a buffer. Its handle may come again for another: arguments that were set before are no longer known. */
-void ht_cl_drop(ht_cl_device *d, cl_mem memory);
-/* The device's scratch buffer number `which`, at least `bytes` large; contents do not survive a submit. */
 enum { HT_CL_SCRATCH_ACTS, HT_CL_SCRATCH_SPLITS, HT_CL_SCRATCH_PARTS, HT_CL_SCRATCH_WARM, HT_CL_SCRATCHES };
-ht_status ht_cl_scratch(ht_cl_device *d, int which, size_t bytes, ht_error *error);
-
-/* Places of everything op reads and writes in this submit. */
-typedef struct ht_cl_call {
-    const ht_binding *binding;
-    cl_uint tokens;
-    size_t shape_tokens; /* kernels are chosen for this many: `tokens` but when a task is warmed */
-    ht_slice part;       /* what to compute, as ht_cl_resolve says it */
-    ht_cl_place in, aux, out, pieces[HT_MAX_PIECES];
-    size_t n_pieces;
-    const ht_cl_region *keys, *values;   /* ROPE, ATTENTION */
-    cl_ulong keys_offset, values_offset; /* in bytes, from the region's beginning to the layer's */
-} ht_cl_call;
-
-/* ---- launches ------------------------------------------------------------------------------------------------------ */
-
-typedef struct ht_cl_argument {
-    size_t bytes;
-    const void *value; /* NULL: local memory of `bytes` */
-} ht_cl_argument;
-#define HT_CL_ARGUMENT(x) \
-    { sizeof(x), &(x) }
-
-typedef struct ht_cl_grid {
-    cl_uint dims;
-    const size_t *global; /* work-items */
-    const size_t *local;  /* of a group; NULL: the driver's choice */
-} ht_cl_grid;
-
-/* Enqueues kernel with arguments[0..n) over the grid's work-items. A task launches copies of its
- * own, of which only the arguments that changed are set again: half of what a launch costs the host is that. `task` NULL:
- * the kernel itself. */
-ht_status ht_cl_launch(ht_cl_device *d, ht_task *task, cl_kernel kernel, const ht_cl_argument *arguments, size_t n,
-                       const ht_cl_grid *grid, ht_error *error);
 
 /* ---- tasks ---------------------------------------------------------------------------------------------------------- */
 
@@ -187,47 +137,6 @@ struct ht_task {
     size_t bytes;
 };
 
-/* Rows [row, row + n) of an operator's parts, columns [col, col + cols), packed for this device. Parts must be of one
- * form. */
-ht_status ht_cl_weights_create(ht_cl_device *d, const ht_op *op, size_t row, size_t n, size_t col, size_t cols,
-                               ht_cl_weights *weights, ht_error *error);
-void ht_cl_weights_release(ht_cl_device *d, ht_cl_weights *weights);
-ht_cl_form ht_cl_form_of(const ht_type_traits *type);
-/* "-DBITS=4 -DGROUP=32 -DHALF_SCALES=1 -DMINS=0": what codec.clh wants. */
-void ht_cl_form_options(const ht_cl_form *form, char *out, size_t capacity);
-bool ht_cl_same_form(const ht_cl_form *a, const ht_cl_form *b);
-
-/* What the device does for a kind of operator: one row a kind (ops.c, matmul.c). prepare fills task's own fields and has
- * every kernel built that a submit of up to max_tokens may use. */
-typedef struct ht_cl_op_row {
-    const char *(*refuses)(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
-    ht_status (*prepare)(ht_cl_device *d, ht_task *task, ht_error *error);
-    ht_status (*enqueue)(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error);
-} ht_cl_op_row;
-extern const ht_cl_op_row ht_cl_ops[HT_OP_KINDS];
-
-/* What a share of an operator is counted in; 0: it has none. */
-size_t ht_cl_units_of(const ht_cl_device *d, const ht_op *op);
-/* A slice in one form, whichever way it was said. MATMUL: of 0 where that says the same, columns always a range. ROPE,
- * ATTENTION, GLU: rows are key-value heads or features, all of them where the slice is whole. Others: zeros. */
-ht_slice ht_cl_resolve(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
-/* Is it the whole operator? */
-bool ht_cl_is_whole(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
-/* Appends columns to a place, to its last run where they follow on it. */
-void ht_cl_add_run(ht_cl_run runs[HT_MAX_PARTS], size_t *n, size_t first, size_t width);
-/* The operator's rows in a resolved slice of a MATMUL, ascending; returns how many runs. */
-size_t ht_cl_matmul_runs(const ht_op *op, const ht_slice *slice, ht_cl_run runs[HT_MAX_PARTS]);
-const char *ht_cl_matmul_refuses(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
-const char *ht_cl_matmul_refuses_part(const ht_cl_device *d, const ht_op *op, const ht_slice *part);
-const char *ht_cl_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice);
-const char *ht_cl_refuses_part(const ht_device *device, const ht_op *op, const ht_slice *part);
-/* The segments of the task's slice, packed; no kernel is built. */
-ht_status ht_cl_matmul_segments(ht_cl_device *d, ht_task *task, ht_error *error);
-ht_status ht_cl_matmul_prepare(ht_cl_device *d, ht_task *task, ht_error *error);
-ht_status ht_cl_matmul_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error);
-ht_status ht_cl_attention_prepare(ht_cl_device *d, ht_task *task, ht_error *error);
-ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error);
-
 /* ---- the device ------------------------------------------------------------------------------------------------------ */
 
 struct ht_cl_device {
@@ -250,8 +159,7 @@ struct ht_cl_device {
     ht_hparams hparams;
     size_t max_tokens, max_context;
     ht_kv_type kv_type;
-    ht_progress_function progress;
-    void *progress_user;
+    const ht_progress *progress; /* may be NULL */
     cl_context context;
     cl_command_queue queue;
 
@@ -269,34 +177,6 @@ struct ht_cl_device {
     bool want_event;                 /* the launch under way is the submit's last: keep its event in last_event */
     cl_event last_event;
 };
-
-/* memory.c */
-ht_status ht_cl_import(ht_device *device, void *host, size_t bytes, ht_error *error);
-void ht_cl_forget(ht_device *device, void *host);
-ht_status ht_cl_find_places(ht_cl_device *d, const ht_task *task, const ht_binding *binding, ht_cl_call *call,
-                            ht_error *error);
-/* Before the kernels: what other processors wrote since. After them: what others read. Nothing on unified memory. */
-ht_status ht_cl_bring_in(ht_cl_device *d, const ht_task *task, const ht_cl_call *call, ht_error *error);
-ht_status ht_cl_hand_out(ht_cl_device *d, const ht_task *task, const ht_cl_call *call, ht_error *error);
-/* The shared buffer of (host, kind), made from data[0..bytes) if it is not there; released by as many calls of unshare. */
-ht_status ht_cl_share(ht_cl_device *d, const void *host, uint64_t kind, const void *data, size_t bytes,
-                      const char *what, cl_mem *memory, ht_error *error);
-void ht_cl_unshare(ht_cl_device *d, cl_mem memory);
-void ht_cl_memory_release(ht_cl_device *d);
-
-/* tune.c */
-ht_status ht_cl_tune(ht_device *device, ht_task *const *tasks, size_t n, size_t tokens, ht_tuned *result,
-                     ht_error *error);
-
-/* queue.c */
-/* `limit`: seconds without progress after which a wait gives up. */
-ht_status ht_cl_queue_create(ht_cl_device *d, double limit, ht_error *error);
-void ht_cl_queue_release(ht_cl_device *d);
-ht_status ht_cl_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
-                       size_t n_after, ht_ticket *ticket, ht_error *error);
-ht_status ht_cl_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *error);
-ht_ticket ht_cl_completed(ht_device *device);
-ht_status ht_cl_wait(ht_device *device, ht_ticket ticket, ht_sync sync, ht_error *error);
 
 #endif
 #endif

@@ -1,5 +1,9 @@
 /* The operators besides MATMUL and ATTENTION, and the table of all of them. */
-#include "device/opencl/opencl.h"
+#include "device/opencl/kernel.h"
+#include "device/opencl/matmul.h"
+#include "device/opencl/ops.h"
+#include "device/opencl/slice.h"
+#include "device/opencl/weights.h"
 
 #if HT_HAVE_OPENCL
 #include <stdio.h>

@@ -7,7 +7,7 @@
  * the source built. The cache is a convenience: whatever is wrong with it is a line in the log.
  */
 #include "base/os.h"
-#include "device/opencl/opencl.h"
+#include "device/opencl/kernel.h"
 
 #if HT_HAVE_OPENCL
 #include <stdio.h>
@@ -255,7 +255,7 @@ static ht_status report(const ht_cl_device *d, bool ended, ht_error *error) {
         total += strcmp(strrchr(s->name, '.'), ".cl") == 0;
     total = ht_max_size(total, d->n_programs + 1);
     const double done = (double)(ended ? total : d->n_programs);
-    if (!d->progress || d->progress("compiling kernels", done, (double)total, d->progress_user))
+    if (ht_progress_tell(d->progress, "compiling kernels", done, (double)total))
         return HT_OK;
     return ht_fail(error, HT_ERROR_CANCELLED, "%s: compiling kernels was cancelled", d->caps.name);
 }

@@ -10,7 +10,10 @@
  * between drivers, so it is probed once; where it is not, the event is watched instead.
  */
 #include "base/os.h"
-#include "device/opencl/opencl.h"
+#include "device/opencl/kernel.h"
+#include "device/opencl/ops.h"
+#include "device/opencl/queue.h"
+#include "device/opencl/slice.h"
 
 #if HT_HAVE_OPENCL
 #include <pthread.h>
@@ -358,8 +361,8 @@ static ht_status wait_for_flag(ht_cl_device *d, ht_ticket ticket, ht_error *erro
     ht_status status = poll(d, ticket, flag, error);
     if (!status && ticket == q->last) {
         const double took = ht_seconds() - q->newest.submitted;
-        /* a shorter time is believed at once: having slept too long hides how long it really takes */
-        const double seconds = known && took > p->seconds ? 0.75 * p->seconds + 0.25 * took : took * (known ? 0.98 : 1);
+        /* a little less than it was: having slept too long hides how long it really takes */
+        const double seconds = known ? ht_next_wait(p->seconds, took > p->seconds ? took : 0.98 * took) : took;
         *p = (prediction){q->newest.task, q->newest.tokens, seconds};
     }
     return status;

@@ -1,5 +1,5 @@
 /* Which rows and columns of an operator a slice or a part means. */
-#include "device/opencl/opencl.h"
+#include "device/opencl/slice.h"
 
 #if HT_HAVE_OPENCL
 size_t ht_cl_units_of(const ht_cl_device *d, const ht_op *op) {

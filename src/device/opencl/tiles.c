@@ -3,10 +3,11 @@
  * What was found lies in the cache folder, one JSON file for each device, driver and set of features:
  *   {"device": "...", "tiles": [{"form": "-DBITS=4 ...", "rows", "cols", "tokens", "kernel": "matmul_simt -D...", "us"}]}
  * It is read when the device is opened. A row that the table of kernels no longer has is left out: the rule chooses there. */
+#include "base/json.h"
 #include "device/opencl/tiles.h"
+#include "device/opencl/weights.h"
 
 #if HT_HAVE_OPENCL
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,14 +81,15 @@ ht_status ht_cl_tiles_save(const ht_cl_device *d, ht_error *error) {
         const ht_cl_tile *t = &d->tiles->tiles[i];
         ht_cl_form_options(&t->form, form, sizeof form);
         ht_cl_matmul_text(t->row, kernel, sizeof kernel);
-        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I, s:s, s:f}", "form", form, "rows",
-                                              (json_int_t)t->rows, "cols", (json_int_t)t->cols, "tokens",
-                                              (json_int_t)t->tokens, "kernel", kernel, "us", t->seconds * 1e6));
+        ht_json_add(&list, json_pack("{s:s, s:I, s:I, s:I, s:s, s:f}", "form", form, "rows", (json_int_t)t->rows,
+                                     "cols", (json_int_t)t->cols, "tokens", (json_int_t)t->tokens, "kernel", kernel,
+                                     "us", t->seconds * 1e6));
     }
     json_t *all = json_pack("{s:s, s:o}", "device", d->fingerprint, "tiles", list);
-    char *text = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
-    json_decref(all);
-    status = text ? ht_file_write(path, text, strlen(text), error) : ht_fail(error, HT_ERROR_MEMORY, "no memory");
+    char *text = NULL;
+    status = ht_json_text(all, JSON_INDENT(1), "the quickest kernels", &text, error);
+    if (!status)
+        status = ht_file_write(path, text, strlen(text), error);
     free(text);
     return status;
 }

@@ -26,5 +26,9 @@ void ht_cl_tiles_release(ht_cl_device *d);
 /* "matmul_simt -DTILE_ROWS=64 ...": a row for a person, and in the file. */
 void ht_cl_matmul_text(const ht_cl_matmul_row *row, char *out, size_t capacity);
 
+/* tune.c */
+ht_status ht_cl_tune(ht_device *device, ht_task *const *tasks, size_t n, size_t tokens, ht_tuned *result,
+                     ht_error *error);
+
 #endif
 #endif

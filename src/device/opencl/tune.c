@@ -2,6 +2,7 @@
  * matrices of its form and shape (tiles.c). */
 #include "device/opencl/matmul.h"
 #include "device/opencl/tiles.h"
+#include "device/opencl/weights.h"
 
 #if HT_HAVE_OPENCL
 #include <stdio.h>

@@ -1,6 +1,7 @@
 /* Packing of matrices for the kernels: codec.clh tells the layouts. Rows are unpacked from the file a few blocks at a time
  * and written to the device piece by piece, so that no second copy of a matrix ever exists on the host. */
-#include "device/opencl/opencl.h"
+#include "device/opencl/memory.h"
+#include "device/opencl/weights.h"
 
 #if HT_HAVE_OPENCL
 #include <stdio.h>

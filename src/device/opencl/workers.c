@@ -7,7 +7,7 @@
  * stay where they are put (hetero.h says so); the command does. */
 #include "base/os.h"
 #include "device/common.h"
-#include "device/opencl/opencl.h"
+#include "device/opencl/cl_loader.h"
 
 #if HT_HAVE_OPENCL
 #include <pthread.h>

@@ -17,8 +17,8 @@ typedef struct ht_machine ht_machine;
 /* What a command is, of a processor alone. */
 typedef struct ht_work {
     double seconds, bytes, flops;
-    double
-        apart; /* of seconds: it computes what does not hide behind moving, so that memory that is short slows it no more */
+    /* Of seconds: it computes what does not hide behind moving, so that memory that is short slows it no more. */
+    double apart;
 } ht_work;
 
 typedef struct ht_machine_use { /* of one processor, so far */

@@ -59,18 +59,6 @@ static double figure(const sim_device *d, ht_soc_key key) {
 
 /* ---- opening -------------------------------------------------------------------------------------------------------- */
 
-static ht_status read_choice(const ht_device_options *options, const char *key, const char *const *words, int *choice,
-                             ht_error *error) {
-    char text[32];
-    if (!ht_device_option(options->options, key, text, sizeof text))
-        return HT_OK;
-    for (*choice = 0; words[*choice]; ++*choice)
-        if (!strcmp(words[*choice], text))
-            return HT_OK;
-    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: %s=%s: %s or %s%s%s", options->name, key, text, words[0],
-                   words[1], words[2] ? " or " : "", words[2] ? words[2] : "");
-}
-
 static ht_status read_number(const ht_device_options *options, const char *key, double low, double high, double *value,
                              ht_error *error) {
     char text[32], *end;
@@ -110,13 +98,13 @@ static ht_status read_options(sim_device *d, const ht_device_options *options, h
             return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: %s= is for NPUs", options->name, known[i]);
     ht_status status = ht_device_check_options(options->name, options->options, known, error);
     if (!status)
-        status = read_choice(options, "order", orders, &order, error);
+        status = ht_device_word(options, "order", orders, &order, error);
     if (!status)
-        status = read_choice(options, "online", switches, &online, error);
+        status = ht_device_word(options, "online", switches, &online, error);
     if (!status)
-        status = read_choice(options, "memory", memories, &copied, error);
+        status = ht_device_word(options, "memory", memories, &copied, error);
     if (!status)
-        status = read_choice(options, "numbers", switches, &numbers, error);
+        status = ht_device_word(options, "numbers", switches, &numbers, error);
     if (!status)
         status = read_number(options, "game", 0, 95, &game, error);
     if (!status)
@@ -266,8 +254,10 @@ static ht_status list_soc(const ht_soc *soc, ht_device_info **list, size_t *n, h
         snprintf(info.runtime, sizeof info.runtime, "simulated");
         snprintf(info.description, sizeof info.description, "%s", p->description);
         snprintf(info.dtypes, sizeof info.dtypes, "int4,int6,int8,f16,bf16,f32");
-        snprintf(info.limits, sizeof info.limits, "%.3g TFLOPS, %.3g GB/s, in virtual time",
-                 p->figures[HT_SOC_REACHED].value * 1e-12, p->figures[HT_SOC_BANDWIDTH].value * 1e-9);
+        snprintf(info.limits, sizeof info.limits, "%.3g TFLOPS, %.3g GB/s, in virtual time%s",
+                 p->figures[HT_SOC_REACHED].value * 1e-12, p->figures[HT_SOC_BANDWIDTH].value * 1e-9,
+                 p->kind == HT_DEVICE_NPU ? "; graphs of all lengths: half of the memory unless another limit is given"
+                                          : "");
         list_lengths(p, info.static_lengths, sizeof info.static_lengths);
         status = ht_device_list_add(list, n, &info, error);
     }

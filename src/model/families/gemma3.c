@@ -22,20 +22,29 @@ static void read_pattern(ht_builder *b, bool *is_local, int layers) {
         is_local[layer] = period == 0 || layer % period < period - 1; /* 0: every layer, as llama.cpp reads it */
 }
 
-static ht_status build_gemma3(ht_model *model, ht_error *error) {
+/* A rope base under the name that llama.cpp's converter writes, or under Ollama's; absent: the family's own. */
+static float read_base(ht_builder *b, const char *key, const char *other, float absent) {
+    return ht_build_float(b, key, ht_build_float(b, other, absent));
+}
+
+static ht_status build_gemma3(const ht_family *family, ht_model *model, ht_error *error) {
     ht_builder b = ht_build_begin(model, error);
     ht_hparams *h = &model->hparams;
     bool is_local[HT_MAX_LAYERS] = {false};
     h->sliding_window = (int)ht_build_int(&b, "attention.sliding_window", 0, INT32_MAX, h->sliding_window);
     if (h->sliding_window > 0)
         read_pattern(&b, is_local, h->layers);
+    else if (!ht_build_has(&b, "attention.sliding_window"))
+        ht_log(HT_LOG_WARN, "%s: key \"gemma3.attention.sliding_window\" is missing: every layer attends to all tokens",
+               model->info.path);
     if (ht_build_float(&b, "final_logit_softcapping", 0.0f) != 0.0f)
         ht_build_fail(&b, HT_ERROR_UNSUPPORTED, "gemma3.final_logit_softcapping is not supported");
 
     ht_rotation wide = {.halves = true, .q_norm = "attn_q_norm", .k_norm = "attn_k_norm"}, local = wide;
-    wide.table = ht_build_rope_table(&b, ht_build_freq_base(&b), true);
+    wide.table = ht_build_rope_table(&b, read_base(&b, "rope.freq_base", "rope.global.freq_base", 1e6f), true);
     if (h->sliding_window > 0)
-        local.table = ht_build_rope_table(&b, ht_build_float(&b, "rope.freq_base_swa", 10000.0f), false);
+        local.table =
+            ht_build_rope_table(&b, read_base(&b, "rope.freq_base_swa", "rope.local.freq_base", 10000.0f), false);
     /* The 27B model, known by its 62 layers, scales by the embedding's share of a head, not by the head's own width. */
     const float scale = 1.0f / sqrtf((float)(h->layers == 62 ? h->embedding / h->heads : h->head_dim));
 
@@ -57,4 +66,4 @@ static ht_status build_gemma3(ht_model *model, ht_error *error) {
     return ht_build_head(&b);
 }
 
-const ht_family ht_family_gemma3 = {"gemma3", build_gemma3};
+const ht_family ht_family_gemma3 = {.arch = "gemma3", .build = build_gemma3};
