@@ -3,6 +3,7 @@
 #ifndef HETERO_CLI_H
 #define HETERO_CLI_H
 
+#include "base/base.h"
 #include "hetero_tools.h"
 
 #include <jansson.h>
@@ -83,7 +84,7 @@ void cli_options_help(const cli_command *command);
 const char *cli_last(const cli_words *words);
 
 /* Both print one line, "hetero COMMAND: text", on standard error; command may be NULL. */
-int cli_wrong(const cli_command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int cli_wrong(const cli_command *command, const char *format, ...) HT_PRINTF(2, 3);
 /* Says so. Returns CLI_FAILED. */
 int cli_no_memory(const cli_command *command);
 /* Prints the error's text. Returns the exit status that belongs to error->status. */
@@ -141,9 +142,10 @@ void cli_print_timings(const cli_options *options, const ht_generate_result *res
 
 /* ---- output.c ---- */
 
-/* From here on descriptor 1 is standard error, but for what cli_print_json prints: drivers and runtimes write lines of their
- * own to standard output, where one JSON object is promised. */
+/* Between these two, which nest, standard output is standard error, but for what cli_print_json prints: drivers and runtimes
+ * write lines of their own to standard output, where results go. */
 void cli_hold_output(void);
+void cli_release_output(void);
 int cli_print_json(json_t *object);                    /* takes the reference; returns an exit status */
 int cli_print_text(char *json);                        /* the same of the library's text, which it frees */
 json_t *cli_json_real(double value);                   /* null if not finite */
@@ -176,6 +178,8 @@ typedef struct cli_lines cli_lines;
 
 cli_lines *cli_lines_open(void); /* of standard input; NULL: memory ran out */
 void cli_lines_close(cli_lines *lines);
+/* For a signal that ends the program at the prompt: the terminal must not stay as it is while lines are read. */
+void cli_lines_restore(void);
 /* The next line without its end (LF, CR LF), NUL-terminated, from malloc; NULL at the end of input. *bytes: its length,
  * which tells whether a NUL is inside. Text pasted on a terminal may hold line feeds. more: the line goes on with a message
  * that has begun, as the prompt shows. */

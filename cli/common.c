@@ -1,15 +1,14 @@
 /* Errors, input and a model made ready, alike for all commands. */
 #include "cli.h"
 
+#include "base/os.h"
+
 #include <errno.h>
 #include <math.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <unistd.h>
 
 const char *cli_last(const cli_words *words) {
     return words->n ? words->at[words->n - 1] : NULL;
@@ -111,7 +110,7 @@ static void drop_byte_order_mark(const cli_options *options, cli_text *text) {
 int cli_read_text(const cli_options *options, bool required, cli_text *text) {
     *text = (cli_text){.source = "-p"};
     const char *prompt = cli_last(&options->prompt), *path = cli_last(&options->file);
-    const bool piped = !prompt && !path && options->command->bit == CLI_RUN && !isatty(STDIN_FILENO);
+    const bool piped = !prompt && !path && options->command->bit == CLI_RUN && !ht_os_is_terminal(stdin);
     if (prompt && path)
         return cli_wrong(options->command, "-p and -f cannot be combined");
     if (piped)
@@ -211,7 +210,10 @@ int cli_open_session(const cli_options *options, const cli_setting *setting, ht_
             wanted.strategy = (ht_strategy)i;
     wanted.cuts = setting->cuts;
     wanted.measure = options->measure;
-    if (ht_engine_create(model, &wanted, &session->engine, &error)) {
+    cli_hold_output(); /* some drivers write lines of their own there when they open */
+    const ht_status created = ht_engine_create(model, &wanted, &session->engine, &error);
+    cli_release_output();
+    if (created) {
         int status =
             cli_fail_hint(options, &error, error.status == HT_ERROR_MEMORY ? "see --ctx and --npu-memory" : "");
         return error.status == HT_ERROR_ARGUMENT ? CLI_WRONG : status;
@@ -235,9 +237,8 @@ void cli_close_session(cli_session *session) {
 /* ---- Ctrl-C ----------------------------------------------------------------------------------------------------- */
 
 static ht_session *volatile interrupted; /* what the signal handler may cancel */
-static struct sigaction action_before;
 
-static void on_interrupt(int number) {
+static void on_interrupt(void) {
     ht_session *session = interrupted;
     if (session)
         ht_session_cancel(session);
@@ -245,17 +246,11 @@ static void on_interrupt(int number) {
 
 void cli_interrupt_begin(ht_session *session) {
     interrupted = session;
-    /* Whoever started this program in the background, or with nohup, may have SIGINT ignored: so it stays. */
-    if (sigaction(SIGINT, NULL, &action_before) || action_before.sa_handler == SIG_IGN)
-        return;
-    /* The default action is back after the first signal, so that a second one always ends the program. */
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
+    ht_os_program_on_interrupt(on_interrupt);
 }
 
 void cli_interrupt_end(void) {
-    sigaction(SIGINT, &action_before, NULL);
+    ht_os_program_on_interrupt(NULL);
     interrupted = NULL;
 }
 
@@ -265,12 +260,15 @@ uint64_t cli_seed(const cli_options *options) {
     uint32_t random = 0; /* short enough to be typed again */
     if (options->seed >= 0)
         return (uint64_t)options->seed;
-    return getrandom(&random, sizeof random, 0) == sizeof random ? random : 0;
+    return ht_os_random(&random, sizeof random) ? random : 0;
 }
 
 static bool stream_token(const ht_generation *step, void *user) {
+    cli_release_output();
     fwrite(step->text, 1, step->text_bytes, stdout);
-    return !fflush(stdout); /* nobody reads any more: stop */
+    const bool read = !fflush(stdout); /* else nobody reads any more: stop */
+    cli_hold_output();
+    return read;
 }
 
 ht_status cli_generate(const cli_options *options, ht_session *session, const int32_t *ids, size_t n, uint64_t seed,
@@ -283,7 +281,9 @@ ht_status cli_generate(const cli_options *options, ht_session *session, const in
         .stop = (const char *const *)options->stop.at, .n_stop = options->stop.n,
         .top_logprobs = (int)options->logprobs, .on_token = stream ? stream_token : NULL, );
     cli_interrupt_begin(session);
+    cli_hold_output(); /* graphs may be built now */
     ht_status status = ht_session_generate(session, ids, n, &wanted, result, error);
+    cli_release_output();
     cli_interrupt_end();
     if (!status && stream && (!result->text_bytes || result->text[result->text_bytes - 1] != '\n')) {
         putchar('\n');

@@ -57,7 +57,10 @@ int cli_devices(const cli_options *options) {
     ht_error error;
     ht_device_info *list;
     size_t n;
-    if (ht_devices_list(&list, &n, &error))
+    cli_hold_output();
+    const ht_status listed = ht_devices_list(&list, &n, &error);
+    cli_release_output();
+    if (listed)
         return cli_fail(options, &error);
     const size_t shown = options->all ? n : drop_simulated(list, n), hidden = n - shown;
     int status = CLI_DONE;

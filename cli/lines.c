@@ -1,15 +1,14 @@
 /* Lines for the chat: edited, with history, on a terminal; as they are otherwise, and in builds without libedit. */
 #include "cli.h"
 
-#include <errno.h>
+#include "base/os.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #ifdef HETERO_HAVE_LIBEDIT
 #include <histedit.h>
-#include <signal.h>
+#include <stdatomic.h>
 #include <wchar.h>
 #endif
 
@@ -49,7 +48,7 @@ static char *read_plain(const cli_lines *lines, size_t *bytes) {
         fputs(prompt_of(lines), stdout);
         fflush(stdout);
     }
-    const ssize_t got = getline(&line, &space, stdin);
+    const long got = ht_os_read_line(&line, &space, stdin);
     if (got < 0) {
         free(line);
         return NULL;
@@ -101,32 +100,19 @@ static unsigned char insert_paste(EditLine *editor, int key) {
     return failed ? CC_ERROR : CC_REFRESH;
 }
 
-/* A signal that ends the program at the prompt must not leave the terminal in this mode. The default action is back, and
- * raise has its effect when this returns. */
-static void on_end(int number) {
-    const ssize_t written = write(STDOUT_FILENO, PASTE_OFF, strlen(PASTE_OFF));
-    (void)written;
-    raise(number);
-}
+static atomic_bool marks; /* the terminal is in this mode */
 
 /* el_gets while the terminal marks what is pasted. */
 static const char *get_line(cli_lines *lines, int *count) {
-    static const int ending[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-    enum { N_ENDING = sizeof ending / sizeof *ending };
-    struct sigaction before[N_ENDING], ours = {.sa_handler = on_end, .sa_flags = (int)SA_RESETHAND};
     if (!lines->brackets)
         return el_gets(lines->editor, count);
-    sigemptyset(&ours.sa_mask);
-    for (int i = 0; i < N_ENDING; i++)
-        if (!sigaction(ending[i], NULL, &before[i]) && before[i].sa_handler != SIG_IGN)
-            sigaction(ending[i], &ours, NULL);
+    atomic_store(&marks, true);
     fputs(PASTE_ON, stdout);
     fflush(stdout);
     const char *typed = el_gets(lines->editor, count);
     fputs(PASTE_OFF, stdout);
     fflush(stdout);
-    for (int i = 0; i < N_ENDING; i++)
-        sigaction(ending[i], &before[i], NULL);
+    atomic_store(&marks, false);
     return typed;
 }
 
@@ -134,22 +120,15 @@ static const char *get_line(cli_lines *lines, int *count) {
 static void find_history(char path[4096]) {
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
     int length = 0;
-    if (state && *state == '/') /* by the XDG rules a relative path is ignored */
+    if (state && ht_os_is_absolute(state)) /* by the XDG rules a relative path is ignored */
         length = snprintf(path, 4096, "%s/hetero/history", state);
-    else if (home && *home)
+    else if (home && ht_os_is_absolute(home))
         length = snprintf(path, 4096, "%s/.local/state/hetero/history", home);
     if (length >= 4096)
         length = 0;
     path[length] = 0;
-    for (char *slash = length ? strchr(path + 1, '/') : NULL; slash; slash = strchr(slash + 1, '/')) {
-        *slash = 0;
-        bool failed = mkdir(path, 0700) && errno != EEXIST;
-        *slash = '/';
-        if (failed) {
-            path[0] = 0;
-            return;
-        }
-    }
+    if (length && ht_make_folders(path, false, NULL))
+        path[0] = 0;
 }
 
 static void open_editor(cli_lines *lines) {
@@ -157,8 +136,7 @@ static void open_editor(cli_lines *lines) {
     lines->editor = el_init("hetero", stdin, stdout, stderr);
     if (!lines->editor)
         return;
-    struct sigaction action;
-    const bool ignored = !sigaction(SIGINT, NULL, &action) && action.sa_handler == SIG_IGN;
+    const bool ignored = ht_os_program_ignores_interrupts();
     const char *terminal = getenv("TERM");
     lines->brackets = terminal && *terminal && strcmp(terminal, "dumb") != 0;
     el_set(lines->editor, EL_CLIENTDATA, lines);
@@ -201,11 +179,18 @@ static char *read_edited(cli_lines *lines, size_t *bytes) {
 }
 #endif
 
+void cli_lines_restore(void) {
+#ifdef HETERO_HAVE_LIBEDIT
+    if (atomic_load(&marks))
+        ht_os_program_say(PASTE_OFF, sizeof PASTE_OFF - 1);
+#endif
+}
+
 cli_lines *cli_lines_open(void) {
     cli_lines *lines = calloc(1, sizeof *lines);
     if (!lines)
         return NULL;
-    lines->interactive = isatty(STDIN_FILENO);
+    lines->interactive = ht_os_is_terminal(stdin);
 #ifdef HETERO_HAVE_LIBEDIT
     if (lines->interactive)
         open_editor(lines);

@@ -1,6 +1,8 @@
 /* hetero COMMAND [arguments]: finds the command and runs it. */
 #include "cli.h"
 
+#include "base/os.h"
+
 #include <errno.h>
 #include <locale.h>
 #include <stdio.h>
@@ -98,7 +100,19 @@ static int run_command(const cli_command *command, int argc, char **argv) {
     return status;
 }
 
+/* In a signal handler. */
+static void clean_up(void) {
+    cli_lines_restore();
+    ht_outputs_remove();
+}
+
 int main(int argc, char **argv) {
+    /* PoCL reads this when it is first asked for its devices, and then keeps worker i on core i, so that a sub-device made
+     * for cpus= stays on its cores. Other drivers do not know it. */
+    ht_os_program_environment("POCL_AFFINITY", "1");
+    ht_os_program_on_end(clean_up);
+    if (argc > 2 && !strcmp(argv[1], "report-part")) /* what `hetero report` starts */
+        return ht_report_part((const char *const *)argv + 2);
     /* Characters wider than a byte in line editing; numbers keep the C locale's point. */
     if (!setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1)
         setlocale(LC_CTYPE, "C.UTF-8");

@@ -1,13 +1,14 @@
 /* One table of options: parsing, checking and --help all come from it. */
 #include "cli.h"
 
+#include "base/os.h"
+
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef enum option_kind {
     OPTION_FLAG,    /* bool */
@@ -147,9 +148,9 @@ static const option_row rows[] = {
      "path of ONNX Runtime (default: searched)"},
 
     {NULL, 0, OPTION_FLAG, CLI_ALL, 0, NULL, 0, 0, "Common options:"},
-    {"threads", 0, OPTION_NUMBER, CLI_ALL & ~CLI_BENCH, AT(threads), "N", 0, 1024,
+    {"threads", 0, OPTION_NUMBER, CLI_ALL & ~CLI_BENCH, AT(threads), "N", 0, HT_MAX_THREADS,
      "threads of the CPU device; 0: one per core (default 0)"},
-    {"threads", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_threads), "N,N,...", 0, 1024,
+    {"threads", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_threads), "N,N,...", 0, HT_MAX_THREADS,
      "threads of the CPU device; 0: one per core (default 0)"},
     {"json", 0, OPTION_FLAG, CLI_ALL & ~CLI_CHAT, AT(json), NULL, 0, 0, "print one JSON object on standard output"},
     {"quiet", 0, OPTION_FLAG, CLI_ALL, AT(quiet), NULL, 0, 0, "no progress, timings or warnings"},
@@ -177,7 +178,7 @@ static bool push_word(cli_words *words, const char *text, size_t bytes) {
     if (!grown)
         return false;
     words->at = grown;
-    words->at[words->n] = strndup(text, bytes);
+    words->at[words->n] = ht_copy_text(text, bytes);
     return words->at[words->n++] != NULL;
 }
 
@@ -313,7 +314,7 @@ static bool set_value(const option_row *row, const char *text, void *field) {
         return end != text && !*end && isfinite(value) && value >= row->min && value <= row->max;
     }
     case OPTION_PATH:
-        return !access(text, F_OK) && push_word(field, text, strlen(text));
+        return ht_os_exists(text) && push_word(field, text, strlen(text));
     case OPTION_TEXT:
         return push_word(field, text, strlen(text));
     case OPTION_SOC:

@@ -1,20 +1,22 @@
 /* JSON and text as the commands print them. */
-#define _GNU_SOURCE /* F_DUPFD_CLOEXEC */
 #include "cli.h"
 
-#include <fcntl.h>
+#include "base/os.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-static int held = -1; /* standard output itself, while descriptor 1 is standard error */
+static int holds; /* as many cli_release_output are to come */
 
 void cli_hold_output(void) {
-    fflush(stdout);
-    held = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
-    if (held >= 0)
-        dup2(STDERR_FILENO, STDOUT_FILENO);
+    holds++;
+    ht_os_program_hold_output();
+}
+
+void cli_release_output(void) {
+    holds--;
+    ht_os_program_release_output();
 }
 
 int cli_print_json(json_t *object) {
@@ -22,15 +24,15 @@ int cli_print_json(json_t *object) {
         fprintf(stderr, "hetero: out of memory while writing JSON\n");
         return CLI_FAILED;
     }
-    fflush(stdout); /* what others wrote there */
-    if (held >= 0)
-        dup2(held, STDOUT_FILENO);
+    const int before = holds;
+    while (holds > 0)
+        cli_release_output();
     /* Nine digits tell every float32 from its neighbours. */
     int failed = json_dumpf(object, stdout, JSON_REAL_PRECISION(9));
     putchar('\n');
     fflush(stdout);
-    if (held >= 0) /* libraries that are unloaded at the end have their say, too */
-        dup2(STDERR_FILENO, STDOUT_FILENO);
+    while (holds < before) /* libraries that are unloaded at the end have their say, too */
+        cli_hold_output();
     json_decref(object);
     return failed ? CLI_FAILED : CLI_DONE;
 }

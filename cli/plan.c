@@ -1,6 +1,8 @@
 /* hetero plan: which device computes what, how long that is predicted to take, and the memory it needs. */
 #include "cli.h"
 
+#include "base/base.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,14 +11,8 @@
 /* ---- files -------------------------------------------------------------------------------------------------------------- */
 
 static int write_text(const cli_options *options, const char *path, const char *text) {
-    FILE *file = fopen(path, "w");
-    bool good = file && fputs(text, file) >= 0;
-    if (file)
-        good = fclose(file) == 0 && good;
-    if (good)
-        return CLI_DONE;
-    cli_wrong(options->command, "%s: %s", path, strerror(errno));
-    return CLI_FAILED;
+    ht_error error;
+    return ht_file_write(path, text, strlen(text), &error) ? cli_fail(options, &error) : CLI_DONE;
 }
 
 static int save(const cli_options *options, const char *path, const json_t *plan) {
@@ -99,6 +95,12 @@ int cli_plan(const cli_options *options) {
         return load(options, cli_last(&options->load));
     if (!options->arguments[0])
         return cli_wrong(options->command, "MODEL is missing; see 'hetero plan --help'");
+    const char *const outputs[] = {cli_last(&options->save), cli_last(&options->trace)};
+    for (size_t i = 0; i < 2; i++) { /* before the model is measured */
+        ht_error error;
+        if (outputs[i] && ht_output_check(outputs[i], &error))
+            return cli_fail(options, &error);
+    }
     cli_expect(&setting, tokens);
     int status = cli_open_model(options, &model);
     if (status != CLI_DONE)

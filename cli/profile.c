@@ -1,6 +1,8 @@
 /* hetero profile: measures the devices, keeps what they do, and draws it. */
 #include "cli.h"
 
+#include "base/base.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -88,7 +90,9 @@ static int get_result(const cli_options *options, ht_profile_result *result) {
                                        .quick = options->quick,
                                        .progress = cli_progress,
                                        .progress_user = (void *)options};
+    cli_hold_output();
     const bool failed = ht_profile(model, &wanted, result, &error) != HT_OK;
+    cli_release_output();
     cli_progress_clear();
     if (failed) {
         status = cli_fail(options, &error);
@@ -102,6 +106,8 @@ int cli_profile(const cli_options *options) {
     const char *report = cli_last(&options->report);
     ht_error error;
     ht_profile_result result;
+    if (report && ht_output_check(report, &error)) /* before minutes of work */
+        return cli_fail(options, &error);
     int status = get_result(options, &result);
     if (status != CLI_DONE)
         return status;

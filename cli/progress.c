@@ -1,18 +1,12 @@
 /* A progress bar on standard error. */
 #include "cli.h"
 
+#include "base/os.h"
+
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 static bool drawn; /* a bar is on the terminal's line */
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 void cli_progress_clear(void) {
     if (drawn)
@@ -23,9 +17,9 @@ void cli_progress_clear(void) {
 bool cli_progress(const char *what, double done, double total, void *user) {
     static double last; /* ten pictures a second are enough */
     const cli_options *options = user;
-    if (options->quiet || !isatty(STDERR_FILENO))
+    if (options->quiet || !ht_os_is_terminal(stderr))
         return true;
-    double time = now();
+    double time = ht_seconds();
     if (done >= total) {
         cli_progress_clear();
     } else if (time - last > 0.1) {

@@ -1,6 +1,8 @@
 /* hetero report: one file for a bug report. */
 #include "cli.h"
 
+#include "base/os.h"
+
 #include <stdio.h>
 
 int cli_report(const cli_options *options) {
@@ -8,9 +10,22 @@ int cli_report(const cli_options *options) {
     const ht_engine_options wanted =
         HT_INIT(ht_engine_options, .devices = cli_last(&options->devices), .threads = (int)options->threads,
                 .progress = cli_progress, .progress_user = (void *)options);
+    static const char *const names[] = {"openvino", "onnxruntime"};
+    const char *const values[] = {cli_last(&options->openvino), cli_last(&options->onnxruntime)};
+    const char *program[5] = {NULL, "report-part"};
+    ht_text paths[2] = {{0}};
     ht_error error;
-    char *json, path[1024];
-    const bool failed = ht_report(options->arguments[0], &wanted, &json, &error) != HT_OK;
+    char *json, path[1024], self[HT_PATH_BYTES];
+    if (out && ht_output_check(out, &error)) /* before minutes of work */
+        return cli_fail(options, &error);
+    for (size_t i = 0, n = 2; i < 2; i++)
+        if (values[i] && !ht_text_printf(&paths[i], NULL, "%s=%s", names[i], values[i]))
+            program[n++] = paths[i].data;
+    if (ht_os_program_path(self, sizeof self))
+        program[0] = self;
+    const bool failed = ht_report(options->arguments[0], &wanted, program[0] ? program : NULL, &json, &error) != HT_OK;
+    for (size_t i = 0; i < 2; i++)
+        ht_text_free(&paths[i]);
     cli_progress_clear();
     if (failed) {
         int status = cli_fail(options, &error);

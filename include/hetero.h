@@ -23,6 +23,15 @@
  * Callbacks. Each function that takes one says on which thread it is called. None is called after the function that it was given to
  * has returned, except the log's, which stays until it is replaced.
  *
+ * The process. The library sets no environment variable, installs no signal handler, changes no file descriptor, starts no
+ * other program and ends nothing but its own work. Threads of the caller's keep their cores: where cpus= asks for cores, a
+ * thread that calls in stays on these while it computes and is put back. Libraries of runtimes are opened by their full path
+ * or the system's search, never relative to the current folder, and stay open. What these do is theirs; two things are for a
+ * program to decide:
+ *   - PoCL keeps a thread on each core if POCL_AFFINITY is 1 in the environment, which it needs for cpus=. Only then are
+ *     those threads, PoCL's own, moved to cores that are in use; without it nothing of PoCL's is touched.
+ *   - Qualcomm's emulator (x86-64) writes a line to standard output now and then.
+ *
  * Tools that measure, explain or convert are in hetero_tools.h.
  */
 #ifndef HETERO_H

@@ -214,8 +214,14 @@ ht_status ht_reproduce(const char *soc, const char *folder, ht_progress_function
 
 /* For a bug report, as JSON (*json from malloc): versions, machine, devices, the profile kept, plans and a short bench of
  * `model` (NULL: shape:smollm2-135m). Of the options: devices, threads, progress. Names of people, hosts and files are
- * taken out. Parts run in processes of their own (fork): one that fails, crashes or hangs is an entry with its error. */
-ht_status ht_report(const char *model, const ht_engine_options *options, char **json, ht_error *error);
+ * taken out. A part that fails is an entry with its error. program: a command line (its first word a path, NULL at the end)
+ * that starts a process for each part, for drivers crash and hang: more arguments follow, and main() hands those to
+ * ht_report_part. NULL: the parts run in this process, and what crashes there ends it. */
+ht_status ht_report(const char *model, const ht_engine_options *options, const char *const *program, char **json,
+                    ht_error *error);
+/* For main() of a program that ht_report starts: does one part, writes it to standard output and ends the process. Returns,
+ * with an exit status, only if it cannot. arguments: those behind the program's own, NULL at the end. */
+int ht_report_part(const char *const *arguments);
 /* path NULL: a new hetero-report-DATE.json in this folder, nothing is replaced. written: the file's path. */
 ht_status ht_report_save(const char *json, const char *path, char *written, size_t capacity, ht_error *error);
 

@@ -13,6 +13,9 @@ BINARY = os.environ.get("HETERO", str(ROOT / "build" / "hetero"))
 MODELS = ROOT / "models"
 # As for ctest: what drivers compile for the tests stays with the build.
 os.environ["XDG_CACHE_HOME"] = str(pathlib.Path(BINARY).parent.resolve() / "cache")
+# The command looks for runtimes in the environment that is active, and nowhere below the current folder.
+if (ROOT / ".venv").is_dir():
+    os.environ.setdefault("VIRTUAL_ENV", str(ROOT / ".venv"))
 
 # What the CPU device asks of the processor before it takes an instruction set, as /proc/cpuinfo spells it.
 ISAS = {"scalar": set(), "avx2": {"avx2", "fma", "f16c"},

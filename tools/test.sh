@@ -42,6 +42,9 @@ compile
 # Tests find the binary through this and need no other setting.
 HETERO=$(cd "$build" && pwd)/hetero
 export HETERO
+# The environment that is active: runtimes are looked for there, and nowhere below the current folder.
+: "${VIRTUAL_ENV:=$PWD/.venv}"
+export VIRTUAL_ENV
 [ "$what" != soak ] || exec .venv/bin/python tools/soak.py "$build" "$SECONDS" "$SEED"
 
 python_tests() {

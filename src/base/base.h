@@ -6,9 +6,14 @@
 #include "hetero_tools.h"
 
 #include <stdarg.h>
+#include <stdio.h>
 
 #if defined(__GNUC__)
+#ifdef __MINGW_PRINTF_FORMAT /* which of its two kinds of printf a program has */
+#define HT_PRINTF(text, first) __attribute__((format(__MINGW_PRINTF_FORMAT, text, first)))
+#else
 #define HT_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#endif
 #define HT_LIKELY(x) __builtin_expect(!!(x), 1)
 #define HT_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #else
@@ -72,6 +77,8 @@ ht_status ht_grow(void **array, size_t *capacity, size_t need, size_t size, cons
 /* Page-aligned, zeroed, huge pages asked for when large. Freed with ht_pages_free(ptr, same bytes). Counted (below). */
 void *ht_pages_alloc(size_t bytes);
 void ht_pages_free(void *pages, size_t bytes);
+/* The first bytes of a text, NUL-terminated, from malloc; NULL when memory is out. */
+char *ht_copy_text(const char *text, size_t bytes);
 /* Gives memory that was freed back to the system, where the C library can. Milliseconds: after large work only. */
 void ht_memory_trim(void);
 /* Allocations made through this header so far, in the whole process: what the "steady decode allocates nothing" test
@@ -79,6 +86,8 @@ void ht_memory_trim(void);
 uint64_t ht_alloc_count(void);
 
 void ht_sort_doubles(double *values, size_t n); /* ascending: for medians and percentiles */
+/* Where `what` begins in data, NULL: nowhere. */
+const char *ht_find_bytes(const char *data, size_t bytes, const char *what, size_t n);
 
 /* Monotonic time in seconds, and nanoseconds. */
 double ht_seconds(void);
@@ -123,9 +132,45 @@ void ht_mapping_drop(const void *data, size_t bytes);
 /* Asks the kernel to read [data, data+bytes) ahead. */
 void ht_mapping_want(const void *data, size_t bytes);
 
-/* Makes `path` hold exactly data[0..bytes). A reader, and a process that writes the same file at the same time, never sees
- * a part of it: written beside it, then renamed. Not flushed to the disk: after a power cut it may be short. */
+/* A file that is written whole or not at all. It is written beside its place, under a name of its own, and put there by
+ * ht_output_finish: a reader, and a process that writes the same file at the same time, never sees a part of it, and when
+ * something fails what was there stays. Links are followed, a file that is there keeps its permissions, a new one gets those
+ * that the user's umask allows. Not flushed to the disk: after a power cut it may be short. */
+typedef struct ht_output ht_output;
+/* HT_ERROR_ARGUMENT: the path leads to a folder, a device, a pipe. */
+ht_status ht_output_open(const char *path, ht_output **output, ht_error *error);
+/* Would that work? For what takes minutes to be made. */
+ht_status ht_output_check(const char *path, ht_error *error);
+FILE *ht_output_file(ht_output *output); /* to be written with stdio; finish sees what failed */
+/* Releases it, when it fails, too. */
+ht_status ht_output_finish(ht_output *output, ht_error *error);
+void ht_output_abandon(ht_output *output); /* instead of finish; NULL is allowed */
+/* All of it at once: the file holds exactly data[0..bytes). */
 ht_status ht_file_write(const char *path, const void *data, size_t bytes, ht_error *error);
+
+/* A path below the cache folder (see there) that nobody else has, for a file, or a folder, that somebody else writes. */
+typedef struct ht_temporary {
+    char path[1024];
+    int slot;
+} ht_temporary;
+ht_status ht_temporary_name(const char *file, ht_temporary *temporary, ht_error *error);
+void ht_temporary_remove(ht_temporary *temporary); /* the file or the empty folder, if there is one */
+/* Removes what is half written, of all threads: for a program's signal handler, which may call it. */
+void ht_outputs_remove(void);
+
+/* Does `name` match a pattern of '*', '?' and sets such as [0-9]? A leading '.' is matched by a '.' only. */
+bool ht_name_matches(const char *pattern, const char *name);
+typedef struct ht_paths {
+    char **at; /* ascending */
+    size_t n, capacity;
+} ht_paths;
+/* Appends the paths "FOLDER/..." that match a pattern, each part of which may be one ("lib/python3*"), and which may be "".
+ * The folder is taken as it is written; in "" there is nothing. None is no failure. */
+ht_status ht_paths_find(const char *folder, const char *pattern, ht_paths *paths, ht_error *error);
+void ht_paths_free(ht_paths *paths);
+
+/* Makes every folder on the way to `path`, for this user alone unless `for_all`. */
+ht_status ht_make_folders(const char *path, bool for_all, ht_error *error);
 /* Where `file` ("opencl/0123.bin") of our cache folder lies: $XDG_CACHE_HOME/hetero, else ~/.cache/hetero. Missing folders
  * are made, for this user alone. HT_ERROR_IO if there is no such place; every caller can do without. */
 ht_status ht_cache_path(const char *file, char *out, size_t capacity, ht_error *error);

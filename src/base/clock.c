@@ -1,9 +1,13 @@
 #include "base/clock.h"
+#include "base/os.h"
 
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
+
+double ht_seconds(void) {
+    return (double)ht_nanoseconds() * 1e-9;
+}
 
 typedef struct participant {
     pthread_cond_t go;
@@ -126,10 +130,8 @@ void ht_clock_sleep(ht_clock *clock, double seconds) {
         ht_clock_charge(clock, fmax(seconds, 0) + clock->host.late);
         return;
     }
-    if (!(seconds > 0))
-        return;
-    const time_t whole = (time_t)seconds;
-    nanosleep(&(struct timespec){.tv_sec = whole, .tv_nsec = (long)((seconds - (double)whole) * 1e9)}, NULL);
+    if (seconds > 0)
+        ht_os_nap((uint64_t)(seconds * 1e9));
 }
 
 bool ht_clock_await(ht_clock *clock, ht_clock_predicate wanted, const void *context, double deadline) {

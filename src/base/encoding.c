@@ -1,6 +1,7 @@
-/* UTF-8, fp16 as bits, hashes. */
+/* UTF-8, fp16 as bits, hashes; and what C lacks: a search among bytes, a sort of numbers. */
 #include "base/base.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing past U+10FFFF) ---- */
@@ -142,4 +143,30 @@ uint64_t ht_hash_seeded(uint64_t seed, const void *data, size_t bytes) {
         h = (uint64_t)product ^ (uint64_t)(product >> 64) ^ 0x9e3779b97f4a7c15u;
     }
     return h ^ h >> 32;
+}
+
+/* ---- searching and sorting ---- */
+
+const char *ht_find_bytes(const char *data, size_t bytes, const char *what, size_t n) {
+    if (n == 0)
+        return data;
+    for (const char *at = data; bytes >= n; at++) {
+        const char *found = memchr(at, what[0], bytes - n + 1);
+        if (!found)
+            return NULL;
+        if (memcmp(found, what, n) == 0)
+            return found;
+        bytes -= (size_t)(found - at) + 1;
+        at = found;
+    }
+    return NULL;
+}
+
+static int compare_doubles(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+void ht_sort_doubles(double *values, size_t n) {
+    qsort(values, n, sizeof *values, compare_doubles);
 }

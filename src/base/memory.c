@@ -1,5 +1,5 @@
 /* Allocation: checked, counted, zeroed. Arenas, page blocks, growing text. */
-#include "base/base.h"
+#include "base/os.h"
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -8,10 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#define HUGE_PAGE ((size_t)2 << 20)
 #define ARENA_BLOCK ((size_t)64 << 10)
 
 static atomic_uint_fast64_t allocations;
@@ -58,35 +55,30 @@ ht_status ht_grow(void **array, size_t *capacity, size_t need, size_t size, cons
     return HT_OK;
 }
 
-static size_t page_size(void) {
-    return (size_t)sysconf(_SC_PAGESIZE);
+static size_t whole_pages(size_t bytes) {
+    return ht_round_up(bytes ? bytes : 1, ht_os_page_bytes());
 }
 
 void *ht_pages_alloc(size_t bytes) {
     if (bytes > SIZE_MAX / 2)
         return NULL;
     count_allocation();
-    bytes = ht_round_up(bytes ? bytes : 1, page_size());
-    bool huge = bytes >= HUGE_PAGE;
-    /* A huge page needs an aligned address: take one page too many and give the ends back. */
-    size_t taken = bytes + (huge ? HUGE_PAGE : 0);
-    char *start = mmap(NULL, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start == MAP_FAILED)
-        return NULL;
-    if (!huge)
-        return start;
-    size_t head = -(uintptr_t)start & (HUGE_PAGE - 1);
-    if (head)
-        munmap(start, head);
-    if (taken - head > bytes)
-        munmap(start + head + bytes, taken - head - bytes);
-    madvise(start + head, bytes, MADV_HUGEPAGE); /* a wish: refusal costs speed only */
-    return start + head;
+    return ht_os_pages(whole_pages(bytes));
 }
 
 void ht_pages_free(void *pages, size_t bytes) {
     if (pages)
-        munmap(pages, ht_round_up(bytes ? bytes : 1, page_size()));
+        ht_os_pages_free(pages, whole_pages(bytes));
+}
+
+char *ht_copy_text(const char *text, size_t bytes) {
+    count_allocation();
+    char *copy = malloc(bytes + 1);
+    if (copy) {
+        memcpy(copy, text, bytes);
+        copy[bytes] = '\0';
+    }
+    return copy;
 }
 
 /* ---- arena ---- */

@@ -4,23 +4,21 @@
 
 #include "device/device.h"
 
-#include <sched.h>
-
 /* Appends a copy of *info to a list grown with realloc: what ht_device_ops.list fills. */
 ht_status ht_device_list_add(ht_device_info **list, size_t *n, const ht_device_info *info, ht_error *error);
 
-uint64_t ht_all_cores(void);                      /* bits of the machine's online cores */
-int ht_core_count(uint64_t cores);                /* bits set */
-#ifdef CPU_SETSIZE                                /* where _GNU_SOURCE is defined */
-void ht_core_set(uint64_t cores, cpu_set_t *set); /* the same as the system's set */
-#endif
+/* The cores that this process may use, and the number of threads that compute on some of them unless somebody says
+ * otherwise: one for each, but no more than the quota of its control group pays for. */
+const ht_cores *ht_all_cores(void);
+int ht_default_threads(const ht_cores *cores);
 
-/* The calling thread stays on these cores until ht_leave_cores, where the system lets it; 0, or where it is already: no change. */
+/* The calling thread stays on these cores until ht_leave_cores, where the system lets it; NULL, none, or where it is
+ * already: no change. */
 typedef struct ht_stay {
     bool moved;
-    uint64_t before[16]; /* a cpu_set_t */
+    ht_cores before;
 } ht_stay;
-void ht_stay_on(uint64_t cores, ht_stay *stay);
+void ht_stay_on(const ht_cores *cores, ht_stay *stay);
 /* The same on the core it is on, with all threads it makes until then: for a virtual clock's, of which one runs at a time. */
 void ht_stay_here(ht_stay *stay);
 void ht_leave_cores(ht_stay *stay); /* a second time does nothing */

@@ -1,12 +1,10 @@
 /* The devices of an engine whose user names none: every processor besides the CPU that is really there, and the CPU. */
+#include "base/os.h"
 #include "device/device.h"
 
-#include <dirent.h>
-#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const ht_device_ops *runtime_of(const ht_device_ops *const *runtimes, const char *name) {
     for (; *runtimes; runtimes++) {
@@ -51,21 +49,19 @@ const char *ht_device_node_at(size_t i) {
     return NULL;
 }
 
-/* Without glob, which Android's C library has only lately; and without opening the folder where the name is whole, which
- * Android forbids. */
+/* Without opening the folder where the name is whole, which Android forbids. */
 bool ht_device_node_exists(const char *root, const char *pattern) {
     char path[512];
     snprintf(path, sizeof path, "%s%s", root, pattern);
     if (!strpbrk(pattern, "*["))
-        return access(path, F_OK) == 0;
+        return ht_os_exists(path);
     char *name = strrchr(path, '/');
     *name++ = '\0';
-    DIR *folder = opendir(path);
+    ht_os_folder *folder = ht_os_folder_open(path);
     bool found = false;
-    for (const struct dirent *entry; folder && !found && (entry = readdir(folder));)
-        found = fnmatch(name, entry->d_name, FNM_PERIOD) == 0;
-    if (folder)
-        closedir(folder);
+    for (const char *entry; folder && !found && (entry = ht_os_folder_next(folder));)
+        found = ht_name_matches(name, entry);
+    ht_os_folder_close(folder);
     return found;
 }
 
@@ -106,7 +102,7 @@ ht_status ht_device_defaults_of(const ht_device_ops *const *runtimes, const char
     free(chosen);
     free(rows);
     char companion[256];
-    ht_device_companion(0, companion);
+    ht_device_companion(&(ht_cores){{0}}, companion);
     return status ? status : ht_text_printf(list, error, "%s", companion);
 }
 

@@ -1,13 +1,11 @@
 /* What devices share: options, cores, lists, waiting. */
-#define _GNU_SOURCE /* cpu_set_t */
 #include "device/common.h"
+#include "base/os.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#define MAX_CORES 64 /* bits of ht_device_caps.cores */
 
 /* ---- options: "key=value:key=value" ---------------------------------------------------------------------------- */
 
@@ -82,79 +80,54 @@ ht_status ht_device_check_options(const char *name, const char *options, const c
     return HT_OK;
 }
 
-uint64_t ht_all_cores(void) {
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    if (n < 1)
-        n = 1;
-    return n >= MAX_CORES ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1;
+/* ---- cores ------------------------------------------------------------------------------------------------------- */
+
+const ht_cores *ht_all_cores(void) {
+    return ht_os_allowed_cores();
 }
 
-int ht_core_count(uint64_t cores) {
-    return __builtin_popcountll(cores);
+static double quota; /* of cores' time; 0: none */
+
+static void find_quota(void) {
+    quota = ht_os_cpu_quota("");
 }
 
-void ht_core_set(uint64_t cores, cpu_set_t *set) {
-    CPU_ZERO(set);
-    for (int i = 0; i < MAX_CORES; i++)
-        if (cores >> i & 1)
-            CPU_SET(i, set);
+int ht_default_threads(const ht_cores *cores) {
+    const int n = ht_cores_count(cores);
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find_quota);
+    return quota > 0 && quota < n ? (int)ceil(quota) : n;
 }
 
-void ht_stay_on(uint64_t cores, ht_stay *stay) {
-    cpu_set_t own, before;
+void ht_stay_on(const ht_cores *cores, ht_stay *stay) {
     stay->moved = false;
-    if (!cores || sched_getaffinity(0, sizeof before, &before) != 0)
-        return;
-    ht_core_set(cores, &own);
-    if (CPU_EQUAL(&own, &before))
-        return;
-    _Static_assert(sizeof before <= sizeof stay->before, "ht_stay holds a cpu_set_t");
-    memcpy(stay->before, &before, sizeof before);
-    stay->moved = sched_setaffinity(0, sizeof own, &own) == 0;
+    if (cores && ht_cores_any(cores) && ht_os_get_affinity(&stay->before) && !ht_cores_same(cores, &stay->before))
+        stay->moved = ht_os_set_affinity(cores);
 }
 
 void ht_stay_here(ht_stay *stay) {
-    const int core = sched_getcpu();
-    ht_stay_on(core >= 0 && core < MAX_CORES ? UINT64_C(1) << core : 0, stay);
+    const ht_cores core = ht_cores_one(ht_os_current_core());
+    ht_stay_on(&core, stay);
 }
 
 void ht_leave_cores(ht_stay *stay) {
-    cpu_set_t before;
-    memcpy(&before, stay->before, sizeof before);
     if (stay->moved)
-        sched_setaffinity(0, sizeof before, &before);
+        ht_os_set_affinity(&stay->before);
     stay->moved = false;
 }
 
-ht_status ht_parse_cpus(const char *name, const char *text, uint64_t *cores, ht_error *error) {
-    uint64_t bits = 0;
-    const char *p = text;
-    do {
-        char *end;
-        if (*p < '0' || *p > '9')
-            goto bad;
-        unsigned long first = strtoul(p, &end, 10), last = first;
-        if (*end == '-') {
-            p = end + 1;
-            if (*p < '0' || *p > '9')
-                goto bad;
-            last = strtoul(p, &end, 10);
-        }
-        if (first > last || last >= MAX_CORES)
-            goto bad;
-        for (unsigned long i = first; i <= last; i++)
-            bits |= UINT64_C(1) << i;
-        if (*end != ',' && *end != '\0')
-            goto bad;
-        p = *end ? end + 1 : NULL;
-    } while (p);
-    if (bits & ~ht_all_cores())
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus=%s: this machine has %d cores", name, text,
-                       ht_core_count(ht_all_cores()));
-    *cores = bits;
+ht_status ht_parse_cpus(const char *name, const char *text, ht_cores *cores, ht_error *error) {
+    ht_cores wanted;
+    if (!ht_cores_parse(text, &wanted))
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus=%s is not a list of cores such as 0-1,3", name, text);
+    if (!ht_cores_within(&wanted, ht_all_cores())) {
+        char list[128];
+        ht_cores_print(ht_all_cores(), list, sizeof list);
+        return ht_fail(error, HT_ERROR_ARGUMENT,
+                       "device %s: cpus=%s: of this machine's cores this process may use %s only", name, text, list);
+    }
+    *cores = wanted;
     return HT_OK;
-bad:
-    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus=%s is not a list of cores such as 0-1,3", name, text);
 }
 
 /* ---- lists, waiting ----------------------------------------------------------------------------------------- */

@@ -12,6 +12,7 @@
 #define HT_DEVICE_H
 
 #include "base/clock.h"
+#include "base/cores.h"
 #include "model/model.h"
 
 typedef struct ht_device ht_device;
@@ -92,7 +93,7 @@ typedef struct ht_device_caps {
     const int *lengths; /* static lengths, ascending; NULL: any length */
     size_t n_lengths;
     uint64_t graph_bytes; /* of graphs that it may hold (static lengths) */
-    uint64_t cores;       /* bit i: occupies core i of the machine */
+    ht_cores cores;       /* of the machine, that it occupies */
     /* Name of the device that computes beside it what it does not take; NULL: the companion on its cores. */
     const char *companion;
 } ht_device_caps;
@@ -231,8 +232,8 @@ static inline ht_clock *ht_device_clock(ht_device *device) {
 }
 /* Opens "name:option=value:..." (docs/devices.md). Fills runtime-independent defaults in *options from `spec`. */
 ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_device **device, ht_error *error);
-/* Name of the companion on these cores: "cpu:cpus=0,2"; on any where there are none: "cpu". */
-void ht_device_companion(uint64_t cores, char spec[256]);
+/* Name of the companion on these cores: "cpu:cpus=0-1,4"; on any where there are none: "cpu". */
+void ht_device_companion(const ht_cores *cores, char spec[256]);
 /* What the companion is on this machine: its processor and memory. */
 ht_status ht_device_host(ht_device_info *info, ht_error *error);
 /* Does a device of this name take some operators only, whether it is there or not? */
@@ -243,7 +244,7 @@ bool ht_device_option(const char *options, const char *key, char *value, size_t 
 ht_status ht_device_word(const ht_device_options *options, const char *key, const char *const *words, int *choice,
                          ht_error *error);
 ht_status ht_device_check_options(const char *name, const char *options, const char *const *known, ht_error *error);
-/* "0-1,4" -> bits; used for cpus= */
-ht_status ht_parse_cpus(const char *name, const char *text, uint64_t *cores, ht_error *error);
+/* "0-1,4": the value of cpus=, of cores that this process may use */
+ht_status ht_parse_cpus(const char *name, const char *text, ht_cores *cores, ht_error *error);
 
 #endif

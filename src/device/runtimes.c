@@ -115,12 +115,12 @@ static const ht_device_ops *find_companion(void) {
     return *runtime;
 }
 
-void ht_device_companion(uint64_t cores, char spec[256]) {
+void ht_device_companion(const ht_cores *cores, char spec[256]) {
     const ht_device_ops *companion = find_companion();
-    size_t at = (size_t)snprintf(spec, 256, "%s", companion ? companion->prefix : "");
-    for (int core = 0, n = 0; core < 64 && at < 256; core++)
-        if (cores >> core & 1)
-            at += (size_t)snprintf(spec + at, 256 - at, n++ ? ",%d" : ":cpus=%d", core);
+    const char *name = companion ? companion->prefix : "";
+    char list[200];
+    ht_cores_print(cores, list, sizeof list);
+    snprintf(spec, 256, "%s%s%s", name, *list ? ":cpus=" : "", list);
 }
 
 ht_status ht_device_host(ht_device_info *info, ht_error *error) {

@@ -28,10 +28,12 @@ static ht_status describe(const ht_engine *engine, ht_text *key, ht_error *error
         status = ht_text_printf(key, error, ";");
         for (size_t d = 0; d < engine->set.n_devices && !status; d++) {
             const ht_device_caps *caps = engine->set.devices[d]->ops->caps(engine->set.devices[d]);
+            char cores[HT_MAX_CORES];
+            ht_cores_print(&caps->cores, cores, sizeof cores);
             if (engine->set.lanes[l].devices >> d & 1)
-                status = ht_text_printf(key, error, " %s (%s, %s) cores %llx lengths %zu precision %d threads %d,",
-                                        caps->name, caps->runtime, caps->description, (unsigned long long)caps->cores,
-                                        caps->n_lengths, (int)engine->info.precision, engine->info.threads);
+                status = ht_text_printf(key, error, " %s (%s, %s) cores %s lengths %zu precision %d threads %d,",
+                                        caps->name, caps->runtime, caps->description, cores, caps->n_lengths,
+                                        (int)engine->info.precision, engine->info.threads);
         }
     }
     return status;

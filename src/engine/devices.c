@@ -39,17 +39,18 @@ static size_t find_device(const ht_lanes *set, const char *spec) {
     return set->n_devices;
 }
 
-/* A CPU device that computes on no other cores than these (0: on any); n_devices: there is none. */
-static size_t find_cpu(const ht_lanes *set, uint64_t cores) {
+/* A CPU device that computes on no other cores than these (none: on any); n_devices: there is none. */
+static size_t find_cpu(const ht_lanes *set, const ht_cores *cores) {
     for (size_t d = 0; d < set->n_devices; d++)
-        if (set->devices[d]->ops->companion && (cores == 0 || (ht_lanes_caps(set, d)->cores & ~cores) == 0))
+        if (set->devices[d]->ops->companion &&
+            (!ht_cores_any(cores) || ht_cores_within(&ht_lanes_caps(set, d)->cores, cores)))
             return d;
     return set->n_devices;
 }
 
 /* The device of this name, or where there is no name a CPU on these cores: one that is open, or a new one. */
-static ht_status find_or_open(ht_engine *engine, const ht_engine_options *options, const char *name, uint64_t cores,
-                              size_t *found, ht_error *error) {
+static ht_status find_or_open(ht_engine *engine, const ht_engine_options *options, const char *name,
+                              const ht_cores *cores, size_t *found, ht_error *error) {
     char spec[256];
     *found = name ? find_device(&engine->set, name) : find_cpu(&engine->set, cores);
     if (*found < engine->set.n_devices)
@@ -61,18 +62,20 @@ static ht_status find_or_open(ht_engine *engine, const ht_engine_options *option
 ht_status ht_engine_companion(ht_engine *engine, const ht_engine_options *options, size_t d, size_t *companion,
                               ht_error *error) {
     const ht_device_caps *caps = ht_lanes_caps(&engine->set, d);
-    return find_or_open(engine, options, caps->companion, caps->cores, companion, error);
+    return find_or_open(engine, options, caps->companion, &caps->cores, companion, error);
 }
 
 /* The CPU beside devices that compute some operators only: on the cores of the first one, if that is a CPU itself. */
 static ht_status open_companion(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const ht_lanes *set = &engine->set;
     const ht_device_caps *first = set->n_devices ? ht_lanes_caps(set, 0) : NULL;
-    const bool divided = first && first->kind == HT_DEVICE_CPU && first->cores != ht_all_cores();
+    const bool divided = first && first->kind == HT_DEVICE_CPU && !ht_cores_same(&first->cores, ht_all_cores());
+    const ht_cores any = {{0}};
     size_t found;
-    if (find_cpu(set, 0) < set->n_devices) /* it refused something: another would do so, too */
+    if (find_cpu(set, &any) < set->n_devices) /* it refused something: another would do so, too */
         return HT_OK;
-    return find_or_open(engine, options, first ? first->companion : NULL, divided ? first->cores : 0, &found, error);
+    return find_or_open(engine, options, first ? first->companion : NULL, divided ? &first->cores : &any, &found,
+                        error);
 }
 
 /* ---- the list ------------------------------------------------------------------------------------------------------------ */

@@ -117,7 +117,9 @@ static void fill_info(ht_engine *engine, const ht_engine_options *options) {
     for (size_t d = 0; d < engine->set.n_devices; d++) {
         const ht_device_caps *caps = ht_lanes_caps(&engine->set, d);
         if (caps->kind == HT_DEVICE_CPU)
-            engine->info.threads = options->threads ? options->threads : __builtin_popcountll(caps->cores);
+            engine->info.threads = options->threads   ? options->threads
+                                   : engine->set.time ? ht_cores_count(&caps->cores)
+                                                      : ht_default_threads(&caps->cores);
     }
 }
 
@@ -153,7 +155,7 @@ ht_status ht_engine_create_found(ht_model *model, const ht_engine_options *optio
     ht_engine_options all = *options;
     ht_error failure = {0};
     char companion[256];
-    ht_device_companion(0, companion);
+    ht_device_companion(&(ht_cores){{0}}, companion);
     all.devices = found;
     ht_status status = create_engine(model, &all, true, out, &failure);
     if ((status == HT_ERROR_DEVICE || status == HT_ERROR_MEMORY) && strcmp(found, companion) != 0) {

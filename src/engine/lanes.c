@@ -4,9 +4,9 @@
 /* ---- which lanes --------------------------------------------------------------------------------------------------------- */
 
 /* Does a device that takes some operators only compute on these cores, as a processor in an NPU's place? */
-static bool stands_in(const ht_engine *engine, uint64_t cores) {
+static bool stands_in(const ht_engine *engine, const ht_cores *cores) {
     for (size_t d = 0; d < engine->set.n_devices; d++)
-        if (!ht_lanes_take_all(&engine->set, 1u << d) && ht_lanes_caps(&engine->set, d)->cores & cores)
+        if (!ht_lanes_take_all(&engine->set, 1u << d) && ht_cores_meet(&ht_lanes_caps(&engine->set, d)->cores, cores))
             return true;
     return false;
 }
@@ -26,9 +26,9 @@ static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options,
                 if (status)
                     return status;
                 lane.devices |= 1u << companion;
-                lane.cores |= ht_lanes_caps(&engine->set, companion)->cores;
+                ht_cores_join(&lane.cores, &ht_lanes_caps(&engine->set, companion)->cores);
             } else if (d >= engine->n_named &&
-                       (engine->info.emulated || !stands_in(engine, ht_lanes_caps(&engine->set, d)->cores))) {
+                       (engine->info.emulated || !stands_in(engine, &ht_lanes_caps(&engine->set, d)->cores))) {
                 continue;
             }
             engine->set.lanes[engine->set.n_lanes++] = lane;
@@ -40,7 +40,7 @@ static ht_status find_lanes(ht_engine *engine, const ht_engine_options *options,
 static bool can_share(const ht_engine *engine) {
     for (size_t a = 0; a < engine->set.n_lanes; a++)
         for (size_t b = a + 1; b < engine->set.n_lanes; b++)
-            if (!(engine->set.lanes[a].cores & engine->set.lanes[b].cores))
+            if (!ht_cores_meet(&engine->set.lanes[a].cores, &engine->set.lanes[b].cores))
                 return true;
     return false;
 }
@@ -64,10 +64,11 @@ static ht_status group(ht_engine *engine, const ht_engine_options *options, ht_e
         return status;
     if (engine->set.n_lanes < 2) {
         const uint32_t all = (1u << engine->set.n_devices) - 1;
-        const uint64_t cores = ht_lanes_facts(&engine->set, all).cores;
+        const ht_cores cores = ht_lanes_facts(&engine->set, all).cores;
         engine->set.n_lanes = 1;
-        /* cpus= is for our thread, too */
-        engine->set.lanes[0] = (ht_lane){.devices = all, .cores = cores == ht_all_cores() ? 0 : cores};
+        engine->set.lanes[0] = (ht_lane){.devices = all};
+        if (!ht_cores_same(&cores, ht_all_cores())) /* cpus= is for our thread, too */
+            engine->set.lanes[0].cores = cores;
     }
     return HT_OK;
 }

@@ -514,17 +514,17 @@ static ht_status measure_lanes_together(ht_engine *engine, const size_t *lanes, 
 ht_status ht_engine_time_together(ht_engine *engine, const ht_kv_layer *kv, ht_error *error) {
     const ht_lane *all = engine->set.lanes;
     size_t lanes[HT_MAX_LANES], n = 0;
-    uint64_t taken = 0;
+    ht_cores taken = {{0}};
     ht_status status = HT_OK;
     for (size_t a = 0; a < engine->set.n_lanes; a++) {
         for (size_t b = a + 1; b < engine->set.n_lanes && !status; b++) {
             const size_t pair[2] = {a, b};
-            if (!(all[a].cores & all[b].cores) && !all[a].lost && !all[b].lost)
+            if (!ht_cores_meet(&all[a].cores, &all[b].cores) && !all[a].lost && !all[b].lost)
                 status = measure_lanes_together(engine, pair, 2, kv, error);
         }
-        if (all[a].cores & taken || all[a].lost)
+        if (ht_cores_meet(&all[a].cores, &taken) || all[a].lost)
             continue;
-        taken |= all[a].cores;
+        ht_cores_join(&taken, &all[a].cores);
         lanes[n++] = a;
     }
     return status || n < 3 ? status : measure_lanes_together(engine, lanes, n, kv, error);

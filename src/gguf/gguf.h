@@ -75,8 +75,8 @@ ht_status ht_gguf_string(const ht_gguf *file, const char *key, bool required, ht
 double ht_gguf_item(const ht_gguf_value *value, uint64_t index);
 int64_t ht_gguf_item_int(const ht_gguf_value *value, uint64_t index);
 
-/* Writing, v3: values and tensor headers first, then data in the same order as the headers. Written to PATH.tmp and
- * renamed by finish, so that a failure leaves nothing behind. */
+/* Writing, v3: values and tensor headers first, then data in the same order as the headers. An
+ * ht_output: the file is there once finish has worked, and a failure leaves what was there. */
 typedef struct ht_gguf_writer ht_gguf_writer;
 ht_status ht_gguf_create(const char *path, ht_gguf_writer **writer, ht_error *error);
 ht_status ht_gguf_copy_value(ht_gguf_writer *writer, const ht_gguf_value *value, ht_error *error);

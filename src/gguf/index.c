@@ -1,8 +1,8 @@
 #include "gguf/index.h"
+#include "base/os.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 ht_status ht_index_create(ht_index *index, size_t names, ht_error *error) {
     if (names >= HT_INDEX_NONE / 4)
@@ -14,7 +14,7 @@ ht_status ht_index_create(ht_index *index, size_t names, ht_error *error) {
     if (status)
         return status;
     index->mask = slots - 1;
-    if (getrandom(&index->seed, sizeof index->seed, GRND_NONBLOCK) != sizeof index->seed)
+    if (!ht_os_random(&index->seed, sizeof index->seed))
         index->seed = ht_nanoseconds();
     return HT_OK;
 }

@@ -1,6 +1,7 @@
 /* GGUF v2 and v3, read. Every length is checked against what is left of the file before it is used, so a hostile file
  * cannot ask for more memory than its headers, byte for byte, pay for: some twenty times their size at the very worst
  * (nothing but minimal keys), about twice for a real vocabulary. The file is mapped and must not shrink while open. */
+#include "base/os.h"
 #include "gguf/gguf.h"
 #include "gguf/index.h"
 
@@ -8,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 
 #define MAX_KEY 65535      /* bytes, by the format's specification */
 #define MAX_TENSOR_NAME 64 /* likewise */
@@ -22,8 +22,7 @@ typedef struct part { /* one file */
     size_t n_values, cap_values;
     size_t first_tensor, n_tensors;
     size_t alignment;
-    dev_t device; /* which file it is, by whatever name */
-    ino_t inode;
+    ht_os_info file; /* which one it is, by whatever name */
 } part;
 
 struct ht_gguf {
@@ -390,11 +389,7 @@ static ht_status read_part(ht_gguf *file, const char *path, ht_error *error) {
     status = ht_mapping_open(path, &piece->mapping, error);
     if (status)
         return status;
-    struct stat info;
-    if (!stat(path, &info)) {
-        piece->device = info.st_dev;
-        piece->inode = info.st_ino;
-    }
+    ht_os_look(path, &piece->file);
     file->file_bytes += piece->mapping.bytes;
     cursor c = {piece->path, piece->mapping.data, piece->mapping.bytes, 0, error};
     uint64_t n_tensors, n_values;
@@ -592,11 +587,10 @@ const ht_tensor *ht_gguf_tensor_at(const ht_gguf *file, size_t index) {
 }
 
 bool ht_gguf_holds(const ht_gguf *file, const char *path) {
-    struct stat info;
-    if (stat(path, &info))
-        return false;
+    ht_os_info info;
+    ht_os_look(path, &info);
     for (size_t i = 0; i < file->n_parts; i++) {
-        if (file->parts[i].inode == info.st_ino && file->parts[i].device == info.st_dev)
+        if (ht_os_same_file(&file->parts[i].file, &info))
             return true;
     }
     return false;

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct planned_tensor { /* what has been promised and not yet written */
     char name[72];
@@ -13,8 +12,8 @@ typedef struct planned_tensor { /* what has been promised and not yet written */
 } planned_tensor;
 
 struct ht_gguf_writer {
-    char *path, *temporary;
-    FILE *file; /* NULL once finished */
+    char *path;
+    ht_output *output; /* NULL once finished */
     ht_text values, tensors;
     uint64_t n_values, alignment;
     planned_tensor *planned;
@@ -26,7 +25,7 @@ struct ht_gguf_writer {
 };
 
 static ht_status io_error(const ht_gguf_writer *writer, ht_error *error) {
-    return ht_fail(error, HT_ERROR_IO, "%s: cannot be written: %s", writer->temporary, strerror(errno));
+    return ht_fail(error, HT_ERROR_IO, "%s: cannot be written: %s", writer->path, strerror(errno));
 }
 
 static ht_status put(ht_text *text, const void *data, size_t bytes, ht_error *error) {
@@ -51,18 +50,12 @@ ht_status ht_gguf_create(const char *path, ht_gguf_writer **out, ht_error *error
     ht_status status = ht_alloc((void **)&writer, 1, sizeof *writer, "model writer", error);
     if (status)
         return status;
-    ht_text temporary = {0};
-    status = ht_text_printf(&temporary, error, "%s.tmp", path);
-    writer->temporary = temporary.data;
-    writer->path = status ? NULL : strdup(path);
+    writer->path = ht_copy_text(path, strlen(path));
     writer->alignment = 32;
-    if (!status && !writer->path)
+    if (!writer->path)
         status = ht_fail(error, HT_ERROR_MEMORY, "%s: out of memory", path);
-    if (!status) {
-        writer->file = fopen(writer->temporary, "wbe");
-        if (!writer->file)
-            status = io_error(writer, error);
-    }
+    if (!status)
+        status = ht_output_open(path, &writer->output, error);
     if (status)
         ht_gguf_abandon(writer);
     else
@@ -168,7 +161,7 @@ ht_status ht_gguf_put_tensor(ht_gguf_writer *writer, const char *name, ht_type t
 }
 
 static ht_status write_all(ht_gguf_writer *writer, const void *data, size_t bytes, ht_error *error) {
-    if (bytes && fwrite(data, 1, bytes, writer->file) != bytes)
+    if (bytes && fwrite(data, 1, bytes, ht_output_file(writer->output)) != bytes)
         return io_error(writer, error);
     return HT_OK;
 }
@@ -238,26 +231,18 @@ ht_status ht_gguf_finish(ht_gguf_writer *writer, ht_error *error) {
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: data of tensor \"%s\" is missing", writer->path,
                        writer->planned[writer->current].name);
     }
-    FILE *file = writer->file;
-    writer->file = NULL;
-    if (fclose(file) || rename(writer->temporary, writer->path)) {
-        status = io_error(writer, error);
-        unlink(writer->temporary);
-    }
-    return status;
+    ht_output *output = writer->output;
+    writer->output = NULL;
+    return ht_output_finish(output, error);
 }
 
 void ht_gguf_abandon(ht_gguf_writer *writer) {
     if (!writer)
         return;
-    if (writer->file) {
-        fclose(writer->file);
-        unlink(writer->temporary);
-    }
+    ht_output_abandon(writer->output);
     ht_text_free(&writer->values);
     ht_text_free(&writer->tensors);
     free(writer->planned);
     free(writer->path);
-    free(writer->temporary);
     free(writer);
 }

@@ -1,4 +1,5 @@
 /* Who has the lanes, and waiting for what they were given. */
+#include "base/os.h"
 #include "lane/lane.h"
 
 #include <string.h>
@@ -51,11 +52,11 @@ ht_device_facts ht_lanes_facts(const ht_lanes *set, uint32_t devices) {
         const ht_device_caps *caps = ht_lanes_caps(set, d);
         if (!(devices >> d & 1))
             continue;
-        facts.cores |= caps->cores;
+        ht_cores_join(&facts.cores, &caps->cores);
         facts.granule = ht_max_size(facts.granule, caps->granule);
         facts.many_only |= caps->many_only;
         facts.copies |= set->devices[d]->ops->import && !caps->unified_memory;
-        facts.own_threads |= !caps->runs_in_caller && caps->cores;
+        facts.own_threads |= !caps->runs_in_caller && ht_cores_any(&caps->cores);
         if (caps->n_lengths && !facts.static_caps) {
             facts.static_device = (int)d;
             facts.static_caps = caps;
@@ -65,5 +66,5 @@ ht_device_facts ht_lanes_facts(const ht_lanes *set, uint32_t devices) {
 }
 
 void ht_stay_on_cores(const ht_lanes *set, const ht_lane *lane, ht_stay *stay) {
-    ht_stay_on(set->time ? 0 : lane->cores, stay);
+    ht_stay_on(set->time ? NULL : &lane->cores, stay);
 }

@@ -70,7 +70,7 @@ typedef struct ht_front {
  * does the rest on the same cores. Lanes that share no core may compute parts of a pass at the same time. */
 typedef struct ht_lane {
     uint32_t devices; /* bit d: ht_lanes.devices[d] */
-    uint64_t cores;   /* bit i: occupies core i of the machine */
+    ht_cores cores;   /* of the machine, that it occupies */
     bool lost;        /* one of its devices failed: it takes no part any more */
     bool crowded;     /* a device's own threads compute on these cores: the lane's thread must not poll meanwhile */
     ht_program programs[HT_FORMS];
@@ -118,7 +118,7 @@ typedef struct ht_lanes {
 
 /* What is true of some devices (bits) together. */
 typedef struct ht_device_facts {
-    uint64_t cores;
+    ht_cores cores;
     size_t granule;                    /* the largest; 0: any number of tokens */
     int static_device;                 /* the first with static lengths; -1: none */
     const ht_device_caps *static_caps; /* its; NULL: none */

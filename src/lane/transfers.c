@@ -59,7 +59,7 @@ static bool yields(const ht_lanes *set, const ht_program *program, size_t at, co
     if (at + 1 == program->n_steps)
         return false;
     const ht_device *next = set->devices[program->steps[at + 1].device];
-    return next != device && (next->ops->caps(next)->cores & device->ops->caps(device)->cores) != 0;
+    return next != device && ht_cores_meet(&next->ops->caps(next)->cores, &device->ops->caps(device)->cores);
 }
 
 static void plan_transfers(const ht_lanes *set, const ht_lane *alone, ht_program *program) {

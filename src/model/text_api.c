@@ -1,5 +1,4 @@
 /* The public calls on text: a model's tokenizer and chat template. */
-#define _GNU_SOURCE /* memmem */
 #include "model/model.h"
 
 #include <inttypes.h>
@@ -65,7 +64,7 @@ static bool needs_bos_text(const ht_model *model) {
     if (ht_tokenizer_adds_bos(model->tokenizer) || ht_tokenizer_bos(model->tokenizer) < 0 || !model->file)
         return false;
     return ht_gguf_string(model->file, "tokenizer.chat_template", true, &source, NULL) == HT_OK &&
-           memmem(source.data, source.bytes, name, sizeof name - 1) != NULL;
+           ht_find_bytes(source.data, source.bytes, name, sizeof name - 1) != NULL;
 }
 
 /* with_bos: its text is at the start, where the template wants it and the tokenizer will not add it. */

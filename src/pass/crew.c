@@ -6,11 +6,9 @@
  * The first lane runs in the caller's thread, the others in threads of their own: devices that compute in their caller's
  * thread would else stand in each other's way. Every thread stays on its lane's cores meanwhile.
  */
-#define _GNU_SOURCE /* cpu_set_t */
 #include "pass/crew.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define SPIN_SECONDS 300e-6 /* polling for the next pass, before a thread sleeps */
@@ -53,7 +51,7 @@ static unsigned await_pass(ht_crew *crew, unsigned seen) {
 static void *work(void *argument) {
     const ht_crew_worker *w = argument;
     ht_crew *crew = w->crew;
-    uint64_t cores = 0;
+    ht_cores cores = {{0}};
     ht_stay stay = {0};
     for (unsigned seen = 0;;) {
         seen = await_pass(crew, seen);
@@ -62,7 +60,7 @@ static void *work(void *argument) {
         ht_crew_part *p = &crew->parts[w->index];
         if (!atomic_exchange(&p->todo, false))
             continue; /* not needed in this pass, or done: this thread was late */
-        if (p->run.lane->cores != cores) {
+        if (!ht_cores_same(&p->run.lane->cores, &cores)) {
             ht_leave_cores(&stay); /* first: a lane without cores of its own is not to stay on the last one's */
             cores = p->run.lane->cores;
             ht_stay_on_cores(p->run.passes->set, p->run.lane, &stay);
@@ -76,11 +74,10 @@ static void *work(void *argument) {
 }
 
 ht_status ht_crew_create(size_t lanes, ht_crew **out, ht_error *error) {
-    ht_crew *crew = NULL;
     *out = NULL;
-    if (posix_memalign((void **)&crew, 64, sizeof *crew) != 0)
+    ht_crew *crew = ht_pages_alloc(sizeof *crew); /* its counters have cache lines of their own */
+    if (!crew)
         return ht_fail(error, HT_ERROR_MEMORY, "no memory for the lanes' threads");
-    memset(crew, 0, sizeof *crew);
     pthread_mutex_init(&crew->mutex, NULL);
     pthread_cond_init(&crew->work, NULL);
     ht_status status = HT_OK;
@@ -117,7 +114,7 @@ void ht_crew_destroy(ht_crew *crew) {
         pthread_join(crew->workers[i].thread, NULL);
     pthread_cond_destroy(&crew->work);
     pthread_mutex_destroy(&crew->mutex);
-    free(crew);
+    ht_pages_free(crew, sizeof *crew);
 }
 
 /* ---- a pass ------------------------------------------------------------------------------------------------------------ */

@@ -15,7 +15,7 @@ static ht_status run_alone(ht_passes *passes, ht_schedule *schedule, const ht_bi
     ht_binding own = *binding;
     own.sync = ht_lane_sync(passes->set, lane);
     const double start = ht_clock_now(passes->set->time);
-    if (lane->cores) /* as it was measured, and as the lane would run beside others */
+    if (ht_cores_any(&lane->cores)) /* as it was measured, and as the lane would run beside others */
         ht_stay_on_cores(passes->set, lane, &stay);
     ht_status status = ht_run_body(&run, &own, first, error);
     passes->running = lane;

@@ -12,6 +12,7 @@
 #ifndef HT_PLAN_H
 #define HT_PLAN_H
 
+#include "base/cores.h"
 #include "model/model.h"
 
 #define HT_MAX_LANES 8  /* of an engine */
@@ -136,7 +137,7 @@ typedef struct ht_solver_lane {
     const ht_lane_cost *cost;   /* of whole operators, at lengths whose graphs are there */
     const ht_lane_cost *shares; /* of shares of them, whatever is there; NULL: cost */
     double drift[HT_REGIMES];   /* what it takes lately in a regime, over what was predicted: multiplies every time */
-    uint64_t cores;             /* lanes that share some are never used together */
+    ht_cores cores;             /* lanes that share some are never used together */
     bool lost;                  /* takes no part */
     bool built_only;     /* static graphs: with more than one token it computes shares that were built, and no others */
     bool built_only_one; /* and with one token, too */

@@ -862,14 +862,14 @@ static void try_owner(solver *s, size_t owner, size_t other) {
 
 /* Lanes of a set, if they share no cores and none is lost. */
 static size_t list_lanes(const ht_problem *p, unsigned set, size_t lanes[HT_MAX_LANES]) {
-    uint64_t taken = 0;
+    ht_cores taken = {{0}};
     size_t n = 0;
     for (size_t l = 0; l < p->n_lanes; l++) {
         if (!(set >> l & 1))
             continue;
-        if (p->lanes[l].lost || p->lanes[l].cores & taken)
+        if (p->lanes[l].lost || ht_cores_meet(&p->lanes[l].cores, &taken))
             return 0;
-        taken |= p->lanes[l].cores;
+        ht_cores_join(&taken, &p->lanes[l].cores);
         lanes[n++] = l;
     }
     return n;

@@ -3,7 +3,6 @@
  * A product is prepared several times, each a copy of the weights, and the copies take turns, so that weights come from memory
  * as they do in a model. A run is some submits and one wait; a point is the median of some runs. Devices that compute in
  * their caller run on a thread that stays on their cores, as they do in an engine's lane. */
-#define _GNU_SOURCE /* cpu_set_t */
 #include "profile/characterise.h"
 
 #include "device/common.h"
@@ -87,7 +86,7 @@ static ht_status open_rig(ht_profiler *p, int index, const char *more, rig *r, h
     r->ops = r->device->ops;
     r->caps = r->ops->caps(r->device);
     r->clock = ht_device_clock(r->device);
-    ht_stay_on(r->caps->runs_in_caller && !r->clock ? r->caps->cores : 0, &r->stay);
+    ht_stay_on(r->caps->runs_in_caller && !r->clock ? &r->caps->cores : NULL, &r->stay);
     return HT_OK;
 }
 
@@ -601,7 +600,7 @@ static void *read_weights(void *argument) {
     ht_stay stay;
     double pass, seconds = 0;
     if (!r->clock)
-        ht_stay_on(r->caps->cores, &stay);
+        ht_stay_on(&r->caps->cores, &stay);
     ht_clock_enter(r->clock, self->number);
     self->status = run(r, r->n, r->n, 1, &pass, &self->error);
     if (!r->clock) /* in virtual time nobody is late */
@@ -683,7 +682,8 @@ static ht_status read_pairs(rig *rigs, const bool *ready, size_t n, ht_error *er
     ht_status status = HT_OK;
     for (size_t i = 0; i < n && !status; i++)
         for (size_t k = i + 1; k < n && !status; k++)
-            if (ready[i] && ready[k] && !(rigs[i].caps->cores & rigs[k].caps->cores) && rigs[i].clock == rigs[k].clock)
+            if (ready[i] && ready[k] && !ht_cores_meet(&rigs[i].caps->cores, &rigs[k].caps->cores) &&
+                rigs[i].clock == rigs[k].clock)
                 status = read_together(&rigs[i], &rigs[k], error);
     return status;
 }

@@ -1,6 +1,5 @@
 #include "profile/page.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -262,19 +261,9 @@ void ht_page_begin(ht_page *p, const char *title) {
     HT_PUT(p, "</h1>\n");
 }
 
-/* A file like any other, not one of ours: it may be /dev/stdout, and others may read it. */
-static ht_status write_page(const ht_page *p, const char *path, ht_error *error) {
-    FILE *file = fopen(path, "wb");
-    if (!file)
-        return ht_fail(error, HT_ERROR_IO, "%s: cannot be written: %s", path, strerror(errno));
-    const bool whole = fwrite(p->text.data, 1, p->text.bytes, file) == p->text.bytes;
-    const bool closed = fclose(file) == 0;
-    return whole && closed ? HT_OK : ht_fail(error, HT_ERROR_IO, "%s: cannot be written: %s", path, strerror(errno));
-}
-
 ht_status ht_page_end(ht_page *p, const char *path) {
     HT_PUT(p, "</body>\n</html>\n");
-    ht_status status = p->status ? p->status : write_page(p, path, p->error);
+    ht_status status = p->status ? p->status : ht_file_write(path, p->text.data, p->text.bytes, p->error);
     ht_text_free(&p->text);
     return status;
 }

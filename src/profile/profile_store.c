@@ -10,13 +10,11 @@
  * opens now. Nothing in a file is trusted: what has the wrong type or names no device of the file is an error. */
 #include "base/json.h"
 #include "profile/characterise.h"
+#include "base/os.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 
 #define FOLDER "profile/"
 
@@ -43,13 +41,10 @@ static void copy_text(char *out, size_t capacity, const char *text) {
 
 void ht_profile_describe(ht_profile_result *result, const ht_model *model, const ht_profile_options *options) {
     const char *slash = strrchr(model->info.path, '/');
-    const time_t now = time(NULL);
-    struct tm utc;
     ht_device_info cpu;
     copy_text(result->model, sizeof result->model, slash ? slash + 1 : model->info.path);
     snprintf(result->version, sizeof result->version, "%s", ht_version());
-    if (gmtime_r(&now, &utc))
-        strftime(result->date, sizeof result->date, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    ht_os_date("%Y-%m-%dT%H:%M:%SZ", result->date, sizeof result->date);
     if (!ht_device_host(&cpu, NULL)) {
         char text[sizeof result->machine];
         snprintf(text, sizeof text, "%s, %.1f GiB", cpu.description, (double)cpu.memory_bytes / (1u << 30));
@@ -66,7 +61,7 @@ void ht_profile_fingerprint(const char *spec, const ht_device *device, ht_profil
         options--;
     char full[sizeof out->spec + sizeof caps->name];
     snprintf(full, sizeof full, "%s%s", caps->name, options ? options : ""); /* "gpu" is no name to keep */
-    *out = (ht_profile_device){.cores = caps->cores, .static_graphs = caps->n_lengths > 0};
+    *out = (ht_profile_device){.cores = caps->cores.words[0], .static_graphs = caps->n_lengths > 0};
     copy_text(out->spec, sizeof out->spec, full);
     copy_text(out->name, sizeof out->name, caps->name);
     copy_text(out->runtime, sizeof out->runtime, caps->runtime);
@@ -184,29 +179,27 @@ static bool is_of(const char *path, const char *devices) {
 /* The file of the folder that was changed last, of those of these devices. */
 static ht_status newest(const char *devices, char *path, size_t capacity, ht_error *error) {
     char folder[1024];
-    struct timespec latest = {0};
+    uint64_t latest = 0;
     *path = '\0';
     ht_status status = ht_cache_path(FOLDER, folder, sizeof folder, error);
     if (status)
         return status;
-    DIR *all = opendir(folder);
-    for (const struct dirent *entry; all && (entry = readdir(all));) {
-        const char *dot = strrchr(entry->d_name, '.');
-        char candidate[sizeof folder + sizeof entry->d_name];
-        struct stat info;
-        snprintf(candidate, sizeof candidate, "%s%s", folder, entry->d_name);
-        if (!dot || strcmp(dot, ".json") != 0 || stat(candidate, &info) || strlen(candidate) >= capacity ||
-            !is_of(candidate, devices))
+    ht_os_folder *all = ht_os_folder_open(folder);
+    for (const char *name; all && (name = ht_os_folder_next(all));) {
+        const char *dot = strrchr(name, '.');
+        char candidate[sizeof folder + 256];
+        ht_os_info info;
+        if (!dot || strcmp(dot, ".json") != 0 ||
+            (size_t)snprintf(candidate, sizeof candidate, "%s%s", folder, name) >=
+                ht_min_size(sizeof candidate, capacity) ||
+            ht_os_look(candidate, &info) || !is_of(candidate, devices))
             continue;
-        const struct timespec changed = info.st_mtim;
-        if (!*path || changed.tv_sec > latest.tv_sec ||
-            (changed.tv_sec == latest.tv_sec && changed.tv_nsec > latest.tv_nsec)) {
-            latest = changed;
-            snprintf(path, capacity, "%s", candidate);
+        if (!*path || info.changed > latest) {
+            latest = info.changed;
+            memcpy(path, candidate, strlen(candidate) + 1);
         }
     }
-    if (all)
-        closedir(all);
+    ht_os_folder_close(all);
     return *path ? HT_OK
                  : ht_fail(error, HT_ERROR_IO, "%s: no profile is kept here yet of %s: 'hetero profile' makes one",
                            folder, devices ? devices : "this machine's devices");

@@ -1,9 +1,9 @@
 /* ht_quantize: a file's matrices in another type. Embedding and output matrices are converted like the others. */
+#include "base/os.h"
 #include "quant/quant.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static const struct {
     const char *name;
@@ -99,12 +99,9 @@ static ht_status convert_tensor(job *work, const ht_tensor *tensor) {
 }
 
 static ht_status convert(job *work, const char *out, uint32_t file_type) {
-    ht_text temporary = {0};
-    ht_status status = ht_text_printf(&temporary, work->error, "%s.tmp", out); /* the writer's working file */
-    if (!status && (ht_gguf_holds(work->in, out) || ht_gguf_holds(work->in, temporary.data))) {
+    ht_status status = HT_OK;
+    if (ht_gguf_holds(work->in, out))
         status = ht_fail(work->error, HT_ERROR_ARGUMENT, "%s: cannot overwrite the model being read", out);
-    }
-    ht_text_free(&temporary);
     if (!status)
         status = ht_gguf_create(out, &work->out, work->error);
     if (!status)
@@ -131,11 +128,11 @@ ht_status ht_quantize(const char *in, const char *out, const char *type, ht_prog
     if (status)
         return status;
     status = convert(&work, out, targets[target].file_type);
-    struct stat info;
+    ht_os_info info;
     if (!status && result) {
         *result = (ht_quantize_result){.in_bytes = ht_gguf_file_bytes(work.in)};
-        if (!stat(out, &info))
-            result->out_bytes = (uint64_t)info.st_size;
+        if (!ht_os_look(out, &info))
+            result->out_bytes = info.bytes;
     }
     ht_gguf_abandon(work.out);
     ht_gguf_close(work.in);

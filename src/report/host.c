@@ -1,26 +1,21 @@
 /* The machine as files in /proc and /sys, and Android's properties, tell: a list of files and fields that identify nobody. */
 #include "report/report.h"
 
+#include "base/os.h"
 #include "device/common.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/utsname.h>
-#include <unistd.h>
-#ifdef __ANDROID__
-#include <sys/system_properties.h>
-#endif
 
-#define MAX_CORES 512
+#define MAX_CORES HT_MAX_CORES
 
 /* First line of a file, without its end; false: there is none. */
 static bool read_line(const char *root, const char *path, char *out, size_t capacity) {
     char full[512];
     snprintf(full, sizeof full, "%s%s", root, path);
-    FILE *file = fopen(full, "re");
+    FILE *file = ht_os_open(full, "r");
     out[0] = '\0';
     if (!file)
         return false;
@@ -82,7 +77,7 @@ static void read_cpuinfo(const char *root, json_t **machine, core *cores) {
     char path[512], line[8192], implementer[16] = "";
     int number = -1;
     snprintf(path, sizeof path, "%s/proc/cpuinfo", root);
-    FILE *file = fopen(path, "re");
+    FILE *file = ht_os_open(path, "r");
     while (file && fgets(line, sizeof line, file)) {
         const char *value;
         line[strcspn(line, "\n")] = '\0';
@@ -106,7 +101,7 @@ static void read_cores(const char *root, core *cores) {
         char path[128], full[512];
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d", i);
         snprintf(full, sizeof full, "%s%s", root, path);
-        cores[i].there = access(full, F_OK) == 0;
+        cores[i].there = ht_os_exists(full);
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cpufreq/cpuinfo_max_freq", i);
         cores[i].max_khz = cores[i].there ? read_number(root, path) : 0;
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cpu_capacity", i);
@@ -147,7 +142,11 @@ static void add_processor(const char *root, json_t **machine) {
     read_cpuinfo(root, machine, cores);
     ht_json_set(machine, "core_groups", groups_json(cores));
     free(cores);
-    ht_json_set(machine, "cores", json_integer(ht_core_count(ht_all_cores())));
+    const double quota = ht_os_cpu_quota("");
+    ht_json_set(machine, "cores", json_integer(ht_os_online_cores()));
+    ht_json_set(machine, "cores_allowed", json_integer(ht_cores_count(ht_all_cores())));
+    if (quota > 0)
+        ht_json_set(machine, "cpu_quota", json_real(quota));
     static const row rows[] = {{"governor", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"}};
     add_files(root, machine, rows, HT_COUNT(rows));
 }
@@ -159,7 +158,7 @@ static void add_memory(const char *root, json_t **machine) {
         {"memory_bytes", "MemTotal"}, {"free_bytes", "MemAvailable"}, {"swap_bytes", "SwapTotal"}};
     char path[512], line[256];
     snprintf(path, sizeof path, "%s/proc/meminfo", root);
-    FILE *file = fopen(path, "re");
+    FILE *file = ht_os_open(path, "r");
     while (file && fgets(line, sizeof line, file))
         for (size_t i = 0; i < HT_COUNT(fields); i++) {
             const char *value = value_of(line, fields[i].path);
@@ -168,17 +167,17 @@ static void add_memory(const char *root, json_t **machine) {
         }
     if (file)
         fclose(file);
-    ht_json_set(machine, "page_bytes", json_integer(sysconf(_SC_PAGESIZE)));
+    ht_json_set(machine, "page_bytes", json_integer((json_int_t)ht_os_page_bytes()));
 }
 
 static void add_system(const char *root, json_t **machine) {
-    struct utsname system = {0}; /* of which nodename is left out */
+    ht_os_names names; /* of which those of hosts and people are left out */
     char path[512], line[256];
-    uname(&system);
-    snprintf(line, sizeof line, "%.64s %.64s %.64s", system.sysname, system.release, system.machine);
+    ht_os_get_names(&names);
+    snprintf(line, sizeof line, "%s %s %s", names.system, names.release, names.machine);
     ht_json_set(machine, "kernel", json_string(line));
     snprintf(path, sizeof path, "%s/etc/os-release", root);
-    FILE *file = fopen(path, "re");
+    FILE *file = ht_os_open(path, "r");
     while (file && fgets(line, sizeof line, file)) {
         if (strncmp(line, "PRETTY_NAME=", 12) != 0)
             continue;
@@ -223,14 +222,13 @@ static void add_drivers(const char *root, json_t **machine) {
         snprintf(full, sizeof full, "%s/sys/module/%s", root, names[i]);
         if (read_line(root, path, version, sizeof version))
             ht_json_set(&drivers, names[i], json_string(version));
-        else if (access(full, F_OK) == 0)
+        else if (ht_os_exists(full))
             ht_json_set(&drivers, names[i], json_string("in the kernel"));
     }
     add_files(root, &drivers, gpu, HT_COUNT(gpu));
     add_object(machine, "drivers", drivers);
 }
 
-#ifdef __ANDROID__
 static void add_android(json_t **machine) {
     static const row rows[] = {{"android", "ro.build.version.release"},
                                {"phone_maker", "ro.product.manufacturer"},
@@ -238,12 +236,11 @@ static void add_android(json_t **machine) {
                                {"soc_model", "ro.soc.model"},
                                {"platform", "ro.board.platform"}};
     for (size_t i = 0; i < HT_COUNT(rows); i++) {
-        char value[PROP_VALUE_MAX] = "";
-        if (__system_property_get(rows[i].path, value) > 0)
+        char value[256];
+        if (ht_os_property(rows[i].path, value, sizeof value))
             ht_json_set(machine, rows[i].key, json_string(value));
     }
 }
-#endif
 
 json_t *ht_host_json(const char *root) {
     json_t *whole = json_object(), **machine = &whole;
@@ -252,9 +249,7 @@ json_t *ht_host_json(const char *root) {
     add_system(root, machine);
     add_chip(root, machine);
     add_drivers(root, machine);
-#ifdef __ANDROID__
     add_android(machine);
-#endif
     json_t *nodes = json_array();
     for (size_t i = 0; ht_device_node_at(i); i++)
         if (ht_device_node_exists(root, ht_device_node_at(i)))
@@ -264,11 +259,11 @@ json_t *ht_host_json(const char *root) {
 }
 
 void ht_host_describe(char *text, size_t capacity) {
-    struct utsname system = {0};
+    ht_os_names names;
     ht_device_info cpu;
-    uname(&system);
+    ht_os_get_names(&names);
     const bool known = !ht_device_host(&cpu, NULL);
-    snprintf(text, capacity, "%s, %ld cores, %s %s %s", known ? cpu.description : "unknown processor",
-             sysconf(_SC_NPROCESSORS_ONLN), system.sysname, system.release, system.machine);
+    snprintf(text, capacity, "%s, %d cores, %s %s %s", known ? cpu.description : "unknown processor",
+             ht_os_online_cores(), names.system, names.release, names.machine);
     ht_make_printable(text);
 }

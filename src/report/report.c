@@ -8,16 +8,14 @@
  * A part that failed is {"error", "status"} in its place. */
 #include "report/report.h"
 
+#include "base/os.h"
 #include "engine/engine.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #define DEFAULT_MODEL "shape:smollm2-135m"
 #define PART_SECONDS 300 /* graphs of a whole model take minutes on slow machines */
@@ -30,6 +28,7 @@ static const struct {
 
 typedef struct report {
     const char *model;
+    const char *const *program;
     const ht_engine_options *options;
     json_t *all;    /* the object */
     json_t *listed; /* what `hetero devices --json` lists */
@@ -45,18 +44,22 @@ static ht_status dump(json_t *tree, char **json, ht_error *error) {
     return ht_json_text(tree, JSON_COMPACT | JSON_REAL_PRECISION(6), "the report", json, error);
 }
 
-static ht_status list_runtime(const void *user, char **json, ht_error *error) {
-    const ht_device_ops *runtime = user;
+static ht_status list_runtime(const char *const *asked, char **json, ht_error *error) {
+    const char *prefix = ht_part_value(asked, "runtime");
+    const ht_device_ops *const *runtime = ht_device_runtimes;
     ht_device_info *list = NULL;
     size_t n = 0;
-    ht_status status = runtime->list(&list, &n, error);
+    while (*runtime && (!prefix || strcmp((*runtime)->prefix, prefix) != 0))
+        runtime++;
+    ht_status status =
+        *runtime ? (*runtime)->list(&list, &n, error) : ht_fail(error, HT_ERROR_ARGUMENT, "there is no such runtime");
     if (!status)
         status = ht_devices_json(list, n, json, error);
     free(list);
     return status;
 }
 
-static ht_status read_profile(const void *user, char **json, ht_error *error) {
+static ht_status read_profile(const char *const *asked, char **json, ht_error *error) {
     ht_profile_result result;
     char *text;
     ht_status status = ht_profile_load(NULL, &result, error);
@@ -81,9 +84,10 @@ static ht_status read_profile(const void *user, char **json, ht_error *error) {
 }
 
 /* What kind of model it is; its path and the name that it gives itself are left out. */
-static ht_status describe_model(const void *user, char **json, ht_error *error) {
+static ht_status describe_model(const char *const *asked, char **json, ht_error *error) {
+    const char *path = ht_part_value(asked, "model");
     ht_model *model;
-    ht_status status = ht_model_open(user, &model, error);
+    ht_status status = ht_model_open(path ? path : DEFAULT_MODEL, &model, error);
     if (status)
         return status;
     const ht_model_info *info = ht_model_get_info(model);
@@ -92,22 +96,17 @@ static ht_status describe_model(const void *user, char **json, ht_error *error) 
         ht_json_set(&types, info->types[i].type,
                     json_pack("{s:I, s:I}", "tensors", (json_int_t)info->types[i].tensors, "bytes",
                               (json_int_t)info->types[i].bytes));
-    json_t *tree =
-        json_pack("{s:b, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s?, s:s?, s:o}", "made_up",
-                  strncmp(user, "shape:", 6) == 0, "arch", info->architecture, "quantisation", info->quantisation,
-                  "parameters", (json_int_t)info->parameters, "file_bytes", (json_int_t)info->file_bytes, "layers",
-                  info->layers, "embedding", info->embedding, "heads", info->heads, "kv_heads", info->kv_heads,
-                  "head_dim", info->head_dim, "feed_forward", info->feed_forward, "vocabulary", info->vocabulary,
-                  "context_length", info->context_length, "sliding_window", info->sliding_window, "tokenizer",
-                  info->tokenizer, "chat_template", info->chat_template, "tensors_by_type", types);
+    json_t *tree = json_pack(
+        "{s:b, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s?, s:s?, s:o}", "made_up",
+        !path || strncmp(path, "shape:", 6) == 0, "arch", info->architecture, "quantisation", info->quantisation,
+        "parameters", (json_int_t)info->parameters, "file_bytes", (json_int_t)info->file_bytes, "layers", info->layers,
+        "embedding", info->embedding, "heads", info->heads, "kv_heads", info->kv_heads, "head_dim", info->head_dim,
+        "feed_forward", info->feed_forward, "vocabulary", info->vocabulary, "context_length", info->context_length,
+        "sliding_window", info->sliding_window, "tokenizer", info->tokenizer, "chat_template", info->chat_template,
+        "tensors_by_type", types);
     ht_model_close(model);
     return dump(tree, json, error);
 }
-
-typedef struct setting {         /* of an engine: what is planned and measured */
-    const char *model, *devices; /* NULL: the default */
-    int threads;
-} setting;
 
 /* "blk.3.ffn_down" -> "ffn_down"; a name outside the layers stays. */
 static const char *without_layer(const char *name) {
@@ -181,17 +180,18 @@ static ht_status add_bench(ht_session *session, const ht_engine_info *info, size
     return HT_OK;
 }
 
-static ht_status run_model(const void *user, char **json, ht_error *error) {
-    const setting *s = user;
+static ht_status run_model(const char *const *asked, char **json, ht_error *error) {
     static const int prompts[] = {1, 64, 256};
-    const ht_engine_options options = HT_INIT(ht_engine_options, .devices = s->devices, .threads = s->threads,
-                                              .context = 512, .prompts = prompts, .n_prompts = 3);
+    const char *path = ht_part_value(asked, "model"), *threads = ht_part_value(asked, "threads");
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = ht_part_value(asked, "devices"), .threads = threads ? atoi(threads) : 0,
+                .context = 512, .prompts = prompts, .n_prompts = 3);
     json_t *plans = json_array(), *rows = json_array();
     ht_model *model = NULL;
     ht_engine *engine = NULL;
     ht_session *session = NULL;
     const double start = ht_seconds();
-    ht_status status = ht_model_open(s->model, &model, error);
+    ht_status status = ht_model_open(path ? path : DEFAULT_MODEL, &model, error);
     if (!status)
         status = ht_engine_create(model, &options, &engine, error);
     if (!status)
@@ -202,10 +202,25 @@ static ht_status run_model(const void *user, char **json, ht_error *error) {
         if (!status)
             status = add_bench(session, ht_engine_get_info(engine), i, &rows, error);
     }
-    /* nothing is closed: the process ends */
-    return status
-               ? status
-               : dump(json_pack("{s:o, s:o, s:f}", "plans", plans, "bench", rows, "open_seconds", opened), json, error);
+    const char *apart = ht_part_value(asked, "apart");
+    if (!apart ||
+        strcmp(apart, "yes") != 0) { /* a process of its own ends now, whatever drivers do when they are closed */
+        ht_session_destroy(session);
+        ht_engine_destroy(engine);
+        ht_model_close(model);
+    }
+    if (!status)
+        return dump(json_pack("{s:o, s:o, s:f}", "plans", plans, "bench", rows, "open_seconds", opened), json, error);
+    json_decref(plans);
+    json_decref(rows);
+    return status;
+}
+
+static const ht_part_row parts[] = {
+    {"list", list_runtime}, {"profile", read_profile}, {"model", describe_model}, {"run", run_model}, {NULL, NULL}};
+
+int ht_report_part(const char *const *arguments) {
+    return ht_part_serve(parts, arguments);
 }
 
 /* ---- putting them together --------------------------------------------------------------------------------------------------- */
@@ -225,14 +240,14 @@ static void append_all(report *r, const char *key, const json_t *values) {
 }
 
 /* Runs a part; its log goes into the report's. A new reference, without "log". */
-static json_t *run_part(report *r, const char *name, ht_part part, const void *user) {
+static json_t *run_part(report *r, const char *name, const char *const *asked) {
     if (r->options->progress &&
         !r->options->progress(name, (double)r->done, (double)r->total, r->options->progress_user)) {
         (void)ht_fail(r->error, HT_ERROR_CANCELLED, "the report was stopped");
         return NULL;
     }
     r->done++;
-    json_t *answer = ht_part_run(part, user, PART_SECONDS);
+    json_t *answer = ht_part_run(r->program, parts, asked, PART_SECONDS);
     size_t i;
     json_t *line;
     json_array_foreach(json_object_get(answer, "log"), i, line)
@@ -242,8 +257,8 @@ static json_t *run_part(report *r, const char *name, ht_part part, const void *u
 }
 
 /* The part's result under `key`, or its error. */
-static void add_part(report *r, const char *key, ht_part part, const void *user) {
-    json_t *answer = run_part(r, key, part, user), *result = json_object_get(answer, "result");
+static void add_part(report *r, const char *key, const char *const *asked) {
+    json_t *answer = run_part(r, key, asked), *result = json_object_get(answer, "result");
     ht_json_set(&r->all, key, json_incref(result ? result : answer));
     json_decref(answer);
 }
@@ -253,8 +268,10 @@ static void add_devices(report *r) {
     json_t *runtimes = json_object();
     for (size_t i = 0; ht_device_runtimes[i]; i++) {
         const ht_device_ops *runtime = ht_device_runtimes[i];
-        json_t *answer = run_part(r, runtime->prefix, list_runtime, runtime),
-               *result = json_object_get(answer, "result"), *device;
+        char which[64];
+        const char *const asked[] = {"part=list", which, NULL};
+        snprintf(which, sizeof which, "runtime=%s", runtime->prefix);
+        json_t *answer = run_part(r, runtime->prefix, asked), *result = json_object_get(answer, "result"), *device;
         const char *why = json_string_value(json_object_get(answer, "error"));
         size_t k;
         append_all(r, "devices", json_object_get(result, "devices"));
@@ -274,10 +291,18 @@ static void add_devices(report *r) {
 }
 
 static void add_run(report *r, const char *devices) {
-    const setting s = {.model = r->model, .devices = devices, .threads = r->options->threads};
-    char name[300];
+    ht_text model = {0}, named = {0};
+    char name[300], threads[32];
+    snprintf(threads, sizeof threads, "threads=%d", r->options->threads);
+    if (ht_text_printf(&model, r->error, "model=%s", r->model) ||
+        ht_text_printf(&named, r->error, "devices=%s", devices ? devices : "")) {
+        ht_text_free(&model);
+        return;
+    }
+    const char *const asked[] = {"part=run", r->program ? "apart=yes" : "apart=no", model.data,
+                                 threads,    devices ? named.data : NULL,           NULL};
     snprintf(name, sizeof name, "running on %s", devices ? devices : "the default devices");
-    json_t *answer = run_part(r, name, run_model, &s), *result = json_object_get(answer, "result"), *row;
+    json_t *answer = run_part(r, name, asked), *result = json_object_get(answer, "result"), *row;
     json_t *open = json_object_get(result, "open_seconds");
     static const char *const keys[] = {"plans", "bench"};
     size_t i;
@@ -300,6 +325,8 @@ static void add_run(report *r, const char *devices) {
             ht_fail(r->error, HT_ERROR_ARGUMENT, "%s", json_string_value(json_object_get(answer, "error")));
     }
     json_decref(answer);
+    ht_text_free(&model);
+    ht_text_free(&named);
 }
 
 /* The devices that are run one by one, too, with commas: those that were named, or all real ones. */
@@ -329,7 +356,7 @@ static ht_status single_devices(const report *r, ht_text *list, ht_error *error)
         if (chosen[i])
             status = ht_text_printf(list, error, "%s,", rows[i].name);
     char companion[256];
-    ht_device_companion(0, companion);
+    ht_device_companion(&(ht_cores){{0}}, companion);
     if (!status)
         status = ht_text_printf(list, error, "%s", companion);
     free(chosen);
@@ -355,11 +382,8 @@ static ht_status add_runs(report *r) {
 }
 
 static void add_build(report *r) {
-    const time_t now = time(NULL);
-    char date[32] = "";
-    struct tm utc;
-    if (gmtime_r(&now, &utc))
-        strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    char date[32];
+    ht_os_date("%Y-%m-%dT%H:%M:%SZ", date, sizeof date);
     ht_json_set(&r->all, "hetero",
                 json_pack("{s:s, s:s, s:s, s:s, s:s}", "version", ht_version(), "commit", ht_commit(), "compiler",
                           ht_build_compiler(), "flags", ht_build_flags(), "target", ht_build_target()));
@@ -369,15 +393,20 @@ static void add_build(report *r) {
 
 static ht_status fill(report *r) {
     const bool made_up = strncmp(r->model, "shape:", 6) == 0;
-    if (!made_up && access(r->model, R_OK))
-        return ht_fail(r->error, HT_ERROR_IO, "%s: %s", r->model, strerror(errno));
+    const int reason = made_up ? 0 : ht_os_may_read(r->model);
+    if (reason)
+        return ht_fail(r->error, HT_ERROR_IO, "%s: %s", r->model, strerror(reason));
+    ht_text model = {0};
+    if (ht_text_printf(&model, r->error, "model=%s", r->model))
+        return r->error->status;
     for (size_t i = 0; ht_device_runtimes[i]; i++)
         r->total++;
     r->total += 3; /* profile, model, all devices at once */
     add_build(r);
     add_devices(r);
-    add_part(r, "profile", read_profile, NULL);
-    add_part(r, "model", describe_model, r->model);
+    add_part(r, "profile", (const char *const[]){"part=profile", NULL});
+    add_part(r, "model", (const char *const[]){"part=model", model.data, NULL});
+    ht_text_free(&model);
     const char *failed = json_string_value(json_object_get(json_object_get(r->all, "model"), "error"));
     if (r->error->status)
         return r->error->status;
@@ -387,9 +416,14 @@ static ht_status fill(report *r) {
     return failed ? HT_OK : add_runs(r);
 }
 
-ht_status ht_report(const char *model, const ht_engine_options *options, char **json, ht_error *error) {
+ht_status ht_report(const char *model, const ht_engine_options *options, const char *const *program, char **json,
+                    ht_error *error) {
     ht_error why = {0};
-    report r = {.model = model ? model : DEFAULT_MODEL, .options = options, .all = json_object(), .error = &why};
+    report r = {.model = model ? model : DEFAULT_MODEL,
+                .program = program,
+                .options = options,
+                .all = json_object(),
+                .error = &why};
     ht_scrubber *scrubber = NULL;
     ht_status status = fill(&r);
     if (!status)
@@ -408,18 +442,17 @@ ht_status ht_report(const char *model, const ht_engine_options *options, char **
 /* ---- the file ---------------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_report_save(const char *json, const char *path, char *written, size_t capacity, ht_error *error) {
-    const time_t now = time(NULL);
-    char name[64] = "hetero-report.json";
-    struct tm utc;
-    if (!path && gmtime_r(&now, &utc))
-        strftime(name, sizeof name, "hetero-report-%Y%m%d-%H%M%S.json", &utc);
+    char name[64];
+    ht_os_date("hetero-report-%Y%m%d-%H%M%S.json", name, sizeof name);
     if (!path) { /* taken here and now, if it is free */
-        const int file = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (file < 0)
+        FILE *file = ht_os_create(name);
+        if (!file)
             return ht_fail(error, errno == EEXIST ? HT_ERROR_ARGUMENT : HT_ERROR_IO, "%s: %s", name, strerror(errno));
-        close(file);
+        fclose(file);
     }
     ht_status status = ht_file_write(path ? path : name, json, strlen(json), error);
+    if (status && !path)
+        ht_os_remove(name);
     if (!status)
         snprintf(written, capacity, "%s", path ? path : name);
     return status;

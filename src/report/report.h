@@ -32,10 +32,21 @@ ht_status ht_scrub_json(const ht_scrubber *scrubber, json_t *tree, ht_error *err
 
 /* ---- part.c ----------------------------------------------------------------------------------------------------------------- */
 
-/* A part of the report: JSON text in one line, from malloc. */
-typedef ht_status (*ht_part)(const void *user, char **json, ht_error *error);
-/* Runs it in a process of its own, for drivers crash and hang. {"result": what it gave} or {"error": text, "status": name}, in
- * both cases "log" with the lines that were logged, if any. NULL: memory ran out. */
-json_t *ht_part_run(ht_part part, const void *user, double seconds);
+/* A part of the report. asked: "key=value", ..., NULL; *json: text in one line, from malloc. */
+typedef ht_status (*ht_part)(const char *const *asked, char **json, ht_error *error);
+typedef struct ht_part_row { /* a table of them ends with name NULL */
+    const char *name;
+    ht_part run;
+} ht_part_row;
+const char *ht_part_value(const char *const *asked, const char *key); /* NULL: not among them */
+
+/* Runs the part that asked's "part=NAME" names: in a process of its own, for drivers crash and hang, where there is a `program`
+ * (a command line, the last one NULL): asked[] follows its arguments, and it is to hand them to ht_part_serve. Else in this
+ * one. {"result": what it gave} or {"error": text, "status": name}, in both cases "log" with the lines that were logged in
+ * the other process, if any. NULL: memory ran out. */
+json_t *ht_part_run(const char *const *program, const ht_part_row *parts, const char *const *asked, double seconds);
+/* The other process' side: takes standard output for the answer, and ends the process. Returns only what it exits with when
+ * it cannot. */
+int ht_part_serve(const ht_part_row *parts, const char *const *asked);
 
 #endif

@@ -1,17 +1,12 @@
 /* What tells who made a text, and where, taken out of it. One pass from left to right; at each place what is known (the home
  * folder, the model's path, names) comes first, then what looks like a path or a file. */
+#include "base/os.h"
 #include "report/report.h"
 
 #include <ctype.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <sys/utsname.h>
-#include <unistd.h>
-
-extern char **environ;
 
 typedef struct word {
     char *text;
@@ -50,7 +45,7 @@ static void add(ht_scrubber *s, const char *text, size_t bytes, const char *by, 
         if (s->words[i].bytes == bytes && strncasecmp(s->words[i].text, text, bytes) == 0)
             return;
     s->status = ht_grow((void **)&s->words, &s->capacity, s->n + 1, sizeof *s->words, "names", s->error);
-    char *copy = s->status ? NULL : strndup(text, bytes);
+    char *copy = s->status ? NULL : ht_copy_text(text, bytes);
     if (!copy) {
         s->status = s->status ? s->status : ht_fail(s->error, HT_ERROR_MEMORY, "no memory for names");
         return;
@@ -69,7 +64,7 @@ static const char *base_name(const char *path) {
 }
 
 static void add_home(ht_scrubber *s, const char *home) {
-    if (!home || home[0] != '/' || !home[1])
+    if (!home || !ht_os_is_absolute(home) || !home[1])
         return;
     size_t bytes = strlen(home);
     while (bytes > 1 && home[bytes - 1] == '/')
@@ -82,34 +77,31 @@ static void add_home(ht_scrubber *s, const char *home) {
  * the last name in the path that has one. */
 static void add_folders(ht_scrubber *s, const char *list) {
     while (list && *list) {
-        const size_t bytes = strcspn(list, ":");
+        const char end[2] = {HT_OS_PATH_END, '\0'};
+        const size_t bytes = strcspn(list, end);
         size_t last = bytes;
         while (last > 0 && !strchr(ENDS, list[last - 1]))
             last--;
         if (*list == '/' && last > 0)
             add(s, list, last + strcspn(list + last, "/:"), "PATH", true);
-        list += bytes + (list[bytes] == ':');
+        list += bytes + (list[bytes] == HT_OS_PATH_END);
     }
 }
 
 static void add_people(ht_scrubber *s) {
-    const struct passwd *user = getpwuid(getuid());
-    struct utsname system = {0};
+    ht_os_names names;
     char name[256];
+    ht_os_get_names(&names);
     add_home(s, getenv("HOME"));
-    if (user) {
-        add_home(s, user->pw_dir);
-        add_name(s, user->pw_name, "USER");
-        if (user->pw_gecos) /* "Full Name,room,telephone" */
-            add(s, user->pw_gecos, strcspn(user->pw_gecos, ","), "USER", false);
-    }
-    static const char *const users[] = {"USER", "LOGNAME", "SUDO_USER"};
+    add_home(s, names.home);
+    static const char *const users[] = {"USER", "LOGNAME", "SUDO_USER", "USERNAME"};
+    add_name(s, names.user, "USER");
+    add_name(s, names.full_name, "USER");
     for (size_t i = 0; i < HT_COUNT(users); i++)
         add_name(s, getenv(users[i]), "USER");
-    uname(&system);
-    const char *const hosts[] = {system.nodename, getenv("HOSTNAME")};
-    for (size_t i = 0; i < HT_COUNT(hosts) && hosts[i]; i++) {
-        snprintf(name, sizeof name, "%s", hosts[i]);
+    const char *const hosts[] = {names.host, getenv("HOSTNAME"), getenv("COMPUTERNAME")};
+    for (size_t i = 0; i < HT_COUNT(hosts); i++) {
+        snprintf(name, sizeof name, "%s", hosts[i] ? hosts[i] : "");
         add_name(s, name, "HOST");
         name[strcspn(name, ".")] = '\0';
         add_name(s, name, "HOST");
@@ -148,11 +140,11 @@ ht_status ht_scrubber_create(const char *model, const char *devices, ht_scrubber
     while (devices && ht_device_next(&devices, spec)) /* sim:FILE.json/gpu, qnn's library=FILE */
         if (strpbrk(spec, " \t\"'"))
             add(s, spec, strlen(spec), "DEVICE", false);
-    for (char **variable = environ; variable && *variable; variable++) {
+    for (const char *const *variable = ht_os_environment(); variable && *variable; variable++) {
         const char *value = strchr(*variable, '=');
         add_folders(s, value ? value + 1 : NULL);
     }
-    if (getcwd(folder, sizeof folder))
+    if (ht_os_current_folder(folder, sizeof folder))
         add_folders(s, folder);
     status = s->status;
     if (status) {

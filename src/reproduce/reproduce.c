@@ -4,14 +4,13 @@
 #include "base/json.h"
 #include "reproduce/reproduce.h"
 
+#include "base/os.h"
 #include "device/common.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* ---- sheets --------------------------------------------------------------------------------------------------------------- */
 
@@ -166,8 +165,9 @@ static ht_status run_experiments(ht_reproduction *r, ht_section *sections, ht_pr
 
 static ht_status write_all(ht_reproduction *r, const ht_section *sections, const char *folder) {
     char path[1024];
-    if (mkdir(folder, 0777) && errno != EEXIST)
-        return ht_fail(r->error, HT_ERROR_IO, "%s: cannot be made: %s", folder, strerror(errno));
+    const int reason = ht_os_make_folder(folder, true);
+    if (reason)
+        return ht_fail(r->error, HT_ERROR_IO, "%s: cannot be made: %s", folder, strerror(reason));
     snprintf(path, sizeof path, "%s/tables.json", folder);
     ht_status status = write_json(r, sections, HT_COUNT(experiments), path);
     snprintf(path, sizeof path, "%s/report.html", folder);

@@ -6,12 +6,12 @@
  * Vocabularies are wide (262,144 for Gemma 3) and most of an answer's tokens need a few dozen candidates: nothing is
  * ever sorted but the best k, which a bounded heap picks in one pass over the logits.
  */
+#include "base/os.h"
 #include "session/sampler.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 struct ht_sampler {
     ht_sampling options;
@@ -175,7 +175,7 @@ ht_status ht_sampler_create(const ht_sampling *given, size_t vocabulary, ht_samp
         return status;
     made->options = *options;
     made->vocabulary = vocabulary;
-    if (options->random_seed && getentropy(&made->options.seed, sizeof made->options.seed) != 0)
+    if (options->random_seed && !ht_os_random(&made->options.seed, sizeof made->options.seed))
         made->options.seed = ht_nanoseconds();
     seed_random(made->state, made->options.seed);
     if (options->repeat_penalty != 0 && options->repeat_penalty != 1) {

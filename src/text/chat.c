@@ -5,7 +5,6 @@
  * rather than guessed. What a template raises an error for is refused, too. A row leaves out the BOS at the very start, since
  * tokenizing adds it (text_api.c adds it where the tokenizer does not).
  */
-#define _GNU_SOURCE /* memmem */
 #include "text/text.h"
 
 #include <inttypes.h>
@@ -174,7 +173,7 @@ static ht_string trimmed(ht_string s, bool start) {
 static ht_string after_thinking(ht_string s, bool drop_lines) {
     static const char mark[] = "</think>";
     const char *found;
-    while ((found = memmem(s.data, s.bytes, mark, sizeof mark - 1))) {
+    while ((found = ht_find_bytes(s.data, s.bytes, mark, sizeof mark - 1))) {
         size_t skipped = (size_t)(found - s.data) + sizeof mark - 1;
         s = (ht_string){s.data + skipped, s.bytes - skipped};
         while (drop_lines && s.bytes && s.data[0] == '\n')

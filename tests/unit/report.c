@@ -1,6 +1,7 @@
 /* The report: that nothing personal is left in a text, what is read of a machine, parts that fail, crash and hang. */
 #include "unit/test.h"
 
+#include "base/os.h"
 #include "report/report.h"
 
 #include <signal.h>
@@ -191,53 +192,82 @@ static void test_bare_host(void **state) {
 
 /* ---- parts ------------------------------------------------------------------------------------------------------------------ */
 
-typedef enum fate { ANSWERS, FAILS, CRASHES, HANGS, LEAVES, LONG } fate;
-
-static ht_status part(const void *user, char **json, ht_error *error) {
-    const fate f = *(const fate *)user;
+/* What the other process does: asked for by name, in a process that is this program again. */
+static ht_status answer(const char *const *asked, char **json, ht_error *error) {
+    const char *what = ht_part_value(asked, "what");
     char text[200001];
     ht_log(HT_LOG_WARN, "first line");
     ht_log(HT_LOG_INFO, "not wanted");
-    if (f == CRASHES)
+    printf("Rdrivers write what they like\n"); /* to standard output, which is not the answer */
+    fflush(stdout);
+    if (!strcmp(what, "crash")) {
+        signal(SIGSEGV, SIG_DFL); /* not a sanitizer's */
         raise(SIGSEGV);
-    if (f == HANGS)
+    }
+    if (!strcmp(what, "hang"))
         for (;;)
             pause();
-    if (f == LEAVES)
+    if (!strcmp(what, "leave"))
         _exit(3);
-    if (f == FAILS)
+    if (!strcmp(what, "fail"))
         return ht_fail(error, HT_ERROR_DEVICE, "the device is on fire");
     memset(text, 'x', sizeof text);
     text[0] = text[200000 - 1] = '"';
     text[200000] = '\0';
-    *json = strdup(f == LONG ? text : "{\"a\": 1}");
+    *json = strdup(!strcmp(what, "long") ? text : "{\"a\": 1}");
     return HT_OK;
+}
+
+static const ht_part_row parts[] = {{"other", NULL}, {"answer", answer}, {NULL, NULL}};
+static const char *program[] = {NULL, "part", NULL}; /* this program: main sets it */
+
+static void check_error(const json_t *object, const char *error, const char *status) {
+    assert_true(strncmp(at(object, "error"), error ? error : "(none)", error ? strlen(error) : 6) == 0);
+    assert_string_equal(at(object, "status"), status ? status : "(none)");
+    assert_int_equal(json_object_get(object, "result") != NULL, !error);
 }
 
 static void test_parts(void **state) {
     static const struct {
-        fate fate;
-        const char *error, *status;
-    } rows[] = {{ANSWERS, NULL, NULL},
-                {LONG, NULL, NULL},
-                {FAILS, "the device is on fire", "device"},
-                {CRASHES, "it crashed: signal 11", "device"},
-                {HANGS, "it hangs: no answer in 0 s", "device"},
-                {LEAVES, "it ended without an answer", "device"}};
-    signal(SIGSEGV, SIG_DFL); /* not cmocka's, nor a sanitizer's */
+        const char *what, *error, *status;
+    } rows[] = {{"what=answer", NULL, NULL},
+                {"what=long", NULL, NULL},
+                {"what=fail", "the device is on fire", "device"},
+                {"what=crash", "it crashed: signal 11", "device"},
+                {"what=hang", "it hangs: no answer in 0 s", "device"},
+                {"what=leave", "it ended without an answer", "device"}};
     for (size_t i = 0; i < HT_COUNT(rows); i++) {
-        json_t *answer = ht_part_run(part, &rows[i].fate, rows[i].fate == HANGS ? 0.2 : 60);
-        assert_non_null(answer);
-        assert_true(strncmp(at(answer, "error"), rows[i].error ? rows[i].error : "(none)",
-                            rows[i].error ? strlen(rows[i].error) : 6) == 0);
-        assert_string_equal(at(answer, "status"), rows[i].status ? rows[i].status : "(none)");
-        assert_int_equal(json_object_get(answer, "result") != NULL, !rows[i].error);
-        assert_int_equal(json_array_size(json_object_get(answer, "log")), 1);
-        assert_string_equal(json_string_value(json_array_get(json_object_get(answer, "log"), 0)), "first line");
-        if (rows[i].fate == LONG)
-            assert_int_equal(json_string_length(json_object_get(answer, "result")), 200000 - 2);
-        json_decref(answer);
+        const char *const asked[] = {"part=answer", rows[i].what, NULL};
+        const bool hangs = !strcmp(rows[i].what, "what=hang"), is_long = !strcmp(rows[i].what, "what=long");
+        json_t *object = ht_part_run(program, parts, asked, hangs ? 0.5 : 60);
+        assert_non_null(object);
+        check_error(object, rows[i].error, rows[i].status);
+        assert_int_equal(json_array_size(json_object_get(object, "log")), 1);
+        assert_string_equal(json_string_value(json_array_get(json_object_get(object, "log"), 0)), "first line");
+        if (is_long)
+            assert_int_equal(json_string_length(json_object_get(object, "result")), 200000 - 2);
+        json_decref(object);
     }
+}
+
+/* Without a program the parts run in this process, which they must not end. */
+static void test_parts_here(void **state) {
+    json_t *object = ht_part_run(NULL, parts, (const char *const[]){"part=answer", "what=answer", NULL}, 60);
+    check_error(object, NULL, NULL);
+    json_decref(object);
+    object = ht_part_run(NULL, parts, (const char *const[]){"part=answer", "what=fail", NULL}, 60);
+    check_error(object, "the device is on fire", "device");
+    json_decref(object);
+}
+
+static void test_parts_not_there(void **state) {
+    const char *const nowhere[] = {"/no/such/program", NULL};
+    json_t *object = ht_part_run(nowhere, parts, (const char *const[]){"part=answer", NULL}, 60);
+    check_error(object, "/no/such/program: cannot be started", "io");
+    json_decref(object);
+    object = ht_part_run(program, parts, (const char *const[]){"part=unheard of", NULL}, 60);
+    check_error(object, "the report has no part 'unheard of'", "argument");
+    json_decref(object);
 }
 
 /* ---- the file --------------------------------------------------------------------------------------------------------------- */
@@ -273,13 +303,19 @@ static void test_save(void **state) {
     assert_int_equal(chdir(folder), 0);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    char self[HT_PATH_BYTES];
+    if (argc > 1 && !strcmp(argv[1], "part"))
+        return ht_part_serve(parts, (const char *const *)argv + 2);
+    program[0] = ht_os_program_path(self, sizeof self) ? self : NULL;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scrub),
         cmocka_unit_test(test_scrub_tree),
         cmocka_unit_test_setup_teardown(test_host, make_folder, remove_folder),
         cmocka_unit_test(test_bare_host),
         cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_parts_here),
+        cmocka_unit_test(test_parts_not_there),
         cmocka_unit_test_setup_teardown(test_save, make_folder, remove_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

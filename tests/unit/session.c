@@ -451,9 +451,8 @@ static void test_generate_seed(void **state) {
     for (size_t i = 0; i < 3; i++)
         ht_generate_result_clear(&results[i]);
     /* A random seed is told, and gives the same tokens when it is given. */
-    ht_generate_options options =
-        HT_INIT(ht_generate_options, .max_tokens = 20,
-                .sampling = &HT_INIT(ht_sampling, .temperature = 3, .random_seed = true));
+    ht_generate_options options = HT_INIT(ht_generate_options, .max_tokens = 20,
+                                          .sampling = &HT_INIT(ht_sampling, .temperature = 3, .random_seed = true));
     assert_int_equal(ht_session_generate(x->session, PROMPT, 3, &options, &results[0], NULL), HT_OK);
     options.sampling = &HT_INIT(ht_sampling, .temperature = 3, .seed = results[0].seed);
     assert_int_equal(ht_session_generate(x->session, PROMPT, 3, &options, &results[1], NULL), HT_OK);

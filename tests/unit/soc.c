@@ -129,7 +129,7 @@ static void test_user_file(void **state) {
     ht_error error;
     check(ht_soc_load("examples/my-chip.json", &soc, &error), &error);
     assert_string_equal(soc->name, "my-chip");
-    assert_int_equal(ht_soc_find(soc, "cpu")->cores, 0xfc);
+    assert_int_equal(ht_soc_find(soc, "cpu")->cores.words[0], 0xfc);
     ht_soc_free(soc);
 }
 

@@ -88,7 +88,7 @@ static void make_problem(made *m, size_t n_lanes) {
         const bool fixed = l == 0 && pick(3) == 0; /* static lengths come first */
         m->costs[l] = make_cost(fixed);
         m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l],
-                                       .cores = 1u << l | (pick(6) == 0 ? 1u : 0),
+                                       .cores = {{1u << l | (pick(6) == 0 ? 1u : 0)}},
                                        .lost = pick(10) == 0,
                                        .built_only = fixed,
                                        .may_build = pick(2),
@@ -388,12 +388,12 @@ static double brute_force(const ht_problem *p, bool *several) {
     double alone = INFINITY, shared = INFINITY;
     for (unsigned set = 1; set < 1u << p->n_lanes; set++) {
         size_t lanes[HT_MAX_LANES], n = 0;
-        uint64_t cores = 0;
+        ht_cores cores = {{0}};
         bool valid = true;
         for (size_t l = 0; l < p->n_lanes; l++)
             if (set >> l & 1) {
-                valid &= !p->lanes[l].lost && !(p->lanes[l].cores & cores);
-                cores |= p->lanes[l].cores;
+                valid &= !p->lanes[l].lost && !ht_cores_meet(&p->lanes[l].cores, &cores);
+                ht_cores_join(&cores, &p->lanes[l].cores);
                 lanes[n++] = l;
             }
         if (valid && n == 1)
@@ -458,12 +458,12 @@ static double evaluate(const ht_problem *p, const ht_choice *c) {
 }
 
 static void check_lanes(const ht_problem *p, const ht_choice *c) {
-    uint64_t cores = 0;
+    ht_cores cores = {{0}};
     for (size_t i = 0; i < c->n_lanes; i++) {
         const ht_solver_lane *l = &p->lanes[c->lanes[i]];
         assert_false(l->lost);
-        assert_int_equal(l->cores & cores, 0);
-        cores |= l->cores;
+        assert_false(ht_cores_meet(&l->cores, &cores));
+        ht_cores_join(&cores, &l->cores);
     }
     for (size_t l = 0; l < p->n_lanes; l++)
         assert_true(p->lanes[l].lost          ? c->alone[l] == INFINITY
@@ -533,7 +533,7 @@ static void plain_problem(made *m, size_t n_lanes) {
         memset(m->costs[l].norms, 0, sizeof m->costs[l].norms);
         for (int c = 0; c < HT_CLASSES; c++)
             m->costs[l].classes[c] = (ht_class_cost){.points = {{1, 1e-6}, {8, 8e-6}}, .n_points = 2};
-        m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l], .cores = 1u << l};
+        m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l], .cores = {{1u << l}}};
         set_drift(&m->lanes[l], 1);
     }
 }
@@ -760,7 +760,7 @@ static void real_problem(made *m, const real_shape *shape, size_t n_lanes, size_
     memcpy(m->p.of, of, sizeof of);
     for (size_t l = 0; l < n_lanes; l++) {
         m->costs[l] = real_cost(shape, l);
-        m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l], .cores = 1u << l, .built_only = l == 0};
+        m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l], .cores = {{1u << l}}, .built_only = l == 0};
         set_drift(&m->lanes[l], 1);
     }
     m->lanes[0].lengths = lengths;

@@ -55,6 +55,17 @@ static inline int remove_folder(void **state) {
     return remove_all(test_folder);
 }
 
+/* How many files and folders are in the test's folder, hidden ones, too. */
+static inline size_t count_files(void) {
+    DIR *folder = opendir(test_folder);
+    size_t n = 0;
+    for (const struct dirent *entry; folder && (entry = readdir(folder));)
+        n += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    if (folder)
+        closedir(folder);
+    return n;
+}
+
 /* The call worked. */
 static inline void check(ht_status status, const ht_error *error) {
     if (status)

@@ -1,17 +1,16 @@
 /* The CPU as a device: computes in the caller's thread and its pool, so that a submit has finished when it returns. */
+#include "base/os.h"
 #include "device/common.h"
 #include "device/cpu/kernels.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 #elif defined(__aarch64__)
-#include <sys/auxv.h>
 #endif
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define ATTENTION_TOKENS 48 /* tokens of one prefill attention item: their states stay in L2 */
 
@@ -71,9 +70,9 @@ static bool isa_works(const ht_cpu_kernels *kernels) {
                __builtin_cpu_supports("avx512vnni");
 #elif defined(__aarch64__)
     if (kernels == &ht_kernels_neon_dotprod)
-        return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+        return ht_os_has_feature(HT_OS_ARM_DOTPROD);
     if (kernels == &ht_kernels_neon_i8mm)
-        return getauxval(AT_HWCAP2) & HWCAP2_I8MM;
+        return ht_os_has_feature(HT_OS_ARM_I8MM);
 #endif
     return true;
 }
@@ -118,7 +117,7 @@ static ht_status choose_isa(const char *wanted, const ht_cpu_kernels **kernels, 
 /* The name that Linux has for it; on ARM, where it has none, the numbers of its first core's maker and type. */
 static void processor_name(char *out, size_t capacity) {
     snprintf(out, capacity, "unknown processor");
-    FILE *file = fopen("/proc/cpuinfo", "r");
+    FILE *file = ht_os_open("/proc/cpuinfo", "r");
     if (!file)
         return;
     char line[256], maker[16] = "";
@@ -148,8 +147,8 @@ static void describe(ht_device_caps *caps, const ht_cpu_kernels *kernels) {
     snprintf(caps->runtime, sizeof caps->runtime, "hetero %s", kernels->name);
     snprintf(caps->dtypes, sizeof caps->dtypes, "int4,int6,int8,f16,bf16,f32");
     processor_name(caps->description, sizeof caps->description);
-    caps->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    caps->cores = ht_all_cores();
+    caps->memory_bytes = ht_os_memory_bytes();
+    caps->cores = *ht_all_cores();
 }
 
 static ht_status cpu_list(ht_device_info **list, size_t *n, ht_error *error) {
@@ -186,10 +185,10 @@ static void cpu_close(ht_device *device) {
 
 /* Options: cpus=0-1,4 the cores to compute on; isa=NAME the kernels, see `isas`; fail=N for tests: every Nth submit fails, as a lost
  * device does. */
-static ht_status read_options(cpu_device *cpu, const ht_device_options *options, uint64_t *pin, ht_error *error) {
+static ht_status read_options(cpu_device *cpu, const ht_device_options *options, ht_cores *pin, ht_error *error) {
     static const char *const known[] = {"cpus", "isa", "fail", NULL};
     char text[64];
-    *pin = 0;
+    *pin = (ht_cores){{0}};
     ht_status status = ht_device_check_options("cpu", options->options, known, error);
     if (status)
         return status;
@@ -209,7 +208,7 @@ static ht_status read_options(cpu_device *cpu, const ht_device_options *options,
             return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: fail=%s is not a number from 1 on", text);
     }
     cpu->caps.granule = cpu->precision == HT_PRECISION_EXACT ? cpu->kernels->granule : 0;
-    cpu->threads = options->threads > 0 ? options->threads : ht_core_count(cpu->caps.cores);
+    cpu->threads = options->threads > 0 ? options->threads : ht_default_threads(&cpu->caps.cores);
     return HT_OK;
 }
 
@@ -218,7 +217,7 @@ static ht_status cpu_open(const ht_device_options *options, ht_device **device, 
     ht_status status = ht_alloc((void **)&cpu, 1, sizeof *cpu, "the cpu device", error);
     if (status)
         return status;
-    uint64_t pin;
+    ht_cores pin;
     cpu->base.ops = &ht_device_cpu;
     cpu->precision = options->precision;
     cpu->max_tokens = ht_max_size(options->max_tokens, 1);
@@ -226,7 +225,7 @@ static ht_status cpu_open(const ht_device_options *options, ht_device **device, 
         cpu->hparams = *options->hparams;
     status = read_options(cpu, options, &pin, error);
     if (!status)
-        status = ht_pool_create(cpu->threads, pin, &cpu->pool, error);
+        status = ht_pool_create(cpu->threads, &pin, &cpu->pool, error);
     if (!status) {
         const ht_hparams *h = &cpu->hparams;
         size_t group = h->kv_heads ? (size_t)(h->heads / h->kv_heads) : 1;

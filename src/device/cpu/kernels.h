@@ -15,6 +15,7 @@
 #ifndef HT_CPU_KERNELS_H
 #define HT_CPU_KERNELS_H
 
+#include "base/cores.h"
 #include "base/base.h"
 #include "model/model.h"
 
@@ -147,8 +148,8 @@ void ht_packed_free(ht_packed *packed);
 /* pool.c: threads that share one parallel loop at a time. */
 typedef struct ht_pool ht_pool;
 typedef void (*ht_pool_function)(void *context, size_t item, int thread);
-/* cores: bit set to pin to, 0: not pinned. The caller is thread 0 of every loop; threads - 1 workers are made. */
-ht_status ht_pool_create(int threads, uint64_t cores, ht_pool **pool, ht_error *error);
+/* cores: to pin to, one thread each, in turn; none: not pinned. The caller is thread 0 of every loop; threads - 1 workers are made. */
+ht_status ht_pool_create(int threads, const ht_cores *cores, ht_pool **pool, ht_error *error);
 void ht_pool_destroy(ht_pool *pool);
 /* From the next loop's end on, workers sleep at once (true) or spin for a while first. */
 void ht_pool_yield(ht_pool *pool, bool yield);

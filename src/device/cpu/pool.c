@@ -1,17 +1,13 @@
 /* A fork-join pool. Workers spin briefly after a loop (the next one is microseconds away while a model runs), then sleep
  * on a futex. Items are handed out from one atomic counter, so that a core that is busy elsewhere simply takes fewer; and a
  * worker that wakes too late is not waited for: it finds the loop's gate closed. */
-#define _GNU_SOURCE
+#include "base/os.h"
 #include "device/cpu/kernels.h"
 
-#include <linux/futex.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #define SPIN_NS \
     60000 /* longer than any gap between two loops of one pass; short against a person's or a device's time */
@@ -20,7 +16,7 @@
 
 struct ht_pool {
     int threads;
-    uint64_t cores;
+    ht_cores cores;
     pthread_t *workers;
     int started;
     /* one loop; written by the caller before `round` is advanced */
@@ -34,14 +30,6 @@ struct ht_pool {
     atomic_bool restless; /* workers sleep at once, for somebody else needs their cores */
     atomic_bool stop;
 };
-
-static void futex_wait(atomic_uint *word, unsigned seen) {
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-}
-
-static void futex_wake_all(atomic_uint *word) {
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1 << 30, NULL, NULL, 0);
-}
 
 static void take_items(ht_pool *pool, int thread) {
     for (;;) {
@@ -71,7 +59,7 @@ static unsigned await_round(ht_pool *pool, unsigned seen) {
             continue;
         atomic_fetch_add(&pool->sleepers, 1);
         /* a round that began before the line above is seen by the kernel's own comparison */
-        futex_wait(&pool->round, seen);
+        ht_os_wait_on(&pool->round, seen);
         atomic_fetch_sub(&pool->sleepers, 1);
         start = 0;
     }
@@ -82,27 +70,23 @@ typedef struct worker_start {
     int thread;
 } worker_start;
 
-static void pin_thread(uint64_t cores, int thread) {
-    if (!cores)
+static void pin_thread(const ht_cores *cores, int thread) {
+    const int n = ht_cores_count(cores);
+    if (n == 0)
         return;
-    int wanted = thread % __builtin_popcountll(cores);
-    for (int core = 0; core < 64; core++) {
-        if (!(cores >> core & 1) || wanted-- > 0)
-            continue;
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        CPU_SET(core, &set);
-        if (sched_setaffinity(0, sizeof set, &set) != 0)
-            ht_log(HT_LOG_WARN, "cpu: cannot pin a thread to core %d", core);
-        return;
-    }
+    int core = ht_cores_next(cores, 0);
+    for (int skip = thread % n; skip > 0; skip--)
+        core = ht_cores_next(cores, core + 1);
+    const ht_cores own = ht_cores_one(core);
+    if (!ht_os_set_affinity(&own))
+        ht_log(HT_LOG_WARN, "cpu: cannot pin a thread to core %d", core);
 }
 
 static void *worker_main(void *argument) {
     worker_start start = *(worker_start *)argument;
     free(argument);
     ht_pool *pool = start.pool;
-    pin_thread(pool->cores, start.thread);
+    pin_thread(&pool->cores, start.thread);
     unsigned seen = 0; /* the pool's first round is 1: no loop can be missed */
     for (;;) {
         seen = await_round(pool, seen);
@@ -120,18 +104,17 @@ static void *worker_main(void *argument) {
     }
 }
 
-ht_status ht_pool_create(int threads, uint64_t cores, ht_pool **out, ht_error *error) {
+ht_status ht_pool_create(int threads, const ht_cores *cores, ht_pool **out, ht_error *error) {
     if (threads < 1 || threads > HT_MAX_THREADS)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "threads: %d is not in 1..%d", threads, HT_MAX_THREADS);
-    ht_pool *pool = aligned_alloc(64, ht_round_up(sizeof *pool, 64));
+        return ht_fail(error, HT_ERROR_ARGUMENT, "threads: must be from 1 to %d (got %d)", HT_MAX_THREADS, threads);
+    ht_pool *pool = ht_pages_alloc(sizeof *pool); /* its counters have cache lines of their own */
     pthread_t *workers = calloc((size_t)threads, sizeof *workers);
     if (!pool || !workers) {
-        free(pool), free(workers);
+        ht_pages_free(pool, sizeof *pool), free(workers);
         return ht_fail(error, HT_ERROR_MEMORY, "no memory for a pool of %d threads", threads);
     }
-    memset(pool, 0, sizeof *pool);
     pool->threads = threads;
-    pool->cores = cores;
+    pool->cores = *cores;
     pool->workers = workers;
     atomic_init(&pool->gate, CLOSED);
     for (int i = 1; i < threads; i++) {
@@ -152,7 +135,7 @@ ht_status ht_pool_create(int threads, uint64_t cores, ht_pool **out, ht_error *e
 static void start_round(ht_pool *pool) {
     atomic_fetch_add_explicit(&pool->round, 1, memory_order_seq_cst);
     if (atomic_load_explicit(&pool->sleepers, memory_order_seq_cst) > 0)
-        futex_wake_all(&pool->round);
+        ht_os_wake_all(&pool->round);
 }
 
 void ht_pool_destroy(ht_pool *pool) {
@@ -163,7 +146,7 @@ void ht_pool_destroy(ht_pool *pool) {
     for (int i = 0; i < pool->started; i++)
         pthread_join(pool->workers[i], NULL);
     free(pool->workers);
-    free(pool);
+    ht_pages_free(pool, sizeof *pool);
 }
 
 void ht_pool_yield(ht_pool *pool, bool yield) {
@@ -192,6 +175,6 @@ void ht_pool_run(ht_pool *pool, ht_pool_function function, void *context, size_t
     for (unsigned i = 0; atomic_load_explicit(&pool->gate, memory_order_acquire) != CLOSED; i++) {
         ht_relax();
         if (i > 20000)
-            sched_yield(), i = 0; /* a worker was descheduled: let it have this core */
+            ht_os_yield(), i = 0; /* a worker was descheduled: let it have this core */
     }
 }

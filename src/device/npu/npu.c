@@ -103,7 +103,7 @@ static ht_status read_config(npu_device *d, const ht_device_options *options, ht
         snprintf(d->hint, sizeof d->hint, "%s", hints[hint]);
     if (ht_device_option(options->options, "cpus", value, sizeof value)) {
         status = ht_parse_cpus(options->name, value, &d->config.cores, error);
-        d->config.threads = ht_core_count(d->config.cores);
+        d->config.threads = ht_cores_count(&d->config.cores);
     }
     return status == HT_OK ? read_switch(options, "order", orders, false, &d->weights_first, error) : status;
 }
@@ -120,13 +120,15 @@ static void state_caps(npu_device *d) {
     d->caps.unified_memory = info->unified_memory;
     d->caps.emulated = info->emulated;
     d->caps.runs_in_caller = true;
-    d->caps.cores = d->config.cores ? d->config.cores : cpu || info->emulated ? ht_all_cores() : 0;
+    d->caps.cores = d->config.cores;
+    if (!ht_cores_any(&d->caps.cores) && (cpu || info->emulated))
+        d->caps.cores = *ht_all_cores();
     d->caps.lengths = d->lengths;
 }
 
 static ht_status create_store(npu_device *d, const ht_device_options *options, ht_error *error) {
     const bool cpu = d->caps.kind == HT_DEVICE_CPU;
-    const int threads = d->config.threads ? d->config.threads : ht_core_count(ht_all_cores());
+    const int threads = d->config.threads ? d->config.threads : ht_default_threads(ht_all_cores());
     ht_npu_store_options store = {.runtime = d->runtime,
                                   .npu = d->npu,
                                   .facts = &d->facts,
@@ -149,7 +151,7 @@ static ht_status configure(npu_device *d, const ht_device_options *options, ht_e
     if (status != HT_OK)
         return status;
     state_caps(d);
-    if (d->config.cores && d->caps.kind != HT_DEVICE_CPU && !d->caps.emulated)
+    if (ht_cores_any(&d->config.cores) && d->caps.kind != HT_DEVICE_CPU && !d->caps.emulated)
         return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus= requires a device that is a CPU", options->name);
     char value[128];
     if (ht_device_option(options->options, "lengths", value, sizeof value))

@@ -73,7 +73,7 @@ typedef struct ht_npu_program ht_npu_program; /* a graph compiled for one length
 
 typedef struct ht_npu_config {
     const char *name; /* "openvino:CPU": all of it, for errors */
-    uint64_t cores;   /* where cpus= was given: compute on these cores only; 0: anywhere */
+    ht_cores cores;   /* where cpus= was given: compute on these cores only; none: anywhere */
     int threads;      /* of a CPU-backed device; 0: the runtime's choice */
     ht_precision precision;
     const char *hint;    /* "bf16", ...: the runtime's word for the arithmetic of `fast`; "": its usual one */

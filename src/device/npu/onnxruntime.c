@@ -3,19 +3,16 @@
  * A device is an execution provider: the CPU's own, or a plugin such as Qualcomm's (onnxruntime_provider.h). Tested are the
  * CPU's, and Qualcomm's on its emulator of Hexagon; phones and other plugins should do with the same calls, untried.
  */
-#define _GNU_SOURCE /* cpu_set_t, mkdtemp */
 #include "device/npu/onnxruntime.h"
 
+#include "base/os.h"
 #include "device/npu/onnxruntime_memory.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 struct ht_npu {
     const ht_ort *ort;
@@ -23,7 +20,7 @@ struct ht_npu {
     char name[64]; /* "ort:qnn" */
     ht_ort_provider provider;
     bool plugin;
-    uint64_t cores; /* computes on these; 0: anywhere */
+    ht_cores cores; /* computes on these; none: anywhere */
 };
 
 struct ht_npu_program {
@@ -50,7 +47,7 @@ static void describe(const ht_ort *ort, const ht_ort_provider *p, ht_device_info
     snprintf(info->why, sizeof info->why, "%s", p->why);
     snprintf(info->dtypes, sizeof info->dtypes, "int4,int8,f16,bf16,f32");
     ht_npu_describe_lengths(info);
-    info->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    info->memory_bytes = ht_os_memory_bytes();
 }
 
 static ht_status list(ht_device_info **rows, size_t *n, ht_error *error) {
@@ -99,11 +96,11 @@ static ht_status write_affinities(const ht_npu *npu, ht_text *text, ht_error *er
     ht_status status = HT_OK;
     for (int i = 1; i < npu->config->threads && status == HT_OK; i++) {
         bool first = true;
-        for (int core = 0; core < 64 && status == HT_OK; core++)
-            if (npu->cores >> core & 1) {
-                status = ht_text_printf(text, error, "%s%d", !first ? "," : i > 1 ? ";" : "", core + 1);
-                first = false;
-            }
+        for (int core = ht_cores_next(&npu->cores, 0); core >= 0 && status == HT_OK;
+             core = ht_cores_next(&npu->cores, core + 1)) {
+            status = ht_text_printf(text, error, "%s%d", !first ? "," : i > 1 ? ";" : "", core + 1);
+            first = false;
+        }
     }
     return status;
 }
@@ -128,12 +125,12 @@ static ht_status add_entries(const ht_npu *npu, OrtSessionOptions *options, cons
  * CPU: only to find out what that is. */
 static ht_status make_options(const ht_npu *npu, const char *context, bool fallback, OrtSessionOptions **out,
                               ht_error *error) {
-    const int cores = ht_core_count(ht_all_cores());
+    const int cores = ht_default_threads(ht_all_cores());
     const int threads = npu->plugin ? 1 : npu->config->threads ? npu->config->threads : cores;
     ht_text affinities = {0};
     OrtSessionOptions *options = NULL;
     ht_status status = TRY(npu, CreateSessionOptions, &options);
-    if (status == HT_OK && npu->cores && !npu->plugin)
+    if (status == HT_OK && ht_cores_any(&npu->cores) && !npu->plugin)
         status = write_affinities(npu, &affinities, error);
     const entry entries[] = {{"session.intra_op_thread_affinities", affinities.data, affinities.bytes > 0},
                              {"session.force_spinning_stop", "1",
@@ -190,25 +187,10 @@ typedef struct source {
     size_t n;
 } source;
 
-/* Once a program is let go, the emulator complains on standard output when the next one is made, which then is made alone. */
-static pthread_rwlock_t making = PTHREAD_RWLOCK_INITIALIZER;
-static atomic_bool let_go;
-
 static ht_status create_session(const ht_npu *npu, const source *from, const OrtSessionOptions *options,
                                 OrtSession **session, ht_error *error) {
-    const bool alone = npu->provider.emulated && atomic_load(&let_go);
-    ht_ort_hushed hushed;
-    alone ? pthread_rwlock_wrlock(&making) : pthread_rwlock_rdlock(&making);
-    const bool hush = alone && atomic_exchange(&let_go, false); /* under the lock: who sees it false waits for us */
-    if (hush)
-        ht_ort_hush(&hushed);
-    ht_status status = from->model
-                           ? TRY(npu, CreateSessionFromModel, npu->ort->env, from->model, options, session)
-                           : TRY(npu, CreateSessionFromArray, npu->ort->env, from->bytes, from->n, options, session);
-    if (hush)
-        ht_ort_unhush(&hushed);
-    pthread_rwlock_unlock(&making);
-    return status;
+    return from->model ? TRY(npu, CreateSessionFromModel, npu->ort->env, from->model, options, session)
+                       : TRY(npu, CreateSessionFromArray, npu->ort->env, from->bytes, from->n, options, session);
 }
 
 static ht_status make_session(const ht_npu *npu, const source *from, const char *context, bool fallback,
@@ -232,7 +214,6 @@ static void discard(ht_npu *npu, ht_npu_program *program) {
             npu->ort->ReleaseValue(program->values[i]);
     if (program->session)
         npu->ort->ReleaseSession(program->session);
-    atomic_store(&let_go, true);
     ht_npu_constants_drop(program->weights);
     ht_text_free(&program->context);
     free(program);
@@ -258,31 +239,34 @@ static void keep_context(const char *path, ht_npu_program *program) {
     ht_mapping_close(&file);
 }
 
-/* A folder for one compiled graph, with room behind its name for a file's; false: none is to be kept, or can be. */
-static bool make_folder(const ht_npu *npu, char folder[1024]) {
-    if (!npu->config->saves || !npu->provider.contexts ||
-        ht_cache_path("npu/export.XXXXXX", folder, 1000, NULL) != HT_OK)
+/* A folder for one compiled graph; false: none is to be kept, or can be. */
+static bool make_folder(const ht_npu *npu, ht_temporary *folder) {
+    if (!npu->config->saves || !npu->provider.contexts || ht_temporary_name("npu/export", folder, NULL) != HT_OK)
         return false;
-    return mkdtemp(folder) != NULL;
+    const bool made = ht_os_make_folder(folder->path, false) == 0;
+    if (!made)
+        ht_temporary_remove(folder);
+    return made;
 }
 
 ht_status ht_ort_compile_model(ht_npu *npu, const ht_npu_graph *graph, size_t length, const OrtModel *model,
                                ht_npu_program **out, ht_error *error) {
-    char folder[1024], path[1040] = "";
+    char path[1040] = "";
+    ht_temporary folder;
     const source from = {.model = model};
     ht_npu_program *program;
     ht_status status = new_program(graph, length, &program, error);
     if (status != HT_OK)
         return status;
-    const bool keeps = make_folder(npu, folder);
+    const bool keeps = make_folder(npu, &folder);
     if (keeps)
-        snprintf(path, sizeof path, "%s/graph.onnx", folder);
+        snprintf(path, sizeof path, "%s/graph.onnx", folder.path);
     status = make_session(npu, &from, keeps ? path : NULL, false, &program->session, error);
     if (status == HT_OK && keeps)
         keep_context(path, program);
     if (keeps) {
-        unlink(path);
-        rmdir(folder);
+        ht_os_remove(path);
+        ht_temporary_remove(&folder);
     }
     OrtSession *other = NULL;
     ht_error reason = {0};
@@ -372,7 +356,7 @@ static ht_status bind(ht_npu *npu, ht_npu_program *program, float *in, float *ou
 static ht_status start(ht_npu *npu, ht_npu_program *program, ht_error *error) {
     static const char *const in = HT_ORT_INPUT, *const out = HT_ORT_OUTPUT;
     ht_stay stay;
-    ht_stay_on(npu->cores, &stay);
+    ht_stay_on(&npu->cores, &stay);
     ht_status status = TRY(npu, Run, program->session, NULL, &in, (const OrtValue *const *)&program->values[0], 1, &out,
                            1, &program->values[1]);
     ht_leave_cores(&stay);

@@ -1,11 +1,9 @@
 /* Finding ONNX Runtime's C library and its tables of functions, at run time. */
-#define _GNU_SOURCE /* dladdr */
+#include "base/os.h"
 #include "device/npu/library.h"
 #include "device/npu/npu.h"
 #include "device/npu/onnxruntime_api.h"
 
-#include <dlfcn.h>
-#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,11 +20,12 @@ void ht_onnxruntime_set_path(const char *path) {
 }
 
 static const ht_library onnxruntime = {.name = "ONNX Runtime",
-                                       .files = "libonnxruntime.so*",
+                                       .files = HT_OS_LIBRARY_FILES("onnxruntime"),
                                        .wheel = "onnxruntime/capi",
                                        .variable = "HETERO_ONNXRUNTIME",
                                        .package = "onnxruntime",
-                                       .system = {"libonnxruntime.so", "libonnxruntime.so.1"}};
+                                       .system = {HT_OS_LIBRARY("onnxruntime"), "libonnxruntime.so.1"},
+                                       .places = {"/opt/onnxruntime*/lib"}};
 
 /* Copies the rows' functions out of a table of pointers into our own. */
 typedef struct row {
@@ -37,19 +36,6 @@ typedef struct row {
 static void copy_functions(const void *table, const row *rows, size_t n) {
     for (size_t i = 0; i < n; i++) /* POSIX: function and object pointers are alike */
         *(void **)((char *)&ort + rows[i].offset) = ((void *const *)table)[rows[i].position];
-}
-
-/* Providers lie beside the library: its folder, absolute. */
-static void find_folder(const void *symbol) {
-    Dl_info info;
-    char path[PATH_MAX];
-    if (!dladdr(symbol, &info) || !info.dli_fname || !realpath(info.dli_fname, path))
-        return;
-    char *slash = strrchr(path, '/');
-    if (slash && slash != path && (size_t)(slash - path) < sizeof ort.folder) {
-        *slash = '\0';
-        memcpy(ort.folder, path, strlen(path) + 1);
-    }
 }
 
 /* True when nothing failed; else the reason is the runtime's. */
@@ -69,10 +55,10 @@ static void load(void) {
     if (!library)
         return;
     const OrtApiBase *(*get_base)(void);
-    *(void **)&get_base = dlsym(library, "OrtGetApiBase");
+    *(void **)&get_base = ht_os_library_symbol(library, "OrtGetApiBase");
     const OrtApiBase *base = get_base ? get_base() : NULL;
     if (!base) {
-        snprintf(reason, sizeof reason, "this libonnxruntime.so has no OrtGetApiBase: is it another library?");
+        snprintf(reason, sizeof reason, HT_OS_LIBRARY("onnxruntime") " has no OrtGetApiBase: is it another library?");
         return;
     }
     snprintf(ort.version, sizeof ort.version, "%s", base->GetVersionString());
@@ -90,7 +76,8 @@ static void load(void) {
         return;
     }
     copy_functions(models, editor, HT_COUNT(editor));
-    find_folder(*(void **)&get_base);
+    /* providers lie beside the library */
+    ht_os_library_folder(*(void **)&get_base, ort.folder, sizeof ort.folder);
     /* What goes wrong is returned to us; its own log would only repeat it. */
     loaded = worked(ort.CreateEnv(HT_ORT_LOG_FATAL, "hetero", &ort.env)) &&
              worked(ort.CreateCpuMemoryInfo(HT_ORT_DEVICE_ALLOCATOR, HT_ORT_MEMORY_DEFAULT, &ort.host)) &&

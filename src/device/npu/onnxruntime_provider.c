@@ -1,9 +1,8 @@
 #include "device/npu/onnxruntime_provider.h"
+#include "base/os.h"
 #include "device/npu/onnxruntime_graph.h"
 
 #include <ctype.h>
-#include <glob.h>
-#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,10 +10,17 @@
 
 #define SUFFIX "ExecutionProvider"
 #define MAX_PLUGINS 16
+#ifdef _WIN32
+#define PLUGIN_PREFIX "onnxruntime_providers_"
+#define PLUGIN_SUFFIX ".dll"
+#else
+#define PLUGIN_PREFIX "libonnxruntime_providers_"
+#define PLUGIN_SUFFIX ".so"
+#endif
 
 /* Libraries that were registered, or refused to be: once a process, for providers are never let go. */
 typedef struct plugin {
-    char name[32], path[PATH_MAX], why[256];
+    char name[32], path[HT_PATH_BYTES], why[256];
 } plugin;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -25,7 +31,7 @@ static size_t n_plugins;
 
 /* "qnn" of ".../libonnxruntime_providers_qnn.so"; false for what is no provider. */
 static bool name_of_file(const char *path, char name[32]) {
-    static const char prefix[] = "libonnxruntime_providers_";
+    static const char prefix[] = PLUGIN_PREFIX;
     const char *slash = strrchr(path, '/'), *file = slash ? slash + 1 : path;
     if (strncmp(file, prefix, sizeof prefix - 1) != 0)
         return false;
@@ -40,8 +46,8 @@ static bool name_of_file(const char *path, char name[32]) {
 
 /* Registers the library unless that was tried before. Under the lock. */
 static const plugin *add_plugin(const ht_ort *ort, const char *path) {
-    char name[32], upper[64], real[PATH_MAX];
-    if (!name_of_file(path, name) || !realpath(path, real))
+    char name[32], upper[64], real[HT_PATH_BYTES];
+    if (!name_of_file(path, name) || !ht_os_absolute(path, real, sizeof real))
         return NULL;
     for (size_t i = 0; i < n_plugins; i++)
         if (strcmp(plugins[i].name, name) == 0)
@@ -62,17 +68,15 @@ static const plugin *add_plugin(const ht_ort *ort, const char *path) {
 
 /* Plugins beside the library and in the wheels beside its own. */
 static void find_plugins(const ht_ort *ort) {
-    static const char *const patterns[] = {"%s/libonnxruntime_providers_*.so",
-                                           "%s/../../onnxruntime_*/libonnxruntime_providers_*.so"};
-    for (size_t i = 0; i < HT_COUNT(patterns) && *ort->folder; i++) {
-        char pattern[1200];
-        glob_t found;
-        snprintf(pattern, sizeof pattern, patterns[i], ort->folder);
-        if (glob(pattern, 0, NULL, &found) != 0)
-            continue;
-        for (size_t k = 0; k < found.gl_pathc; k++)
-            add_plugin(ort, found.gl_pathv[k]);
-        globfree(&found);
+    static const char *const patterns[] = {PLUGIN_PREFIX "*" PLUGIN_SUFFIX,
+                                           "../../onnxruntime_*/" PLUGIN_PREFIX "*" PLUGIN_SUFFIX,
+                                           "../../onnxruntime_*/libs/*/" PLUGIN_PREFIX "*" PLUGIN_SUFFIX};
+    for (size_t i = 0; i < HT_COUNT(patterns); i++) {
+        ht_paths found = {0};
+        if (ht_paths_find(ort->folder, patterns[i], &found, NULL) == HT_OK)
+            for (size_t k = 0; k < found.n; k++)
+                add_plugin(ort, found.at[k]);
+        ht_paths_free(&found);
     }
 }
 
@@ -184,13 +188,13 @@ static const plugin *find_plugin(const char *name) {
 
 /* library=PATH: registered, and the one that is registered by this name. Under the lock. */
 static ht_status add_library(const ht_ort *ort, const char *name, const char *path, ht_error *error) {
-    char real[PATH_MAX];
-    if (!realpath(path, real))
+    char real[HT_PATH_BYTES];
+    if (!ht_os_absolute(path, real, sizeof real))
         return ht_fail(error, HT_ERROR_DEVICE, "device ort:%s: library=%s: no such file", name, path);
     const plugin *p = add_plugin(ort, path);
     if (!p || strcmp(p->name, name) != 0)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device ort:%s: library=%s: not libonnxruntime_providers_%s.so", name,
-                       path, name);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device ort:%s: library=%s: not " PLUGIN_PREFIX "%s" PLUGIN_SUFFIX,
+                       name, path, name);
     if (strcmp(p->path, real) != 0)
         return ht_fail(error, HT_ERROR_DEVICE, "device ort:%s: library=%s: %s is in use already", name, path, p->path);
     return HT_OK;

@@ -30,14 +30,6 @@ ht_status ht_ort_providers(const ht_ort *ort, ht_ort_provider **list, size_t *n,
 ht_status ht_ort_provider_find(const ht_ort *ort, const char *name, const char *options, ht_ort_provider *provider,
                                ht_error *error);
 
-/* What the process writes to standard output in between goes nowhere: Qualcomm's emulator chats there, where results go. Short,
- * and one at a time; what another thread prints meanwhile is lost. */
-typedef struct ht_ort_hushed {
-    int kept;
-} ht_ort_hushed;
-void ht_ort_hush(ht_ort_hushed *hushed);
-void ht_ort_unhush(const ht_ort_hushed *hushed);
-
 /* Qualcomm's provider (onnxruntime_qnn.c): settings, version, and which Hexagon it compiles for, by options soc= and arch=.
  * The library must be there. */
 ht_status ht_ort_qnn_configure(const char *options, ht_ort_provider *provider, ht_error *error);

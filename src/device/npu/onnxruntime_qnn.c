@@ -2,17 +2,13 @@
  *
  * On x86-64 its libQnnHtp.so is Qualcomm's emulator: it compiles the real graphs and computes their real numbers, and takes
  * any time for it. On a phone nothing here was tried. */
-#define _GNU_SOURCE /* O_CLOEXEC */
 #include "device/npu/onnxruntime_provider.h"
 
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <pthread.h>
+#include "base/os.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 /* ---- the chip ---------------------------------------------------------------------------------------------------- */
 
@@ -27,7 +23,7 @@ static const struct chip {
 
 static int machines_soc_id(void) {
     int id = 0;
-    FILE *file = fopen("/sys/devices/soc0/soc_id", "re");
+    FILE *file = ht_os_open("/sys/devices/soc0/soc_id", "r");
     if (file && fscanf(file, "%d", &id) != 1)
         id = 0;
     if (file)
@@ -68,39 +64,11 @@ static ht_status choose_chip(const char *options, struct chip *out, ht_error *er
 
 /* ---- the library ------------------------------------------------------------------------------------------------- */
 
-void ht_ort_hush(ht_ort_hushed *h) {
-    fflush(stdout);
-    h->kept = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
-    const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    if (h->kept >= 0 && null >= 0)
-        dup2(null, STDOUT_FILENO);
-    if (null >= 0)
-        close(null);
-}
-
-void ht_ort_unhush(const ht_ort_hushed *h) {
-    fflush(stdout);
-    if (h->kept >= 0) {
-        dup2(h->kept, STDOUT_FILENO);
-        close(h->kept);
-    }
-}
-
-/* The emulator writes a line to standard output when it is loaded. So it is loaded here, once; whoever loads it again gets the
- * same one. */
-static void *open_quietly(const char *path) {
-    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    pthread_mutex_lock(&lock);
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
-    if (!library) {
-        ht_ort_hushed hushed;
-        ht_ort_hush(&hushed);
-        library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        ht_ort_unhush(&hushed);
-    }
-    pthread_mutex_unlock(&lock);
-    return library;
-}
+#ifdef _WIN32
+#define QNN_BACKEND "QnnHtp.dll"
+#else
+#define QNN_BACKEND "libQnnHtp.so"
+#endif
 
 /* The beginning of QNN's QnnInterface_t: its API's version, and its backend's. */
 typedef struct qnn_interface {
@@ -112,7 +80,7 @@ typedef struct qnn_interface {
 /* "QNN 2.40.0/5.51.0". */
 static ht_status read_version(void *library, const char *path, char version[32], ht_error *error) {
     uint64_t (*get_providers)(const qnn_interface *const **list, uint32_t *n);
-    *(void **)&get_providers = dlsym(library, "QnnInterface_getProviders");
+    *(void **)&get_providers = ht_os_library_symbol(library, "QnnInterface_getProviders");
     const qnn_interface *const *list = NULL;
     uint32_t n = 0;
     if (!get_providers || get_providers(&list, &n) != 0 || n == 0 || !list || !list[0])
@@ -123,8 +91,8 @@ static ht_status read_version(void *library, const char *path, char version[32],
 }
 
 static uint64_t file_bytes(const char *path) {
-    struct stat file;
-    return stat(path, &file) == 0 ? (uint64_t)file.st_size : 0;
+    ht_os_info file;
+    return ht_os_look(path, &file) == 0 ? file.bytes : 0;
 }
 
 /* ---- the settings ------------------------------------------------------------------------------------------------ */
@@ -137,17 +105,18 @@ static void set(ht_ort_provider *p, const char *key, const char *value) {
 /* Graphs read and write memory of FastRPC's in place; any other is copied into some. Its library is the phone's own
  * (https://onnxruntime.ai/docs/execution-providers/QNN-ExecutionProvider.html, enable_htp_shared_memory_allocator). Phones:
  * untested; here with a library of ours that hands out ordinary memory. */
-#define RPC_MEMORY "libcdsprpc.so"
+#define RPC_MEMORY HT_OS_LIBRARY("cdsprpc")
 
 static ht_status choose_memory(const char *options, ht_ort_provider *p, ht_error *error) {
-    char text[32];
+    char text[32], reason[200];
     const bool asked = ht_device_option(options, "memory", text, sizeof text);
     if (asked && strcmp(text, "shared") != 0 && strcmp(text, "copied") != 0)
         return ht_fail(error, HT_ERROR_ARGUMENT, "device ort:qnn: memory=%s: expected shared or copied", text);
     if (asked && strcmp(text, "copied") == 0)
         return HT_OK;
-    if (!dlopen(RPC_MEMORY, RTLD_NOW | RTLD_LOCAL)) /* stays open: the provider opens it for every session */
-        return asked ? ht_fail(error, HT_ERROR_DEVICE, "device ort:qnn: memory=shared: %.200s", dlerror()) : HT_OK;
+    if (!ht_os_library_open(RPC_MEMORY, reason,
+                            sizeof reason)) /* stays open: the provider opens it for every session */
+        return asked ? ht_fail(error, HT_ERROR_DEVICE, "device ort:qnn: memory=shared: %s", reason) : HT_OK;
     set(p, "enable_htp_shared_memory_allocator", "1");
     p->memory = "QnnHtpShared";
     return HT_OK;
@@ -155,17 +124,19 @@ static ht_status choose_memory(const char *options, ht_ort_provider *p, ht_error
 
 ht_status ht_ort_qnn_configure(const char *options, ht_ort_provider *p, ht_error *error) {
     struct chip chip;
+    char reason[250];
     ht_status status = choose_chip(options, &chip, error);
     if (status != HT_OK)
         return status;
     const char *slash = strrchr(p->library, '/');
     char *path = p->text, *soc = path + 1100, *arch = soc + 16;
-    snprintf(path, 1100, "%.*s/libQnnHtp.so", slash ? (int)(slash - p->library) : 0, p->library);
+    snprintf(path, 1100, "%.*s/" QNN_BACKEND, slash ? (int)(slash - p->library) : 0, p->library);
     snprintf(soc, 16, "%d", chip.soc_model);
     snprintf(arch, 16, "%d", chip.arch);
-    void *library = open_quietly(path);
+    /* The emulator writes a line to standard output when it is loaded. That is for the program to keep apart (hetero.h). */
+    void *library = ht_os_library_open(path, reason, sizeof reason);
     if (!library)
-        return ht_fail(error, HT_ERROR_DEVICE, "device ort:qnn: %.250s", dlerror());
+        return ht_fail(error, HT_ERROR_DEVICE, "device ort:qnn: %s", reason);
     status = read_version(library, path, p->version, error);
     p->n_settings = 0;
     set(p, "backend_path", path);

@@ -2,24 +2,20 @@
  *
  * Tested on its CPU plugin alone; on Intel's NPU and GPU the same calls should do, untried.
  */
-#define _GNU_SOURCE /* cpu_set_t, mkostemp */
+#include "base/os.h"
 #include "device/npu/npu.h"
 #include "device/npu/openvino_api.h"
 #include "device/npu/openvino_graph.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 struct ht_npu {
     const ht_ov *ov;
     char name[64];      /* "openvino:CPU" */
     const char *device; /* "CPU": inside name */
-    uint64_t cores;     /* computes on these; 0: anywhere */
+    ht_cores cores;     /* computes on these; none: anywhere */
     ov_core_t *core;
 };
 
@@ -77,7 +73,7 @@ static void describe(const ht_ov *ov, const ov_core_t *core, const char *device,
     }
     snprintf(info->dtypes, sizeof info->dtypes, "int4,int8,f16,bf16,f32");
     ht_npu_describe_lengths(info);
-    info->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    info->memory_bytes = ht_os_memory_bytes();
 }
 
 static ht_status list(ht_device_info **rows, size_t *n, ht_error *error) {
@@ -272,14 +268,11 @@ static ht_status compile(ht_npu *npu, const ht_npu_graph *described, size_t leng
 
 /* The C API writes programs to files only. */
 static ht_status save(ht_npu *npu, ht_npu_program *program, ht_text *bytes, ht_error *error) {
-    char path[1024];
-    ht_status status = ht_cache_path("npu/export.XXXXXX", path, sizeof path, error);
+    ht_temporary file_name;
+    ht_status status = ht_temporary_name("npu/export", &file_name, error);
     if (status != HT_OK)
         return status;
-    const int descriptor = mkostemp(path, O_CLOEXEC);
-    if (descriptor < 0)
-        return ht_fail(error, HT_ERROR_IO, "%s: %s", path, strerror(errno));
-    close(descriptor);
+    const char *path = file_name.path;
     status = check(npu->ov, npu->ov->ov_compiled_model_export_model(program->compiled, path), npu->name,
                    "ov_compiled_model_export_model", error);
     ht_mapping file;
@@ -287,7 +280,7 @@ static ht_status save(ht_npu *npu, ht_npu_program *program, ht_text *bytes, ht_e
         status = ht_text_append(bytes, (const char *)file.data, file.bytes, error);
         ht_mapping_close(&file);
     }
-    unlink(path);
+    ht_temporary_remove(&file_name);
     return status;
 }
 
@@ -335,7 +328,7 @@ static ht_status bind(ht_npu *npu, ht_npu_program *program, float *in, float *ou
  * makes inherit its mask: while this lasts, all of it stays on the device's cores. */
 static ht_status start(ht_npu *npu, ht_npu_program *program, ht_error *error) {
     ht_stay stay;
-    ht_stay_on(npu->cores, &stay);
+    ht_stay_on(&npu->cores, &stay);
     ht_status status =
         check(npu->ov, npu->ov->ov_infer_request_infer(program->request), npu->name, "ov_infer_request_infer", error);
     ht_leave_cores(&stay);

@@ -1,9 +1,9 @@
 /* Finding OpenVINO's C library and its functions, at run time. */
+#include "base/os.h"
 #include "device/npu/library.h"
 #include "device/npu/npu.h"
 #include "device/npu/openvino_api.h"
 
-#include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 
@@ -19,11 +19,12 @@ void ht_openvino_set_path(const char *path) {
 }
 
 static const ht_library openvino = {.name = "OpenVINO",
-                                    .files = "libopenvino_c.so*",
+                                    .files = HT_OS_LIBRARY_FILES("openvino_c"),
                                     .wheel = "openvino/libs",
                                     .variable = "HETERO_OPENVINO",
                                     .package = "openvino",
-                                    .system = {"libopenvino_c.so"}};
+                                    .system = {HT_OS_LIBRARY("openvino_c")},
+                                    .places = {"/opt/intel/openvino*/runtime/lib/*"}};
 
 static void load(void) {
     void *library = ht_library_open(&openvino, wanted, reason);
@@ -38,10 +39,10 @@ static void load(void) {
 #undef ROW
     };
     for (size_t i = 0; i < HT_COUNT(table); i++) {
-        void *symbol = dlsym(library, table[i].name);
+        void *symbol = ht_os_library_symbol(library, table[i].name);
         if (!symbol) {
-            snprintf(reason, sizeof reason, "this libopenvino_c.so has no %s: another version? (pip install openvino)",
-                     table[i].name);
+            snprintf(reason, sizeof reason,
+                     HT_OS_LIBRARY("openvino_c") " has no %s: another version? (pip install openvino)", table[i].name);
             return;
         }
         *(void **)((char *)&ov + table[i].offset) = symbol; /* POSIX: function and object pointers are alike */

@@ -3,17 +3,15 @@
  *
  * Graphs that somebody waits for come first, and then all builders work; with nobody waiting one builds, so that a
  * request that is being answered meanwhile keeps most of the machine. */
-#define _GNU_SOURCE /* cpu_set_t */
+#include "base/os.h"
 #include "device/lengths.h"
 #include "device/npu/npu.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define MAX_BUILDERS 16
 
@@ -194,14 +192,6 @@ static ht_status build(ht_npu_entry *entry, size_t i, ht_npu_program **out, ht_e
     return HT_OK;
 }
 
-/* OpenVINO's threads inherit their maker's cores. */
-static void stay_on(uint64_t cores) {
-    cpu_set_t set;
-    ht_core_set(cores, &set);
-    if (cores)
-        sched_setaffinity(0, sizeof set, &set); /* best effort */
-}
-
 typedef struct builder_start {
     ht_npu_store *store;
     int index;
@@ -211,7 +201,7 @@ static void *builder_main(void *argument) {
     const builder_start start = *(builder_start *)argument;
     free(argument);
     ht_npu_store *s = start.store;
-    stay_on(s->o.config->cores);
+    ht_stay_on(&s->o.config->cores, &(ht_stay){0}); /* for good: OpenVINO's threads inherit their maker's cores */
     pthread_mutex_lock(&s->lock);
     for (;;) {
         while (!s->stop && (s->n == 0 || (start.index > 0 && s->waiting == 0)))
@@ -259,7 +249,7 @@ ht_status ht_npu_store_create(const ht_npu_store_options *options, ht_npu_store 
         return status;
     s->o = *options;
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->changed, NULL);
+    ht_os_cond_init(&s->changed);
     const int n = options->builders < MAX_BUILDERS ? options->builders : MAX_BUILDERS;
     for (int i = 0; i < n && status == HT_OK; i++) {
         builder_start *start = malloc(sizeof *start);
@@ -389,12 +379,7 @@ void ht_npu_entry_want(ht_npu_entry *entry, size_t i) {
 
 /* A moment's sleep, woken by any change. False: the user wants to stop. Under the lock. */
 static bool pause_for_builders(ht_npu_store *s) {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += 100000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(&s->changed, &s->lock, &until);
+    ht_os_cond_wait(&s->changed, &s->lock, ht_seconds() + 0.1);
     const double done = (double)s->done, wanted = (double)s->wanted;
     pthread_mutex_unlock(&s->lock);
     const bool go_on = ht_progress_tell(s->o.progress, "building graphs", done, wanted);

@@ -1,7 +1,7 @@
 #include "device/opencl/cl_loader.h"
+#include "base/os.h"
 
 #if HT_HAVE_OPENCL
-#include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,22 +14,23 @@ static bool tried, loaded;
 static char reason[256];
 
 static void load(void) {
-    /* PoCL reads this when it is first asked for its devices and then pins worker i to core i, so that a sub-device
-     * made for cpus= stays on its cores. Other drivers do not know it; a value the user has set is kept. */
-    setenv("POCL_AFFINITY", "1", 0);
-    const char *const names[] = {"libOpenCL.so.1",
-#ifdef __ANDROID__
-                                 "libOpenCL.so", "/vendor/lib64/libOpenCL.so", "/system/vendor/lib64/libOpenCL.so",
+    static const char *const names[] = {
+#ifdef _WIN32
+        "OpenCL.dll",
+#else
+        "libOpenCL.so.1",
 #endif
-                                 NULL};
+#ifdef __ANDROID__
+        "libOpenCL.so", "/vendor/lib64/libOpenCL.so", "/system/vendor/lib64/libOpenCL.so",
+#endif
+        NULL};
+    char text[200];
     const char *name = library_name ? library_name : names[0];
-    void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-    if (!library) {
-        const char *text = dlerror(); /* of the first, which says most */
-        snprintf(reason, sizeof reason, "no OpenCL loader: %s", text ? text : name);
-    }
+    void *library = ht_os_library_open(name, text, sizeof text);
+    if (!library) /* the first one's says most */
+        snprintf(reason, sizeof reason, "no OpenCL loader: %s", text);
     for (size_t i = 1; !library && !library_name && names[i]; i++)
-        library = dlopen(name = names[i], RTLD_NOW | RTLD_LOCAL);
+        library = ht_os_library_open(name = names[i], text, sizeof text);
     if (!library)
         return;
     static const struct row {
@@ -41,7 +42,7 @@ static void load(void) {
 #undef ROW
     };
     for (size_t i = 0; i < HT_COUNT(table); i++) {
-        void *symbol = dlsym(library, table[i].name);
+        void *symbol = ht_os_library_symbol(library, table[i].name);
         if (!symbol) {
             snprintf(reason, sizeof reason, "%s has no %s", name, table[i].name);
             return;

@@ -4,6 +4,7 @@
 #define HT_CL_LOADER_H
 
 #include "base/base.h"
+#include "base/cores.h"
 
 #if defined(HETERO_HAVE_OPENCL_HEADERS) /* from CMake */
 #define HT_HAVE_OPENCL 1
@@ -45,7 +46,7 @@ ht_cl *ht_cl_functions_for_tests(void);
 
 /* PoCL's threads (workers.c): found when the library is loaded; told which cores a device computes on, or no longer does. */
 void ht_cl_find_workers(const ht_cl *cl);
-void ht_cl_use_cores(uint64_t cores, bool use);
+void ht_cl_use_cores(const ht_cores *cores, bool use);
 
 /* "CL_OUT_OF_RESOURCES", ...; "unknown code" for what has no name here. */
 const char *ht_cl_error_name(cl_int code);

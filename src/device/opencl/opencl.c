@@ -199,14 +199,17 @@ static ht_status opencl_list(ht_device_info **list, size_t *n, ht_error *error) 
 /* Replaces the device by the sub-device of cores cpus=. */
 static ht_status take_cores(ht_cl_device *d, const char *cpus, const facts *f, ht_error *error) {
     const char *name = d->caps.name;
-    uint64_t cores;
+    ht_cores cores;
     ht_status status = ht_parse_cpus(name, cpus, &cores, error);
     if (status != HT_OK)
         return status;
     if (!(f->type & CL_DEVICE_TYPE_CPU))
         return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus= requires an OpenCL device that is a CPU", name);
-    int first = __builtin_ctzll(cores), n = ht_core_count(cores);
-    if (cores >> first != (n == 64 ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1) || first + n > (int)f->units)
+    const int first = ht_cores_next(&cores, 0), n = ht_cores_count(&cores);
+    bool run = first + n <= (int)f->units;
+    for (int core = first; core < first + n; core++)
+        run &= ht_cores_has(&cores, core);
+    if (!run)
         return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus=%s: expected one range of its %u compute units", name,
                        cpus, f->units);
     d->caps.cores = cores;
@@ -306,8 +309,9 @@ static ht_status choose(ht_cl_device *d, const ht_device_options *options, doubl
     d->caps = (ht_device_caps){.kind = cpu ? HT_DEVICE_CPU : HT_DEVICE_GPU,
                                .memory_bytes = info.memory_bytes,
                                .unified_memory = info.unified_memory,
-                               .divisible = true,
-                               .cores = cpu ? ht_all_cores() : 0};
+                               .divisible = true};
+    if (cpu)
+        d->caps.cores = *ht_all_cores();
     memcpy(d->caps.name, info.name, sizeof info.name);
     memcpy(d->caps.runtime, info.runtime, sizeof info.runtime);
     memcpy(d->caps.description, info.description, sizeof info.description);
@@ -363,7 +367,7 @@ static void opencl_close(ht_device *device) {
         d->cl->ReleaseContext(d->context);
     if (d->is_sub_device)
         d->cl->ReleaseDevice(d->id);
-    ht_cl_use_cores(d->used_cores, false);
+    ht_cl_use_cores(&d->used_cores, false);
     free(d);
 }
 
@@ -398,7 +402,8 @@ static ht_status opencl_open(const ht_device_options *options, ht_device **devic
         opencl_close(&d->base);
         return status;
     }
-    ht_cl_use_cores(d->used_cores = d->caps.cores, true);
+    d->used_cores = d->caps.cores;
+    ht_cl_use_cores(&d->used_cores, true);
     ht_cl_tiles_load(d);
     *device = &d->base;
     return HT_OK;

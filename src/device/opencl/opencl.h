@@ -144,7 +144,7 @@ struct ht_cl_device {
     ht_device_caps caps;
     const ht_cl *cl;
     cl_device_id id;
-    uint64_t used_cores; /* that ht_cl_use_cores knows of */
+    ht_cores used_cores; /* that ht_cl_use_cores knows of */
     bool is_sub_device, mirrored;
     unsigned features;             /* ht_cl_feature bits in use */
     unsigned vector;               /* lanes of explicit vectors in pointwise kernels: VEC */

@@ -6,13 +6,13 @@
  * never see a part of one; a file that is short, damaged or another's, and one that the driver refuses, is removed and
  * the source built. The cache is a convenience: whatever is wrong with it is a line in the log.
  */
+#include "base/os.h"
 #include "device/opencl/kernel.h"
 
 #if HT_HAVE_OPENCL
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Every .cl and .clh file of this folder, from cmake/embed.cmake; a row of NULLs ends it. */
 struct ht_cl_source {
@@ -121,7 +121,7 @@ static cl_program load_program(ht_cl_device *d, const recipe *r) {
     char path[4096];
     ht_error error = {0};
     ht_mapping file = {0};
-    if (binary_path(r, path, sizeof path, &error) != HT_OK || access(path, F_OK) != 0)
+    if (binary_path(r, path, sizeof path, &error) != HT_OK || !ht_os_exists(path))
         return NULL; /* the first is told when it is to be written */
     cl_program program = NULL;
     const char *fault = NULL;
@@ -154,7 +154,7 @@ static cl_program load_program(ht_cl_device *d, const recipe *r) {
     if (fault) {
         ht_log(HT_LOG_INFO, "%s: %s: rebuilt because the driver did not take %s: %s", d->caps.name, r->source, path,
                fault);
-        unlink(path);
+        ht_os_remove(path);
     }
     return program;
 }

@@ -9,19 +9,17 @@
  * word in host-visible memory that a last kernel writes. Whether such a write is seen before the queue is drained differs
  * between drivers, so it is probed once; where it is not, the event is watched instead.
  */
+#include "base/os.h"
 #include "device/opencl/kernel.h"
 #include "device/opencl/ops.h"
 #include "device/opencl/queue.h"
 #include "device/opencl/slice.h"
 
 #if HT_HAVE_OPENCL
-#include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define EVENT_EVERY 8         /* submits from one event to the next when nobody waits */
 #define YIELD_SECONDS 200e-6  /* polling past this only steals time from a CPU driver's threads */
@@ -66,10 +64,6 @@ struct ht_cl_queue_state {
     bool abandoned;  /* the device is closed: the last callback frees this */
 };
 
-static void nap(long nanoseconds) {
-    nanosleep(&(struct timespec){nanoseconds / 1000000000, nanoseconds % 1000000000}, NULL);
-}
-
 /* ---- creation ---------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_cl_queue_create(ht_cl_device *d, double limit, ht_error *error) {
@@ -77,12 +71,8 @@ ht_status ht_cl_queue_create(ht_cl_device *d, double limit, ht_error *error) {
     if (status)
         return status;
     d->state->limit = limit;
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&d->state->lock, NULL);
-    pthread_cond_init(&d->state->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    ht_os_cond_init(&d->state->wake);
     cl_int code;
     d->queue = d->cl->CreateCommandQueue(d->context, d->id, 0, &code);
     return ht_cl_check(code, d->caps.name, "clCreateCommandQueue", error);
@@ -121,7 +111,7 @@ void ht_cl_queue_release(ht_cl_device *d) {
             free_state(q);
         if (done || last)
             return;
-        nap(1000000);
+        ht_os_nap(1000000);
     }
 }
 
@@ -144,7 +134,7 @@ static double watch_flag(ht_cl_device *d, cl_uint value, cl_event event) {
         d->cl->GetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof state, &state, NULL);
         if (state <= CL_COMPLETE || ht_seconds() - start > 5)
             return -1;
-        sched_yield();
+        ht_os_yield();
     }
 }
 
@@ -295,9 +285,9 @@ static ht_status poll(ht_cl_device *d, ht_ticket ticket, bool flag, ht_error *er
         if (now - progress > q->limit)
             return give_up(d, error);
         if (now - start < YIELD_SECONDS)
-            sched_yield();
+            ht_os_yield();
         else
-            nap(NAP_NANOSECONDS);
+            ht_os_nap(NAP_NANOSECONDS);
     }
 }
 
@@ -343,13 +333,11 @@ static ht_status wait_for_call(ht_cl_device *d, ht_ticket ticket, ht_error *erro
         pthread_mutex_unlock(&q->lock);
         return ht_cl_check(code, d->caps.name, "clSetEventCallback", error);
     }
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (time_t)q->limit + 1;
-    int late = 0;
+    const double until = ht_seconds() + q->limit + 1;
+    bool in_time = true;
     pthread_mutex_lock(&q->lock);
-    while (q->called_back < ticket && late != ETIMEDOUT)
-        late = pthread_cond_timedwait(&q->wake, &q->lock, &until);
+    while (q->called_back < ticket && in_time)
+        in_time = ht_os_cond_wait(&q->wake, &q->lock, until);
     const bool called = q->called_back >= ticket;
     pthread_mutex_unlock(&q->lock);
     return called ? HT_OK : give_up(d, error);
@@ -369,7 +357,7 @@ static ht_status wait_for_flag(ht_cl_device *d, ht_ticket ticket, ht_error *erro
     if (known) {
         const double left = q->newest.submitted + p->seconds * 0.95 - SLACK_SECONDS - ht_seconds();
         if (left > 0)
-            nap((long)(left * 1e9));
+            ht_os_nap((uint64_t)(left * 1e9));
     }
     ht_status status = poll(d, ticket, flag, error);
     if (!status && ticket == q->last) {

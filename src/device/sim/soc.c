@@ -323,32 +323,6 @@ static ht_status read_kind(const loader *l, const json_t *json, const place *her
     return status ? status : bad(l, &at, "\"%s\" is not one of cpu, gpu, npu", name);
 }
 
-/* "0-1,4": of the SoC's cores, however many the machine at hand has. */
-static bool parse_cores(const char *text, uint64_t *cores) {
-    for (;;) {
-        char *end;
-        const unsigned long first = strtoul(text, &end, 10);
-        unsigned long last = first;
-        if (end == text || *text < '0' || *text > '9')
-            return false;
-        if (*end == '-') {
-            text = end + 1;
-            last = strtoul(text, &end, 10);
-            if (*text < '0' || *text > '9')
-                return false;
-        }
-        if (first > last || last > 63)
-            return false;
-        for (unsigned long i = first; i <= last; i++)
-            *cores |= UINT64_C(1) << i;
-        if (!*end)
-            return true;
-        if (*end != ',')
-            return false;
-        text = end + 1;
-    }
-}
-
 static ht_status read_processor(const loader *l, const json_t *json, const place *here, ht_soc_processor *p) {
     static const char *const others[] = {"name", "kind", "description", "companion", "cores", "lengths", NULL};
     static const struct {
@@ -378,7 +352,7 @@ static ht_status read_processor(const loader *l, const json_t *json, const place
                                      : p->kind == HT_DEVICE_CPU ? 2
                                                                 : 4]);
     }
-    if (!status && *cores && !parse_cores(cores, &p->cores))
+    if (!status && *cores && !ht_cores_parse(cores, &p->cores))
         return bad(l, &at_cores, "\"%s\" is not a list of cores such as 0-1,4", cores);
     if (!status && p->kind == HT_DEVICE_NPU)
         status = read_lengths(l, json_object_get(json, "lengths"), &at_lengths, p);
@@ -388,16 +362,16 @@ static ht_status read_processor(const loader *l, const json_t *json, const place
 /* What one processor says of another. */
 static ht_status check_processors(const loader *l, const place *list) {
     ht_soc *soc = l->soc;
-    uint64_t taken = 0;
+    ht_cores taken = {{0}};
     for (size_t i = 0; i < soc->n_processors; i++) {
         ht_soc_processor *p = &soc->processors[i];
         const place here = {list, NULL, i}, at_name = {&here, "name", 0}, at_companion = {&here, "companion", 0},
                     at_cores = {&here, "cores", 0};
         if (ht_soc_find(soc, p->name) != p)
             return bad(l, &at_name, "\"%s\" occurs twice", p->name);
-        if (p->cores & taken)
+        if (ht_cores_meet(&p->cores, &taken))
             return bad(l, &at_cores, "some are another processor's");
-        taken |= p->cores;
+        ht_cores_join(&taken, &p->cores);
         const ht_soc_processor *companion = *p->companion ? ht_soc_find(soc, p->companion) : NULL;
         if (*p->companion && (!companion || companion->kind != HT_DEVICE_CPU))
             return bad(l, &at_companion, "\"%s\" is not a CPU of this file", p->companion);

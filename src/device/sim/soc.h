@@ -84,7 +84,7 @@ typedef struct ht_soc_processor {
     ht_device_kind kind;
     char description[96];
     char companion[16]; /* NPUs: the CPU that computes what they do not take; "": the last CPU */
-    uint64_t cores;     /* bits; CPUs */
+    ht_cores cores;     /* CPUs: of the SoC, however many the machine at hand has */
     int lengths[HT_SOC_MAX_LENGTHS];
     size_t n_lengths; /* NPUs: static lengths, ascending */
     ht_figure figures[HT_SOC_KEYS];

@@ -1,0 +1,14 @@
+/* Linked into every test program and bench: what `hetero` itself does first (cli/main.c), and as active environment the .venv
+ * that `make test` has made in the checkout, where programs run. What is set already stays. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+__attribute__((constructor)) static void set_environment(void) {
+    char folder[3072], path[4096];
+    setenv("POCL_AFFINITY", "1", 0);
+    if (!getcwd(folder, sizeof folder) || access(".venv/bin/python", X_OK) != 0)
+        return;
+    snprintf(path, sizeof path, "%s/.venv", folder);
+    setenv("VIRTUAL_ENV", path, 0);
+}
