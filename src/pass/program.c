@@ -602,7 +602,7 @@ static ht_status solve(ht_passes *passes, ht_schedule *schedule, ht_error *error
         ht_solve(&p, &schedule->choice);
     schedule->solved = schedule->pace;
     if (schedule->choice.n_lanes == 0)
-        return ht_fail(error, HT_ERROR_DEVICE, "no device is left that computes this model");
+        return ht_fail(error, HT_ERROR_DEVICE, "no device left can compute this model");
     for (size_t i = 0; i < schedule->choice.n_lanes; i++)
         schedule->busy[i] = ht_choice_busy(&p, &schedule->choice, i);
     schedule->runs = 0;
