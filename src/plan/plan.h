@@ -122,6 +122,7 @@ enum {
     HT_AT_DOWN,
     HT_AT_END
 };
+extern const ht_class ht_layer_classes[HT_AT_END];
 /* The first operator of the model that is not where the solver expects it, for it knows layers of these nine operators only;
  * NULL: all are. */
 const ht_op *ht_plan_misfit(const ht_model *model);

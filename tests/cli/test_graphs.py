@@ -177,4 +177,4 @@ def test_plan(hetero, model, lacks, npu_device="openvino:CPU"):
     decode = hetero("plan", model, "--devices", npu_device, "--decode", "--json").json
     assert list(decode["memory"]) == ["cpu"]
     table = hetero("plan", model, "--devices", npu_device, "--length", 64)
-    assert "of at most" in table.out and "blk.0-28.ffn " in table.out
+    assert "graphs: at most" in table.out and "blk.0-28.ffn " in table.out
