@@ -49,7 +49,7 @@ static ht_status make_folders(char *path, ht_error *error) {
         const int reason = mkdir(path, 0700) ? errno : 0;
         struct stat info; /* it may have been there, or come in the meantime; a file of that name is no folder */
         if (reason && (stat(path, &info) || !S_ISDIR(info.st_mode)))
-            return ht_fail(error, HT_ERROR_IO, "%s: this folder cannot be made: %s", path, strerror(reason));
+            return ht_fail(error, HT_ERROR_IO, "%s: cannot create this folder: %s", path, strerror(reason));
         *slash = '/';
     }
     return HT_OK;

@@ -154,7 +154,7 @@ ht_status ht_parse_cpus(const char *name, const char *text, uint64_t *cores, ht_
     *cores = bits;
     return HT_OK;
 bad:
-    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus=%s is no list of cores such as 0-1,3", name, text);
+    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus=%s is not a list of cores such as 0-1,3", name, text);
 }
 
 /* ---- lists, waiting ----------------------------------------------------------------------------------------- */

@@ -192,7 +192,7 @@ static bool load_tables(ht_engine *engine, const ht_text *key) {
     if (good)
         read_learnt(engine, json_object_get(root, "learnt"));
     if (root && !good)
-        ht_log(HT_LOG_INFO, "%s: of another version or damaged: measuring anew", path);
+        ht_log(HT_LOG_INFO, "%s: damaged or from another version: measuring again", path);
     json_decref(root);
     return good;
 }

@@ -102,7 +102,7 @@ static ht_status convert(job *work, const char *out, uint32_t file_type) {
     ht_text temporary = {0};
     ht_status status = ht_text_printf(&temporary, work->error, "%s.tmp", out); /* the writer's working file */
     if (!status && (ht_gguf_holds(work->in, out) || ht_gguf_holds(work->in, temporary.data))) {
-        status = ht_fail(work->error, HT_ERROR_ARGUMENT, "%s: would write over the model that is read", out);
+        status = ht_fail(work->error, HT_ERROR_ARGUMENT, "%s: cannot overwrite the model being read", out);
     }
     ht_text_free(&temporary);
     if (!status)

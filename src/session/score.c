@@ -169,7 +169,7 @@ static void count_position(size_t position, const float *const *logits, void *us
 
 static ht_status check_reference(const ht_session *session, const ht_session *reference, ht_error *error) {
     if (reference->engine == session->engine)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "reference: a session of the same engine; it needs one of its own");
+        return ht_fail(error, HT_ERROR_ARGUMENT, "reference: must be a session of another engine");
     if (ht_session_vocabulary(reference) != ht_session_vocabulary(session))
         return ht_fail(error, HT_ERROR_ARGUMENT, "reference: another model: its vocabulary is %zu, the session's %zu",
                        ht_session_vocabulary(reference), ht_session_vocabulary(session));

@@ -122,6 +122,8 @@ static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, wan
             again = true;
         }
     }
+    if (status == HT_OK)
+        ht_engine_adapt(session->engine);
     ht_lanes_unlock(&session->engine->set);
     if (status == HT_OK && what == LOGITS)
         status = ht_session_check_logits(session, session->logits, session->n_tokens - 1, error);

@@ -599,14 +599,14 @@ static void test_bad_files(void **state) {
         if (n % 50 && n + 20 < bytes)
             continue;
         use_once(64);
-        expect(1, 0, "is built anew");
+        expect(1, 0, "rebuilding");
     }
     for (size_t i = 0; i < bytes; i += 37) { /* damaged anywhere */
         memcpy(bad, good, bytes);
         bad[i] ^= 1;
         check(ht_file_write(path, bad, bytes, &error), &error);
         use_once(64);
-        expect(1, 0, "not used");
+        expect(1, 0, "ignored");
     }
     memcpy(bad, good, bytes), bad[bytes] = 'x'; /* longer than it says */
     check(ht_file_write(path, bad, bytes + 1, &error), &error);

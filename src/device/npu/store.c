@@ -114,7 +114,7 @@ static bool load_program(ht_npu_entry *entry, size_t length, const ht_text *key,
     ht_error error = {0};
     bool loaded = payload && o->runtime->load(o->npu, &entry->graph, length, payload, bytes, program, &error) == HT_OK;
     if (!loaded)
-        ht_log(HT_LOG_WARN, "%s: not used: %s; the graph of %s at length %zu is built anew", path,
+        ht_log(HT_LOG_WARN, "%s: ignored: %s; rebuilding the graph of %s at length %zu", path,
                payload ? error.text : why, entry->graph.op->name, length);
     ht_mapping_close(&file);
     return loaded;
@@ -139,7 +139,7 @@ static void save_program(ht_npu_entry *entry, const ht_text *key, ht_npu_program
     if (status == HT_OK)
         status = ht_file_write(path, file.data, file.bytes, &error);
     if (status != HT_OK)
-        ht_log(HT_LOG_INFO, "%s: its graph is not kept on disk: %s", entry->graph.op->name, error.text);
+        ht_log(HT_LOG_INFO, "%s: its graph was not saved: %s", entry->graph.op->name, error.text);
     ht_text_free(&payload);
     ht_text_free(&file);
 }

@@ -202,7 +202,7 @@ static ht_status probe_flag(ht_cl_device *d, ht_error *error) {
     }
     if (!status)
         ht_log(HT_LOG_INFO, "%s: a flag written by a kernel is %s", d->caps.name,
-               seen >= 3 ? "seen at once" : "not seen before the queue is drained: events are watched instead");
+               seen >= 3 ? "seen at once" : "not visible before the queue is drained: watching events instead");
     return status;
 }
 
