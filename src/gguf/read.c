@@ -482,17 +482,15 @@ static ht_status check_split(const ht_gguf *file, int64_t count, ht_error *error
 static ht_status read_split(ht_gguf *file, const char *path, int64_t count, ht_error *error) {
     /* A link of another name leads to the parts; one of a part's own name (as in the cache of Hugging Face) may be the only
      * place where the parts stand side by side. */
-    char *real = NULL;
+    char real[HT_PATH_BYTES] = "";
     size_t stem = split_stem(path, count);
-    if (stem == SIZE_MAX && (real = realpath(path, NULL)) != NULL)
+    if (stem == SIZE_MAX && ht_os_absolute(path, real, sizeof real))
         stem = split_stem(real, count);
-    if (stem == SIZE_MAX) {
-        free(real);
+    if (stem == SIZE_MAX)
         return ht_fail(error, HT_ERROR_FORMAT,
                        "%s: is one part of a file split in %lld, but is not named ...-0000K-of-%05lld.gguf", path,
                        (long long)count, (long long)count);
-    }
-    const char *any = real ? real : path;
+    const char *any = *real ? real : path;
     ht_status status = HT_OK;
     release_parts(file);
     for (int i = 1; i <= (int)count && status == HT_OK; i++) {
@@ -505,7 +503,6 @@ static ht_status read_split(ht_gguf *file, const char *path, int64_t count, ht_e
         if (status)
             ht_error_prefix(error, status, "part %d of %d of a split model", i, (int)count);
     }
-    free(real);
     return status ? status : check_split(file, count, error);
 }
 
