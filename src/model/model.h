@@ -34,7 +34,7 @@ typedef enum ht_op_kind {
                       * to the KV cache */
     HT_OP_ATTENTION, /* QKV's queries and the KV cache -> ATTN */
     HT_OP_GLU,       /* FFN -> ACT: act(gate) * up */
-    HT_OP_ARGMAX,    /* LOGITS -> PICK: id of the largest, the lowest of equals; NaN is never it (0 if all are) */
+    HT_OP_ARGMAX,    /* LOGITS -> PICK: id of the largest, the lowest of equals; NaN is never it (-1 if all are) */
     HT_OP_FFN,       /* in -> out: MATMUL gate and up, GLU, MATMUL down (`members`) as one. No model lists it: ht_op_ffn
                       * makes it for devices that take it, whole or a share of its features */
     HT_OP_KINDS

@@ -53,11 +53,15 @@ static bool find_culprit(const ht_model *model, char *text, size_t capacity) {
 }
 
 ht_status ht_session_check_logits(const ht_session *session, const float *logits, size_t position, ht_error *error) {
+    const bool simulated = session->engine->set.time != NULL; /* there may be no numbers at all */
+    return simulated || !has_nan(logits, ht_session_vocabulary(session))
+               ? HT_OK
+               : ht_session_no_numbers(session, position, error);
+}
+
+ht_status ht_session_no_numbers(const ht_session *session, size_t position, ht_error *error) {
     const ht_model *model = session->engine->model;
     char culprit[160];
-    if (!has_nan(logits, ht_session_vocabulary(session)) ||
-        session->engine->set.time) /* simulated: no numbers at all */
-        return HT_OK;
     if (find_culprit(model, culprit, sizeof culprit))
         return ht_fail(error, HT_ERROR_FORMAT, "%s: the logits after token %zu are not numbers (NaN): %s",
                        model->info.path, position, culprit);

@@ -29,6 +29,8 @@ ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, siz
                           ht_error *error);
 /* The logits that follow token `position` are numbers; else an error that says which weights are none (numbers.c). */
 ht_status ht_session_check_logits(const ht_session *session, const float *logits, size_t position, ht_error *error);
+/* That error, where it is known that there are none: HT_OP_ARGMAX gave -1. */
+ht_status ht_session_no_numbers(const ht_session *session, size_t position, ht_error *error);
 /* ht_session_prefill and ht_session_decode for greedy generation: *next is the id of the largest logit, and the logits
  * themselves need not leave the device that computes them. */
 ht_status ht_session_prefill_greedy(ht_session *session, const int32_t *ids, size_t n, int32_t *next, size_t *reused,

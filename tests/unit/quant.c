@@ -337,7 +337,7 @@ static void test_quantize_refuses(void **state) {
     fails(ht_quantize(in, out, "q8_0", count_calls, &calls, &result, &error), HT_ERROR_CANCELLED, &error, "in.gguf");
     assert_int_equal(access(out, F_OK), -1);
     assert_int_equal(count_files(), 2); /* the source and the link to it */
-    ht_gguf *file; /* the source is what it was */
+    ht_gguf *file;                      /* the source is what it was */
     check(ht_gguf_open(in, &file, &error), &error);
     assert_int_equal(ht_gguf_tensor(file, "wide")->type, HT_TYPE_F32);
     ht_gguf_close(file);

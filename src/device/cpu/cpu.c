@@ -649,7 +649,7 @@ static void argmax_item(void *context, size_t t, int thread) {
     while (best < n && !(logits[best] == most))
         best++;
     *((int32_t *)job->binding->slots[job->task->op->out].data + t * job->binding->slots[job->task->op->out].stride) =
-        best < n ? (int32_t)best : 0;
+        best < n ? (int32_t)best : -1;
 }
 
 static void rope_item(void *context, size_t t, int thread) {

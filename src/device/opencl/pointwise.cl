@@ -164,5 +164,5 @@ __kernel void argmax(__global const float *in, ulong in_offset, uint in_stride, 
         barrier(CLK_LOCAL_MEM_FENCE);
     }
 #endif
-    if (lid == 0) out[out_offset + (ulong)t * out_stride] = at == INT_MAX ? 0 : at;
+    if (lid == 0) out[out_offset + (ulong)t * out_stride] = at == INT_MAX ? -1 : at;
 }
