@@ -90,7 +90,7 @@ static const option_row rows[] = {
      "measure fewer lengths with shorter runs: seconds instead of minutes"},
     {"report", 0, OPTION_TEXT, CLI_PROFILE, AT(report), "FILE.html", 0, 0, "also write the profile as one HTML file"},
     {"stored", 0, OPTION_FLAG, CLI_PROFILE, AT(stored), NULL, 0, 0,
-     "use the newest saved profile, of --devices or of real ones; measure nothing"},
+     "use the newest saved profile (of --devices, or of real ones); measure nothing"},
     {"repetitions", 'r', OPTION_NUMBER, CLI_BENCH, AT(repetitions), "N", 1, 10000,
      "measure each row N times (default 5)"},
     {"rounds", 0, OPTION_NUMBER, CLI_BENCH, AT(rounds), "N", 1, 10000,

@@ -36,7 +36,7 @@ printf '%s\n' $names | xargs -P "$jobs" -I NAME sh -c '
     [ ! -d "tests/fuzz/seeds/$name" ] || seeds=tests/fuzz/seeds/$name
     "$@" "$build/tests/fuzz_$name" -max_total_time="$each" -timeout=10 -rss_limit_mb=2048 -max_len=131072 -print_final_stats=1 \
         -artifact_prefix="$build/$name-" "$build/corpus-$name" $seeds >"$build/$name.log" 2>&1 && result=passed || result=FAILED
-    executed=$(sed -n "s/^stat::number_of_executed_units: *//p" "$build/$name.log")
+    executed=$(sed -n "s/^stat::number_of_executed_units: *//p" "$build/$name.log" | tail -n 1)
     echo "fuzz_$name: $result, ${executed:-0} inputs in $each s"
     [ "$result" = passed ] || { tail -n 60 "$build/$name.log"; exit 1; }
 ' - "$build" "$each" NAME $fixed

@@ -72,26 +72,38 @@ static void print_line(ht_log_level level, const char *line, void *user) {
     fprintf(stderr, "hetero: %s: %s\n", names[level], line);
 }
 
+#define MOST_NESTED 8
+
 static struct {
     pthread_mutex_t lock;
+    pthread_cond_t changed;
     ht_log_function function;
     void *user;
     ht_log_level most_detailed;
-} sink = {PTHREAD_MUTEX_INITIALIZER, print_line, NULL, HT_LOG_WARN};
+    unsigned running; /* calls of a sink under way, in all threads */
+} sink = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, print_line, NULL, HT_LOG_WARN, 0};
 
+/* How many calls of a sink this thread is inside of: a sink may log, and may set another one. */
+static _Thread_local unsigned nested;
+
+/* Waits until no other thread is in a sink. What this thread is inside of itself cannot be waited for; and of two sinks that
+ * set one at the same time neither waits for the other, or they would wait for ever. */
 void ht_log_set(ht_log_function function, void *user, ht_log_level most_detailed) {
     pthread_mutex_lock(&sink.lock);
     sink.function = function ? function : print_line;
     sink.user = function ? user : NULL;
     sink.most_detailed = most_detailed;
+    while (nested == 0 && sink.running > 0)
+        pthread_cond_wait(&sink.changed, &sink.lock);
     pthread_mutex_unlock(&sink.lock);
 }
 
 void ht_log(ht_log_level level, const char *format, ...) {
     pthread_mutex_lock(&sink.lock);
-    ht_log_function function = sink.function;
+    const ht_log_function function = sink.function;
     void *user = sink.user;
-    bool wanted = level <= sink.most_detailed && (unsigned)level <= HT_LOG_DEBUG;
+    const bool wanted = level <= sink.most_detailed && (unsigned)level <= HT_LOG_DEBUG && nested < MOST_NESTED;
+    sink.running += wanted;
     pthread_mutex_unlock(&sink.lock);
     if (!wanted)
         return;
@@ -101,5 +113,11 @@ void ht_log(ht_log_level level, const char *format, ...) {
     vsnprintf(line, sizeof line, format, list);
     va_end(list);
     ht_make_printable(line);
+    nested++;
     function(level, line, user); /* outside the lock: it may log, or set another sink */
+    nested--;
+    pthread_mutex_lock(&sink.lock);
+    if (--sink.running == 0)
+        pthread_cond_broadcast(&sink.changed);
+    pthread_mutex_unlock(&sink.lock);
 }

@@ -119,7 +119,7 @@ void ht_leave_cores(ht_stay *stay) {
 ht_status ht_parse_cpus(const char *name, const char *text, ht_cores *cores, ht_error *error) {
     ht_cores wanted;
     if (!ht_cores_parse(text, &wanted))
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus=%s is no list of cores such as 0-1,3", name, text);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus=%s is not a list of cores such as 0-1,3", name, text);
     if (!ht_cores_within(&wanted, ht_all_cores())) {
         char list[128];
         ht_cores_print(ht_all_cores(), list, sizeof list);

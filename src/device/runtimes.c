@@ -87,7 +87,7 @@ ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_
     const size_t bytes = name_bytes(spec);
     char name[256];
     if (bytes == 0 && *spec)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': a name comes before options", spec);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': a name must come before options", spec);
     if (bytes == 0 || bytes >= sizeof name)
         return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': no such device", spec);
     memcpy(name, spec, bytes);

@@ -51,8 +51,8 @@ static json_t *cost_json(const ht_lane_cost *cost) {
     }
     json_t *together = json_array(), *norms = json_array();
     for (size_t i = 0; i < 4; i++) {
-        json_array_append_new(together, json_real(cost->together[i / 2][i % 2]));
-        json_array_append_new(norms, json_real(cost->norms[i / 2][i % 2]));
+        ht_json_add(&together, json_real(cost->together[i / 2][i % 2]));
+        ht_json_add(&norms, json_real(cost->norms[i / 2][i % 2]));
     }
     return json_pack("{s:o, s:I, s:f, s:f, s:f, s:o, s:o, s:s, s:[f, f, f, f]}", "classes", classes, "granule",
                      (json_int_t)cost->granule, "attention_us_per_token_and_key", cost->per_key * 1e6, "launch_us",
@@ -61,37 +61,77 @@ static json_t *cost_json(const ht_lane_cost *cost) {
                      cost->joins[3] * 1e6, cost->joins[4] * 1e6);
 }
 
+/* A number of the cache: there, and within what a measurement can give. A file may be damaged, or hostile: what the solver
+ * gets is finite and not negative. */
+static bool read_number(const json_t *json, double least, double most, double *out) {
+    const double value = json_number_value(json);
+    *out = value;
+    return json_is_number(json) && value >= least && value <= most; /* false for NaN */
+}
+
+static bool read_seconds(const json_t *microseconds, double *seconds) {
+    const bool good = read_number(microseconds, 0, 1e12, seconds);
+    *seconds *= 1e-6;
+    return good;
+}
+
+static bool read_points(const json_t *json, ht_class_cost *cost) {
+    const json_t *points = json_object_get(json, "tokens_us");
+    cost->stepped = json_is_true(json_object_get(json, "stepped"));
+    if (!json_is_array(points) || json_array_size(points) > HT_MAX_POINTS)
+        return false;
+    for (size_t i = 0; i < json_array_size(points); i++) {
+        const json_t *p = json_array_get(points, i);
+        ht_cost_point *point = &cost->points[cost->n_points++];
+        double tokens;
+        if (!read_number(json_array_get(p, 0), 1, INT32_MAX, &tokens) ||
+            !read_seconds(json_array_get(p, 1), &point->seconds))
+            return false;
+        point->tokens = (size_t)tokens;
+        if (i && point->tokens <= point[-1].tokens)
+            return false;
+    }
+    return true;
+}
+
+static bool read_sync(const json_t *json, ht_sync *sync) {
+    const char *name = json_string_value(json);
+    for (int i = HT_SYNC_AUTO; name && i <= HT_SYNC_FLAG; i++)
+        if (!strcmp(name, ht_sync_name((ht_sync)i)))
+            return *sync = (ht_sync)i, true;
+    return false;
+}
+
+/* How many times as long beside other lanes: at least as long; 0: not measured. */
+static bool read_factors(const json_t *json, double factors[2][2]) {
+    bool good = json_array_size(json) == 4;
+    for (size_t i = 0; i < 4 && good; i++) {
+        double *factor = &factors[i / 2][i % 2];
+        good = read_number(json_array_get(json, i), 0, 100, factor) && (*factor == 0 || *factor >= 1);
+    }
+    return good;
+}
+
+/* False: something is missing, or is no number that could have been measured. */
 static bool read_cost(const json_t *json, ht_lane_cost *cost) {
+    const json_t *classes = json_object_get(json, "classes"), *joins = json_object_get(json, "joins_us");
+    double granule = 0;
     *cost = (ht_lane_cost){0};
-    const json_t *classes = json_object_get(json, "classes");
-    for (int c = 0; c < HT_CLASSES; c++) {
-        const json_t *one = json_object_get(classes, ht_class_name((ht_class)c));
-        const json_t *points = json_object_get(one, "tokens_us");
-        cost->classes[c].stepped = json_is_true(json_object_get(one, "stepped"));
-        for (size_t i = 0; i < json_array_size(points) && i < HT_MAX_POINTS; i++) {
-            const json_t *p = json_array_get(points, i);
-            const json_int_t tokens = json_integer_value(json_array_get(p, 0));
-            const double us = json_number_value(json_array_get(p, 1));
-            if (tokens < 1 || !(us >= 0) || (i && (size_t)tokens <= cost->classes[c].points[i - 1].tokens))
-                return false;
-            cost->classes[c].points[cost->classes[c].n_points++] = (ht_cost_point){(size_t)tokens, us * 1e-6};
-        }
-    }
-    const json_int_t granule = json_integer_value(json_object_get(json, "granule"));
-    cost->granule = granule > 0 && granule <= 1024 ? (size_t)granule : 0;
-    cost->per_key = json_number_value(json_object_get(json, "attention_us_per_token_and_key")) * 1e-6;
-    cost->launch = json_number_value(json_object_get(json, "launch_us")) * 1e-6;
-    cost->join = json_number_value(json_object_get(json, "join_us")) * 1e-6;
-    const char *sync = json_string_value(json_object_get(json, "sync"));
-    for (int i = HT_SYNC_AUTO; sync && i <= HT_SYNC_FLAG; i++)
-        if (!strcmp(sync, ht_sync_name((ht_sync)i)))
-            cost->sync = (ht_sync)i;
-    for (size_t i = 0; i < HT_SYNC_FLAG; i++)
-        cost->joins[i + 1] = json_number_value(json_array_get(json_object_get(json, "joins_us"), i)) * 1e-6;
-    for (size_t i = 0; i < 4; i++) {
-        cost->together[i / 2][i % 2] = json_number_value(json_array_get(json_object_get(json, "together"), i));
-        cost->norms[i / 2][i % 2] = json_number_value(json_array_get(json_object_get(json, "norms"), i));
-    }
+    bool good = json_array_size(joins) == HT_SYNC_FLAG &&
+                read_number(json_object_get(json, "granule"), 0, 1024, &granule) &&
+                read_seconds(json_object_get(json, "attention_us_per_token_and_key"), &cost->per_key) &&
+                read_seconds(json_object_get(json, "launch_us"), &cost->launch) &&
+                read_seconds(json_object_get(json, "join_us"), &cost->join) &&
+                read_sync(json_object_get(json, "sync"), &cost->sync) &&
+                read_factors(json_object_get(json, "together"), cost->together) &&
+                read_factors(json_object_get(json, "norms"), cost->norms);
+    for (int c = 0; c < HT_CLASSES && good; c++)
+        good = read_points(json_object_get(classes, ht_class_name((ht_class)c)), &cost->classes[c]);
+    for (size_t i = 0; i < HT_SYNC_FLAG && good; i++)
+        good = read_seconds(json_array_get(joins, i), &cost->joins[i + 1]);
+    if (!good)
+        return false;
+    cost->granule = (size_t)granule;
     return cost->classes[HT_CLASS_NORM].n_points > 0 && cost->classes[HT_CLASS_LM_HEAD].n_points > 0;
 }
 
@@ -126,8 +166,8 @@ static void read_learnt(ht_engine *engine, const json_t *list) {
         bool good = n > 0 && n <= engine->info.chunk && position >= 0 && wanted >= 0 && wanted <= n &&
                     json_array_size(pace) == PACES;
         for (size_t k = 0; k < PACES && good; k++) {
-            const double value = json_number_value(json_array_get(pace, k));
-            good = value >= 0.2 && value <= 10;
+            double value;
+            good = read_number(json_array_get(pace, k), 0.2, 10, &value);
         }
         if (!good)
             continue;
@@ -154,7 +194,7 @@ static bool load_tables(ht_engine *engine, const ht_text *key) {
     if (good)
         read_learnt(engine, json_object_get(root, "learnt"));
     if (root && !good)
-        ht_log(HT_LOG_INFO, "%s: of another version or damaged: measuring anew", path);
+        ht_log(HT_LOG_INFO, "%s: damaged or from another version: measuring again", path);
     json_decref(root);
     return good;
 }

@@ -81,8 +81,7 @@ static ht_status read_options(ht_engine *engine, const ht_engine_options *option
     if (status)
         return status;
     if (options->context > own)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "context: %d tokens are more than the model's own %d",
-                       options->context, own);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "context: %d tokens exceed the model's own %d", options->context, own);
     engine->info.context = options->context ? options->context : (int)ht_min_size((size_t)own, DEFAULT_CONTEXT);
     engine->info.chunk = options->chunk ? options->chunk : DEFAULT_CHUNK;
     if (engine->info.chunk > engine->info.context)
@@ -195,6 +194,7 @@ void ht_engine_destroy(ht_engine *engine) {
     ht_passes_clear(&engine->passes);
     ht_lanes_close(&engine->set);
     ht_turns_destroy(&engine->set.turns);
+    free(engine->wish.program.steps);
     free(engine);
 }
 

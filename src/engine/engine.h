@@ -7,6 +7,16 @@
 
 #include "pass/pass.h"
 
+#define HT_WORTH_SHARING 0.97 /* several lanes must be so much quicker than the best alone */
+
+/* Graphs that were asked for while requests run, for lanes' speeds have changed (adapt.c). */
+typedef struct ht_wish {
+    double next;           /* no other wish before this time */
+    size_t passes, checks; /* since it was made; at how many of them it is looked for next; 0: there is none */
+    ht_program program;    /* its steps on static devices: tokens [0, end) */
+    ht_graphs graphs;      /* once all of it is there */
+} ht_wish;
+
 struct ht_engine {
     ht_model *model;
     ht_engine_info info;
@@ -16,6 +26,7 @@ struct ht_engine {
     size_t n_named;                    /* the first so many devices were asked for, others are companions */
     const char *names[HT_MAX_DEVICES]; /* info.devices */
     ht_progress progress;              /* the caller's, while the engine is created: devices keep a pointer to it */
+    ht_wish wish;
 };
 
 /* As ht_engine_create on this list of devices that nobody named: one that cannot be opened is left out, with a warning. */
@@ -45,9 +56,8 @@ ht_status ht_engine_companion(ht_engine *engine, const ht_engine_options *option
                               ht_error *error);
 /* Tokens of the prompts that are expected: options->prompts, or usual[], which is filled, where nobody says. *n of them. */
 const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n);
-/* Several lanes must be so much quicker than the best alone. */
-#define HT_WORTH_SHARING 0.97
-/* Closes the devices of all lanes but this one: an engine of one lane. No schedule is used any more. */
+/* Closes the devices of all lanes but this one: an engine of one lane. No graph of shares is there, and no schedule is used any
+ * more. */
 ht_status ht_engine_keep_lane(ht_engine *engine, size_t lane, const ht_engine_options *options, ht_error *error);
 #define HT_LATER_POSITION 1024 /* of the second point at which attention is timed */
 /* Measures a lane's costs (measure.c), on the cache of some session, which is overwritten. */
@@ -59,6 +69,13 @@ ht_status ht_engine_measure_lane(ht_engine *engine, ht_lane *lane, ht_error *err
 void ht_lane_cost_by_rule(const ht_lanes *set, ht_lane *lane); /* the same (nominal.c) */
 void ht_engine_keep_learnt(const ht_engine *engine);           /* beside the tables of times, for later processes */
 
+/* Has the graphs of a schedule begun, and takes its shares for those that there are (expect.c). */
+ht_status ht_engine_begin_graphs(ht_engine *engine, const ht_schedule *schedule, ht_error *error);
+
+/* To be called behind a pass, by who holds the lanes (adapt.c). Where lanes' speeds have changed so much that graphs which are
+ * not there would pay, has them built in the background, and takes them into account once they are. Fails silently: passes go
+ * on with what is there. */
+void ht_engine_adapt(ht_engine *engine);
 /* A device has failed: its lanes go on without it, or are lost. False: nothing is left that computes the model
  * (recover.c). */
 bool ht_engine_recover(ht_engine *engine);

@@ -52,8 +52,7 @@ static void keep_shares(ht_engine *engine, const ht_schedule *schedule) {
 /* Has the graphs of a schedule's steps built (or begins to: settle false). */
 static ht_status build_graphs(ht_engine *engine, const ht_schedule *schedule, bool settle, ht_error *error) {
     for (size_t i = 0; i < schedule->n_lanes; i++) {
-        const ht_program *program =
-            schedule->n_lanes > 1 ? &schedule->programs[i] : ht_lane_program(schedule->lanes[0], schedule->tokens);
+        const ht_program *program = ht_schedule_program(schedule, i);
         for (size_t k = 0; k < program->n_steps; k++) {
             const ht_step *step = &program->steps[k];
             ht_device *device = engine->set.devices[step->device];
@@ -72,13 +71,17 @@ static ht_status build_graphs(ht_engine *engine, const ht_schedule *schedule, bo
     return HT_OK;
 }
 
+ht_status ht_engine_begin_graphs(ht_engine *engine, const ht_schedule *schedule, ht_error *error) {
+    keep_shares(engine, schedule);
+    return build_graphs(engine, schedule, false, error);
+}
+
 static ht_status solve_and_build(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_error *error) {
     ht_schedule *schedule;
     ht_status status = ht_passes_schedule(&engine->passes, n, position, wanted, &schedule, error);
     if (status)
         return status;
-    keep_shares(engine, schedule);
-    status = build_graphs(engine, schedule, false, error);
+    status = ht_engine_begin_graphs(engine, schedule, error);
     return status ? status : build_graphs(engine, schedule, true, error);
 }
 
@@ -256,7 +259,7 @@ static void judge_pass(ht_engine *engine, size_t n, size_t position, size_t want
 }
 
 static verdict judge_all(ht_engine *engine, const ht_engine_options *options, verdict alone[HT_MAX_LANES]) {
-    const size_t chunk = (size_t)engine->info.chunk;
+    const size_t chunk = engine->set.chunk;
     int usual[2];
     size_t n_prompts;
     const int *prompts = ht_engine_prompts(engine, options, usual, &n_prompts);
@@ -331,9 +334,8 @@ ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, 
     ht_status status = expect_all(engine, options, false, &t, error); /* decode first: it is part of every answer */
     if (!status && engine->passes.graphs.no_room && !engine->passes.policy.must_share)
         status = expect_with_less(engine, options, &t, &keep, error);
-    for (size_t i = 0; i < HT_SCHEDULES; i++) /* they were free to ask for graphs */
-        engine->passes.schedules[i].stale = true;
-    if (!status && t.kv) /* something was tried */
+    ht_passes_solve_anew(&engine->passes); /* they were free to ask for graphs */
+    if (!status && t.kv)                   /* something was tried */
         ht_engine_keep_learnt(engine);
     ht_kv_destroy(&engine->set, t.kv);
     free(t.ids);

@@ -4,6 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n) {
+    usual[0] = 64;
+    usual[1] = engine->info.chunk;
+    *n = options->n_prompts ? options->n_prompts : 2;
+    return options->n_prompts ? options->prompts : usual;
+}
+
 /* The only lane that is as good as the best for passes of n tokens, as bits of lanes; 0: several together are better. */
 static uint32_t good_lanes(ht_engine *engine, size_t n, size_t position) {
     ht_question question;
@@ -66,13 +73,6 @@ ht_status ht_engine_keep_lane(ht_engine *engine, size_t lane, const ht_engine_op
     if (!status)
         ht_lanes_plan_transfers(&engine->set, NULL);
     return status;
-}
-
-const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n) {
-    usual[0] = 64;
-    usual[1] = engine->info.chunk;
-    *n = options->n_prompts ? options->n_prompts : 2;
-    return options->n_prompts ? options->prompts : usual;
 }
 
 ht_status ht_engine_choose_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error) {

@@ -11,6 +11,7 @@ bool ht_engine_recover(ht_engine *engine) {
         return false;
     ht_lanes_settle(&engine->set);
     memset(engine->passes.graphs.built, 0, sizeof engine->passes.graphs.built);
+    engine->wish.checks = 0;
     for (size_t d = 0; d < engine->set.n_devices; d++)
         if (failed >> d & 1)
             ht_log(HT_LOG_WARN, "%s failed: continuing without it", ht_lanes_caps(&engine->set, d)->name);

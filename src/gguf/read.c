@@ -247,8 +247,8 @@ static ht_status take_tensor(cursor *c, ht_arena *arena, ht_tensor *tensor, uint
     tensor->type = type->type;
     if (tensor->dims[0] % (uint64_t)type->block) {
         return ht_fail(c->error, HT_ERROR_FORMAT,
-                       "%s: tensor \"%s\": %llu columns are no whole number of %s blocks of %d", c->path, tensor->name,
-                       (unsigned long long)tensor->dims[0], type->name, type->block);
+                       "%s: tensor \"%s\": %llu columns are not a whole number of %s blocks of %d", c->path,
+                       tensor->name, (unsigned long long)tensor->dims[0], type->name, type->block);
     }
     if (__builtin_mul_overflow(elements / (uint64_t)type->block, (uint64_t)type->block_bytes, &tensor->bytes)) {
         return ht_fail(c->error, HT_ERROR_FORMAT, "%s: tensor \"%s\" is larger than any file", c->path, tensor->name);
@@ -259,8 +259,9 @@ static ht_status take_tensor(cursor *c, ht_arena *arena, ht_tensor *tensor, uint
 /* Offset -> address, checked to lie inside the file. `begin` is where the data section begins. */
 static ht_status place_tensor(cursor *c, const part *piece, ht_tensor *tensor, uint64_t offset, size_t begin) {
     if (offset % piece->alignment) {
-        return ht_fail(c->error, HT_ERROR_FORMAT, "%s: tensor \"%s\": offset %llu is no multiple of the alignment %zu",
-                       c->path, tensor->name, (unsigned long long)offset, piece->alignment);
+        return ht_fail(c->error, HT_ERROR_FORMAT,
+                       "%s: tensor \"%s\": offset %llu is not a multiple of the alignment %zu", c->path, tensor->name,
+                       (unsigned long long)offset, piece->alignment);
     }
     size_t room = c->bytes > begin ? c->bytes - begin : 0;
     if (offset > room || tensor->bytes > room - offset) {

@@ -94,8 +94,8 @@ ht_status ht_gguf_copy_value(ht_gguf_writer *writer, const ht_gguf_value *value,
     if (value->key.bytes == sizeof alignment_key - 1 && !memcmp(value->key.data, alignment_key, value->key.bytes)) {
         int64_t alignment = ht_gguf_item_int(value, 0);
         if (value->kind != HT_GGUF_U32 || alignment < 1 || (alignment & (alignment - 1)) || writer->n_planned) {
-            return ht_fail(error, HT_ERROR_ARGUMENT, "%s: general.alignment is no power of two or comes after a tensor",
-                           writer->path);
+            return ht_fail(error, HT_ERROR_ARGUMENT,
+                           "%s: general.alignment is not a power of two or comes after a tensor", writer->path);
         }
         writer->alignment = (uint64_t)alignment;
     }

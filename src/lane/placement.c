@@ -336,7 +336,7 @@ ht_status ht_lanes_place(ht_lanes *set, const ht_engine_options *options, ht_err
     if (status)
         return status;
     if (dropped)
-        ht_log(HT_LOG_WARN, "%zu operator%s given to another device: %s", dropped, dropped > 1 ? "s are" : " is",
+        ht_log(HT_LOG_WARN, "%zu operator%s moved to another device: %s", dropped, dropped > 1 ? "s are" : " is",
                first.text);
     if (!options->n_prompts && set->n_lanes == 1)
         warm_the_rest(set);

@@ -1,6 +1,7 @@
 /* The builder: keys and tensors, checked as they are read. */
 #include "model/build.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -81,8 +82,9 @@ static const ht_tensor *find_tensor(ht_builder *b, const char *full, size_t rows
     }
     if (tensor->dims[0] == cols && tensor->dims[1] == rows && tensor->dims[2] == 1 && tensor->dims[3] == 1)
         return tensor;
-    ht_build_fail(b, HT_ERROR_FORMAT, "tensor %s is [%llu, %llu, %llu, %llu]; the hyperparameters make it [%zu, %zu]",
-                  full, (unsigned long long)tensor->dims[0], (unsigned long long)tensor->dims[1],
+    ht_build_fail(b, HT_ERROR_FORMAT,
+                  "tensor %s is [%llu, %llu, %llu, %llu], but the hyperparameters require [%zu, %zu]", full,
+                  (unsigned long long)tensor->dims[0], (unsigned long long)tensor->dims[1],
                   (unsigned long long)tensor->dims[2], (unsigned long long)tensor->dims[3], cols, rows);
     return NULL;
 }
@@ -92,7 +94,7 @@ static ht_matrix made_up_matrix(ht_builder *b, const char *full, size_t rows, si
     ht_matrix matrix = {
         .name = ht_arena_strndup(&b->model->arena, full, strlen(full)), .type = type, .rows = rows, .cols = cols};
     if (cols % (size_t)type->block != 0)
-        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "%s has %zu columns, no multiple of the %d of a block of %s", full, cols,
+        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "%s has %zu columns, not a multiple of %d, the block of %s", full, cols,
                       type->block, type->name);
     else if (!matrix.name)
         ht_build_fail(b, HT_ERROR_MEMORY, "out of memory for tensor names");
@@ -145,6 +147,12 @@ const float *ht_build_vector(ht_builder *b, const char *name, size_t n, bool req
         const ht_matrix row = {
             .name = tensor->name, .type = type, .rows = 1, .cols = n, .data = tensor->data, .row_bytes = tensor->bytes};
         ht_matrix_floats(&row, 0, 1, out);
+        for (size_t i = 0; i < n; i++)
+            if (!isfinite(
+                    out[i])) { /* it would make every number of the model NaN, or be lost where they are rounded */
+                ht_build_fail(b, HT_ERROR_FORMAT, "tensor %s: value %zu is not a number (%g)", full, i, (double)out[i]);
+                return NULL;
+            }
     } else {
         for (size_t i = 0; i < n; i++)
             out[i] = made_up;

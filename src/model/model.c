@@ -73,7 +73,7 @@ static ht_status read_hparams(ht_model *model, ht_error *error) {
     if (ht_build_int(&b, "expert_count", 0, INT32_MAX, 0) > 0)
         ht_build_fail(&b, HT_ERROR_UNSUPPORTED, "%s.expert_count: mixtures of experts are not supported", arch);
     if (h->heads % h->kv_heads != 0)
-        ht_build_fail(&b, HT_ERROR_FORMAT, "%s.attention.head_count %d is no multiple of head_count_kv %d", arch,
+        ht_build_fail(&b, HT_ERROR_FORMAT, "%s.attention.head_count %d is not a multiple of head_count_kv %d", arch,
                       h->heads, h->kv_heads);
     if (h->head_dim < 2 || h->head_dim > 1024 || h->head_dim % 2 != 0)
         ht_build_fail(&b, HT_ERROR_FORMAT, "%s: heads of %d dimensions: it must be an even number up to 1024", arch,

@@ -36,5 +36,5 @@ ht_status ht_shape_find(const char *spec, const ht_shape **shape, const ht_type_
     char names[400] = "";
     for (size_t i = 0, at = 0; i < HT_COUNT(shapes) && at < sizeof names; i++)
         at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", shapes[i].name);
-    return ht_fail(error, HT_ERROR_ARGUMENT, "%s: no such shape; there are %s", spec, names);
+    return ht_fail(error, HT_ERROR_ARGUMENT, "%s: unknown shape (known: %s)", spec, names);
 }

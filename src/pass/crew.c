@@ -52,6 +52,7 @@ static void *work(void *argument) {
     const ht_crew_worker *w = argument;
     ht_crew *crew = w->crew;
     ht_cores cores = {{0}};
+    ht_stay stay = {0};
     for (unsigned seen = 0;;) {
         seen = await_pass(crew, seen);
         if (atomic_load(&crew->closing))
@@ -60,7 +61,7 @@ static void *work(void *argument) {
         if (!atomic_exchange(&p->todo, false))
             continue; /* not needed in this pass, or done: this thread was late */
         if (!ht_cores_same(&p->run.lane->cores, &cores)) {
-            ht_stay stay;
+            ht_leave_cores(&stay); /* first: a lane without cores of its own is not to stay on the last one's */
             cores = p->run.lane->cores;
             ht_stay_on_cores(p->run.passes->set, p->run.lane, &stay);
         }

@@ -8,6 +8,8 @@
 #define FORGET 0.01 /* of what was learnt of lanes that a pass does not use */
 #define MOVED 0.04  /* a lane's speed has changed so much that ratios are worth moving */
 
+#define WORSE 1.02 /* than the best choice so far, as measured: what is predicted to be quicker was not */
+
 #define EVEN \
     { 1, 1, 1, 1 }
 _Static_assert(HT_REGIMES == 4 && HT_MAX_LANES == 8, "ht_even_pace lists them");
@@ -45,6 +47,11 @@ void ht_passes_learn(ht_passes *passes, ht_schedule *schedule, double seconds, c
            schedule->n_lanes > 1 ? busy[1] * 1e3 : 0, schedule->busy[1] * 1e3);
     if (passes->policy.frozen)
         return;
+    schedule->took = schedule->runs ? schedule->took + 0.25 * (seconds - schedule->took) : seconds;
+    if (schedule->held) { /* it is compared with itself only */
+        schedule->runs++;
+        return;
+    }
     const double rate = schedule->tokens > 1 ? 0.8 : 0.25; /* single tokens come often, and are noisy */
     const ht_regime regime = schedule->choice.regime;
     double busier = 0; /* than predicted: the lane that is most */
@@ -82,7 +89,15 @@ void ht_passes_learn_head(ht_passes *passes, double seconds) {
         move(&schedule->pace.head, 0.25, schedule->solved.head * ratio);
 }
 
+bool ht_passes_is_worse(const ht_schedule *s) {
+    return !s->held && s->best_took > 0 && s->runs >= 3 && s->took > WORSE * s->best_took;
+}
+
 bool ht_passes_have_moved(const ht_passes *passes, const ht_schedule *s) {
+    if (s->held)
+        return s->runs >= 2 && fabs(s->took / s->best_took - 1) > MOVED;
+    if (ht_passes_is_worse(s))
+        return true;
     for (size_t l = 0; l < passes->set->n_lanes && s->runs >= 2; l++)
         for (size_t r = 0; r < HT_REGIMES; r++)
             if (fabs(s->pace.lanes[l][r] / s->solved.lanes[l][r] - 1) > MOVED)

@@ -37,11 +37,20 @@ typedef struct ht_schedule {
     /* More than one lane: theirs, the head included where all compute it. */
     ht_program programs[HT_MAX_DEVICES];
     size_t runs;
+    /* Measured: what passes by this choice take, and by the best one so far (0: none yet). `held`: that one was gone back to. */
+    double took, best_took;
+    ht_choice best;
+    bool held;
     bool tried; /* what passes of this kind take was learnt before the first request, now or in an earlier process */
     bool heads; /* one head was timed at least */
     bool stale; /* the choice is to be made anew */
 } ht_schedule;
 #define HT_SCHEDULES 64
+
+/* What lane number i of a schedule computes. */
+static inline const ht_program *ht_schedule_program(const ht_schedule *schedule, size_t i) {
+    return schedule->n_lanes > 1 ? &schedule->programs[i] : ht_lane_program(schedule->lanes[0], schedule->tokens);
+}
 
 /* What happened when, in a pass that is recorded. */
 typedef struct ht_event {
@@ -85,7 +94,9 @@ typedef struct ht_passes {
     ht_lanes *set;
     ht_schedule schedules[HT_SCHEDULES];
     ht_schedule *current; /* of the newest forward: the head follows in the same way */
-    uint64_t clock;       /* counts passes */
+    /* The newest one whose lanes' speeds had changed, so that it was solved anew; NULL: none. */
+    const ht_schedule *moved;
+    uint64_t clock; /* counts passes */
     ht_policy policy;
     ht_stage stage;
     ht_lane *running;          /* of the newest forward, if one lane computes the head */
@@ -149,6 +160,7 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
                              ht_question *question);
 /* The schedule of such passes, without a choice as yet if it is new; the one used least lately makes room for it. */
 ht_schedule *ht_passes_find_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted);
+void ht_passes_solve_anew(ht_passes *passes);       /* choices are made again, each at the next pass of its kind */
 void ht_passes_forget_schedules(ht_passes *passes); /* lanes have changed */
 
 /* ---- learning (learn.c) ------------------------------------------------------------------------------------------------ */
@@ -157,6 +169,8 @@ void ht_passes_forget_schedules(ht_passes *passes); /* lanes have changed */
 void ht_passes_learn(ht_passes *passes, ht_schedule *schedule, double seconds, const double *busy);
 /* The same of a head of one token. */
 void ht_passes_learn_head(ht_passes *passes, double seconds);
+/* The choice is worse than an earlier one was, as measured. */
+bool ht_passes_is_worse(const ht_schedule *schedule);
 /* Has what passes take moved so far that the choice is worth making anew? */
 bool ht_passes_have_moved(const ht_passes *passes, const ht_schedule *schedule);
 

@@ -596,10 +596,13 @@ static ht_status solve(ht_passes *passes, ht_schedule *schedule, ht_error *error
     ht_question question;
     const ht_problem p =
         ht_passes_problem(passes, schedule->tokens, schedule->position, schedule->wanted, &schedule->pace, &question);
-    ht_solve(&p, &schedule->choice);
+    if (schedule->held)
+        schedule->choice = schedule->best;
+    else
+        ht_solve(&p, &schedule->choice);
     schedule->solved = schedule->pace;
     if (schedule->choice.n_lanes == 0)
-        return ht_fail(error, HT_ERROR_DEVICE, "no device is left that computes this model");
+        return ht_fail(error, HT_ERROR_DEVICE, "no device left can compute this model");
     for (size_t i = 0; i < schedule->choice.n_lanes; i++)
         schedule->busy[i] = ht_choice_busy(&p, &schedule->choice, i);
     schedule->runs = 0;
@@ -649,20 +652,44 @@ ht_schedule *ht_passes_find_schedule(ht_passes *passes, size_t n, size_t positio
     oldest->tokens = n, oldest->position = bucket, oldest->wanted = wanted;
     oldest->age = passes->clock;
     oldest->tried = false, oldest->stale = true;
+    oldest->held = false, oldest->best_took = 0, oldest->runs = 0;
     oldest->pace = pace, oldest->usual = usual;
     return oldest;
+}
+
+/* A choice is to be made: by the solver, or the best one so far is gone back to, where what the solver found since was worse.
+ * When that one takes another time than it did, the machine has changed, and nothing is known any more. */
+static void choose_anew(const ht_passes *passes, ht_schedule *s) {
+    const bool worse = ht_passes_is_worse(s) && !s->stale;
+    if (s->held && !s->stale)
+        s->best_took = 0;
+    else if (!s->held && s->runs >= 2 && (s->best_took <= 0 || s->took < s->best_took))
+        s->best = s->choice, s->best_took = s->took;
+    s->held = worse;
+    if (ht_may_build(passes))
+        s->best_took = 0, s->held = false;
 }
 
 ht_status ht_passes_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted, ht_schedule **out,
                              ht_error *error) {
     ht_schedule *found = ht_passes_find_schedule(passes, n, position, wanted);
     ht_status status = HT_OK;
-    if (found->stale || ht_passes_have_moved(passes, found))
+    const bool moved = ht_passes_have_moved(passes, found);
+    if (found->stale || moved) {
+        choose_anew(passes, found);
         status = solve(passes, found, error);
+    }
+    if (moved && !found->held)
+        passes->moved = found;
     if (status)
         found->tokens = 0;
     *out = found;
     return status;
+}
+
+void ht_passes_solve_anew(ht_passes *passes) {
+    for (size_t i = 0; i < HT_SCHEDULES; i++)
+        passes->schedules[i].stale = true;
 }
 
 void ht_passes_forget_schedules(ht_passes *passes) {

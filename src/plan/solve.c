@@ -568,7 +568,7 @@ static double solve_segment(solver *s, ht_segment segment, size_t begin, size_t 
             left -= option;
         }
         const double worth = fmin(free && best < INFINITY ? WORTH_A_GRAPH * best : best, bound - joins);
-        if (slowest > worth)
+        if (slowest == INFINITY || slowest > worth)
             continue;
         slowest = fmax(slowest, divide_units(parts, any, n_lanes, left, worth, trial));
         if (slowest < best && slowest <= worth) {

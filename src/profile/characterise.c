@@ -711,7 +711,7 @@ ht_status ht_characterise_bandwidth(ht_profiler *p, ht_error *error) {
             status = ht_fail(error, HT_ERROR_CANCELLED, "profiling was stopped");
     }
     if (!status && read_pairs(rigs, ready, n, error))
-        ht_log(HT_LOG_WARN, "pairs not measured further: %s", error->text);
+        ht_log(HT_LOG_WARN, "stopped measuring pairs: %s", error->text);
     for (size_t i = 0; i < n && rigs; i++)
         close_rig(&rigs[i]);
     free(rigs);

@@ -122,7 +122,7 @@ static ht_status profile_device(ht_profiler *p, const char *spec, ht_error *erro
         return status;
     const bool emulated = device->ops->caps(device)->emulated;
     if (emulated)
-        ht_log(HT_LOG_INFO, "%s: emulated, so its times say nothing", spec);
+        ht_log(HT_LOG_INFO, "%s is emulated: timings are not meaningful", spec);
     else
         status = ht_grow((void **)&result->devices, &p->device_capacity, result->n_devices + 1, sizeof *result->devices,
                          "the profile", error);
@@ -139,7 +139,7 @@ static ht_status try_device(ht_profiler *p, const char *spec, ht_error *error) {
     ht_status status = profile_device(p, spec, error);
     if (!status || status == HT_ERROR_CANCELLED || status == HT_ERROR_ARGUMENT)
         return status;
-    ht_log(HT_LOG_WARN, "not profiled further: %s", error->text);
+    ht_log(HT_LOG_WARN, "stopped profiling: %s", error->text);
     return HT_OK;
 }
 
@@ -174,12 +174,12 @@ ht_status ht_profile(const ht_model *model, const ht_profile_options *options, h
     ht_status status = profile_devices(&p, &why);
     if (!status && !result->n_devices)
         status = why.status ? why.status
-                            : ht_fail(&why, HT_ERROR_DEVICE, "profile: no device whose times say anything was found");
+                            : ht_fail(&why, HT_ERROR_DEVICE, "profile: no device with meaningful timings found");
     if (!status)
         status = ht_characterise_bandwidth(&p, &why);
     if (status && error)
         *error = why;
     if (!status && ht_profile_save(result, &why))
-        ht_log(HT_LOG_WARN, "the profile is not kept: %s", why.text);
+        ht_log(HT_LOG_WARN, "the profile was not saved: %s", why.text);
     return status;
 }

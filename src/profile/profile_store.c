@@ -352,7 +352,7 @@ ht_status ht_profile_load(const char *devices, ht_profile_result *result, ht_err
         return ht_fail(error, HT_ERROR_FORMAT, "%s: line %d: %s", read.path, where.line, where.text);
     status = make_room(all, &read, error);
     if (!status && !read_all(all, &read))
-        status = ht_fail(error, HT_ERROR_FORMAT, "%s: this is no profile", read.path);
+        status = ht_fail(error, HT_ERROR_FORMAT, "%s: not a profile", read.path);
     json_decref(all);
     for (size_t i = 0; i < read.n_devices && !status; i++)
         check_device(&read.devices[i], read.precision);

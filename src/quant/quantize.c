@@ -101,7 +101,7 @@ static ht_status convert_tensor(job *work, const ht_tensor *tensor) {
 static ht_status convert(job *work, const char *out, uint32_t file_type) {
     ht_status status = HT_OK;
     if (ht_gguf_holds(work->in, out))
-        status = ht_fail(work->error, HT_ERROR_ARGUMENT, "%s: would write over the model that is read", out);
+        status = ht_fail(work->error, HT_ERROR_ARGUMENT, "%s: cannot overwrite the model being read", out);
     if (!status)
         status = ht_gguf_create(out, &work->out, work->error);
     if (!status)

@@ -102,7 +102,7 @@ static void select_best(const float *values, size_t n, size_t k, ht_token_logpro
     }
 }
 
-static size_t index_of_best(const float *values, size_t n) {
+size_t ht_best_index(const float *values, size_t n) {
     size_t best = 0;
     float most = usable(values[0]);
     for (size_t i = 1; i < n; i++)
@@ -114,7 +114,7 @@ static size_t index_of_best(const float *values, size_t n) {
 }
 
 double ht_log_sum_exp(const float *logits, size_t vocabulary) {
-    const double most = logits[index_of_best(logits, vocabulary)];
+    const double most = logits[ht_best_index(logits, vocabulary)];
     if (!isfinite(most))
         return most;
     double sum = 0;
@@ -310,7 +310,7 @@ bool ht_sampler_is_greedy(const ht_sampler *sampler) {
 
 int32_t ht_sampler_pick(ht_sampler *sampler, const float *logits, const int32_t *history, size_t n_history) {
     const float *values = penalise(sampler, logits, history, n_history);
-    const size_t best = index_of_best(values, sampler->vocabulary);
+    const size_t best = ht_best_index(values, sampler->vocabulary);
     const float most = values[best];
     /* Nothing can be drawn from infinities (or from NaNs only): the best there is, as if greedy. */
     if (sampler->candidates == NULL || !isfinite(most))

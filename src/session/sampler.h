@@ -15,6 +15,8 @@ uint64_t ht_sampler_seed(const ht_sampler *sampler);
 bool ht_sampler_is_greedy(const ht_sampler *sampler);
 /* The n_top best tokens of logits [vocabulary] with their log-probabilities, best first (ties: lower id first). */
 void ht_top_logprobs(const float *logits, size_t vocabulary, size_t n_top, ht_token_logprob *top);
+/* Which is the largest, the lowest of equals. As devices choose it (HT_OP_ARGMAX): a NaN is never it; 0 if all are. */
+size_t ht_best_index(const float *values, size_t n);
 /* log(sum(exp(logits))) in double. */
 double ht_log_sum_exp(const float *logits, size_t vocabulary);
 

@@ -49,6 +49,10 @@ static ht_status walk_chunk(const walk *w, const int32_t *ids, size_t begin, siz
         for (size_t s = 0; s < w->n_sessions && status == HT_OK; s++)
             status = walk_head(w, s, ids + begin, n, block - begin, count, &logits[s], error);
         for (size_t i = 0; i < count && status == HT_OK; i++) {
+            for (size_t s = 0; s < w->n_sessions && status == HT_OK; s++)
+                status = ht_session_check_logits(w->sessions[s], logits[s], block + i, error);
+            if (status != HT_OK)
+                break;
             w->visit(block + i, logits, w->user);
             for (size_t s = 0; s < w->n_sessions; s++)
                 logits[s] += ht_session_vocabulary(w->sessions[s]);
@@ -137,14 +141,6 @@ typedef struct divergence {
     double loss, reference_loss, kl_sum, kl_most; /* nats */
 } divergence;
 
-static size_t index_of_best(const float *logits, size_t n) {
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (logits[i] > logits[best])
-            best = i;
-    return best;
-}
-
 static void count_position(size_t position, const float *const *logits, void *user) {
     divergence *d = user;
     const float *own = logits[0], *reference = logits[1];
@@ -168,12 +164,12 @@ static void count_position(size_t position, const float *const *logits, void *us
     d->kl_sum += kl;
     if (!(kl <= d->kl_most))
         d->kl_most = kl; /* a NaN shows */
-    d->agreements += index_of_best(own, d->vocabulary) == index_of_best(reference, d->vocabulary);
+    d->agreements += ht_best_index(own, d->vocabulary) == ht_best_index(reference, d->vocabulary);
 }
 
 static ht_status check_reference(const ht_session *session, const ht_session *reference, ht_error *error) {
     if (reference->engine == session->engine)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "reference: a session of the same engine; it needs one of its own");
+        return ht_fail(error, HT_ERROR_ARGUMENT, "reference: must be a session of another engine");
     if (ht_session_vocabulary(reference) != ht_session_vocabulary(session))
         return ht_fail(error, HT_ERROR_ARGUMENT, "reference: another model: its vocabulary is %zu, the session's %zu",
                        ht_session_vocabulary(reference), ht_session_vocabulary(session));

@@ -107,7 +107,7 @@ static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, wan
     const float *logits = NULL;
     ht_lanes_lock(&session->engine->set);
     const size_t before = session->n_tokens;
-    do {
+    for (bool again = true; again;) {
         session->n_tokens = before;
         status = ht_session_feed(session, ids, n, what == NOTHING ? n : n - 1, &session->cancel, error);
         if (status == HT_OK && what == LOGITS)
@@ -116,10 +116,19 @@ static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, wan
             memcpy(session->logits, logits, ht_session_vocabulary(session) * sizeof *session->logits);
         if (status == HT_OK && what == PICK)
             status = ht_passes_pick(&session->engine->passes, n - 1, pick, error);
-    } while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine));
+        again = status == HT_ERROR_DEVICE && ht_engine_recover(session->engine);
+        if (status == HT_OK && what == PICK && *pick == 0) { /* also what is picked where no logit is a number: look */
+            what = LOGITS;
+            again = true;
+        }
+    }
+    if (status == HT_OK)
+        ht_engine_adapt(session->engine);
+    ht_lanes_unlock(&session->engine->set);
+    if (status == HT_OK && what == LOGITS)
+        status = ht_session_check_logits(session, session->logits, session->n_tokens - 1, error);
     if (status != HT_OK)
         session->n_tokens = before;
-    ht_lanes_unlock(&session->engine->set);
     return status;
 }
 

@@ -27,6 +27,8 @@ ht_status ht_session_check_cancel(ht_session *session, ht_error *error);
  * on the way (the session's own, or that of the session a measurement was called with). */
 ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, size_t first, atomic_bool *cancel,
                           ht_error *error);
+/* The logits that follow token `position` are numbers; else an error that says which weights are none (numbers.c). */
+ht_status ht_session_check_logits(const ht_session *session, const float *logits, size_t position, ht_error *error);
 /* ht_session_prefill and ht_session_decode for greedy generation: *next is the id of the largest logit, and the logits
  * themselves need not leave the device that computes them. */
 ht_status ht_session_prefill_greedy(ht_session *session, const int32_t *ids, size_t n, int32_t *next, size_t *reused,

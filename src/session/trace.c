@@ -216,7 +216,7 @@ static ht_status predict_pass(ht_engine *engine, size_t tokens, bool needed, jso
         status = ht_passes_schedule(&engine->passes, tokens, 0, 1, &schedule, error);
     if (!status && (!schedule || engine->info.emulated) && needed)
         status = ht_fail(error, HT_ERROR_ARGUMENT,
-                         "a trace of one device alone needs a pass that is run: its times are not predicted");
+                         "one device alone has no predicted times: its trace needs a measured pass");
     if (!status)
         status = ht_plan_list(engine, schedule, tokens, &rows, &n, error);
     if (!status && schedule && !engine->info.emulated)

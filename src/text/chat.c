@@ -277,7 +277,7 @@ static ht_status check(const ht_chat_template *chat, const ht_message *messages,
         return status;
     if (n == 1)
         return ht_fail(error, HT_ERROR_UNSUPPORTED,
-                       "the chat template \"%s\" puts a system message into a user message, and there is none",
+                       "the chat template \"%s\" puts the system message into a user message, but there is none",
                        chat->name);
     if (chat->flags & SYSTEM_FIRST_USER)
         *host = 1; /* turns are taken, the user first */

@@ -291,7 +291,7 @@ static int32_t special_at(const ht_tokenizer *t, const char *text, size_t bytes,
 static ht_status push_special(encoder *e, int32_t id, bool first, ht_error *error) {
     if (!first || id != e->tokenizer->bos || e->n_ids == 0)
         return push_id(e, id, error);
-    ht_log(HT_LOG_WARN, "the text begins with the BOS token that is added to every text: it gets one, not two");
+    ht_log(HT_LOG_WARN, "the text already begins with BOS: no second BOS is added");
     return HT_OK;
 }
 

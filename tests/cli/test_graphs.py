@@ -111,7 +111,7 @@ def test_another_version(ask, plain, tmp_path):
 def test_does_not_compile(ask, plain, wrapper):
     answer, said = ask("--openvino", wrapper, FAIL_COMPILE="7")
     same(answer, plain, ["openvino:CPU", "cpu"])
-    assert "given to another device: blk." in said and "ov_core_compile_model_props failed" in said
+    assert "moved to another device: blk." in said and "ov_core_compile_model_props failed" in said
     answer, said = ask("--openvino", wrapper, FAIL_COMPILE="1")
     same(answer, plain, ["cpu"])
     assert "openvino:CPU is idle" in said
@@ -127,7 +127,7 @@ def test_computes_wrongly(ask, plain, wrapper):
 def test_small_memory(ask, plain, wrapper, size, devices):
     answer, said = ask("--openvino", wrapper, "--npu-memory", size)
     same(answer, plain, devices)
-    assert "MiB for graphs are left" in said and "given to another device" in said
+    assert "MiB for graphs are left" in said and "moved to another device" in said
 
 
 def test_cache(ask, plain, wrapper, tmp_path):
@@ -173,7 +173,7 @@ def test_plan(hetero, model, lacks, npu_device="openvino:CPU"):
     assert 0 < memory["bytes"] <= memory["graph_limit"] and memory["emulated"] is False
     limited = hetero("plan", model, "--devices", npu_device, "--length", 64, "--json", "--npu-memory", "50M")
     assert 0 < limited.json["memory"][npu_device]["bytes"] <= 50 << 20 == limited.json["memory"][npu_device]["graph_limit"]
-    assert "given to another device" in limited.err
+    assert "moved to another device" in limited.err
     decode = hetero("plan", model, "--devices", npu_device, "--decode", "--json").json
     assert list(decode["memory"]) == ["cpu"]
     table = hetero("plan", model, "--devices", npu_device, "--length", 64)

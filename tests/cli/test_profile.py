@@ -200,7 +200,7 @@ def test_spoilt_file(binary, kept, path, value):
     cache, file = kept
     file.write_text(spoil(json.loads(file.read_text(encoding="utf-8")), path, value), encoding="utf-8")
     done = stored(binary, cache, code=2)
-    assert "this is no profile" in done.stderr and str(file) in done.stderr
+    assert "not a profile" in done.stderr and str(file) in done.stderr
 
 
 def test_cut_file(binary, kept):

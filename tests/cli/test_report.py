@@ -127,7 +127,7 @@ def test_json_writes_no_file(report, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments,says", [(["no/such.gguf"], "no/such.gguf"), (["shape:none"], "no such shape"),
+@pytest.mark.parametrize("arguments,says", [(["no/such.gguf"], "no/such.gguf"), (["shape:none"], "unknown shape"),
                                             (["shape:tiny", "--devices", "quantum:0"], "quantum:0")])
 def test_wrong_usage(report, tmp_path, arguments, says):
     done = report(*arguments, code=2, cwd=tmp_path)

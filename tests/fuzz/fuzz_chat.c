@@ -15,7 +15,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
         tokenizer = make_sentencepiece();
     char *text = malloc(bytes + 1);
     must(text != NULL);
-    memcpy(text, data, bytes);
+    if (bytes)
+        memcpy(text, data, bytes);
     text[bytes] = '\0';
     for (const char *at = text + strlen(text) + 1; at < text + bytes && n < MESSAGES; at += strlen(at) + 1)
         messages[n++] = (ht_message){roles[(uint8_t)*at % HT_COUNT(roles)], *at ? at + 1 : at};

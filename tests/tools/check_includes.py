@@ -19,8 +19,8 @@ class TableError(Exception):
 
 
 class Table:
-    """layers: folder or file -> its row, counted from the bottom; public: folders that include public headers and what
-    `only` names; only: folder -> folders it may use; circles: (line, files)."""
+    """layers: folder or file -> its row, counted from the bottom; public: folders that include public headers only,
+    and what `only` names; only: folder -> folders it may use; circles: (line, files)."""
 
     def __init__(self, path):
         self.name, self.layers, self.only, self.public, self.circles = str(path), {}, {}, [], []
@@ -54,7 +54,7 @@ class Table:
 
     def refusal(self, user, used, includes):
         if user == used or (user in self.public and not includes):
-            return None # calls of what no included header declares do not compile
+            return None  # calls of what no included header declares do not compile
         if user in self.public:
             allowed = self.layers[used] == 0 or used in self.only.get(user, [])
             return None if allowed else f"{user} may include public headers only"

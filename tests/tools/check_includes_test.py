@@ -86,6 +86,12 @@ class Planted(unittest.TestCase):
     def test_public_headers_only(self):
         self.breach({"cli/main.c": '#include "low/low.h"\nint main(void) {\n    return 0;\n}\n'}, "cli/main.c:1: includes")
 
+    def test_public_headers_and_a_folder(self):
+        table = TABLE.replace("src/right: include\n", "src/right: include\n    cli: src/low include\n")
+        changes = {"cli/main.c": '#include "low/low.h"\n#include "top/top.h"\nint main(void) {\n    return 0;\n}\n'}
+        self.breach(changes, "cli/main.c:2: includes src/top/top.h", table=table)
+        self.assertNotIn("cli/main.c:1", self.tree(changes, table)[1])
+
     def test_object(self):
         self.breach({"src/low/use.c": "int ht_use(void) {\n    return ht_low_table[0];\n}\n",
                      "src/low/low.c": "const int ht_low_table[] = {1};\nint ht_b(void) {\n    return ht_use();\n}\n"},
@@ -123,7 +129,7 @@ class Planted(unittest.TestCase):
             for top in ("include", "src", "cli"):
                 shutil.copytree(ROOT / top, root / top)
             lines = {}
-            for name, line in {"src/base/clock.h": '#include "engine/engine.h"\n', "cli/cli.h": '#include "base/base.h"\n',
+            for name, line in {"src/base/clock.h": '#include "engine/engine.h"\n', "cli/cli.h": '#include "model/model.h"\n',
                                "src/plan/cost.c": '#include "device/device.h"\n'}.items():
                 text = (root / name).read_text() + line
                 (root / name).write_text(text)

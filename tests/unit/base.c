@@ -4,6 +4,8 @@
 
 #include <fcntl.h>
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 
 static void test_fail(void **state) {
@@ -64,6 +66,52 @@ static void test_log(void **state) {
     ht_log_set(NULL, NULL, HT_LOG_WARN);
     ht_log(HT_LOG_INFO, "not wanted either");
     assert_int_equal(lines, 1);
+}
+
+/* A sink that logs and that sets another one, from inside. */
+static void change_sink(ht_log_level level, const char *line, void *user) {
+    if (++*(int *)user == 1)
+        ht_log(HT_LOG_WARN, "from inside");
+    ht_log_set(NULL, NULL, HT_LOG_ERROR);
+}
+
+/* What it works on is there while it is the sink, and gone at once afterwards. */
+typedef struct slow_sink {
+    atomic_bool inside, alive;
+    atomic_int late;
+} slow_sink;
+
+static void slow_line(ht_log_level level, const char *line, void *user) {
+    slow_sink *s = user;
+    atomic_store(&s->inside, true);
+    usleep(20000);
+    atomic_fetch_add(&s->late, !atomic_load(&s->alive));
+}
+
+static void *log_once(void *user) {
+    ht_log(HT_LOG_WARN, "from another thread");
+    return NULL;
+}
+
+static void test_log_sink_ends(void **state) {
+    int calls = 0;
+    ht_log_set(change_sink, &calls, HT_LOG_WARN);
+    ht_log(HT_LOG_WARN, "first");
+    assert_int_equal(calls, 2);
+    ht_log(HT_LOG_WARN, "to nobody");
+    assert_int_equal(calls, 2);
+    for (int i = 0; i < 10; i++) {
+        slow_sink s = {.alive = true};
+        pthread_t thread;
+        ht_log_set(slow_line, &s, HT_LOG_WARN);
+        assert_int_equal(pthread_create(&thread, NULL, log_once, NULL), 0);
+        while (!atomic_load(&s.inside))
+            usleep(100);
+        ht_log_set(NULL, NULL, HT_LOG_WARN);
+        atomic_store(&s.alive, false); /* here a caller's stack frame may end */
+        pthread_join(thread, NULL);
+        assert_int_equal(atomic_load(&s.late), 0);
+    }
 }
 
 static void test_alloc(void **state) {
@@ -552,6 +600,7 @@ int main(void) {
         cmocka_unit_test(test_fail_is_one_line),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_log),
+        cmocka_unit_test(test_log_sink_ends),
         cmocka_unit_test(test_alloc),
         cmocka_unit_test(test_grow),
         cmocka_unit_test(test_pages),

@@ -240,6 +240,10 @@ ht_status ht_passes_pick(ht_passes *passes, size_t token, int32_t *id, ht_error 
 }
 
 /* The fake engine has nothing to go on without. */
+void ht_engine_adapt(ht_engine *engine) {
+    (void)engine;
+}
+
 bool ht_engine_recover(ht_engine *engine) {
     assert_true(((fake *)engine)->held);
     return false;

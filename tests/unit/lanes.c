@@ -1,4 +1,4 @@
-/* Several lanes in one pass: two CPU devices on cores of their own against one, with every cut, and going on without a
+/* Several lanes in one pass: two CPU devices on cores of their own against one, with every cut, and continuing without a
  * device that failed. Costs of operators are made up at random, so that the planner comes to divide in all sorts of ways;
  * what it predicts is of no interest here. */
 #include "unit/test.h"

@@ -410,10 +410,13 @@ static void test_budget(void **state) {
     check(submit(d, task, 512, &error), &error); /* with what there is */
     assert_int_equal(fake.length, 64);
     fails(submit(d, other, 64, &error), HT_ERROR_MEMORY, &error, "blk.3.attn_qkv");
-    d->ops->release(d, task); /* what it held is free again; a refusal is remembered */
+    d->ops->release(d, task); /* what it held is free again */
     ht_task *third = prepare(d);
     check(settle(d, third, 64, &error), &error);
-    d->ops->release(d, third);
+    fails(settle(d, other, 64, &error), HT_ERROR_MEMORY, &error, "blk.3.attn_qkv at length 64");
+    d->ops->release(d, third); /* and so is that: who was refused is not refused for ever */
+    check(settle(d, other, 64, &error), &error);
+    check(submit(d, other, 64, &error), &error);
     close_all(d, other);
 }
 
@@ -596,14 +599,14 @@ static void test_bad_files(void **state) {
         if (n % 50 && n + 20 < bytes)
             continue;
         use_once(64);
-        expect(1, 0, "is built anew");
+        expect(1, 0, "rebuilding");
     }
     for (size_t i = 0; i < bytes; i += 37) { /* damaged anywhere */
         memcpy(bad, good, bytes);
         bad[i] ^= 1;
         check(ht_file_write(path, bad, bytes, &error), &error);
         use_once(64);
-        expect(1, 0, "not used");
+        expect(1, 0, "ignored");
     }
     memcpy(bad, good, bytes), bad[bytes] = 'x'; /* longer than it says */
     check(ht_file_write(path, bad, bytes + 1, &error), &error);

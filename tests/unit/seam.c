@@ -121,7 +121,7 @@ static ht_device *open_device(const char *spec, ht_precision precision) {
     ht_device *device = NULL;
     ht_error error = {0};
     ht_status status = ht_device_open(spec, &options, &device, &error);
-    if (status == HT_ERROR_ARGUMENT && strstr(error.text, "cpus= is for OpenCL devices that are CPUs"))
+    if (status == HT_ERROR_ARGUMENT && strstr(error.text, "cpus= requires an OpenCL device that is a CPU"))
         status = ht_device_open("opencl:0", &options, &device, &error); /* a real GPU: all of it */
     if (status != HT_OK) {
         if (strncmp(spec, "cpu", 3) == 0 || status != HT_ERROR_DEVICE)

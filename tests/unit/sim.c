@@ -652,7 +652,8 @@ static void test_lanes_that_wait_for_ever(void **state) {
             if (schedule->programs[i].steps[k].waits)
                 schedule->programs[i].steps[k].need += 1000;
     ids[0]++;
-    fails(ht_session_prefill(session, ids, 64, &logits, NULL, &error), HT_ERROR_DEVICE, &error, "deadlock between lanes");
+    fails(ht_session_prefill(session, ids, 64, &logits, NULL, &error), HT_ERROR_DEVICE, &error,
+          "deadlock between lanes");
     ids[0]--;
     ht_passes_forget_schedules(&engine->passes);
     check(ht_session_prefill(session, ids, 64, &logits, NULL, &error), &error); /* still usable */

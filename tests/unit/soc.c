@@ -62,7 +62,7 @@ static const struct {
     {"{\"name\": \"a\", " MEMORY ",\n\"processors\": []}", "line 2: processors: must be a list"},
     {"{\"name\": \"a\", " MEMORY ",\n\"processors\": [" GPU ",\n5]}", "line 3: processors[1]: must be an object"},
     {"{\"name\": \"a\", " MEMORY ",\n\"processors\": [" GPU ",\n" GPU "]}",
-     "line 3: processors[1].name: \"gpu\" is there twice"},
+     "line 3: processors[1].name: \"gpu\" occurs twice"},
     {"{\"name\": \"a\", " MEMORY ",\n\"processors\": [{\"name\": \"g\",\n\"kind\": \"tpu\"}]}",
      "line 3: processors[0].kind: \"tpu\" is not one of"},
     {"{\"name\": \"a\", " MEMORY ",\n\"processors\": [{\"name\": \"G p\", \"kind\": \"gpu\"}]}",
@@ -79,11 +79,11 @@ static const struct {
     {"{\"name\": \"a\", " MEMORY ",\n\"processors\": [{\"name\": \"n\", \"kind\": \"npu\", \"lengths\": [0]}]}",
      "processors[0].lengths[0]: must be a whole number"},
     {"{\"name\": \"a\", " MEMORY ",\n\"processors\": [{\"name\": \"c\", \"kind\": \"cpu\",\n\"cores\": \"2-\"}]}",
-     "line 3: processors[0].cores: \"2-\" is no list of cores"},
+     "line 3: processors[0].cores: \"2-\" is not a list of cores"},
     {"{\"name\": \"a\", " MEMORY
      ",\n\"processors\": [{\"name\": \"n\", \"kind\": \"npu\", \"reached_TFLOPS\": {\"value\": 1, "
      "\"source\": \"s\"},\n\"companion\": \"n\"}]}",
-     "line 3: processors[0].companion: \"n\" is no CPU"},
+     "line 3: processors[0].companion: \"n\" is not a CPU"},
 };
 
 static void test_mistakes(void **state) {
@@ -137,14 +137,14 @@ static void test_overrides(void **state) {
     static const struct {
         const char *spec, *says;
     } wrong[] = {
-        {"snapdragon-8-gen-4", "snapdragon-8-gen-4: no such system on a chip; there are "},
-        {"", "is no name"},
+        {"snapdragon-8-gen-4", "snapdragon-8-gen-4: unknown SoC (known: "},
+        {"", "is not the name"},
         {"none/such.json", "none/such.json"},
         {"snapdragon-8-gen-3@gpu", "\"gpu\" is not of the form processor.key=number"},
         {"snapdragon-8-gen-3@tpu.launch_us=1", "snapdragon-8-gen-3 has no processor \"tpu\""},
         {"snapdragon-8-gen-3@gpu.array=1", "gpu has no array"},
-        {"snapdragon-8-gen-3@gpu.launch_us=x", "gpu.launch_us: \"x\" is no number from"},
-        {"snapdragon-8-gen-3@gpu.launch_us=-1", "gpu.launch_us: \"-1\" is no number from"},
+        {"snapdragon-8-gen-3@gpu.launch_us=x", "gpu.launch_us: \"x\" is not a number from"},
+        {"snapdragon-8-gen-3@gpu.launch_us=-1", "gpu.launch_us: \"-1\" is not a number from"},
     };
     ht_soc *soc, *plain;
     ht_error error;

@@ -56,9 +56,10 @@ static inline uint64_t tiny_keys(ht_text *f) {
     tiny_text(f, "general.name", "tiny");
     tiny_text(f, "tokenizer.ggml.model", "gpt2");
     tiny_text(f, "tokenizer.ggml.pre", "gpt-2");
-    tiny_text(f, "tokenizer.chat_template",
-              "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + "
-              "'<|im_end|>' + '\\n'}}{% endfor %}");
+    tiny_text(
+        f, "tokenizer.chat_template",
+        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+        "'<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}");
     for (size_t i = 0; i < HT_COUNT(numbers); i++)
         tiny_number(f, numbers[i].key, numbers[i].value);
     put_key(f, "llama.attention.layer_norm_rms_epsilon", HT_GGUF_F32);

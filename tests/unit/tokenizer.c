@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <time.h>
 #include <cmocka.h>
 
 #define GOLDEN "tests/golden/golden.json"
@@ -502,9 +503,9 @@ static void expect_soon(const ht_tokenizer *t, const char *unit) {
     for (size_t i = 0; i < bytes; i++)
         text[i] = unit[i % strlen(unit)];
     int32_t *ids;
-    double start = ht_seconds();
+    const clock_t start = clock(); /* of the processor: a busy machine is no fault */
     assert_int_equal(ht_tokenizer_encode(t, text, bytes, BOTH, &ids, &n, NULL), HT_OK);
-    double seconds = ht_seconds() - start;
+    const double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
     if (seconds > 10)
         fail_msg("%s: 1 MiB of \"%s\" took %.1f s", ht_tokenizer_name(t), unit, seconds);
     free(ids);

@@ -364,7 +364,12 @@ static ht_status pack_part(cpu_device *cpu, const ht_op *op, int part, size_t be
     }
     ht_pool_run(cpu->pool, pack_item, &job, packed->strips, 1);
     free(job.scratch);
-    return HT_OK;
+    const size_t bad = atomic_load(&packed->bad);
+    if (!bad)
+        return HT_OK;
+    ht_packed_free(packed);
+    return ht_fail(error, HT_ERROR_FORMAT, "weights of %s, row %zu, are not numbers (NaN or infinite)", m->name,
+                   bad - 1);
 }
 
 /* Room for the activations of max_tokens tokens of `cols` columns, both kinds. */

@@ -19,6 +19,8 @@
 #include "base/base.h"
 #include "model/model.h"
 
+#include <stdatomic.h>
+
 #define HT_STRIP 32 /* rows of a strip */
 #define HT_STEP 32  /* columns of a step: the group of the activations' int8 scales, too */
 
@@ -71,7 +73,8 @@ typedef struct ht_packed {
     size_t strips, strip_bytes;
     uint8_t *data;
     size_t bytes;
-    float *bias; /* [strips * 32] or NULL */
+    float *bias;       /* [strips * 32] or NULL */
+    atomic_size_t bad; /* one more than a row of the matrix with a weight that is no number; 0: none */
 } ht_packed;
 
 /* Activations of one matmul, in the layouts the kernels read. `tokens` is the stride of the arrays below. */

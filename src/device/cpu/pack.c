@@ -118,9 +118,22 @@ static void put_half(uint8_t *at, size_t index, uint16_t half) {
     memcpy(at + 2 * index, &half, 2);
 }
 
-static void pack_float_row(const ht_matrix *m, size_t source, size_t col_begin, const ht_packed *p, uint8_t *strip,
+/* Infinite or NaN. Rounding activations to int8 would lose it, and with it what it says of the file. */
+static bool is_bad(const float *values, size_t n) {
+    uint32_t found = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], 4);
+        found |= (bits & 0x7f800000) == 0x7f800000;
+    }
+    return found;
+}
+
+static void pack_float_row(const ht_matrix *m, size_t source, size_t col_begin, ht_packed *p, uint8_t *strip,
                            size_t lane, float *row) {
     ht_matrix_floats(m, source, 1, row);
+    if (is_bad(row, m->cols))
+        atomic_store_explicit(&p->bad, source + 1, memory_order_relaxed);
     const size_t size = p->form == HT_FORM_F32 ? 4 : 2;
     for (size_t c = 0; c < p->cols && col_begin + c < m->cols; c++) {
         const float value = row[col_begin + c];
@@ -134,7 +147,7 @@ static void pack_float_row(const ht_matrix *m, size_t source, size_t col_begin, 
     }
 }
 
-static void pack_coded_row(const ht_matrix *m, size_t source, size_t col_begin, const ht_packed *p, uint8_t *strip,
+static void pack_coded_row(const ht_matrix *m, size_t source, size_t col_begin, ht_packed *p, uint8_t *strip,
                            size_t lane, void *scratch) {
     const ht_form_traits t = ht_forms[p->form];
     const size_t group = (size_t)m->type->group, groups = m->cols / group;
@@ -142,6 +155,8 @@ static void pack_coded_row(const ht_matrix *m, size_t source, size_t col_begin, 
     int8_t *codes = (int8_t *)(offsets + groups);
     const int bias = code_bias(m);
     ht_matrix_codes(m, source, 1, codes, scales, offsets);
+    if (is_bad(scales, 2 * groups)) /* offsets follow, zeros where there are none */
+        atomic_store_explicit(&p->bad, source + 1, memory_order_relaxed);
     uint8_t *levels = (uint8_t *)scales; /* the floats are not needed when the levels are */
     uint16_t *d = (uint16_t *)(void *)levels, *dmin = d + m->cols / 256;
     int8_t *sub = (int8_t *)(dmin + m->cols / 256), *sub_min = sub + groups;

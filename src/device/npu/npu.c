@@ -152,7 +152,7 @@ static ht_status configure(npu_device *d, const ht_device_options *options, ht_e
         return status;
     state_caps(d);
     if (ht_cores_any(&d->config.cores) && d->caps.kind != HT_DEVICE_CPU && !d->caps.emulated)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus= is for devices that are CPUs", options->name);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus= requires a device that is a CPU", options->name);
     char value[128];
     if (ht_device_option(options->options, "lengths", value, sizeof value))
         status = ht_parse_lengths(d->caps.name, value, d->lengths, &d->caps.n_lengths, error);

@@ -190,7 +190,8 @@ ht_status ht_npu_store_create(const ht_npu_store_options *options, ht_npu_store 
 void ht_npu_store_destroy(ht_npu_store *store); /* entries must be gone */
 ht_status ht_npu_entry_create(ht_npu_store *store, const ht_npu_graph *graph, ht_npu_entry **entry, ht_error *error);
 void ht_npu_entry_destroy(ht_npu_entry *entry); /* waits for a build under way */
-/* Begins to build the graph of lengths[i] unless that was begun before. A refusal is what await says. */
+/* Begins to build the graph of lengths[i] unless that was begun before; again, where it found no memory and some was freed
+ * since. A refusal is what await says. */
 void ht_npu_entry_want(ht_npu_entry *entry, size_t i);
 /* Waits for it, and puts it before all others. HT_ERROR_MEMORY: the budget; HT_ERROR_DEVICE: it does not compile, or its
  * numbers are wrong; HT_ERROR_CANCELLED by the progress function. */

@@ -422,8 +422,7 @@ static ht_status try_out(ht_npu *npu, ht_error *error) {
         if (!failed) {
             kept[1] = program;
         } else {
-            ht_log(HT_LOG_WARN, "%s: no memory shared with it, inputs and outputs are copied: %s", npu->name,
-                   reason.text);
+            ht_log(HT_LOG_WARN, "%s: no shared memory, copying inputs and outputs: %s", npu->name, reason.text);
             if (program)
                 discard(npu, program);
         }

@@ -190,7 +190,7 @@ static const plugin *find_plugin(const char *name) {
 static ht_status add_library(const ht_ort *ort, const char *name, const char *path, ht_error *error) {
     char real[HT_PATH_BYTES];
     if (!ht_os_absolute(path, real, sizeof real))
-        return ht_fail(error, HT_ERROR_DEVICE, "device ort:%s: library=%s: there is no such file", name, path);
+        return ht_fail(error, HT_ERROR_DEVICE, "device ort:%s: library=%s: no such file", name, path);
     const plugin *p = add_plugin(ort, path);
     if (!p || strcmp(p->name, name) != 0)
         return ht_fail(error, HT_ERROR_ARGUMENT, "device ort:%s: library=%s: not " PLUGIN_PREFIX "%s" PLUGIN_SUFFIX,

@@ -37,7 +37,8 @@ static ht_status read_number(const char *options, const char *key, int most, int
         return HT_OK;
     const long value = strtol(text, &end, 10);
     if (*end || end == text || value < 1 || value > most)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device ort:qnn: %s=%s: a number from 1 to %d", key, text, most);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device ort:qnn: %s=%s: expected a number from 1 to %d", key, text,
+                       most);
     *number = (int)value;
     return HT_OK;
 }
@@ -110,7 +111,7 @@ static ht_status choose_memory(const char *options, ht_ort_provider *p, ht_error
     char text[32], reason[200];
     const bool asked = ht_device_option(options, "memory", text, sizeof text);
     if (asked && strcmp(text, "shared") != 0 && strcmp(text, "copied") != 0)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device ort:qnn: memory=%s: shared or copied", text);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device ort:qnn: memory=%s: expected shared or copied", text);
     if (asked && strcmp(text, "copied") == 0)
         return HT_OK;
     if (!ht_os_library_open(RPC_MEMORY, reason,

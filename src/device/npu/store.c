@@ -22,6 +22,8 @@ typedef struct graph_slot { /* one graph at one length; all but `program` under 
     graph_state state;
     uint64_t bytes; /* taken from the budget */
     ht_error error; /* FAILED: why */
+    bool refused;   /* FAILED: for want of room in the budget, before anything was tried */
+    uint64_t freed; /* FAILED: the store's count then */
 } graph_slot;
 
 struct ht_npu_entry {
@@ -50,6 +52,7 @@ struct ht_npu_store {
     size_t n, capacity;
     size_t wanted, done; /* since the store was last idle: for progress */
     uint64_t used;
+    uint64_t freed; /* counts graphs that went: one that found no memory is tried again afterwards */
 };
 
 /* ---- the disk ------------------------------------------------------------------------------------------------------------ */
@@ -109,7 +112,7 @@ static bool load_program(ht_npu_entry *entry, size_t length, const ht_text *key,
     ht_error error = {0};
     bool loaded = payload && o->runtime->load(o->npu, &entry->graph, length, payload, bytes, program, &error) == HT_OK;
     if (!loaded)
-        ht_log(HT_LOG_WARN, "%s: not used: %s; the graph of %s at length %zu is built anew", path,
+        ht_log(HT_LOG_WARN, "%s: ignored: %s; rebuilding the graph of %s at length %zu", path,
                payload ? error.text : why, entry->graph.op->name, length);
     ht_mapping_close(&file);
     return loaded;
@@ -134,7 +137,7 @@ static void save_program(ht_npu_entry *entry, const ht_text *key, ht_npu_program
     if (status == HT_OK)
         status = ht_file_write(path, file.data, file.bytes, &error);
     if (status != HT_OK)
-        ht_log(HT_LOG_INFO, "%s: its graph is not kept on disk: %s", entry->graph.op->name, error.text);
+        ht_log(HT_LOG_INFO, "%s: its graph was not saved: %s", entry->graph.op->name, error.text);
     ht_text_free(&payload);
     ht_text_free(&file);
 }
@@ -220,6 +223,8 @@ static void *builder_main(void *argument) {
             s->used -= slot->bytes;
             slot->bytes = 0;
             slot->error = error;
+            slot->refused = false;
+            slot->freed = s->freed;
             ht_log(HT_LOG_DEBUG, "%s", error.text);
         }
         slot->state = status == HT_OK ? READY : FAILED;
@@ -317,6 +322,7 @@ void ht_npu_entry_destroy(ht_npu_entry *entry) {
         if (program)
             s->o.runtime->discard(s->o.npu, program);
         s->used -= entry->slots[i].bytes;
+        s->freed += entry->slots[i].bytes > 0;
     }
     s->used -= entry->shared;
     pthread_mutex_unlock(&s->lock);
@@ -337,6 +343,8 @@ static void queue(ht_npu_entry *entry, size_t i) {
     if (s->n == 0 && s->done == s->wanted)
         s->done = s->wanted = 0;
     slot->state = FAILED;
+    slot->freed = s->freed;
+    slot->refused = true;
     if (bytes > s->o.budget || s->used > s->o.budget - bytes)
         ht_fail(&slot->error, HT_ERROR_MEMORY,
                 "%s at length %d: a graph of %.0f MiB, where %.0f of the %.0f MiB for graphs are left",
@@ -354,9 +362,17 @@ static void queue(ht_npu_entry *entry, size_t i) {
     }
 }
 
+/* Nobody has asked for it yet, or it found no memory: room in the budget is looked for again each time, which costs nothing; a
+ * compiler that ran out of memory is only asked again once there is more. Under the lock. */
+static bool is_to_be_queued(const ht_npu_entry *entry, size_t i) {
+    const graph_slot *slot = &entry->slots[i];
+    return slot->state == ABSENT || (slot->state == FAILED && slot->error.status == HT_ERROR_MEMORY &&
+                                     (slot->refused || slot->freed != entry->store->freed));
+}
+
 void ht_npu_entry_want(ht_npu_entry *entry, size_t i) {
     pthread_mutex_lock(&entry->store->lock);
-    if (entry->slots[i].state == ABSENT)
+    if (is_to_be_queued(entry, i))
         queue(entry, i);
     pthread_mutex_unlock(&entry->store->lock);
 }
@@ -376,7 +392,7 @@ ht_status ht_npu_entry_await(ht_npu_entry *entry, size_t i, ht_error *error) {
     graph_slot *slot = &entry->slots[i];
     ht_status status = HT_OK;
     pthread_mutex_lock(&s->lock);
-    if (slot->state == ABSENT)
+    if (is_to_be_queued(entry, i))
         queue(entry, i);
     if (slot->state == QUEUED) {
         unqueue(s, entry, i);

@@ -272,9 +272,9 @@ const char *ht_cl_matmul_refuses(const ht_cl_device *d, const ht_op *op, const h
     const size_t cols = ht_op_cols(op);
     for (int p = 0; p < op->n_parts; p++) {
         if (op->parts[p].type->group && cols % 32)
-            return "quantised rows that are no multiple of 32 columns";
+            return "quantised rows that are not a multiple of 32 columns";
         if (slice->of && op->parts[p].rows % slice->of)
-            return "a share that is no whole number of rows";
+            return "a share that is not a whole number of rows";
     }
     if (slice->row_begin >= slice->row_end || slice->row_end > (slice->of ? slice->of : ht_op_rows(op)))
         return "no such rows";

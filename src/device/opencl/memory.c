@@ -94,7 +94,7 @@ static bool share_pages(ht_cl_device *d, void *host, size_t bytes, cl_mem *memor
     }
     if (!same) {
         ht_cl_drop(d, made);
-        ht_log(HT_LOG_INFO, "%s: buffers over host memory are copies here: transfers instead", d->caps.name);
+        ht_log(HT_LOG_INFO, "%s: the driver copies host memory: using transfers instead", d->caps.name);
         return false;
     }
     *memory = made;

@@ -204,14 +204,14 @@ static ht_status take_cores(ht_cl_device *d, const char *cpus, const facts *f, h
     if (status != HT_OK)
         return status;
     if (!(f->type & CL_DEVICE_TYPE_CPU))
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus= is for OpenCL devices that are CPUs", name);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus= requires an OpenCL device that is a CPU", name);
     const int first = ht_cores_next(&cores, 0), n = ht_cores_count(&cores);
     bool run = first + n <= (int)f->units;
     for (int core = first; core < first + n; core++)
         run &= ht_cores_has(&cores, core);
     if (!run)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus=%s: OpenCL takes one run of its %u compute units",
-                       name, cpus, f->units);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: cpus=%s: expected one range of its %u compute units", name,
+                       cpus, f->units);
     d->caps.cores = cores;
     d->units = (cl_uint)n;
     if (n == (int)f->units)
@@ -280,7 +280,7 @@ static ht_status find_device(ht_cl_device *d, const ht_device_options *options, 
     char *end = NULL;
     *index = number ? strtoul(number + 1, &end, 10) : 0;
     if (number && (end == number + 1 || *end))
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: opencl: and a number", options->name);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: expected opencl: and a number", options->name);
     cl_device_id ids[MAX_FOUND];
     size_t n = find_devices(d->cl, ids, &why);
     if (*index >= n)
@@ -343,7 +343,7 @@ static ht_status choose(ht_cl_device *d, const ht_device_options *options, doubl
         char *end;
         *timeout = strtod(value, &end);
         if (*end || !(*timeout > 0 && *timeout < 1e6))
-            status = ht_fail(error, HT_ERROR_ARGUMENT, "device %s: timeout=%s: seconds", options->name, value);
+            status = ht_fail(error, HT_ERROR_ARGUMENT, "device %s: timeout=%s: expected seconds", options->name, value);
     }
     free(f);
     return status;

@@ -35,7 +35,7 @@ static const char *refuses_shares(const ht_cl_device *d, const ht_op *op, const 
     if (slice->of != ht_cl_units_of(d, op))
         return "a share that is not counted in key-value heads, or features of a GLU";
     if (slice->reduction_begin || slice->reduction_end)
-        return "a range of columns of an operator that sums over none";
+        return "a range of columns of an operator without a sum over columns";
     if (slice->row_begin >= slice->row_end || slice->row_end > slice->of)
         return "no such heads or features";
     /* whole vectors: a part's numbers are those of the whole, to the last bit */

@@ -152,7 +152,8 @@ static cl_program load_program(ht_cl_device *d, const recipe *r) {
     }
     ht_mapping_close(&file);
     if (fault) {
-        ht_log(HT_LOG_INFO, "%s: %s: built anew, for %s was not taken: %s", d->caps.name, r->source, path, fault);
+        ht_log(HT_LOG_INFO, "%s: %s: rebuilt because the driver did not take %s: %s", d->caps.name, r->source, path,
+               fault);
         ht_os_remove(path);
     }
     return program;
@@ -200,7 +201,7 @@ static void save_program(ht_cl_device *d, cl_program program, const recipe *r) {
         why = ht_file_write(path, data, bytes, &error) == HT_OK ? NULL : error.text;
     free(data);
     if (why)
-        ht_log(HT_LOG_INFO, "%s: %s: its binary is not kept: %s", d->caps.name, r->source, why);
+        ht_log(HT_LOG_INFO, "%s: %s: its binary was not saved: %s", d->caps.name, r->source, why);
 }
 
 /* ---- building ---------------------------------------------------------------------------------------------------------- */

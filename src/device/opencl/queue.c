@@ -17,6 +17,7 @@
 
 #if HT_HAVE_OPENCL
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,7 +47,7 @@ struct ht_cl_queue_state {
 
     probe flag_probe;
     cl_mem flag;
-    volatile cl_uint *flag_host;
+    _Atomic(cl_uint) *flag_host; /* the device writes it; what it computed before is read after */
     cl_kernel raise;
     ht_ticket raised; /* newest ticket with a flag behind it */
     prediction predictions[PREDICTIONS];
@@ -191,7 +192,7 @@ static ht_status probe_flag(ht_cl_device *d, ht_error *error) {
     }
     if (!status)
         ht_log(HT_LOG_INFO, "%s: a flag written by a kernel is %s", d->caps.name,
-               seen >= 3 ? "seen at once" : "not seen before the queue is drained: events are watched instead");
+               seen >= 3 ? "seen at once" : "not visible before the queue is drained: watching events instead");
     return status;
 }
 
@@ -271,7 +272,7 @@ static ht_status poll(ht_cl_device *d, ht_ticket ticket, bool flag, ht_error *er
     double progress = start;
     ht_ticket before = q->done;
     for (unsigned i = 0;; i++) {
-        if (flag && (int32_t)(*q->flag_host - (cl_uint)ticket) >= 0) {
+        if (flag && (int32_t)(atomic_load_explicit(q->flag_host, memory_order_acquire) - (cl_uint)ticket) >= 0) {
             q->done = ht_max_size(q->done, ticket);
             return HT_OK;
         }

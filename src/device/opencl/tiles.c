@@ -130,9 +130,9 @@ void ht_cl_tiles_load(ht_cl_device *d) {
     json_t *all = json_load_file(path, 0, &where);
     const char *device = json_string_value(json_object_get(all, "device"));
     if (all && (!device || strcmp(device, d->fingerprint) != 0))
-        ht_log(HT_LOG_INFO, "%s: %s is of another device and not used", d->caps.name, path);
+        ht_log(HT_LOG_INFO, "%s: %s is for another device: ignored", d->caps.name, path);
     else if (!all && json_error_code(&where) != json_error_cannot_open_file)
-        ht_log(HT_LOG_WARN, "%s: %s is not used: line %d: %s", d->caps.name, path, where.line, where.text);
+        ht_log(HT_LOG_WARN, "%s: %s is ignored: line %d: %s", d->caps.name, path, where.line, where.text);
     else
         for (size_t i = 0; i < json_array_size(json_object_get(all, "tiles")); i++) {
             const char *form, *kernel;

@@ -258,7 +258,7 @@ ht_status ht_machine_join(ht_machine **shared, const char *spec, ht_machine **ma
     ht_status status = HT_OK;
     if (shared && *shared) {
         if (strcmp((*shared)->soc->spec, spec) != 0)
-            return ht_fail(error, HT_ERROR_ARGUMENT, "device sim:%s: the others are of %s: one SoC at a time", spec,
+            return ht_fail(error, HT_ERROR_ARGUMENT, "device sim:%s: only one SoC at a time (in use: %s)", spec,
                            (*shared)->soc->spec);
         *machine = *shared;
     } else {
@@ -348,7 +348,7 @@ ht_status ht_machine_wait(ht_machine *m, size_t i, ht_ticket ticket, ht_sync syn
     /* what has ended before is known at once, but for a queue that is to be drained */
     const bool known = is_done(&a) && sync != HT_SYNC_FINISH;
     if (!ht_clock_await(m->clock, is_done, &a, INFINITY))
-        return ht_fail(error, HT_ERROR_DEVICE, "sim:%s/%s: waits for ever: nothing that is under way ends it",
+        return ht_fail(error, HT_ERROR_DEVICE, "sim:%s/%s: deadlock: nothing in progress can end this wait",
                        m->soc->name, m->soc->processors[i].name);
     p->seen = a.ticket;
     if (!known)

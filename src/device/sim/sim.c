@@ -67,8 +67,8 @@ static ht_status read_number(const ht_device_options *options, const char *key, 
     *value = strtod(text, &end);
     if (end != text && !*end && *value >= low && *value <= high)
         return HT_OK;
-    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: %s=%s: a number of %g to %g", options->name, key, text, low,
-                   high);
+    return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: %s=%s: expected a number from %g to %g", options->name, key,
+                   text, low, high);
 }
 
 static ht_status read_lengths(sim_device *d, const ht_device_options *options, ht_error *error) {
@@ -190,7 +190,7 @@ static ht_status sim_open(const ht_device_options *options, ht_device **device, 
     if (strncmp(options->name, "sim:", 4) != 0 || !slash || slash == spec || !slash[1] ||
         (size_t)(slash - spec) >= sizeof soc)
         return ht_fail(error, HT_ERROR_ARGUMENT,
-                       "device %s: sim:SOC/PROCESSOR is wanted, such as sim:snapdragon-8-gen-3/gpu", options->name);
+                       "device %s: expected sim:SOC/PROCESSOR, such as sim:snapdragon-8-gen-3/gpu", options->name);
     memcpy(soc, spec, (size_t)(slash - spec));
     soc[slash - spec] = '\0';
     sim_device *d;

@@ -353,7 +353,7 @@ static ht_status read_processor(const loader *l, const json_t *json, const place
                                                                 : 4]);
     }
     if (!status && *cores && !ht_cores_parse(cores, &p->cores))
-        return bad(l, &at_cores, "\"%s\" is no list of cores such as 0-1,4", cores);
+        return bad(l, &at_cores, "\"%s\" is not a list of cores such as 0-1,4", cores);
     if (!status && p->kind == HT_DEVICE_NPU)
         status = read_lengths(l, json_object_get(json, "lengths"), &at_lengths, p);
     return status ? status : read_figures(l, json, here, section_of(p->kind), others, p->figures);
@@ -368,13 +368,13 @@ static ht_status check_processors(const loader *l, const place *list) {
         const place here = {list, NULL, i}, at_name = {&here, "name", 0}, at_companion = {&here, "companion", 0},
                     at_cores = {&here, "cores", 0};
         if (ht_soc_find(soc, p->name) != p)
-            return bad(l, &at_name, "\"%s\" is there twice", p->name);
+            return bad(l, &at_name, "\"%s\" occurs twice", p->name);
         if (ht_cores_meet(&p->cores, &taken))
             return bad(l, &at_cores, "some are another processor's");
         ht_cores_join(&taken, &p->cores);
         const ht_soc_processor *companion = *p->companion ? ht_soc_find(soc, p->companion) : NULL;
         if (*p->companion && (!companion || companion->kind != HT_DEVICE_CPU))
-            return bad(l, &at_companion, "\"%s\" is no CPU of this file", p->companion);
+            return bad(l, &at_companion, "\"%s\" is not a CPU of this file", p->companion);
     }
     return HT_OK;
 }
@@ -467,8 +467,8 @@ static ht_status override(ht_soc *soc, const char *spec, const char *text, ht_er
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s has no %s%s%s", spec, bits ? section : soc->name,
                        bits ? key : "processor \"", bits ? "" : section, bits ? "" : "\"");
     if (end == equals + 1 || *end || !(number >= r->least && number <= r->most))
-        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s.%s: \"%s\" is no number from %.9g to %.9g", spec, section, key,
-                       equals + 1, r->least, r->most);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s.%s: \"%s\" is not a number from %.9g to %.9g", spec, section,
+                       key, equals + 1, r->least, r->most);
     ht_figure *figures = p ? (ht_figure *)p->figures : soc->figures;
     figures[r->key] = (ht_figure){number * r->unit, "as asked for", true};
     return HT_OK;
@@ -509,8 +509,7 @@ static ht_status load_named(const char *name, ht_soc **soc, ht_error *error) {
     char names[300] = "";
     for (size_t i = 0, at = 0; ht_soc_name(i) && at < sizeof names; i++)
         at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", ht_soc_name(i));
-    return ht_fail(error, HT_ERROR_ARGUMENT, "%s: no such system on a chip; there are %s, and paths of JSON files",
-                   name, names);
+    return ht_fail(error, HT_ERROR_ARGUMENT, "%s: unknown SoC (known: %s, and paths of JSON files)", name, names);
 }
 
 ht_status ht_soc_load(const char *spec, ht_soc **out, ht_error *error) {
@@ -518,7 +517,7 @@ ht_status ht_soc_load(const char *spec, ht_soc **out, ht_error *error) {
     const size_t n = strcspn(spec, "@");
     ht_soc *soc = NULL;
     if (n == 0 || n >= sizeof path || strlen(spec) >= sizeof soc->spec)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "\"%s\" is no name of a system on a chip", spec);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "\"%s\" is not the name of a SoC", spec);
     snprintf(path, sizeof path, "%.*s", (int)n, spec);
     ht_status status;
     if (strchr(path, '/') || (n > 5 && !strcmp(path + n - 5, ".json"))) {
