@@ -280,7 +280,7 @@ ht_status ht_make_folders(const char *path, bool for_all, ht_error *error) {
         *slash = '\0';
         const int reason = ht_os_make_folder(folder, for_all);
         if (reason)
-            return ht_fail(error, HT_ERROR_IO, "%s: this folder cannot be made: %s", folder, strerror(reason));
+            return ht_fail(error, HT_ERROR_IO, "%s: cannot create this folder: %s", folder, strerror(reason));
         *slash = '/';
     }
     return HT_OK;

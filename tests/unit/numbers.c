@@ -14,7 +14,8 @@ static scene open_scene(const tiny_fault *fault) {
     scene s;
     ht_error error = {0};
     char *path = tiny_save("tiny.gguf", fault);
-    const ht_engine_options options = HT_INIT(ht_engine_options, .devices = "cpu:cpus=0");
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = "cpu:cpus=0", .precision = HT_PRECISION_EXACT);
     check(ht_model_open(path, &s.model, &error), &error);
     check(ht_engine_create(s.model, &options, &s.engine, &error), &error);
     check(ht_session_create(s.engine, &s.session, &error), &error);
@@ -82,6 +83,9 @@ static void test_faulty_logits(void **state) {
         norm = s.model->ops[i].kind == HT_OP_NORM ? &s.model->ops[i] : norm;
     ((float *)(uintptr_t)norm->weight)[7] = NAN;
     fails(ht_session_check_logits(s.session, logits, 12, &error), HT_ERROR_FORMAT, &error, norm->name);
+    fails(generate(&s, 0, &error), HT_ERROR_FORMAT, &error, norm->name); /* by ARGMAX */
+    fails(generate(&s, 1, &error), HT_ERROR_FORMAT, &error, norm->name); /* by logits */
+    fails(score(&s, &error), HT_ERROR_FORMAT, &error, norm->name);
     close_scene(&s);
 }
 
