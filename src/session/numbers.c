@@ -54,7 +54,7 @@ static bool find_culprit(const ht_model *model, char *text, size_t capacity) {
 
 ht_status ht_session_check_logits(const ht_session *session, const float *logits, size_t position, ht_error *error) {
     const bool simulated = session->engine->set.time != NULL; /* there may be no numbers at all */
-    return simulated || !has_nan(logits, ht_session_vocabulary(session))
+    return simulated || !has_nan(logits, (size_t)session->engine->model->hparams.vocabulary)
                ? HT_OK
                : ht_session_no_numbers(session, position, error);
 }

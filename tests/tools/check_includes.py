@@ -19,8 +19,8 @@ class TableError(Exception):
 
 
 class Table:
-    """layers: folder or file -> its row, counted from the bottom; public: folders that include public headers only,
-    and what `only` names; only: folder -> folders it may use; circles: (line, files)."""
+    """layers: folder or file -> its row, counted from the bottom; public: folders that include public headers and what
+    `only` names; only: folder -> folders it may use; circles: (line, files)."""
 
     def __init__(self, path):
         self.name, self.layers, self.only, self.public, self.circles = str(path), {}, {}, [], []
