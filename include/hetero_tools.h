@@ -173,8 +173,8 @@ typedef struct ht_profile_point {
 /* What a device's times depend on. */
 typedef struct ht_profile_device {
     char spec[256], name[64], runtime[64], description[160];
-    /* bit i: core i */
-    uint64_t cores;
+    /* a list such as "0-3,6"; "": none of this machine's */
+    char cores[128];
     /* its times are a staircase */
     bool static_graphs;
     /* of a result that was loaded: what has changed since, in one line; "": nothing */

@@ -309,14 +309,14 @@ static void put_head(report *p) {
     for (size_t i = 0; i < result->n_devices; i++) {
         const ht_profile_device *device = &result->devices[i];
         const char *const cells[] = {device->spec, device->runtime, device->description,
-                                     device->static_graphs ? "static" : "any"};
+                                     device->static_graphs ? "static" : "any", device->cores};
         PUT(p, "<tr>");
         for (size_t k = 0; k < HT_COUNT(cells); k++) {
             PUT(p, "<td>");
             ht_page_text(&p->page, cells[k]);
             PUT(p, "</td>");
         }
-        PUT(p, "<td>%d</td></tr>\n", __builtin_popcountll(device->cores));
+        PUT(p, "</tr>\n");
     }
     PUT(p, "</table></div>\n");
     for (size_t i = 0; i < result->n_devices; i++)

@@ -61,7 +61,8 @@ void ht_profile_fingerprint(const char *spec, const ht_device *device, ht_profil
         options--;
     char full[sizeof out->spec + sizeof caps->name];
     snprintf(full, sizeof full, "%s%s", caps->name, options ? options : ""); /* "gpu" is no name to keep */
-    *out = (ht_profile_device){.cores = caps->cores.words[0], .static_graphs = caps->n_lengths > 0};
+    *out = (ht_profile_device){.static_graphs = caps->n_lengths > 0};
+    ht_cores_print(&caps->cores, out->cores, sizeof out->cores);
     copy_text(out->spec, sizeof out->spec, full);
     copy_text(out->name, sizeof out->name, caps->name);
     copy_text(out->runtime, sizeof out->runtime, caps->runtime);
@@ -112,13 +113,11 @@ static json_t *result_json(const ht_profile_result *result) {
     json_t *devices = json_array(), *fingerprints = json_array();
     for (size_t i = 0; i < result->n_devices; i++) {
         const ht_profile_device *device = &result->devices[i];
-        char cores[24];
-        snprintf(cores, sizeof cores, "%#llx", (unsigned long long)device->cores);
         ht_json_add(&devices, json_string(device->spec));
         ht_json_add(&fingerprints,
                     json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "device", device->spec, "name", device->name, "runtime",
-                              device->runtime, "description", device->description, "cores", cores, "static_graphs",
-                              (int)device->static_graphs));
+                              device->runtime, "description", device->description, "cores", device->cores,
+                              "static_graphs", (int)device->static_graphs));
     }
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:o, s:o, s:o}", "version", result->version, "model",
                      result->model, "machine", result->machine, "date", result->date, "precision",
@@ -226,7 +225,7 @@ static bool read_devices(const json_t *all, ht_profile_result *result) {
         copy_text(device->name, sizeof device->name, name);
         copy_text(device->runtime, sizeof device->runtime, runtime);
         copy_text(device->description, sizeof device->description, description);
-        device->cores = strtoull(cores, NULL, 0);
+        copy_text(device->cores, sizeof device->cores, cores);
         device->static_graphs = static_graphs;
     }
     return result->n_devices > 0;
@@ -336,9 +335,9 @@ static void check_device(ht_profile_device *kept, ht_precision precision) {
         if (strcmp(texts[i].was, texts[i].is) != 0)
             snprintf(kept->stale, sizeof kept->stale, "%.100s: its %s was %.100s and is %.100s now", kept->spec,
                      texts[i].what, texts[i].was, texts[i].is);
-    if (!*kept->stale && kept->cores != now.cores)
-        snprintf(kept->stale, sizeof kept->stale, "%.100s: its cores were %#llx and are %#llx now", kept->spec,
-                 (unsigned long long)kept->cores, (unsigned long long)now.cores);
+    if (!*kept->stale && strcmp(kept->cores, now.cores) != 0)
+        snprintf(kept->stale, sizeof kept->stale, "%.100s: its cores were %.100s and are %.100s now", kept->spec,
+                 kept->cores, now.cores);
 }
 
 ht_status ht_profile_load(const char *devices, ht_profile_result *result, ht_error *error) {

@@ -140,7 +140,7 @@ def test_load(binary, kept):
 
 @pytest.mark.parametrize("field,value,says", [("runtime", "hetero of old", "its runtime was hetero of old"),
                                               ("description", "Another", "its processor was Another"),
-                                              ("cores", "0x2", "its cores were 0x2 and are 0x1 now")])
+                                              ("cores", "1", "its cores were 1 and are 0 now")])
 def test_stale(binary, kept, field, value, says):
     cache, file = kept
     content = json.loads(file.read_text(encoding="utf-8"))
