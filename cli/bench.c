@@ -41,14 +41,15 @@ static void add_json(bench_run *bench, const bench_case *one, const bench_row *r
         json_array_append_new(rounds, cli_json_real(row->medians[i]));
     json_array_append_new(
         bench->rows,
-        json_pack("{s:i, s:s, s:i, s:s, s:s?, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:b}",
-                  row->gen ? "gen" : "prompt", row->gen ? row->gen : row->prompt, "devices", devices, "threads",
-                  threads, "strategy", setting->strategy ? setting->strategy : "auto", "cuts", setting->cuts, "joins",
-                  (json_int_t)row->joins, "precision", cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast",
-                  "sync", setting->sync ? setting->sync : "auto", "tps_median", cli_json_real(result->tps_median),
-                  "tps_min", cli_json_real(result->tps_min), "tps_max", cli_json_real(result->tps_max), "tps_rounds",
-                  rounds, "predicted_tps", row->predicted > 0 ? json_real(row->predicted) : json_null(),
-                  "peak_rss_bytes", (json_int_t)result->peak_rss_bytes, "emulated",
+        json_pack("{s:i, s:s, s:s?, s:i, s:s, s:s?, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:b}",
+                  row->gen ? "gen" : "prompt", row->gen ? row->gen : row->prompt, "devices", devices, "spec",
+                  setting->devices, "threads", threads, "strategy", setting->strategy ? setting->strategy : "auto",
+                  "cuts", setting->cuts, "joins", (json_int_t)row->joins, "precision",
+                  cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast", "sync",
+                  setting->sync ? setting->sync : "auto", "tps_median", cli_json_real(result->tps_median), "tps_min",
+                  cli_json_real(result->tps_min), "tps_max", cli_json_real(result->tps_max), "tps_rounds", rounds,
+                  "predicted_tps", row->predicted > 0 ? json_real(row->predicted) : json_null(), "peak_rss_bytes",
+                  (json_int_t)result->peak_rss_bytes, "emulated",
                   (int)ht_engine_get_info(one->session.engine)->emulated));
 }
 
@@ -67,9 +68,12 @@ static void print_row(bench_run *bench, const bench_case *one, const bench_row *
     const cli_setting *setting = &one->setting;
     const ht_bench_result *result = &row->result;
     const ht_engine_info *info = ht_engine_get_info(one->session.engine);
-    char devices[256] = "", memory[32], predicted[32] = "-";
+    char devices[256] = "", shown[256], memory[32], predicted[32] = "-";
     for (size_t i = 0, used = 0; i < info->n_devices && used < sizeof devices; i++)
         used += (size_t)snprintf(devices + used, sizeof devices - used, "%s%s", i ? "," : "", info->devices[i]);
+    snprintf(shown, sizeof shown, "%s", devices);
+    if (bench->options->devices.n > 1) /* rows are told apart by what was typed, options included */
+        snprintf(shown, sizeof shown, "%s", setting->devices);
     if (bench->rows) {
         add_json(bench, one, row, devices, info->threads);
         return;
@@ -79,7 +83,7 @@ static void print_row(bench_run *bench, const bench_case *one, const bench_row *
     if (row->predicted > 0)
         snprintf(predicted, sizeof predicted, "%.1f", row->predicted);
     printf("%-6s %6d  %-16s %7d %-8s %-12s %5zu %-9s %-8s %10.1f %10.1f %10.1f %10s %10s%s\n",
-           row->gen ? "gen" : "prompt", row->gen ? row->gen : row->prompt, devices, info->threads,
+           row->gen ? "gen" : "prompt", row->gen ? row->gen : row->prompt, shown, info->threads,
            setting->strategy ? setting->strategy : "auto", setting->cuts ? setting->cuts : "-", row->joins,
            cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast", setting->sync ? setting->sync : "auto",
            result->tps_median, result->tps_min, result->tps_max, predicted, cli_bytes(result->peak_rss_bytes, memory),

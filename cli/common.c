@@ -116,8 +116,9 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text) {
     if (piped)
         path = "-";
     if (!prompt && !path)
-        return cli_wrong(options->command, "no text: give %s-f FILE",
-                         options->command->bit == CLI_PERPLEXITY ? "" : "-p TEXT or ");
+        return cli_wrong(options->command, "no text: give %s-f FILE%s",
+                         options->command->bit == CLI_PERPLEXITY ? "" : "-p TEXT or ",
+                         options->command->bit == CLI_RUN ? ", or pipe it to standard input" : "");
     int status = CLI_DONE;
     if (path) {
         status = read_file(options, path, text);
@@ -134,7 +135,7 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text) {
         if (valid < text->n)
             status = cli_wrong(options->command, "%s: invalid UTF-8 at byte %zu", text->source, valid);
         else if (required && !text->n && piped)
-            status = cli_wrong(options->command, "no prompt: give -p TEXT or -f FILE, or pipe it to standard input");
+            status = cli_wrong(options->command, "no text: give -p TEXT or -f FILE, or pipe it to standard input");
         else if (required && !text->n)
             status = cli_wrong(options->command, "%s: the text is empty", text->source);
     }

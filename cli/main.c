@@ -46,7 +46,7 @@ static const cli_command commands[] = {
      "predicted time and the memory it takes there. Equal layers share a line."},
     {"reproduce", "", "[--soc NAME] [--out DIR]", "run the paper's experiments on a simulated SoC", CLI_REPRODUCE,
      cli_reproduce,
-     "Runs every experiment in virtual time, which takes minutes, and writes DIR/report.html and DIR/tables.json.\n"
+     "Runs every experiment in virtual time, in half a minute to a few, and writes DIR/report.html and DIR/tables.json.\n"
      "A figure of the SoC can be changed for one run: --soc snapdragon-8-gen-3@memory.together_GBps=80."},
     {"report", "[MODEL]", "[MODEL] [--devices A,B,...] [--out FILE]", "collect the facts for a bug report in one file",
      CLI_REPORT, cli_report,
@@ -132,7 +132,8 @@ int main(int argc, char **argv) {
         status = cli_wrong(NULL, "unknown %s '%s'; 'hetero --help' lists the commands",
                            argv[1][0] == '-' ? "option" : "command", argv[1]);
     if ((fflush(stdout) || ferror(stdout)) && status == CLI_DONE) { /* a full disk must not look like success */
-        fprintf(stderr, "hetero %s: standard output: %s\n", argv[1], strerror(errno));
+        fprintf(stderr, "hetero%s%s: standard output: %s\n", command ? " " : "", command ? command->name : "",
+                strerror(errno));
         status = CLI_FAILED;
     }
     return status;

@@ -46,7 +46,7 @@ extern "C" {
 #endif
 
 #define HT_VERSION_MAJOR 0
-#define HT_VERSION_MINOR 1
+#define HT_VERSION_MINOR 2
 #define HT_VERSION_PATCH 0
 #define HT_STRLEN ((size_t)-1)
 /* A struct with its struct_size, the fields that follow, and zero in all others. */
@@ -74,7 +74,7 @@ typedef struct ht_error {
     char text[512]; /* one line, NUL-terminated, no newline at its end */
 } ht_error;
 
-/* "0.1.0" */
+/* "0.2.0" */
 const char *ht_version(void);
 /* Of the source tree: "1a2b3c4", "1a2b3c4-dirty", "unknown". */
 const char *ht_commit(void);

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 static const struct {
     const char *name;
@@ -118,7 +119,7 @@ static ht_status convert(job *work, const char *out, uint32_t file_type) {
 ht_status ht_quantize(const char *in, const char *out, const char *type, ht_progress_function progress, void *user,
                       ht_quantize_result *result, ht_error *error) {
     size_t target = 0;
-    while (target < HT_COUNT(targets) && strcmp(targets[target].name, type))
+    while (target < HT_COUNT(targets) && strcasecmp(targets[target].name, type))
         target++;
     if (target == HT_COUNT(targets)) {
         return ht_fail(error, HT_ERROR_ARGUMENT, "type \"%s\" cannot be written (f16, q4_0, q4_1 and q8_0 can)", type);

@@ -57,7 +57,7 @@ def test_default(report, home):
     check_private(text, home)
     answer = json.loads(text)
     assert KEYS <= set(answer) <= KEYS | {"log"}
-    assert answer["hetero"]["version"] == "0.1.0" and answer["hetero"]["commit"] and answer["hetero"]["compiler"]
+    assert answer["hetero"]["version"] == "0.2.0" and answer["hetero"]["commit"] and answer["hetero"]["compiler"]
     machine = answer["machine"]
     assert machine["kernel"].startswith(f"Linux {os.uname().release}") and machine["memory_bytes"] > 0
     assert sum(group["n"] for group in machine["core_groups"]) >= machine["cores"] > 0

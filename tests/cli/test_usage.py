@@ -51,7 +51,7 @@ def test_overview_names_every_command(hetero, argument):
 
 def test_version(hetero):
     done = hetero("--version")
-    assert done.code == 0 and done.out.startswith("hetero 0.1.0 (commit ")
+    assert done.code == 0 and done.out.startswith("hetero 0.2.0 (commit ")
 
 
 def test_unknown_command_and_option(hetero):

@@ -1,10 +1,11 @@
 #!/bin/sh
-# usage: oclgrind.sh TEST_OPS
+# usage: oclgrind.sh TEST_OPS VARIANT...
 # Small shapes of the operators on oclgrind's device, which checks every access to memory: any line in its log fails, for
 # its exit status says nothing. Both ways to write a kernel run on it: vectors for CPUs, many work-items for GPUs.
 # Exit status 77: skipped, there is no oclgrind (a failure where HETERO_REQUIRE names it).
 set -eu
 test_ops=$1
+shift
 lacks() {
     case ,${HETERO_REQUIRE-}, in *,oclgrind,*) echo "failed, for HETERO_REQUIRE names it: $*"; exit 1 ;; esac
     echo "skipped: $*"
@@ -24,7 +25,7 @@ trap 'rm -rf "$folder"' EXIT
 mkdir "$folder/vendors" "$folder/cache"
 echo "$driver" >"$folder/vendors/oclgrind.icd"
 failed=0
-for variant in vector simt:int8=on; do # without int8, fast precision is exact precision once more
+for variant; do # vector, simt:int8=on (without int8, fast precision is exact precision once more)
     # cmocka writes "[  PASSED  ]"; a device that is not there is a line "skipped: ...", not a failure
     if ! OCL_ICD_VENDORS=$folder/vendors XDG_CACHE_HOME=$folder/cache \
         oclgrind --build-options -cl-opt-disable --log "$folder/log" "$test_ops" --small "opencl:0:variant=$variant" >"$folder/output" 2>&1 ||

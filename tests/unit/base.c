@@ -550,7 +550,7 @@ static void test_struct_read(void **state) {
     assert_int_equal(read.b, 6);
     newer.c = 1; /* the caller relies on what is not there */
     assert_int_equal(ht_struct_read(&read, sizeof read, &newer, "x", &error), HT_ERROR_UNSUPPORTED);
-    assert_string_equal(error.text, "x: a field is set that this library, version 0.1.0, does not know");
+    assert_string_equal(error.text, "x: a field is set that this library, version 0.2.0, does not know");
     const this_struct forgotten = {.a = 1};
     assert_int_equal(ht_struct_read(&read, sizeof read, &forgotten, "x", &error), HT_ERROR_ARGUMENT);
     assert_string_equal(error.text, "x: struct_size is 0 (make the struct with HT_INIT(x, ...))");
