@@ -138,7 +138,7 @@ static void open_editor(cli_lines *lines) {
         return;
     const bool ignored = ht_os_program_ignores_interrupts();
     const char *terminal = getenv("TERM");
-    lines->brackets = terminal && *terminal && strcmp(terminal, "dumb") != 0;
+    lines->brackets = terminal && *terminal && strcmp(terminal, "dumb") != 0 && ht_os_is_terminal(stdout);
     el_set(lines->editor, EL_CLIENTDATA, lines);
     el_set(lines->editor, EL_PROMPT, prompt_text);
     el_set(lines->editor, EL_EDITOR, "emacs");

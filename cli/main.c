@@ -46,7 +46,8 @@ static const cli_command commands[] = {
      "predicted time and the memory it takes there. Equal layers share a line."},
     {"reproduce", "", "[--soc NAME] [--out DIR]", "run the paper's experiments on a simulated SoC", CLI_REPRODUCE,
      cli_reproduce,
-     "Runs every experiment in virtual time, in half a minute to a few, and writes DIR/report.html and DIR/tables.json.\n"
+     "Runs every experiment in virtual time, in half a minute to a few, and writes DIR/report.html and "
+     "DIR/tables.json.\n"
      "A figure of the SoC can be changed for one run: --soc snapdragon-8-gen-3@memory.together_GBps=80."},
     {"report", "[MODEL]", "[MODEL] [--devices A,B,...] [--out FILE]", "collect the facts for a bug report in one file",
      CLI_REPORT, cli_report,

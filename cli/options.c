@@ -264,7 +264,8 @@ static bool set_size(const option_row *row, const char *text, int64_t *size) {
     static const char units[] = "KMGT";
     if (!read_number(row, &text, size))
         return false;
-    const char *unit = *text ? strchr(units, *text & ~0x20) : NULL;
+    /* a letter in either case; of a blank nothing would be left, which is found at the end of units */
+    const char *unit = *text & ~0x20 ? strchr(units, *text & ~0x20) : NULL;
     if (unit) {
         int shift = 10 * (int)(unit - units + 1);
         if (*size > INT64_MAX >> shift)

@@ -98,7 +98,8 @@ ht_status ht_output_open(const char *path, ht_output **out, ht_error *error) {
         status = cannot(path, ENAMETOOLONG, error);
     if (!status) {
         output->slot = remember(output->temporary);
-        output->file = ht_os_create(output->temporary);
+        /* nobody may open what replaces a private file, not even before it has that one's mode */
+        output->file = ht_os_create(output->temporary, there.kind == HT_OS_FILE);
         if (!output->file)
             status = cannot(path, errno, error);
         else if (there.kind == HT_OS_FILE)

@@ -37,8 +37,9 @@ int ht_os_may_read(const char *path);
 int ht_os_may_write(const char *path);
 /* fopen, of a file that child processes do not inherit. NULL: errno. */
 FILE *ht_os_open(const char *path, const char *mode);
-/* A new file, to be written: fails if anything of the name is there. Its mode is what the user's umask allows. NULL: errno. */
-FILE *ht_os_create(const char *path);
+/* A new file, to be written: fails if anything of the name is there. For this user alone if `own`, else by the umask.
+ * NULL: errno. */
+FILE *ht_os_create(const char *path, bool own);
 /* Gives an open file the permissions of the one at `path`. */
 void ht_os_copy_mode(FILE *file, const char *path);
 /* The file that writing to `path` means: links followed, a last one that leads nowhere yet, too. 0, or an errno. */

@@ -44,8 +44,8 @@ FILE *ht_os_open(const char *path, const char *mode) {
     return fopen(path, own);
 }
 
-FILE *ht_os_create(const char *path) {
-    const int descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+FILE *ht_os_create(const char *path, bool own) {
+    const int descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, own ? 0600 : 0666);
     FILE *file = descriptor < 0 ? NULL : fdopen(descriptor, "wb");
     if (descriptor >= 0 && !file) {
         const int reason = errno;

@@ -36,7 +36,7 @@ FILE *ht_os_open(const char *path, const char *mode) {
     snprintf(binary, sizeof binary, strchr(mode, 'b') ? "%.6s" : "%.6sb", mode);
     return fopen(path, binary);
 }
-FILE *ht_os_create(const char *path) {
+FILE *ht_os_create(const char *path, bool own) {
     return fopen(path, "wbx");
 }
 void ht_os_copy_mode(FILE *file, const char *path) {}

@@ -36,6 +36,8 @@ static ht_status describe(const ht_engine *engine, ht_text *key, ht_error *error
                                         (int)engine->info.precision, engine->info.threads);
         }
     }
+    if (!status)
+        ht_make_printable(key->data); /* drivers' own texts: what is no UTF-8 could not be kept as JSON */
     return status;
 }
 

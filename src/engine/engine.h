@@ -26,6 +26,7 @@ struct ht_engine {
     size_t n_named;                    /* the first so many devices were asked for, others are companions */
     const char *names[HT_MAX_DEVICES]; /* info.devices */
     ht_progress progress;              /* the caller's, while the engine is created: devices keep a pointer to it */
+    unsigned caches_lost;              /* counts devices that failed with keys and values which only they had */
     ht_wish wish;
 };
 

@@ -3,6 +3,19 @@
 
 #include <string.h>
 
+/* Has the device, in memory of its own, keys and values that were never handed out? */
+static bool keeps_cache(const ht_lanes *set, size_t d) {
+    if (!ht_lanes_facts(set, 1u << d).copies)
+        return false;
+    for (size_t p = 0; p < set->n_lanes * HT_FORMS; p++) {
+        const ht_program *program = &set->lanes[p / HT_FORMS].programs[p % HT_FORMS];
+        for (size_t i = 0; i < program->n_steps; i++)
+            if (program->steps[i].device == (int)d && program->steps[i].kept & HT_BIT_KV)
+                return true;
+    }
+    return false;
+}
+
 bool ht_engine_recover(ht_engine *engine) {
     const uint32_t failed = atomic_exchange(&engine->set.failed, 0);
     const ht_engine_options plain = HT_INIT(ht_engine_options);
@@ -13,8 +26,10 @@ bool ht_engine_recover(ht_engine *engine) {
     memset(engine->passes.graphs.built, 0, sizeof engine->passes.graphs.built);
     engine->wish.checks = 0;
     for (size_t d = 0; d < engine->set.n_devices; d++)
-        if (failed >> d & 1)
+        if (failed >> d & 1) {
             ht_log(HT_LOG_WARN, "%s failed: continuing without it", ht_lanes_caps(&engine->set, d)->name);
+            engine->caches_lost += keeps_cache(&engine->set, d);
+        }
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane *lane = &engine->set.lanes[l];
         if (lane->devices & failed && !lane->lost) {

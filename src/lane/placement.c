@@ -318,8 +318,10 @@ ht_status ht_lanes_drop_graphs(ht_lanes *set, ht_error *error) {
 }
 
 ht_status ht_lanes_place(ht_lanes *set, const ht_engine_options *options, ht_error *error) {
-    ht_status status = ht_alloc((void **)&set->blocks, (size_t)set->model->hparams.layers + 1, sizeof *set->blocks,
-                                "a program", error);
+    /* a second time (ht_engine_keep_lane) tasks that stay point into them */
+    ht_status status = set->blocks ? HT_OK
+                                   : ht_alloc((void **)&set->blocks, (size_t)set->model->hparams.layers + 1,
+                                              sizeof *set->blocks, "a program", error);
     size_t dropped = 0;
     ht_error first = {0};
     for (bool again = true; again && !status;) {

@@ -336,7 +336,7 @@ static ht_status single_devices(const report *r, ht_text *list, ht_error *error)
     const json_t *devices = json_object_get(r->all, "devices");
     const size_t n = json_array_size(devices);
     ht_device_info *rows;
-    bool *chosen;
+    bool *chosen = NULL;
     ht_status status = ht_alloc((void **)&rows, n + 1, sizeof *rows, "the list of devices", error);
     if (status)
         return status;
@@ -368,8 +368,10 @@ static ht_status add_runs(report *r) {
     ht_text singles = {0};
     char spec[256];
     ht_status status = single_devices(r, &singles, r->error);
-    if (status)
+    if (status) {
+        ht_text_free(&singles);
         return status;
+    }
     const bool several = strchr(singles.data, ',') != NULL || r->cut_short;
     const char *list = singles.data;
     for (const char *c = list; *c; c++)
@@ -445,7 +447,7 @@ ht_status ht_report_save(const char *json, const char *path, char *written, size
     char name[64];
     ht_os_date("hetero-report-%Y%m%d-%H%M%S.json", name, sizeof name);
     if (!path) { /* taken here and now, if it is free */
-        FILE *file = ht_os_create(name);
+        FILE *file = ht_os_create(name, false);
         if (!file)
             return ht_fail(error, errno == EEXIST ? HT_ERROR_ARGUMENT : HT_ERROR_IO, "%s: %s", name, strerror(errno));
         fclose(file);

@@ -77,13 +77,32 @@ ht_status ht_session_check_ids(const ht_session *session, const int32_t *ids, si
     return HT_OK;
 }
 
+/* Keys and values of the session's tokens anew, where a device took them along when it failed. */
+static ht_status restore_cache(ht_session *session, const atomic_bool *cancel, ht_error *error) {
+    ht_engine *engine = session->engine;
+    const size_t chunk = (size_t)engine->info.chunk;
+    const unsigned lost = engine->caches_lost;
+    ht_status status = HT_OK;
+    if (session->caches_lost == lost)
+        return HT_OK;
+    for (size_t begin = 0; begin < session->n_tokens && !status; begin += chunk) {
+        const size_t n = ht_min_size(chunk, session->n_tokens - begin);
+        status = ht_passes_forward(&engine->passes, session->kv, session->tokens + begin, n, begin, n, cancel, error);
+    }
+    if (!status)
+        session->caches_lost = lost;
+    return status;
+}
+
 ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, size_t first, atomic_bool *cancel,
                           ht_error *error) {
     ht_status status;
-    do /* a device that fails is done without; keys and values of earlier tokens are in the host's memory */
-        status =
-            ht_passes_forward(&session->engine->passes, session->kv, ids, n, session->n_tokens, first, cancel, error);
-    while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine));
+    do { /* a device that fails is done without; keys and values that it alone had are computed again */
+        status = restore_cache(session, cancel, error);
+        if (status == HT_OK)
+            status = ht_passes_forward(&session->engine->passes, session->kv, ids, n, session->n_tokens, first, cancel,
+                                       error);
+    } while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine));
     if (status == HT_ERROR_CANCELLED)
         atomic_store(cancel, false);
     if (status != HT_OK)

@@ -10,6 +10,7 @@ struct ht_session {
     ht_kv_layer *kv;
     int32_t *tokens; /* [context]; the first n_tokens have their keys and values in kv */
     size_t n_tokens;
+    unsigned caches_lost; /* of the engine, when kv was whole last */
     float *logits;      /* [vocabulary]: a copy, because the engine's own are overwritten by the next session's pass */
     atomic_bool cancel; /* set from anywhere, taken back by the call that returns HT_ERROR_CANCELLED */
 };

@@ -633,6 +633,48 @@ const char *__lsan_default_suppressions(void) {
     return "leak:libpocl\nleak:libLLVM\nleak:libclang\n";
 }
 
+/* A device with memory of its own takes the session's keys and values along when it fails: those behind it go on from what
+ * they have computed again, not from empty rows. */
+static void test_keys_and_values_that_went_along(void **state) {
+    enum { FIRST_IDS = 20, ALL_IDS = 40 };
+    const char *const devices[] = {"cpu:cpus=0", "opencl:0:memory=copied,cpu:cpus=0"};
+    ht_error error;
+    ht_model *model;
+    int32_t ids[ALL_IDS];
+    static float expected[ALL_IDS][512];
+    size_t failures = 0;
+    for (int i = 0; i < ALL_IDS; i++)
+        ids[i] = (i * 37 + 11) % 512;
+    check(ht_model_open("shape:tiny", &model, &error), &error);
+    for (long n = 0; n < 1000; n = n ? n + 190 : 60) { /* launches before the device fails; 0: the reference */
+        const ht_engine_options options =
+            HT_INIT(ht_engine_options, .devices = devices[n > 0], .strategy = HT_STRATEGY_SINGLE, .context = 64,
+                    .precision = HT_PRECISION_EXACT, .kv_type = HT_KV_F32);
+        ht_engine *engine;
+        ht_session *session;
+        const float *logits;
+        watch_calls(state);
+        check(ht_engine_create(model, &options, &engine, &error), &error);
+        check(ht_session_create(engine, &session, &error), &error);
+        if (n)
+            victim.name = "EnqueueNDRangeKernel", victim.countdown = n, victim.for_good = true;
+        for (int i = FIRST_IDS; i <= ALL_IDS; i++) {
+            check(i == FIRST_IDS ? ht_session_prefill(session, ids, FIRST_IDS, &logits, NULL, &error)
+                                 : ht_session_decode(session, ids[i - 1], &logits, &error),
+                  &error);
+            for (size_t k = 0; k < 512 && n; k++)
+                assert_true(fabsf(logits[k] - expected[i - 1][k]) < 1e-4f * (1 + fabsf(expected[i - 1][k])));
+            if (!n)
+                memcpy(expected[i - 1], logits, sizeof expected[0]);
+        }
+        failures += n && victim.struck;
+        ht_session_destroy(session);
+        ht_engine_destroy(engine);
+    }
+    assert_true(failures > 2);
+    ht_model_close(model);
+}
+
 #define CACHED(test) cmocka_unit_test_setup_teardown(test, make_cache, remove_cache)
 #define WATCHED(test) cmocka_unit_test_setup_teardown(test, watch_calls, restore_calls)
 
@@ -676,6 +718,7 @@ int main(int argc, char **argv) {
         WATCHED(test_zero_copy),
         WATCHED(test_cores),
         WATCHED(test_session),
+        WATCHED(test_keys_and_values_that_went_along),
     };
     const int result = cmocka_run_group_tests(tests, NULL, NULL);
     ht_pages_free(x, PAGES);
