@@ -91,4 +91,4 @@ def test_one_bos(command_json, binary, tmp_path):
     assert ids == command_json("tokenize", path, "-p", "the")["ids"] and ids[0] == 1 and 1 not in ids[1:]
     done = subprocess.run([binary, "tokenize", path, "-p", "<s>the", "--parse-special"], capture_output=True, text=True,
                           timeout=60, check=False)
-    assert "one, not two" in done.stderr
+    assert "no second BOS is added" in done.stderr

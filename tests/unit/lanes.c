@@ -568,7 +568,8 @@ static void test_both_fail(void **state) {
         assert_true(engine->set.lanes[0].lost && engine->set.lanes[1].lost);
         assert_int_equal(atomic_load(&warnings), 2);
         /* and from then on there is nothing to compute on */
-        fails(try_prompt(session, 3, "both lanes failed", &error), HT_ERROR_DEVICE, &error, "no device left can compute this model");
+        fails(try_prompt(session, 3, "both lanes failed", &error), HT_ERROR_DEVICE, &error,
+              "no device left can compute this model");
         assert_int_equal(atomic_load(&warnings), 2);
         close_session(session, engine);
     }
