@@ -287,7 +287,8 @@ static ht_status start_anew(ht_engine *engine, unsigned cuts, ht_error *error) {
 }
 
 /* The memory for graphs did not do for all that was planned. Whoever came first had it, be it of little use: other orders are
- * tried, and whole operators only, until no device alone is quicker in anything; else the best of these is kept, or one lane alone (*keep) where that is better. */
+ * tried, and whole operators only, until no device alone is quicker in anything; else the best of these is kept, or one lane
+ * alone (*keep) where that is better. */
 static ht_status expect_with_less(ht_engine *engine, const ht_engine_options *options, trials *t, size_t *keep,
                                   ht_error *error) {
     static const struct {
@@ -295,7 +296,7 @@ static ht_status expect_with_less(ht_engine *engine, const ht_engine_options *op
         unsigned without;
     } ways[] = {{false, HT_CUT_NONE}, {true, HT_CUT_NONE}, {true, SHARE_CUTS}};
     const unsigned cuts = engine->passes.policy.cuts;
-    verdict best = {0}, alone[HT_MAX_LANES];
+    verdict best = {0}, alone[HT_MAX_LANES] = {{0}};
     size_t chosen = 0, made = 0;
     ht_status status = HT_OK;
     for (size_t i = 0; i < HT_COUNT(ways) && !status && best.worst < 1; i++) {

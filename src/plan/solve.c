@@ -523,7 +523,7 @@ static double solve_segment(solver *s, ht_segment segment, size_t begin, size_t 
     /* every combination of shares that static lanes have graphs for, as digits of one counter; then one of their own choice,
      * which must be worth its memory */
     for (size_t c = 0; c < combinations; c++) {
-        bool any[HT_MAX_LANES], free = false;
+        bool any[HT_MAX_LANES] = {false}, free = false;
         size_t trial[HT_MAX_LANES], left = p->of[segment];
         double slowest = 0;
         for (size_t i = 0, rest = c; i < n_lanes && slowest < INFINITY; rest /= n_options[i++]) {

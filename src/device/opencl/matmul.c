@@ -221,10 +221,12 @@ static ht_status multiply_rows(ht_cl_device *d, ht_task *task, const ht_cl_call 
                                  .in = &in,
                                  .out = &out,
                                  .tokens = call->tokens};
-        status = find_choice(d, s, &product.window, call->shape_tokens, &product.choice, error);
+        const struct ht_cl_choice *choice;
+        status = find_choice(d, s, &product.window, call->shape_tokens, &choice, error);
         if (status != HT_OK)
             return status;
-        const ht_cl_matmul_row *row = product.choice->row;
+        product.choice = choice;
+        const ht_cl_matmul_row *row = choice->row;
         const bool there = *packed && (*packed)->packed == row->packed && (*packed)->source == row->source &&
                            (row->packed != 1 || (*packed)->tile_tokens == row->tile_tokens);
         status = launch(d, task, &product, there, error);
