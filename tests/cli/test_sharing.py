@@ -196,7 +196,7 @@ def test_trace(hetero, model, lanes, tmp_path, cuts, options):
 
 def test_trace_of_one_device(hetero, model, tmp_path):
     path = tmp_path / "trace.json"
-    hetero("plan", model, "--devices", "cpu", "--length", 16, "--trace", path).refuses("not predicted")
+    hetero("plan", model, "--devices", "cpu", "--length", 16, "--trace", path).refuses("no predicted times")
     assert not path.exists()
     assert hetero("plan", model, "--devices", "cpu", "--length", 16, "--trace", path, "--run").code == 0
     tracks, found = check_trace(path.read_text(), [2])

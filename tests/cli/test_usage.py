@@ -179,7 +179,7 @@ def test_standard_input_is_the_prompt_of_run(hetero, model):
     options = (model, "-n", 4, "--temp", 0, "--quiet")
     assert hetero("run", *options, stdin=b"Hello").out == hetero("run", *options, "-p", "Hello").out
     assert hetero("run", *options, "-p", "Hello", stdin=b"Another").out == hetero("run", *options, "-p", "Hello").out
-    hetero("run", *options).refuses("no prompt", "-p TEXT")
+    hetero("run", *options).refuses("no text", "-p TEXT")
     hetero("run", *options, stdin=b"\xff").refuses("standard input", "invalid UTF-8")
     hetero("score", model, stdin=b"Hello").refuses("-p TEXT")
 
