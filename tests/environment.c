@@ -7,8 +7,17 @@
 __attribute__((constructor)) static void set_environment(void) {
     char folder[3072], path[4096];
     setenv("POCL_AFFINITY", "1", 0);
+#ifdef __SANITIZE_ADDRESS__ /* or OpenVINO's TBB opens libraries in a way that AddressSanitizer ends */
+    setenv("TBB_ENABLE_SANITIZERS", "1", 0);
+#endif
     if (!getcwd(folder, sizeof folder) || access(".venv/bin/python", X_OK) != 0)
         return;
     snprintf(path, sizeof path, "%s/.venv", folder);
     setenv("VIRTUAL_ENV", path, 0);
+}
+
+/* Drivers keep what their compiler made until the process ends, and not always where LeakSanitizer looks. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void) {
+    return "leak:libpocl\nleak:libLLVM\nleak:libclang\n";
 }

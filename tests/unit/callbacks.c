@@ -127,6 +127,12 @@ static void test_tokens(void **state) {
     munmap(l, 4096);
 }
 
+/* LeakSanitizer's own thread crashes when it walks those of OpenVINO's engine; leaks are sought by the other tests. */
+int __lsan_is_turned_off(void);
+int __lsan_is_turned_off(void) {
+    return 1;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_progress),

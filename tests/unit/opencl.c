@@ -627,12 +627,6 @@ static void test_session(void **state) {
     ht_model_close(model);
 }
 
-/* Drivers keep what their compiler made until the process ends, and not always where LeakSanitizer looks. */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void) {
-    return "leak:libpocl\nleak:libLLVM\nleak:libclang\n";
-}
-
 /* A device with memory of its own takes the session's keys and values along when it fails: those behind it go on from what
  * they have computed again, not from empty rows. */
 static void test_keys_and_values_that_went_along(void **state) {
