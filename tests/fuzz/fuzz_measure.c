@@ -1,5 +1,5 @@
 /* libFuzzer: the input is a file of the plan's cache, times of lanes and what was learnt of schedules. */
-#include "engine/measure.c" /* what reads it is static */
+#include "engine/costs.c" /* what reads it is static */
 
 #include "fuzz/fuzz.h"
 
