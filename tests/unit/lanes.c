@@ -3,6 +3,7 @@
  * what it predicts is of no interest here. */
 #include "unit/test.h"
 
+#include "base/os.h"
 #include "device/common.h"
 #include "engine/engine.h"
 #include "session/session.h"
@@ -443,6 +444,47 @@ static void test_two_sessions_take_turns(void **state) {
     }
 }
 
+static ht_status (*submit_of_cpu)(ht_device *, ht_task *, const ht_binding *, const ht_dependency *, size_t,
+                                  ht_ticket *, ht_error *);
+static pthread_t caller;
+static ht_cores worker_cores; /* where the second lane's thread stood when it submitted last */
+
+static ht_status submit_and_look(ht_device *device, ht_task *task, const ht_binding *binding,
+                                 const ht_dependency *after, size_t n_after, ht_ticket *ticket, ht_error *error) {
+    if (!pthread_equal(pthread_self(), caller)) /* whose thread runs what follows the layers */
+        (void)ht_os_get_affinity(&worker_cores);
+    return submit_of_cpu(device, task, binding, after, n_after, ticket, error);
+}
+
+/* A worker is pinned to its lane's cores; when its lane has others, or none of its own as a GPU's, it leaves the old ones. */
+static void test_workers_leave_old_cores(void **state) {
+    const ht_cores none = {{0}}, sets[] = {ht_cores_one(1), none, ht_cores_one(0), none, ht_cores_one(1)};
+    ht_engine *engine;
+    ht_cores mine;
+    caller = pthread_self();
+    assert_true(ht_os_get_affinity(&mine));
+    ht_session *session = open_session(BOTH, HT_STRATEGY_TENSOR, "head,feature", &engine);
+    ht_device *device = engine->set.devices[1];
+    const ht_device_ops *real = device->ops;
+    ht_device_ops ops = *real;
+    submit_of_cpu = real->submit;
+    ops.submit = submit_and_look;
+    device->ops = &ops;
+    for (size_t i = 0; i < HT_COUNT(sets); i++) {
+        pretend_equal(engine);
+        engine->set.lanes[0].cores = ht_cores_one(i == 2); /* lanes that share cores would not work side by side */
+        engine->set.lanes[1].cores = sets[i];
+        worker_cores = none;
+        run_prompt(engine, 3, "other cores");
+        const ht_cores *right = ht_cores_any(&sets[i]) ? &sets[i] : &mine;
+        if (!ht_cores_same(&worker_cores, right))
+            fail_msg("change %zu: the worker is on cores %llx, not %llx", i, (unsigned long long)worker_cores.words[0],
+                     (unsigned long long)right->words[0]);
+    }
+    device->ops = real;
+    close_session(session, engine);
+}
+
 static void *cancel_soon(void *session) {
     nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
     ht_session_cancel(session);
@@ -642,6 +684,7 @@ int main(void) {
         cmocka_unit_test(test_measured_costs),
         cmocka_unit_test(test_steady_decode_allocates_nothing),
         cmocka_unit_test(test_two_sessions_take_turns),
+        cmocka_unit_test(test_workers_leave_old_cores),
         cmocka_unit_test(test_cancel_from_another_thread),
         cmocka_unit_test(test_failure_anywhere),
         cmocka_unit_test(test_failure_while_scoring),
