@@ -70,6 +70,7 @@ ht_status ht_engine_keep_lane(ht_engine *engine, size_t lane, const ht_engine_op
     keep_devices(engine, lane);
     ht_status status = ht_lanes_place(&engine->set, options, error);
     engine->info.weight_bytes = ht_lanes_task_bytes(&engine->set);
+    engine->info.buffer_bytes = engine->set.buffer_bytes;
     if (!status)
         ht_lanes_plan_transfers(&engine->set, NULL);
     return status;

@@ -485,6 +485,37 @@ static void test_workers_leave_old_cores(void **state) {
     close_session(session, engine);
 }
 
+static size_t forgotten;
+
+static void count_forgotten(ht_device *device, void *pages) {
+    forgotten++;
+}
+
+/* One lane is kept: its devices forget the pages that go, and the engine says what is left. */
+static void test_kept_devices_forget(void **state) {
+    ht_engine *engine;
+    ht_error error = {0};
+    ht_session *session = open_session(BOTH, HT_STRATEGY_TENSOR, NULL, &engine);
+    ht_session_destroy(session);
+    size_t own = 0, slots = 0;
+    for (size_t l = 0; l < engine->set.n_lanes; l++)
+        own += engine->set.lanes[l].own_x.data != NULL;
+    for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
+        slots += engine->set.slot_bytes[slot];
+    assert_int_equal(own, 2);
+    ht_device *device = engine->set.devices[0];
+    const ht_device_ops *real = device->ops;
+    ht_device_ops ops = *real;
+    ops.forget = count_forgotten;
+    device->ops = &ops;
+    const ht_engine_options options = HT_INIT(ht_engine_options);
+    check(ht_engine_keep_lane(engine, 0, &options, &error), &error);
+    assert_int_equal(forgotten, own * (2 + HT_LANE_DELTAS));
+    assert_int_equal(engine->info.buffer_bytes, slots);
+    device->ops = real;
+    ht_engine_destroy(engine);
+}
+
 static void *cancel_soon(void *session) {
     nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
     ht_session_cancel(session);
@@ -685,6 +716,7 @@ int main(void) {
         cmocka_unit_test(test_steady_decode_allocates_nothing),
         cmocka_unit_test(test_two_sessions_take_turns),
         cmocka_unit_test(test_workers_leave_old_cores),
+        cmocka_unit_test(test_kept_devices_forget),
         cmocka_unit_test(test_cancel_from_another_thread),
         cmocka_unit_test(test_failure_anywhere),
         cmocka_unit_test(test_failure_while_scoring),
