@@ -65,7 +65,7 @@ typedef struct ht_plan_times {
     /* tokens of this pass; lanes: sets of devices that compute whole models; joins of a layer */
     size_t tokens, lanes, joins;
     size_t n_alone, n_devices;
-    /* [n_alone] what the pass would take on one lane, named by its first device */
+    /* [n_alone] what the pass would take on one lane, named by its first device; 0: that cannot compute it alone */
     struct {
         const char *device;
         double seconds;

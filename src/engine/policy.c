@@ -48,9 +48,11 @@ static void keep_devices(ht_engine *engine, size_t keep) {
     }
     engine->set.n_tasks = n_tasks;
     for (size_t d = 0; d < engine->set.n_devices; d++)
-        if (place[d] < 0)
+        if (place[d] < 0) {
+            ht_engine_drop(engine, "%s: the rest is predicted to be as quick without it",
+                           ht_lanes_caps(&engine->set, d)->name);
             engine->set.devices[d]->ops->close(engine->set.devices[d]);
-        else
+        } else
             engine->set.devices[place[d]] = engine->set.devices[d]; /* never behind where it was */
     engine->set.n_devices = engine->n_named = n;
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
