@@ -262,6 +262,13 @@ static void list_times(const ht_engine *engine, const ht_schedule *schedule, ht_
     if (engine->info.emulated)
         return;
     times->seconds = schedule->choice.seconds;
+    for (size_t i = 0; i < schedule->n_lanes; i++) {
+        const ht_device *first = engine->set.devices[__builtin_ctz(schedule->lanes[i]->devices)];
+        times->busy[i].device = first->ops->caps(first)->name;
+        times->busy[i].busy = schedule->lanes_take[i].busy;
+        times->busy[i].wait = schedule->lanes_take[i].wait;
+        times->n_busy = i + 1;
+    }
     for (size_t l = 0; l < engine->set.n_lanes && times->n_alone < HT_COUNT(times->alone); l++) {
         const ht_device *first = engine->set.devices[__builtin_ctz(engine->set.lanes[l].devices)];
         if (engine->set.lanes[l].lost || schedule->choice.alone[l] == INFINITY)

@@ -1,8 +1,8 @@
 /* Measuring what a lane's operators take: the cost tables that the solver works with.
  *
  * Operators of one class are run one after the other on a few layers, so that weights come from memory as in a pass and
- * queues stay full; then whole layers, and each class is scaled so that the sum is what a layer takes. Then what lanes take
- * beside each other.
+ * queues stay full; then whole layers, and each class is scaled so that the sum is what a layer takes. The join that ends each
+ * run is left out. Then what lanes take beside each other.
  */
 #include "engine/engine.h"
 
