@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 12
+#define VERSION 13
 #define PACES (HT_MAX_DEVICES * HT_REGIMES + HT_REGIMES + 1) /* numbers of a pace in the file */
 
 /* ---- keeping ------------------------------------------------------------------------------------------------------------- */
@@ -49,10 +49,11 @@ static json_t *cost_json(const ht_lane_cost *cost) {
             ht_json_add(&points, json_pack("[I, f]", (json_int_t)cost->classes[c].points[i].tokens,
                                            cost->classes[c].points[i].seconds * 1e6));
         ht_json_set(&classes, ht_class_name((ht_class)c),
-                    json_pack("{s:b, s:o}", "stepped", cost->classes[c].stepped, "tokens_us", points));
+                    json_pack("{s:b, s:f, s:o}", "stepped", cost->classes[c].stepped, "start_us",
+                              cost->classes[c].start * 1e6, "tokens_us", points));
     }
     json_t *together = json_array(), *norms = json_array();
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < 2 * HT_MAX_LANES; i++) {
         ht_json_add(&together, json_real(cost->together[i / 2][i % 2]));
         ht_json_add(&norms, json_real(cost->norms[i / 2][i % 2]));
     }
@@ -80,7 +81,8 @@ static bool read_seconds(const json_t *microseconds, double *seconds) {
 static bool read_points(const json_t *json, ht_class_cost *cost) {
     const json_t *points = json_object_get(json, "tokens_us");
     cost->stepped = json_is_true(json_object_get(json, "stepped"));
-    if (!json_is_array(points) || json_array_size(points) > HT_MAX_POINTS)
+    if (!json_is_array(points) || json_array_size(points) > HT_MAX_POINTS ||
+        !read_seconds(json_object_get(json, "start_us"), &cost->start))
         return false;
     for (size_t i = 0; i < json_array_size(points); i++) {
         const json_t *p = json_array_get(points, i);
@@ -105,9 +107,9 @@ static bool read_sync(const json_t *json, ht_sync *sync) {
 }
 
 /* How many times as long beside other lanes: at least as long; 0: not measured. */
-static bool read_factors(const json_t *json, double factors[2][2]) {
-    bool good = json_array_size(json) == 4;
-    for (size_t i = 0; i < 4 && good; i++) {
+static bool read_factors(const json_t *json, double factors[HT_MAX_LANES][2]) {
+    bool good = json_array_size(json) == 2 * HT_MAX_LANES;
+    for (size_t i = 0; i < 2 * HT_MAX_LANES && good; i++) {
         double *factor = &factors[i / 2][i % 2];
         good = read_number(json_array_get(json, i), 0, 100, factor) && (*factor == 0 || *factor >= 1);
     }

@@ -67,6 +67,10 @@ static double whole_seconds(const ht_class_cost *cost, size_t n) {
     return pieces < p[i].seconds ? pieces : p[i].seconds;
 }
 
+double ht_class_fixed(const ht_lane_cost *cost, ht_class c) {
+    return fmax(cost->launch, cost->classes[c].start);
+}
+
 double ht_class_seconds(const ht_lane_cost *cost, ht_class c, size_t n, double share, size_t position) {
     if (n == 0)
         return 0;
@@ -75,18 +79,20 @@ double ht_class_seconds(const ht_lane_cost *cost, ht_class c, size_t n, double s
     double s = whole_seconds(&cost->classes[c], whole ? ht_round_up(n, cost->granule) : n);
     if (c == HT_CLASS_ATTENTION)
         s += cost->per_key * (double)n * (double)position;
-    return s <= cost->launch || s == INFINITY ? s : cost->launch + share * (s - cost->launch);
+    const double fixed = ht_class_fixed(cost, c);
+    return s <= fixed || s == INFINITY ? s : fixed + share * (s - fixed);
 }
 
-static double factor_of(const double factors[2][2], size_t n_lanes, bool many) {
-    const double pair = factors[0][many], more = factors[1][many], factor = n_lanes > 2 && more > pair ? more : pair;
-    return n_lanes > 1 && factor > 0 ? factor : 1;
+ht_estimate ht_class_estimate(const ht_lane_cost *cost, ht_class c, size_t n, double share, size_t position) {
+    const double seconds = ht_class_seconds(cost, c, n, share, position), wait = fmin(seconds, cost->classes[c].start);
+    return (ht_estimate){seconds - wait, wait};
 }
 
-double ht_together(const ht_lane_cost *cost, size_t n_lanes, size_t tokens) {
-    return factor_of(cost->together, n_lanes, tokens > 1);
-}
-
-double ht_norms_together(const ht_lane_cost *cost, size_t n_lanes, size_t tokens) {
-    return factor_of(cost->norms, n_lanes, tokens > 1);
+double ht_factor(const double factors[HT_MAX_LANES][2], size_t lane, const size_t *lanes, size_t n_lanes,
+                 size_t tokens) {
+    double factor = n_lanes > 2 ? factors[lane][tokens > 1] : 1;
+    for (size_t i = 0; i < n_lanes; i++)
+        if (lanes[i] != lane)
+            factor = fmax(factor, factors[lanes[i]][tokens > 1]);
+    return fmax(factor, 1);
 }

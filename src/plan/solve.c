@@ -6,7 +6,7 @@
  * wanted tokens see the end. The regime OWNER is the solver of HeteroLLM (arXiv 2501.14794): min over strategies of
  * max(T) + T_sync for one operator at a time.
  */
-#include "plan/plan.h"
+#include "plan/estimate.h"
 
 #include <math.h>
 #include <string.h>
@@ -26,136 +26,6 @@ bool ht_segment_is_partial(ht_segment s) {
 const char *ht_regime_name(ht_regime r) {
     static const char *const names[] = {"single", "causal", "shares", "owner"};
     return names[r];
-}
-
-/* ---- what operators take -------------------------------------------------------------------------------------------------- */
-
-#define REMEMBERED 256 /* numbers of tokens whose times are kept: of all lanes, by 8 bits of a hash */
-
-/* What one lane's operators take for one number of tokens, whole: the search asks for the same numbers again and again. */
-typedef struct times {
-    const ht_lane_cost *cost; /* NULL: nothing is kept here */
-    size_t n;
-    double of[HT_CLASSES]; /* attention's: of the first tokens */
-    double begin, end;     /* of a layer: up to and with ROPE, and behind that */
-} times;
-
-typedef struct solver {
-    const ht_problem *p;
-    ht_choice *best;
-    double bound;        /* several lanes that take longer are of no use: one lane is quicker, or others are */
-    const size_t *lanes; /* the set that is tried */
-    size_t n_lanes;
-    size_t lookups;
-    times kept[REMEMBERED];
-} solver;
-
-static void start(solver *s, const ht_problem *p, ht_choice *best) {
-    s->p = p;
-    s->best = best;
-    s->bound = INFINITY;
-    s->n_lanes = 1;
-    s->lookups = 0;
-    for (size_t i = 0; i < REMEMBERED; i++)
-        s->kept[i].cost = NULL;
-}
-
-/* A feed-forward block without its norm: as one operator where the lane has it, else in three. */
-static double block_seconds(const double of[HT_CLASSES]) {
-    return fmin(of[HT_CLASS_FFN], of[HT_CLASS_GATE_UP] + of[HT_CLASS_GLU] + of[HT_CLASS_DOWN]);
-}
-
-static const times *look_up(solver *s, size_t lane, const ht_lane_cost *cost, size_t n) {
-    static const times nothing;
-    const uint32_t key = (uint32_t)(n * 16 + lane * 2 + (cost != s->p->lanes[lane].cost)) * 2654435769u;
-    times *t = &s->kept[key >> 24];
-    if (n == 0)
-        return &nothing;
-    if (t->cost == cost && t->n == n)
-        return t;
-    t->cost = cost;
-    t->n = n;
-    const int known = n > 1 ? HT_CLASS_LM_HEAD : HT_CLASSES; /* the head is of one token */
-    for (int c = 0; c < HT_CLASSES; c++)
-        t->of[c] = c < known ? ht_class_seconds(cost, (ht_class)c, n, 1, 0) : INFINITY;
-    t->begin = t->of[HT_CLASS_NORM] + t->of[HT_CLASS_QKV] + t->of[HT_CLASS_ROPE];
-    t->end = t->of[HT_CLASS_ATTENTION] + t->of[HT_CLASS_OUT] + t->of[HT_CLASS_NORM] + block_seconds(t->of);
-    s->lookups += (size_t)known;
-    return t;
-}
-
-/* Of whole operators, and of parts of them: every part's time follows from that of the whole. */
-static const times *whole(solver *s, size_t lane, size_t n) {
-    return look_up(s, lane, s->p->lanes[lane].cost, n);
-}
-
-static const ht_lane_cost *part_cost(const ht_problem *p, size_t lane) {
-    return p->lanes[lane].shares ? p->lanes[lane].shares : p->lanes[lane].cost;
-}
-
-static const times *parts(solver *s, size_t lane, size_t n) {
-    return look_up(s, lane, part_cost(s->p, lane), n);
-}
-
-/* Attention of n tokens from `position` on takes so much longer than of the first n. */
-static double keys_seconds(const ht_lane_cost *cost, size_t n, size_t position) {
-    return cost->per_key * (double)n * (double)position;
-}
-
-static double stall(const ht_problem *p, ht_regime regime) {
-    return p->stall[regime] > 0 ? p->stall[regime] : 1;
-}
-
-/* What every time is multiplied by in a regime. Lanes that compute at the same time slow each other down: they share
- * memory, if no cores. */
-static double pace(const solver *s, size_t lane, ht_regime regime) {
-    const ht_solver_lane *l = &s->p->lanes[lane];
-    return l->drift[regime] * (regime == HT_REGIME_SOLO ? 1 : ht_together(l->cost, s->n_lanes, s->p->tokens));
-}
-
-/* What a lane's own norm takes where all lanes of the set begin one at once, as segments do: norms are bound by memory, which
- * they contend for until the first of them is done. */
-static double norm_seconds(solver *s, size_t lane, size_t n) {
-    double first = INFINITY, alone = 0, factor = 1;
-    for (size_t i = 0; i < s->n_lanes; i++) {
-        const size_t l = s->lanes[i];
-        const double seconds = whole(s, l, n)->of[HT_CLASS_NORM],
-                     slower = ht_norms_together(s->p->lanes[l].cost, s->n_lanes, n);
-        first = fmin(first, seconds * slower);
-        if (l == lane)
-            alone = seconds, factor = slower;
-    }
-    return alone < INFINITY ? alone + first * (1 - 1 / factor) : alone;
-}
-
-static double join_seconds(const ht_problem *p, size_t lane) {
-    return p->lanes[lane].cost->join;
-}
-
-static double head_pace(const ht_problem *p) {
-    return p->head > 0 ? p->head : 1;
-}
-
-static double head_seconds(solver *s, size_t lane) {
-    const double *of = whole(s, lane, 1)->of;
-    return (of[HT_CLASS_NORM] + of[HT_CLASS_LM_HEAD] + of[HT_CLASS_ARGMAX]) * head_pace(s->p);
-}
-
-/* n tokens from `position` on through all layers, the last w of them to the end of the last. */
-static double pass_seconds(solver *s, size_t lane, size_t n, size_t w, size_t position) {
-    const ht_problem *p = s->p;
-    const ht_lane_cost *cost = p->lanes[lane].cost;
-    const double end_of_last = w == n ? whole(s, lane, n)->end + keys_seconds(cost, n, position)
-                                      : whole(s, lane, w)->end + keys_seconds(cost, w, position + n - w);
-    const times *t = whole(s, lane, n);
-    return t->of[HT_CLASS_EMBED] + p->layers * t->begin + (p->layers - 1) * (t->end + keys_seconds(cost, n, position)) +
-           end_of_last;
-}
-
-static double solo_seconds(solver *s, size_t lane) {
-    const ht_problem *p = s->p;
-    return (pass_seconds(s, lane, p->tokens, p->wanted, p->position) + head_seconds(s, lane) + join_seconds(p, lane)) *
-           pace(s, lane, HT_REGIME_SOLO);
 }
 
 /* ---- dividing tokens ------------------------------------------------------------------------------------------------------- */
@@ -250,12 +120,12 @@ static double token_seconds(void *context, size_t lane, size_t begin, size_t n) 
         return 0;
     const bool last = begin + n == p->tokens; /* all but this end with the last layer's keys and values */
     const size_t first = p->tokens - p->wanted, w = begin + n > first ? ht_min_size(begin + n - first, n) : 0;
-    double seconds = pass_seconds(s, lane, n, w, p->position + begin);
-    if (last)
-        seconds += head_seconds(s, lane);
+    ht_estimate e = ht_estimate_pass(s, lane, n, w, p->position + begin);
+    if (last) /* the others are done */
+        e.wait += ht_estimate_head(s, lane);
     else /* telling the lanes behind that a layer's keys and values are there */
-        seconds += p->layers * join_seconds(p, lane);
-    return seconds * pace(s, lane, HT_REGIME_TOKENS) + p->layers * p->join;
+        e.wait += p->layers * join_seconds(p, lane);
+    return beside(s, lane, HT_REGIME_TOKENS, e) + p->layers * p->join;
 }
 
 /* Keeps the choice where it is the best so far. */
@@ -280,7 +150,7 @@ static void try_tokens(solver *s, const size_t *lanes, size_t n_lanes) {
     ht_choice c = {.regime = HT_REGIME_TOKENS,
                    .n_lanes = n_lanes,
                    .seconds = seconds * factor,
-                   .head = head_seconds(s, end) * pace(s, end, HT_REGIME_TOKENS)};
+                   .head = ht_estimate_head(s, end) * drift(p, end, HT_REGIME_TOKENS)};
     memcpy(c.tokens, d.many, n_lanes * sizeof *c.tokens);
     propose(s, &c, lanes);
 }
@@ -289,40 +159,70 @@ static void try_tokens(solver *s, const size_t *lanes, size_t n_lanes) {
 
 /* What a part of an operator takes: so much whatever it is, and so much more the more of it. */
 typedef struct line {
-    double at, slope;
+    double wait, at, slope; /* at, slope: busy */
 } line;
 
-static const line no_line = {INFINITY, 0};
+static const line no_line = {0, INFINITY, 0};
 
-/* ht_class_seconds as a function of the share. */
-static void add_line(line *sum, const ht_lane_cost *cost, double seconds) {
-    const bool rises = seconds > cost->launch && seconds < INFINITY;
-    sum->at += rises ? cost->launch : seconds;
-    sum->slope += rises ? seconds - cost->launch : 0;
+/* ht_class_estimate as a function of the share. */
+static void add_line(line *sum, const ht_lane_cost *cost, ht_class c, double seconds) {
+    const double fixed = ht_class_fixed(cost, c), wait = fmin(seconds, cost->classes[c].start);
+    const bool rises = seconds > fixed && seconds < INFINITY;
+    sum->wait += wait;
+    sum->at += (rises ? fixed : seconds) - wait;
+    sum->slope += rises ? seconds - fixed : 0;
 }
 
 /* Parts of a feed-forward block: as one operator, or in three. */
 static void add_block(line lines[2], const ht_lane_cost *cost, const double of[HT_CLASSES]) {
     lines[1] = lines[0];
-    add_line(&lines[0], cost, of[HT_CLASS_FFN]);
+    add_line(&lines[0], cost, HT_CLASS_FFN, of[HT_CLASS_FFN]);
     for (int c = HT_CLASS_GATE_UP; c <= HT_CLASS_DOWN; c++)
-        add_line(&lines[1], cost, of[c]);
+        add_line(&lines[1], cost, (ht_class)c, of[c]);
 }
 
-static double on_lines(const line lines[2], double share) {
-    const double a = lines[0].at + lines[0].slope * share, b = lines[1].at + lines[1].slope * share;
-    return a < b ? a : b;
+static ht_estimate on_lines(const line lines[2], double share) {
+    const ht_estimate a = {lines[0].at + lines[0].slope * share, lines[0].wait},
+                      b = {lines[1].at + lines[1].slope * share, lines[1].wait};
+    return a.busy + a.wait < b.busy + b.wait ? a : b;
+}
+
+/* How long a lane takes in a segment, all of which begin at the same time. While the others wait for their queues, it computes as
+ * if alone. */
+typedef struct company {
+    double drift, factor; /* of all; of what is computed beside others */
+    double ahead;         /* seconds before the first of the others computes */
+} company;
+
+static double in_company(const company *c, ht_estimate e) {
+    const double slowed = c->factor * e.busy - (c->factor - 1) * c->ahead;
+    return c->drift * (e.wait + (slowed > e.busy ? slowed : e.busy));
+}
+
+/* The most that a lane which waits so long is busy within the limit. */
+static double most_busy(const company *c, double wait, double limit) {
+    const double left = limit / c->drift - wait, slowed = (left + (c->factor - 1) * c->ahead) / c->factor;
+    return slowed < left ? slowed : left;
 }
 
 /* What a segment takes on one lane, by its units. */
 typedef struct part {
     size_t of;
+    company company;
     double none, all; /* without a unit, with all */
     line lines[2];    /* else: the lesser of both */
 } part;
 
 static double part_seconds(const part *k, size_t units) {
-    return units == 0 ? k->none : units >= k->of ? k->all : on_lines(k->lines, (double)units / (double)k->of);
+    if (units == 0 || units >= k->of)
+        return units ? k->all : k->none;
+    const double share = (double)units / (double)k->of;
+    const line *a = &k->lines[0], *b = &k->lines[1];
+    const double one = in_company(&k->company, (ht_estimate){a->at + a->slope * share, a->wait});
+    if (b->at == INFINITY)
+        return one;
+    const double other = in_company(&k->company, (ht_estimate){b->at + b->slope * share, b->wait});
+    return other < one ? other : one;
 }
 
 /* The most units, of so many, that are done within the limit. */
@@ -330,11 +230,12 @@ static size_t most_units(const part *k, size_t left, double limit) {
     size_t most = 0;
     if (left == k->of && k->all <= limit)
         return left;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 2 && k->lines[i].at < INFINITY; i++) {
         const line *l = &k->lines[i];
-        if (!(l->at <= limit))
+        const double busy = most_busy(&k->company, l->wait, limit);
+        if (!(l->at <= busy))
             continue;
-        const double share = l->slope > 0 ? (limit - l->at) / l->slope : 1;
+        const double share = l->slope > 0 ? (busy - l->at) / l->slope : 1;
         const size_t units = share >= 1 ? left : ht_min_size((size_t)(share * (double)k->of), left);
         most = ht_max_size(most, units);
     }
@@ -346,38 +247,61 @@ static size_t most_units(const part *k, size_t left, double limit) {
     return most;
 }
 
+/* From a join until the lane computes again. */
+static double pause(const ht_problem *p, size_t lane) {
+    return join_seconds(p, lane) + p->lanes[lane].cost->classes[HT_CLASS_QKV].start;
+}
+
+static company company_of(const solver *s, size_t lane, size_t tokens) {
+    company c = {.drift = drift(s->p, lane, HT_REGIME_SHARES), .factor = together(s, lane, tokens), .ahead = INFINITY};
+    const double own = pause(s->p, lane);
+    for (size_t i = 0; i < s->n_lanes && c.factor > 1; i++)
+        if (s->lanes[i] != lane)
+            c.ahead = fmin(c.ahead, fmax(pause(s->p, s->lanes[i]) - own, 0));
+    if (c.ahead == INFINITY)
+        c.ahead = 0;
+    return c;
+}
+
 static part make_part(solver *s, ht_segment segment, size_t lane, size_t begin, size_t end) {
     const ht_problem *p = s->p;
     const ht_lane_cost *cost = p->lanes[lane].cost, *shares = part_cost(p, lane);
-    const double factor = pace(s, lane, HT_REGIME_SHARES);
-    part k = {.of = p->of[segment], .none = join_seconds(p, lane), .lines = {{0, 0}, no_line}};
-    double all = 0;
-    if (segment == HT_SEGMENT_LM_ROWS) {
-        const double *of = whole(s, lane, 1)->of;
-        k.none += of[HT_CLASS_NORM];
-        all = of[HT_CLASS_LM_HEAD];
-        add_line(&k.lines[0], cost, all);
+    const bool head = segment == HT_SEGMENT_LM_ROWS;
+    part k = {.of = p->of[segment], .company = company_of(s, lane, head ? 1 : p->tokens), .lines = {{0}, no_line}};
+    ht_estimate none = {0, join_seconds(p, lane)}, all = {0}, ways[2];
+    bool block = false;
+    if (head) {
+        const times *t = whole(s, lane, 1);
+        none.busy += t->of[HT_CLASS_NORM];
+        all = of_class(t, HT_CLASS_LM_HEAD);
+        add_line(&k.lines[0], cost, HT_CLASS_LM_HEAD, t->of[HT_CLASS_LM_HEAD]);
     }
     for (int op = ht_segment_spans[segment].from; op < ht_segment_spans[segment].to; op++) {
         const size_t n = op < HT_AT_ATTENTION ? begin : end;
         const ht_class class = ht_layer_classes[op];
         if (class == HT_CLASS_NORM) { /* every lane's own */
-            k.none += norm_seconds(s, lane, n);
+            none.busy += ht_estimate_norm(s, lane, n);
         } else if (segment == HT_SEGMENT_FEATURES) {
-            all = block_seconds(whole(s, lane, n)->of);
+            block = true;
+            block_ways(whole(s, lane, n), ways);
             if (n)
                 add_block(k.lines, shares, parts(s, lane, n)->of);
             break;
         } else if (n) {
             const size_t at = class == HT_CLASS_ATTENTION ? p->position + begin - n : 0;
-            all += whole(s, lane, n)->of[class] + keys_seconds(cost, n, at);
-            add_line(&k.lines[0], shares, parts(s, lane, n)->of[class] + keys_seconds(shares, n, at));
+            add(&all, 1, of_class(whole(s, lane, n), class));
+            all.busy += class == HT_CLASS_ATTENTION ? keys_seconds(cost, n, at) : 0;
+            add_line(&k.lines[0], shares, class, parts(s, lane, n)->of[class] + keys_seconds(shares, n, at));
         }
     }
     for (int i = 0; i < 2; i++)
-        k.lines[i].at = (k.lines[i].at + k.none) * factor, k.lines[i].slope *= factor;
-    k.all = (k.none + all) * factor;
-    k.none *= factor;
+        k.lines[i].at += none.busy, k.lines[i].wait += none.wait;
+    k.none = in_company(&k.company, none);
+    if (!block)
+        ways[0] = ways[1] = all;
+    add(&ways[0], 1, none);
+    add(&ways[1], 1, none);
+    k.all = fmin(in_company(&k.company, ways[0]), in_company(&k.company, ways[1]));
     return k;
 }
 
@@ -391,15 +315,18 @@ static double attention_seconds(void *context, size_t lane, size_t begin, size_t
     const segment_context *k = context;
     const ht_problem *p = k->s->p;
     const size_t first = k->begin - k->end, w = begin + n > first ? ht_min_size(begin + n - first, n) : 0;
-    double s = join_seconds(p, lane) + norm_seconds(k->s, lane, k->begin);
+    ht_estimate e = {ht_estimate_norm(k->s, lane, k->begin), join_seconds(p, lane)};
     if (n) {
-        const double *of = whole(k->s, lane, n)->of;
-        s += join_seconds(p, lane) + p->join + of[HT_CLASS_QKV] + of[HT_CLASS_ROPE];
-        of = whole(k->s, lane, w)->of;
-        s += of[HT_CLASS_ATTENTION] + keys_seconds(p->lanes[lane].cost, w, p->position + begin + n - w) +
-             of[HT_CLASS_OUT];
+        const times *t = whole(k->s, lane, n);
+        e.wait += join_seconds(p, lane) + p->join;
+        add(&e, 1, of_class(t, HT_CLASS_QKV));
+        add(&e, 1, of_class(t, HT_CLASS_ROPE));
+        t = whole(k->s, lane, w);
+        e.busy += keys_seconds(p->lanes[lane].cost, w, p->position + begin + n - w);
+        add(&e, 1, of_class(t, HT_CLASS_ATTENTION));
+        add(&e, 1, of_class(t, HT_CLASS_OUT));
     }
-    return s * pace(k->s, lane, HT_REGIME_SHARES);
+    return beside(k->s, lane, HT_REGIME_SHARES, e);
 }
 
 /* What goes from core to core at the end of a segment: sums that every lane wrote, or rows, heads and tokens of one slot. */
@@ -586,13 +513,14 @@ static void try_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     if (n_lanes > HT_MAX_SUMS)
         return;
     for (size_t i = 0; i < n_lanes; i++)
-        embed = fmax(embed, whole(s, lanes[i], p->tokens)->of[HT_CLASS_EMBED] * pace(s, lanes[i], HT_REGIME_SHARES));
+        embed =
+            fmax(embed, beside(s, lanes[i], HT_REGIME_SHARES, of_class(whole(s, lanes[i], p->tokens), HT_CLASS_EMBED)));
     const double factor = stall(p, HT_REGIME_SHARES), bound = s->bound / factor - embed;
     /* the last layer's first: what is behind it is the same for every layer but that */
     double layer = 0;
     size_t *lm = c.units[0][HT_SEGMENT_LM_ROWS];
     const double head = solve_segment(s, HT_SEGMENT_LM_ROWS, 1, 1, lanes, n_lanes, bound / head_pace(p), lm);
-    c.head = (head + whole(s, lanes[0], 1)->of[HT_CLASS_ARGMAX] * pace(s, lanes[0], HT_REGIME_SHARES)) * head_pace(p);
+    c.head = (head + whole(s, lanes[0], 1)->of[HT_CLASS_ARGMAX] * drift(p, lanes[0], HT_REGIME_SHARES)) * head_pace(p);
     if (!(c.head < INFINITY))
         return;
     if (p->layers > 1 || p->wanted == p->tokens) {
@@ -641,20 +569,36 @@ typedef struct matrix {
     ht_matrix_cut best;
 } matrix;
 
-static double matrix_seconds(const times *t, ht_class c) {
-    return c == HT_CLASS_FFN ? block_seconds(t->of) : t->of[c];
+static ht_estimate matrix_of(const times *t, ht_class c) {
+    return c == HT_CLASS_FFN ? block_of(t) : of_class(t, c);
 }
 
-static void matrix_lines(solver *s, size_t lane, ht_class c, size_t n, double factor, line lines[2]) {
+/* All of n tokens beside the other lane. */
+static double matrix_beside(solver *s, size_t lane, ht_class c, size_t n) {
+    ht_estimate ways[2];
+    if (c != HT_CLASS_FFN)
+        return beside(s, lane, HT_REGIME_OWNER, of_class(whole(s, lane, n), c));
+    block_ways(whole(s, lane, n), ways);
+    return fmin(beside(s, lane, HT_REGIME_OWNER, ways[0]), beside(s, lane, HT_REGIME_OWNER, ways[1]));
+}
+
+/* While the other lane waits. */
+static double matrix_alone(solver *s, size_t lane, ht_class c, size_t n) {
+    return seconds_of(matrix_of(whole(s, lane, n), c)) * drift(s->p, lane, HT_REGIME_OWNER);
+}
+
+/* A part of one, beside the other lane: all of it in `at` and `slope`. */
+static void matrix_lines(solver *s, size_t lane, ht_class c, size_t n, line lines[2]) {
     const ht_lane_cost *cost = part_cost(s->p, lane);
-    lines[0] = (line){0, 0};
+    const double factor = drift(s->p, lane, HT_REGIME_OWNER), slower = together(s, lane, s->p->tokens);
+    lines[0] = (line){0};
     lines[1] = no_line;
     if (c == HT_CLASS_FFN)
         add_block(lines, cost, parts(s, lane, n)->of);
     else
-        add_line(&lines[0], cost, parts(s, lane, n)->of[c]);
+        add_line(&lines[0], cost, c, parts(s, lane, n)->of[c]);
     for (int i = 0; i < 2; i++)
-        lines[i].at *= factor, lines[i].slope *= factor;
+        lines[i] = (line){0, factor * (lines[i].wait + slower * lines[i].at), factor * slower * lines[i].slope};
 }
 
 /* The other lane's part of a matrix and the owner's, for tokens [0, tokens), beside what takes the same however it is cut. */
@@ -666,23 +610,23 @@ typedef struct halves {
 
 static halves halve(solver *s, const matrix *m, size_t tokens) {
     const ht_problem *p = s->p;
-    const double own_pace = pace(s, m->owner, HT_REGIME_OWNER), other_pace = pace(s, m->other, HT_REGIME_OWNER);
+    const double own_drift = drift(p, m->owner, HT_REGIME_OWNER), other_drift = drift(p, m->other, HT_REGIME_OWNER);
     halves h = {/* the other lane begins once the owner has told, so that its join comes before, not beside */
-                .joins = 2 * p->join + join_seconds(p, m->owner) * own_pace +
+                .joins = 2 * p->join + join_seconds(p, m->owner) * own_drift +
                          p->exchange * 4 * (double)(tokens * owner_widths(p, m->class)),
-                .others_join = join_seconds(p, m->other) * other_pace,
-                .rest = matrix_seconds(whole(s, m->owner, m->n - tokens), m->class) * own_pace,
+                .others_join = join_seconds(p, m->other) * other_drift,
+                .rest = matrix_beside(s, m->owner, m->class, m->n - tokens),
                 .tokens = tokens,
                 .of = p->of[m->segment]};
-    matrix_lines(s, m->other, m->class, tokens, other_pace, h.other);
-    matrix_lines(s, m->owner, m->class, tokens, own_pace, h.own);
+    matrix_lines(s, m->other, m->class, tokens, h.other);
+    matrix_lines(s, m->owner, m->class, tokens, h.own);
     return h;
 }
 
 /* The other lane takes `units`, not all. */
 static void try_units(matrix *m, const halves *h, size_t units) {
-    const double share = (double)units / (double)h->of, others = h->others_join + on_lines(h->other, share),
-                 own = h->rest + on_lines(h->own, 1 - share), seconds = h->joins + fmax(others, own);
+    const double share = (double)units / (double)h->of, others = h->others_join + on_lines(h->other, share).busy,
+                 own = h->rest + on_lines(h->own, 1 - share).busy, seconds = h->joins + fmax(others, own);
     if (seconds < m->least)
         m->least = seconds, m->best = (ht_matrix_cut){h->tokens, units, h->of};
 }
@@ -690,12 +634,13 @@ static void try_units(matrix *m, const halves *h, size_t units) {
 /* And all of them. */
 static void try_all(solver *s, matrix *m, size_t tokens) {
     const ht_problem *p = s->p;
-    const double own_pace = pace(s, m->owner, HT_REGIME_OWNER), other_pace = pace(s, m->other, HT_REGIME_OWNER);
-    const double joins = 2 * p->join + join_seconds(p, m->owner) * own_pace +
+    const double joins = 2 * p->join + join_seconds(p, m->owner) * drift(p, m->owner, HT_REGIME_OWNER) +
                          p->exchange * 4 * (double)(tokens * owner_widths(p, m->class));
-    const double others =
-        (join_seconds(p, m->other) + matrix_seconds(whole(s, m->other, tokens), m->class)) * other_pace;
-    const double own = matrix_seconds(whole(s, m->owner, m->n - tokens), m->class) * own_pace;
+    const double others_join = join_seconds(p, m->other) * drift(p, m->other, HT_REGIME_OWNER);
+    /* nothing is beside it where it takes all tokens */
+    const double others = others_join + (tokens < m->n ? matrix_beside(s, m->other, m->class, tokens)
+                                                       : matrix_alone(s, m->other, m->class, tokens));
+    const double own = matrix_beside(s, m->owner, m->class, m->n - tokens);
     if (joins + fmax(others, own) < m->least)
         m->least = joins + fmax(others, own), m->best = (ht_matrix_cut){tokens, p->of[m->segment], p->of[m->segment]};
 }
@@ -755,7 +700,7 @@ static void solve_matrices(solver *s, matrix *matrices, size_t n_matrices, size_
         matrix *m = &matrices[i];
         m->n = n;
         m->cuts = p->of[m->segment] && !m->whole && n ? p->cuts : 0;
-        m->least = matrix_seconds(whole(s, m->owner, n), m->class) * pace(s, m->owner, HT_REGIME_OWNER);
+        m->least = matrix_alone(s, m->owner, m->class, n);
         m->best = (ht_matrix_cut){0};
         try_length(s, m, n);
     }
@@ -788,7 +733,7 @@ static double owner_layer(solver *s, matrix matrices[HT_OWNER_MATRICES], size_t 
     solve_matrices(s, matrices + 1, HT_OWNER_MATRICES - 1, end);
     for (size_t i = 0; i < HT_OWNER_MATRICES; i++)
         cuts[matrices[i].class] = matrices[i].best, least[matrices[i].class] = matrices[i].least;
-    const double own_pace = pace(s, owner, HT_REGIME_OWNER);
+    const double own_pace = drift(s->p, owner, HT_REGIME_OWNER);
     const double parts =
         least[HT_CLASS_GATE_UP] + least[HT_CLASS_DOWN] + whole(s, owner, end)->of[HT_CLASS_GLU] * own_pace;
     if (parts < least[HT_CLASS_FFN])
@@ -801,9 +746,9 @@ static double owner_layer(solver *s, matrix matrices[HT_OWNER_MATRICES], size_t 
 
 static void try_owner(solver *s, size_t owner, size_t other) {
     const ht_problem *p = s->p;
-    const double own_pace = pace(s, owner, HT_REGIME_OWNER), factor = stall(p, HT_REGIME_OWNER);
+    const double own_pace = drift(p, owner, HT_REGIME_OWNER), factor = stall(p, HT_REGIME_OWNER);
     const size_t lanes[2] = {owner, other};
-    ht_choice c = {.regime = HT_REGIME_OWNER, .n_lanes = 2, .head = head_seconds(s, owner) * own_pace};
+    ht_choice c = {.regime = HT_REGIME_OWNER, .n_lanes = 2, .head = ht_estimate_head(s, owner) * own_pace};
     bool any = false;
     matrix matrices[HT_OWNER_MATRICES];
     c.seconds = whole(s, owner, p->tokens)->of[HT_CLASS_EMBED] * own_pace + c.head;
@@ -853,12 +798,12 @@ static void solve_alone(solver *s, ht_choice *solo, double alone[HT_MAX_LANES]) 
     for (size_t l = 0; l < p->n_lanes; l++) {
         if (p->lanes[l].lost)
             continue;
-        alone[l] = solo_seconds(s, l);
+        alone[l] = ht_estimate_alone(s, l);
         if (alone[l] < solo->seconds || !solo->n_lanes)
             *solo = (ht_choice){.n_lanes = 1,
                                 .lanes = {l},
                                 .seconds = alone[l],
-                                .head = head_seconds(s, l) * pace(s, l, HT_REGIME_SOLO),
+                                .head = ht_estimate_head(s, l) * drift(p, l, HT_REGIME_SOLO),
                                 .tokens = {p->tokens}};
     }
 }
@@ -867,7 +812,7 @@ void ht_solve(const ht_problem *p, ht_choice *choice) {
     solver s;
     ht_choice solo;
     double alone[HT_MAX_LANES];
-    start(&s, p, choice);
+    ht_estimate_start(&s, p, choice);
     solve_alone(&s, &solo, alone);
     *choice = (ht_choice){.seconds = INFINITY};
     s.bound = p->forced ? INFINITY : solo.seconds;
@@ -876,8 +821,7 @@ void ht_solve(const ht_problem *p, ht_choice *choice) {
         const size_t n = list_lanes(p, set, lanes);
         if (n < 2)
             continue;
-        s.lanes = lanes;
-        s.n_lanes = n;
+        ht_estimate_set(&s, lanes, n);
         if (!p->by_operator) {
             try_tokens(&s, lanes, n);
             try_shares(&s, lanes, n);
@@ -896,7 +840,7 @@ void ht_solve(const ht_problem *p, ht_choice *choice) {
 static double shares_busy(solver *s, const ht_choice *c, size_t i) {
     const ht_problem *p = s->p;
     const size_t lane = c->lanes[i];
-    double sum = whole(s, lane, p->tokens)->of[HT_CLASS_EMBED] * pace(s, lane, HT_REGIME_SHARES);
+    double sum = beside(s, lane, HT_REGIME_SHARES, of_class(whole(s, lane, p->tokens), HT_CLASS_EMBED));
     for (int which = 0; which < 2; which++)
         for (size_t g = 0; g < c->n_segments[which]; g++) {
             const ht_segment segment = c->segments[which][g];
@@ -919,28 +863,31 @@ static double matrix_busy(solver *s, const ht_choice *c, size_t i, ht_class clas
     const ht_problem *p = s->p;
     const size_t lane = c->lanes[i], tokens = cut->of ? cut->tokens : 0;
     const bool all = cut->units == cut->of;
-    double sum = i ? 0 : matrix_seconds(whole(s, lane, n - tokens), class);
+    const double share = (double)cut->units / (double)cut->of;
     line lines[2];
     if (tokens == 0)
-        return sum;
-    matrix_lines(s, lane, class, tokens, 1, lines);
-    const double share = (double)cut->units / (double)cut->of;
+        return i ? 0 : matrix_alone(s, lane, class, n);
+    double sum = p->exchange * 4 * (double)(tokens * owner_widths(p, class)) +
+                 join_seconds(p, lane) * drift(p, lane, HT_REGIME_OWNER);
+    sum += i ? 0 : matrix_beside(s, lane, class, n - tokens);
     if (all)
-        sum += i ? matrix_seconds(whole(s, lane, tokens), class) : 0;
-    else
-        sum += on_lines(lines, i ? share : 1 - share);
-    return sum + p->exchange * 4 * (double)(tokens * owner_widths(p, class)) + join_seconds(p, lane);
+        return sum + (i == 0       ? 0
+                      : tokens < n ? matrix_beside(s, lane, class, tokens)
+                                   : matrix_alone(s, lane, class, tokens));
+    matrix_lines(s, lane, class, tokens, lines);
+    return sum + on_lines(lines, i ? share : 1 - share).busy;
 }
 
 static double owner_busy(solver *s, const ht_choice *c, size_t i) {
     const ht_problem *p = s->p;
     const size_t lane = c->lanes[i];
-    double sum = i == 0 ? whole(s, lane, p->tokens)->of[HT_CLASS_EMBED] : 0;
+    const double factor = drift(p, lane, HT_REGIME_OWNER);
+    double sum = i == 0 ? whole(s, lane, p->tokens)->of[HT_CLASS_EMBED] * factor : 0;
     for (int which = 0; which < 2; which++) {
         const size_t end = which ? p->wanted : p->tokens;
         const bool apart = c->cuts[which][HT_CLASS_GATE_UP].tokens || c->cuts[which][HT_CLASS_DOWN].tokens;
-        double layer = i ? 0 : owner_rest(s, lane, end);
-        layer += i || !apart ? 0 : whole(s, lane, end)->of[HT_CLASS_GLU];
+        double layer = i ? 0 : owner_rest(s, lane, end) * factor;
+        layer += i || !apart ? 0 : whole(s, lane, end)->of[HT_CLASS_GLU] * factor;
         for (size_t m = 0; m < HT_OWNER_MATRICES; m++) {
             const ht_class class = ht_owner_matrices[m].class;
             const bool of_block = class == HT_CLASS_GATE_UP || class == HT_CLASS_DOWN;
@@ -950,26 +897,32 @@ static double owner_busy(solver *s, const ht_choice *c, size_t i) {
         }
         sum += which ? layer : (p->layers - 1) * layer;
     }
-    return sum * pace(s, lane, HT_REGIME_OWNER);
+    return sum;
 }
 
-double ht_choice_busy(const ht_problem *p, const ht_choice *c, size_t i) {
+static double choice_busy(const ht_problem *p, const ht_choice *c, size_t i) {
     size_t begin = 0;
+    ht_estimate e;
     solver s;
-    start(&s, p, NULL);
-    s.lanes = c->lanes;
-    s.n_lanes = c->n_lanes;
+    ht_estimate_start(&s, p, NULL);
+    ht_estimate_set(&s, c->lanes, c->n_lanes);
     switch (c->regime) {
     case HT_REGIME_TOKENS:
         for (size_t k = 0; k < i; k++)
             begin += c->tokens[k];
         return token_seconds(&s, c->lanes[i], begin, c->tokens[i]) -
-               (i + 1 == c->n_lanes ? head_seconds(&s, c->lanes[i]) * pace(&s, c->lanes[i], HT_REGIME_TOKENS) : 0);
+               (i + 1 == c->n_lanes ? ht_estimate_head(&s, c->lanes[i]) * drift(p, c->lanes[i], HT_REGIME_TOKENS) : 0);
     case HT_REGIME_SHARES:
         return shares_busy(&s, c, i);
     case HT_REGIME_OWNER:
         return owner_busy(&s, c, i);
     default:
-        return pass_seconds(&s, c->lanes[0], p->tokens, p->wanted, p->position) * pace(&s, c->lanes[0], HT_REGIME_SOLO);
+        e = ht_estimate_pass(&s, c->lanes[0], p->tokens, p->wanted, p->position);
+        return (e.busy + e.wait) * drift(p, c->lanes[0], HT_REGIME_SOLO);
     }
+}
+
+ht_estimate ht_choice_estimate(const ht_problem *p, const ht_choice *c, size_t i) {
+    const double busy = choice_busy(p, c, i);
+    return (ht_estimate){busy, c->n_lanes > 1 ? fmax(c->seconds - c->head * stall(p, c->regime) - busy, 0) : 0};
 }

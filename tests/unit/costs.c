@@ -7,13 +7,14 @@
 
 static const char good_text[] =
     "{\"classes\": {%s}, \"granule\": 8, \"attention_us_per_token_and_key\": 0.1, \"launch_us\": 2, \"join_us\": 3.5,"
-    " \"together\": [1, 1.5, 0, 2], \"norms\": [0, 0, 1, 1], \"sync\": \"event\", \"joins_us\": [1, 2, 3, 4]}";
+    " \"together\": [1, 1.5, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],"
+    " \"norms\": [0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], \"sync\": \"event\", \"joins_us\": [1, 2, 3, 4]}";
 
 /* Every class with two points. */
 static json_t *make(void) {
     ht_text classes = {0};
     for (int c = 0; c < HT_CLASSES; c++)
-        check(ht_text_printf(&classes, NULL, "%s\"%s\": {\"stepped\": false, \"tokens_us\": [[1, 5], [64, 100.5]]}",
+        check(ht_text_printf(&classes, NULL, "%s\"%s\": {\"stepped\": false, \"start_us\": 7, \"tokens_us\": [[1, 5], [64, 100.5]]}",
                              c ? ", " : "", ht_class_name((ht_class)c)),
               NULL);
     ht_text whole = {0};
@@ -43,6 +44,7 @@ static void test_read(void **state) {
     json_t *again = cost_json(&cost); /* what is written is read */
     ht_lane_cost same;
     assert_true(read_cost(again, &same));
+    assert_true(fabs(same.classes[HT_CLASS_QKV].start - 7e-6) < 1e-12 && same.together[1][1] == 2);
     assert_int_equal(same.classes[HT_CLASS_ARGMAX].points[1].tokens, 64);
     json_decref(again);
     json_decref(json);

@@ -47,16 +47,20 @@ static ht_lane_cost make_cost(bool stepped) {
         [HT_CLASS_EMBED] = 1,     [HT_CLASS_NORM] = 1, [HT_CLASS_QKV] = 15,     [HT_CLASS_ROPE] = 1,
         [HT_CLASS_ATTENTION] = 5, [HT_CLASS_OUT] = 10, [HT_CLASS_GATE_UP] = 30, [HT_CLASS_GLU] = 2,
         [HT_CLASS_DOWN] = 20,     [HT_CLASS_FFN] = 50, [HT_CLASS_LM_HEAD] = 60, [HT_CLASS_ARGMAX] = 1};
-    ht_lane_cost cost = {
-        .granule = pick(3) ? 0 : 2,
-        .per_key = uniform(0, 0.05) * 1e-6,
-        .launch = uniform(0, 1) * 1e-6,
-        .join = uniform(0, pick(2) ? 0.5 : 10) * 1e-6,
-        .together = {{pick(3) ? uniform(1, 1.5) : 0, uniform(1, 1.5)}, {0, pick(2) ? uniform(1, 2) : 0}},
-        .norms = {{pick(2) ? uniform(1, 3) : 0, uniform(1, 3)}, {0, pick(2) ? uniform(1, 3) : 0}}};
+    ht_lane_cost cost = {.granule = pick(3) ? 0 : 2,
+                         .per_key = uniform(0, 0.05) * 1e-6,
+                         .launch = uniform(0, 1) * 1e-6,
+                         .join = uniform(0, pick(2) ? 0.5 : 10) * 1e-6};
+    for (size_t l = 0; l < LANES; l++)
+        for (int many = 0; many < 2; many++) {
+            cost.together[l][many] = pick(3) ? uniform(1, pick(4) ? 1.5 : 20) : 0;
+            cost.norms[l][many] = pick(2) ? uniform(1, 3) : 0;
+        }
     for (int c = 0; c < HT_CLASSES; c++)
         if (c != HT_CLASS_FFN || pick(2)) /* not every device takes the block as one */
             cost.classes[c] = make_class(stepped && c != HT_CLASS_NORM && c != HT_CLASS_ATTENTION, scales[c] * 1e-6);
+    for (int c = HT_CLASS_QKV; c < HT_CLASS_ARGMAX; c++)
+        cost.classes[c].start = stepped && scales[c] >= 10 && pick(2) ? uniform(0, 20) * 1e-6 : 0;
     if (pick(12) == 0)
         cost.classes[pick(HT_CLASSES)].n_points = 0; /* a lane that lacks an operator */
     return cost;
@@ -106,68 +110,102 @@ static void make_problem(made *m, size_t n_lanes) {
 
 /* ---- brute force ------------------------------------------------------------------------------------------------------------ */
 
-static double op(const ht_problem *p, size_t lane, ht_class c, size_t n, double share, size_t position) {
-    return n == 0 || share <= 0 ? 0 : ht_class_seconds(p->lanes[lane].cost, c, n, share, position);
+/* Of n tokens' whole operator, so much is waiting, whatever the share. */
+static ht_estimate op(const ht_problem *p, size_t lane, ht_class c, size_t n, double share, size_t position) {
+    if (n == 0 || share <= 0)
+        return (ht_estimate){0};
+    const double seconds = ht_class_seconds(p->lanes[lane].cost, c, n, share, position),
+                 wait = fmin(seconds, p->lanes[lane].cost->classes[c].start);
+    return (ht_estimate){seconds - wait, wait};
 }
-static double whole(const ht_problem *p, size_t lane, ht_class c, size_t n) {
+static ht_estimate whole(const ht_problem *p, size_t lane, ht_class c, size_t n) {
     return op(p, lane, c, n, 1, 0);
 }
-static double ffn(const ht_problem *p, size_t lane, size_t n, double share) {
-    return fmin(op(p, lane, HT_CLASS_FFN, n, share, 0), op(p, lane, HT_CLASS_GATE_UP, n, share, 0) +
-                                                            op(p, lane, HT_CLASS_GLU, n, share, 0) +
-                                                            op(p, lane, HT_CLASS_DOWN, n, share, 0));
+static double both(ht_estimate e) {
+    return e.busy + e.wait;
+}
+static void add(ht_estimate *sum, ht_estimate e) {
+    sum->busy += e.busy;
+    sum->wait += e.wait;
+}
+/* As one operator, or (1) in three. */
+static ht_estimate ffn_way(const ht_problem *p, size_t lane, size_t n, double share, int way) {
+    ht_estimate e = op(p, lane, way ? HT_CLASS_GATE_UP : HT_CLASS_FFN, n, share, 0);
+    if (way) {
+        add(&e, op(p, lane, HT_CLASS_GLU, n, share, 0));
+        add(&e, op(p, lane, HT_CLASS_DOWN, n, share, 0));
+    }
+    return e;
+}
+static ht_estimate ffn(const ht_problem *p, size_t lane, size_t n, double share) {
+    const ht_estimate one = ffn_way(p, lane, n, share, 0), three = ffn_way(p, lane, n, share, 1);
+    return both(one) < both(three) ? one : three;
 }
 
 static size_t set_size; /* lanes of the set that is looked at */
 static const size_t *set_lanes;
 
-/* Beside one other lane; beside several it is no better. 0: as alone. */
-static double contention(const double factors[2][2], bool many) {
-    double factor = set_size > 1 && factors[0][many] > 0 ? factors[0][many] : 1;
-    if (set_size > 2 && factors[1][many] > factors[0][many])
-        factor = factors[1][many];
+/* Beside several lanes it is no better than beside the worst of them. 0: as alone. */
+static double contention(const double factors[HT_MAX_LANES][2], size_t lane, bool many) {
+    double factor = 1;
+    for (size_t i = 0; i < set_size; i++)
+        if (set_lanes[i] != lane || set_size > 2)
+            factor = fmax(factor, factors[set_lanes[i]][many]);
     return factor;
 }
-static double slowed(const ht_problem *p, size_t lane, ht_regime regime) {
-    const double drift = p->lanes[lane].drift[regime];
-    return regime != HT_REGIME_SOLO ? drift * contention(p->lanes[lane].cost->together, p->tokens > 1) : drift;
+static double drift(const ht_problem *p, size_t lane, ht_regime regime) {
+    return p->lanes[lane].drift[regime];
+}
+static double slower(const ht_problem *p, size_t lane, bool many) {
+    return contention(p->lanes[lane].cost->together, lane, many);
+}
+/* What is computed beside the others takes longer; waiting does not. */
+static double beside(const ht_problem *p, size_t lane, ht_regime regime, ht_estimate e) {
+    return drift(p, lane, regime) * (e.wait + slower(p, lane, p->tokens > 1) * e.busy);
 }
 /* A norm that every lane begins at once: slower until the first one has ended. */
 static double shared_norm(const ht_problem *p, size_t lane, size_t n) {
     double first = INFINITY;
-    for (size_t i = 0; i < set_size; i++)
-        first = fmin(first,
-                     whole(p, set_lanes[i], HT_CLASS_NORM, n) * contention(p->lanes[set_lanes[i]].cost->norms, n > 1));
-    const double lost = first * (1 - 1 / contention(p->lanes[lane].cost->norms, n > 1));
-    return whole(p, lane, HT_CLASS_NORM, n) + (first < INFINITY ? lost : 0);
+    for (size_t i = 0; i < set_size; i++) {
+        const size_t l = set_lanes[i];
+        first = fmin(first, both(whole(p, l, HT_CLASS_NORM, n)) * contention(p->lanes[l].cost->norms, l, n > 1));
+    }
+    const double lost = first * (1 - 1 / contention(p->lanes[lane].cost->norms, lane, n > 1));
+    return both(whole(p, lane, HT_CLASS_NORM, n)) + (first < INFINITY ? lost : 0);
 }
 static double join(const ht_problem *p, size_t lane) {
     return p->lanes[lane].cost->join;
 }
 static double head(const ht_problem *p, size_t lane) {
-    return whole(p, lane, HT_CLASS_NORM, 1) + whole(p, lane, HT_CLASS_LM_HEAD, 1) + whole(p, lane, HT_CLASS_ARGMAX, 1);
+    return both(whole(p, lane, HT_CLASS_NORM, 1)) + both(whole(p, lane, HT_CLASS_LM_HEAD, 1)) +
+           both(whole(p, lane, HT_CLASS_ARGMAX, 1));
 }
 
 /* Tokens [begin, end) of the pass on one lane, without the head. */
-static double body(const ht_problem *p, size_t lane, size_t begin, size_t end) {
+static ht_estimate body(const ht_problem *p, size_t lane, size_t begin, size_t end) {
     const size_t n = end - begin, from = p->tokens - p->wanted;
-    double s = whole(p, lane, HT_CLASS_EMBED, n);
+    ht_estimate s = whole(p, lane, HT_CLASS_EMBED, n);
     for (int layer = 0; layer < p->layers; layer++) {
         const size_t first = layer + 1 < p->layers || from < begin ? begin : from < end ? from : end, w = end - first;
-        s += whole(p, lane, HT_CLASS_NORM, n) + whole(p, lane, HT_CLASS_QKV, n) + whole(p, lane, HT_CLASS_ROPE, n);
-        s += op(p, lane, HT_CLASS_ATTENTION, w, 1, p->position + first) + whole(p, lane, HT_CLASS_OUT, w) +
-             whole(p, lane, HT_CLASS_NORM, w) + ffn(p, lane, w, 1);
+        add(&s, whole(p, lane, HT_CLASS_NORM, n));
+        add(&s, whole(p, lane, HT_CLASS_QKV, n));
+        add(&s, whole(p, lane, HT_CLASS_ROPE, n));
+        add(&s, op(p, lane, HT_CLASS_ATTENTION, w, 1, p->position + first));
+        add(&s, whole(p, lane, HT_CLASS_OUT, w));
+        add(&s, whole(p, lane, HT_CLASS_NORM, w));
+        add(&s, ffn(p, lane, w, 1));
     }
     return s;
 }
 
 static double solo(const ht_problem *p, size_t lane) {
-    return (body(p, lane, 0, p->tokens) + head(p, lane) + join(p, lane)) * slowed(p, lane, HT_REGIME_SOLO);
+    return (both(body(p, lane, 0, p->tokens)) + head(p, lane) + join(p, lane)) * drift(p, lane, HT_REGIME_SOLO);
 }
 
 static double tokens_lane(const ht_problem *p, size_t lane, size_t begin, size_t end) {
-    const double s = body(p, lane, begin, end) + (end == p->tokens ? head(p, lane) : p->layers * join(p, lane));
-    return s * slowed(p, lane, HT_REGIME_TOKENS) + p->layers * p->join;
+    ht_estimate e = body(p, lane, begin, end);
+    e.wait += end == p->tokens ? head(p, lane) : p->layers * join(p, lane); /* the head: when the others are done */
+    return beside(p, lane, HT_REGIME_TOKENS, e) + p->layers * p->join;
 }
 
 /* Every way to give tokens [begin, ..) to lanes[i..n): the slowest lane's time of the best. */
@@ -196,23 +234,44 @@ static const struct {
                         [HT_SEGMENT_DOWN_ROWS] = {8, 9, HT_CUT_ROWS},
                         [HT_SEGMENT_LM_ROWS] = {9, 9, HT_CUT_ROWS | HT_CUT_HEADS | HT_CUT_FEATURES}};
 
+/* From a join until a lane computes. */
+static double pause_of(const ht_problem *p, size_t lane) {
+    return join(p, lane) + p->lanes[lane].cost->classes[HT_CLASS_QKV].start;
+}
+
+/* A lane's part of a segment, which all of them begin at once: until the first of the others computes, it is as if alone. */
+static double in_segment(const ht_problem *p, size_t lane, bool many, ht_estimate e) {
+    double first = INFINITY;
+    for (size_t i = 0; i < set_size; i++)
+        if (set_lanes[i] != lane)
+            first = fmin(first, pause_of(p, set_lanes[i]));
+    const double alone = fmin(fmax(first - pause_of(p, lane), 0), e.busy);
+    return drift(p, lane, HT_REGIME_SHARES) * (e.wait + alone + (e.busy - alone) * slower(p, lane, many));
+}
+
 /* One lane's part of a segment of a layer for `w` of n tokens in what follows ROPE. */
 static double segment_lane(const ht_problem *p, size_t lane, ht_segment s, size_t units, size_t w) {
     const double share = (double)units / (double)p->of[s];
-    double sum = join(p, lane);
+    ht_estimate sum = {0, join(p, lane)};
     for (size_t i = spans[s].from; i < spans[s].to; i++) {
         const size_t n = i < 3 ? p->tokens : w;
         if (layer_ops[i] == HT_CLASS_NORM)
-            sum += shared_norm(p, lane, n);
+            sum.busy += shared_norm(p, lane, n);
         else if (s != HT_SEGMENT_FEATURES)
-            sum += op(p, lane, layer_ops[i], n, share,
-                      layer_ops[i] == HT_CLASS_ATTENTION ? p->position + p->tokens - n : 0);
+            add(&sum, op(p, lane, layer_ops[i], n, share,
+                         layer_ops[i] == HT_CLASS_ATTENTION ? p->position + p->tokens - n : 0));
     }
-    if (s == HT_SEGMENT_FEATURES && units)
-        sum += ffn(p, lane, w, share);
-    if (s == HT_SEGMENT_LM_ROWS)
-        sum += whole(p, lane, HT_CLASS_NORM, 1) + op(p, lane, HT_CLASS_LM_HEAD, 1, share, 0);
-    return sum * slowed(p, lane, HT_REGIME_SHARES);
+    if (s == HT_SEGMENT_FEATURES && units) {
+        ht_estimate ways[2] = {sum, sum};
+        for (int way = 0; way < 2; way++)
+            add(&ways[way], ffn_way(p, lane, w, share, way));
+        return fmin(in_segment(p, lane, p->tokens > 1, ways[0]), in_segment(p, lane, p->tokens > 1, ways[1]));
+    }
+    if (s == HT_SEGMENT_LM_ROWS) {
+        add(&sum, whole(p, lane, HT_CLASS_NORM, 1));
+        add(&sum, op(p, lane, HT_CLASS_LM_HEAD, 1, share, 0));
+    }
+    return in_segment(p, lane, s != HT_SEGMENT_LM_ROWS && p->tokens > 1, sum); /* the head's is one token */
 }
 
 /* May the lane compute so many units? With several tokens a lane of static graphs has shares that were built, or none. */
@@ -237,13 +296,15 @@ static double best_units(const ht_problem *p, const size_t *lanes, size_t n, ht_
 /* Tokens [begin, end) of an attention block; only those behind tokens - w go on behind ROPE. */
 static double attention_lane(const ht_problem *p, size_t lane, size_t w, size_t begin, size_t end) {
     const size_t from = p->tokens - w, first = from < begin ? begin : from < end ? from : end;
-    double sum = join(p, lane) + shared_norm(p, lane, p->tokens);
-    if (end > begin)
-        sum += join(p, lane) + p->join + whole(p, lane, HT_CLASS_QKV, end - begin) +
-               whole(p, lane, HT_CLASS_ROPE, end - begin) +
-               op(p, lane, HT_CLASS_ATTENTION, end - first, 1, p->position + first) +
-               whole(p, lane, HT_CLASS_OUT, end - first);
-    return sum * slowed(p, lane, HT_REGIME_SHARES);
+    ht_estimate sum = {shared_norm(p, lane, p->tokens), join(p, lane)};
+    if (end > begin) {
+        sum.wait += join(p, lane) + p->join;
+        add(&sum, whole(p, lane, HT_CLASS_QKV, end - begin));
+        add(&sum, whole(p, lane, HT_CLASS_ROPE, end - begin));
+        add(&sum, op(p, lane, HT_CLASS_ATTENTION, end - first, 1, p->position + first));
+        add(&sum, whole(p, lane, HT_CLASS_OUT, end - first));
+    }
+    return beside(p, lane, HT_REGIME_SHARES, sum);
 }
 
 static double best_attention(const ht_problem *p, const size_t *lanes, size_t n, size_t w, size_t i, size_t begin) {
@@ -291,28 +352,40 @@ static double best_shares(const ht_problem *p, const size_t *lanes, size_t n) {
         for (int last = 0; last < 2; last++)
             segments[last][s] = best_segment(p, lanes, n, (ht_segment)s, last ? p->wanted : p->tokens);
     for (size_t i = 0; i < n; i++)
-        embed = fmax(embed, whole(p, lanes[i], HT_CLASS_EMBED, p->tokens) * slowed(p, lanes[i], HT_REGIME_SHARES));
+        embed = fmax(embed, beside(p, lanes[i], HT_REGIME_SHARES, whole(p, lanes[i], HT_CLASS_EMBED, p->tokens)));
     return embed + (p->layers - 1) * best_path(segments[0], 0) + best_path(segments[1], 0) +
            best_segment(p, lanes, n, HT_SEGMENT_LM_ROWS, 1) +
-           whole(p, lanes[0], HT_CLASS_ARGMAX, 1) * slowed(p, lanes[0], HT_REGIME_SHARES);
+           both(whole(p, lanes[0], HT_CLASS_ARGMAX, 1)) * drift(p, lanes[0], HT_REGIME_SHARES);
 }
 
-static double matrix(const ht_problem *p, size_t lane, ht_class c, size_t n, double share) {
-    return n == 0 || share <= 0 ? 0 : c == HT_CLASS_FFN ? ffn(p, lane, n, share) : op(p, lane, c, n, share, 0);
+static ht_estimate matrix(const ht_problem *p, size_t lane, ht_class c, size_t n, double share) {
+    return n == 0 || share <= 0 ? (ht_estimate){0}
+           : c == HT_CLASS_FFN  ? ffn(p, lane, n, share)
+                                : op(p, lane, c, n, share, 0);
+}
+
+/* While the other lane computes, too. */
+static double matrix_beside(const ht_problem *p, size_t lane, ht_class c, size_t n, double share) {
+    if (c != HT_CLASS_FFN || n == 0 || share <= 0)
+        return beside(p, lane, HT_REGIME_OWNER, matrix(p, lane, c, n, share));
+    return fmin(beside(p, lane, HT_REGIME_OWNER, ffn_way(p, lane, n, share, 0)),
+                beside(p, lane, HT_REGIME_OWNER, ffn_way(p, lane, n, share, 1)));
 }
 
 /* A matrix of n tokens of which the other lane computes units of the first tokens. */
 static double cut_matrix(const ht_problem *p, size_t owner, size_t other, ht_class c, size_t n, size_t tokens,
                          double share) {
-    const double own = matrix(p, owner, c, tokens, 1 - share) + matrix(p, owner, c, n - tokens, 1),
-                 others = join(p, other) + matrix(p, other, c, tokens, share);
+    const double own = matrix_beside(p, owner, c, tokens, 1 - share) + matrix_beside(p, owner, c, n - tokens, 1);
+    const bool all = tokens == n && share == 1; /* nothing is computed beside it */
     const size_t widths = c == HT_CLASS_QKV       ? p->embedding + p->qkv
                           : c == HT_CLASS_GATE_UP ? p->embedding + 2 * p->feed_forward
                           : c == HT_CLASS_DOWN    ? p->feed_forward + p->embedding
                                                   : 2 * p->embedding;
-    return 2 * p->join + join(p, owner) * slowed(p, owner, HT_REGIME_OWNER) +
+    return 2 * p->join + join(p, owner) * drift(p, owner, HT_REGIME_OWNER) +
            p->exchange * 4 * (double)(tokens * widths) +
-           fmax(own * slowed(p, owner, HT_REGIME_OWNER), others * slowed(p, other, HT_REGIME_OWNER));
+           fmax(own, drift(p, other, HT_REGIME_OWNER) * join(p, other) +
+                         (all ? drift(p, other, HT_REGIME_OWNER) * both(matrix(p, other, c, tokens, share))
+                              : matrix_beside(p, other, c, tokens, share)));
 }
 
 static ht_segment segment_of(ht_class c) {
@@ -349,7 +422,7 @@ static bool cut_allowed(const ht_problem *p, size_t owner, size_t other, ht_clas
 /* One matrix, cut or not; *cut: whether a cut is best. */
 static double best_matrix(const ht_problem *p, size_t owner, size_t other, ht_class c, size_t n, bool sums, bool *cut) {
     const size_t of = p->of[segment_of(c)];
-    double best = matrix(p, owner, c, n, 1) * slowed(p, owner, HT_REGIME_OWNER);
+    double best = both(matrix(p, owner, c, n, 1)) * drift(p, owner, HT_REGIME_OWNER);
     for (size_t tokens = 1; tokens <= n; tokens++)
         for (size_t units = 1; units <= of; units++) {
             if (!cut_allowed(p, owner, other, c, n, tokens, units, sums))
@@ -362,19 +435,22 @@ static double best_matrix(const ht_problem *p, size_t owner, size_t other, ht_cl
 }
 
 static double best_owner(const ht_problem *p, size_t owner, size_t other) {
-    const double pace = slowed(p, owner, HT_REGIME_OWNER);
-    double sum = (whole(p, owner, HT_CLASS_EMBED, p->tokens) + head(p, owner)) * pace;
+    const double pace = drift(p, owner, HT_REGIME_OWNER); /* of what no other computes beside it */
+    double sum = (both(whole(p, owner, HT_CLASS_EMBED, p->tokens)) + head(p, owner)) * pace;
     bool cut = false;
     for (int layer = 0; layer < p->layers; layer++) {
         const bool last = layer + 1 == p->layers;
         const size_t n = p->tokens, w = last ? p->wanted : n;
-        sum += pace * (whole(p, owner, HT_CLASS_NORM, n) + whole(p, owner, HT_CLASS_ROPE, n) +
-                       whole(p, owner, HT_CLASS_NORM, w) + op(p, owner, HT_CLASS_ATTENTION, w, 1, p->position + n - w));
+        ht_estimate rest = whole(p, owner, HT_CLASS_NORM, n);
+        add(&rest, whole(p, owner, HT_CLASS_ROPE, n));
+        add(&rest, whole(p, owner, HT_CLASS_NORM, w));
+        add(&rest, op(p, owner, HT_CLASS_ATTENTION, w, 1, p->position + n - w));
+        sum += pace * both(rest);
         bool block_cut = false, parts_cut = false;
         const double block =
             best_matrix(p, owner, other, HT_CLASS_FFN, w, !last, &block_cut); /* the head adds no sums */
         const double parts = best_matrix(p, owner, other, HT_CLASS_GATE_UP, w, true, &parts_cut) +
-                             pace * whole(p, owner, HT_CLASS_GLU, w) +
+                             pace * both(whole(p, owner, HT_CLASS_GLU, w)) +
                              best_matrix(p, owner, other, HT_CLASS_DOWN, w, !last, &parts_cut);
         sum += best_matrix(p, owner, other, HT_CLASS_QKV, n, true, &cut) +
                best_matrix(p, owner, other, HT_CLASS_OUT, w, true, &cut) + fmin(block, parts);
@@ -432,7 +508,7 @@ static double evaluate(const ht_problem *p, const ht_choice *c) {
     }
     assert_int_equal(c->regime, HT_REGIME_SHARES);
     for (size_t i = 0; i < c->n_lanes; i++)
-        sum = fmax(sum, whole(p, c->lanes[i], HT_CLASS_EMBED, p->tokens) * slowed(p, c->lanes[i], HT_REGIME_SHARES));
+        sum = fmax(sum, beside(p, c->lanes[i], HT_REGIME_SHARES, whole(p, c->lanes[i], HT_CLASS_EMBED, p->tokens)));
     for (int which = 0; which < 2; which++) {
         size_t at = 0;
         for (size_t g = 0; g <= c->n_segments[which]; g++) {
@@ -454,7 +530,7 @@ static double evaluate(const ht_problem *p, const ht_choice *c) {
         }
         assert_int_equal(at, 9);
     }
-    return sum + whole(p, c->lanes[0], HT_CLASS_ARGMAX, 1) * slowed(p, c->lanes[0], HT_REGIME_SHARES);
+    return sum + both(whole(p, c->lanes[0], HT_CLASS_ARGMAX, 1)) * drift(p, c->lanes[0], HT_REGIME_SHARES);
 }
 
 static void check_lanes(const ht_problem *p, const ht_choice *c) {
@@ -688,13 +764,35 @@ static void test_busy_agrees_with_prediction(void **state) {
         set_lanes = c.lanes;
         for (size_t i = 0; i < c.n_lanes; i++) {
             const double after =
-                i + 1 == c.n_lanes ? head(&m.p, c.lanes[i]) * slowed(&m.p, c.lanes[i], HT_REGIME_TOKENS) : 0;
-            slowest = fmax(slowest, ht_choice_busy(&m.p, &c, i) + after);
+                i + 1 == c.n_lanes ? head(&m.p, c.lanes[i]) * drift(&m.p, c.lanes[i], HT_REGIME_TOKENS) : 0;
+            slowest = fmax(slowest, ht_choice_estimate(&m.p, &c, i).busy + after);
         }
         assert_true(fabs(slowest / c.seconds - 1) < 1e-9);
         seen++;
     }
     assert_in_range(seen, 100, 4000);
+}
+
+/* What a lane is not busy in a pass, it waits; nobody is busy for longer than the pass takes. */
+static void test_busy_and_wait_are_the_pass(void **state) {
+    unsigned seen[HT_REGIMES] = {0};
+    for (unsigned seed = 1; seed <= 4000; seed++) {
+        made m;
+        ht_choice c;
+        random_state = seed * 2654435761u;
+        make_problem(&m, 3);
+        ht_solve(&m.p, &c);
+        if (c.n_lanes < 2 || c.seconds == INFINITY)
+            continue;
+        for (size_t i = 0; i < c.n_lanes; i++) {
+            const ht_estimate e = ht_choice_estimate(&m.p, &c, i);
+            assert_true(e.busy > 0 && e.wait >= 0);
+            if (c.regime != HT_REGIME_TOKENS) /* there the head is behind the last lane only */
+                assert_true(fabs((e.busy + e.wait + c.head) / c.seconds - 1) < 1e-9);
+        }
+        seen[c.regime]++;
+    }
+    assert_true(seen[HT_REGIME_TOKENS] > 100 && seen[HT_REGIME_SHARES] > 100 && seen[HT_REGIME_OWNER] > 100);
 }
 
 /* ---- how long it takes ------------------------------------------------------------------------------------------------------ */
@@ -724,7 +822,7 @@ static ht_lane_cost real_cost(const real_shape *shape, size_t lane) {
                          .per_key = rows[lane].per_key,
                          .launch = rows[lane].launch,
                          .join = rows[lane].join,
-                         .together = {{1.3, 1.1}}};
+                         .together = {{1.3, 1.1}, {1.3, 1.1}, {1.3, 1.1}}};
     for (int c = 0; c < HT_CLASSES; c++) {
         ht_class_cost *class = &cost.classes[c];
         const bool once = c == HT_CLASS_LM_HEAD || c == HT_CLASS_ARGMAX;
@@ -852,6 +950,7 @@ int main(void) {
         cmocka_unit_test(test_class_seconds),
         cmocka_unit_test(test_class_seconds_never_fall),
         cmocka_unit_test(test_busy_agrees_with_prediction),
+        cmocka_unit_test(test_busy_and_wait_are_the_pass),
         cmocka_unit_test(test_solving_takes_less_than_a_millisecond),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
