@@ -190,8 +190,8 @@ static ht_status put_engine_parameters(ht_reproduction *r, ht_sheet *sheet, cons
 }
 
 static ht_status put_parameters(ht_reproduction *r, const ht_measurements *m) {
-    ht_sheet *sheet =
-        ht_sheet_add(r, "validate-parameters", "", "of,processor,figure,value,source", HT_CHART_NONE, "", "");
+    ht_sheet *sheet = ht_sheet_add(r, "validate-parameters", "Free parameters", "of,processor,figure,value,source",
+                                   HT_CHART_NONE, "", "");
     ht_status status = sheet ? HT_OK : HT_ERROR_MEMORY;
     size_t count = 0, fit = 0;
     for (size_t i = 0; ht_soc_name(i) && !status; i++) {
@@ -205,10 +205,9 @@ static ht_status put_parameters(ht_reproduction *r, const ht_measurements *m) {
         status = put_engine_parameters(r, sheet, &m->engines[i], &count);
     for (size_t i = 0; i < m->n_rows; i++)
         fit += !m->rows[i].test;
-    if (sheet) /* also where there are none */
-        snprintf(sheet->title, sizeof sheet->title,
-                 "Free parameters: %zu for %zu rows to fit to (at most one for four)", count, fit);
-    return status;
+    char text[96];
+    snprintf(text, sizeof text, "for %zu rows to fit to: at most one for four", fit);
+    return status ? status : ht_sheet_row(r, sheet, "sssds", "all", "", "parameters", (double)count, text);
 }
 
 static ht_status put_left_out(ht_reproduction *r, const ht_measurements *m) {
