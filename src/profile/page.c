@@ -116,7 +116,8 @@ static void put_x_axis(ht_page *p, const ht_axes *a) {
         const double x = mark_of(a, i);
         HT_PUT(p, "<path class=\"axis\" d=\"M%.1f %dv4\"/>\n", x_of(a, x), base);
         snprintf(text, sizeof text, "%.6g", x);
-        put_label(p, x_of(a, x), base + 16, "middle", text);
+        const bool ends = x_of(a, x) > RIGHT - 12; /* a long label would be cut off */
+        put_label(p, ends ? HT_PAGE_WIDTH - 2 : x_of(a, x), base + 16, ends ? "end" : "middle", text);
     }
     HT_PUT(p, "<path class=\"axis\" d=\"M%d %dV%dH%d\"/>\n", LEFT, TOP, base, RIGHT);
     put_label(p, (LEFT + RIGHT) / 2.0, base + 33, "middle", a->x_label);

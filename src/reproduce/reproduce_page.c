@@ -62,8 +62,8 @@ static void put_dots(ht_page *p, const ht_sheet *s) {
             a.x_most = fmax(a.x_most, s->rows[i][c].number);
         }
     a.x_least = pow(10, floor(log10(a.x_least)));
-    a.x_most = pow(10, ceil(log10(a.x_most)));
-    if (!(a.x_least > 0 && a.x_least < a.x_most && a.x_most < INFINITY))
+    a.x_most = fmax(10 * a.x_least, pow(10, ceil(log10(a.x_most))));
+    if (!(a.x_least > 0 && a.x_most < INFINITY))
         return;
     ht_page_begin_plot(p, s->title, &a);
     for (int i = -1; i <= 1; i++)

@@ -123,8 +123,9 @@ static ht_status put_dots(ht_reproduction *r, const ht_validated *rows, size_t n
 
 static ht_status put_summary(ht_reproduction *r, const ht_validated *rows, size_t n) {
     static const char *const phases[] = {"prefill", "decode", "both"};
-    ht_sheet *sheet = ht_sheet_add(r, "validate-summary", "How far off",
-                                   "use,phase,rows,predicted,median error %,within 40% %,worst", HT_CHART_NONE, "", "");
+    ht_sheet *sheet =
+        ht_sheet_add(r, "validate-summary", "How far off",
+                     "use,phase,rows,predicted,median error (%),within 40% (%),worst", HT_CHART_NONE, "", "");
     ht_status status = HT_OK;
     for (int i = 0; i < 6 && !status; i++) {
         ht_quality q;
