@@ -61,9 +61,17 @@ static double figure(const ht_law *law, ht_soc_key key) {
     return law->processor->figures[key].value;
 }
 
+static double reached(const ht_law *law) {
+    return figure(law, HT_SOC_REACHED) * (law->matrix_share > 0 ? law->matrix_share : 1);
+}
+
+static double bandwidth(const ht_law *law) {
+    return figure(law, HT_SOC_BANDWIDTH) * (law->bandwidth_share > 0 ? law->bandwidth_share : 1);
+}
+
 /* Computing and moving hide behind each other, as far as the processor overlaps them. */
 static ht_work work_of(const ht_law *law, double compute, double bytes, double flops) {
-    const double move = bytes / figure(law, HT_SOC_BANDWIDTH);
+    const double move = bytes / bandwidth(law);
     const double apart = (1 - figure(law, HT_SOC_OVERLAP)) * fmin(compute, move);
     return (ht_work){.seconds = fmax(compute, move) + apart, .bytes = bytes, .flops = flops, .apart = apart};
 }
@@ -80,7 +88,7 @@ static double array_seconds(const ht_law *law, double tokens, double rows, doubl
     const double streamed = law->order == HT_SIM_ACTIVATIONS_FIRST ? weights
                             : law->order == HT_SIM_WEIGHTS_FIRST   ? activations
                                                                    : fmin(weights, activations);
-    return streamed * 2 * a * a / figure(law, HT_SOC_REACHED);
+    return streamed * 2 * a * a / reached(law);
 }
 
 /* Partial sums that go to memory and back. */
@@ -91,12 +99,14 @@ static double spilled_bytes(const ht_law *law, double tokens, double rows, doubl
 }
 
 static ht_work matmul_work(const ht_law *law, const ht_op *op, const ht_slice *slice, size_t tokens) {
-    const extent e = extent_of(op, slice);
+    extent e = extent_of(op, slice);
+    if (law->weight_bits > 0)
+        e.bytes = e.rows * e.cols * law->weight_bits / 8;
     const double m = (double)tokens, flops = 2 * m * e.rows * e.cols;
     const double value = law->soc->figures[HT_SOC_ACTIVATION_BYTES].value;
     const double bytes = e.bytes + value * m * (e.rows + e.cols);
     if (law->processor->kind != HT_DEVICE_NPU)
-        return work_of(law, flops / figure(law, HT_SOC_REACHED), bytes, flops);
+        return work_of(law, flops / reached(law), bytes, flops);
     return work_of(law, array_seconds(law, m, e.rows, e.cols), bytes + spilled_bytes(law, m, e.rows, e.cols), flops);
 }
 
@@ -123,7 +133,8 @@ static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, 
     const ht_hparams *h = law->hparams;
     const double n = (double)tokens, share = s->of ? (double)(s->row_end - s->row_begin) / (double)s->of : 1;
     const double value = law->soc->figures[HT_SOC_ACTIVATION_BYTES].value, dim = (double)h->head_dim;
-    const double key = 2 * (double)h->kv_heads * dim * (law->kv_type == HT_KV_F32 ? 4 : 2); /* and value, of a token */
+    const double kept = law->kv_bytes > 0 ? law->kv_bytes : law->kv_type == HT_KV_F32 ? 4 : 2;
+    const double key = 2 * (double)h->kv_heads * dim * kept; /* and value, of a token */
     double values = 0, bytes = 0, flops = 0;
     switch (op->kind) {
     case HT_OP_EMBED:
@@ -138,7 +149,9 @@ static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, 
         bytes = n * key;
         break;
     case HT_OP_ATTENTION: {
-        const double seen = keys_seen(op, n, (double)position), all = (double)position + n;
+        const double fixed = (double)law->context; /* a static graph's, a mask in front of those that are not there */
+        const double seen = fixed > 0 ? n * fixed : keys_seen(op, n, (double)position);
+        const double all = fixed > 0 ? fixed : (double)position + n;
         values = 2 * h->heads * dim;
         bytes = key * (op->window ? fmin(all, op->window + n) : all);
         flops = 4 * h->heads * dim * seen;
@@ -151,7 +164,7 @@ static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, 
         values = h->vocabulary;
     }
     bytes = share * (bytes + value * n * values);
-    return work_of(law, share * flops / figure(law, HT_SOC_REACHED), bytes, share * flops);
+    return work_of(law, share * flops / reached(law), bytes, share * flops);
 }
 
 ht_work ht_law_work(const ht_law *law, const ht_op *op, const ht_slice *slice, size_t tokens, size_t position) {

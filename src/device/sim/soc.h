@@ -7,7 +7,7 @@
  *      {"name": "npu", "kind": "npu", "reached_TFLOPS": {"value": 10, "source": "estimated"}},
  *      {"name": "cpu", "kind": "cpu", "cores": "0-7", "reached_TFLOPS": {"value": 0.4, "source": "estimated"}}]}
  *
- * Every figure is {"value": number, "source": text}; one that is left out has its default (soc.c's table), with the source
+ * Every figure is {"value": number, "source": text}, with "fit": true where it was fitted to measurements; one that is left out has its default (soc.c's table), with the source
  * "estimated". In the struct all are in SI units: bytes, seconds, operations and bytes a second, watts.
  *
  * What the figures mean (the laws that the machine follows):
@@ -74,6 +74,7 @@ typedef struct ht_figure {
     double value;       /* SI units */
     const char *source; /* "estimated", or where it is from; never NULL */
     bool given;         /* in the file (or an override), not a default */
+    bool fitted;        /* "fit": true: a free parameter of the laws, chosen so that measurements come out */
 } ht_figure;
 
 #define HT_SOC_MAX_PROCESSORS 6
