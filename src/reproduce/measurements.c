@@ -26,6 +26,7 @@ static const struct {
     [HT_ENGINE_PASS] = {"pass_us", 1e-6, 0, 1e7},
     [HT_ENGINE_MATRIX_SHARE] = {"matrix_share", 1, 0.01, 4},
     [HT_ENGINE_BANDWIDTH_SHARE] = {"bandwidth_share", 1, 0.01, 4},
+    [HT_ENGINE_EXPAND] = {"expand_Gweights", 1e9, 0, 1e5},
 };
 
 const char *ht_engine_key_name(ht_engine_key key) {

@@ -21,6 +21,7 @@ typedef enum ht_engine_key {
     HT_ENGINE_PASS,            /* seconds of the host, a pass */
     HT_ENGINE_MATRIX_SHARE,    /* of the processor's arithmetic */
     HT_ENGINE_BANDWIDTH_SHARE, /* of its bandwidth */
+    HT_ENGINE_EXPAND,          /* weights a second that its kernels expand to fp16; 0: as the processor's runtime */
     HT_ENGINE_KEYS
 } ht_engine_key;
 

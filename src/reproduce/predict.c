@@ -49,9 +49,11 @@ static double pass_seconds(const pass *p, size_t tokens, size_t position, bool l
             law.weight_bits = p->head_bits;
         seconds += ht_law_work(&law, op, &whole, behind ? 1 : tokens, position).seconds;
     }
-    /* Kernels are submitted while others run. */
-    const double submits = engine_figure(p->row, HT_ENGINE_LAUNCHES) * p->model->hparams.layers *
-                           p->law.processor->figures[HT_SOC_LAUNCH].value;
+    /* Kernels are submitted while others run; each takes a little besides, the law counts one an operator. */
+    const ht_figure *figures = p->law.processor->figures;
+    const double launches = engine_figure(p->row, HT_ENGINE_LAUNCHES) * p->model->hparams.layers;
+    const double submits = launches * figures[HT_SOC_LAUNCH].value;
+    seconds += fmax(launches - (double)p->model->n_ops, 0) * figures[HT_SOC_OPERATOR].value;
     return fmax(seconds, submits) + engine_figure(p->row, HT_ENGINE_CROSSINGS) * crossing_seconds(p->law.processor) +
            engine_figure(p->row, HT_ENGINE_PASS);
 }
@@ -73,7 +75,9 @@ double ht_predict_row(const ht_measured_row *row, const ht_soc *soc, const ht_mo
                             .kv_bytes = engine_figure(row, HT_ENGINE_KV_BYTES),
                             .context = (size_t)engine_figure(row, HT_ENGINE_CONTEXT),
                             .matrix_share = engine_figure(row, HT_ENGINE_MATRIX_SHARE),
-                            .bandwidth_share = engine_figure(row, HT_ENGINE_BANDWIDTH_SHARE)}};
+                            .bandwidth_share = engine_figure(row, HT_ENGINE_BANDWIDTH_SHARE),
+                            .expand = engine_figure(row, HT_ENGINE_EXPAND),
+                            .whole = engine_figure(row, HT_ENGINE_LAUNCHES) == 0}};
     if (row->decode)
         return 1 / pass_seconds(&p, 1, row->prompt, true);
     const size_t pad = (size_t)engine_figure(row, HT_ENGINE_PAD), all = row->prompt;

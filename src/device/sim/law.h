@@ -26,6 +26,8 @@ typedef struct ht_law {
     double kv_bytes;                      /* of a value in the KV cache; 0: by kv_type */
     size_t context;                       /* keys that attention computes over; 0: those that there are */
     double matrix_share, bandwidth_share; /* of what the processor reaches; 0: all of it */
+    double expand;                        /* weights a second that are expanded to fp16; 0: as the processor does */
+    bool whole; /* NPUs: all operators are one graph; what passes between them stays on the chip */
 } ht_law;
 
 /* `tokens` tokens from `position` on, of the slice; a graph's length where graphs are static. */
