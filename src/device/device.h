@@ -77,7 +77,6 @@ typedef struct ht_binding {
     bool yields; /* another device computes on the same cores next: threads that would wait for more should sleep */
     bool joined; /* somebody will wait for this very ticket: make that cheap */
 } ht_binding;
-#define HT_BIT_KV (1u << HT_SLOT_COUNT)
 #define HT_MAX_PIECES 3
 
 typedef struct ht_device_caps {

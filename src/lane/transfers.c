@@ -8,28 +8,13 @@
 
 enum { NOBODY = -1 };
 
-/* Slots an operator reads and writes, as bits. */
-static uint32_t bit(ht_slot slot) {
-    return slot == HT_SLOT_NONE ? 0 : 1u << slot;
-}
-
-static uint32_t reads(const ht_op *op) {
-    return bit(op->in) | (op->kind == HT_OP_NORM ? bit(op->aux) : 0) | (op->kind == HT_OP_ATTENTION ? HT_BIT_KV : 0);
-}
-
-static uint32_t writes(const ht_op *op) {
-    /* a NORM with aux adds it to its input */
-    return bit(op->out) | (op->kind == HT_OP_NORM ? bit(op->aux == HT_SLOT_NONE ? HT_SLOT_NONE : op->in) : 0) |
-           (op->kind == HT_OP_ROPE ? HT_BIT_KV : 0);
-}
-
 /* Is what step `at` writes to the slots of `what` read by nobody but `device` before it is written again? */
 static bool stays(const ht_program *program, size_t at, uint32_t what, int device) {
     for (size_t i = at + 1; i < program->n_steps; i++) {
         const ht_step *step = &program->steps[i];
-        if (reads(step->op) & what && step->device != device)
+        if (ht_op_reads(step->op) & what && step->device != device)
             return false;
-        if (writes(step->op) & what)
+        if (ht_op_writes(step->op) & what)
             return true;
     }
     return true;
@@ -44,7 +29,7 @@ static int cache_owner(const ht_lanes *set, const ht_lane *alone, int layer) {
             continue;
         for (size_t i = 0; i < program->n_steps; i++) {
             const ht_step *step = &program->steps[i];
-            if (step->op->layer != layer || !((reads(step->op) | writes(step->op)) & HT_BIT_KV))
+            if (step->op->layer != layer || !((ht_op_reads(step->op) | ht_op_writes(step->op)) & HT_BIT_KV))
                 continue;
             if (owner != NOBODY && owner != step->device)
                 return NOBODY;
@@ -69,19 +54,19 @@ static void plan_transfers(const ht_lanes *set, const ht_lane *alone, ht_program
     for (size_t i = 0; i < program->n_steps; i++) {
         ht_step *step = &program->steps[i];
         const int device = step->device;
-        const bool cached = (reads(step->op) | writes(step->op)) & HT_BIT_KV;
+        const bool cached = (ht_op_reads(step->op) | ht_op_writes(step->op)) & HT_BIT_KV;
         const bool own_cache = cached && cache_owner(set, alone, step->op->layer) == device;
         step->yields = yields(set, program, i, set->devices[device]);
-        step->resident = own_cache ? reads(step->op) & HT_BIT_KV : 0;
-        step->kept = own_cache ? writes(step->op) & HT_BIT_KV : 0;
+        step->resident = own_cache ? ht_op_reads(step->op) & HT_BIT_KV : 0;
+        step->kept = own_cache ? ht_op_writes(step->op) & HT_BIT_KV : 0;
         for (uint32_t slot = 0; slot < HT_SLOT_COUNT; slot++) {
-            if (reads(step->op) >> slot & 1 && owner[slot] == device)
+            if (ht_op_reads(step->op) >> slot & 1 && owner[slot] == device)
                 step->resident |= 1u << slot;
-            if (writes(step->op) >> slot & 1 && stays(program, i, 1u << slot, device))
+            if (ht_op_writes(step->op) >> slot & 1 && stays(program, i, 1u << slot, device))
                 step->kept |= 1u << slot;
         }
         for (uint32_t slot = 0; slot < HT_SLOT_COUNT; slot++)
-            if (writes(step->op) >> slot & 1)
+            if (ht_op_writes(step->op) >> slot & 1)
                 owner[slot] = device;
     }
 }
