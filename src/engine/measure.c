@@ -14,6 +14,7 @@
 #define MOST_RUNS 5
 #define ENOUGH_SECONDS 0.12 /* of runs at one point */
 #define MOST_STEPS 512
+#define LEAST_JOIN 0.2e-6
 
 /* ---- timing ------------------------------------------------------------------------------------------------------------------ */
 
@@ -23,7 +24,8 @@ typedef struct timer {
     const ht_kv_layer *kv;
     ht_step steps[MOST_STEPS];
     size_t n_steps;
-    int layers; /* whose steps they are */
+    int layers;   /* whose steps they are */
+    double start; /* seconds that a matrix takes which stands apart (stands_apart), however small it is */
 } timer;
 
 static ht_status run_once(const timer *t, size_t n, size_t position, bool apart, double *seconds, ht_error *error) {
@@ -82,6 +84,30 @@ static bool is_sample(int layer, int count, int layers) {
         if (layer == (count == 1 ? layers / 2 : i * (layers - 1) / (count - 1)))
             return true;
     return false;
+}
+
+/* Does the lane compute the class on a device of its own, between operators that others of its devices compute? Then the queue is
+ * empty whenever such an operator comes, and somebody waits for its end: what that takes is the operator's. */
+static bool stands_apart(const timer *t, const ht_program *program, int class) {
+    const int layer = t->engine->model->hparams.layers / 2;
+    bool apart = false;
+    for (size_t i = 0; i < program->n_steps; i++) {
+        const ht_step *step = &program->steps[i];
+        if (step->op->layer != layer || (int)ht_class_of(step->op) != class)
+            continue;
+        apart |= i > 0 && step[-1].device != step->device;
+        apart |= i + 1 < program->n_steps && step[1].device != step->device;
+    }
+    return apart;
+}
+
+/* Leaves matrices only: a join comes behind one of them. */
+static void keep_matrices(timer *t) {
+    size_t n = 0;
+    for (size_t i = 0; i < t->n_steps; i++)
+        if (t->steps[i].op->kind == HT_OP_MATMUL || t->steps[i].op->kind == HT_OP_FFN)
+            t->steps[n++] = t->steps[i];
+    t->n_steps = n;
 }
 
 /* Takes the steps of a class (HT_CLASSES: all of them) of the sampled layers. */
@@ -148,6 +174,12 @@ static void add_point(ht_class_cost *cost, size_t n, double seconds, bool steppe
     cost->n_points++;
 }
 
+/* Seconds of steps without what they take to begin with an empty queue and to be waited for: a join, which who predicts adds
+ * where there is one. */
+static double without_join(const timer *t, double seconds) {
+    return fmax(seconds - t->lane->cost.join, 0.5 * seconds);
+}
+
 /* All classes of a layer at one number of tokens. */
 static ht_status measure_point(timer *t, size_t n, ht_error *error) {
     const ht_program *program = ht_lane_program(t->lane, n);
@@ -158,14 +190,15 @@ static ht_status measure_point(timer *t, size_t n, ht_error *error) {
     ht_status status = warm(t, n, error);
     if (!status)
         status = time_steps(t, n, 0, false, &layer, error);
-    layer /= samples;
+    layer = without_join(t, layer) / samples;
     for (int c = HT_CLASS_NORM; c < HT_CLASS_LM_HEAD && !status; c++) {
         take_steps(t, program, c, samples);
         count[c] = t->n_steps;
         if (t->n_steps == 0)
             continue;
-        status = time_steps(t, n, 0, false, &seconds[c], error);
-        seconds[c] /= (double)t->n_steps;
+        const bool apart = stands_apart(t, program, c);
+        status = time_steps(t, n, 0, apart, &seconds[c], error);
+        seconds[c] = (apart ? seconds[c] : without_join(t, seconds[c])) / (double)t->n_steps;
         sum += seconds[c] * (double)count[c] / samples;
     }
     if (status)
@@ -175,8 +208,10 @@ static ht_status measure_point(timer *t, size_t n, ht_error *error) {
     for (int c = HT_CLASS_NORM; c < HT_CLASS_LM_HEAD; c++)
         if (count[c]) {
             take_steps(t, program, c, samples);
-            const ht_device *device = t->engine->set.devices[t->steps[0].device];
-            add_point(&t->lane->cost.classes[c], n, seconds[c] * scale, graphs && device->ops->caps(device)->n_lengths);
+            const ht_device_caps *caps = ht_lanes_caps(&t->engine->set, (size_t)t->steps[0].device);
+            add_point(&t->lane->cost.classes[c], n, seconds[c] * scale, graphs && caps->n_lengths);
+            if (!caps->runs_in_caller && stands_apart(t, program, c))
+                t->lane->cost.classes[c].fixed = t->start;
         }
     ht_log(HT_LOG_INFO, "lane %d: %zu tokens, a layer in %.1f us (parts %.1f us)",
            (int)(t->lane - t->engine->set.lanes), n, layer * 1e6, sum * 1e6);
@@ -222,14 +257,18 @@ static ht_status measure_members(timer *t, size_t n, ht_error *error) {
             status = warm(t, n, error);
         if (status == HT_ERROR_MEMORY || status == HT_ERROR_UNSUPPORTED || (!status && t->n_steps == 0))
             return HT_OK;
+        const bool apart = stands_apart(t, program, HT_CLASS_FFN);
         if (!status)
-            status = time_steps(t, n, 0, false, &seconds[i], error);
+            status = time_steps(t, n, 0, apart, &seconds[i], error);
         if (status)
             return status;
-        seconds[i] /= (double)t->n_steps;
+        seconds[i] = (apart ? seconds[i] : without_join(t, seconds[i])) / (double)t->n_steps;
     }
-    for (size_t i = 0; i < HT_COUNT(parts); i++)
-        add_point(&t->lane->cost.classes[parts[i].class], n, seconds[i], true);
+    for (size_t i = 0; i < HT_COUNT(parts); i++) {
+        ht_class_cost *cost = &t->lane->cost.classes[parts[i].class];
+        add_point(cost, n, seconds[i], true);
+        cost->fixed = t->start;
+    }
     return HT_OK;
 }
 
@@ -242,18 +281,21 @@ static bool has_queue(const timer *t) {
     return queues;
 }
 
-/* What a join costs by each way of waiting: single tokens' steps with a join after each, against all in one go. The way
+/* What a join costs by each way of waiting: single tokens' matrices with a join after each, against all in one go. The way
  * that makes such steps and longer ones end soonest is what the lane will use, unless one was asked for: polling, for one,
  * is quick to see the end of a short kernel, and takes a core from the long ones of a device that computes on it. */
 static ht_status measure_joins(timer *t, const ht_program *one, const ht_program *many, size_t most, ht_error *error) {
     ht_lane_cost *cost = &t->lane->cost;
-    double single[HT_SYNC_FLAG + 1], longer[HT_SYNC_FLAG + 1] = {0}, pipelined;
-    take_steps(t, one, HT_CLASSES, count_samples(t, one, 1));
+    double single[HT_SYNC_FLAG + 1], longer[HT_SYNC_FLAG + 1] = {0}, starts[HT_SYNC_FLAG + 1], pipelined;
+    const int samples = count_samples(t, one, 1);
+    take_steps(t, one, HT_CLASSES, samples);
     const bool choose = has_queue(t) && t->engine->set.sync == HT_SYNC_AUTO;
+    const bool apart = stands_apart(t, one, HT_CLASS_OUT); /* it has its join with it */
     const int first = choose ? HT_SYNC_FINISH : HT_SYNC_AUTO, last = choose ? HT_SYNC_FLAG : HT_SYNC_AUTO;
     for (int sync = first; sync <= last; sync++) {
         cost->sync = (ht_sync)sync;
-        take_steps(t, one, HT_CLASSES, count_samples(t, one, 1));
+        take_steps(t, one, HT_CLASSES, samples);
+        keep_matrices(t);
         ht_status status = time_steps(t, 1, 0, true, &single[sync], error); /* twice: the flag learns what to expect */
         if (!status)
             status = time_steps(t, 1, 0, false, &pipelined, error);
@@ -261,7 +303,9 @@ static ht_status measure_joins(timer *t, const ht_program *one, const ht_program
             status = time_steps(t, 1, 0, true, &single[sync], error);
         if (status)
             return status;
-        cost->joins[sync] = fmax(0.2e-6, (single[sync] - pipelined) / (double)t->n_steps);
+        const double joins = (double)t->n_steps - 1; /* in one go, the last one is waited for, too */
+        starts[sync] = joins < 1 ? LEAST_JOIN : fmax(LEAST_JOIN, (single[sync] - pipelined) / joins);
+        cost->joins[sync] = apart ? LEAST_JOIN : starts[sync];
         if (choose && most >= 16) {
             take_steps(t, many, HT_CLASSES, 1);
             status = time_steps(t, 16, 0, true, &longer[sync], error);
@@ -280,6 +324,7 @@ static ht_status measure_joins(timer *t, const ht_program *one, const ht_program
             best = sync;
     cost->sync = (ht_sync)best;
     cost->join = cost->joins[best];
+    t->start = apart ? starts[best] : 0;
     return HT_OK;
 }
 
@@ -290,19 +335,17 @@ static ht_status measure_rest(timer *t, const size_t *lengths, size_t n_lengths,
     const ht_program *one = ht_lane_program(t->lane, 1), *many = ht_lane_program(t->lane, 2);
     const size_t most = lengths[n_lengths - 1];
     double seconds;
-    ht_status status = HT_OK;
+    ht_status status = measure_joins(t, one, many, most, error);
     for (size_t i = 0; i < HT_COUNT(around) && !status; i++) {
         take_steps(t, one, around[i], 1);
         status = time_steps(t, 1, 0, false, &seconds, error);
-        add_point(&cost->classes[around[i]], 1, seconds, false);
+        add_point(&cost->classes[around[i]], 1, without_join(t, seconds), false);
         if (around[i] != HT_CLASS_EMBED || status || most < 2)
             continue;
         take_steps(t, many, around[i], 1);
         status = time_steps(t, most, 0, false, &seconds, error);
-        add_point(&cost->classes[around[i]], most, seconds, false);
+        add_point(&cost->classes[around[i]], most, without_join(t, seconds), false);
     }
-    if (!status)
-        status = measure_joins(t, one, many, most, error);
     if (status)
         return status;
     const size_t context = (size_t)t->engine->info.context, n = ht_min_size(64, most);

@@ -67,6 +67,10 @@ static double whole_seconds(const ht_class_cost *cost, size_t n) {
     return pieces < p[i].seconds ? pieces : p[i].seconds;
 }
 
+double ht_class_fixed(const ht_lane_cost *cost, ht_class c) {
+    return fmax(cost->launch, cost->classes[c].fixed);
+}
+
 double ht_class_seconds(const ht_lane_cost *cost, ht_class c, size_t n, double share, size_t position) {
     if (n == 0)
         return 0;
@@ -75,7 +79,8 @@ double ht_class_seconds(const ht_lane_cost *cost, ht_class c, size_t n, double s
     double s = whole_seconds(&cost->classes[c], whole ? ht_round_up(n, cost->granule) : n);
     if (c == HT_CLASS_ATTENTION)
         s += cost->per_key * (double)n * (double)position;
-    return s <= cost->launch || s == INFINITY ? s : cost->launch + share * (s - cost->launch);
+    const double fixed = ht_class_fixed(cost, c);
+    return s <= fixed || s == INFINITY ? s : fixed + share * (s - fixed);
 }
 
 static double factor_of(const double factors[2][2], size_t n_lanes, bool many) {

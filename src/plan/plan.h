@@ -51,6 +51,8 @@ typedef struct ht_class_cost {
     ht_cost_point points[HT_MAX_POINTS];
     size_t n_points;
     bool stepped; /* static lengths: nothing between the points, and nothing behind one of one token */
+    /* Of each, what a part of it takes however small it is; less than the lane's launch: that. */
+    double fixed;
 } ht_class_cost;
 
 typedef struct ht_lane_cost {
@@ -68,6 +70,8 @@ typedef struct ht_lane_cost {
     double together[2][2], norms[2][2];
 } ht_lane_cost;
 
+/* What a part of an operator takes however small it is. */
+double ht_class_fixed(const ht_lane_cost *cost, ht_class c);
 /* Seconds of a share (0..1] of an operator for n tokens from `position` on; infinite where the lane does not compute it. */
 double ht_class_seconds(const ht_lane_cost *cost, ht_class c, size_t n, double share, size_t position);
 

@@ -295,18 +295,19 @@ typedef struct line {
 static const line no_line = {INFINITY, 0};
 
 /* ht_class_seconds as a function of the share. */
-static void add_line(line *sum, const ht_lane_cost *cost, double seconds) {
-    const bool rises = seconds > cost->launch && seconds < INFINITY;
-    sum->at += rises ? cost->launch : seconds;
-    sum->slope += rises ? seconds - cost->launch : 0;
+static void add_line(line *sum, const ht_lane_cost *cost, ht_class c, double seconds) {
+    const double fixed = ht_class_fixed(cost, c);
+    const bool rises = seconds > fixed && seconds < INFINITY;
+    sum->at += rises ? fixed : seconds;
+    sum->slope += rises ? seconds - fixed : 0;
 }
 
 /* Parts of a feed-forward block: as one operator, or in three. */
 static void add_block(line lines[2], const ht_lane_cost *cost, const double of[HT_CLASSES]) {
     lines[1] = lines[0];
-    add_line(&lines[0], cost, of[HT_CLASS_FFN]);
+    add_line(&lines[0], cost, HT_CLASS_FFN, of[HT_CLASS_FFN]);
     for (int c = HT_CLASS_GATE_UP; c <= HT_CLASS_DOWN; c++)
-        add_line(&lines[1], cost, of[c]);
+        add_line(&lines[1], cost, (ht_class)c, of[c]);
 }
 
 static double on_lines(const line lines[2], double share) {
@@ -356,7 +357,7 @@ static part make_part(solver *s, ht_segment segment, size_t lane, size_t begin, 
         const double *of = whole(s, lane, 1)->of;
         k.none += of[HT_CLASS_NORM];
         all = of[HT_CLASS_LM_HEAD];
-        add_line(&k.lines[0], cost, all);
+        add_line(&k.lines[0], cost, HT_CLASS_LM_HEAD, all);
     }
     for (int op = ht_segment_spans[segment].from; op < ht_segment_spans[segment].to; op++) {
         const size_t n = op < HT_AT_ATTENTION ? begin : end;
@@ -371,7 +372,7 @@ static part make_part(solver *s, ht_segment segment, size_t lane, size_t begin, 
         } else if (n) {
             const size_t at = class == HT_CLASS_ATTENTION ? p->position + begin - n : 0;
             all += whole(s, lane, n)->of[class] + keys_seconds(cost, n, at);
-            add_line(&k.lines[0], shares, parts(s, lane, n)->of[class] + keys_seconds(shares, n, at));
+            add_line(&k.lines[0], shares, class, parts(s, lane, n)->of[class] + keys_seconds(shares, n, at));
         }
     }
     for (int i = 0; i < 2; i++)
@@ -652,7 +653,7 @@ static void matrix_lines(solver *s, size_t lane, ht_class c, size_t n, double fa
     if (c == HT_CLASS_FFN)
         add_block(lines, cost, parts(s, lane, n)->of);
     else
-        add_line(&lines[0], cost, parts(s, lane, n)->of[c]);
+        add_line(&lines[0], cost, c, parts(s, lane, n)->of[c]);
     for (int i = 0; i < 2; i++)
         lines[i].at *= factor, lines[i].slope *= factor;
 }
