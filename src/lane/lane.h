@@ -104,8 +104,7 @@ typedef struct ht_lanes {
     atomic_uint failed;            /* bit d: device d has failed since the last recovery */
     ht_lane lanes[HT_MAX_DEVICES]; /* in the order in which they take tokens */
     size_t n_lanes;
-    bool ffn_apart; /* a feed-forward block is never one operator: the cuts asked for are of single matrices */
-    ht_op *blocks;  /* [layers]: FFN operators, where a device takes them as one */
+    bool ffn_apart; /* what a block could have as one operator never is: the cuts asked for are of single matrices */
     ht_slice_task *tasks;
     size_t n_tasks, cap_tasks;
     size_t next_task;             /* behind the one that was found last: where the next is likely to be */

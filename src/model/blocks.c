@@ -36,7 +36,7 @@ static const kind_row kinds[HT_BLOCK_KINDS] = {
                             .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_ROPE, HT_OP_ATTENTION, HT_OP_MATMUL},
                             .n_axes = 6,
                             .axes = {{HT_AXIS_HEADS, HT_RESULT_SUMS, 0, 5, 1, 1, "esssc"},
-                                     {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 5, 0, 0, "e"},
+                                     {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 5, 0, 0, "errrr"},
                                      {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 0, 2, BLOCK_OF_TYPE, COARSE, "ew"},
                                      {HT_AXIS_HEADS, HT_RESULT_COLUMNS, 2, 4, 1, 1, "ss"},
                                      {HT_AXIS_HEADS, HT_RESULT_SUMS, 2, 5, 1, 1, "ssc"},
@@ -134,6 +134,10 @@ static void find_handed(const ht_model *model, const ht_block *block, ht_axis *a
     axis->hand_from = axis->from;
     while (axis->hand_from < axis->to && ops[axis->hand_from].kind != HT_OP_MATMUL)
         axis->hand_from++;
+    if (axis->hand_from == axis->to) {
+        axis->hand_from = 0;
+        return;
+    }
     axis->hand_to = axis->result == HT_RESULT_SUMS ? axis->to : axis->hand_from + 1;
     axis->handed = ht_slot_width(&model->hparams, ops[axis->hand_from].in) +
                    ht_slot_width(&model->hparams, ops[axis->hand_to - 1].out);
@@ -151,7 +155,7 @@ static ht_axis make_axis(const ht_model *model, const ht_block *block, const axi
                     .exact = row->kind != HT_AXIS_ROWS,
                     .leaves = block->kind == HT_BLOCK_HEAD ? 0 : ht_slot_width(&model->hparams, ops[row->to - 1].out)};
     for (size_t i = row->from; i < row->to; i++) {
-        axis.maps[i] = map_of(row->maps[i - row->from < strlen(row->maps) ? i - row->from : 0]);
+        axis.maps[i] = map_of(row->maps[i - row->from]);
         axis.ordered |= row->kind == HT_AXIS_TOKENS && ht_op_writes(&ops[i]) & HT_BIT_KV;
     }
     find_handed(model, block, &axis);

@@ -199,6 +199,7 @@ ht_status ht_model_check(const ht_model *model, ht_error *error);
 uint32_t ht_op_reads(const ht_op *op);
 uint32_t ht_op_writes(const ht_op *op);
 #define HT_BIT_KV (1u << HT_SLOT_COUNT)
+#define HT_BIT_DELTA (1u << HT_SLOT_DELTA)
 /* The block of an operator of the model, its own or (fused) one that stands for some; NULL: it is in none. */
 static inline const ht_block *ht_op_block(const ht_model *model, const ht_op *op) {
     return op->block < 0 ? NULL : &model->blocks[op->block];

@@ -1,9 +1,9 @@
 /* The planner: the cheapest way to compute a pass, from the lanes' cost tables (plan.h says which ways there are).
  *
- * Exact within the cost model. A segment is divided so that its slowest lane ends first: for a limit each lane takes the
- * most units that it does in time, and the limit is found by bisection, so any number of lanes will do. A layer's segments
- * are the shortest path over its operators; each edge ends with a join. Layers are alike but for the last, where only
- * wanted tokens see the end. The regime OWNER is the solver of HeteroLLM (arXiv 2501.14794): min over strategies of
+ * Exact within the cost model. An axis is divided so that its slowest lane ends first: for a limit each lane takes the
+ * most units that it does in time, and the limit is found by bisection, so any number of lanes will do. The axes along
+ * which a block is cut are the shortest path over its operators; each edge ends with a join. Blocks of a group are alike;
+ * behind the model's tail they compute wanted tokens only. The regime OWNER is the solver of HeteroLLM (arXiv 2501.14794): min over strategies of
  * max(T) + T_sync for one operator at a time.
  */
 #include "plan/plan.h"
@@ -13,16 +13,6 @@
 
 #define WORTH_A_GRAPH 0.985 /* another cut must be so much quicker than those there are graphs for */
 
-const char *ht_segment_name(ht_segment s) {
-    static const char *const names[HT_SEGMENTS] = {"head", "causal",  "row", "head", "head",
-                                                   "row",  "feature", "row", "row",  "row"};
-    return names[s];
-}
-
-bool ht_segment_is_partial(ht_segment s) {
-    return s == HT_SEGMENT_HEADS || s == HT_SEGMENT_ATTENTION_OUT || s == HT_SEGMENT_FEATURES;
-}
-
 const char *ht_regime_name(ht_regime r) {
     static const char *const names[] = {"single", "causal", "shares", "owner"};
     return names[r];
@@ -30,57 +20,156 @@ const char *ht_regime_name(ht_regime r) {
 
 /* ---- what operators take -------------------------------------------------------------------------------------------------- */
 
-#define REMEMBERED 256 /* numbers of tokens whose times are kept: of all lanes, by 8 bits of a hash */
+#define REMEMBERED 256 /* numbers of tokens whose times are kept: of all lanes, by bits of a hash */
+#define POOL 8192      /* and times of all of these together */
 
 /* What one lane's operators take for one number of tokens, whole: the search asks for the same numbers again and again. */
 typedef struct times {
     const ht_lane_cost *cost; /* NULL: nothing is kept here */
     size_t n;
-    double of[HT_CLASSES]; /* attention's: of the first tokens */
-    double begin, end;     /* of a layer: up to and with ROPE, and behind that */
+    const double *of;  /* by signature; of what reads keys: of the first tokens */
+    double begin, end; /* of all blocks but the head: before the tail, and behind it */
 } times;
+
+/* Operators on one side of the tail: so many of each signature, and so many times what a block can have as one or in three. */
+typedef struct side {
+    size_t n_ops, n_fused;
+    struct {
+        int signature;
+        size_t count;
+    } ops[HT_MAX_SIGNATURES];
+    struct {
+        const ht_block *block;
+        size_t count;
+    } fused[HT_MAX_GROUPS];
+} side;
 
 typedef struct solver {
     const ht_problem *p;
+    const ht_model *model;
     ht_choice *best;
     double bound;        /* several lanes that take longer are of no use: one lane is quicker, or others are */
     const size_t *lanes; /* the set that is tried */
     size_t n_lanes;
+    side sides[2]; /* before the tail, behind it */
     size_t lookups;
+    int shift; /* of a hash to the number of what is kept */
     times kept[REMEMBERED];
+    double pool[POOL];
 } solver;
+
+static const ht_block *block_of(const solver *s, const ht_group *g) {
+    return &s->model->blocks[g->block];
+}
+
+static int signature_of(const solver *s, const ht_block *block, size_t place) {
+    return s->model->ops[block->first + place].signature;
+}
+
+/* Tokens of the pass that operator number `place` of such blocks computes. */
+static size_t tokens_of(const solver *s, const ht_group *g, size_t place) {
+    return g->head ? 1 : place < g->tail ? s->p->tokens : s->p->wanted;
+}
+
+static void count_op(side *to, int signature, size_t count) {
+    size_t i = 0;
+    while (i < to->n_ops && to->ops[i].signature != signature)
+        i++;
+    if (i == to->n_ops)
+        to->ops[to->n_ops++].signature = signature, to->ops[i].count = 0;
+    to->ops[i].count += count;
+}
+
+static void count_ops(solver *s) {
+    for (size_t k = 0; k < s->model->n_groups; k++) {
+        const ht_group *g = &s->model->groups[k];
+        const ht_block *block = block_of(s, g);
+        for (size_t i = 0; i < block->n && !g->head; i++) {
+            side *to = &s->sides[i >= g->tail];
+            if (block->fused && i == block->fused_from && (i >= g->tail) == (block->fused_to > g->tail)) {
+                to->fused[to->n_fused].block = block;
+                to->fused[to->n_fused++].count = g->count;
+                i = block->fused_to - 1;
+                continue;
+            }
+            count_op(to, signature_of(s, block, i), g->count);
+        }
+    }
+}
 
 static void start(solver *s, const ht_problem *p, ht_choice *best) {
     s->p = p;
+    s->model = p->model;
     s->best = best;
     s->bound = INFINITY;
     s->n_lanes = 1;
     s->lookups = 0;
-    for (size_t i = 0; i < REMEMBERED; i++)
+    for (int i = 0; i < 2; i++)
+        s->sides[i].n_ops = s->sides[i].n_fused = 0;
+    count_ops(s);
+    size_t n = REMEMBERED;
+    s->shift = 24;
+    for (; n * p->model->n_signatures > POOL; n /= 2)
+        s->shift++;
+    for (size_t i = 0; i < n; i++)
         s->kept[i].cost = NULL;
 }
 
-/* A feed-forward block without its norm: as one operator where the lane has it, else in three. */
-static double block_seconds(const double of[HT_CLASSES]) {
-    return fmin(of[HT_CLASS_FFN], of[HT_CLASS_GATE_UP] + of[HT_CLASS_GLU] + of[HT_CLASS_DOWN]);
+/* What the block can have as one operator: as that where the lane has it, else in its parts. */
+static double fused_seconds(const solver *s, const ht_block *block, const double *of) {
+    double apart = 0;
+    for (size_t i = block->fused_from; i < block->fused_to; i++)
+        apart += of[signature_of(s, block, i)];
+    return fmin(of[block->fused->signature], apart);
+}
+
+static bool has_fused(const ht_block *block, size_t from, size_t to) {
+    return block->fused && block->fused_from >= from && block->fused_to <= to;
+}
+
+/* Operators [from, to) of a block, without what keys of earlier positions add. */
+static double range_seconds(const solver *s, const ht_block *block, const double *of, size_t from, size_t to) {
+    double sum = 0;
+    for (size_t i = from; i < to; i++)
+        if (i == block->fused_from && has_fused(block, from, to)) {
+            sum += fused_seconds(s, block, of);
+            i = block->fused_to - 1;
+        } else {
+            sum += of[signature_of(s, block, i)];
+        }
+    return sum;
+}
+
+static double side_seconds(const solver *s, const side *x, const double *of) {
+    double sum = 0;
+    for (size_t i = 0; i < x->n_ops; i++)
+        sum += (double)x->ops[i].count * of[x->ops[i].signature];
+    for (size_t i = 0; i < x->n_fused; i++)
+        sum += (double)x->fused[i].count * fused_seconds(s, x->fused[i].block, of);
+    return sum;
 }
 
 static const times *look_up(solver *s, size_t lane, const ht_lane_cost *cost, size_t n) {
-    static const times nothing;
+    static const double none[HT_MAX_SIGNATURES];
+    static const times nothing = {.of = none};
     const uint32_t key = (uint32_t)(n * 16 + lane * 2 + (cost != s->p->lanes[lane].cost)) * 2654435769u;
-    times *t = &s->kept[key >> 24];
+    const size_t place = key >> s->shift, n_signatures = s->model->n_signatures;
+    times *t = &s->kept[place];
     if (n == 0)
         return &nothing;
     if (t->cost == cost && t->n == n)
         return t;
+    double *of = &s->pool[place * n_signatures];
     t->cost = cost;
     t->n = n;
-    const int known = n > 1 ? HT_CLASS_LM_HEAD : HT_CLASSES; /* the head is of one token */
-    for (int c = 0; c < HT_CLASSES; c++)
-        t->of[c] = c < known ? ht_class_seconds(cost, (ht_class)c, n, 1, 0) : INFINITY;
-    t->begin = t->of[HT_CLASS_NORM] + t->of[HT_CLASS_QKV] + t->of[HT_CLASS_ROPE];
-    t->end = t->of[HT_CLASS_ATTENTION] + t->of[HT_CLASS_OUT] + t->of[HT_CLASS_NORM] + block_seconds(t->of);
-    s->lookups += (size_t)known;
+    t->of = of;
+    for (size_t i = 0; i < n_signatures; i++) {
+        const bool known = n == 1 || !s->model->signatures[i].head; /* the head is of one token */
+        of[i] = known ? ht_op_seconds(cost, (int)i, n, 1, 0) : INFINITY;
+        s->lookups += known;
+    }
+    t->begin = side_seconds(s, &s->sides[0], of);
+    t->end = side_seconds(s, &s->sides[1], of);
     return t;
 }
 
@@ -97,9 +186,17 @@ static const times *parts(solver *s, size_t lane, size_t n) {
     return look_up(s, lane, part_cost(s->p, lane), n);
 }
 
-/* Attention of n tokens from `position` on takes so much longer than of the first n. */
-static double keys_seconds(const ht_lane_cost *cost, size_t n, size_t position) {
-    return cost->per_key * (double)n * (double)position;
+/* An operator takes so much longer for n tokens from `position` on than for the first n. */
+static double keys_seconds(const ht_lane_cost *cost, int signature, size_t n, size_t position) {
+    return cost->ops[signature].per_key * (double)n * (double)position;
+}
+
+/* The same of all operators on one side of the tail. */
+static double side_keys(const side *x, const ht_lane_cost *cost, size_t n, size_t position) {
+    double sum = 0;
+    for (size_t i = 0; i < x->n_ops; i++)
+        sum += (double)x->ops[i].count * keys_seconds(cost, x->ops[i].signature, n, position);
+    return sum;
 }
 
 static double stall(const ht_problem *p, ht_regime regime) {
@@ -113,13 +210,13 @@ static double pace(const solver *s, size_t lane, ht_regime regime) {
     return l->drift[regime] * (regime == HT_REGIME_SOLO ? 1 : ht_together(l->cost, s->n_lanes, s->p->tokens));
 }
 
-/* What a lane's own norm takes where all lanes of the set begin one at once, as segments do: norms are bound by memory, which
- * they contend for until the first of them is done. */
-static double norm_seconds(solver *s, size_t lane, size_t n) {
+/* What every lane computes for itself, a norm, where all lanes of the set begin it at once, as axes do: it is bound by memory,
+ * which they contend for until the first of them is done. */
+static double every_seconds(solver *s, size_t lane, int signature, size_t n) {
     double first = INFINITY, alone = 0, factor = 1;
     for (size_t i = 0; i < s->n_lanes; i++) {
         const size_t l = s->lanes[i];
-        const double seconds = whole(s, l, n)->of[HT_CLASS_NORM],
+        const double seconds = whole(s, l, n)->of[signature],
                      slower = ht_norms_together(s->p->lanes[l].cost, s->n_lanes, n);
         first = fmin(first, seconds * slower);
         if (l == lane)
@@ -136,20 +233,21 @@ static double head_pace(const ht_problem *p) {
     return p->head > 0 ? p->head : 1;
 }
 
-static double head_seconds(solver *s, size_t lane) {
-    const double *of = whole(s, lane, 1)->of;
-    return (of[HT_CLASS_NORM] + of[HT_CLASS_LM_HEAD] + of[HT_CLASS_ARGMAX]) * head_pace(s->p);
+static const ht_group *head_group(const solver *s) {
+    return &s->model->groups[s->model->n_groups - 1];
 }
 
-/* n tokens from `position` on through all layers, the last w of them to the end of the last. */
+static double head_seconds(solver *s, size_t lane) {
+    const ht_block *head = block_of(s, head_group(s));
+    return range_seconds(s, head, whole(s, lane, 1)->of, 0, head->n) * head_pace(s->p);
+}
+
+/* n tokens from `position` on through all blocks, the last w of them through the tail. */
 static double pass_seconds(solver *s, size_t lane, size_t n, size_t w, size_t position) {
-    const ht_problem *p = s->p;
-    const ht_lane_cost *cost = p->lanes[lane].cost;
-    const double end_of_last = w == n ? whole(s, lane, n)->end + keys_seconds(cost, n, position)
-                                      : whole(s, lane, w)->end + keys_seconds(cost, w, position + n - w);
+    const ht_lane_cost *cost = s->p->lanes[lane].cost;
+    const double end = whole(s, lane, w)->end + side_keys(&s->sides[1], cost, w, position + n - w);
     const times *t = whole(s, lane, n);
-    return t->of[HT_CLASS_EMBED] + p->layers * t->begin + (p->layers - 1) * (t->end + keys_seconds(cost, n, position)) +
-           end_of_last;
+    return t->of[s->model->ops[0].signature] + t->begin + side_keys(&s->sides[0], cost, n, position) + end;
 }
 
 static double solo_seconds(solver *s, size_t lane) {
@@ -253,9 +351,9 @@ static double token_seconds(void *context, size_t lane, size_t begin, size_t n) 
     double seconds = pass_seconds(s, lane, n, w, p->position + begin);
     if (last)
         seconds += head_seconds(s, lane);
-    else /* telling the lanes behind that a layer's keys and values are there */
-        seconds += p->layers * join_seconds(p, lane);
-    return seconds * pace(s, lane, HT_REGIME_TOKENS) + p->layers * p->join;
+    else /* telling the lanes behind that a block's keys and values are there */
+        seconds += (double)s->model->n_caches * join_seconds(p, lane);
+    return seconds * pace(s, lane, HT_REGIME_TOKENS) + (double)s->model->n_caches * p->join;
 }
 
 /* Keeps the choice where it is the best so far. */
@@ -294,20 +392,20 @@ typedef struct line {
 
 static const line no_line = {INFINITY, 0};
 
-/* ht_class_seconds as a function of the share. */
-static void add_line(line *sum, const ht_lane_cost *cost, ht_class c, double seconds) {
-    const double fixed = ht_class_fixed(cost, c);
+/* ht_op_seconds as a function of the share. */
+static void add_line(line *sum, const ht_lane_cost *cost, int signature, double seconds) {
+    const double fixed = ht_op_fixed(cost, signature);
     const bool rises = seconds > fixed && seconds < INFINITY;
     sum->at += rises ? fixed : seconds;
     sum->slope += rises ? seconds - fixed : 0;
 }
 
-/* Parts of a feed-forward block: as one operator, or in three. */
-static void add_block(line lines[2], const ht_lane_cost *cost, const double of[HT_CLASSES]) {
-    lines[1] = lines[0];
-    add_line(&lines[0], cost, HT_CLASS_FFN, of[HT_CLASS_FFN]);
-    for (int c = HT_CLASS_GATE_UP; c <= HT_CLASS_DOWN; c++)
-        add_line(&lines[1], cost, (ht_class)c, of[c]);
+/* Parts of what the block can have as one operator: as that, or in three. */
+static void add_fused(const solver *s, line lines[2], const ht_lane_cost *cost, const ht_block *block,
+                      const double *of) {
+    add_line(&lines[0], cost, block->fused->signature, of[block->fused->signature]);
+    for (size_t i = block->fused_from; i < block->fused_to; i++)
+        add_line(&lines[1], cost, signature_of(s, block, i), of[signature_of(s, block, i)]);
 }
 
 static double on_lines(const line lines[2], double share) {
@@ -315,7 +413,7 @@ static double on_lines(const line lines[2], double share) {
     return a < b ? a : b;
 }
 
-/* What a segment takes on one lane, by its units. */
+/* What an axis takes on one lane, by its units. */
 typedef struct part {
     size_t of;
     double none, all; /* without a unit, with all */
@@ -347,34 +445,62 @@ static size_t most_units(const part *k, size_t left, double limit) {
     return most;
 }
 
-static part make_part(solver *s, ht_segment segment, size_t lane, size_t begin, size_t end) {
+/* An axis of the blocks of a group. */
+typedef struct span {
+    const ht_group *group;
+    const ht_block *block;
+    const ht_axis *axis;
+    size_t number; /* of the model's axes */
+} span;
+
+static span span_of(const solver *s, const ht_group *g, size_t axis) {
+    const ht_block *block = block_of(s, g);
+    const size_t number = block->first_axis + axis;
+    return (span){g, block, &s->model->axes[number], number};
+}
+
+/* Number `place` of the block, by itself or with those that it can be one operator with: returns the number behind. */
+static size_t add_place(solver *s, const span *x, size_t lane, size_t place, double *all, line lines[2]) {
     const ht_problem *p = s->p;
-    const ht_lane_cost *cost = p->lanes[lane].cost, *shares = part_cost(p, lane);
+    const size_t n = tokens_of(s, x->group, place);
+    /* the head is computed by what is there whole */
+    const ht_lane_cost *cost = p->lanes[lane].cost, *shares = x->group->head ? cost : part_cost(p, lane);
+    if (place == x->block->fused_from && has_fused(x->block, x->axis->from, x->axis->to)) {
+        *all += fused_seconds(s, x->block, whole(s, lane, n)->of);
+        if (n)
+            add_fused(s, lines, shares, x->block, look_up(s, lane, shares, n)->of);
+        return x->block->fused_to;
+    }
+    const int signature = signature_of(s, x->block, place);
+    const size_t at = p->position + p->tokens - n;
+    const double seconds = n ? whole(s, lane, n)->of[signature] + keys_seconds(cost, signature, n, at) : 0;
+    *all += seconds;
+    for (int i = 0; i < 2 && n; i++)
+        if (x->axis->maps[place] == HT_MAP_REPLICATED)
+            lines[i].at += seconds;
+        else
+            add_line(&lines[i], shares, signature,
+                     look_up(s, lane, shares, n)->of[signature] + keys_seconds(shares, signature, n, at));
+    return place + 1;
+}
+
+static part make_part(solver *s, const span *x, size_t lane) {
     const double factor = pace(s, lane, HT_REGIME_SHARES);
-    part k = {.of = p->of[segment], .none = join_seconds(p, lane), .lines = {{0, 0}, no_line}};
+    part k = {.of = s->p->of[x->number], .none = join_seconds(s->p, lane) * (x->axis->statistics ? 2 : 1)};
     double all = 0;
-    if (segment == HT_SEGMENT_LM_ROWS) {
-        const double *of = whole(s, lane, 1)->of;
-        k.none += of[HT_CLASS_NORM];
-        all = of[HT_CLASS_LM_HEAD];
-        add_line(&k.lines[0], cost, HT_CLASS_LM_HEAD, all);
-    }
-    for (int op = ht_segment_spans[segment].from; op < ht_segment_spans[segment].to; op++) {
-        const size_t n = op < HT_AT_ATTENTION ? begin : end;
-        const ht_class class = ht_layer_classes[op];
-        if (class == HT_CLASS_NORM) { /* every lane's own */
-            k.none += norm_seconds(s, lane, n);
-        } else if (segment == HT_SEGMENT_FEATURES) {
-            all = block_seconds(whole(s, lane, n)->of);
-            if (n)
-                add_block(k.lines, shares, parts(s, lane, n)->of);
-            break;
-        } else if (n) {
-            const size_t at = class == HT_CLASS_ATTENTION ? p->position + begin - n : 0;
-            all += whole(s, lane, n)->of[class] + keys_seconds(cost, n, at);
-            add_line(&k.lines[0], shares, class, parts(s, lane, n)->of[class] + keys_seconds(shares, n, at));
+    for (size_t i = x->axis->from; i < x->axis->to;) {
+        if (x->axis->maps[i] != HT_MAP_EVERY) {
+            i = add_place(s, x, lane, i, &all, k.lines);
+            continue;
         }
+        const int signature = signature_of(s, x->block, i);
+        /* lanes begin the head when they come to it */
+        k.none += x->group->head ? whole(s, lane, 1)->of[signature]
+                                 : every_seconds(s, lane, signature, tokens_of(s, x->group, i));
+        i++;
     }
+    if (!has_fused(x->block, x->axis->from, x->axis->to))
+        k.lines[1] = no_line;
     for (int i = 0; i < 2; i++)
         k.lines[i].at = (k.lines[i].at + k.none) * factor, k.lines[i].slope *= factor;
     k.all = (k.none + all) * factor;
@@ -382,41 +508,46 @@ static part make_part(solver *s, ht_segment segment, size_t lane, size_t begin, 
     return k;
 }
 
-typedef struct segment_context {
+typedef struct range_context {
     solver *s;
-    size_t begin, end; /* tokens before the layer's ATTENTION, and from there on */
-} segment_context;
+    const span *span;
+} range_context;
 
-/* HT_SEGMENT_TOKENS: tokens [begin, begin + n) of an attention block. */
-static double attention_seconds(void *context, size_t lane, size_t begin, size_t n) {
-    const segment_context *k = context;
-    const ht_problem *p = k->s->p;
-    const size_t first = k->begin - k->end, w = begin + n > first ? ht_min_size(begin + n - first, n) : 0;
-    double s = join_seconds(p, lane) + norm_seconds(k->s, lane, k->begin);
-    if (n) {
-        const double *of = whole(k->s, lane, n)->of;
-        s += join_seconds(p, lane) + p->join + of[HT_CLASS_QKV] + of[HT_CLASS_ROPE];
-        of = whole(k->s, lane, w)->of;
-        s += of[HT_CLASS_ATTENTION] + keys_seconds(p->lanes[lane].cost, w, p->position + begin + n - w) +
-             of[HT_CLASS_OUT];
+/* Tokens [begin, begin + n) of a block that is cut by tokens. */
+static double range_of_tokens(void *context, size_t lane, size_t begin, size_t n) {
+    const range_context *k = context;
+    solver *s = k->s;
+    const ht_problem *p = s->p;
+    const span *x = k->span;
+    const size_t first = p->tokens - p->wanted, w = begin + n > first ? ht_min_size(begin + n - first, n) : 0;
+    double sum = join_seconds(p, lane);
+    if (n && x->axis->ordered) /* telling the lanes behind, in the midst of it */
+        sum += join_seconds(p, lane) + p->join;
+    for (size_t i = x->axis->from; i < x->axis->to; i++) {
+        const int signature = signature_of(s, x->block, i);
+        const size_t own = i < x->group->tail ? n : w;
+        if (x->axis->maps[i] == HT_MAP_EVERY)
+            sum += every_seconds(s, lane, signature, tokens_of(s, x->group, i));
+        else if (own)
+            sum += whole(s, lane, own)->of[signature] +
+                   keys_seconds(p->lanes[lane].cost, signature, own, p->position + begin + n - own);
     }
-    return s * pace(k->s, lane, HT_REGIME_SHARES);
+    return sum * pace(s, lane, HT_REGIME_SHARES);
 }
 
-/* What goes from core to core at the end of a segment: sums that every lane wrote, or rows, heads and tokens of one slot. */
-static double exchange_seconds(const ht_problem *p, ht_segment segment, size_t begin, size_t end, size_t n_lanes) {
-    size_t floats = end * p->embedding; /* rows of OUT and DOWN, tokens of OUT */
-    if (ht_segment_is_partial(segment))
-        floats = n_lanes * end * p->embedding;
-    else if (segment == HT_SEGMENT_QKV_ROWS)
-        floats = begin * p->qkv;
-    else if (segment == HT_SEGMENT_ATTENTION)
-        floats = end * p->attention;
-    else if (segment == HT_SEGMENT_GATE_UP)
-        floats = end * p->feed_forward;
-    else if (segment == HT_SEGMENT_LM_ROWS)
-        floats = 0;
-    return p->exchange * 4 * (double)floats;
+/* What goes from core to core at the end of an axis: sums that every lane wrote, or rows, heads and tokens of one slot; and what is
+ * exchanged inside. */
+static double exchange_seconds(const solver *s, const span *x, size_t n_lanes) {
+    const size_t n = tokens_of(s, x->group, x->axis->to - 1), copies = x->axis->result == HT_RESULT_SUMS ? n_lanes : 1;
+    return s->p->exchange * 4 * (double)(n * (copies * x->axis->leaves + n_lanes * x->axis->statistics));
+}
+
+/* The first matrix of an axis; its end: it has none. */
+static size_t first_matrix(const solver *s, const span *x) {
+    size_t i = x->axis->from;
+    while (i < x->axis->to && s->model->ops[x->block->first + i].kind != HT_OP_MATMUL)
+        i++;
+    return i;
 }
 
 /* Does the lane compute n tokens by graphs of shares? */
@@ -424,36 +555,37 @@ static bool is_built_only(const ht_solver_lane *lane, size_t n) {
     return lane->built_only && (n > 1 || lane->built_only_one);
 }
 
-static bool has_room(const ht_solver_lane *lane, ht_segment segment) {
-    return lane->may_build && !lane->no_room && lane->built[segment][HT_MAX_SHARES - 1] == 0;
+static bool has_room(const ht_solver_lane *lane, size_t axis) {
+    return lane->may_build && !lane->no_room && lane->built[axis][HT_MAX_SHARES - 1] == 0;
 }
 
-static bool is_ready(const ht_problem *p, size_t lane, ht_segment segment, size_t units, size_t tokens) {
-    return p->lanes[lane].may_build || !p->ready || p->ready(p->ready_context, lane, segment, units, tokens);
+static bool is_ready(const ht_problem *p, size_t lane, size_t axis, size_t units, size_t tokens) {
+    return p->lanes[lane].may_build || !p->ready || p->ready(p->ready_context, lane, axis, units, tokens);
 }
 
-/* What a lane may take of a segment: shares that it has graphs for, ANY number, none. */
+/* What a lane may take of an axis: shares that it has graphs for, ANY number, none. */
 #define ANY SIZE_MAX
 
-static size_t list_options(const ht_problem *p, ht_segment segment, size_t lane, size_t tokens,
-                           size_t options[HT_MAX_SHARES + 2]) {
+static size_t list_options(const solver *s, const span *x, size_t lane, size_t options[HT_MAX_SHARES + 2]) {
+    const ht_problem *p = s->p;
     const ht_solver_lane *l = &p->lanes[lane];
+    const size_t matrix = first_matrix(s, x), axis = x->number;
+    const size_t tokens = matrix < x->axis->to ? tokens_of(s, x->group, matrix) : 0;
     size_t n = 0;
     options[0] = ANY;
-    if (segment == HT_SEGMENT_ATTENTION || !is_built_only(l, tokens))
+    if (matrix == x->axis->to || !is_built_only(l, tokens))
         return 1;
     for (size_t i = 0; i < HT_MAX_SHARES; i++)
-        if (l->built[segment][i] && l->built[segment][i] <= p->of[segment] &&
-            is_ready(p, lane, segment, l->built[segment][i], tokens))
-            options[n++] = l->built[segment][i];
-    if (n || !has_room(l, segment))
+        if (l->built[axis][i] && l->built[axis][i] <= p->of[axis] && is_ready(p, lane, axis, l->built[axis][i], tokens))
+            options[n++] = l->built[axis][i];
+    if (n || !has_room(l, axis))
         options[n++] = 0;
-    if (has_room(l, segment))
+    if (has_room(l, axis))
         options[n++] = ANY;
     return n;
 }
 
-/* Divides what is left of a segment among the lanes that take any number. Returns when the slowest ends; infinite: not within
+/* Divides what is left of an axis among the lanes that take any number. Returns when the slowest ends; infinite: not within
  * the bound. units[] of those lanes are filled in. */
 static double divide_units(const part *parts, const bool *any, size_t n_lanes, size_t left, double bound,
                            size_t *units) {
@@ -494,38 +626,30 @@ static double divide_units(const part *parts, const bool *any, size_t n_lanes, s
     return slowest;
 }
 
-/* Divides a segment; infinite where it cannot be, or not within the bound. */
-static double solve_segment(solver *s, ht_segment segment, size_t begin, size_t end, const size_t *lanes,
-                            size_t n_lanes, double bound, size_t *units) {
-    const ht_problem *p = s->p;
-    if (!(p->cuts & ht_segment_spans[segment].needs))
-        return INFINITY;
-    const double joins = p->join + exchange_seconds(p, segment, begin, end, n_lanes);
-    if (segment == HT_SEGMENT_TOKENS) {
-        segment_context k = {s, begin, end};
-        division d = {.f = attention_seconds, .context = &k, .lanes = lanes, .n_lanes = n_lanes, .all = begin};
-        if (begin < 2)
-            return INFINITY;
-        const double seconds = divide(&d, bound - joins);
-        memcpy(units, d.many, n_lanes * sizeof *units);
-        return joins + seconds;
-    }
-    if (p->of[segment] == 0)
-        return INFINITY;
-    const size_t n = segment == HT_SEGMENT_HEADS || segment == HT_SEGMENT_QKV_ROWS ? begin : end;
-    part parts[HT_MAX_LANES];
+/* Cuts that allow the axis, any of them. The head is cut with whatever of a block is. */
+static unsigned cuts_of(const span *x) {
+    static const unsigned cuts[HT_AXIS_KINDS] = {HT_CUT_CAUSAL, HT_CUT_HEADS, HT_CUT_FEATURES, HT_CUT_ROWS};
+    const unsigned own = cuts[x->axis->kind];
+    if (x->group->head)
+        return HT_CUT_ROWS | HT_CUT_HEADS | HT_CUT_FEATURES;
+    if (x->axis->kind == HT_AXIS_FEATURES) /* one matrix's features by themselves are its rows */
+        return x->axis->result == HT_RESULT_COLUMNS ? HT_CUT_ROWS : own;
+    return x->axis->result == HT_RESULT_COLUMNS ? own | HT_CUT_ROWS : own;
+}
+
+/* Divides what an axis divides by every combination of shares that static lanes have graphs for, as digits of one counter; then
+ * by one of their own choice, which must be worth its memory. */
+static double divide_axis(const solver *s, const span *x, const part *parts, const size_t *lanes, size_t n_lanes,
+                          double bound, size_t *units) {
     size_t options[HT_MAX_LANES][HT_MAX_SHARES + 2], n_options[HT_MAX_LANES], combinations = 1;
     for (size_t i = 0; i < n_lanes; i++) {
-        parts[i] = make_part(s, segment, lanes[i], begin, end);
-        n_options[i] = list_options(p, segment, lanes[i], n, options[i]);
+        n_options[i] = list_options(s, x, lanes[i], options[i]);
         combinations *= n_options[i];
     }
     double best = INFINITY;
-    /* every combination of shares that static lanes have graphs for, as digits of one counter; then one of their own choice,
-     * which must be worth its memory */
     for (size_t c = 0; c < combinations; c++) {
         bool any[HT_MAX_LANES] = {false}, free = false;
-        size_t trial[HT_MAX_LANES], left = p->of[segment];
+        size_t trial[HT_MAX_LANES], left = s->p->of[x->number];
         double slowest = 0;
         for (size_t i = 0, rest = c; i < n_lanes && slowest < INFINITY; rest /= n_options[i++]) {
             const size_t option = options[i][rest % n_options[i]];
@@ -537,7 +661,7 @@ static double solve_segment(solver *s, ht_segment segment, size_t begin, size_t 
             slowest = option <= left ? fmax(slowest, part_seconds(&parts[i], option)) : INFINITY;
             left -= option;
         }
-        const double worth = fmin(free && best < INFINITY ? WORTH_A_GRAPH * best : best, bound - joins);
+        const double worth = fmin(free && best < INFINITY ? WORTH_A_GRAPH * best : best, bound);
         if (slowest == INFINITY || slowest > worth)
             continue;
         slowest = fmax(slowest, divide_units(parts, any, n_lanes, left, worth, trial));
@@ -546,95 +670,110 @@ static double solve_segment(solver *s, ht_segment segment, size_t begin, size_t 
             memcpy(units, trial, n_lanes * sizeof *units);
         }
     }
-    return joins + best;
+    return best;
 }
 
-/* The shortest path over a layer's operators; infinite where it is longer than the bound. */
-static double solve_layer(solver *s, size_t begin, size_t end, const size_t *lanes, size_t n_lanes, int which,
-                          double bound, ht_choice *c) {
-    double at[HT_AT_END + 1];
-    ht_segment via[HT_AT_END + 1];
-    at[0] = 0;
-    for (int i = 1; i <= HT_AT_END; i++)
-        at[i] = INFINITY;
-    for (int i = 0; i < HT_AT_END; i++) /* edges lead forward: in this order every node is final when it is left */
-        for (int g = 0; g < HT_SEGMENTS; g++) {
-            const ht_segment_span *span = &ht_segment_spans[g];
-            if (span->from != i || !(at[i] < bound))
-                continue;
-            const double left = fmin(bound, at[span->to]) - at[i],
-                         there = at[i] +
-                                 solve_segment(s, (ht_segment)g, begin, end, lanes, n_lanes, left, c->units[which][g]);
-            if (there < at[span->to])
-                at[span->to] = there, via[span->to] = (ht_segment)g;
-        }
-    if (at[HT_AT_END] == INFINITY)
+/* Divides along an axis; infinite where it cannot be, or not within the bound. */
+static double solve_axis(solver *s, const span *x, const size_t *lanes, size_t n_lanes, double bound, size_t *units) {
+    const ht_problem *p = s->p;
+    if (!(p->cuts & cuts_of(x)))
         return INFINITY;
-    ht_segment reversed[HT_AT_END];
-    size_t n = 0;
-    for (int i = HT_AT_END; i > 0; i = ht_segment_spans[reversed[n - 1]].from)
+    const double joins = p->join * (x->axis->statistics ? 2 : 1) + exchange_seconds(s, x, n_lanes);
+    if (x->axis->kind == HT_AXIS_TOKENS) {
+        range_context k = {s, x};
+        division d = {.f = range_of_tokens, .context = &k, .lanes = lanes, .n_lanes = n_lanes, .all = p->tokens};
+        if (p->tokens < 2)
+            return INFINITY;
+        const double seconds = divide(&d, bound - joins);
+        memcpy(units, d.many, n_lanes * sizeof *units);
+        return joins + seconds;
+    }
+    if (p->of[x->number] == 0)
+        return INFINITY;
+    part parts[HT_MAX_LANES];
+    for (size_t i = 0; i < n_lanes; i++)
+        parts[i] = make_part(s, x, lanes[i]);
+    return joins + divide_axis(s, x, parts, lanes, n_lanes, bound - joins, units);
+}
+
+/* The shortest path over a block's operators up to `end`; infinite where it is longer than the bound. */
+static double solve_block(solver *s, const ht_group *g, size_t end, const size_t *lanes, size_t n_lanes, double bound,
+                          ht_group_choice *c) {
+    const ht_block *block = block_of(s, g);
+    double at[HT_MAX_BLOCK_OPS + 1];
+    size_t via[HT_MAX_BLOCK_OPS + 1], reversed[HT_MAX_BLOCK_OPS], n = 0;
+    at[0] = 0;
+    for (size_t i = 1; i <= end; i++)
+        at[i] = INFINITY;
+    for (size_t i = 0; i < end; i++) /* edges lead forward: in this order every node is final when it is left */
+        for (size_t a = 0; a < block->n_axes; a++) {
+            const span x = span_of(s, g, a);
+            const size_t to = x.axis->to;
+            if (x.axis->from != i || !(at[i] < bound))
+                continue;
+            const double left = fmin(bound, at[to]) - at[i],
+                         there = at[i] + solve_axis(s, &x, lanes, n_lanes, left, c->units[a]);
+            if (there < at[to])
+                at[to] = there, via[to] = a;
+        }
+    if (at[end] == INFINITY)
+        return INFINITY;
+    for (size_t i = end; i > 0; i = s->model->axes[block->first_axis + reversed[n - 1]].from)
         reversed[n++] = via[i];
-    c->n_segments[which] = n;
+    c->n_axes = n;
     for (size_t i = 0; i < n; i++)
-        c->segments[which][i] = reversed[n - 1 - i];
-    return at[HT_AT_END];
+        c->axes[i] = reversed[n - 1 - i];
+    return at[end];
+}
+
+/* An earlier group whose blocks take the same, for all tokens are wanted; the group's own number: there is none. */
+static size_t same_group(const solver *s, size_t group) {
+    const ht_group *groups = s->model->groups;
+    size_t k = s->p->wanted == s->p->tokens ? 0 : group;
+    while (k < group && block_of(s, &groups[k])->signature != block_of(s, &groups[group])->signature)
+        k++;
+    return k;
 }
 
 static void try_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     const ht_problem *p = s->p;
+    const ht_group *head = head_group(s);
     ht_choice c = {.regime = HT_REGIME_SHARES, .n_lanes = n_lanes};
-    double embed = 0;
+    double seconds[HT_MAX_GROUPS], sum = 0;
     if (n_lanes > HT_MAX_SUMS)
         return;
+    const int embed = s->model->ops[0].signature;
     for (size_t i = 0; i < n_lanes; i++)
-        embed = fmax(embed, whole(s, lanes[i], p->tokens)->of[HT_CLASS_EMBED] * pace(s, lanes[i], HT_REGIME_SHARES));
-    const double factor = stall(p, HT_REGIME_SHARES), bound = s->bound / factor - embed;
-    /* the last layer's first: what is behind it is the same for every layer but that */
-    double layer = 0;
-    size_t *lm = c.units[0][HT_SEGMENT_LM_ROWS];
-    const double head = solve_segment(s, HT_SEGMENT_LM_ROWS, 1, 1, lanes, n_lanes, bound / head_pace(p), lm);
-    c.head = (head + whole(s, lanes[0], 1)->of[HT_CLASS_ARGMAX] * pace(s, lanes[0], HT_REGIME_SHARES)) * head_pace(p);
-    if (!(c.head < INFINITY))
-        return;
-    if (p->layers > 1 || p->wanted == p->tokens) {
-        const double layers = p->layers - (p->wanted != p->tokens);
-        layer = solve_layer(s, p->tokens, p->tokens, lanes, n_lanes, 0, (bound - c.head) / layers, &c);
+        sum = fmax(sum, whole(s, lanes[i], p->tokens)->of[embed] * pace(s, lanes[i], HT_REGIME_SHARES));
+    const double factor = stall(p, HT_REGIME_SHARES), bound = s->bound / factor;
+    /* the greedy choice is the first lane's */
+    const size_t end = block_of(s, head)->n - 1, n = s->model->n_groups - 1;
+    c.head = solve_block(s, head, end, lanes, n_lanes, (bound - sum) / head_pace(p), &c.groups[n]);
+    c.head += range_seconds(s, block_of(s, head), whole(s, lanes[0], 1)->of, end, end + 1) *
+              pace(s, lanes[0], HT_REGIME_SHARES);
+    c.head *= head_pace(p);
+    sum += c.head;
+    for (size_t k = 0; k < n && sum < bound; k++) {
+        const ht_group *g = &s->model->groups[k];
+        const size_t same = same_group(s, k);
+        if (same < k)
+            c.groups[k] = c.groups[same], seconds[k] = seconds[same];
+        else
+            seconds[k] =
+                solve_block(s, g, block_of(s, g)->n, lanes, n_lanes, (bound - sum) / (double)g->count, &c.groups[k]);
+        sum += (double)g->count * seconds[k];
     }
-    if (layer == INFINITY)
-        return;
-    double last = layer;
-    if (p->wanted == p->tokens) { /* it is as every other */
-        memcpy(c.segments[1], c.segments[0], sizeof c.segments[0]);
-        memcpy(c.units[1], c.units[0], sizeof c.units[0]);
-        c.n_segments[1] = c.n_segments[0];
-    } else {
-        last = solve_layer(s, p->tokens, p->wanted, lanes, n_lanes, 1, bound - c.head - (p->layers - 1) * layer, &c);
-    }
-    memcpy(c.units[1][HT_SEGMENT_LM_ROWS], lm, sizeof c.units[1][HT_SEGMENT_LM_ROWS]);
-    c.seconds = (embed + (p->layers - 1) * layer + last + c.head) * factor;
-    propose(s, &c, lanes);
+    c.seconds = sum * factor;
+    if (sum < INFINITY)
+        propose(s, &c, lanes);
 }
 
 /* ---- OWNER -------------------------------------------------------------------------------------------------------------------- */
 
-const ht_owner_matrix ht_owner_matrices[HT_OWNER_MATRICES] = {{HT_CLASS_QKV, HT_SEGMENT_QKV_ROWS},
-                                                              {HT_CLASS_OUT, HT_SEGMENT_OUT_ROWS},
-                                                              {HT_CLASS_FFN, HT_SEGMENT_FEATURES},
-                                                              {HT_CLASS_GATE_UP, HT_SEGMENT_GATE_UP},
-                                                              {HT_CLASS_DOWN, HT_SEGMENT_DOWN_ROWS}};
-
-/* Floats a token that one lane writes and the other reads. */
-static size_t owner_widths(const ht_problem *p, ht_class c) {
-    return c == HT_CLASS_GATE_UP ? p->embedding + 2 * p->feed_forward
-           : c == HT_CLASS_DOWN  ? p->feed_forward + p->embedding
-           : c == HT_CLASS_QKV   ? p->embedding + p->qkv
-                                 : 2 * p->embedding;
-}
-
-/* A matrix, or a feed-forward block, of the cut's tokens on two lanes: seconds by the share that each computes. */
+/* What an axis can hand over, a matrix or some operators as one, of the cut's tokens on two lanes: seconds by the share that each
+ * computes. */
 typedef struct matrix {
-    ht_class class;
-    ht_segment segment;     /* whose units are its rows */
+    span span;
     size_t owner, other, n; /* lanes, tokens */
     bool whole;             /* the owner's alone: the head goes on from what its device wrote itself */
     unsigned cuts;
@@ -642,18 +781,20 @@ typedef struct matrix {
     ht_matrix_cut best;
 } matrix;
 
-static double matrix_seconds(const times *t, ht_class c) {
-    return c == HT_CLASS_FFN ? block_seconds(t->of) : t->of[c];
+static double matrix_seconds(const solver *s, const times *t, const span *x) {
+    return range_seconds(s, x->block, t->of, x->axis->hand_from, x->axis->hand_to);
 }
 
-static void matrix_lines(solver *s, size_t lane, ht_class c, size_t n, double factor, line lines[2]) {
+static void matrix_lines(solver *s, size_t lane, const span *x, size_t n, double factor, line lines[2]) {
     const ht_lane_cost *cost = part_cost(s->p, lane);
+    const double *of = parts(s, lane, n)->of;
+    const bool fused = has_fused(x->block, x->axis->hand_from, x->axis->hand_to);
     lines[0] = (line){0, 0};
-    lines[1] = no_line;
-    if (c == HT_CLASS_FFN)
-        add_block(lines, cost, parts(s, lane, n)->of);
-    else
-        add_line(&lines[0], cost, c, parts(s, lane, n)->of[c]);
+    lines[1] = fused ? (line){0, 0} : no_line;
+    if (fused)
+        add_fused(s, lines, cost, x->block, of);
+    for (size_t i = x->axis->hand_from; i < x->axis->hand_to && !fused; i++)
+        add_line(&lines[0], cost, signature_of(s, x->block, i), of[signature_of(s, x->block, i)]);
     for (int i = 0; i < 2; i++)
         lines[i].at *= factor, lines[i].slope *= factor;
 }
@@ -670,13 +811,13 @@ static halves halve(solver *s, const matrix *m, size_t tokens) {
     const double own_pace = pace(s, m->owner, HT_REGIME_OWNER), other_pace = pace(s, m->other, HT_REGIME_OWNER);
     halves h = {/* the other lane begins once the owner has told, so that its join comes before, not beside */
                 .joins = 2 * p->join + join_seconds(p, m->owner) * own_pace +
-                         p->exchange * 4 * (double)(tokens * owner_widths(p, m->class)),
+                         p->exchange * 4 * (double)(tokens * m->span.axis->handed),
                 .others_join = join_seconds(p, m->other) * other_pace,
-                .rest = matrix_seconds(whole(s, m->owner, m->n - tokens), m->class) * own_pace,
+                .rest = matrix_seconds(s, whole(s, m->owner, m->n - tokens), &m->span) * own_pace,
                 .tokens = tokens,
-                .of = p->of[m->segment]};
-    matrix_lines(s, m->other, m->class, tokens, other_pace, h.other);
-    matrix_lines(s, m->owner, m->class, tokens, own_pace, h.own);
+                .of = p->of[m->span.number]};
+    matrix_lines(s, m->other, &m->span, tokens, other_pace, h.other);
+    matrix_lines(s, m->owner, &m->span, tokens, own_pace, h.own);
     return h;
 }
 
@@ -692,13 +833,14 @@ static void try_units(matrix *m, const halves *h, size_t units) {
 static void try_all(solver *s, matrix *m, size_t tokens) {
     const ht_problem *p = s->p;
     const double own_pace = pace(s, m->owner, HT_REGIME_OWNER), other_pace = pace(s, m->other, HT_REGIME_OWNER);
-    const double joins = 2 * p->join + join_seconds(p, m->owner) * own_pace +
-                         p->exchange * 4 * (double)(tokens * owner_widths(p, m->class));
+    const double joins =
+        2 * p->join + join_seconds(p, m->owner) * own_pace + p->exchange * 4 * (double)(tokens * m->span.axis->handed);
     const double others =
-        (join_seconds(p, m->other) + matrix_seconds(whole(s, m->other, tokens), m->class)) * other_pace;
-    const double own = matrix_seconds(whole(s, m->owner, m->n - tokens), m->class) * own_pace;
+        (join_seconds(p, m->other) + matrix_seconds(s, whole(s, m->other, tokens), &m->span)) * other_pace;
+    const double own = matrix_seconds(s, whole(s, m->owner, m->n - tokens), &m->span) * own_pace;
+    const size_t of = p->of[m->span.number];
     if (joins + fmax(others, own) < m->least)
-        m->least = joins + fmax(others, own), m->best = (ht_matrix_cut){tokens, p->of[m->segment], p->of[m->segment]};
+        m->least = joins + fmax(others, own), m->best = (ht_matrix_cut){tokens, of, of};
 }
 
 /* Any number of units: the more of them, the later the other lane ends and the sooner the owner, so that the best is where
@@ -728,7 +870,7 @@ static void try_length(solver *s, matrix *m, size_t tokens) {
     const ht_problem *p = s->p;
     const ht_solver_lane *other = &p->lanes[m->other];
     const bool all = tokens == m->n;
-    const unsigned rows = m->class == HT_CLASS_FFN ? HT_CUT_FEATURES : HT_CUT_ROWS;
+    const unsigned rows = m->span.axis->result == HT_RESULT_SUMS ? HT_CUT_FEATURES : HT_CUT_ROWS;
     if (m->cuts & (all ? HT_CUT_LAYER : HT_CUT_SEQUENCE))
         try_all(s, m, tokens);
     if (!(m->cuts & (all ? rows : HT_CUT_HYBRID)) || is_built_only(&p->lanes[m->owner], m->n))
@@ -739,24 +881,24 @@ static void try_length(solver *s, matrix *m, size_t tokens) {
         return;
     }
     for (size_t i = 0; i < HT_MAX_SHARES; i++) {
-        const size_t units = other->built[m->segment][i];
-        if (units && units < h.of && is_ready(p, m->other, m->segment, units, tokens))
+        const size_t units = other->built[m->span.number][i];
+        if (units && units < h.of && is_ready(p, m->other, m->span.number, units, tokens))
             try_units(m, &h, units);
     }
-    if (has_room(other, m->segment))
+    if (has_room(other, m->span.number))
         try_any(m, &h);
 }
 
-/* The cheapest way to compute matrices (or feed-forward blocks) of n tokens: every number of tokens that the other lane is
- * built for, every number of units. */
-static void solve_matrices(solver *s, matrix *matrices, size_t n_matrices, size_t n) {
+/* The cheapest way to compute some matrices of as many tokens: every number of tokens that the other lane is built for, every
+ * number of units. */
+static void solve_matrices(solver *s, matrix *matrices, size_t n_matrices) {
     const ht_problem *p = s->p;
     const ht_solver_lane *other = &p->lanes[matrices[0].other];
+    const size_t n = matrices[0].n;
     for (size_t i = 0; i < n_matrices; i++) {
         matrix *m = &matrices[i];
-        m->n = n;
-        m->cuts = p->of[m->segment] && !m->whole && n ? p->cuts : 0;
-        m->least = matrix_seconds(whole(s, m->owner, n), m->class) * pace(s, m->owner, HT_REGIME_OWNER);
+        m->cuts = p->of[m->span.number] && !m->whole && n ? p->cuts : 0;
+        m->least = matrix_seconds(s, whole(s, m->owner, n), &m->span) * pace(s, m->owner, HT_REGIME_OWNER);
         m->best = (ht_matrix_cut){0};
         try_length(s, m, n);
     }
@@ -769,35 +911,104 @@ static void solve_matrices(solver *s, matrix *matrices, size_t n_matrices, size_
     }
 }
 
-/* What is no matrix, of a layer whose end is for `end` tokens. */
-static double owner_rest(solver *s, size_t owner, size_t end) {
-    const ht_problem *p = s->p;
-    const double *of = whole(s, owner, p->tokens)->of;
-    const double seconds = of[HT_CLASS_NORM] + of[HT_CLASS_ROPE];
-    of = whole(s, owner, end)->of;
-    return seconds + of[HT_CLASS_NORM] + of[HT_CLASS_ATTENTION] +
-           keys_seconds(p->lanes[owner].cost, end, p->position + p->tokens - end);
+/* An operator that nobody else may compute. */
+static double owner_seconds(solver *s, const ht_group *g, size_t place, size_t owner) {
+    const int signature = signature_of(s, block_of(s, g), place);
+    const size_t n = tokens_of(s, g, place);
+    return whole(s, owner, n)->of[signature] +
+           keys_seconds(s->p->lanes[owner].cost, signature, n, s->p->position + s->p->tokens - n);
 }
 
-/* A layer of which the end is for `end` tokens; the first of its matrices, QKV, is solved already. */
-static double owner_layer(solver *s, matrix matrices[HT_OWNER_MATRICES], size_t end, bool last,
-                          ht_matrix_cut cuts[HT_CLASSES]) {
-    const size_t owner = matrices[0].owner;
-    double least[HT_CLASSES];
-    for (size_t i = 1; i < HT_OWNER_MATRICES; i++)
-        matrices[i].whole = last && (matrices[i].class == HT_CLASS_FFN || matrices[i].class == HT_CLASS_DOWN);
-    solve_matrices(s, matrices + 1, HT_OWNER_MATRICES - 1, end);
-    for (size_t i = 0; i < HT_OWNER_MATRICES; i++)
-        cuts[matrices[i].class] = matrices[i].best, least[matrices[i].class] = matrices[i].least;
+/* What is never handed over, of all blocks. */
+static double owner_rest(solver *s, size_t owner) {
+    double sum = 0;
+    for (size_t k = 0; k + 1 < s->model->n_groups; k++) {
+        const ht_group *g = &s->model->groups[k];
+        const ht_block *block = block_of(s, g);
+        bool handed[HT_MAX_BLOCK_OPS] = {false};
+        for (size_t a = 0; a < block->n_axes; a++) {
+            const ht_axis *axis = &s->model->axes[block->first_axis + a];
+            for (size_t i = axis->hand_from; i < axis->hand_to; i++)
+                handed[i] = true;
+        }
+        for (size_t i = 0; i < block->n; i++)
+            sum += handed[i] ? 0 : (double)g->count * owner_seconds(s, g, i, owner);
+    }
+    return sum;
+}
+
+typedef matrix handed[HT_MAX_BLOCK_AXES]; /* of a group's blocks, by their axes */
+
+/* What an earlier group has found for the same matrix and as many tokens; NULL: nothing. */
+static const matrix *find_handed(const solver *s, const handed *of, const matrix *m, size_t axis) {
+    for (const ht_group *g = s->model->groups; g < m->span.group; g++) {
+        const matrix *found = &of[g - s->model->groups][axis];
+        if (block_of(s, g)->signature == m->span.block->signature && found->n == m->n && found->whole == m->whole)
+            return found;
+    }
+    return NULL;
+}
+
+/* The matrices of a block, solved: those of as many tokens together. */
+static void solve_handed(solver *s, const ht_group *g, handed *of, size_t owner, size_t other) {
+    const ht_block *block = block_of(s, g);
+    matrix some[HT_MAX_BLOCK_AXES], *own = of[g - s->model->groups];
+    size_t from[HT_MAX_BLOCK_AXES], n = 0;
+    for (size_t a = 0; a <= block->n_axes; a++) {
+        matrix m = {.owner = owner, .other = other};
+        if (a < block->n_axes) {
+            m.span = span_of(s, g, a);
+            m.n = tokens_of(s, g, m.span.axis->hand_from);
+            m.whole = g->last && m.span.axis->hand_to == block->n;
+            const matrix *found = find_handed(s, of, &m, a);
+            if (found)
+                own[a] = *found;
+            if (found || m.span.axis->hand_from == m.span.axis->hand_to)
+                continue;
+        }
+        if (n && (a == block->n_axes || some[0].n != m.n)) {
+            solve_matrices(s, some, n);
+            for (size_t i = 0; i < n; i++)
+                own[from[i]] = some[i];
+            n = 0;
+        }
+        if (a < block->n_axes)
+            some[n] = m, from[n++] = a;
+    }
+}
+
+/* The shortest path over a block's operators: each is the owner's, or of something that is handed over. */
+static double owner_block(solver *s, const ht_group *g, const matrix *of, size_t owner, ht_group_choice *c) {
+    const ht_block *block = block_of(s, g);
     const double own_pace = pace(s, owner, HT_REGIME_OWNER);
-    const double parts =
-        least[HT_CLASS_GATE_UP] + least[HT_CLASS_DOWN] + whole(s, owner, end)->of[HT_CLASS_GLU] * own_pace;
-    if (parts < least[HT_CLASS_FFN])
-        cuts[HT_CLASS_FFN] = (ht_matrix_cut){0};
-    else
-        cuts[HT_CLASS_GATE_UP] = cuts[HT_CLASS_DOWN] = (ht_matrix_cut){0};
-    return owner_rest(s, owner, end) * own_pace + least[HT_CLASS_QKV] + least[HT_CLASS_OUT] +
-           fmin(parts, least[HT_CLASS_FFN]);
+    double at[HT_MAX_BLOCK_OPS + 1];
+    size_t via[HT_MAX_BLOCK_OPS + 1], from[HT_MAX_BLOCK_OPS + 1];
+    at[0] = 0;
+    for (size_t i = 1; i <= block->n; i++)
+        at[i] = INFINITY;
+    for (size_t i = 0; i < block->n; i++) {
+        for (size_t a = 0; a < block->n_axes; a++) {
+            const ht_axis *axis = &s->model->axes[block->first_axis + a];
+            if (axis->hand_from == axis->hand_to || axis->hand_from != i || !(at[i] + of[a].least < at[axis->hand_to]))
+                continue;
+            at[axis->hand_to] = at[i] + of[a].least;
+            via[axis->hand_to] = a;
+            from[axis->hand_to] = i;
+        }
+        if (block->fused && block->fused_from == i) {
+            const double one = at[i] + own_pace * fused_seconds(s, block, whole(s, owner, tokens_of(s, g, i))->of);
+            if (one < at[block->fused_to])
+                at[block->fused_to] = one, via[block->fused_to] = HT_MAX_BLOCK_AXES, from[block->fused_to] = i;
+        }
+        const double own = at[i] + owner_seconds(s, g, i, owner) * own_pace;
+        if (own < at[i + 1])
+            at[i + 1] = own, via[i + 1] = HT_MAX_BLOCK_AXES, from[i + 1] = i;
+    }
+    memset(c->cuts, 0, sizeof c->cuts);
+    for (size_t i = at[block->n] < INFINITY ? block->n : 0; i > 0; i = from[i])
+        if (via[i] < HT_MAX_BLOCK_AXES)
+            c->cuts[via[i]] = of[via[i]].best;
+    return at[block->n];
 }
 
 static void try_owner(solver *s, size_t owner, size_t other) {
@@ -806,22 +1017,16 @@ static void try_owner(solver *s, size_t owner, size_t other) {
     const size_t lanes[2] = {owner, other};
     ht_choice c = {.regime = HT_REGIME_OWNER, .n_lanes = 2, .head = head_seconds(s, owner) * own_pace};
     bool any = false;
-    matrix matrices[HT_OWNER_MATRICES];
-    c.seconds = whole(s, owner, p->tokens)->of[HT_CLASS_EMBED] * own_pace + c.head;
-    const double rest = (p->layers - 1) * owner_rest(s, owner, p->tokens) + owner_rest(s, owner, p->wanted);
-    if (!((c.seconds + rest * own_pace) * factor < s->bound)) /* even if matrices took no time */
+    handed of[HT_MAX_GROUPS];
+    c.seconds = whole(s, owner, p->tokens)->of[s->model->ops[0].signature] * own_pace + c.head;
+    if (!((c.seconds + owner_rest(s, owner) * own_pace) * factor < s->bound)) /* even if matrices took no time */
         return;
-    for (size_t i = 0; i < HT_OWNER_MATRICES; i++)
-        matrices[i] = (matrix){.class = ht_owner_matrices[i].class,
-                               .segment = ht_owner_matrices[i].segment,
-                               .owner = owner,
-                               .other = other};
-    solve_matrices(s, matrices, 1, p->tokens);
-    for (int last = 0; last < 2; last++) {
-        const double layer = owner_layer(s, matrices, last ? p->wanted : p->tokens, last, c.cuts[last]);
-        c.seconds += (last ? 1 : p->layers - 1) * layer;
-        for (size_t i = 0; i < HT_OWNER_MATRICES; i++)
-            any |= c.cuts[last][ht_owner_matrices[i].class].tokens > 0;
+    for (size_t k = 0; k + 1 < s->model->n_groups; k++) {
+        const ht_group *g = &s->model->groups[k];
+        solve_handed(s, g, of, owner, other);
+        c.seconds += (double)g->count * owner_block(s, g, of[k], owner, &c.groups[k]);
+        for (size_t a = 0; a < block_of(s, g)->n_axes; a++)
+            any |= c.groups[k].cuts[a].tokens > 0;
     }
     c.seconds *= factor;
     if (any)
@@ -895,62 +1100,82 @@ void ht_solve(const ht_problem *p, ht_choice *choice) {
 }
 
 static double shares_busy(solver *s, const ht_choice *c, size_t i) {
-    const ht_problem *p = s->p;
     const size_t lane = c->lanes[i];
-    double sum = whole(s, lane, p->tokens)->of[HT_CLASS_EMBED] * pace(s, lane, HT_REGIME_SHARES);
-    for (int which = 0; which < 2; which++)
-        for (size_t g = 0; g < c->n_segments[which]; g++) {
-            const ht_segment segment = c->segments[which][g];
-            const size_t end = which ? p->wanted : p->tokens, units = c->units[which][segment][i];
-            segment_context k = {s, p->tokens, end};
-            const part k_part = make_part(s, segment, lane, p->tokens, end);
+    double sum = whole(s, lane, s->p->tokens)->of[s->model->ops[0].signature] * pace(s, lane, HT_REGIME_SHARES);
+    for (size_t k = 0; k + 1 < s->model->n_groups; k++) {
+        const ht_group *g = &s->model->groups[k];
+        for (size_t a = 0; a < c->groups[k].n_axes; a++) {
+            const span x = span_of(s, g, c->groups[k].axes[a]);
+            const size_t *units = c->groups[k].units[c->groups[k].axes[a]];
+            range_context context = {s, &x};
             size_t begin = 0;
             for (size_t before = 0; before < i; before++)
-                begin += c->units[which][segment][before];
-            const double one = (segment == HT_SEGMENT_TOKENS ? attention_seconds(&k, lane, begin, units)
-                                                             : part_seconds(&k_part, units)) +
-                               exchange_seconds(p, segment, p->tokens, end, c->n_lanes);
-            sum += which ? one : (p->layers - 1) * one;
+                begin += units[before];
+            const part p = make_part(s, &x, lane);
+            const double one = x.axis->kind == HT_AXIS_TOKENS ? range_of_tokens(&context, lane, begin, units[i])
+                                                              : part_seconds(&p, units[i]);
+            sum += (double)g->count * (one + exchange_seconds(s, &x, c->n_lanes));
         }
+    }
     return sum;
 }
 
 /* What one lane computes of a matrix. */
-static double matrix_busy(solver *s, const ht_choice *c, size_t i, ht_class class, const ht_matrix_cut *cut, size_t n) {
+static double matrix_busy(solver *s, const ht_choice *c, size_t i, const span *x, const ht_matrix_cut *cut) {
     const ht_problem *p = s->p;
-    const size_t lane = c->lanes[i], tokens = cut->of ? cut->tokens : 0;
+    const size_t lane = c->lanes[i], tokens = cut->of ? cut->tokens : 0, n = tokens_of(s, x->group, x->axis->hand_from);
     const bool all = cut->units == cut->of;
-    double sum = i ? 0 : matrix_seconds(whole(s, lane, n - tokens), class);
+    double sum = i ? 0 : matrix_seconds(s, whole(s, lane, n - tokens), x);
     line lines[2];
     if (tokens == 0)
         return sum;
-    matrix_lines(s, lane, class, tokens, 1, lines);
+    matrix_lines(s, lane, x, tokens, 1, lines);
     const double share = (double)cut->units / (double)cut->of;
     if (all)
-        sum += i ? matrix_seconds(whole(s, lane, tokens), class) : 0;
+        sum += i ? matrix_seconds(s, whole(s, lane, tokens), x) : 0;
     else
         sum += on_lines(lines, i ? share : 1 - share);
-    return sum + p->exchange * 4 * (double)(tokens * owner_widths(p, class)) + join_seconds(p, lane);
+    return sum + p->exchange * 4 * (double)(tokens * x->axis->handed) + join_seconds(p, lane);
+}
+
+const ht_axis *ht_choice_handed(const ht_model *model, const ht_block *block, const ht_group_choice *c, size_t place,
+                                size_t *number) {
+    for (size_t a = 0; a < block->n_axes; a++) {
+        const ht_axis *axis = &model->axes[block->first_axis + a];
+        if (c->cuts[a].tokens && axis->hand_from <= place && place < axis->hand_to)
+            return *number = a, axis;
+    }
+    return NULL;
+}
+
+/* Operators of one block on lane number i of the choice. */
+static double owner_block_busy(solver *s, const ht_choice *c, size_t i, size_t group) {
+    const ht_group *g = &s->model->groups[group];
+    const ht_block *block = block_of(s, g);
+    size_t a;
+    double sum = 0;
+    for (size_t place = 0; place < block->n;) {
+        const ht_axis *axis = ht_choice_handed(s->model, block, &c->groups[group], place, &a);
+        bool fused = place == block->fused_from && block->fused && !axis;
+        for (size_t k = place; k < block->fused_to && fused; k++)
+            fused = !ht_choice_handed(s->model, block, &c->groups[group], k, &a);
+        if (axis) {
+            const span x = span_of(s, g, a);
+            sum += matrix_busy(s, c, i, &x, &c->groups[group].cuts[a]);
+        } else if (i == 0) {
+            sum += fused ? fused_seconds(s, block, whole(s, c->lanes[0], tokens_of(s, g, place))->of)
+                         : owner_seconds(s, g, place, c->lanes[0]);
+        }
+        place = axis ? axis->hand_to : fused ? block->fused_to : place + 1;
+    }
+    return sum;
 }
 
 static double owner_busy(solver *s, const ht_choice *c, size_t i) {
-    const ht_problem *p = s->p;
     const size_t lane = c->lanes[i];
-    double sum = i == 0 ? whole(s, lane, p->tokens)->of[HT_CLASS_EMBED] : 0;
-    for (int which = 0; which < 2; which++) {
-        const size_t end = which ? p->wanted : p->tokens;
-        const bool apart = c->cuts[which][HT_CLASS_GATE_UP].tokens || c->cuts[which][HT_CLASS_DOWN].tokens;
-        double layer = i ? 0 : owner_rest(s, lane, end);
-        layer += i || !apart ? 0 : whole(s, lane, end)->of[HT_CLASS_GLU];
-        for (size_t m = 0; m < HT_OWNER_MATRICES; m++) {
-            const ht_class class = ht_owner_matrices[m].class;
-            const bool of_block = class == HT_CLASS_GATE_UP || class == HT_CLASS_DOWN;
-            if ((of_block || class == HT_CLASS_FFN) && of_block != apart)
-                continue;
-            layer += matrix_busy(s, c, i, class, &c->cuts[which][class], class == HT_CLASS_QKV ? p->tokens : end);
-        }
-        sum += which ? layer : (p->layers - 1) * layer;
-    }
+    double sum = i == 0 ? whole(s, lane, s->p->tokens)->of[s->model->ops[0].signature] : 0;
+    for (size_t k = 0; k + 1 < s->model->n_groups; k++)
+        sum += (double)s->model->groups[k].count * owner_block_busy(s, c, i, k);
     return sum * pace(s, lane, HT_REGIME_OWNER);
 }
 

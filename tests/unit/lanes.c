@@ -66,8 +66,8 @@ static ht_session *new_session(ht_engine *engine) {
     return session;
 }
 
-static ht_class_cost make_class(double one) {
-    return (ht_class_cost){.points = {{1, one}, {512, one * 200}}, .n_points = 2};
+static ht_op_cost make_op(double one) {
+    return (ht_op_cost){.points = {{1, one}, {512, one * 200}}, .n_points = 2};
 }
 
 /* Costs so much larger than the real ones that what is learned from passes moves all lanes alike. `owned`: one lane does
@@ -78,15 +78,15 @@ static void pretend(ht_engine *engine, bool owned) {
         ht_lane_cost *cost = &engine->set.lanes[l].cost;
         const double speed = l == servant ? uniform(0.02, 1) : 1;
         *cost = (ht_lane_cost){.devices = engine->set.lanes[l].devices};
-        for (int c = 0; c < HT_CLASSES; c++) {
-            const bool matrix = c == HT_CLASS_QKV || c == HT_CLASS_OUT || c == HT_CLASS_GATE_UP || c == HT_CLASS_DOWN ||
-                                c == HT_CLASS_LM_HEAD;
-            if (c != HT_CLASS_FFN)
-                cost->classes[c] =
-                    make_class(matrix ? speed * uniform(0.2, 3) : uniform(0.01, c == HT_CLASS_ATTENTION ? 1 : 0.05));
+        for (size_t k = 0; k < model->n_signatures; k++) {
+            const ht_op *op = model->signatures[k].op;
+            if (op->kind != HT_OP_FFN)
+                cost->ops[k] =
+                    make_op(op->kind == HT_OP_MATMUL ? speed * uniform(0.2, 3)
+                                                     : uniform(0.01, op->kind == HT_OP_ATTENTION ? 1 : 0.05));
         }
         if (l == servant)
-            cost->classes[HT_CLASS_NORM].n_points = 0;
+            cost->ops[model->ops[1].signature].n_points = 0;
     }
     ht_lanes_keep_ready(&engine->set);
     ht_passes_forget_schedules(&engine->passes);
@@ -98,9 +98,9 @@ static void pretend_equal(ht_engine *engine) {
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane_cost *cost = &engine->set.lanes[l].cost;
         *cost = (ht_lane_cost){.devices = engine->set.lanes[l].devices};
-        for (int c = 0; c < HT_CLASSES; c++)
-            if (c != HT_CLASS_FFN)
-                cost->classes[c] = make_class(c == HT_CLASS_NORM ? 0.01 : 1);
+        for (size_t k = 0; k < model->n_signatures; k++)
+            if (model->signatures[k].op->kind != HT_OP_FFN)
+                cost->ops[k] = make_op(model->signatures[k].op->kind == HT_OP_NORM ? 0.01 : 1);
     }
     ht_lanes_keep_ready(&engine->set);
     ht_passes_forget_schedules(&engine->passes);
@@ -306,16 +306,16 @@ static void remember(ht_engine *engine) {
         measured[l] = engine->set.lanes[l].cost;
 }
 
-/* Every class takes up to three times as long or as short as was measured, at the lengths that were measured: whatever a
+/* Every operator takes up to three times as long or as short as was measured, at the lengths that were measured: whatever a
  * device has graphs for is used now and then. */
 static void disturb(ht_engine *engine) {
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane_cost *cost = &engine->set.lanes[l].cost;
         *cost = measured[l];
-        for (int c = 0; c < HT_CLASSES; c++) {
+        for (size_t k = 0; k < model->n_signatures; k++) {
             const double factor = exp(uniform(-1.1, 1.1));
-            for (size_t i = 0; i < cost->classes[c].n_points; i++)
-                cost->classes[c].points[i].seconds *= factor;
+            for (size_t i = 0; i < cost->ops[k].n_points; i++)
+                cost->ops[k].points[i].seconds *= factor;
         }
     }
     ht_lanes_keep_ready(&engine->set);
@@ -355,16 +355,16 @@ static void test_lanes_without_a_share(void **state) {
     for (size_t slow = 0; slow < 2; slow++) {
         pretend_equal(engine);
         run_prompt(engine, 3, "halves"); /* leaves sums in both lanes' buffers */
-        for (int c = HT_CLASS_QKV; c <= HT_CLASS_OUT; c++)
-            engine->set.lanes[slow].cost.classes[c] = make_class(1000);
+        for (size_t i = 1; i < model->blocks[0].n; i++)
+            engine->set.lanes[slow].cost.ops[model->ops[model->blocks[0].first + i].signature] = make_op(1000);
         ht_lanes_keep_ready(&engine->set);
         ht_passes_forget_schedules(&engine->passes);
         const float *logits; /* the first pass: what it took may lead to another choice */
         check(ht_session_prefill(session, ids, lengths[3], &logits, NULL, &error), &error);
         same_logits(logits, expected[3][0], "no heads on one lane", lengths[3], 0);
         assert_int_equal(engine->passes.current->choice.regime, HT_REGIME_SHARES);
-        assert_int_equal(engine->passes.current->choice.units[0][HT_SEGMENT_HEADS][slow], 0);
-        assert_int_not_equal(engine->passes.current->choice.units[0][HT_SEGMENT_FEATURES][slow], 0);
+        assert_int_equal(engine->passes.current->choice.groups[0].units[0][slow], 0);
+        assert_int_not_equal(engine->passes.current->choice.groups[1].units[0][slow], 0);
         same_score(session, 0, "no heads on one lane");
     }
     close_session(session, engine);

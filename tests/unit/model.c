@@ -106,7 +106,7 @@ static void test_planted_faults(void **state) {
     ht_block *blocks = model->blocks;
 #define PLANT(place, member, value, what)                  \
     do {                                                   \
-        const typeof((place).member) was = (place).member; \
+        const __typeof__((place).member) was = (place).member; \
         (place).member = value;                            \
         refuses(model, what);                              \
         (place).member = was;                              \
