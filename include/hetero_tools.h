@@ -77,6 +77,12 @@ typedef struct ht_plan_times {
         /* timings are not meaningful */
         bool emulated;
     } devices[8];
+    /* [n_busy] lanes of this pass, named as above: seconds with their own part, and waiting for other lanes */
+    struct {
+        const char *device;
+        double busy, wait;
+    } busy[8];
+    size_t n_busy;
 } ht_plan_times;
 
 /* The plan for the first pass of a prompt of `tokens` tokens, in order; where devices run side by side, one device's part

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 13
+#define VERSION 14
 #define PACES (sizeof(ht_pace) / sizeof(double))
 
 /* ---- keeping ------------------------------------------------------------------------------------------------------------- */
@@ -53,12 +53,12 @@ static json_t *cost_json(const ht_model *model, const ht_lane_cost *cost) {
         if (op->n_points)
             ht_json_set(&operators, model->signatures[s].name,
                         json_pack("{s:b, s:I, s:f, s:f, s:O}", "stepped", op->stepped, "granule",
-                                  (json_int_t)op->granule, "fixed_us", op->fixed * 1e6, "us_per_token_and_key",
+                                  (json_int_t)op->granule, "start_us", op->start * 1e6, "us_per_token_and_key",
                                   op->per_key * 1e6, "tokens_us", points));
         json_decref(points);
     }
     json_t *together = json_array(), *norms = json_array();
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < 2 * HT_MAX_LANES; i++) {
         ht_json_add(&together, json_real(cost->together[i / 2][i % 2]));
         ht_json_add(&norms, json_real(cost->norms[i / 2][i % 2]));
     }
@@ -89,7 +89,7 @@ static bool read_op(const json_t *json, ht_op_cost *cost) {
         return true;
     cost->stepped = json_is_true(json_object_get(json, "stepped"));
     if (!read_number(json_object_get(json, "granule"), 0, 1024, &granule) ||
-        !read_seconds(json_object_get(json, "fixed_us"), &cost->fixed) ||
+        !read_seconds(json_object_get(json, "start_us"), &cost->start) ||
         !read_seconds(json_object_get(json, "us_per_token_and_key"), &cost->per_key) || !json_is_array(points) ||
         json_array_size(points) > HT_MAX_POINTS)
         return false;
@@ -117,9 +117,9 @@ static bool read_sync(const json_t *json, ht_sync *sync) {
 }
 
 /* How many times as long beside other lanes: at least as long; 0: not measured. */
-static bool read_factors(const json_t *json, double factors[2][2]) {
-    bool good = json_array_size(json) == 4;
-    for (size_t i = 0; i < 4 && good; i++) {
+static bool read_factors(const json_t *json, double factors[HT_MAX_LANES][2]) {
+    bool good = json_array_size(json) == 2 * HT_MAX_LANES;
+    for (size_t i = 0; i < 2 * HT_MAX_LANES && good; i++) {
         double *factor = &factors[i / 2][i % 2];
         good = read_number(json_array_get(json, i), 0, 100, factor) && (*factor == 0 || *factor >= 1);
     }

@@ -79,13 +79,18 @@ static const char *cut_of(const listing *l, const ht_step *step, bool head) {
 
 /* ---- one row ------------------------------------------------------------------------------------------------------------ */
 
-/* What the solver multiplies a lane's times by: what it takes lately, and what it takes beside others. */
-static double slowness(const listing *l, const ht_lane *lane, bool shared) {
-    if (!l->schedule)
-        return 1;
-    const double drift = l->schedule->solved.lanes[lane - l->engine->set.lanes][l->schedule->choice.regime],
-                 together = ht_together(&lane->cost, l->schedule->n_lanes, l->tokens);
-    return (drift > 0 ? drift : 1) * (shared ? together : 1);
+/* What the solver multiplies a lane's times by: what it takes lately. */
+static double drift_of(const listing *l, const ht_lane *lane) {
+    const double drift =
+        l->schedule ? l->schedule->solved.lanes[lane - l->engine->set.lanes][l->schedule->choice.regime] : 1;
+    return drift > 0 ? drift : 1;
+}
+
+/* And what it computes beside others. */
+static double beside_others(const listing *l, const ht_lane *lane, bool head) {
+    const ht_choice *choice = &l->schedule->choice;
+    return ht_factor(lane->cost.together, (size_t)(lane - l->engine->set.lanes), choice->lanes, choice->n_lanes,
+                     head ? 1 : l->tokens);
 }
 
 static void predict(const listing *l, const ht_lane *lane, const ht_slice *own, ht_listed *listed) {
@@ -102,11 +107,11 @@ static void predict(const listing *l, const ht_lane *lane, const ht_slice *own, 
         share = (double)(own->row_end - own->row_begin) / (double)whole.row_end;
     if (whole.reduction_end)
         share *= (double)(own->reduction_end - own->reduction_begin) / (double)whole.reduction_end;
-    const double seconds = ht_op_seconds(&lane->cost, op->signature, row->token_end - row->token_begin, share,
-                                         row->token_begin),
-                 factor = slowness(l, lane, shared);
-    row->seconds = seconds < INFINITY ? factor * seconds : 0;
-    listed->join = row->joins ? factor * lane->cost.join : 0;
+    const ht_estimate e =
+        ht_op_estimate(&lane->cost, op->signature, row->token_end - row->token_begin, share, row->token_begin);
+    const double drift = drift_of(l, lane), factor = shared ? beside_others(l, lane, listed->head) : 1;
+    row->seconds = e.busy < INFINITY ? drift * (e.wait + factor * e.busy) : 0;
+    listed->join = row->joins ? drift * lane->cost.join : 0;
 }
 
 static void fill_row(const listing *l, const ht_lane *lane, size_t begin, size_t end, ht_listed *listed) {
@@ -255,6 +260,13 @@ static void list_times(const ht_engine *engine, const ht_schedule *schedule, ht_
     if (engine->info.emulated)
         return;
     times->seconds = schedule->choice.seconds;
+    for (size_t i = 0; i < schedule->n_lanes; i++) {
+        const ht_device *first = engine->set.devices[__builtin_ctz(schedule->lanes[i]->devices)];
+        times->busy[i].device = first->ops->caps(first)->name;
+        times->busy[i].busy = schedule->lanes_take[i].busy;
+        times->busy[i].wait = schedule->lanes_take[i].wait;
+        times->n_busy = i + 1;
+    }
     for (size_t l = 0; l < engine->set.n_lanes && times->n_alone < HT_COUNT(times->alone); l++) {
         const ht_device *first = engine->set.devices[__builtin_ctz(engine->set.lanes[l].devices)];
         if (engine->set.lanes[l].lost || schedule->choice.alone[l] == INFINITY)

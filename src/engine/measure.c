@@ -2,7 +2,7 @@
  *
  * Operators of one signature are run one after the other, those of a few blocks of each kind, so that weights come from memory
  * as in a pass and queues stay full; then these blocks whole, and each signature is scaled so that the sum is what the blocks
- * take. Then what lanes take beside each other.
+ * take. The join that ends each run is left out. Then what lanes take beside each other.
  */
 #include "engine/engine.h"
 
@@ -15,6 +15,7 @@
 #define ENOUGH_SECONDS 0.12 /* of runs at one point */
 #define MOST_STEPS 512
 #define LEAST_JOIN 0.2e-6
+#define MOST_SLOWED 32 /* times as long beside others: a lane that has all of the memory may leave next to nothing */
 
 /* ---- timing ------------------------------------------------------------------------------------------------------------------ */
 
@@ -235,8 +236,9 @@ static ht_status measure_point(timer *t, size_t n, ht_error *error) {
             take_steps(t, program, s, samples);
             const ht_device_caps *caps = ht_lanes_caps(&t->engine->set, (size_t)t->steps[0].device);
             add_point(&t->lane->cost.ops[s], n, seconds[s] * scale, graphs && caps->n_lengths);
-            if (!caps->runs_in_caller && stands_apart(t, program, s))
-                t->lane->cost.ops[s].fixed = t->start;
+            keep_matrices(t);
+            if (t->n_steps && !caps->runs_in_caller && stands_apart(t, program, s))
+                t->lane->cost.ops[s].start = t->start;
         }
     ht_log(HT_LOG_INFO, "lane %d: %zu tokens, a layer in %.1f us (parts %.1f us)",
            (int)(t->lane - t->engine->set.lanes), n, blocks / samples * 1e6, sum / samples * 1e6);
@@ -293,7 +295,7 @@ static ht_status measure_members(timer *t, int fused, size_t n, ht_error *error)
         if (seconds[i] > 0) {
             ht_op_cost *cost = &t->lane->cost.ops[members[i].signature];
             add_point(cost, n, seconds[i], true);
-            cost->fixed = t->start;
+            cost->start = t->start;
         }
     return HT_OK;
 }
@@ -472,7 +474,7 @@ static void leave_out_cache(timer *t) {
  * left then went as quickly as alone. */
 static double slowed(double busy, double other, double alone) {
     const double rest = busy - other, beside = alone - rest; /* seconds of work, alone, that were done beside it */
-    return rest <= 0 || beside < 0.1 * alone ? busy / alone : other / beside;
+    return rest <= 0 || beside < 1.0 / MOST_SLOWED * alone ? busy / alone : other / beside;
 }
 
 /* Lanes that run something side by side, to see how much slower each becomes. */
@@ -580,10 +582,12 @@ static ht_status measure_company(ht_engine *engine, company *c, const ht_kv_laye
         status = run_company(engine, c, s, kv, together, error);
     for (size_t i = 0; i < c->n_lanes && !status; i++) {
         ht_lane_cost *cost = &engine->set.lanes[c->lanes[i]].cost;
-        double *factor = &(c->norms ? cost->norms : cost->together)[c->n_lanes > 2][c->tokens > 1];
-        *factor = fmax(*factor, fmin(fmax(together[i], 1), 3));
-        ht_log(HT_LOG_INFO, "lane %zu beside %zu %s: %s take %.2f times as long (%zu tokens)", c->lanes[i],
-               c->n_lanes - 1, c->n_lanes > 2 ? "lanes" : "lane", c->norms ? "norms" : "layers", *factor, c->tokens);
+        const size_t beside = c->n_lanes > 2 ? c->lanes[i] : c->lanes[!i];
+        double *factor = &(c->norms ? cost->norms : cost->together)[beside][c->tokens > 1];
+        *factor = fmin(fmax(together[i], 1), MOST_SLOWED);
+        ht_log(HT_LOG_INFO, "lane %zu beside %s %zu: %s take %.2f times as long (%zu tokens)", c->lanes[i],
+               c->n_lanes > 2 ? "all of" : "lane", c->n_lanes > 2 ? c->n_lanes : beside, c->norms ? "norms" : "layers",
+               *factor, c->tokens);
     }
     return status;
 }

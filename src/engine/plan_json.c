@@ -54,7 +54,7 @@ static json_t *operators_json(const ht_plan_row *rows, size_t n) {
 }
 
 static json_t *plan_json(const ht_plan_row *rows, size_t n, const ht_plan_times *times) {
-    json_t *memory = json_object(), *alone = json_object();
+    json_t *memory = json_object(), *alone = json_object(), *busy = json_object();
     for (size_t i = 0; i < times->n_devices; i++)
         ht_json_set(&memory, times->devices[i].name,
                     json_pack("{s:I, s:o, s:b}", "bytes", (json_int_t)times->devices[i].bytes, "graph_limit",
@@ -62,10 +62,14 @@ static json_t *plan_json(const ht_plan_row *rows, size_t n, const ht_plan_times 
                               "emulated", times->devices[i].emulated));
     for (size_t i = 0; i < times->n_alone; i++)
         ht_json_set(&alone, times->alone[i].device, json_real(times->alone[i].seconds * 1e3));
-    return json_pack("{s:o, s:o, s:I, s:s, s:I, s:o, s:o}", "operators", operators_json(rows, n), "memory", memory,
-                     "tokens", (json_int_t)times->tokens, "regime", times->regime, "joins_per_layer",
-                     (json_int_t)times->joins, "predicted_ms",
-                     times->seconds > 0 ? json_real(times->seconds * 1e3) : json_null(), "single_device_ms", alone);
+    for (size_t i = 0; i < times->n_busy; i++)
+        ht_json_set(
+            &busy, times->busy[i].device,
+            json_pack("{s:f, s:f}", "busy_ms", times->busy[i].busy * 1e3, "wait_ms", times->busy[i].wait * 1e3));
+    return json_pack(
+        "{s:o, s:o, s:I, s:s, s:I, s:o, s:o, s:o}", "operators", operators_json(rows, n), "memory", memory, "tokens",
+        (json_int_t)times->tokens, "regime", times->regime, "joins_per_layer", (json_int_t)times->joins, "predicted_ms",
+        times->seconds > 0 ? json_real(times->seconds * 1e3) : json_null(), "single_device_ms", alone, "lanes", busy);
 }
 
 ht_status ht_plan_json(const ht_plan_row *rows, size_t n, const ht_plan_times *times, char **json, ht_error *error) {

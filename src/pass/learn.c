@@ -43,8 +43,8 @@ static void learn_lane(const ht_passes *passes, ht_schedule *s, size_t lane, dou
 
 void ht_passes_learn(ht_passes *passes, ht_schedule *schedule, double seconds, const double *busy) {
     ht_log(HT_LOG_DEBUG, "%zu tokens: %.3f ms of %.3f; busy %.3f of %.3f, %.3f of %.3f", schedule->tokens,
-           seconds * 1e3, schedule->choice.seconds * 1e3, busy[0] * 1e3, schedule->busy[0] * 1e3,
-           schedule->n_lanes > 1 ? busy[1] * 1e3 : 0, schedule->busy[1] * 1e3);
+           seconds * 1e3, schedule->choice.seconds * 1e3, busy[0] * 1e3, schedule->lanes_take[0].busy * 1e3,
+           schedule->n_lanes > 1 ? busy[1] * 1e3 : 0, schedule->lanes_take[1].busy * 1e3);
     if (passes->policy.frozen)
         return;
     schedule->took = schedule->runs ? schedule->took + 0.25 * (seconds - schedule->took) : seconds;
@@ -59,8 +59,9 @@ void ht_passes_learn(ht_passes *passes, ht_schedule *schedule, double seconds, c
         size_t i = 0;
         while (i < schedule->n_lanes && schedule->lanes[i] != &passes->set->lanes[l])
             i++;
-        if (i < schedule->n_lanes && schedule->busy[i] > 0 && isfinite(schedule->busy[i])) {
-            const double ratio = lesser_of_two(schedule->runs > 0, &schedule->ratios[i], busy[i] / schedule->busy[i]);
+        if (i < schedule->n_lanes && schedule->lanes_take[i].busy > 0 && isfinite(schedule->lanes_take[i].busy)) {
+            const double ratio =
+                lesser_of_two(schedule->runs > 0, &schedule->ratios[i], busy[i] / schedule->lanes_take[i].busy);
             busier = fmax(busier, ratio);
             learn_lane(passes, schedule, l, ratio, rate);
         }

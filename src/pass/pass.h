@@ -31,8 +31,8 @@ typedef struct ht_schedule {
     ht_pace solved; /* when the choice was made */
     /* Of the pass before: what lanes[i], all of it, and the head took over what was predicted. */
     double ratios[HT_MAX_DEVICES], whole, head;
-    double busy[HT_MAX_DEVICES]; /* predicted, of lanes[i]: seconds without waiting */
-    size_t n_lanes;              /* that take part, in the order in which they take tokens */
+    ht_estimate lanes_take[HT_MAX_DEVICES]; /* predicted, of lanes[i] */
+    size_t n_lanes;                         /* that take part, in the order in which they take tokens */
     ht_lane *lanes[HT_MAX_DEVICES];
     /* More than one lane: theirs, the head included where all compute it. */
     ht_program programs[HT_MAX_DEVICES];

@@ -592,7 +592,7 @@ static ht_status solve(ht_passes *passes, ht_schedule *schedule, ht_error *error
     if (schedule->choice.n_lanes == 0)
         return ht_fail(error, HT_ERROR_DEVICE, "no device left can compute this model");
     for (size_t i = 0; i < schedule->choice.n_lanes; i++)
-        schedule->busy[i] = ht_choice_busy(&p, &schedule->choice, i);
+        schedule->lanes_take[i] = ht_choice_estimate(&p, &schedule->choice, i);
     schedule->runs = 0;
     schedule->heads = false;
     schedule->stale = false;

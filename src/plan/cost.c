@@ -32,7 +32,7 @@ static double whole_seconds(const ht_op_cost *cost, size_t n) {
 }
 
 double ht_op_fixed(const ht_lane_cost *cost, int signature) {
-    return fmax(cost->launch, cost->ops[signature].fixed);
+    return fmax(cost->launch, cost->ops[signature].start);
 }
 
 double ht_op_seconds(const ht_lane_cost *cost, int signature, size_t n, double share, size_t position) {
@@ -47,17 +47,19 @@ double ht_op_seconds(const ht_lane_cost *cost, int signature, size_t n, double s
     return s <= fixed || s == INFINITY ? s : fixed + share * (s - fixed);
 }
 
-static double factor_of(const double factors[2][2], size_t n_lanes, bool many) {
-    const double pair = factors[0][many], more = factors[1][many], factor = n_lanes > 2 && more > pair ? more : pair;
-    return n_lanes > 1 && factor > 0 ? factor : 1;
+ht_estimate ht_op_estimate(const ht_lane_cost *cost, int signature, size_t n, double share, size_t position) {
+    const double seconds = ht_op_seconds(cost, signature, n, share, position),
+                 wait = fmin(seconds, cost->ops[signature].start);
+    return (ht_estimate){seconds - wait, wait};
 }
 
-double ht_together(const ht_lane_cost *cost, size_t n_lanes, size_t tokens) {
-    return factor_of(cost->together, n_lanes, tokens > 1);
-}
-
-double ht_norms_together(const ht_lane_cost *cost, size_t n_lanes, size_t tokens) {
-    return factor_of(cost->norms, n_lanes, tokens > 1);
+double ht_factor(const double factors[HT_MAX_LANES][2], size_t lane, const size_t *lanes, size_t n_lanes,
+                 size_t tokens) {
+    double factor = n_lanes > 2 ? factors[lane][tokens > 1] : 1;
+    for (size_t i = 0; i < n_lanes; i++)
+        if (lanes[i] != lane)
+            factor = fmax(factor, factors[lanes[i]][tokens > 1]);
+    return fmax(factor, 1);
 }
 
 /* ---- what is known of a model -------------------------------------------------------------------------------------------- */

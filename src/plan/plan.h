@@ -40,8 +40,9 @@ typedef struct ht_op_cost {
     ht_cost_point points[HT_MAX_POINTS];
     size_t n_points;
     bool stepped; /* static lengths: nothing between the points, and nothing behind one of one token */
-    /* Of each, what a part of it takes however small it is; less than the lane's launch: that. */
-    double fixed;
+    /* Of each matrix, seconds for which nothing is computed, where the lane's other devices compute what is before and behind it: its
+     * queue begins empty, and its end is waited for. */
+    double start;
     /* Tokens, where lengths are not static, cost as much as the next multiple; 0 or 1: any number. */
     size_t granule;
     double per_key; /* more for each token and position before the pass: of what reads keys and values */
@@ -55,19 +56,27 @@ typedef struct ht_lane_cost {
     ht_sync sync; /* the way of waiting that was found quickest, on the lane's own cores */
     double joins[HT_SYNC_FLAG + 1]; /* what a join takes by each of them; 0: not measured */
     /* What everything takes while other lanes compute, too, over what it takes alone, and what norms take while the others
-     * compute norms: [beside one other lane, or more][one token, many]. 0: not measured, as 1. */
-    double together[2][2], norms[2][2];
+     * compute norms: [beside this lane; its own index: beside all of them][one token, many]. 0: not measured, as 1. */
+    double together[HT_MAX_LANES][2], norms[HT_MAX_LANES][2];
 } ht_lane_cost;
+
+/* Seconds of a lane: those in which it computes, and those in which it waits: until a queue begins, until its end is seen, and,
+ * of a whole pass, for other lanes. What is computed beside other lanes takes longer; waiting does not, and leaves the memory
+ * to the others. */
+typedef struct ht_estimate {
+    double busy, wait;
+} ht_estimate;
 
 /* What a part of an operator takes however small it is. */
 double ht_op_fixed(const ht_lane_cost *cost, int signature);
-/* Seconds of a share (0..1] of an operator for n tokens from `position` on; infinite where the lane does not compute it. */
-double ht_op_seconds(const ht_lane_cost *cost, int signature, size_t n, double share, size_t position);
+/* A share (0..1] of an operator for n tokens from `position` on; infinite where the lane does not compute it. */
+ht_estimate ht_op_estimate(const ht_lane_cost *cost, int signature, size_t n, double share, size_t position);
+double ht_op_seconds(const ht_lane_cost *cost, int signature, size_t n, double share, size_t position); /* both */
 
-/* How many times as long as alone a lane takes in a set of n_lanes that compute at the same time, passes or norms of so many
- * tokens. */
-double ht_together(const ht_lane_cost *cost, size_t n_lanes, size_t tokens);
-double ht_norms_together(const ht_lane_cost *cost, size_t n_lanes, size_t tokens);
+/* How many times as long as alone a lane takes in a set of lanes that compute at the same time, for so many tokens; factors: its
+ * `together` or `norms`. Beside several it is no better than beside the worst of them. */
+double ht_factor(const double factors[HT_MAX_LANES][2], size_t lane, const size_t *lanes, size_t n_lanes,
+                 size_t tokens);
 
 /* ---- what the solver is asked ------------------------------------------------------------------------------------------- */
 
@@ -161,7 +170,8 @@ void ht_solve(const ht_problem *problem, ht_choice *choice);
 /* OWNER: the axis that hands over operator number `place` of the block, and its number there; NULL: nothing does. */
 const ht_axis *ht_choice_handed(const ht_model *model, const ht_block *block, const ht_group_choice *choice,
                                 size_t place, size_t *number);
-/* What lane number i of the choice is busy for, without waiting for others. */
-double ht_choice_busy(const ht_problem *problem, const ht_choice *choice, size_t i);
+/* Lane number i of the choice, without the head. Busy: with its own part, as passes measure it, joins of its own included.
+ * Waiting: for the other lanes. */
+ht_estimate ht_choice_estimate(const ht_problem *problem, const ht_choice *choice, size_t i);
 
 #endif

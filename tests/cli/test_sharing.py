@@ -10,7 +10,7 @@ LENGTH = 96
 CUTS = ["row", "head,feature", "causal", "layer"]
 SLICE = {"device", "row_begin", "row_end", "reduction_begin", "reduction_end", "head_begin", "head_end", "token_begin",
          "token_end", "predicted_us", "bytes"}
-WHOLE = {"operators", "memory", "tokens", "regime", "joins_per_layer", "predicted_ms", "single_device_ms"}
+WHOLE = {"operators", "memory", "tokens", "regime", "joins_per_layer", "predicted_ms", "single_device_ms", "lanes"}
 LAYERS, HEADS, FEATURES = 30, 3, 1536  # SmolLM2
 
 
@@ -111,6 +111,8 @@ def test_slices_are_all_of_every_operator(plan, cuts, length):
     for device in made["memory"].values():
         assert device["bytes"] > 0 and device["graph_limit"] is None and device["emulated"] is False
     assert made["predicted_ms"] > 0 and all(ms > 0 for ms in made["single_device_ms"].values())
+    assert made["lanes"] and all(0 < lane["busy_ms"] + lane["wait_ms"] <= made["predicted_ms"] * 1.001
+                                 for lane in made["lanes"].values())
     assert all(s["predicted_us"] > 0 for o in made["operators"] for s in o["slices"])
 
 

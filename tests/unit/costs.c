@@ -6,8 +6,9 @@
 #include <math.h>
 
 static const char good_text[] =
-    "{\"operators\": {%s}, \"launch_us\": 2, \"join_us\": 3.5, \"together\": [1, 1.5, 0, 2],"
-    " \"norms\": [0, 0, 1, 1], \"sync\": \"event\", \"joins_us\": [1, 2, 3, 4]}";
+    "{\"operators\": {%s}, \"launch_us\": 2, \"join_us\": 3.5,"
+    " \"together\": [1, 1.5, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],"
+    " \"norms\": [0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], \"sync\": \"event\", \"joins_us\": [1, 2, 3, 4]}";
 
 static ht_model *model;
 
@@ -26,7 +27,7 @@ static json_t *make(void) {
     ht_text operators = {0};
     for (size_t s = 0; s < model->n_signatures; s++)
         check(ht_text_printf(&operators, NULL,
-                             "%s\"%s\": {\"stepped\": false, \"granule\": 8, \"fixed_us\": 1.5,"
+                             "%s\"%s\": {\"stepped\": false, \"granule\": 8, \"start_us\": 1.5,"
                              " \"us_per_token_and_key\": 0.1, \"tokens_us\": [[1, 5], [64, 100.5]]}",
                              s ? ", " : "", model->signatures[s].name),
               NULL);
@@ -56,15 +57,16 @@ static void test_read(void **state) {
     assert_true(read_cost(model, json, &cost));
     const int first = model->ops[1].signature, last = model->ops[model->n_ops - 1].signature;
     assert_int_equal(cost.ops[first].granule, 8);
-    assert_true(fabs(cost.ops[first].fixed - 1.5e-6) < 1e-12 && fabs(cost.ops[first].per_key - 1e-7) < 1e-12);
+    assert_true(fabs(cost.ops[first].start - 1.5e-6) < 1e-12 && fabs(cost.ops[first].per_key - 1e-7) < 1e-12);
     assert_int_equal(cost.sync, HT_SYNC_EVENT);
     assert_int_equal(cost.ops[first].n_points, 2);
     assert_true(fabs(cost.joins[HT_SYNC_FLAG] - 4e-6) < 1e-12 && fabs(cost.join - 3.5e-6) < 1e-12);
     json_t *again = cost_json(model, &cost); /* what is written is read */
     ht_lane_cost same;
     assert_true(read_cost(model, again, &same));
+    assert_true(same.together[1][1] == 2);
     assert_int_equal(same.ops[last].points[1].tokens, 64);
-    assert_true(fabs(same.ops[first].fixed - 1.5e-6) < 1e-12 && fabs(same.ops[first].per_key - 1e-7) < 1e-12);
+    assert_true(fabs(same.ops[first].start - 1.5e-6) < 1e-12 && fabs(same.ops[first].per_key - 1e-7) < 1e-12);
     json_decref(again);
     json_decref(json);
     json = make(); /* what a lane does not compute is not there; with what blocks begin, it computes */
@@ -79,7 +81,7 @@ static void test_read(void **state) {
 /* Each number in turn is missing, negative, huge, or no number. */
 static void test_wrong_numbers(void **state) {
     static const char *const keys[] = {"launch_us", "join_us", "together", "norms", "sync", "joins_us", "operators"},
-                             *const own[] = {"granule", "fixed_us", "us_per_token_and_key", "tokens_us"};
+                             *const own[] = {"granule", "start_us", "us_per_token_and_key", "tokens_us"};
     static const char *const wrong[] = {"-1",     "-1e-9",      "1e300", "null",      "\"nan\"",
                                         "[]",     "[-1, -1]",   "[1]",   "[1, -0.5]", "[0.5, 0.5]",
                                         "[1e99]", "[1, 2, -3]", "{}",    "true",      "[1, 2, 3, \"x\"]"};

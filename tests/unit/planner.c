@@ -74,10 +74,9 @@ static double rate(ht_engine *engine, int prompt) {
     return result.tps_median;
 }
 
-/* A third device is taken where it pays, and is of no harm elsewhere. (On the 1.8B shape it costs 5% still: not what three
- * take is wrong there, but what two would.) */
+/* A third device is taken where it pays, and is of no harm elsewhere. */
 static void test_a_third_device_costs_nothing(void **state) {
-    static const char *const models[] = {"shape:llama-3-8b", "shape:llama-3.2-3b"};
+    static const char *const models[] = {"shape:llama-3-8b", "shape:llama-3.2-3b", "shape:internlm2-1.8b"};
     const int prompt = 256;
     for (size_t i = 0; i < HT_COUNT(models); i++) {
         ht_model *model = open_model(models[i]);
@@ -90,6 +89,58 @@ static void test_a_third_device_costs_nothing(void **state) {
         ht_engine_destroy(three);
         ht_model_close(model);
     }
+}
+
+/* Tokens a second of prompts of 64 and 256 tokens, and of decode, on some of a chip's devices. */
+static void rates_of(ht_model *model, const char *chip, unsigned set, double rates[3]) {
+    static const char *const names[] = {"npu", "gpu", "cpu"};
+    static const int prompts[] = {64, 256, 0};
+    char devices[512] = "";
+    for (size_t i = 0, n = 0; i < HT_COUNT(names); i++)
+        if (set >> i & 1)
+            n += (size_t)snprintf(devices + n, sizeof devices - n, "%ssim:%s/%s", n ? "," : "", chip, names[i]);
+    ht_engine *engine = open_engine(model, devices, 16ull << 30, prompts, 2);
+    for (size_t k = 0; k < HT_COUNT(prompts); k++)
+        rates[k] = rate(engine, prompts[k]);
+    ht_engine_destroy(engine);
+}
+
+/* What is planned for all devices is no slower than what is planned for any of them, alone or in pairs, when each is run: over
+ * chips, and chips that do not exist. Where two plans are nearly as quick the prediction may take the other one. */
+static void test_the_best_of_all_sets(void **state) {
+    static const char *const chips[] = {"snapdragon-8-gen-3",
+                                        "snapdragon-8-elite",
+                                        "dimensity-9300",
+                                        "core-ultra-7-258v",
+                                        "snapdragon-8-gen-3@npu.empty_us=200@gpu.empty_us=10",
+                                        "snapdragon-8-gen-3@npu.reached_TFLOPS=3@gpu.priority=0"};
+    static const char *const models[] = {"shape:internlm2-1.8b", "shape:llama-3.2-3b"};
+    size_t rows = 0, missed = 0;
+    for (size_t m = 0; m < HT_COUNT(models); m++) {
+        ht_model *model = open_model(models[m]);
+        for (size_t c = 0; c < HT_COUNT(chips); c++) {
+            double best[3] = {0}, rates[3];
+            for (unsigned set = 1; set < 7; set++) {
+                rates_of(model, chips[c], set, rates);
+                for (size_t k = 0; k < HT_COUNT(best); k++)
+                    best[k] = fmax(best[k], rates[k]);
+            }
+            rates_of(model, chips[c], 7, rates);
+            for (size_t k = 0; k < HT_COUNT(best); k++, rows++) {
+                if (rates[k] < 0.98 * best[k])
+                    print_message("%s, %s, %s: %.1f tokens/s, %.1f on some of the devices\n", chips[c], models[m],
+                                  k == 0   ? "64"
+                                  : k == 1 ? "256"
+                                           : "decode",
+                                  rates[k], best[k]);
+                missed += rates[k] < 0.98 * best[k];
+                assert_true(rates[k] > 0.95 * best[k]);
+            }
+        }
+        ht_model_close(model);
+    }
+    print_message("of %zu rows, %zu more than 2%% slower than on some of the devices\n", rows, missed);
+    assert_true(missed <= 2);
 }
 
 /* Graphs of decode that take the prompts' memory, or the other way round, must not make several devices slower than one. */
@@ -151,6 +202,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_new_length_waits_less_than_a_millisecond),
         cmocka_unit_test(test_a_third_device_costs_nothing),
+        cmocka_unit_test(test_the_best_of_all_sets),
         cmocka_unit_test(test_little_memory_for_graphs),
         cmocka_unit_test(test_beside_a_game),
     };

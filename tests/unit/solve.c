@@ -201,18 +201,19 @@ static ht_op_cost make_op(bool stepped, double scale) {
 /* Matrices cost more than the rest, joins sometimes much and sometimes next to nothing, so that every regime wins now and
  * then. */
 static ht_lane_cost make_cost(const made *m, bool stepped) {
-    ht_lane_cost cost = {
-        .launch = uniform(0, 1) * 1e-6,
-        .join = uniform(0, pick(2) ? 0.5 : 10) * 1e-6,
-        .together = {{pick(3) ? uniform(1, 1.5) : 0, uniform(1, 1.5)}, {0, pick(2) ? uniform(1, 2) : 0}},
-        .norms = {{pick(2) ? uniform(1, 3) : 0, uniform(1, 3)}, {0, pick(2) ? uniform(1, 3) : 0}}};
+    ht_lane_cost cost = {.launch = uniform(0, 1) * 1e-6, .join = uniform(0, pick(2) ? 0.5 : 10) * 1e-6};
+    for (size_t l = 0; l < LANES; l++)
+        for (int many = 0; many < 2; many++) {
+            cost.together[l][many] = pick(3) ? uniform(1, pick(4) ? 1.5 : 20) : 0;
+            cost.norms[l][many] = pick(2) ? uniform(1, 3) : 0;
+        }
     const size_t granule = pick(3) ? 0 : 2;
     for (size_t s = 0; s < m->model.n_signatures; s++) {
         const bool one = m->scales[s] == 50, matrix = m->scales[s] >= 10;
         if (!one || pick(2)) /* not every device takes operators as one */
             cost.ops[s] = make_op(stepped && matrix, m->scales[s] * 1e-6);
         cost.ops[s].granule = matrix && !m->signatures[s].head ? granule : 0;
-        cost.ops[s].fixed = pick(4) ? 0 : uniform(0, 2) * 1e-6;
+        cost.ops[s].start = stepped && matrix && pick(2) ? uniform(0, 20) * 1e-6 : 0;
         cost.ops[s].per_key = m->scales[s] == 5 ? uniform(0, 0.05) * 1e-6 : 0;
     }
     if (pick(12) == 0)
@@ -277,52 +278,81 @@ static void make_problem(made *m, size_t n_lanes) {
 
 /* Block by block and operator by operator: of groups, sides of the tail and sums over them nothing is known here. */
 
-static double op(const ht_problem *p, size_t lane, int signature, size_t n, double share, size_t position) {
-    return n == 0 || share <= 0 ? 0 : ht_op_seconds(p->lanes[lane].cost, signature, n, share, position);
+/* Of n tokens' whole operator, so much is waiting, whatever the share. */
+static ht_estimate op(const ht_problem *p, size_t lane, int signature, size_t n, double share, size_t position) {
+    if (n == 0 || share <= 0)
+        return (ht_estimate){0};
+    const double seconds = ht_op_seconds(p->lanes[lane].cost, signature, n, share, position),
+                 wait = fmin(seconds, p->lanes[lane].cost->ops[signature].start);
+    return (ht_estimate){seconds - wait, wait};
 }
-static double whole(const ht_problem *p, size_t lane, int signature, size_t n) {
+static ht_estimate whole(const ht_problem *p, size_t lane, int signature, size_t n) {
     return op(p, lane, signature, n, 1, 0);
+}
+static double both(ht_estimate e) {
+    return e.busy + e.wait;
+}
+static void add(ht_estimate *sum, ht_estimate e) {
+    sum->busy += e.busy;
+    sum->wait += e.wait;
 }
 static int sign(const ht_problem *p, const ht_block *b, size_t i) {
     return p->model->ops[b->first + i].signature;
 }
 
-/* Operators [from, to) of a block for the same tokens: as one where that is quicker. */
-static double run(const ht_problem *p, size_t lane, const ht_block *b, size_t from, size_t to, size_t n, double share,
-                  size_t position) {
-    double apart = 0, one = INFINITY;
+static bool is_one(const ht_block *b, size_t from, size_t to) {
+    return b->fused && from <= b->fused_from && b->fused_to <= to;
+}
+
+/* Operators [from, to) of a block for the same tokens: with those as one that can be (way 0), or each by itself. */
+static ht_estimate run_way(const ht_problem *p, size_t lane, const ht_block *b, size_t from, size_t to, size_t n,
+                           double share, size_t position, int way) {
+    const bool one = way == 0 && is_one(b, from, to);
+    ht_estimate e = {0};
     for (size_t i = from; i < to; i++)
-        apart += op(p, lane, sign(p, b, i), n, share, position);
-    if (b->fused && from <= b->fused_from && b->fused_to <= to) {
-        one = op(p, lane, b->fused->signature, n, share, position);
-        for (size_t i = from; i < to; i++)
-            one += i < b->fused_from || i >= b->fused_to ? op(p, lane, sign(p, b, i), n, share, position) : 0;
-    }
-    return fmin(apart, one);
+        if (!one || i < b->fused_from || i >= b->fused_to)
+            add(&e, op(p, lane, sign(p, b, i), n, share, position));
+    if (one)
+        add(&e, op(p, lane, b->fused->signature, n, share, position));
+    return e;
+}
+static ht_estimate run(const ht_problem *p, size_t lane, const ht_block *b, size_t from, size_t to, size_t n,
+                       double share, size_t position) {
+    const ht_estimate one = run_way(p, lane, b, from, to, n, share, position, 0),
+                      apart = run_way(p, lane, b, from, to, n, share, position, 1);
+    return both(one) < both(apart) ? one : apart;
 }
 
 static size_t set_size; /* lanes of the set that is looked at */
 static const size_t *set_lanes;
 
-/* Beside one other lane; beside several it is no better. 0: as alone. */
-static double contention(const double factors[2][2], bool many) {
-    double factor = set_size > 1 && factors[0][many] > 0 ? factors[0][many] : 1;
-    if (set_size > 2 && factors[1][many] > factors[0][many])
-        factor = factors[1][many];
+/* Beside several lanes it is no better than beside the worst of them. 0: as alone. */
+static double contention(const double factors[HT_MAX_LANES][2], size_t lane, bool many) {
+    double factor = 1;
+    for (size_t i = 0; i < set_size; i++)
+        if (set_lanes[i] != lane || set_size > 2)
+            factor = fmax(factor, factors[set_lanes[i]][many]);
     return factor;
 }
-static double slowed(const ht_problem *p, size_t lane, ht_regime regime) {
-    const double drift = p->lanes[lane].drift[regime];
-    return regime != HT_REGIME_SOLO ? drift * contention(p->lanes[lane].cost->together, p->tokens > 1) : drift;
+static double drift(const ht_problem *p, size_t lane, ht_regime regime) {
+    return p->lanes[lane].drift[regime];
+}
+static double slower(const ht_problem *p, size_t lane, bool many) {
+    return contention(p->lanes[lane].cost->together, lane, many);
+}
+/* What is computed beside the others takes longer; waiting does not. */
+static double beside(const ht_problem *p, size_t lane, ht_regime regime, ht_estimate e) {
+    return drift(p, lane, regime) * (e.wait + slower(p, lane, p->tokens > 1) * e.busy);
 }
 /* What every lane begins at once: slower until the first one has ended. */
 static double shared_norm(const ht_problem *p, size_t lane, int signature, size_t n) {
     double first = INFINITY;
-    for (size_t i = 0; i < set_size; i++)
-        first =
-            fmin(first, whole(p, set_lanes[i], signature, n) * contention(p->lanes[set_lanes[i]].cost->norms, n > 1));
-    const double lost = first * (1 - 1 / contention(p->lanes[lane].cost->norms, n > 1));
-    return whole(p, lane, signature, n) + (first < INFINITY ? lost : 0);
+    for (size_t i = 0; i < set_size; i++) {
+        const size_t l = set_lanes[i];
+        first = fmin(first, both(whole(p, l, signature, n)) * contention(p->lanes[l].cost->norms, l, n > 1));
+    }
+    const double lost = first * (1 - 1 / contention(p->lanes[lane].cost->norms, lane, n > 1));
+    return both(whole(p, lane, signature, n)) + (first < INFINITY ? lost : 0);
 }
 static double join(const ht_problem *p, size_t lane) {
     return p->lanes[lane].cost->join;
@@ -331,7 +361,7 @@ static const ht_block *head_block(const ht_problem *p) {
     return &p->model->blocks[p->model->n_blocks - 1];
 }
 static double head(const ht_problem *p, size_t lane) {
-    return run(p, lane, head_block(p), 0, 3, 1, 1, 0);
+    return both(run(p, lane, head_block(p), 0, 3, 1, 1, 0));
 }
 
 /* First of tokens [begin, end) that an operator computes: behind the tail only wanted ones. */
@@ -344,26 +374,27 @@ static size_t tokens_at(const ht_problem *p, const ht_block *b, size_t i) {
 }
 
 /* Tokens [begin, end) of the pass on one lane, without the head. */
-static double body(const ht_problem *p, size_t lane, size_t begin, size_t end) {
-    double s = whole(p, lane, 0, end - begin);
+static ht_estimate body(const ht_problem *p, size_t lane, size_t begin, size_t end) {
+    ht_estimate s = whole(p, lane, 0, end - begin);
     for (const ht_block *b = p->model->blocks; b < head_block(p); b++)
         for (size_t i = 0; i < b->n;) {
             const size_t first = first_of(p, b, i, begin, end),
                          to = b->fused && i == b->fused_from ? b->fused_to : i + 1;
-            s += run(p, lane, b, i, to, end - first, 1, p->position + first);
+            add(&s, run(p, lane, b, i, to, end - first, 1, p->position + first));
             i = to;
         }
     return s;
 }
 
 static double solo(const ht_problem *p, size_t lane) {
-    return (body(p, lane, 0, p->tokens) + head(p, lane) + join(p, lane)) * slowed(p, lane, HT_REGIME_SOLO);
+    return (both(body(p, lane, 0, p->tokens)) + head(p, lane) + join(p, lane)) * drift(p, lane, HT_REGIME_SOLO);
 }
 
 static double tokens_lane(const ht_problem *p, size_t lane, size_t begin, size_t end) {
-    const double caches = (double)p->model->n_caches,
-                 s = body(p, lane, begin, end) + (end == p->tokens ? head(p, lane) : caches * join(p, lane));
-    return s * slowed(p, lane, HT_REGIME_TOKENS) + caches * p->join;
+    const double caches = (double)p->model->n_caches;
+    ht_estimate e = body(p, lane, begin, end);
+    e.wait += end == p->tokens ? head(p, lane) : caches * join(p, lane); /* the head: when the others are done */
+    return beside(p, lane, HT_REGIME_TOKENS, e) + caches * p->join;
 }
 
 /* Every way to give tokens [begin, ..) to lanes[i..n): the slowest lane's time of the best. */
@@ -389,24 +420,46 @@ static size_t number_of(const ht_problem *p, const along *x) {
     return (size_t)(x->axis - p->model->axes);
 }
 
+/* From a join until a lane computes, as with the first matrix. */
+static double pause_of(const ht_problem *p, size_t lane) {
+    return join(p, lane) + p->lanes[lane].cost->ops[sign(p, p->model->blocks, 1)].start;
+}
+
+/* A lane's part of an axis, which all of them begin at once: until the first of the others computes, it is as if alone. */
+static double in_axis(const ht_problem *p, size_t lane, bool many, ht_estimate e) {
+    double first = INFINITY;
+    for (size_t i = 0; i < set_size; i++)
+        if (set_lanes[i] != lane)
+            first = fmin(first, pause_of(p, set_lanes[i]));
+    const double alone = fmin(fmax(first - pause_of(p, lane), 0), e.busy);
+    return drift(p, lane, HT_REGIME_SHARES) * (e.wait + alone + (e.busy - alone) * slower(p, lane, many));
+}
+
 /* One lane's part of it. */
 static double axis_lane(const ht_problem *p, size_t lane, const along *x, size_t units) {
     const double share = (double)units / (double)x->of;
-    double sum = join(p, lane) * (x->axis->statistics ? 2 : 1);
-    for (size_t i = x->axis->from; i < x->axis->to;) {
-        const size_t n = tokens_at(p, x->b, i), at = p->position + p->tokens - n;
-        const bool one = x->b->fused && i == x->b->fused_from && x->axis->to >= x->b->fused_to;
-        const size_t to = one ? x->b->fused_to : i + 1;
-        if (x->axis->maps[i] == HT_MAP_EVERY)
-            sum +=
-                x->b == head_block(p) ? whole(p, lane, sign(p, x->b, i), n) : shared_norm(p, lane, sign(p, x->b, i), n);
-        else if (x->axis->maps[i] == HT_MAP_REPLICATED)
-            sum += units ? op(p, lane, sign(p, x->b, i), n, 1, at) : 0;
-        else
-            sum += run(p, lane, x->b, i, to, n, share, at);
-        i = to;
+    const bool is_head = x->b == head_block(p);
+    ht_estimate ways[2];
+    for (int way = 0; way < 2; way++) {
+        ht_estimate *sum = &ways[way];
+        *sum = (ht_estimate){0, join(p, lane) * (x->axis->statistics ? 2 : 1)};
+        for (size_t i = x->axis->from; i < x->axis->to;) {
+            const size_t n = tokens_at(p, x->b, i), at = p->position + p->tokens - n;
+            const bool one = x->b->fused && i == x->b->fused_from && is_one(x->b, x->axis->from, x->axis->to);
+            const size_t to = one ? x->b->fused_to : i + 1;
+            if (x->axis->maps[i] == HT_MAP_EVERY)
+                sum->busy +=
+                    is_head ? both(whole(p, lane, sign(p, x->b, i), n)) : shared_norm(p, lane, sign(p, x->b, i), n);
+            else if (x->axis->maps[i] == HT_MAP_REPLICATED)
+                add(sum, units ? op(p, lane, sign(p, x->b, i), n, 1, at) : (ht_estimate){0});
+            else
+                add(sum, run_way(p, lane, x->b, i, to, n, share, at, way));
+            i = to;
+        }
     }
-    return sum * slowed(p, lane, HT_REGIME_SHARES);
+    /* the head's is one token */
+    return fmin(in_axis(p, lane, !is_head && p->tokens > 1, ways[0]),
+                in_axis(p, lane, !is_head && p->tokens > 1, ways[1]));
 }
 
 /* May the lane compute so many units? With several tokens a lane of static graphs has shares that were built, or none. */
@@ -432,15 +485,17 @@ static double best_units(const ht_problem *p, const size_t *lanes, size_t n, con
 
 /* Tokens [begin, end) of a block that is cut by tokens. */
 static double range_lane(const ht_problem *p, size_t lane, const along *x, size_t begin, size_t end) {
-    double sum = join(p, lane);
+    ht_estimate sum = {0, join(p, lane)};
     if (end > begin && x->axis->ordered)
-        sum += join(p, lane) + p->join;
+        sum.wait += join(p, lane) + p->join;
     for (size_t i = x->axis->from; i < x->axis->to; i++) {
         const size_t first = first_of(p, x->b, i, begin, end);
-        sum += x->axis->maps[i] == HT_MAP_EVERY ? shared_norm(p, lane, sign(p, x->b, i), tokens_at(p, x->b, i))
-                                                : op(p, lane, sign(p, x->b, i), end - first, 1, p->position + first);
+        if (x->axis->maps[i] == HT_MAP_EVERY)
+            sum.busy += shared_norm(p, lane, sign(p, x->b, i), tokens_at(p, x->b, i));
+        else
+            add(&sum, op(p, lane, sign(p, x->b, i), end - first, 1, p->position + first));
     }
-    return sum * slowed(p, lane, HT_REGIME_SHARES);
+    return beside(p, lane, HT_REGIME_SHARES, sum);
 }
 
 static double best_range(const ht_problem *p, const size_t *lanes, size_t n, const along *x, size_t i, size_t begin) {
@@ -502,22 +557,33 @@ static double best_shares(const ht_problem *p, const size_t *lanes, size_t n) {
         sum += best_path(p, b, axes, 0, b->n - (b == head_block(p)));
     }
     for (size_t i = 0; i < n; i++)
-        embed = fmax(embed, whole(p, lanes[i], 0, p->tokens) * slowed(p, lanes[i], HT_REGIME_SHARES));
-    return embed + sum + whole(p, lanes[0], sign(p, head_block(p), 2), 1) * slowed(p, lanes[0], HT_REGIME_SHARES);
+        embed = fmax(embed, beside(p, lanes[i], HT_REGIME_SHARES, whole(p, lanes[i], 0, p->tokens)));
+    return embed + sum + both(whole(p, lanes[0], sign(p, head_block(p), 2), 1)) * drift(p, lanes[0], HT_REGIME_SHARES);
 }
 
-static double handed(const ht_problem *p, size_t lane, const along *x, size_t n, double share) {
+static ht_estimate handed(const ht_problem *p, size_t lane, const along *x, size_t n, double share) {
     return run(p, lane, x->b, x->axis->hand_from, x->axis->hand_to, n, share, 0);
+}
+
+/* While the other lane computes, too. */
+static double handed_beside(const ht_problem *p, size_t lane, const along *x, size_t n, double share) {
+    double least = INFINITY;
+    for (int way = 0; way < 2; way++)
+        least = fmin(least, beside(p, lane, HT_REGIME_OWNER,
+                                   run_way(p, lane, x->b, x->axis->hand_from, x->axis->hand_to, n, share, 0, way)));
+    return least;
 }
 
 /* Of n tokens the other lane computes units of the first tokens. */
 static double cut_matrix(const ht_problem *p, size_t owner, size_t other, const along *x, size_t n, size_t tokens,
                          double share) {
-    const double own = handed(p, owner, x, tokens, 1 - share) + handed(p, owner, x, n - tokens, 1),
-                 others = join(p, other) + handed(p, other, x, tokens, share);
-    return 2 * p->join + join(p, owner) * slowed(p, owner, HT_REGIME_OWNER) +
+    const double own = handed_beside(p, owner, x, tokens, 1 - share) + handed_beside(p, owner, x, n - tokens, 1);
+    const bool all = tokens == n && share == 1; /* nothing is computed beside it */
+    return 2 * p->join + join(p, owner) * drift(p, owner, HT_REGIME_OWNER) +
            p->exchange * 4 * (double)(tokens * x->axis->handed) +
-           fmax(own * slowed(p, owner, HT_REGIME_OWNER), others * slowed(p, other, HT_REGIME_OWNER));
+           fmax(own, drift(p, other, HT_REGIME_OWNER) * join(p, other) +
+                         (all ? drift(p, other, HT_REGIME_OWNER) * both(handed(p, other, x, tokens, share))
+                              : handed_beside(p, other, x, tokens, share)));
 }
 
 static bool cut_allowed(const ht_problem *p, size_t owner, size_t other, const along *x, size_t n, size_t tokens,
@@ -544,15 +610,16 @@ static bool cut_allowed(const ht_problem *p, size_t owner, size_t other, const a
 
 /* Operators [at, ..) of a block: each the owner's, or handed over. *cut: whether something is, where that is best. */
 static double best_owned(const ht_problem *p, size_t owner, size_t other, const ht_block *b, size_t at, bool *cut) {
-    const double pace = slowed(p, owner, HT_REGIME_OWNER);
+    const double pace = drift(p, owner, HT_REGIME_OWNER); /* of what no other computes beside it */
     if (at == b->n)
         return 0;
     const size_t n = tokens_at(p, b, at), position = p->position + p->tokens - n;
     bool rest = false;
-    double best = run(p, owner, b, at, at + 1, n, 1, position) * pace + best_owned(p, owner, other, b, at + 1, &rest);
+    double best =
+        both(run(p, owner, b, at, at + 1, n, 1, position)) * pace + best_owned(p, owner, other, b, at + 1, &rest);
     *cut = rest;
     if (b->fused && at == b->fused_from) {
-        const double one = run(p, owner, b, at, b->fused_to, n, 1, 0) * pace +
+        const double one = both(run(p, owner, b, at, b->fused_to, n, 1, 0)) * pace +
                            best_owned(p, owner, other, b, b->fused_to, (rest = false, &rest));
         if (one < best)
             best = one, *cut = rest;
@@ -576,7 +643,7 @@ static double best_owned(const ht_problem *p, size_t owner, size_t other, const 
 }
 
 static double best_owner(const ht_problem *p, size_t owner, size_t other) {
-    double sum = (whole(p, owner, 0, p->tokens) + head(p, owner)) * slowed(p, owner, HT_REGIME_OWNER);
+    double sum = (both(whole(p, owner, 0, p->tokens)) + head(p, owner)) * drift(p, owner, HT_REGIME_OWNER);
     bool any = false;
     for (const ht_block *b = p->model->blocks; b < head_block(p); b++) {
         bool cut = false;
@@ -635,7 +702,7 @@ static double evaluate(const ht_problem *p, const ht_choice *c) {
     }
     assert_int_equal(c->regime, HT_REGIME_SHARES);
     for (size_t i = 0; i < c->n_lanes; i++)
-        sum = fmax(sum, whole(p, c->lanes[i], 0, p->tokens) * slowed(p, c->lanes[i], HT_REGIME_SHARES));
+        sum = fmax(sum, beside(p, c->lanes[i], HT_REGIME_SHARES, whole(p, c->lanes[i], 0, p->tokens)));
     for (const ht_block *b = p->model->blocks; b <= head_block(p); b++) {
         const ht_group_choice *g = &c->groups[b->group];
         size_t at = 0;
@@ -657,7 +724,7 @@ static double evaluate(const ht_problem *p, const ht_choice *c) {
         }
         assert_int_equal(at, b->n - (b == head_block(p)));
     }
-    return sum + whole(p, c->lanes[0], sign(p, head_block(p), 2), 1) * slowed(p, c->lanes[0], HT_REGIME_SHARES);
+    return sum + both(whole(p, c->lanes[0], sign(p, head_block(p), 2), 1)) * drift(p, c->lanes[0], HT_REGIME_SHARES);
 }
 
 static void check_lanes(const ht_problem *p, const ht_choice *c) {
@@ -861,7 +928,7 @@ static void test_op_seconds(void **state) {
     tiles.ops[5] = (ht_op_cost){.points = {{1, 2}}, .n_points = 1, .per_key = 0.5};
     assert_true(fabs(ht_op_seconds(&tiles, 5, 3, 1, 10) - (6 + 0.5 * 3 * 10)) < 1e-9);
     assert_true(fabs(ht_op_seconds(&tiles, 5, 3, 0.5, 10) - 10.5) < 1e-9);
-    tiles.ops[4].fixed = 20; /* no share saves that */
+    tiles.ops[4].start = 20; /* no share saves that */
     assert_true(fabs(ht_op_seconds(&tiles, 4, 33, 0.5, 0) - 26.5) < 1e-9);
     assert_true(fabs(ht_op_seconds(&tiles, 4, 3, 0.5, 0) - 3) < 1e-9);
 }
@@ -899,13 +966,35 @@ static void test_busy_agrees_with_prediction(void **state) {
         set_lanes = c.lanes;
         for (size_t i = 0; i < c.n_lanes; i++) {
             const double after =
-                i + 1 == c.n_lanes ? head(&m.p, c.lanes[i]) * slowed(&m.p, c.lanes[i], HT_REGIME_TOKENS) : 0;
-            slowest = fmax(slowest, ht_choice_busy(&m.p, &c, i) + after);
+                i + 1 == c.n_lanes ? head(&m.p, c.lanes[i]) * drift(&m.p, c.lanes[i], HT_REGIME_TOKENS) : 0;
+            slowest = fmax(slowest, ht_choice_estimate(&m.p, &c, i).busy + after);
         }
         assert_true(fabs(slowest / c.seconds - 1) < 1e-9);
         seen++;
     }
     assert_in_range(seen, 100, 4000);
+}
+
+/* What a lane is not busy in a pass, it waits; nobody is busy for longer than the pass takes. */
+static void test_busy_and_wait_are_the_pass(void **state) {
+    unsigned seen[HT_REGIMES] = {0};
+    for (unsigned seed = 1; seed <= 4000; seed++) {
+        made m;
+        ht_choice c;
+        random_state = seed * 2654435761u;
+        make_problem(&m, 3);
+        ht_solve(&m.p, &c);
+        if (c.n_lanes < 2 || c.seconds == INFINITY)
+            continue;
+        for (size_t i = 0; i < c.n_lanes; i++) {
+            const ht_estimate e = ht_choice_estimate(&m.p, &c, i);
+            assert_true(e.busy > 0 && e.wait >= 0);
+            if (c.regime != HT_REGIME_TOKENS) /* there the head is behind the last lane only */
+                assert_true(fabs((e.busy + e.wait + c.head) / c.seconds - 1) < 1e-9);
+        }
+        seen[c.regime]++;
+    }
+    assert_true(seen[HT_REGIME_TOKENS] > 100 && seen[HT_REGIME_SHARES] > 100 && seen[HT_REGIME_OWNER] > 100);
 }
 
 /* ---- how long it takes ------------------------------------------------------------------------------------------------------ */
@@ -933,7 +1022,8 @@ static ht_lane_cost real_cost(const made *m, const real_shape *shape, size_t lan
         if (b->fused)
             weights[b->fused->signature] = 3 * e * f;
     }
-    ht_lane_cost cost = {.launch = rows[lane].launch, .join = rows[lane].join, .together = {{1.3, 1.1}}};
+    ht_lane_cost cost = {
+        .launch = rows[lane].launch, .join = rows[lane].join, .together = {{1.3, 1.1}, {1.3, 1.1}, {1.3, 1.1}}};
     for (size_t s = 0; s < m->model.n_signatures; s++) {
         ht_op_cost *c = &cost.ops[s];
         const bool once = m->signatures[s].head;
@@ -1057,6 +1147,7 @@ int main(void) {
         cmocka_unit_test(test_op_seconds),
         cmocka_unit_test(test_op_seconds_never_fall),
         cmocka_unit_test(test_busy_agrees_with_prediction),
+        cmocka_unit_test(test_busy_and_wait_are_the_pass),
         cmocka_unit_test(test_solving_takes_less_than_a_millisecond),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
