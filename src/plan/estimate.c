@@ -1,5 +1,7 @@
 #include "plan/estimate.h"
 
+#include <string.h>
+
 static void count_op(side *to, int signature, size_t count) {
     size_t i = 0;
     while (i < to->n_ops && to->ops[i].signature != signature)
@@ -142,4 +144,20 @@ double ht_estimate_alone(solver *s, size_t lane) {
     const ht_problem *p = s->p;
     const ht_estimate e = ht_estimate_pass(s, lane, p->tokens, p->wanted, p->position);
     return (e.busy + e.wait + ht_estimate_head(s, lane) + join_seconds(p, lane)) * drift(p, lane, HT_REGIME_SOLO);
+}
+
+void ht_estimate_propose(solver *s, ht_choice *c, const size_t *lanes) {
+    if (!(c->seconds < s->best->seconds))
+        return;
+    memcpy(c->lanes, lanes, c->n_lanes * sizeof *lanes);
+    *s->best = *c;
+    s->bound = fmin(s->bound, c->seconds);
+}
+
+size_t ht_estimate_same_group(const solver *s, size_t group) {
+    const ht_group *groups = s->model->groups;
+    size_t k = s->p->wanted == s->p->tokens ? 0 : group;
+    while (k < group && block_of(s, &groups[k])->signature != block_of(s, &groups[group])->signature)
+        k++;
+    return k;
 }

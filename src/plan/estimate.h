@@ -233,13 +233,13 @@ typedef struct division {
     size_t few[HT_MAX_LANES], many[HT_MAX_LANES];
 } division;
 
-/* The division whose slowest lane ends first, in d->many; infinite if there is none within the bound. What a lane with
+/* (divide.c) The division whose slowest lane ends first, in d->many; infinite if there is none within the bound. What a lane with
  * nothing to do takes is not less than f(.., 0). */
-double ht_solve_divide(division *d, double bound);
+double ht_divide(division *d, double bound);
 /* Keeps the choice where it is the best so far. */
-void ht_solve_propose(solver *s, ht_choice *c, const size_t *lanes);
+void ht_estimate_propose(solver *s, ht_choice *c, const size_t *lanes);
 /* An earlier group whose blocks take the same, for all tokens are wanted; the group's own number: there is none. */
-size_t ht_solve_same_group(const solver *s, size_t group);
+size_t ht_estimate_same_group(const solver *s, size_t group);
 void ht_solve_shares(solver *s, const size_t *lanes, size_t n_lanes);
 void ht_solve_owner(solver *s, size_t owner, size_t other);
 /* What lane number i of the choice is busy for. */

@@ -3,8 +3,8 @@
  * Exact within the cost model. An axis is divided so that its slowest lane ends first: for a limit each lane takes the
  * most units that it does in time, and the limit is found by bisection, so any number of lanes will do. The axes along
  * which a block is cut are the shortest path over its operators; each edge ends with a join. Blocks of a group are alike;
- * behind the model's tail they compute wanted tokens only. The regime OWNER is the solver of HeteroLLM (arXiv 2501.14794): min over strategies of
- * max(T) + T_sync for one operator at a time.
+ * behind the model's tail they compute wanted tokens only. Here are the search over sets of lanes and the regime TOKENS; SHARES
+ * and OWNER have files of their own.
  */
 #include "plan/estimate.h"
 
@@ -14,74 +14,6 @@
 const char *ht_regime_name(ht_regime r) {
     static const char *const names[] = {"single", "causal", "shares", "owner"};
     return names[r];
-}
-
-/* ---- dividing tokens ------------------------------------------------------------------------------------------------------- */
-
-/* Each lane in turn takes the most that it does within the limit; true if that is all of them. The last one takes all that
- * is left or fails: tokens that end a pass may take less than a few of them that do not, so that a search for the most
- * would not find them. */
-static bool fill(division *d, double limit) {
-    size_t begin = 0, units[HT_MAX_LANES];
-    bool good = true, known = true; /* where the lane's tokens begin is the same at both limits */
-    size_t i = 0;
-    for (; i < d->n_lanes && good; i++) {
-        size_t low = d->least, high = d->all - begin - d->least * (d->n_lanes - i - 1);
-        if (i + 1 == d->n_lanes)
-            low = high;
-        else if (known)
-            low = ht_max_size(low, d->few[i]), high = ht_min_size(high, d->many[i]);
-        while (low < high) {
-            const size_t middle = (low + high + 1) / 2;
-            if (d->f(d->context, d->lanes[i], begin, middle) <= limit)
-                low = middle;
-            else
-                high = middle - 1;
-        }
-        good = low == 0 || d->f(d->context, d->lanes[i], begin, low) <= limit;
-        known &= d->few[i] == d->many[i];
-        units[i] = low;
-        begin += low;
-    }
-    if (good)
-        memcpy(d->many, units, d->n_lanes * sizeof *units);
-    else
-        for (size_t k = 0; k + 1 < d->n_lanes; k++)
-            d->few[k] = k + 1 < i ? units[k] : d->least;
-    return good;
-}
-
-/* Is there one division left? */
-static bool is_settled(const division *d) {
-    for (size_t i = 0; i + 1 < d->n_lanes; i++)
-        if (d->few[i] != d->many[i])
-            return false;
-    return true;
-}
-
-double ht_solve_divide(division *d, double bound) {
-    double low = 0, most = 0, first = 0, slowest = 0;
-    for (size_t i = 0; i < d->n_lanes; i++) {
-        const double whole = d->f(d->context, d->lanes[i], 0, d->all);
-        low = fmax(low, d->f(d->context, d->lanes[i], 0, 0));
-        first = fmax(first, d->f(d->context, d->lanes[i], 0, d->least));
-        most = whole < INFINITY ? fmax(most, whole) : most;
-        d->few[i] = d->least;
-        d->many[i] = d->all;
-    }
-    double high = fmin((fmax(most, low) + (d->least ? 2 * first : 0)) * 1.0001, bound);
-    if (first == INFINITY || low > high || !fill(d, high))
-        return INFINITY;
-    for (int i = 0; i < 48 && high - low > 1e-6 * high && !is_settled(d); i++) {
-        const double middle = (low + high) / 2;
-        if (fill(d, middle))
-            high = middle;
-        else
-            low = middle;
-    }
-    for (size_t i = 0, begin = 0; i < d->n_lanes; begin += d->many[i++])
-        slowest = fmax(slowest, d->f(d->context, d->lanes[i], begin, d->many[i]));
-    return slowest;
 }
 
 /* ---- TOKENS ------------------------------------------------------------------------------------------------------------------ */
@@ -102,21 +34,13 @@ static double token_seconds(void *context, size_t lane, size_t begin, size_t n) 
     return beside(s, lane, HT_REGIME_TOKENS, e) + caches * p->join;
 }
 
-void ht_solve_propose(solver *s, ht_choice *c, const size_t *lanes) {
-    if (!(c->seconds < s->best->seconds))
-        return;
-    memcpy(c->lanes, lanes, c->n_lanes * sizeof *lanes);
-    *s->best = *c;
-    s->bound = fmin(s->bound, c->seconds);
-}
-
 static void try_tokens(solver *s, const size_t *lanes, size_t n_lanes) {
     const ht_problem *p = s->p;
     if (!(p->cuts & HT_CUT_CAUSAL) || p->tokens < 2 * n_lanes || (p->wanted > 1 && !p->tokens_divide))
         return;
     /* one token at least: without any it would be a choice of fewer lanes, which is tried as such */
     division d = {.f = token_seconds, .context = s, .lanes = lanes, .n_lanes = n_lanes, .all = p->tokens, .least = 1};
-    const double factor = stall(p, HT_REGIME_TOKENS), seconds = ht_solve_divide(&d, s->bound / factor);
+    const double factor = stall(p, HT_REGIME_TOKENS), seconds = ht_divide(&d, s->bound / factor);
     if (seconds == INFINITY)
         return;
     const size_t end = lanes[n_lanes - 1];
@@ -125,7 +49,7 @@ static void try_tokens(solver *s, const size_t *lanes, size_t n_lanes) {
                    .seconds = seconds * factor,
                    .head = ht_estimate_head(s, end) * drift(p, end, HT_REGIME_TOKENS)};
     memcpy(c.tokens, d.many, n_lanes * sizeof *c.tokens);
-    ht_solve_propose(s, &c, lanes);
+    ht_estimate_propose(s, &c, lanes);
 }
 
 /* ---- all of them -------------------------------------------------------------------------------------------------------------- */

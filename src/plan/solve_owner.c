@@ -282,7 +282,7 @@ void ht_solve_owner(solver *s, size_t owner, size_t other) {
     }
     c.seconds *= factor;
     if (any)
-        ht_solve_propose(s, &c, lanes);
+        ht_estimate_propose(s, &c, lanes);
 }
 
 /* What one lane computes of a matrix. */

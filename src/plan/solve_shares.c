@@ -321,7 +321,7 @@ static double solve_axis(solver *s, const span *x, const size_t *lanes, size_t n
         division d = {.f = range_of_tokens, .context = &k, .lanes = lanes, .n_lanes = n_lanes, .all = p->tokens};
         if (p->tokens < 2)
             return INFINITY;
-        const double seconds = ht_solve_divide(&d, bound - joins);
+        const double seconds = ht_divide(&d, bound - joins);
         memcpy(units, d.many, n_lanes * sizeof *units);
         return joins + seconds;
     }
@@ -363,14 +363,6 @@ static double solve_block(solver *s, const ht_group *g, size_t end, const size_t
     return at[end];
 }
 
-size_t ht_solve_same_group(const solver *s, size_t group) {
-    const ht_group *groups = s->model->groups;
-    size_t k = s->p->wanted == s->p->tokens ? 0 : group;
-    while (k < group && block_of(s, &groups[k])->signature != block_of(s, &groups[group])->signature)
-        k++;
-    return k;
-}
-
 void ht_solve_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     const ht_problem *p = s->p;
     const ht_group *head = head_group(s);
@@ -390,7 +382,7 @@ void ht_solve_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     sum += c.head;
     for (size_t k = 0; k < n && sum < bound; k++) {
         const ht_group *g = &s->model->groups[k];
-        const size_t same = ht_solve_same_group(s, k);
+        const size_t same = ht_estimate_same_group(s, k);
         if (same < k)
             c.groups[k] = c.groups[same], seconds[k] = seconds[same];
         else
@@ -400,7 +392,7 @@ void ht_solve_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     }
     c.seconds = sum * factor;
     if (sum < INFINITY)
-        ht_solve_propose(s, &c, lanes);
+        ht_estimate_propose(s, &c, lanes);
 }
 
 double ht_shares_busy(solver *s, const ht_choice *c, size_t i) {
