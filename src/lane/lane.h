@@ -165,7 +165,7 @@ ht_status ht_lanes_make_buffers(ht_lanes *set, ht_error *error);
 void ht_lane_free_buffers(const ht_lanes *set, ht_lane *lane);
 
 uint64_t ht_kv_bytes(const ht_lanes *set); /* of one session's keys and values */
-/* Keys and values of one session: [layers]. Pages are touched as tokens arrive. Both take the lanes for a moment: devices
+/* Keys and values of one session: [caches of the model]. Pages are touched as tokens arrive. Both take the lanes for a moment: devices
  * import and forget the pages. Any thread. */
 ht_status ht_kv_create(ht_lanes *set, ht_kv_layer **kv, ht_error *error);
 void ht_kv_destroy(ht_lanes *set, ht_kv_layer *kv);

@@ -5,6 +5,7 @@
 
 #include "device/common.h"
 #include "engine/engine.h"
+#include "model/build.h"
 #include "session/session.h"
 
 #include <float.h>
@@ -178,18 +179,12 @@ static void count_warnings(ht_log_level level, const char *line, void *user) {
         atomic_fetch_add(&warnings, 1);
 }
 
-static int open_model(void **state) {
+/* What follows each prompt on one lane. Only the order of additions differs elsewhere: sums of at most 256 products (each error
+ * grows as the root of that), so many matrices one behind another, and no more than that in norms, which divide by the size of
+ * the whole. */
+static void expect_logits(int matrices) {
     ht_error error = {0};
     ht_engine *engine;
-    if (make_folder(state) || setenv("XDG_CACHE_HOME", test_folder, 1)) /* measured once, for this program only */
-        return -1;
-    ht_log_set(count_warnings, NULL, HT_LOG_WARN);
-    for (int i = 0; i < CONTEXT; i++)
-        ids[i] = (i * i * 7 + i * 37 + 11) % VOCABULARY;
-    if (ht_model_open("shape:tiny", &model, &error)) {
-        print_error("%s\n", error.text);
-        return -1;
-    }
     ht_session *session = open_session("cpu:cpus=0", HT_STRATEGY_SINGLE, NULL, &engine);
     float largest = 0;
     for (size_t i = 0; i < LENGTHS; i++) {
@@ -205,11 +200,72 @@ static int open_model(void **state) {
     }
     check(ht_session_score(session, ids, SCORED, 0, expected_score, 0, NULL, &error), &error);
     close_session(session, engine);
-    /* Only the order of additions differs: sums of at most 256 products (each error grows as the root of that), two layers of
-     * four matrices and the head one behind another, and no more than that in norms, which divide by the size of the whole. */
-    bound = 9 * 16 * FLT_EPSILON / 2 * largest;
+    bound = (float)matrices * 16 * FLT_EPSILON / 2 * largest;
     session = open_session(BOTH, HT_STRATEGY_TENSOR, NULL, &engine); /* measures: later engines find it */
     close_session(session, engine);
+}
+
+static int open_model(void **state) {
+    ht_error error = {0};
+    if (make_folder(state) || setenv("XDG_CACHE_HOME", test_folder, 1)) /* measured once, for this program only */
+        return -1;
+    ht_log_set(count_warnings, NULL, HT_LOG_WARN);
+    for (int i = 0; i < CONTEXT; i++)
+        ids[i] = (i * i * 7 + i * 37 + 11) % VOCABULARY;
+    if (ht_model_open("shape:tiny", &model, &error)) {
+        print_error("%s\n", error.text);
+        return -1;
+    }
+    expect_logits(9); /* two layers of four, and the head */
+    return 0;
+}
+
+static void attention(ht_builder *b, int layer, const ht_rotation *rotation, int window) {
+    ht_build_layer(b, layer);
+    ht_build_block(b, HT_BLOCK_ATTENTION, model->hparams.kv_heads);
+    ht_build_norm(b, "attn_norm");
+    ht_build_qkv(b, HT_BIAS_OPTIONAL);
+    ht_build_rope(b, rotation);
+    ht_build_attention(b, 0, window);
+    ht_build_attention_output(b);
+    ht_build_add(b, NULL);
+}
+
+static void feed_forward(ht_builder *b, int layer) {
+    ht_build_layer(b, layer);
+    ht_build_block(b, HT_BLOCK_FEED_FORWARD, model->hparams.feed_forward);
+    ht_build_norm(b, "ffn_norm");
+    ht_build_gate_up(b);
+    ht_build_glu(b, HT_ACT_SILU);
+    ht_build_down(b);
+    ht_build_add(b, NULL);
+}
+
+/* A model of no family: blocks in another order, of one kind behind each other, one with a window, one that comes again with a
+ * cache of its own, and two behind the last that writes one. */
+static int open_mixed(void **state) {
+    if (open_model(state))
+        return -1;
+    ht_error error = {0};
+    const ht_rotation rotation = {.table = model->ops[3].rope};
+    free(model->fused);
+    model->fused = NULL;
+    model->n_ops = model->n_blocks = model->n_axes = model->n_groups = model->n_signatures = 0;
+    model->n_block_kinds = model->n_sites = model->n_caches = model->tail = 0;
+    ht_builder b = ht_build_begin(model, &error);
+    ht_build_embed(&b, 1);
+    feed_forward(&b, 1);
+    attention(&b, 0, &rotation, 0);
+    attention(&b, 1, &rotation, 16);
+    feed_forward(&b, 0);
+    attention(&b, 0, &rotation, 0);
+    feed_forward(&b, 1);
+    feed_forward(&b, 0);
+    check(ht_build_head(&b), &error);
+    assert_int_equal(model->n_caches, 3);
+    assert_int_equal(model->n_block_kinds, 4);
+    assert_int_equal(model->blocks[5].first, model->tail + 2); /* the last attention's own end is of the tail, too */
+    expect_logits(15);
     return 0;
 }
 
@@ -649,9 +705,16 @@ int main(void) {
         cmocka_unit_test(test_bad_fail_option),
         cmocka_unit_test(test_soak),
     };
+    const struct CMUnitTest mixed[] = {
+        cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_every_length),
+        cmocka_unit_test(test_every_length_on_a_pair),
+        cmocka_unit_test(test_failure_anywhere),
+    };
     if ((ht_all_cores()->words[0] & 3) != 3) {
         printf("skipped: two lanes need cores 0 and 1\n");
         return 77;
     }
-    return cmocka_run_group_tests(tests, open_model, close_model);
+    const int failed = cmocka_run_group_tests(tests, open_model, close_model);
+    return failed ? failed : cmocka_run_group_tests(mixed, open_mixed, close_model);
 }
