@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Is this build slower than that one? Paired ratios, in turn.
 
-    python3 bench/ratio.py OLD/build/hetero NEW/build/hetero [--rounds 9] [--models FILE,shape:...] [--devices ...] [--out FILE.json]
+    python3 bench/ratio.py OLD/build/hetero NEW/build/hetero [--rounds 9] [--models FILE,shape:...] [--devices cpu@1 --devices P ...] [--out FILE.json]
 
 In every round each setting is measured with OLD, NEW, and OLD again, each in a process of its own, in an order that turns
 from round to round. NEW/OLD says whether NEW is slower; OLD/OLD says what the machine does to equal things. A cell is the
@@ -18,6 +18,14 @@ import sys
 
 P = "opencl:0:cpus=0,openvino:CPU:cpus=1"
 SETTINGS = (("cpu", 1), ("cpu", 2), (P, 0))  # devices, threads (0: does not apply)
+
+
+def setting(text):
+    """"cpu@1": ("cpu", 1); "P": the pair; without a number of threads the program chooses it."""
+    devices, _, threads = text.partition("@")
+    if not devices or (_ and not threads.isdecimal()):
+        raise argparse.ArgumentTypeError(f"'{text}' is not LIST or LIST@THREADS")
+    return P if devices == "P" else devices, int(threads or 0)
 
 
 def rates(binary, model, devices, threads, options):
@@ -69,7 +77,7 @@ def judge(rounds):
         bad = high < 0.98
         failed += bad
         cells.append(statistics.median(ratios))
-        where = f"cpu {threads}t" if devices == "cpu" else "P" if devices == P else devices[:8]
+        where = ("P" if devices == P else devices[:5 if threads else 8]) + (f" {threads}t" if threads else "")
         print(f"{model:28} {where:8} {phase:>7} {statistics.median(got['old']):9.1f} {statistics.median(got['new']):9.1f} "
               f"{cells[-1]:8.3f}  {low:.3f}-{high:.3f}     {statistics.median(control):8.3f}{'  SLOWER' if bad else ''}")
     mean = math.exp(statistics.fmean(map(math.log, cells)))
@@ -83,14 +91,15 @@ def main():
     parser.add_argument("new")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--models", default="models/SmolLM2-135M-Instruct.Q4_1.gguf,shape:llama-3.2-1b")
-    parser.add_argument("--devices", help="only this list of devices, in place of cpu with 1 and 2 threads and P")
+    parser.add_argument("--devices", action="append", type=setting, metavar="LIST[@THREADS]",
+                        help="only this list of devices, with so many threads, in place of cpu@1, cpu@2 and P; may be repeated")
     parser.add_argument("--prompt", default="64,256,1024")
     parser.add_argument("--gen", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=3, help="runs of each phase in a process, whose median counts")
     parser.add_argument("--precision", default="fast")
     parser.add_argument("--out", help="every rate, as JSON")
     options = parser.parse_args()
-    options.settings = [(options.devices, 0)] if options.devices else SETTINGS
+    options.settings = options.devices or SETTINGS
     rounds = measure(options)
     if options.out:
         with open(options.out, "w", encoding="utf-8") as file:

@@ -320,6 +320,9 @@ void cli_print_timings(const cli_options *options, const ht_generate_result *res
     fputs("on", stderr);
     for (size_t i = 0; i < info->n_devices; i++)
         fprintf(stderr, "%s %s", i ? "," : "", info->devices[i]);
-    fprintf(stderr, "%s; stop: %s\n", info->emulated ? " (emulated: timings are not meaningful)" : "",
+    fprintf(stderr, "%s; stop: %s\n",
+            info->emulated    ? " (emulated: timings are not meaningful)"
+            : info->simulated ? " (simulated)"
+                              : "",
             ht_stop_name(result->stop));
 }

@@ -47,7 +47,11 @@ static int print_json(const ht_model_info *info) {
 
 static void print_text(const ht_model_info *info) {
     char bytes[32];
-    printf("file            %s, %s\n", info->path, cli_bytes(info->file_bytes, bytes));
+    if (!strncmp(info->path, "shape:", 6))
+        printf("shape           %s: no file; made-up weights of %s, for timing\n", info->path + 6,
+               cli_bytes(info->file_bytes, bytes));
+    else
+        printf("file            %s, %s\n", info->path, cli_bytes(info->file_bytes, bytes));
     printf("name            %s\n", *info->name ? info->name : "(none)");
     printf("architecture    %s, %.1f million parameters, mostly %s\n", info->architecture,
            (double)info->parameters / 1e6, info->quantisation);
@@ -56,8 +60,11 @@ static void print_text(const ht_model_info *info) {
     if (info->sliding_window)
         printf(", sliding window %d", info->sliding_window);
     printf("\ncontext         %d tokens\n", info->context_length);
-    printf("tokenizer       %s, %d tokens, BOS %d%s, EOS %d\n", info->tokenizer, info->vocabulary, info->bos,
-           info->adds_bos ? " (added)" : "", info->eos);
+    if (!*info->tokenizer)
+        printf("tokenizer       none: token ids only, of %d\n", info->vocabulary);
+    else
+        printf("tokenizer       %s, %d tokens, BOS %d%s, EOS %d\n", info->tokenizer, info->vocabulary, info->bos,
+               info->adds_bos ? " (added)" : "", info->eos);
     printf("chat template   %s\n", info->chat_template ? info->chat_template : "none recognised (use run --raw)");
     for (size_t i = 0; i < info->n_types; i++)
         printf("%-15s %-6s %6llu tensors %14llu parameters %11s\n", i ? "" : "tensors", info->types[i].type,

@@ -44,11 +44,13 @@ static const cli_command commands[] = {
      cli_plan,
      "Prepares the model as other commands do. Shows each operator's cut, and each device's share of it with the\n"
      "predicted time and the memory it takes there. Equal layers share a line."},
-    {"reproduce", "", "[--soc NAME] [--out DIR]", "run the paper's experiments on a simulated SoC", CLI_REPRODUCE,
-     cli_reproduce,
+    {"reproduce", "", "[--soc NAME] [--out DIR] [--validate]", "run the paper's experiments on a simulated SoC",
+     CLI_REPRODUCE, cli_reproduce,
      "Runs every experiment in virtual time, in half a minute to a few, and writes DIR/report.html and "
      "DIR/tables.json.\n"
-     "A figure of the SoC can be changed for one run: --soc snapdragon-8-gen-3@memory.together_GBps=80."},
+     "A figure of the SoC can be changed for one run: --soc snapdragon-8-gen-3@memory.together_GBps=80.\n"
+     "--validate shows public measurements beside what the simulated SoCs predict for them, which of them were fitted "
+     "to,\nevery parameter that was, and how far off the others are."},
     {"report", "[MODEL]", "[MODEL] [--devices A,B,...] [--out FILE]", "collect the facts for a bug report in one file",
      CLI_REPORT, cli_report,
      "Writes versions, machine, devices, the newest profile, plans and a short bench of MODEL (default:\n"

@@ -71,7 +71,11 @@ static int plan_on(const cli_options *options, ht_engine *engine, int tokens) {
     ht_free(rows);
     if (failed)
         return cli_fail(options, &error);
-    json_t *plan = json_loads(json, 0, NULL);
+    json_t *plan = json_loads(json, 0, NULL), *dropped = json_array();
+    const ht_engine_info *info = ht_engine_get_info(engine);
+    for (size_t i = 0; i < info->n_dropped; i++)
+        json_array_append_new(dropped, cli_json_text(info->dropped[i], strlen(info->dropped[i])));
+    json_object_set_new(plan, "dropped", dropped);
     int status = CLI_DONE;
     ht_free(json);
     if (options->trace.n)

@@ -129,9 +129,14 @@ int cli_plan_check(const cli_options *options, const char *path, json_t *plan) {
     json_object_foreach(
         json_object_get(plan, "single_device_ms"), key,
         value) if (!is_line(key) ||
-                   !json_is_number(value)) return cli_wrong(options->command,
-                                                            "%s: single_device_ms.%.140s must be a number", path,
-                                                            is_line(key) ? key : "?");
+                   !(json_is_number(value) ||
+                     json_is_null(value))) return cli_wrong(options->command,
+                                                            "%s: single_device_ms.%.140s must be a number or null",
+                                                            path, is_line(key) ? key : "?");
+    json_array_foreach(json_object_get(plan, "dropped"), i, value) {
+        if (!json_is_string(value) || !is_line(json_string_value(value)))
+            return cli_wrong(options->command, "%s: dropped must be lines of text", path);
+    }
     json_array_foreach(json_object_get(plan, "operators"), i, value) {
         status = check_operator(options, path, i, value, memory);
         if (status != CLI_DONE)
@@ -300,6 +305,7 @@ static void print_totals(const json_t *plan) {
     json_t *value;
     char held[32], limit[32];
     bool emulated = false;
+    size_t i;
     json_object_foreach(json_object_get(plan, "memory"), device, value) {
         printf("%s holds %s", device, cli_bytes((uint64_t)whole(value, "bytes"), held));
         if (whole(value, "graph_limit"))
@@ -307,6 +313,7 @@ static void print_totals(const json_t *plan) {
         emulated |= json_is_true(json_object_get(value, "emulated"));
         puts(json_is_true(json_object_get(value, "emulated")) ? "; emulated: timings are not meaningful" : "");
     }
+    json_array_foreach(json_object_get(plan, "dropped"), i, value) printf("not used: %s\n", json_string_value(value));
     if (emulated)
         puts("emulated: shares follow a rule, no times are predicted");
     printf("%lld token%s; regime %s, %lld join%s per layer\n", (long long)whole(plan, "tokens"),
@@ -315,7 +322,10 @@ static void print_totals(const json_t *plan) {
         return;
     printf("predicted: %.2f ms", json_number_value(predicted));
     json_object_foreach(json_object_get(plan, "single_device_ms"), device, value) {
-        printf("%s%s %.2f ms", between, device, json_number_value(value));
+        if (json_is_null(value))
+            printf("%s%s: not the whole model", between, device);
+        else
+            printf("%s%s %.2f ms", between, device, json_number_value(value));
         between = ", ";
     }
     putchar('\n');

@@ -1,11 +1,84 @@
-/* hetero reproduce: the paper's experiments on a simulated chip. */
+/* hetero reproduce: the paper's experiments on a simulated chip; simulated chips against real ones. */
 #include "cli.h"
 
 #include <stdio.h>
+#include <string.h>
+
+/* ---- tables --------------------------------------------------------------------------------------------------------- */
+
+static const char *cell_text(const json_t *cell, char buffer[32]) {
+    if (json_is_string(cell))
+        return json_string_value(cell);
+    if (json_is_number(cell))
+        snprintf(buffer, 32, "%.5g", json_number_value(cell));
+    else
+        snprintf(buffer, 32, "-");
+    return buffer;
+}
+
+/* Numbers to the right; the last column, often a long text, has no width. */
+static void print_column(const json_t *cell, int width, bool last) {
+    char buffer[32];
+    const char *text = cell_text(cell, buffer);
+    if (last)
+        printf("%s\n", text);
+    else
+        printf("%*s  ", json_is_string(cell) ? -width : width, text);
+}
+
+static void print_table(const json_t *table) {
+    const json_t *columns = json_object_get(table, "columns"), *rows = json_object_get(table, "rows");
+    const size_t n = json_array_size(columns);
+    int widths[16] = {0};
+    char buffer[32];
+    for (size_t c = 0; c < n && c < 16; c++) {
+        widths[c] = (int)strlen(cell_text(json_array_get(columns, c), buffer));
+        for (size_t i = 0; i < json_array_size(rows); i++) {
+            const int width = (int)strlen(cell_text(json_array_get(json_array_get(rows, i), c), buffer));
+            widths[c] = width > widths[c] ? width : widths[c];
+        }
+    }
+    printf("%s\n", json_string_value(json_object_get(table, "title")));
+    for (size_t c = 0; c < n && c < 16; c++)
+        print_column(json_array_get(columns, c), widths[c], c + 1 == n);
+    for (size_t i = 0; i < json_array_size(rows); i++)
+        for (size_t c = 0; c < n && c < 16; c++)
+            print_column(json_array_get(json_array_get(rows, i), c), widths[c], c + 1 == n);
+    putchar('\n');
+}
+
+/* ---- the command ------------------------------------------------------------------------------------------------------ */
+
+static void print_written(const char *out) {
+    printf("%s/report.html\n%s/tables.json\n", out, out);
+}
+
+/* What a terminal shows of --validate; JSON and report have all. */
+static int validate(const cli_options *options, const char *soc, const char *out) {
+    static const char *const shown[] = {"validate-rows", "validate-sizes", "validate-parameters", "validate-summary"};
+    ht_error error;
+    char *text;
+    if (ht_validate(soc, out, &text, &error))
+        return cli_fail(options, &error);
+    if (options->json)
+        return cli_print_text(text);
+    json_t *all = json_loads(text, 0, NULL);
+    ht_free(text);
+    const json_t *tables = json_object_get(json_object_get(json_object_get(all, "experiments"), "validate"), "tables");
+    for (size_t i = 0; i < sizeof shown / sizeof *shown; i++)
+        if (json_object_get(tables, shown[i]))
+            print_table(json_object_get(tables, shown[i]));
+    if (out)
+        print_written(out);
+    json_decref(all);
+    return all ? CLI_DONE : cli_no_memory(options->command);
+}
 
 int cli_reproduce(const cli_options *options) {
     const char *soc = cli_last(&options->soc), *out = cli_last(&options->out);
     ht_error error;
+    if (options->validate)
+        return validate(options, soc, out);
     soc = soc ? soc : "snapdragon-8-gen-3";
     out = out ? out : "reproduction";
     const bool failed = ht_reproduce(soc, out, cli_progress, (void *)options, &error) != HT_OK;
@@ -14,6 +87,6 @@ int cli_reproduce(const cli_options *options) {
         return cli_fail(options, &error);
     if (options->json)
         return cli_print_json(json_pack("{s:s, s:s}", "soc", soc, "out", out));
-    printf("%s/report.html\n%s/tables.json\n", out, out);
+    print_written(out);
     return CLI_DONE;
 }

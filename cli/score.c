@@ -32,7 +32,10 @@ static void print_table(const ht_model *model, const int32_t *ids, size_t n, con
                         const ht_token_logprob *top, size_t n_top) {
     double sum = 0;
     for (size_t i = 0; i < n; i++) {
-        printf("%7d  %10.4f  ", (int)ids[i], logprobs[i]);
+        if (isfinite(logprobs[i]))
+            printf("%7d  %10.4f  ", (int)ids[i], logprobs[i]);
+        else /* the first one follows nothing */
+            printf("%7d  %10s  ", (int)ids[i], "-");
         cli_print_piece(model, ids[i]);
         for (size_t k = 0; k < n_top; k++) {
             printf("%s%d %.4f ", k ? ", " : "  next: ", (int)top[i * n_top + k].id, top[i * n_top + k].logprob);
@@ -42,7 +45,9 @@ static void print_table(const ht_model *model, const int32_t *ids, size_t n, con
         if (isfinite(logprobs[i]))
             sum += logprobs[i];
     }
-    if (n > 1)
+    if (n < 2)
+        puts("one token: too few to score, for each is scored behind those before it");
+    else
         printf("sum %.4f nats, mean %.4f over %zu tokens\n", sum, sum / (double)(n - 1), n - 1);
 }
 

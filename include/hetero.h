@@ -251,6 +251,11 @@ typedef struct ht_engine_info {
     uint64_t weight_bytes, buffer_bytes, kv_bytes_per_session;
     /* a device is emulated: numbers are real, timings are not meaningful, and shares of several devices follow a rule */
     bool emulated;
+    /* the devices are a described SoC's: numbers are real, times are predicted */
+    bool simulated;
+    /* [n_dropped] devices that were named, or found, and are not used: "NAME: why" */
+    const char *const *dropped;
+    size_t n_dropped;
 } ht_engine_info;
 
 /* The model must outlive the engine. options may be NULL: all defaults. */

@@ -65,7 +65,7 @@ typedef struct ht_plan_times {
     /* tokens of this pass; lanes: sets of devices that compute whole models; joins of a layer */
     size_t tokens, lanes, joins;
     size_t n_alone, n_devices;
-    /* [n_alone] what the pass would take on one lane, named by its first device */
+    /* [n_alone] what the pass would take on one lane, named by its first device; 0: that cannot compute it alone */
     struct {
         const char *device;
         double seconds;
@@ -217,6 +217,11 @@ void ht_profile_result_clear(ht_profile_result *result);
 
 /* Runs the paper's experiments on a simulated SoC (a name, or a file's path): FOLDER/report.html and FOLDER/tables.json. */
 ht_status ht_reproduce(const char *soc, const char *folder, ht_progress_function progress, void *user, ht_error *error);
+
+/* What public measurements of other engines on real chips say, and what the simulated chips predict for them: *json, from malloc,
+ * has the tables as in FOLDER/tables.json. soc: the rows of this chip alone; NULL: of all. folder: also FOLDER/report.html and
+ * FOLDER/tables.json; NULL: no files. */
+ht_status ht_validate(const char *soc, const char *folder, char **json, ht_error *error);
 
 /* For a bug report, as JSON (*json from malloc): versions, machine, devices, the profile kept, plans and a short bench of
  * `model` (NULL: shape:smollm2-135m). Of the options: devices, threads, progress. Names of people, hosts and files are

@@ -155,6 +155,9 @@ typedef struct ht_temporary {
 } ht_temporary;
 ht_status ht_temporary_name(const char *file, ht_temporary *temporary, ht_error *error);
 void ht_temporary_remove(ht_temporary *temporary); /* the file or the empty folder, if there is one */
+/* Removes files and folders beside it, of the same name but for the number, that have not changed for an hour before this
+ * one did: those of processes that were killed. */
+void ht_temporary_sweep(const ht_temporary *temporary);
 /* Removes what is half written, of all threads: for a program's signal handler, which may call it. */
 void ht_outputs_remove(void);
 

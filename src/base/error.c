@@ -73,6 +73,7 @@ static void print_line(ht_log_level level, const char *line, void *user) {
 }
 
 #define MOST_NESTED 8
+#define GENERATIONS 8 /* that are told apart: of sinks that calls may still be in */
 
 static struct {
     pthread_mutex_t lock;
@@ -80,20 +81,37 @@ static struct {
     ht_log_function function;
     void *user;
     ht_log_level most_detailed;
-    unsigned running; /* calls of a sink under way, in all threads */
-} sink = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, print_line, NULL, HT_LOG_WARN, 0};
+    uint64_t generation; /* counts ht_log_set */
+    struct {
+        uint64_t generation; /* the oldest that is counted here */
+        unsigned running;    /* calls of its sink under way, in all threads */
+    } calls[GENERATIONS];
+} sink = {.lock = PTHREAD_MUTEX_INITIALIZER,
+          .changed = PTHREAD_COND_INITIALIZER,
+          .function = print_line,
+          .most_detailed = HT_LOG_WARN};
 
 /* How many calls of a sink this thread is inside of: a sink may log, and may set another one. */
 static _Thread_local unsigned nested;
 
-/* Waits until no other thread is in a sink. What this thread is inside of itself cannot be waited for; and of two sinks that
+static bool older_runs(uint64_t generation) {
+    for (size_t i = 0; i < GENERATIONS; i++)
+        if (sink.calls[i].running && sink.calls[i].generation < generation)
+            return true;
+    return false;
+}
+
+/* Waits until no other thread is in an older sink: calls of the new one may go on without end. What this thread is inside of itself cannot be waited for; and of two sinks that
  * set one at the same time neither waits for the other, or they would wait for ever. */
 void ht_log_set(ht_log_function function, void *user, ht_log_level most_detailed) {
     pthread_mutex_lock(&sink.lock);
     sink.function = function ? function : print_line;
     sink.user = function ? user : NULL;
     sink.most_detailed = most_detailed;
-    while (nested == 0 && sink.running > 0)
+    const uint64_t generation = ++sink.generation;
+    if (!sink.calls[generation % GENERATIONS].running)
+        sink.calls[generation % GENERATIONS].generation = generation;
+    while (nested == 0 && older_runs(generation))
         pthread_cond_wait(&sink.changed, &sink.lock);
     pthread_mutex_unlock(&sink.lock);
 }
@@ -103,7 +121,8 @@ void ht_log(ht_log_level level, const char *format, ...) {
     const ht_log_function function = sink.function;
     void *user = sink.user;
     const bool wanted = level <= sink.most_detailed && (unsigned)level <= HT_LOG_DEBUG && nested < MOST_NESTED;
-    sink.running += wanted;
+    unsigned *running = &sink.calls[sink.generation % GENERATIONS].running;
+    *running += wanted;
     pthread_mutex_unlock(&sink.lock);
     if (!wanted)
         return;
@@ -117,7 +136,7 @@ void ht_log(ht_log_level level, const char *format, ...) {
     function(level, line, user); /* outside the lock: it may log, or set another sink */
     nested--;
     pthread_mutex_lock(&sink.lock);
-    if (--sink.running == 0)
+    if (--*running == 0)
         pthread_cond_broadcast(&sink.changed);
     pthread_mutex_unlock(&sink.lock);
 }

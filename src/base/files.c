@@ -317,3 +317,40 @@ void ht_temporary_remove(ht_temporary *temporary) {
     forget(temporary->slot);
     temporary->slot = -1;
 }
+
+#define ABANDONED (3600 * (uint64_t)1000000000) /* nobody writes for so many nanoseconds */
+
+/* A file, or a folder with the files in it. */
+static void remove_abandoned(const char *path) {
+    char inner[HT_PATH_BYTES];
+    ht_os_folder *folder = ht_os_folder_open(path);
+    for (const char *name; folder && (name = ht_os_folder_next(folder));)
+        if ((size_t)snprintf(inner, sizeof inner, "%s/%s", path, name) < sizeof inner)
+            ht_os_remove(inner);
+    if (folder)
+        ht_os_folder_close(folder);
+    if (ht_os_remove(path) != 0)
+        ht_os_remove_folder(path);
+}
+
+void ht_temporary_sweep(const ht_temporary *temporary) {
+    char folder[sizeof temporary->path], path[HT_PATH_BYTES];
+    ht_os_info own, other;
+    snprintf(folder, sizeof folder, "%s", temporary->path);
+    char *slash = strrchr(folder, '/');
+    if (!slash || ht_os_look(temporary->path, &own) != 0)
+        return;
+    const char *base = slash + 1;
+    const size_t bytes = strlen(base), kind = strcspn(base, ".") + 1;
+    *slash = '\0';
+    ht_os_folder *list = ht_os_folder_open(folder);
+    for (const char *name; list && (name = ht_os_folder_next(list));) {
+        if (strlen(name) != bytes || strncmp(name, base, kind) != 0 || strcmp(name + bytes - 4, ".tmp") != 0)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", folder, name);
+        if (ht_os_look(path, &other) == 0 && other.changed + ABANDONED < own.changed)
+            remove_abandoned(path);
+    }
+    if (list)
+        ht_os_folder_close(list);
+}

@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+/* More than any struct of the headers will ever have: a size beyond it was never set, and its bytes may not be there. */
+#define MOST_BYTES ((size_t)64 << 10)
+
 static size_t size_of(const void *given) {
     size_t size;
     memcpy(&size, given, sizeof size);
@@ -17,6 +20,10 @@ ht_status ht_struct_read(void *full, size_t size, const void *given, const char 
     if (theirs < sizeof(size_t))
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: struct_size is %zu (make the struct with HT_INIT(%s, ...))", type,
                        theirs, type);
+    if (theirs > MOST_BYTES)
+        return ht_fail(error, HT_ERROR_ARGUMENT,
+                       "%s: struct_size is %zu, expected at most %zu (make the struct with HT_INIT(%s, ...))", type,
+                       theirs, MOST_BYTES, type);
     for (size_t i = size; i < theirs; i++)
         if (((const char *)given)[i])
             return ht_fail(error, HT_ERROR_UNSUPPORTED,
@@ -26,15 +33,17 @@ ht_status ht_struct_read(void *full, size_t size, const void *given, const char 
 }
 
 ht_status ht_struct_check(const void *given, const char *type, ht_error *error) {
-    if (given && size_of(given) >= sizeof(size_t))
+    if (!given)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: none was given (make it with HT_INIT(%s))", type, type);
+    const size_t theirs = size_of(given);
+    if (theirs >= sizeof(size_t) && theirs <= MOST_BYTES)
         return HT_OK;
-    return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s (make it with HT_INIT(%s))", type,
-                   given ? "struct_size is 0" : "none was given", type);
+    return ht_fail(error, HT_ERROR_ARGUMENT, "%s: struct_size is %zu (make it with HT_INIT(%s))", type, theirs, type);
 }
 
 void ht_struct_write(void *given, const void *full, size_t size) {
     const size_t head = sizeof(size_t), theirs = size_of(given);
-    if (theirs < head)
+    if (theirs < head || theirs > MOST_BYTES)
         return; /* it has never held anything */
     memset((char *)given + head, 0, theirs - head);
     memcpy((char *)given + head, (const char *)full + head, ht_min_size(size, theirs) - head);

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define VERSION 14
-#define PACES (sizeof(ht_pace) / sizeof(double))
+#define PACES (HT_MAX_DEVICES * HT_REGIMES + HT_REGIMES + 1) /* numbers of a pace in the file */
 
 /* ---- keeping ------------------------------------------------------------------------------------------------------------- */
 
@@ -151,13 +151,22 @@ static bool table_path(const ht_text *key, char *path, size_t capacity) {
     return ht_cache_path(name, path, capacity, NULL) == HT_OK;
 }
 
+/* Number i of a pace, in the file's order. */
+static double *pace_number(ht_pace *pace, size_t i) {
+    const size_t lanes = (size_t)HT_MAX_DEVICES * HT_REGIMES;
+    if (i < lanes)
+        return &pace->lanes[i / HT_REGIMES][i % HT_REGIMES];
+    return i < lanes + HT_REGIMES ? &pace->stall[i - lanes] : &pace->head;
+}
+
 static json_t *learnt_json(const ht_engine *engine) {
     json_t *list = json_array();
     for (size_t i = 0; i < HT_SCHEDULES; i++) {
         const ht_schedule *s = &engine->passes.schedules[i];
+        ht_pace usual = s->usual;
         json_t *pace = json_array();
         for (size_t k = 0; k < PACES; k++)
-            ht_json_add(&pace, json_real(((const double *)&s->usual)[k]));
+            ht_json_add(&pace, json_real(*pace_number(&usual, k)));
         if (s->tokens && s->tried)
             ht_json_add(&list, json_pack("{s:I, s:I, s:I, s:O}", "tokens", (json_int_t)s->tokens, "position",
                                          (json_int_t)s->position, "wanted", (json_int_t)s->wanted, "pace", pace));
@@ -184,7 +193,7 @@ static void read_learnt(ht_engine *engine, const json_t *list) {
         ht_schedule *s = ht_passes_find_schedule(&engine->passes, (size_t)n, (size_t)position, (size_t)wanted);
         s->tried = true;
         for (size_t k = 0; k < PACES; k++)
-            ((double *)&s->usual)[k] = json_number_value(json_array_get(pace, k));
+            *pace_number(&s->usual, k) = json_number_value(json_array_get(pace, k));
         s->pace = s->usual;
     }
 }

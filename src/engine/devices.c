@@ -1,6 +1,8 @@
 /* The first phase: devices opened by name, and the CPU beside those that compute some operators only. */
 #include "engine/engine.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- one device ---------------------------------------------------------------------------------------------------------- */
@@ -78,6 +80,20 @@ static ht_status open_companion(ht_engine *engine, const ht_engine_options *opti
                         error);
 }
 
+void ht_engine_drop(ht_engine *engine, const char *format, ...) {
+    const size_t n = engine->info.n_dropped;
+    va_list list;
+    if (n == HT_COUNT(engine->dropped))
+        return;
+    va_start(list, format);
+    vsnprintf(engine->dropped_texts[n], sizeof engine->dropped_texts[n], format, list);
+    va_end(list);
+    ht_make_printable(engine->dropped_texts[n]);
+    engine->dropped[n] = engine->dropped_texts[n];
+    engine->info.dropped = engine->dropped;
+    engine->info.n_dropped++;
+}
+
 /* ---- the list ------------------------------------------------------------------------------------------------------------ */
 
 /* A device that is not there is done without if others are, or if the CPU would be beside it anyway; so is one that nobody
@@ -95,6 +111,7 @@ static ht_status open_list(ht_engine *engine, const ht_engine_options *options, 
             if (missing.status)
                 ht_log(HT_LOG_WARN, "continuing without %s", missing.text);
             missing = failure;
+            ht_engine_drop(engine, "%s", failure.text);
             partial |= ht_device_is_partial(spec);
         } else if (status) {
             if (error)
@@ -127,6 +144,7 @@ static void set_aside_emulated(ht_engine *engine, const ht_engine_options *optio
         }
         ht_log(HT_LOG_WARN, "%s is emulated: strategy auto does not use it (tensor and layer do)",
                device->ops->caps(device)->name);
+        ht_engine_drop(engine, "%s: emulated, so strategy auto does not use it", device->ops->caps(device)->name);
         device->ops->close(device);
     }
     engine->set.n_devices = kept;
@@ -142,6 +160,11 @@ ht_status ht_engine_open_devices(ht_engine *engine, const ht_engine_options *opt
         return status;
     set_aside_emulated(engine, options);
     engine->n_named = engine->set.n_devices;
+    engine->info.simulated = engine->set.time != NULL;
+    const int cores = ht_cores_count(ht_all_cores());
+    if (options->threads > cores && !engine->info.simulated)
+        ht_log(HT_LOG_WARN, "%d threads are more than the %d cores that this process may use: this is slower",
+               options->threads, cores);
     for (size_t d = 0; d < engine->set.n_devices; d++)
         engine->info.emulated |= ht_lanes_caps(&engine->set, d)->emulated;
     const bool lanes = options->strategy != HT_STRATEGY_SINGLE && engine->n_named > 1;

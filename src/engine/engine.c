@@ -105,8 +105,12 @@ static void name_devices(ht_engine *engine) {
         const char *name = ht_lanes_caps(&engine->set, d)->name;
         if (ht_lanes_use(&engine->set, d, false))
             engine->names[engine->info.n_devices++] = name;
-        else if (!engine->found && d < engine->n_named)
+        else if (d < engine->n_named) {
+            ht_engine_drop(engine, "%s: idle, other devices handle every operator", name);
+            if (engine->found)
+                continue;
             ht_log(HT_LOG_WARN, "%s is idle: other devices handle every operator", name);
+        }
     }
     engine->info.devices = engine->names;
 }

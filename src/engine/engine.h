@@ -25,8 +25,10 @@ struct ht_engine {
     bool found;                        /* nobody asked for the devices: they were found */
     size_t n_named;                    /* the first so many devices were asked for, others are companions */
     const char *names[HT_MAX_DEVICES]; /* info.devices */
-    ht_progress progress;              /* the caller's, while the engine is created: devices keep a pointer to it */
-    unsigned caches_lost;              /* counts devices that failed with keys and values which only they had */
+    char dropped_texts[HT_MAX_DEVICES][320];
+    const char *dropped[HT_MAX_DEVICES]; /* info.dropped: these */
+    ht_progress progress;                /* the caller's, while the engine is created: devices keep a pointer to it */
+    unsigned caches_lost;                /* counts devices that failed with keys and values which only they had */
     ht_wish wish;
 };
 
@@ -49,6 +51,9 @@ ht_status ht_engine_choose_lanes(ht_engine *engine, const ht_engine_options *opt
 /* Plans (expect.c): passes of the prompts that are expected are solved for, their graphs of shares built, and where times
  * are real they are tried. */
 ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+
+/* Adds to info.dropped: "NAME: why" (devices.c). */
+void ht_engine_drop(ht_engine *engine, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- parts of them ------------------------------------------------------------------------------------------------------- */
 

@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ENOUGH_REACHED \
-    0.97 /* of the speed with room for every graph: trying other ways to use the memory takes longer */
 #define SHARE_CUTS (HT_CUT_ROWS | HT_CUT_HYBRID | HT_CUT_FEATURES | HT_CUT_HEADS) /* graphs of their own */
 
 /* ---- prompts to come ------------------------------------------------------------------------------------------------------ */
@@ -242,7 +240,6 @@ static ht_status expect_all(ht_engine *engine, const ht_engine_options *options,
 /* How quick an engine is predicted to be in decode and with the prompts to come, over the best lane alone in each of these. */
 typedef struct verdict {
     double worst, product;
-    double reached; /* of what there would be with room for every graph, at worst */
 } verdict;
 
 static void judge(verdict *v, double seconds, double alone) {
@@ -274,11 +271,6 @@ static void judge_pass(ht_engine *engine, size_t n, size_t position, size_t want
     judge(together, choice.n_lanes ? choice.seconds : INFINITY, best);
     for (size_t l = 0; l < p.n_lanes; l++)
         judge(&alone[l], lanes.alone[l], best);
-    p.cuts = engine->passes.policy.cuts;
-    for (size_t l = 0; l < p.n_lanes; l++)
-        question.lanes[l].may_build = true, question.lanes[l].no_room = false;
-    ht_solve(&p, &lanes);
-    together->reached = fmin(together->reached, choice.n_lanes ? lanes.seconds / choice.seconds : 0);
 }
 
 static verdict judge_all(ht_engine *engine, const ht_engine_options *options, verdict alone[HT_MAX_LANES]) {
@@ -286,7 +278,7 @@ static verdict judge_all(ht_engine *engine, const ht_engine_options *options, ve
     int usual[2];
     size_t n_prompts;
     const int *prompts = ht_engine_prompts(engine, options, usual, &n_prompts);
-    verdict together = {1e9, 1, 1};
+    verdict together = {1e9, 1};
     for (size_t l = 0; l < HT_MAX_LANES; l++)
         alone[l] = together;
     judge_pass(engine, 1, 0, 1, &together, alone);
@@ -310,8 +302,8 @@ static ht_status start_anew(ht_engine *engine, unsigned cuts, ht_error *error) {
 }
 
 /* The memory for graphs did not do for all that was planned. Whoever came first had it, be it of little use: other orders are
- * tried, and whole operators only, until no device alone is quicker in anything and little is missed of what more memory
- * would give; else the best of these is kept, or one lane alone (*keep) where that is better. */
+ * tried, and whole operators only, until no device alone is quicker in anything; else the best of these is kept, or one lane
+ * alone (*keep) where that is better. */
 static ht_status expect_with_less(ht_engine *engine, const ht_engine_options *options, trials *t, size_t *keep,
                                   ht_error *error) {
     static const struct {
@@ -322,7 +314,7 @@ static ht_status expect_with_less(ht_engine *engine, const ht_engine_options *op
     verdict best = {0}, alone[HT_MAX_LANES] = {{0}};
     size_t chosen = 0, made = 0;
     ht_status status = HT_OK;
-    for (size_t i = 0; i < HT_COUNT(ways) && !status && (best.worst < 1 || best.reached < ENOUGH_REACHED); i++) {
+    for (size_t i = 0; i < HT_COUNT(ways) && !status && best.worst < 1; i++) {
         if (i)
             status = start_anew(engine, cuts & ~ways[i].without, error);
         if (i && !status)

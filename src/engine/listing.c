@@ -269,10 +269,11 @@ static void list_times(const ht_engine *engine, const ht_schedule *schedule, ht_
     }
     for (size_t l = 0; l < engine->set.n_lanes && times->n_alone < HT_COUNT(times->alone); l++) {
         const ht_device *first = engine->set.devices[__builtin_ctz(engine->set.lanes[l].devices)];
-        if (engine->set.lanes[l].lost || schedule->choice.alone[l] == INFINITY)
+        const double seconds = schedule->choice.alone[l];
+        if (engine->set.lanes[l].lost)
             continue;
         times->alone[times->n_alone].device = first->ops->caps(first)->name;
-        times->alone[times->n_alone++].seconds = schedule->choice.alone[l];
+        times->alone[times->n_alone++].seconds = seconds == INFINITY ? 0 : seconds;
     }
 }
 

@@ -575,11 +575,17 @@ static ht_status run_company(ht_engine *engine, const company *c, ht_schedule *s
 
 /* Lanes run layers, or norms, side by side: how much slower each becomes. */
 static ht_status measure_company(ht_engine *engine, company *c, const ht_kv_layer *kv, ht_error *error) {
-    ht_schedule *s = &engine->passes.schedules[0];
+    ht_schedule *s; /* of no pass: what the engine keeps is left alone */
     double together[HT_MAX_LANES];
-    ht_status status = prepare_company(engine, c, s, kv, error);
+    ht_status status = ht_alloc((void **)&s, 1, sizeof *s, "measuring", error);
+    if (status)
+        return status;
+    status = prepare_company(engine, c, s, kv, error);
     if (!status)
         status = run_company(engine, c, s, kv, together, error);
+    for (size_t i = 0; i < HT_COUNT(s->programs); i++)
+        free(s->programs[i].steps);
+    free(s);
     for (size_t i = 0; i < c->n_lanes && !status; i++) {
         ht_lane_cost *cost = &engine->set.lanes[c->lanes[i]].cost;
         const size_t beside = c->n_lanes > 2 ? c->lanes[i] : c->lanes[!i];

@@ -61,7 +61,8 @@ static json_t *plan_json(const ht_plan_row *rows, size_t n, const ht_plan_times 
                               times->devices[i].limit ? json_integer((json_int_t)times->devices[i].limit) : json_null(),
                               "emulated", times->devices[i].emulated));
     for (size_t i = 0; i < times->n_alone; i++)
-        ht_json_set(&alone, times->alone[i].device, json_real(times->alone[i].seconds * 1e3));
+        ht_json_set(&alone, times->alone[i].device,
+                    times->alone[i].seconds > 0 ? json_real(times->alone[i].seconds * 1e3) : json_null());
     for (size_t i = 0; i < times->n_busy; i++)
         ht_json_set(
             &busy, times->busy[i].device,

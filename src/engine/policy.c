@@ -48,9 +48,11 @@ static void keep_devices(ht_engine *engine, size_t keep) {
     }
     engine->set.n_tasks = n_tasks;
     for (size_t d = 0; d < engine->set.n_devices; d++)
-        if (place[d] < 0)
+        if (place[d] < 0) {
+            ht_engine_drop(engine, "%s: the rest is predicted to be as quick without it",
+                           ht_lanes_caps(&engine->set, d)->name);
             engine->set.devices[d]->ops->close(engine->set.devices[d]);
-        else
+        } else
             engine->set.devices[place[d]] = engine->set.devices[d]; /* never behind where it was */
     engine->set.n_devices = engine->n_named = n;
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
@@ -70,6 +72,7 @@ ht_status ht_engine_keep_lane(ht_engine *engine, size_t lane, const ht_engine_op
     keep_devices(engine, lane);
     ht_status status = ht_lanes_place(&engine->set, options, error);
     engine->info.weight_bytes = ht_lanes_task_bytes(&engine->set);
+    engine->info.buffer_bytes = engine->set.buffer_bytes;
     if (!status)
         ht_lanes_plan_transfers(&engine->set, NULL);
     return status;

@@ -63,14 +63,23 @@ ht_status ht_lanes_make_buffers(ht_lanes *set, ht_error *error) {
     return status;
 }
 
-void ht_lane_free_buffers(const ht_lanes *set, ht_lane *lane) {
-    if (lane->own_x.data)
-        ht_device_pages_free(lane->own_x.data, set->slot_bytes[HT_SLOT_X]);
-    if (lane->own_normed.data)
-        ht_device_pages_free(lane->own_normed.data, set->slot_bytes[HT_SLOT_NORMED]);
+/* Devices that stay open must forget the pages first: others may come to lie at the same address. */
+static void free_view(ht_lanes *set, ht_slot slot, ht_view *view) {
+    if (!view->data)
+        return;
+    for (size_t d = 0; d < set->n_devices; d++)
+        if (set->devices[d]->ops->forget)
+            set->devices[d]->ops->forget(set->devices[d], view->data);
+    ht_device_pages_free(view->data, set->slot_bytes[slot]);
+    set->buffer_bytes -= set->slot_bytes[slot];
+    view->data = NULL;
+}
+
+void ht_lane_free_buffers(ht_lanes *set, ht_lane *lane) {
+    free_view(set, HT_SLOT_X, &lane->own_x);
+    free_view(set, HT_SLOT_NORMED, &lane->own_normed);
     for (size_t i = 0; i < HT_LANE_DELTAS; i++)
-        if (lane->deltas[i].data)
-            ht_device_pages_free(lane->deltas[i].data, set->slot_bytes[HT_SLOT_DELTA]);
+        free_view(set, HT_SLOT_DELTA, &lane->deltas[i]);
 }
 
 /* ---- KV cache ------------------------------------------------------------------------------------------------------------------- */
@@ -161,6 +170,7 @@ void ht_lanes_close(ht_lanes *set) {
     ht_lanes_unplace(set);
     for (size_t d = 0; d < set->n_devices; d++)
         set->devices[d]->ops->close(set->devices[d]);
+    set->n_devices = 0; /* nobody has to forget anything */
     for (size_t l = 0; l < set->n_lanes; l++)
         ht_lane_free_buffers(set, &set->lanes[l]);
     ht_lanes_free_slots(set);

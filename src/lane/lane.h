@@ -162,7 +162,7 @@ ht_status ht_lanes_make_slots(ht_lanes *set, ht_error *error);
 void ht_lanes_free_slots(ht_lanes *set);
 /* Buffers of each lane's own, for passes in which every lane computes the residual stream. */
 ht_status ht_lanes_make_buffers(ht_lanes *set, ht_error *error);
-void ht_lane_free_buffers(const ht_lanes *set, ht_lane *lane);
+void ht_lane_free_buffers(ht_lanes *set, ht_lane *lane);
 
 uint64_t ht_kv_bytes(const ht_lanes *set); /* of one session's keys and values */
 /* Keys and values of one session: [caches of the model]. Pages are touched as tokens arrive. Both take the lanes for a moment: devices

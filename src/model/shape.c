@@ -1,4 +1,7 @@
-/* shape: models: the sizes of real ones with made-up weights, for timing. Figures from the models' own config.json. */
+/* shape: models: the sizes of real ones with made-up weights, for timing. Figures from the models' own config.json. Families
+ * that are none of ours are the one whose operators have the same sizes: Mistral, Falcon3, Granite, InternLM3 and Phi are
+ * Llama. So are fine-tuned models what they were made from: DeepSeek-R1-Distill-Llama-8B is llama-3.1-8b, SmallThinker-3B
+ * qwen2.5-3b; and Qwen2-0.5B is as large as Qwen2.5-0.5B. */
 #include "model/build.h"
 
 #include <stdio.h>
@@ -8,13 +11,30 @@
 /*    layers embedding heads kv_heads head_dim feed_forward vocabulary context window eps */
 static const ht_shape shapes[] = {
     {"llama-3-8b", "llama", {32, 4096, 32, 8, 128, 14336, 128256, 8192, 0, 1e-5f}, 500000.0f, false},
+    {"llama-3.1-8b", "llama", {32, 4096, 32, 8, 128, 14336, 128256, 131072, 0, 1e-5f}, 500000.0f, false},
     {"llama-2-7b", "llama", {32, 4096, 32, 32, 128, 11008, 32000, 4096, 0, 1e-5f}, 10000.0f, false},
     {"llama-3.2-3b", "llama", {28, 3072, 24, 8, 128, 8192, 128256, 131072, 0, 1e-5f}, 500000.0f, true},
     {"llama-3.2-1b", "llama", {16, 2048, 32, 8, 64, 8192, 128256, 131072, 0, 1e-5f}, 500000.0f, true},
+    {"mistral-7b", "llama", {32, 4096, 32, 8, 128, 14336, 32768, 32768, 0, 1e-5f}, 1000000.0f, false},
+    {"falcon3-7b", "llama", {28, 3072, 12, 4, 256, 23040, 131072, 32768, 0, 1e-6f}, 1000042.0f, false},
+    {"granite-3.1-8b", "llama", {40, 4096, 32, 8, 128, 12800, 49155, 131072, 0, 1e-5f}, 10000000.0f, true},
+    {"granite-3.3-2b", "llama", {40, 2048, 32, 8, 64, 8192, 49159, 131072, 0, 1e-5f}, 10000000.0f, true},
+    {"phi-3.5-mini", "llama", {32, 3072, 32, 32, 96, 8192, 32064, 131072, 0, 1e-5f}, 10000.0f, false},
+    {"phi-4-mini", "llama", {32, 3072, 24, 8, 128, 8192, 200064, 131072, 0, 1e-5f}, 10000.0f, true},
+    {"internlm3-8b", "llama", {48, 4096, 32, 2, 128, 10240, 128512, 32768, 0, 1e-5f}, 50000000.0f, false},
     {"internlm2-1.8b", "internlm2", {24, 2048, 16, 8, 128, 8192, 92544, 32768, 0, 1e-5f}, 1000000.0f, false},
+    {"qwen2.5-0.5b", "qwen2", {24, 896, 14, 2, 64, 4864, 151936, 32768, 0, 1e-6f}, 1000000.0f, true},
     {"qwen2.5-1.5b", "qwen2", {28, 1536, 12, 2, 128, 8960, 151936, 32768, 0, 1e-6f}, 1000000.0f, true},
+    {"qwen2.5-3b", "qwen2", {36, 2048, 16, 2, 128, 11008, 151936, 32768, 0, 1e-6f}, 1000000.0f, true},
+    {"qwen2.5-7b", "qwen2", {28, 3584, 28, 4, 128, 18944, 152064, 32768, 0, 1e-6f}, 1000000.0f, false},
+    {"qwen2.5-14b", "qwen2", {48, 5120, 40, 8, 128, 13824, 152064, 32768, 0, 1e-6f}, 1000000.0f, false},
     {"qwen3-0.6b", "qwen3", {28, 1024, 16, 8, 128, 3072, 151936, 40960, 0, 1e-6f}, 1000000.0f, true},
+    {"qwen3-1.7b", "qwen3", {28, 2048, 16, 8, 128, 6144, 151936, 40960, 0, 1e-6f}, 1000000.0f, true},
+    {"qwen3-4b", "qwen3", {36, 2560, 32, 8, 128, 9728, 151936, 40960, 0, 1e-6f}, 1000000.0f, true},
+    {"qwen3-8b", "qwen3", {36, 4096, 32, 8, 128, 12288, 151936, 40960, 0, 1e-6f}, 1000000.0f, false},
+    {"qwen3-14b", "qwen3", {40, 5120, 40, 8, 128, 17408, 151936, 40960, 0, 1e-6f}, 1000000.0f, false},
     {"gemma-3-1b", "gemma3", {26, 1152, 4, 1, 256, 6912, 262144, 32768, 512, 1e-6f}, 1000000.0f, true},
+    {"gemma-3-4b", "gemma3", {34, 2560, 8, 4, 256, 10240, 262208, 131072, 1024, 1e-6f}, 1000000.0f, true},
     {"smollm2-135m", "llama", {30, 576, 9, 3, 64, 1536, 49152, 8192, 0, 1e-5f}, 100000.0f, true},
     {"tiny", "llama", {2, 128, 4, 2, 32, 256, 512, 1024, 0, 1e-5f}, 10000.0f, true}, /* no real model: for tests */
 };
@@ -33,7 +53,7 @@ ht_status ht_shape_find(const char *spec, const ht_shape **shape, const ht_type_
         *type = found;
         return HT_OK;
     }
-    char names[400] = "";
+    char names[800] = "";
     for (size_t i = 0, at = 0; i < HT_COUNT(shapes) && at < sizeof names; i++)
         at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", shapes[i].name);
     return ht_fail(error, HT_ERROR_ARGUMENT, "%s: unknown shape (known: %s)", spec, names);

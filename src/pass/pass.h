@@ -10,7 +10,7 @@
 
 typedef struct ht_crew ht_crew; /* threads of lanes (crew.c) */
 
-/* What passes take over what the tables of times predict. All ones: as predicted. Doubles only. */
+/* What passes take over what the tables of times predict. All ones: as predicted. */
 typedef struct ht_pace {
     double lanes[HT_MAX_DEVICES][HT_REGIMES]; /* busy, not waiting */
     /* Waiting that was not predicted: what a pass takes over what its lanes are busy. */

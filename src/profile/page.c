@@ -7,9 +7,9 @@
 
 #define LEFT 52 /* of the area of a plot */
 #define RIGHT 408
-#define HEIGHT 250 /* of a plot's figure */
-#define BASE 208   /* y of a plot's axis */
+#define BASE 208 /* y of a plot's axis */
 #define TOP 12
+#define BELOW 42   /* of a plot: its axis' marks and label */
 #define LABELS 128 /* width of the labels before bars */
 #define ROW 19     /* height of a bar with its gap */
 #define GAP 7      /* more before a group of bars */
@@ -67,41 +67,64 @@ static double x_of(const ht_axes *a, double x) {
     return LEFT + share * (RIGHT - LEFT);
 }
 
+/* y of the axis below. */
+static int base_of(const ht_axes *a) {
+    return a->square ? TOP + RIGHT - LEFT : BASE;
+}
+
 static double y_of(const ht_axes *a, double value) {
-    return BASE - value / a->y_most * (BASE - TOP);
+    const double share = a->square ? (x_of(a, value) - LEFT) / (RIGHT - LEFT) : value / a->y_most;
+    return base_of(a) - share * (base_of(a) - TOP);
+}
+
+/* Marks at powers of two, or at whole steps; on square axes at powers of ten. */
+static double mark_of(const ht_axes *a, int i) {
+    return a->square ? pow(10, i) : a->log_x ? ldexp(1, i) : i * step_of(a->x_most - a->x_least);
+}
+
+static int first_mark(const ht_axes *a) {
+    const double first = a->square  ? log10(a->x_least)
+                         : a->log_x ? log2(a->x_least)
+                                    : a->x_least / step_of(a->x_most - a->x_least);
+    return (int)ceil(first - 1e-9);
+}
+
+static void put_y_mark(ht_page *p, const ht_axes *a, double y) {
+    char text[32];
+    HT_PUT(p, "<path class=\"grid\" d=\"M%d %.1fH%d\"/>\n", LEFT, y_of(a, y), RIGHT);
+    snprintf(text, sizeof text, "%.6g", y);
+    put_label(p, LEFT - 5, y_of(a, y) + 4, "end", text);
 }
 
 static void put_y_axis(ht_page *p, ht_axes *a) {
-    char text[32];
     const double step = step_of(a->y_most);
-    a->y_most = ceil(a->y_most / step - 1e-9) * step;
-    for (int i = 0; i * step <= a->y_most + step / 2; i++) {
-        const double y = i * step;
-        HT_PUT(p, "<path class=\"grid\" d=\"M%d %.1fH%d\"/>\n", LEFT, y_of(a, y), RIGHT);
-        snprintf(text, sizeof text, "%.6g", y);
-        put_label(p, LEFT - 5, y_of(a, y) + 4, "end", text);
+    if (!a->square) {
+        a->y_most = ceil(a->y_most / step - 1e-9) * step;
+        for (int i = 0; i * step <= a->y_most + step / 2; i++)
+            put_y_mark(p, a, i * step);
     }
-    HT_PUT(p, "<text transform=\"translate(12 %d) rotate(-90)\" text-anchor=\"middle\">%s</text>\n", (BASE + TOP) / 2,
-           a->y_label);
+    for (int i = first_mark(a); a->square && mark_of(a, i) <= a->x_most * 1.0001; i++)
+        put_y_mark(p, a, mark_of(a, i));
+    HT_PUT(p, "<text transform=\"translate(12 %d) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
+           (base_of(a) + TOP) / 2, a->y_label);
 }
 
-/* Marks at powers of two, or at whole steps. */
 static void put_x_axis(ht_page *p, const ht_axes *a) {
     char text[32];
-    const double step = a->log_x ? 0 : step_of(a->x_most - a->x_least);
-    const int first = (int)ceil((a->log_x ? log2(a->x_least) : a->x_least / step) - 1e-9);
-    for (int i = first; (a->log_x ? ldexp(1, i) : i * step) <= a->x_most * 1.0001; i++) {
-        const double x = a->log_x ? ldexp(1, i) : i * step;
-        HT_PUT(p, "<path class=\"axis\" d=\"M%.1f %dv4\"/>\n", x_of(a, x), BASE);
+    const int base = base_of(a);
+    for (int i = first_mark(a); mark_of(a, i) <= a->x_most * 1.0001; i++) {
+        const double x = mark_of(a, i);
+        HT_PUT(p, "<path class=\"axis\" d=\"M%.1f %dv4\"/>\n", x_of(a, x), base);
         snprintf(text, sizeof text, "%.6g", x);
-        put_label(p, x_of(a, x), BASE + 16, "middle", text);
+        const bool ends = x_of(a, x) > RIGHT - 12; /* a long label would be cut off */
+        put_label(p, ends ? HT_PAGE_WIDTH - 2 : x_of(a, x), base + 16, ends ? "end" : "middle", text);
     }
-    HT_PUT(p, "<path class=\"axis\" d=\"M%d %dV%dH%d\"/>\n", LEFT, TOP, BASE, RIGHT);
-    put_label(p, (LEFT + RIGHT) / 2.0, BASE + 33, "middle", a->x_label);
+    HT_PUT(p, "<path class=\"axis\" d=\"M%d %dV%dH%d\"/>\n", LEFT, TOP, base, RIGHT);
+    put_label(p, (LEFT + RIGHT) / 2.0, base + 33, "middle", a->x_label);
 }
 
 void ht_page_begin_plot(ht_page *p, const char *title, ht_axes *axes) {
-    begin_figure(p, title, HEIGHT);
+    begin_figure(p, title, base_of(axes) + BELOW);
     put_y_axis(p, axes);
     put_x_axis(p, axes);
 }
@@ -118,6 +141,23 @@ void ht_page_curve(ht_page *p, const ht_axes *a, const double *x, const double *
     for (size_t i = 0; i < n; i++)
         HT_PUT(p, "<circle class=\"f%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.8\"><title>%.6g: %.4g %s</title></circle>\n",
                colour, x_of(a, x[i]), y_of(a, y[i]), x[i], y[i], unit);
+}
+
+void ht_page_dot(ht_page *p, const ht_axes *a, double x, double y, int colour, bool ring, const char *name) {
+    const double at_x = x_of(a, x), at_y = y_of(a, y);
+    if (ring)
+        HT_PUT(p, "<circle class=\"line s%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"3\"><title>", colour, at_x, at_y);
+    else
+        HT_PUT(p, "<rect class=\"f%d\" x=\"%.1f\" y=\"%.1f\" width=\"5\" height=\"5\"><title>", colour, at_x - 2.5,
+               at_y - 2.5);
+    ht_page_text(p, name);
+    HT_PUT(p, ": %.4g, %.4g</title></%s>\n", x, y, ring ? "circle" : "rect");
+}
+
+void ht_page_rule(ht_page *p, const ht_axes *a, double factor) {
+    const double from = fmax(a->x_least, a->x_least / factor), to = fmin(a->x_most, a->x_most / factor);
+    HT_PUT(p, "<path class=\"rule\" d=\"M%.1f %.1fL%.1f %.1f\"/>\n", x_of(a, from), y_of(a, factor * from), x_of(a, to),
+           y_of(a, factor * to));
 }
 
 /* ---- bars ------------------------------------------------------------------------------------------------------------------- */
@@ -227,6 +267,7 @@ static const char style[] =
     "svg text{font:11px system-ui,sans-serif;fill:var(--soft)}\n"
     ".grid{stroke:var(--grid);fill:none}\n"
     ".axis{stroke:var(--soft);fill:none}\n"
+    ".rule{stroke:var(--soft);fill:none;stroke-dasharray:4 3}\n"
     ".line{fill:none;stroke-width:1.6}\n"
     ".scroll{overflow-x:auto}\n"
     "table{border-collapse:collapse;font-size:.85rem;white-space:nowrap}\n"

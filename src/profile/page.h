@@ -31,6 +31,7 @@ void ht_page_key(ht_page *page, int colour, const char *name);
 typedef struct ht_axes {
     double x_least, x_most, y_most; /* y begins at 0; x_least must be positive on a logarithmic axis */
     bool log_x;
+    bool square; /* y is as x, from x_least to x_most, in a square area, and so is its scale */
     const char *x_label, *y_label;
 } ht_axes;
 
@@ -39,6 +40,10 @@ void ht_page_end_figure(ht_page *page);
 /* n points joined: by a line, or by stairs where a value holds back to the x before. `unit` is for who points at a dot. */
 void ht_page_curve(ht_page *page, const ht_axes *axes, const double *x, const double *y, size_t n, int colour,
                    bool stairs, const char *unit);
+/* A dot: a ring, or a square. `name` is for who points at it. */
+void ht_page_dot(ht_page *page, const ht_axes *axes, double x, double y, int colour, bool ring, const char *name);
+/* y = factor * x, on square axes. */
+void ht_page_rule(ht_page *page, const ht_axes *axes, double factor);
 
 /* ---- bars -------------------------------------------------------------------------------------------------------------------- */
 

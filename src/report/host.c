@@ -142,7 +142,7 @@ static void add_processor(const char *root, json_t **machine) {
     read_cpuinfo(root, machine, cores);
     ht_json_set(machine, "core_groups", groups_json(cores));
     free(cores);
-    const double quota = ht_os_cpu_quota("");
+    const double quota = ht_os_cpu_quota(root);
     ht_json_set(machine, "cores", json_integer(ht_os_online_cores()));
     ht_json_set(machine, "cores_allowed", json_integer(ht_cores_count(ht_all_cores())));
     if (quota > 0)

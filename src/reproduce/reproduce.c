@@ -41,7 +41,8 @@ static json_t *sheet_json(const ht_sheet *sheet) {
     return json_pack("{s:s, s:o, s:o}", "title", sheet->title, "columns", columns, "rows", rows);
 }
 
-static ht_status write_json(const ht_reproduction *r, const ht_section *sections, size_t n, const char *path) {
+/* *text from malloc. */
+static ht_status tables_text(const ht_reproduction *r, const ht_section *sections, size_t n, char **text) {
     json_t *all = json_object();
     for (size_t i = 0; i < n; i++) {
         json_t *sheets = json_object();
@@ -49,21 +50,19 @@ static ht_status write_json(const ht_reproduction *r, const ht_section *sections
             ht_json_set(&sheets, sections[i].sheets[k].id, sheet_json(&sections[i].sheets[k]));
         ht_json_set(&all, sections[i].id, json_pack("{s:s, s:o}", "title", sections[i].title, "tables", sheets));
     }
-    json_t *root = json_pack("{s:s, s:s, s:o}", "soc", r->soc->spec, "version", ht_version(), "experiments", all);
-    char *text = NULL;
-    ht_status status = ht_json_text(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9), "the tables", &text, r->error);
-    if (!status)
-        status = ht_file_write(path, text, strlen(text), r->error);
-    free(text);
-    return status;
+    json_t *root =
+        json_pack("{s:s*, s:s, s:o}", "soc", r->soc ? r->soc->spec : NULL, "version", ht_version(), "experiments", all);
+    return ht_json_text(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9), "the tables", text, r->error);
 }
 
 /* ---- experiments -------------------------------------------------------------------------------------------------------------- */
 
-static const struct {
+typedef struct experiment {
     const char *id, *title, *about;
     ht_status (*run)(ht_reproduction *);
-} experiments[] = {
+} experiment;
+
+static const experiment experiments[] = {
     {"paper", "Paper against simulation",
      "Every figure of the paper's characterisation, measured on the simulated chip by the profiler. Those that the "
      "description was made from (inputs) agree because they were put in; the others count.",
@@ -121,10 +120,23 @@ static const struct {
      "Joules a token, from the processors' power when busy and when idle. The powers of this description are "
      "estimates, so only ratios say anything.",
      ht_reproduce_energy},
+    {"validate", "Against real chips",
+     "What other engines were measured to do on this chip, and what its description and the laws predict for them. "
+     "Rows "
+     "to test were never fitted to; each source is public.",
+     ht_reproduce_validate},
     {"figures", "The chip",
      "Every figure of the description and where it is from. 'default' marks those that the file leaves out.",
      ht_reproduce_figures},
 };
+
+static const experiment validation = {"validate", "Predicted against measured",
+                                      "A dot is a row: tokens a second that an engine was measured to have on a real "
+                                      "chip, and what the chip's description "
+                                      "and the laws predict for it. The lines are equality and 40% to both sides. Fit: "
+                                      "free parameters of laws, chips and "
+                                      "engines were fitted to these rows. Test: nothing was.",
+                                      ht_reproduce_validate};
 
 static const char *const model_names[] = {"llama-3-8b", "llama-2-7b", "llama-3.2-3b", "internlm2-1.8b"};
 
@@ -150,28 +162,31 @@ static ht_status open_models(ht_reproduction *r) {
     return status;
 }
 
-static ht_status run_experiments(ht_reproduction *r, ht_section *sections, ht_progress_function progress, void *user) {
-    const size_t n = HT_COUNT(experiments);
+static ht_status run_experiments(ht_reproduction *r, const experiment *run, size_t n, ht_section *sections,
+                                 ht_progress_function progress, void *user) {
     ht_status status = HT_OK;
     for (size_t i = 0; i < n && !status; i++) {
-        sections[i] = (ht_section){experiments[i].id, experiments[i].title, experiments[i].about, NULL, 0, 0};
+        sections[i] = (ht_section){run[i].id, run[i].title, run[i].about, NULL, 0, 0};
         r->section = &sections[i];
-        if (progress && !progress(experiments[i].title, (double)i, (double)n, user))
+        if (progress && !progress(run[i].title, (double)i, (double)n, user))
             return ht_fail(r->error, HT_ERROR_CANCELLED, "cancelled");
-        status = experiments[i].run(r);
+        status = run[i].run(r);
     }
     return status;
 }
 
-static ht_status write_all(ht_reproduction *r, const ht_section *sections, const char *folder) {
-    char path[1024];
+static ht_status write_all(ht_reproduction *r, const ht_section *sections, size_t n, const char *folder) {
+    char path[1024], *text = NULL;
     const int reason = ht_os_make_folder(folder, true);
     if (reason)
         return ht_fail(r->error, HT_ERROR_IO, "%s: cannot be made: %s", folder, strerror(reason));
     snprintf(path, sizeof path, "%s/tables.json", folder);
-    ht_status status = write_json(r, sections, HT_COUNT(experiments), path);
+    ht_status status = tables_text(r, sections, n, &text);
+    if (!status)
+        status = ht_file_write(path, text, strlen(text), r->error);
+    free(text);
     snprintf(path, sizeof path, "%s/report.html", folder);
-    return status ? status : ht_reproduce_page(r, sections, HT_COUNT(experiments), path);
+    return status ? status : ht_reproduce_page(r, sections, n, path);
 }
 
 ht_status ht_reproduce(const char *name, const char *folder, ht_progress_function progress, void *user,
@@ -193,13 +208,39 @@ ht_status ht_reproduce(const char *name, const char *folder, ht_progress_functio
         status = open_models(&r);
     }
     if (!status)
-        status = run_experiments(&r, sections, progress, user);
+        status = run_experiments(&r, experiments, HT_COUNT(experiments), sections, progress, user);
     if (!status)
-        status = write_all(&r, sections, folder);
+        status = write_all(&r, sections, HT_COUNT(experiments), folder);
     ht_leave_cores(&stay);
     free_sections(sections, HT_COUNT(experiments));
     for (size_t i = 0; i < HT_COUNT(r.models); i++)
         ht_model_close(r.models[i]);
+    ht_soc_free(soc);
+    return status;
+}
+
+ht_status ht_validate(const char *name, const char *folder, char **json, ht_error *error) {
+    ht_section section = {0};
+    ht_error own;
+    ht_soc *soc = NULL;
+    ht_reproduction r = {.error = error ? error : &own};
+    char *text = NULL;
+    if (folder && strlen(folder) > 1000)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%.60s...: too long a path", folder);
+    ht_status status = name ? ht_soc_load(name, &soc, error) : HT_OK;
+    r.soc = soc;
+    if (!status)
+        status = run_experiments(&r, &validation, 1, &section, NULL, NULL);
+    if (!status)
+        status = tables_text(&r, &section, 1, &text);
+    if (!status && folder)
+        status = write_all(&r, &section, 1, folder);
+    if (!status) {
+        *json = text;
+        text = NULL;
+    }
+    free(text);
+    free_sections(&section, 1);
     ht_soc_free(soc);
     return status;
 }

@@ -9,13 +9,15 @@
 #include "engine/engine.h"
 #include "profile/characterise.h"
 
-#define HT_SHEET_COLUMNS 10
+#define HT_SHEET_COLUMNS 12
 
 typedef enum ht_chart {
     HT_CHART_NONE,
-    HT_CHART_BARS,  /* a group of bars for each row: its number columns side by side */
-    HT_CHART_LINES, /* a line for each column after the first, over the first */
-    HT_CHART_STAIRS /* the same, holding back to the x before */
+    HT_CHART_BARS,   /* a group of bars for each row: its number columns side by side */
+    HT_CHART_LINES,  /* a line for each column after the first, over the first */
+    HT_CHART_STAIRS, /* the same, holding back to the x before */
+    HT_CHART_DOTS /* a dot for each number, over the first column, on logarithmic axes: where they should be as large as the
+                     * first column, or within 40% */
 } ht_chart;
 
 typedef struct ht_cell {
@@ -27,8 +29,8 @@ typedef struct ht_sheet {
     char id[40], title[120];
     const char *x_label, *y_label; /* of the chart */
     ht_chart chart;
-    bool log_x;
-    size_t n_drawn; /* columns behind the first that the chart shows; 0: all numbers */
+    bool log_x, folded; /* folded: the table is shown on demand */
+    size_t n_drawn;     /* columns behind the first that the chart shows; 0: all numbers */
     size_t n_columns, n_rows, capacity;
     char columns[HT_SHEET_COLUMNS][40];
     ht_cell (*rows)[HT_SHEET_COLUMNS];
@@ -45,7 +47,7 @@ typedef struct ht_headline { /* what the report says first */
 } ht_headline;
 
 typedef struct ht_reproduction {
-    const ht_soc *soc;
+    const ht_soc *soc;           /* NULL: of no single chip (--validate) */
     const char *gpu, *npu, *cpu; /* names of its processors; NULL: it has none */
     ht_model *models[4];         /* the paper's */
     ht_section *section;         /* that is being filled */
@@ -111,6 +113,7 @@ ht_status ht_reproduce_gains(ht_reproduction *r);
 ht_status ht_reproduce_sweeps(ht_reproduction *r);
 ht_status ht_reproduce_game(ht_reproduction *r);
 ht_status ht_reproduce_energy(ht_reproduction *r);
+ht_status ht_reproduce_validate(ht_reproduction *r);
 ht_status ht_reproduce_figures(ht_reproduction *r);
 
 /* ---- the report (reproduce_page.c) ------------------------------------------------------------------------------------------ */

@@ -326,7 +326,6 @@ static ht_status measure_products(ht_reproduction *r, bench *b, facts *f) {
         const char *more;
         size_t rows, cols, tokens;
     } products[] = {{GPU_REACHED, false, "", ROWS, COLS, 512},
-                    {NPU_REACHED, true, "", FUSED, COLS, 512},
                     {GPU_LINEAR, false, "", ROWS, COLS, 1},
                     {GPU_PLATEAU, false, "", ROWS, COLS, 2}};
     ht_status status = HT_OK;
@@ -359,20 +358,25 @@ static ht_status measure_products(ht_reproduction *r, bench *b, facts *f) {
     return status;
 }
 
-/* An NPU that computes while it reads weights of 4 bits does not show what memory gives it; with weights of 16 bits it does. */
-static ht_status measure_npu_alone(ht_reproduction *r, facts *f) {
+/* Weights of 4 bits have to be expanded, so they show neither what memory gives an NPU nor what its matrix unit reaches; those
+ * of 16 bits do. */
+static ht_status measure_npu_in_fp16(ht_reproduction *r, facts *f) {
     ht_model *model;
     bench b;
     double seconds;
     ht_status status = ht_model_open("shape:llama-3-8b:f16", &model, r->error);
     if (status)
         return status;
-    status = begin_bench(r, &b, "lengths=1");
+    status = begin_bench(r, &b, "lengths=1+512");
     b.profiler.model = model;
     if (!status)
         status = time_product(r, &b, b.npu, "", FUSED, COLS, 1, &seconds);
     if (!status)
         f->value[NPU_ALONE] = 2e-9 * FUSED * COLS / seconds;
+    if (!status)
+        status = time_product(r, &b, b.npu, "", FUSED, COLS, 512, &seconds);
+    if (!status)
+        f->value[NPU_REACHED] = rate(FUSED, COLS, 512, seconds);
     end_bench(&b);
     ht_model_close(model);
     return status;
@@ -412,7 +416,7 @@ ht_status ht_reproduce_paper(ht_reproduction *r) {
         const char *input;
     } rows[] = {
         {"GPU", "reached by matrix multiplications", "TFLOP/s", GPU_REACHED, 1, 1, "input"},
-        {"NPU", "reached", "TFLOP/s", NPU_REACHED, 10, 10, "fitted"},
+        {"NPU", "reached (W16A16)", "TFLOP/s", NPU_REACHED, 10, 10, "fitted"},
         {"memory", "GPU alone", "GB/s", GPU_ALONE, 43.3, 43.3, "input"},
         {"memory", "NPU alone (W16A16)", "GB/s", NPU_ALONE, 40, 45, "input"},
         {"memory", "CPU alone", "GB/s", CPU_ALONE, 40, 45, "input"},
@@ -442,7 +446,7 @@ ht_status ht_reproduce_paper(ht_reproduction *r) {
     if (!status)
         status = measure_products(r, &b, &f);
     if (!status)
-        status = measure_npu_alone(r, &f);
+        status = measure_npu_in_fp16(r, &f);
     if (!status)
         status = measure_stair(r, &f);
     end_bench(&b);

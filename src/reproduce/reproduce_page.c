@@ -1,6 +1,7 @@
 /* Sheets as one HTML page: a figure of each that has a chart, and its table. */
 #include "profile/page.h"
 #include "reproduce/reproduce.h"
+#include "reproduce/validate.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -49,6 +50,29 @@ static void put_lines(ht_page *p, const ht_sheet *s) {
         if (n)
             ht_page_curve(p, &a, x, y, n, colour_of(c - 1), s->chart == HT_CHART_STAIRS, s->y_label);
     }
+    ht_page_end_figure(p);
+}
+
+/* Each number over the first column, with the rows' names, which the last column has. Axes are whole decades. */
+static void put_dots(ht_page *p, const ht_sheet *s) {
+    ht_axes a = {.x_least = INFINITY, .log_x = true, .square = true, .x_label = s->x_label, .y_label = s->y_label};
+    for (size_t i = 0; i < s->n_rows; i++)
+        for (size_t c = 0; c + 1 < s->n_columns; c++) {
+            a.x_least = fmin(a.x_least, s->rows[i][c].number); /* fmin and fmax pass by what is no number */
+            a.x_most = fmax(a.x_most, s->rows[i][c].number);
+        }
+    a.x_least = pow(10, floor(log10(a.x_least)));
+    a.x_most = fmax(10 * a.x_least, pow(10, ceil(log10(a.x_most))));
+    if (!(a.x_least > 0 && a.x_most < INFINITY))
+        return;
+    ht_page_begin_plot(p, s->title, &a);
+    for (int i = -1; i <= 1; i++)
+        ht_page_rule(p, &a, 1 + i * HT_VALIDATE_NEAR);
+    for (size_t i = 0; i < s->n_rows; i++)
+        for (size_t c = 1; c + 1 < s->n_columns; c++)
+            if (isfinite(s->rows[i][c].number))
+                ht_page_dot(p, &a, s->rows[i][0].number, s->rows[i][c].number, colour_of(c - 1), c == 1,
+                            s->rows[i][s->n_columns - 1].text);
     ht_page_end_figure(p);
 }
 
@@ -106,7 +130,7 @@ static void put_cell(ht_page *p, const ht_cell *cell, bool left) {
 }
 
 static void put_table(ht_page *p, const ht_sheet *s) {
-    const bool folds = s->n_rows > SHORT_TABLE && s->chart != HT_CHART_NONE;
+    const bool folds = s->n_rows > SHORT_TABLE && (s->folded || s->chart != HT_CHART_NONE);
     if (folds)
         HT_PUT(p, "<details><summary>The values</summary>");
     HT_PUT(p, "<div class=\"scroll\"><table>\n<tr>");
@@ -136,6 +160,8 @@ static void put_sheet(ht_page *p, const ht_sheet *s) {
     } else {
         if (s->chart == HT_CHART_BARS)
             put_bars(p, s);
+        else if (s->chart == HT_CHART_DOTS)
+            put_dots(p, s);
         else
             put_lines(p, s);
         put_keys(p, s);
@@ -152,13 +178,23 @@ static void put_contents(ht_page *p, const ht_section *sections, size_t n) {
     HT_PUT(p, "</nav>\n");
 }
 
-ht_status ht_reproduce_page(const ht_reproduction *r, const ht_section *sections, size_t n, const char *path) {
-    ht_page page = {.error = r->error}, *p = &page;
-    ht_page_begin(p, *r->soc->description ? r->soc->description : r->soc->name);
+static void put_beginning(ht_page *p, const ht_soc *soc) {
+    ht_page_begin(p, !soc ? "The simulated chips against real ones" : *soc->description ? soc->description : soc->name);
+    if (!soc) {
+        HT_PUT(p,
+               "<p>Public measurements of other engines, and what hetero's simulated chips predict for them. Nothing "
+               "here was measured by us.</p>\n");
+        return;
+    }
     HT_PUT(p, "<p>The experiments of HeteroLLM (arXiv 2501.14794) on a simulated <code>");
-    ht_page_text(p, r->soc->spec);
+    ht_page_text(p, soc->spec);
     HT_PUT(p, "</code>: hetero's own planner and executor, in virtual time. Results are predictions of a model whose "
               "every figure is listed at the end; nothing here was measured on the chip.</p>\n");
+}
+
+ht_status ht_reproduce_page(const ht_reproduction *r, const ht_section *sections, size_t n, const char *path) {
+    ht_page page = {.error = r->error}, *p = &page;
+    put_beginning(p, r->soc);
     HT_PUT(p, "<div class=\"cards\">\n");
     for (size_t i = 0; i < r->n_headlines; i++) {
         HT_PUT(p, "<div><b>");

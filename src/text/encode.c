@@ -267,8 +267,9 @@ static ht_status fragment(encoder *e, const char *text, size_t bytes, ht_error *
     return ht_pretokenize(t->passes, e->matches, text, bytes, bpe_word, e, error);
 }
 
-/* Longest special token at the start of text, -1: none. User-defined tokens may be anywhere, the others only in the first
- * `ours` bytes. */
+/* Longest special token at the start of text, -1: none. Control tokens lie in the first `ours` bytes. User-defined ones may
+ * be anywhere, across the borders of what users write, too: they are text (runs of newlines, HTML's tags) and command
+ * nothing, and the models' own tokenizers, which see the whole text, take them there as well. */
 static int32_t special_at(const ht_tokenizer *t, const char *text, size_t bytes, size_t ours, size_t *used) {
     int32_t found = -1;
     int32_t node = t->trie_roots[(uint8_t)text[0]];

@@ -127,6 +127,61 @@ def test_refusals(hetero, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+# ---- against real chips ---------------------------------------------------------------------------------------------------
+
+
+def rows_of(table):
+    return [dict(zip(table["columns"], row)) for row in table["rows"]]
+
+
+def test_validate(hetero, tmp_path):
+    """Every row and its prediction, how far off they are, what was fitted; the same bytes each time, with files or without."""
+    answer = hetero("reproduce", "--validate", "--json").json
+    for name in ("a", "b"):
+        assert hetero("reproduce", "--validate", "--out", tmp_path / name).code == 0
+    assert json.loads((tmp_path / "a" / "tables.json").read_text()) == answer
+    for name in ("tables.json", "report.html"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    tables = {name: rows_of(table) for name, table in answer["experiments"]["validate"]["tables"].items()}
+    rows = tables["validate-rows"]
+    assert len(rows) > 150 and "soc" not in answer
+    for row in rows:
+        if row["predicted"] is not None:
+            assert row["ratio"] == pytest.approx(row["predicted"] / row["measured"], rel=1e-6)
+    for summary in tables["validate-summary"]:
+        mine = [row for row in rows if row["use"] == summary["use"] and summary["phase"] in (row["phase"], "both")]
+        assert summary["rows"] == len(mine) and summary["predicted"] <= len(mine)
+        known = [row["ratio"] for row in mine if row["ratio"] is not None]
+        assert summary["within 40% (%)"] == pytest.approx(100 * sum(abs(r - 1) <= 0.4 for r in known) / len(known))
+    assert 4 * tables["validate-parameters"][-1]["value"] <= sum(row["use"] == "fit" for row in rows)
+    assert all(row["why"] for row in tables["validate-left-out"])
+    page = Figures()
+    page.feed((tmp_path / "a" / "report.html").read_text())
+    assert sum(len(drawn) for _, drawn in page.figures) == sum(row["predicted"] is not None for row in rows)
+    assert len(page.figures) == 2
+
+
+def test_validate_one_chip(hetero, tmp_path):
+    """One chip's rows, with a figure changed; the same rows are in that chip's own report."""
+    usual = hetero("reproduce", "--validate", "--soc", SOC, "--json").json
+    slow = hetero("reproduce", "--validate", "--soc", SOC + "@npu.bandwidth_GBps=4", "--json").json
+    pairs = list(zip(*(rows_of(a["experiments"]["validate"]["tables"]["validate-rows"]) for a in (usual, slow))))
+    assert pairs and {a["chip"] for a, _ in pairs} == {SOC}
+    for a, b in pairs:
+        if a["processor"] == "npu" and a["phase"] == "decode":
+            assert b["predicted"] < a["predicted"] / 4
+        if a["processor"] != "npu":
+            assert b["predicted"] == a["predicted"]
+    text = hetero("reproduce", "--validate", "--soc", SOC).out
+    assert "mllm PR#624" in text and "How far off" in text
+    hetero("reproduce", "--validate", "--soc", "no-such-chip").refuses("no-such-chip", "snapdragon-8-gen-3")
+    hetero("reproduce", "--validate", "--out", "/proc/x").refuses("/proc/x", code=1)
+
+
+def test_validate_in_report(tables):
+    assert {row["chip"] for row in tables["validate-rows"]} == {SOC}
+
+
 # ---- the report ---------------------------------------------------------------------------------------------------------
 
 

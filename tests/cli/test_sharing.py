@@ -10,7 +10,8 @@ LENGTH = 96
 CUTS = ["row", "head,feature", "causal", "layer"]
 SLICE = {"device", "row_begin", "row_end", "reduction_begin", "reduction_end", "head_begin", "head_end", "token_begin",
          "token_end", "predicted_us", "bytes"}
-WHOLE = {"operators", "memory", "tokens", "regime", "joins_per_layer", "predicted_ms", "single_device_ms", "lanes"}
+WHOLE = {"operators", "memory", "tokens", "regime", "joins_per_layer", "predicted_ms", "single_device_ms", "lanes",
+         "dropped"}
 LAYERS, HEADS, FEATURES = 30, 3, 1536  # SmolLM2
 
 
@@ -245,7 +246,8 @@ DAMAGE = [
     (lambda p: p.pop("regime"), "regime is missing"),
     (lambda p: p.update(tokens=-1), "tokens must be a whole number"),
     (lambda p: p.update(predicted_ms="soon"), "predicted_ms must be a number"),
-    (lambda p: p["single_device_ms"].update(cpu=None), "single_device_ms.cpu must be a number"),
+    (lambda p: p["single_device_ms"].update(cpu="x"), "single_device_ms.cpu must be a number"),
+    (lambda p: p.update(dropped=["a\nb"]), "dropped must be lines of text"),
     (lambda p: p["memory"].pop("cpu"), "'cpu' is not listed in memory"),
     (lambda p: p["memory"]["cpu"].pop("emulated"), "memory.cpu.emulated"),
     (lambda p: p["memory"].update({"a\nb": p["memory"]["cpu"]}), "memory: a device's name"),

@@ -114,6 +114,74 @@ static void test_log_sink_ends(void **state) {
     }
 }
 
+enum { LOGGERS = 4, LOGGED = 200 };
+
+static void count_slowly(ht_log_level level, const char *line, void *user) {
+    usleep(2000);
+    atomic_fetch_add((atomic_int *)user, 1);
+}
+
+static void *log_often(void *user) {
+    for (int i = 0; i < LOGGED; i++)
+        ht_log(HT_LOG_WARN, "again");
+    return NULL;
+}
+
+/* Who sets a sink waits for calls of the old one, and not for those of the new one, which may never pause. */
+static void test_log_set_under_steady_logging(void **state) {
+    atomic_int old = 0, new = 0;
+    pthread_t threads[LOGGERS];
+    ht_log_set(count_slowly, &old, HT_LOG_WARN);
+    for (int i = 0; i < LOGGERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, log_often, NULL), 0);
+    while (atomic_load(&old) < LOGGERS)
+        usleep(100);
+    ht_log_set(count_slowly, &new, HT_LOG_WARN);
+    const int meanwhile = atomic_load(&new), before = atomic_load(&old);
+    for (int i = 0; i < LOGGERS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(atomic_load(&old), before); /* nobody was in it any more */
+    assert_int_equal(before + atomic_load(&new), LOGGERS * LOGGED);
+    assert_in_range(meanwhile, 0, LOGGERS * LOGGED / 4);
+    ht_log_set(NULL, NULL, HT_LOG_WARN);
+}
+
+/* What a killed process has left in the cache folder goes an hour later; what is younger, or another's, stays. */
+static void test_temporary_sweep(void **state) {
+    static const struct {
+        const char *name;
+        int age;
+        bool stays;
+    } rows[] = {{"export.0123456789abcdef.tmp", 7200, false},
+                {"export.0123456789abcdee.tmp", 60, true},
+                {"other.0123456789abcdef.tmp", 7200, true},
+                {"export.0123456789abcdef.bin", 7200, true}};
+    ht_temporary mine;
+    ht_error error = {0};
+    char path[512];
+    assert_int_equal(setenv("XDG_CACHE_HOME", test_folder, 1), 0);
+    check(ht_temporary_name("npu/export", &mine, &error), &error);
+    assert_int_equal(mkdir(mine.path, 0700), 0);
+    for (size_t i = 0; i < HT_COUNT(rows); i++) {
+        const struct timespec then = {.tv_sec = time(NULL) - rows[i].age}, both[2] = {then, then};
+        snprintf(path, sizeof path, "%s/hetero/npu/%s/graph.onnx", test_folder, rows[i].name);
+        *strrchr(path, '/') = '\0';
+        assert_int_equal(mkdir(path, 0700), 0);
+        path[strlen(path)] = '/';
+        check(ht_file_write(path, "x", 1, &error), &error);
+        *strrchr(path, '/') = '\0';
+        assert_int_equal(utimensat(AT_FDCWD, path, both, 0), 0);
+    }
+    ht_temporary_sweep(&mine);
+    for (size_t i = 0; i < HT_COUNT(rows); i++) {
+        snprintf(path, sizeof path, "%s/hetero/npu/%s", test_folder, rows[i].name);
+        if ((access(path, F_OK) == 0) != rows[i].stays)
+            fail_msg("%s: %s", rows[i].name, rows[i].stays ? "removed" : "still there");
+    }
+    assert_int_equal(access(mine.path, F_OK), 0);
+    ht_temporary_remove(&mine);
+}
+
 static void test_alloc(void **state) {
     ht_error error = {0};
     unsigned char *memory = NULL;
@@ -554,6 +622,11 @@ static void test_struct_read(void **state) {
     const this_struct forgotten = {.a = 1};
     assert_int_equal(ht_struct_read(&read, sizeof read, &forgotten, "x", &error), HT_ERROR_ARGUMENT);
     assert_string_equal(error.text, "x: struct_size is 0 (make the struct with HT_INIT(x, ...))");
+    const this_struct garbage = {.struct_size = (size_t)-1}; /* its bytes are not there: reading them would crash */
+    assert_int_equal(ht_struct_read(&read, sizeof read, &garbage, "x", &error), HT_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.text, "expected at most 65536"));
+    assert_int_equal(ht_struct_check(&garbage, "x", NULL), HT_ERROR_ARGUMENT);
+    ht_struct_write((void *)&garbage, &read, sizeof read);
     assert_int_equal(ht_struct_check(&forgotten, "x", NULL), HT_ERROR_ARGUMENT);
     assert_int_equal(ht_struct_check(NULL, "x", NULL), HT_ERROR_ARGUMENT);
     assert_int_equal(ht_struct_check(&old, "x", NULL), HT_OK);
@@ -601,6 +674,8 @@ int main(void) {
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_log),
         cmocka_unit_test(test_log_sink_ends),
+        cmocka_unit_test(test_log_set_under_steady_logging),
+        cmocka_unit_test_setup_teardown(test_temporary_sweep, make_folder, remove_folder),
         cmocka_unit_test(test_alloc),
         cmocka_unit_test(test_grow),
         cmocka_unit_test(test_pages),

@@ -122,8 +122,20 @@ static void test_wrong_points(void **state) {
         }
 }
 
+/* The file has every number of a pace once. */
+static void test_pace_numbers(void **state) {
+    ht_pace pace = {.head = 0};
+    assert_int_equal(PACES * sizeof(double), sizeof pace);
+    for (size_t i = 0; i < PACES; i++) {
+        assert_true(*pace_number(&pace, i) == 0);
+        *pace_number(&pace, i) = (double)(i + 1);
+    }
+    assert_true(pace.lanes[1][2] == HT_REGIMES + 3 && pace.head == (double)PACES);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pace_numbers),
         cmocka_unit_test(test_read),
         cmocka_unit_test(test_wrong_numbers),
         cmocka_unit_test(test_wrong_points),

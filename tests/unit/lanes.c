@@ -3,6 +3,7 @@
  * what it predicts is of no interest here. */
 #include "unit/test.h"
 
+#include "base/os.h"
 #include "device/common.h"
 #include "engine/engine.h"
 #include "model/build.h"
@@ -499,6 +500,78 @@ static void test_two_sessions_take_turns(void **state) {
     }
 }
 
+static ht_status (*submit_of_cpu)(ht_device *, ht_task *, const ht_binding *, const ht_dependency *, size_t,
+                                  ht_ticket *, ht_error *);
+static pthread_t caller;
+static ht_cores worker_cores; /* where the second lane's thread stood when it submitted last */
+
+static ht_status submit_and_look(ht_device *device, ht_task *task, const ht_binding *binding,
+                                 const ht_dependency *after, size_t n_after, ht_ticket *ticket, ht_error *error) {
+    if (!pthread_equal(pthread_self(), caller)) /* whose thread runs what follows the layers */
+        (void)ht_os_get_affinity(&worker_cores);
+    return submit_of_cpu(device, task, binding, after, n_after, ticket, error);
+}
+
+/* A worker is pinned to its lane's cores; when its lane has others, or none of its own as a GPU's, it leaves the old ones. */
+static void test_workers_leave_old_cores(void **state) {
+    const ht_cores none = {{0}}, sets[] = {ht_cores_one(1), none, ht_cores_one(0), none, ht_cores_one(1)};
+    ht_engine *engine;
+    ht_cores mine;
+    caller = pthread_self();
+    assert_true(ht_os_get_affinity(&mine));
+    ht_session *session = open_session(BOTH, HT_STRATEGY_TENSOR, "head,feature", &engine);
+    ht_device *device = engine->set.devices[1];
+    const ht_device_ops *real = device->ops;
+    ht_device_ops ops = *real;
+    submit_of_cpu = real->submit;
+    ops.submit = submit_and_look;
+    device->ops = &ops;
+    for (size_t i = 0; i < HT_COUNT(sets); i++) {
+        pretend_equal(engine);
+        engine->set.lanes[0].cores = ht_cores_one(i == 2); /* lanes that share cores would not work side by side */
+        engine->set.lanes[1].cores = sets[i];
+        worker_cores = none;
+        run_prompt(engine, 3, "other cores");
+        const ht_cores *right = ht_cores_any(&sets[i]) ? &sets[i] : &mine;
+        if (!ht_cores_same(&worker_cores, right))
+            fail_msg("change %zu: the worker is on cores %llx, not %llx", i, (unsigned long long)worker_cores.words[0],
+                     (unsigned long long)right->words[0]);
+    }
+    device->ops = real;
+    close_session(session, engine);
+}
+
+static size_t forgotten;
+
+static void count_forgotten(ht_device *device, void *pages) {
+    forgotten++;
+}
+
+/* One lane is kept: its devices forget the pages that go, and the engine says what is left. */
+static void test_kept_devices_forget(void **state) {
+    ht_engine *engine;
+    ht_error error = {0};
+    ht_session *session = open_session(BOTH, HT_STRATEGY_TENSOR, NULL, &engine);
+    ht_session_destroy(session);
+    size_t own = 0, slots = 0;
+    for (size_t l = 0; l < engine->set.n_lanes; l++)
+        own += engine->set.lanes[l].own_x.data != NULL;
+    for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
+        slots += engine->set.slot_bytes[slot];
+    assert_int_equal(own, 2);
+    ht_device *device = engine->set.devices[0];
+    const ht_device_ops *real = device->ops;
+    ht_device_ops ops = *real;
+    ops.forget = count_forgotten;
+    device->ops = &ops;
+    const ht_engine_options options = HT_INIT(ht_engine_options);
+    check(ht_engine_keep_lane(engine, 0, &options, &error), &error);
+    assert_int_equal(forgotten, own * (2 + HT_LANE_DELTAS));
+    assert_int_equal(engine->info.buffer_bytes, slots);
+    device->ops = real;
+    ht_engine_destroy(engine);
+}
+
 static void *cancel_soon(void *session) {
     nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
     ht_session_cancel(session);
@@ -698,6 +771,8 @@ int main(void) {
         cmocka_unit_test(test_measured_costs),
         cmocka_unit_test(test_steady_decode_allocates_nothing),
         cmocka_unit_test(test_two_sessions_take_turns),
+        cmocka_unit_test(test_workers_leave_old_cores),
+        cmocka_unit_test(test_kept_devices_forget),
         cmocka_unit_test(test_cancel_from_another_thread),
         cmocka_unit_test(test_failure_anywhere),
         cmocka_unit_test(test_failure_while_scoring),

@@ -18,9 +18,15 @@ static const struct {
     double billions; /* of parameters in matrices, a tied head once: the real models' own figures less their norms */
     int window, tied;
 } shapes[] = {
-    {"shape:llama-3-8b", 8.03, 0, 0},   {"shape:llama-2-7b", 6.74, 0, 0},        {"shape:llama-3.2-3b", 3.21, 0, 1},
-    {"shape:llama-3.2-1b", 1.24, 0, 1}, {"shape:internlm2-1.8b", 1.89, 0, 0},    {"shape:qwen2.5-1.5b", 1.54, 0, 1},
-    {"shape:qwen3-0.6b", 0.60, 0, 1},   {"shape:gemma-3-1b:q8_0", 1.00, 512, 1}, {"shape:smollm2-135m", 0.135, 0, 1},
+    {"shape:llama-3-8b", 8.03, 0, 0},     {"shape:llama-2-7b", 6.74, 0, 0},        {"shape:llama-3.2-3b", 3.21, 0, 1},
+    {"shape:llama-3.2-1b", 1.24, 0, 1},   {"shape:internlm2-1.8b", 1.89, 0, 0},    {"shape:qwen2.5-1.5b", 1.54, 0, 1},
+    {"shape:qwen3-0.6b", 0.60, 0, 1},     {"shape:gemma-3-1b:q8_0", 1.00, 512, 1}, {"shape:smollm2-135m", 0.135, 0, 1},
+    {"shape:llama-3.1-8b", 8.03, 0, 0},   {"shape:mistral-7b", 7.25, 0, 0},        {"shape:falcon3-7b", 7.46, 0, 0},
+    {"shape:granite-3.1-8b", 8.17, 0, 1}, {"shape:granite-3.3-2b", 2.53, 0, 1},    {"shape:phi-3.5-mini", 3.82, 0, 0},
+    {"shape:phi-4-mini", 3.84, 0, 1},     {"shape:internlm3-8b", 8.80, 0, 0},      {"shape:qwen2.5-0.5b", 0.494, 0, 1},
+    {"shape:qwen2.5-3b", 3.09, 0, 1},     {"shape:qwen2.5-7b", 7.62, 0, 0},        {"shape:qwen2.5-14b", 14.77, 0, 0},
+    {"shape:qwen3-1.7b", 1.72, 0, 1},     {"shape:qwen3-4b", 4.02, 0, 1},          {"shape:qwen3-8b", 8.19, 0, 0},
+    {"shape:qwen3-14b", 14.77, 0, 0},     {"shape:gemma-3-4b", 3.88, 1024, 1},
 };
 
 /* Every matmul's parts fit the slots it reads and writes, and the list is whole and in order. */

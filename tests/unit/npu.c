@@ -3,6 +3,7 @@
 #include "unit/test.h"
 
 #include "device/npu/npu.h"
+#include "device/npu/openvino_api.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -677,14 +678,39 @@ static void test_own_pages(void **state) {
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+static void test_first_sentence(void **state) {
+    static const char *const rows[][2] = {
+        {"Exception from src/core.cpp:107:\nException from src/plugin.cpp:53:\nCheck '!d.empty()' failed at "
+         "src/p.cpp:9:\n[GPU] no supported devices found.\n[GPU] Please check the documentation.\n",
+         "[GPU] no supported devices found."},
+        {"Device with \"XPU\" name is not registered", "Device with \"XPU\" name is not registered"},
+        {"Exception from a:1:\n\nlast\n", "last"},
+        {"Exception from a:1:\n", "Exception from a:1:"},
+        {"", ""}};
+    for (size_t i = 0; i < HT_COUNT(rows); i++) {
+        char out[64];
+        ht_ov_first_sentence(rows[i][0], out, sizeof out);
+        assert_string_equal(out, rows[i][1]);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {TEST(test_own_pages),     TEST(test_once),
-                                       TEST(test_what_is_there), TEST(test_any_count),
-                                       TEST(test_budget),        TEST(test_compiler_fails),
-                                       TEST(test_wrong_numbers), TEST(test_progress_ends),
-                                       TEST(test_cancel),        TEST(test_release_while_building),
-                                       TEST(test_disk),          TEST(test_bad_files),
-                                       TEST(test_options),       TEST(test_share),
-                                       TEST(test_share_keys),    TEST(test_share_refusals)};
+    const struct CMUnitTest tests[] = {TEST(test_first_sentence),
+                                       TEST(test_own_pages),
+                                       TEST(test_once),
+                                       TEST(test_what_is_there),
+                                       TEST(test_any_count),
+                                       TEST(test_budget),
+                                       TEST(test_compiler_fails),
+                                       TEST(test_wrong_numbers),
+                                       TEST(test_progress_ends),
+                                       TEST(test_cancel),
+                                       TEST(test_release_while_building),
+                                       TEST(test_disk),
+                                       TEST(test_bad_files),
+                                       TEST(test_options),
+                                       TEST(test_share),
+                                       TEST(test_share_keys),
+                                       TEST(test_share_refusals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -97,6 +97,14 @@ static ht_status profile_to_nowhere(ht_error *error) {
 static ht_status reproduce_nothing(ht_error *error) {
     return ht_reproduce("no-such-soc", "/nowhere/folder", NULL, NULL, error);
 }
+static ht_status validate_nothing(ht_error *error) {
+    char *json = NULL;
+    return ht_validate("no-such-soc", NULL, &json, error);
+}
+static ht_status validate_to_nowhere(ht_error *error) {
+    char *json = NULL;
+    return ht_validate(NULL, "/proc/folder", &json, error);
+}
 static ht_status wrong_runtime(ht_error *error) {
     return ht_runtime_path("no-such-runtime", "/nowhere", error);
 }
@@ -323,6 +331,8 @@ static const struct {
     CASE(report_to_nowhere),
     CASE(profile_to_nowhere),
     CASE(reproduce_nothing),
+    CASE(validate_nothing),
+    CASE(validate_to_nowhere),
     CASE(wrong_runtime),
     CASE(negative_context),
     CASE(huge_context),

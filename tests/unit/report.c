@@ -129,6 +129,8 @@ static void make_phone(void) {
     write_file("/proc/cpuinfo", info.data);
     ht_text_free(&info);
     write_file("/proc/meminfo", "MemTotal:       12000000 kB\nMemFree: 5 kB\nMemAvailable:    7000000 kB\n");
+    write_file("/proc/self/cgroup", "0::/app\n");
+    write_file("/sys/fs/cgroup/app/cpu.max", "150000 100000\n");
     write_file("/etc/os-release", "ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nHOME_URL=\"SERIAL1234\"\n");
     write_file("/sys/devices/soc0/soc_id", "557\n");
     write_file("/sys/devices/soc0/machine", "Snapdragon\n");
@@ -175,6 +177,7 @@ static void test_host(void **state) {
     assert_string_equal(at(json_object_get(host, "drivers"), "nvidia"), "535.104.05");
     assert_string_equal(at(json_object_get(host, "drivers"), "fastrpc"), "in the kernel");
     assert_true(json_integer_value(json_object_get(host, "memory_bytes")) == 12000000ll * 1024);
+    assert_true(json_real_value(json_object_get(host, "cpu_quota")) == 1.5);
     assert_int_equal(json_array_size(json_object_get(host, "device_nodes")), 1);
     assert_string_equal(json_string_value(json_array_get(json_object_get(host, "device_nodes"), 0)), "kgsl-3d0");
     free(all);

@@ -244,7 +244,9 @@ static bool make_folder(const ht_npu *npu, ht_temporary *folder) {
     if (!npu->config->saves || !npu->provider.contexts || ht_temporary_name("npu/export", folder, NULL) != HT_OK)
         return false;
     const bool made = ht_os_make_folder(folder->path, false) == 0;
-    if (!made)
+    if (made)
+        ht_temporary_sweep(folder); /* a compile that was killed has left its own */
+    else
         ht_temporary_remove(folder);
     return made;
 }

@@ -32,14 +32,12 @@ struct ht_npu_program {
 static ht_status check(const ht_ov *ov, ov_status_e code, const char *device, const char *call, ht_error *error) {
     if (code == HT_OV_OK)
         return HT_OK;
-    char text[300];
+    char text[300] = "";
     const char *last = ov->ov_get_last_err_msg(), *name = ov->ov_get_error_info(code);
-    snprintf(text, sizeof text, "%s", last ? last : "");
-    if (last)
+    if (last) {
+        ht_ov_first_sentence(last, text, sizeof text);
         ov->ov_free(last);
-    for (char *p = text; *p; p++)
-        if (*p == '\n')
-            *p = ' ';
+    }
     return ht_fail(error, HT_ERROR_DEVICE, "%s: %s failed: %s (%d): %s", device, call, name ? name : "?", (int)code,
                    text);
 }

@@ -87,6 +87,8 @@ typedef struct ht_ov { /* one member a function, of its own name */
 #ifndef HT_OV_CHECK
 /* The functions, found and loaded once; NULL and *why, for a person, where there are none (openvino_loader.c). */
 const ht_ov *ht_ov_get(const char **why);
+/* The first line of an exception's text that says something: those before it name source files. */
+void ht_ov_first_sentence(const char *text, char *out, size_t capacity);
 /* Where the library is looked for: a file, a wheel's folder, or NULL for the search (HETERO_OPENVINO, Python environments,
  * the system's libraries). Process-wide; to be called before the first device is listed or opened. */
 void ht_openvino_set_path(const char *path);

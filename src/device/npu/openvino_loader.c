@@ -55,3 +55,19 @@ const ht_ov *ht_ov_get(const char **why) {
     *why = loaded ? NULL : reason;
     return loaded ? &ov : NULL;
 }
+
+void ht_ov_first_sentence(const char *text, char *out, size_t capacity) {
+    static const char *const noise[] = {"Exception from ", "Check '"};
+    const char *found = text;
+    for (const char *line = text; *line;) {
+        const size_t bytes = strcspn(line, "\n");
+        bool says = bytes > 0;
+        for (size_t i = 0; i < HT_COUNT(noise); i++)
+            says = says && strncmp(line, noise[i], strlen(noise[i])) != 0;
+        found = line;
+        if (says)
+            break;
+        line += bytes + (line[bytes] == '\n');
+    }
+    snprintf(out, capacity, "%.*s", (int)strcspn(found, "\n"), found);
+}

@@ -10,6 +10,7 @@
  * between drivers, so it is probed once; where it is not, the event is watched instead.
  */
 #include "base/os.h"
+#include "device/opencl/flag.h"
 #include "device/opencl/kernel.h"
 #include "device/opencl/ops.h"
 #include "device/opencl/queue.h"
@@ -272,7 +273,7 @@ static ht_status poll(ht_cl_device *d, ht_ticket ticket, bool flag, ht_error *er
     double progress = start;
     ht_ticket before = q->done;
     for (unsigned i = 0;; i++) {
-        if (flag && (int32_t)(atomic_load_explicit(q->flag_host, memory_order_acquire) - (cl_uint)ticket) >= 0) {
+        if (flag && ht_cl_flag_reached(q->flag_host, ticket)) {
             q->done = ht_max_size(q->done, ticket);
             return HT_OK;
         }

@@ -61,11 +61,38 @@ static double figure(const ht_law *law, ht_soc_key key) {
     return law->processor->figures[key].value;
 }
 
-/* Computing and moving hide behind each other, as far as the processor overlaps them. */
-static ht_work work_of(const ht_law *law, double compute, double bytes, double flops) {
-    const double move = bytes / figure(law, HT_SOC_BANDWIDTH);
+static bool is_npu(const ht_law *law) {
+    return law->processor->kind == HT_DEVICE_NPU;
+}
+
+static double or_all(double share) {
+    return share > 0 ? share : 1;
+}
+
+/* Operations a second of matrices. */
+static double reached(const ht_law *law) {
+    const bool integers = is_npu(law) && law->activations != HT_SIM_FP16;
+    return figure(law, integers ? HT_SOC_REACHED_INTEGER : HT_SOC_REACHED) * or_all(law->matrix_share);
+}
+
+/* What the units of a processor have to do for one command, in seconds of each alone, and what is counted of it. */
+typedef struct ht_load {
+    double matrix, vector; /* vector: NPUs only */
+    double bytes, flops;
+} ht_load;
+
+static ht_load add_loads(ht_load a, ht_load b) {
+    return (ht_load){a.matrix + b.matrix, a.vector + b.vector, a.bytes + b.bytes, a.flops + b.flops};
+}
+
+/* Matrix and vector unit take turns (values are expanded before and written back after a product); moving hides behind both, as
+ * far as the processor overlaps them. */
+static ht_work work_of(const ht_law *law, ht_load load) {
+    const double move = load.bytes / (figure(law, HT_SOC_BANDWIDTH) * or_all(law->bandwidth_share));
+    const double compute = load.matrix + load.vector;
     const double apart = (1 - figure(law, HT_SOC_OVERLAP)) * fmin(compute, move);
-    return (ht_work){.seconds = fmax(compute, move) + apart, .bytes = bytes, .flops = flops, .apart = apart};
+    const double fixed = figure(law, HT_SOC_OPERATOR) + (is_npu(law) && !law->whole ? figure(law, HT_SOC_GRAPH) : 0);
+    return (ht_work){fmax(compute, move) + apart + fixed, load.bytes, load.flops, apart + fixed};
 }
 
 static double round_up(double x, double multiple) {
@@ -80,7 +107,7 @@ static double array_seconds(const ht_law *law, double tokens, double rows, doubl
     const double streamed = law->order == HT_SIM_ACTIVATIONS_FIRST ? weights
                             : law->order == HT_SIM_WEIGHTS_FIRST   ? activations
                                                                    : fmin(weights, activations);
-    return streamed * 2 * a * a / figure(law, HT_SOC_REACHED);
+    return streamed * 2 * a * a / reached(law);
 }
 
 /* Partial sums that go to memory and back. */
@@ -90,22 +117,47 @@ static double spilled_bytes(const ht_law *law, double tokens, double rows, doubl
     return held > figure(law, HT_SOC_ONCHIP) && times > 0 ? 8 * rows * tokens * times : 0;
 }
 
-static ht_work matmul_work(const ht_law *law, const ht_op *op, const ht_slice *slice, size_t tokens) {
-    const extent e = extent_of(op, slice);
-    const double m = (double)tokens, flops = 2 * m * e.rows * e.cols;
-    const double value = law->soc->figures[HT_SOC_ACTIVATION_BYTES].value;
-    const double bytes = e.bytes + value * m * (e.rows + e.cols);
-    if (law->processor->kind != HT_DEVICE_NPU)
-        return work_of(law, flops / figure(law, HT_SOC_REACHED), bytes, flops);
-    return work_of(law, array_seconds(law, m, e.rows, e.cols), bytes + spilled_bytes(law, m, e.rows, e.cols), flops);
+static double activation_bytes(const ht_law *law) {
+    return law->activations == HT_SIM_INT8 ? 1 : law->soc->figures[HT_SOC_ACTIVATION_BYTES].value;
 }
 
-static ht_work ffn_work(const ht_law *law, const ht_op *op, const ht_slice *slice, size_t tokens) {
+/* A product whose operands and result are in memory or, `on_chip`, where the operators beside it left them. Where they are on
+ * the chip, a long reduction is computed block by block as its columns come, and spills nothing. */
+static ht_load product_load(const ht_law *law, const ht_op *op, const ht_slice *slice, size_t tokens, bool on_chip) {
+    const extent e = extent_of(op, slice);
+    const double m = (double)tokens, weights = e.rows * e.cols;
+    const double held = law->weight_bits > 0 ? weights * law->weight_bits / 8 : e.bytes;
+    ht_load load = {.flops = 2 * m * weights, .bytes = held};
+    if (!on_chip)
+        load.bytes += activation_bytes(law) * m * (e.rows + e.cols);
+    load.matrix = load.flops / reached(law);
+    if (!is_npu(law))
+        return load;
+    load.matrix = array_seconds(law, m, e.rows, e.cols);
+    if (law->activations == HT_SIM_FP16 &&
+        held < 2 * weights) { /* a few tokens take no longer on the vector unit alone */
+        const double expand = weights / (law->expand > 0 ? law->expand : figure(law, HT_SOC_EXPAND));
+        load.vector = load.matrix < (m - 1) * expand ? expand : m * expand;
+        load.matrix = load.vector > expand || m <= 1 ? 0 : load.matrix;
+    }
+    load.vector += m * e.rows / figure(law, HT_SOC_VECTOR);
+    if (!on_chip)
+        load.bytes += spilled_bytes(law, m, e.rows, e.cols);
+    return load;
+}
+
+/* Gate, up, their product and down in one graph: features are made and used up on the chip. */
+static ht_load ffn_load(const ht_law *law, const ht_op *op, const ht_slice *slice, size_t tokens) {
     ht_slice gate_up, down;
     split_ffn(op, slice, &gate_up, &down);
-    const ht_work a = matmul_work(law, &op->members[0], &gate_up, tokens),
-                  b = matmul_work(law, &op->members[2], &down, tokens);
-    return (ht_work){a.seconds + b.seconds, a.bytes + b.bytes, a.flops + b.flops, a.apart + b.apart};
+    ht_load load = add_loads(product_load(law, &op->members[0], &gate_up, tokens, true),
+                             product_load(law, &op->members[2], &down, tokens, true));
+    const double features = (double)(down.reduction_end - down.reduction_begin);
+    const double ends = (double)ht_op_cols(&op->members[0]) + (double)op->members[2].parts[0].rows;
+    load.bytes += activation_bytes(law) * (double)tokens * ends;
+    if (is_npu(law))
+        load.vector += 3 * (double)tokens * features / figure(law, HT_SOC_VECTOR);
+    return load;
 }
 
 /* Keys that all tokens see together. */
@@ -123,8 +175,9 @@ static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, 
     const ht_hparams *h = law->hparams;
     const double n = (double)tokens, share = s->of ? (double)(s->row_end - s->row_begin) / (double)s->of : 1;
     const double value = law->soc->figures[HT_SOC_ACTIVATION_BYTES].value, dim = (double)h->head_dim;
-    const double key = 2 * (double)h->kv_heads * dim * (law->kv_type == HT_KV_F32 ? 4 : 2); /* and value, of a token */
-    double values = 0, bytes = 0, flops = 0;
+    const double kept = law->kv_bytes > 0 ? law->kv_bytes : law->kv_type == HT_KV_F32 ? 4 : 2;
+    const double key = 2 * (double)h->kv_heads * dim * kept; /* and value, of a token */
+    double values = 0, bytes = 0, flops = 0, scores = 0;
     switch (op->kind) {
     case HT_OP_EMBED:
         values = h->embedding;
@@ -138,10 +191,13 @@ static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, 
         bytes = n * key;
         break;
     case HT_OP_ATTENTION: {
-        const double seen = keys_seen(op, n, (double)position), all = (double)position + n;
+        const double fixed = (double)law->context; /* a static graph's, a mask in front of those that are not there */
+        const double seen = fixed > 0 ? n * fixed : keys_seen(op, n, (double)position);
+        const double all = fixed > 0 ? fixed : (double)position + n;
         values = 2 * h->heads * dim;
         bytes = key * (op->window ? fmin(all, op->window + n) : all);
         flops = 4 * h->heads * dim * seen;
+        scores = h->heads * (is_npu(law) ? seen * round_up(n, figure(law, HT_SOC_ARRAY)) / n : seen);
         break;
     }
     case HT_OP_GLU:
@@ -150,14 +206,19 @@ static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, 
     default: /* ARGMAX */
         values = h->vocabulary;
     }
-    bytes = share * (bytes + value * n * values);
-    return work_of(law, share * flops / figure(law, HT_SOC_REACHED), bytes, share * flops);
+    const double vector = n * values / figure(law, HT_SOC_VECTOR) + scores / figure(law, HT_SOC_SCORES);
+    ht_load load = {.matrix = share * flops / reached(law), .flops = share * flops, .bytes = share * bytes};
+    if (is_npu(law))
+        load.vector = share * vector;
+    if (!law->whole)
+        load.bytes += share * value * n * values;
+    return work_of(law, load);
 }
 
 ht_work ht_law_work(const ht_law *law, const ht_op *op, const ht_slice *slice, size_t tokens, size_t position) {
     if (op->kind == HT_OP_MATMUL)
-        return matmul_work(law, op, slice, tokens);
+        return work_of(law, product_load(law, op, slice, tokens, law->whole));
     if (op->kind == HT_OP_FFN)
-        return ffn_work(law, op, slice, tokens);
+        return work_of(law, ffn_load(law, op, slice, tokens));
     return rest_work(law, op, slice, tokens, position);
 }

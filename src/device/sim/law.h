@@ -11,12 +11,23 @@ typedef enum ht_sim_order {
     HT_SIM_WEIGHTS_FIRST      /* its transpose: activations stay */
 } ht_sim_order;
 
+/* How an engine holds activations. */
+typedef enum ht_sim_activations { HT_SIM_FP16, HT_SIM_INT16, HT_SIM_INT8 } ht_sim_activations;
+
 typedef struct ht_law {
     const ht_soc *soc;
     const ht_soc_processor *processor;
     const ht_hparams *hparams;
     ht_kv_type kv_type;
     ht_sim_order order;
+    /* Of another engine than ours; 0 is what this project does, or what the processor reaches. */
+    ht_sim_activations activations;
+    double weight_bits;                   /* of a weight, scales included; 0: as the model's file has it */
+    double kv_bytes;                      /* of a value in the KV cache; 0: by kv_type */
+    size_t context;                       /* keys that attention computes over; 0: those that there are */
+    double matrix_share, bandwidth_share; /* of what the processor reaches; 0: all of it */
+    double expand;                        /* weights a second that are expanded to fp16; 0: as the processor does */
+    bool whole; /* NPUs: all operators are one graph; what passes between them stays on the chip */
 } ht_law;
 
 /* `tokens` tokens from `position` on, of the slice; a graph's length where graphs are static. */

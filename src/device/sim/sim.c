@@ -84,16 +84,19 @@ static ht_status read_lengths(sim_device *d, const ht_device_options *options, h
     return HT_OK;
 }
 
-/* lengths=, order=, online= are for NPUs; game= (percent of the processor's time) and fps= for any. */
+/* lengths=, order=, online=, activations= are for NPUs; game= (percent of the processor's time) and fps= for any. */
 static ht_status read_options(sim_device *d, const ht_device_options *options, ht_error *error) {
-    static const char *const known[] = {"lengths", "order", "online", "memory", "game", "fps", "numbers", NULL};
+    static const char *const known[] = {"lengths", "order", "online",  "activations", "memory",
+                                        "game",    "fps",   "numbers", NULL};
     static const char *const orders[] = {"best", "activations", "weights", NULL},
+                             *const activations[] = {[HT_SIM_FP16] = "fp16", [HT_SIM_INT16] = "int16", NULL},
                              *const switches[] = {"off", "on", NULL}, *const memories[] = {"shared", "copied", NULL};
     const bool npu = d->law.processor->kind == HT_DEVICE_NPU;
+    int values = npu && figure(d, HT_SOC_INTEGER_GRAPHS) > 0 ? HT_SIM_INT16 : HT_SIM_FP16;
     int order = HT_SIM_BEST, online = 0, copied = 0, numbers = !options->made_up;
     double game = 0, frames = 60;
     char text[128];
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         if (!npu && ht_device_option(options->options, known[i], text, sizeof text))
             return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: %s= is for NPUs", options->name, known[i]);
     ht_status status = ht_device_check_options(options->name, options->options, known, error);
@@ -101,6 +104,8 @@ static ht_status read_options(sim_device *d, const ht_device_options *options, h
         status = ht_device_word(options, "order", orders, &order, error);
     if (!status)
         status = ht_device_word(options, "online", switches, &online, error);
+    if (!status)
+        status = ht_device_word(options, "activations", activations, &values, error);
     if (!status)
         status = ht_device_word(options, "memory", memories, &copied, error);
     if (!status)
@@ -114,6 +119,7 @@ static ht_status read_options(sim_device *d, const ht_device_options *options, h
     if (status)
         return status;
     d->law.order = (ht_sim_order)order;
+    d->law.activations = (ht_sim_activations)values;
     d->online = online;
     d->copied = copied;
     d->computes = numbers;
@@ -140,7 +146,9 @@ static void state_caps(sim_device *d, const ht_device_options *options) {
     caps->many_only = is_static(d) && d->lengths[0] > 1;
     if (!is_static(d))
         return;
-    caps->graph_bytes = options->graph_memory ? options->graph_memory : caps->memory_bytes / 2;
+    const double sessions = figure(d, HT_SOC_SESSION) * figure(d, HT_SOC_SESSIONS);
+    caps->graph_bytes =
+        options->graph_memory ? options->graph_memory : (uint64_t)fmin(figure(d, HT_SOC_MEMORY) / 2, sessions);
     const char *name = p->companion;
     for (size_t i = 0; i < soc->n_processors && !*p->companion; i++)
         if (soc->processors[i].kind == HT_DEVICE_CPU)

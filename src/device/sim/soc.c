@@ -1,7 +1,8 @@
 /* Reading descriptions of systems on a chip. One table says what figures there are, one loop reads them. */
 #include "device/sim/soc.h"
 
-#include <jansson.h>
+#include "base/json.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,6 +69,17 @@ static const row rows[] = {
     {HT_SOC_TILE_LOAD, NPU, "tile_load_rows", 1, 0, 1e5, 320, -1},
     {HT_SOC_ONCHIP, NPU, "onchip_MiB", 1048576, 0.01, 1e5, 8, -1},
     {HT_SOC_SPILL, NPU, "spill_columns", 1, 1, 1e6, 128, -1},
+    {HT_SOC_REACHED_INTEGER, NPU, "int16_TFLOPS", 1e12, 1e-4, 1e5, 2, HT_SOC_REACHED},
+    {HT_SOC_INTEGER_GRAPHS, NPU, "int16_graphs", 1, 0, 1, 0, -1},
+    {HT_SOC_VECTOR, NPU, "vector_Gvalues", 1e9, 1e-3, 1e6, 5, -1},
+    {HT_SOC_SCORES, NPU, "scores_Gvalues", 1e9, 1e-3, 1e6, 30, -1},
+    {HT_SOC_EXPAND, NPU, "expand_Gweights", 1e9, 1e-3, 1e6, 50, -1},
+    {HT_SOC_OPERATOR, CPU, "operator_us", 1e-6, 0, 1e6, 0, -1},
+    {HT_SOC_OPERATOR, GPU, "operator_us", 1e-6, 0, 1e6, 8, -1},
+    {HT_SOC_OPERATOR, NPU, "operator_us", 1e-6, 0, 1e6, 15, -1},
+    {HT_SOC_GRAPH, NPU, "graph_us", 1e-6, 0, 1e6, 90, -1},
+    {HT_SOC_SESSION, NPU, "session_GiB", 1073741824, 0.01, 1e5, 3.5, -1},
+    {HT_SOC_SESSIONS, NPU, "sessions", 1, 1, 64, 4, -1},
     {HT_SOC_BUILD, NPU, "build_ms", 1e-3, 0, 1e6, 3, -1},
     {HT_SOC_BUILD_PER_WEIGHT, NPU, "build_ns_per_weight", 1e-9, 0, 1e6, 4, -1},
 };
@@ -106,154 +118,32 @@ static unsigned section_of(ht_device_kind kind) {
     return kind == HT_DEVICE_CPU ? CPU : kind == HT_DEVICE_GPU ? GPU : NPU;
 }
 
-/* ---- where in the text ---------------------------------------------------------------------------------------------------------- */
-
-/* A place in the file: a key of an object, or an element of an array. The root has neither. */
-typedef struct place {
-    const struct place *up;
-    const char *key;
-    size_t index;
-} place;
-
-typedef struct loader {
-    const char *file, *text;
-    size_t bytes;
-    ht_soc *soc;
-    ht_error *error;
-} loader;
-
-/* jansson tells lines of broken syntax only, so what it has read is walked again. The text is valid JSON by then. */
-static const char *skip_space(const char *at) {
-    return at + strspn(at, " \t\r\n");
-}
-
-static const char *skip_string(const char *at) {
-    for (at++; *at && *at != '"'; at++)
-        at += *at == '\\' && at[1];
-    return *at ? at + 1 : at;
-}
-
-static const char *skip_value(const char *at) {
-    int depth = 0;
-    do {
-        at = skip_space(at);
-        if (*at == '"')
-            at = skip_string(at);
-        else if (strchr("{[", *at) && *at)
-            depth++, at++;
-        else if (strchr("}]", *at) && *at)
-            depth--, at++;
-        else if (strchr(",:", *at) && *at)
-            at++;
-        else
-            at += strcspn(at, " \t\r\n,:]}");
-    } while (depth > 0 && *at);
-    return at;
-}
-
-/* Where the value at a place begins, or its key; NULL: it is not there. */
-static const char *find_place(const loader *l, const place *p, bool its_key) {
-    if (!p->up)
-        return skip_space(l->text);
-    const char *at = find_place(l, p->up, false);
-    if (!at || *at != (p->key ? '{' : '['))
-        return NULL;
-    at = skip_space(at + 1);
-    for (size_t i = 0; *at && !strchr("}]", *at); i++) {
-        const char *begin = at, *key_end = p->key ? skip_string(at) : at;
-        if (p->key)
-            at = skip_space(skip_space(key_end) + 1); /* behind the colon */
-        const bool found =
-            p->key ? (size_t)(key_end - begin) == strlen(p->key) + 2 && !strncmp(begin + 1, p->key, strlen(p->key))
-                   : i == p->index;
-        if (found)
-            return its_key ? begin : at;
-        at = skip_space(skip_value(at));
-        at = skip_space(at + (*at == ','));
-    }
-    return NULL;
-}
-
-/* The line of a place; of what holds it, if it is not there. */
-static int line_of(const loader *l, const place *p) {
-    const char *at = NULL;
-    for (; !at; p = p->up)
-        at = find_place(l, p, true);
-    int line = 1;
-    for (const char *c = l->text; c < at; c++)
-        line += *c == '\n';
-    return line;
-}
-
-static void name_place(const place *p, char *out, size_t capacity) {
-    if (!p->up) {
-        *out = 0;
-        return;
-    }
-    name_place(p->up, out, capacity);
-    const size_t n = strlen(out);
-    if (p->key)
-        snprintf(out + n, capacity - n, "%s%.60s", n ? "." : "", p->key);
-    else
-        snprintf(out + n, capacity - n, "[%zu]", p->index);
-}
-
-/* "FILE: line 12: processors[1].launch_us: ..." */
-static ht_status bad(const loader *l, const place *p, const char *format, ...) HT_PRINTF(3, 4);
-static ht_status bad(const loader *l, const place *p, const char *format, ...) {
-    char what[256], name[160];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(what, sizeof what, format, list);
-    va_end(list);
-    name_place(p, name, sizeof name);
-    return ht_fail(l->error, HT_ERROR_FORMAT, "%s: line %d: %s%s%s", l->file, line_of(l, p), name, *name ? ": " : "",
-                   what);
-}
-
 /* ---- reading ------------------------------------------------------------------------------------------------------------------------ */
 
-/* A text of at most capacity - 1 bytes; absent: "". */
+typedef ht_json_place place;
+
+typedef struct loader {
+    ht_json_source source;
+    ht_soc *soc;
+} loader;
+
+#define bad(l, ...) ht_json_bad(&(l)->source, __VA_ARGS__)
+
 static ht_status read_text(const loader *l, const json_t *object, const place *up, const char *key, bool required,
                            char *out, size_t capacity) {
-    const place here = {up, key, 0};
-    const json_t *value = json_object_get(object, key);
-    *out = 0;
-    if (!value && !required)
-        return HT_OK;
-    if (!json_is_string(value) || (required && json_string_length(value) == 0))
-        return bad(l, &here, value ? "must be a text" : "is missing");
-    if (json_string_length(value) >= capacity)
-        return bad(l, &here, "is longer than %zu bytes", capacity - 1);
-    memcpy(out, json_string_value(value), json_string_length(value) + 1);
-    return HT_OK;
+    return ht_json_read_text(&l->source, object, up, key, required, out, capacity);
 }
 
 static ht_status read_figure(const loader *l, const json_t *json, const place *here, const row *r, ht_figure *figure) {
-    const char *key;
-    json_t *one;
-    if (!json_is_object(json))
-        return bad(l, here, "must be {\"value\": number, \"source\": text}");
-    json_object_foreach((json_t *)json, key, one) {
-        const place inner = {here, key, 0};
-        if (strcmp(key, "value") && strcmp(key, "source"))
-            return bad(l, &inner, "unknown key; a figure has \"value\" and \"source\"");
-    }
-    const json_t *value = json_object_get(json, "value"), *source = json_object_get(json, "source");
-    const place at_value = {here, "value", 0}, at_source = {here, "source", 0};
-    if (!value || !source)
-        return bad(l, value ? &at_source : &at_value, "is missing");
-    if (!json_is_number(value))
-        return bad(l, &at_value, "must be a number");
-    const double number = json_number_value(value);
-    if (!(number >= r->least && number <= r->most))
-        return bad(l, &at_value, "%.9g is not from %.9g to %.9g", number, r->least, r->most);
-    if (!json_is_string(source) || !json_string_length(source))
-        return bad(l, &at_source, "must say where the figure is from, or \"estimated\"");
-    *figure =
-        (ht_figure){number * r->unit,
-                    ht_arena_strndup(&l->soc->strings, json_string_value(source), json_string_length(source)), true};
-    return figure->source ? HT_OK : ht_fail(l->error, HT_ERROR_MEMORY, "%s: out of memory", l->file);
+    ht_json_figure read;
+    ht_status status = ht_json_read_figure(&l->source, json, here, r->least, r->most, &read);
+    if (status)
+        return status;
+    *figure = (ht_figure){.value = read.value * r->unit,
+                          .source = ht_arena_strndup(&l->soc->strings, read.source, strlen(read.source)),
+                          .given = true,
+                          .fitted = read.fitted};
+    return figure->source ? HT_OK : ht_fail(l->source.error, HT_ERROR_MEMORY, "%s: out of memory", l->source.file);
 }
 
 /* All figures of a section. Keys in `others` (NULL-terminated) are somebody else's. */
@@ -285,7 +175,8 @@ static ht_status read_figures(const loader *l, const json_t *object, const place
         const ht_figure *base = r->of < 0 ? NULL : &figures[r->of];
         if (base && !base->source)
             base = &l->soc->figures[r->of];
-        figures[r->key] = (ht_figure){base ? r->fallback * base->value : r->fallback * r->unit, "estimated", false};
+        figures[r->key] =
+            (ht_figure){.value = base ? r->fallback * base->value : r->fallback * r->unit, .source = "estimated"};
     }
     return HT_OK;
 }
@@ -380,22 +271,12 @@ static ht_status check_processors(const loader *l, const place *list) {
 }
 
 static ht_status read_soc(const loader *l, const json_t *root) {
-    static const char *const keys[] = {"name", "description", "memory", "host", "processors"};
+    static const char *const keys[] = {"name", "description", "memory", "host", "processors", NULL};
     const place top = {0}, memory = {&top, "memory", 0}, host = {&top, "host", 0}, list = {&top, "processors", 0};
     ht_soc *soc = l->soc;
-    const char *key;
-    json_t *value;
-    if (!json_is_object(root))
-        return bad(l, &top, "must be an object");
-    json_object_foreach((json_t *)root, key, value) {
-        const place here = {&top, key, 0};
-        bool known = false;
-        for (size_t i = 0; i < HT_COUNT(keys); i++)
-            known |= !strcmp(keys[i], key);
-        if (!known)
-            return bad(l, &here, "unknown key");
-    }
-    ht_status status = read_text(l, root, &top, "name", true, soc->name, sizeof soc->name);
+    ht_status status = ht_json_known(&l->source, root, &top, keys);
+    if (!status)
+        status = read_text(l, root, &top, "name", true, soc->name, sizeof soc->name);
     if (!status)
         status = read_text(l, root, &top, "description", false, soc->description, sizeof soc->description);
     const json_t *of_memory = json_object_get(root, "memory"), *of_host = json_object_get(root, "host"),
@@ -421,21 +302,15 @@ static ht_status read_soc(const loader *l, const json_t *root) {
 
 ht_status ht_soc_parse(const char *file, const char *text, size_t bytes, ht_soc **out, ht_error *error) {
     ht_soc *soc;
-    json_error_t syntax;
-    char *copy = NULL; /* with a NUL at its end, which a mapped file has not */
+    loader l;
     ht_status status = ht_alloc((void **)&soc, 1, sizeof *soc, file, error);
     if (status)
         return status;
-    status = ht_alloc((void **)&copy, bytes + 1, 1, file, error);
+    l.soc = soc;
+    status = ht_json_open(file, text, bytes, &l.source, error);
     if (!status)
-        memcpy(copy, text, bytes);
-    json_t *root = status ? NULL : json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &syntax);
-    const loader l = {file, copy, bytes, soc, error};
-    if (!status)
-        status = root ? read_soc(&l, root)
-                      : ht_fail(error, HT_ERROR_FORMAT, "%s: line %d: %s", file, syntax.line, syntax.text);
-    json_decref(root);
-    free(copy);
+        status = read_soc(&l, l.source.root);
+    ht_json_close(&l.source);
     soc->hash = ht_hash(HT_HASH_START, text, bytes);
     snprintf(soc->spec, sizeof soc->spec, "%s", soc->name);
     if (status)
@@ -470,7 +345,7 @@ static ht_status override(ht_soc *soc, const char *spec, const char *text, ht_er
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s.%s: \"%s\" is not a number from %.9g to %.9g", spec, section,
                        key, equals + 1, r->least, r->most);
     ht_figure *figures = p ? (ht_figure *)p->figures : soc->figures;
-    figures[r->key] = (ht_figure){number * r->unit, "as asked for", true};
+    figures[r->key] = (ht_figure){.value = number * r->unit, .source = "as asked for", .given = true};
     return HT_OK;
 }
 

@@ -7,26 +7,45 @@
  *      {"name": "npu", "kind": "npu", "reached_TFLOPS": {"value": 10, "source": "estimated"}},
  *      {"name": "cpu", "kind": "cpu", "cores": "0-7", "reached_TFLOPS": {"value": 0.4, "source": "estimated"}}]}
  *
- * Every figure is {"value": number, "source": text}; one that is left out has its default (soc.c's table), with the source
+ * Every figure is {"value": number, "source": text}, with "fit": true where it was fitted to measurements; one that is left out has its default (soc.c's table), with the source
  * "estimated". In the struct all are in SI units: bytes, seconds, operations and bytes a second, watts.
  *
- * What the figures mean (the laws that the machine follows):
+ * What the figures mean (the laws that the machine follows; law.c):
  *
- *   Alone, a command moves `bytes` and does `flops` in
- *       launch + max(compute, bytes / bandwidth) + (1 - overlap) * min(compute, bytes / bandwidth)
- *   of which what does not hide asks the memory for nothing. Weights count as the file's bytes, activations ACTIVATION_BYTES a value. With two processors at work their bytes a second
- *   add up to at most memory TOGETHER, with more to at most memory REACHED; who has the higher PRIORITY is served first, equals
- *   share in proportion to what they ask for.
+ *   A command moves `bytes` and computes for `compute` seconds. Alone it takes, once launched,
+ *       max(compute, bytes / BANDWIDTH) + (1 - OVERLAP) * min(compute, bytes / BANDWIDTH) + OPERATOR
+ *   of which what does not hide behind moving, and OPERATOR, ask the memory for nothing. Weights count as the file's bytes,
+ *   activations ACTIVATION_BYTES a value. With two processors at work their bytes a second add up to at most memory TOGETHER,
+ *   with more to at most memory REACHED; who has the higher PRIORITY is served first, equals share in proportion to what they
+ *   ask for.
  *
  *   GPU, CPU: compute = flops / REACHED.
- *   NPU: M tokens and a matrix of N rows and K columns, each padded up to a multiple of ARRAY (a). Tiles of a x a values of the
- *   stationary operand are loaded, which takes as long as TILE_LOAD rows of the other operand take to stream through:
- *       weights stationary:      (K/a) (N/a) (TILE_LOAD + M) rows
- *       activations stationary:  (K/a) (M/a) (TILE_LOAD + N) rows
- *   A row does 2 a^2 operations, at REACHED. All ARRAYS hold a column of tiles each, and load the next meanwhile: a reduction of
- *   which that is more than ONCHIP / 2 (4 a K ARRAYS > ONCHIP, at two bytes a value) has no room for its partial sums. They go
- *   to memory and back, 4 bytes each, for every SPILL columns:
+ *
+ *   NPU: compute = matrix + vector: the two units take turns (a product's weights are expanded before it, its results written
+ *   back behind it). That is what one open implementation shows: 45% of a product's time goes into writing back, 13% into
+ *   expanding (llama.cpp PR#26501).
+ *     matrix: M tokens and a matrix of N rows and K columns, each padded up to a multiple of ARRAY (a). Tiles of a x a values of
+ *     the stationary operand are loaded, which takes as long as TILE_LOAD rows of the other operand take to stream through:
+ *         weights stationary:      (K/a) (N/a) (TILE_LOAD + M) rows
+ *         activations stationary:  (K/a) (M/a) (TILE_LOAD + N) rows
+ *     A row does 2 a^2 operations, at REACHED (fp16) or REACHED_INTEGER.
+ *     vector: M N / VECTOR for the results; with fp16 activations and weights of 8 bits or less K N / EXPAND besides. One token
+ *     needs no more than that: the vector unit multiplies while it expands. Norms, rope and GLU: their values / VECTOR;
+ *     attention: its scores / SCORES, of M padded to ARRAY.
+ *   A graph takes GRAPH besides on its side. What one graph holds stays on the chip: inside a feed-forward block, and everywhere
+ *   in an engine whose whole model is one graph.
+ *
+ *   A product that is a graph of its own has its activations in memory. All ARRAYS hold a column of tiles each, and load the next
+ *   meanwhile: a reduction of which that is more than ONCHIP / 2 (4 a K ARRAYS > ONCHIP, at two bytes a value) has no room for
+ *   its partial sums. They go to memory and back, 4 bytes each, for every SPILL columns:
  *       bytes += 8 N (M not padded) (K / SPILL - 1)
+ *   Two things stand for it: FFN-down reaches 0.5 to 1.5 times the GPU in HeteroLLM (arXiv 2501.14794), and as single products of
+ *   15360 columns took 2.5 to 3.2 times as long as of 3840 at equal work on 8 Gen 3 and 8 Elite Gen 5 (operator screen S5-V0 of a
+ *   llama.cpp fork, 2026-07-11). Against it everywhere else: 7B and 8B models, whose down is as long, reach more TFLOPS than
+ *   small ones in engines of one graph, so nothing spills there.
+ *
+ *   What was fitted to what is in the files: "source" says it, and "fit": true marks what was fitted to rows of measurements/
+ *   (`hetero reproduce --validate` lists these).
  */
 #ifndef HT_SIM_SOC_H
 #define HT_SIM_SOC_H
@@ -65,6 +84,15 @@ typedef enum ht_soc_key {
     HT_SOC_TILE_LOAD,        /* rows that could stream while a tile is loaded */
     HT_SOC_ONCHIP,           /* bytes */
     HT_SOC_SPILL,            /* columns of a long reduction between two writes of its partial sums */
+    HT_SOC_REACHED_INTEGER,  /* as REACHED, of 16-bit integers by weights of 4 or 8 bits */
+    HT_SOC_INTEGER_GRAPHS,   /* 1: graphs of ours hold activations as 16-bit integers; 0: as fp16 */
+    HT_SOC_VECTOR,           /* values a second that the vector unit writes back or passes through once */
+    HT_SOC_SCORES,           /* scores of attention a second, that it makes probabilities of */
+    HT_SOC_EXPAND,           /* weights a second that it expands to fp16 */
+    HT_SOC_OPERATOR,         /* seconds that an operator of a graph takes besides, */
+    HT_SOC_GRAPH,            /* and a graph, on the NPU's side */
+    HT_SOC_SESSION,          /* bytes of graphs a session can hold, */
+    HT_SOC_SESSIONS,         /* and how many sessions there can be */
     HT_SOC_BUILD,            /* seconds to build a graph, */
     HT_SOC_BUILD_PER_WEIGHT, /* and for each of its weights */
     HT_SOC_KEYS
@@ -74,6 +102,7 @@ typedef struct ht_figure {
     double value;       /* SI units */
     const char *source; /* "estimated", or where it is from; never NULL */
     bool given;         /* in the file (or an override), not a default */
+    bool fitted;        /* "fit": true: a free parameter of the laws, chosen so that measurements come out */
 } ht_figure;
 
 #define HT_SOC_MAX_PROCESSORS 6

@@ -1,0 +1,166 @@
+/* Rows of measurements predicted: the laws of a chip summed over a model's operators, with an engine's own costs. */
+#include "reproduce/validate.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- one row ---------------------------------------------------------------------------------------------------------------- */
+
+/* The first processor of a kind that is not only there beside an NPU; NULL: none. */
+static const ht_soc_processor *processor_of(const ht_soc *soc, ht_device_kind kind) {
+    for (size_t i = 0; i < soc->n_processors; i++) {
+        bool beside = false;
+        for (size_t k = 0; k < soc->n_processors; k++)
+            beside |= !strcmp(soc->processors[k].companion, soc->processors[i].name);
+        if (soc->processors[i].kind == kind && !beside)
+            return &soc->processors[i];
+    }
+    return NULL;
+}
+
+static double engine_figure(const ht_measured_row *row, ht_engine_key key) {
+    return row->engine->figures[key].value;
+}
+
+/* From the host to the processor and back, with nothing to do there. */
+static double crossing_seconds(const ht_soc_processor *p) {
+    return p->figures[HT_SOC_LAUNCH].value + p->figures[HT_SOC_EMPTY].value + p->figures[HT_SOC_FINISH].value;
+}
+
+typedef struct pass { /* of a model through a processor */
+    const ht_measured_row *row;
+    const ht_model *model;
+    ht_law law;       /* of matrices in the layers, */
+    double head_bits; /* and what the head's weights have */
+} pass;
+
+/* One pass of `tokens` tokens from `position` on. Only the last one of a prompt needs the head, for one token. */
+static double pass_seconds(const pass *p, size_t tokens, size_t position, bool last) {
+    const ht_slice whole = {0};
+    double seconds = 0;
+    for (size_t i = 0; i < p->model->n_ops; i++) {
+        const ht_op *op = &p->model->ops[i];
+        const bool behind = op->layer < 0; /* the final norm and the head */
+        ht_law law = p->law;
+        if (op->kind == HT_OP_EMBED || op->kind == HT_OP_ARGMAX || (behind && !last))
+            continue;
+        if (behind)
+            law.weight_bits = p->head_bits;
+        seconds += ht_law_work(&law, op, &whole, behind ? 1 : tokens, position).seconds;
+    }
+    /* Kernels are submitted while others run; each takes a little besides, the law counts one an operator. */
+    const ht_figure *figures = p->law.processor->figures;
+    const double launches = engine_figure(p->row, HT_ENGINE_LAUNCHES) * p->model->hparams.layers;
+    const double submits = launches * figures[HT_SOC_LAUNCH].value;
+    seconds += fmax(launches - (double)p->model->n_ops, 0) * figures[HT_SOC_OPERATOR].value;
+    return fmax(seconds, submits) + engine_figure(p->row, HT_ENGINE_CROSSINGS) * crossing_seconds(p->law.processor) +
+           engine_figure(p->row, HT_ENGINE_PASS);
+}
+
+double ht_predict_row(const ht_measured_row *row, const ht_soc *soc, const ht_model *model) {
+    const ht_soc_processor *processor = processor_of(soc, row->engine->kind);
+    if (!processor)
+        return NAN;
+    const double *bits = row->bits;
+    const pass p = {.row = row,
+                    .model = model,
+                    .head_bits = bits[1] > 0 ? bits[1] : engine_figure(row, HT_ENGINE_HEAD_BITS),
+                    .law = {.soc = soc,
+                            .processor = processor,
+                            .hparams = &model->hparams,
+                            .order = HT_SIM_BEST,
+                            .activations = row->engine->activations,
+                            .weight_bits = bits[0] > 0 ? bits[0] : engine_figure(row, HT_ENGINE_WEIGHT_BITS),
+                            .kv_bytes = engine_figure(row, HT_ENGINE_KV_BYTES),
+                            .context = (size_t)engine_figure(row, HT_ENGINE_CONTEXT),
+                            .matrix_share = engine_figure(row, HT_ENGINE_MATRIX_SHARE),
+                            .bandwidth_share = engine_figure(row, HT_ENGINE_BANDWIDTH_SHARE),
+                            .expand = engine_figure(row, HT_ENGINE_EXPAND),
+                            .whole = engine_figure(row, HT_ENGINE_LAUNCHES) == 0}};
+    if (row->decode)
+        return 1 / pass_seconds(&p, 1, row->prompt, true);
+    const size_t pad = (size_t)engine_figure(row, HT_ENGINE_PAD), all = row->prompt;
+    size_t chunk = (size_t)engine_figure(row, HT_ENGINE_CHUNK);
+    double seconds = 0;
+    chunk = chunk ? chunk : all;
+    for (size_t done = 0; done < all; done += chunk)
+        seconds += pass_seconds(&p, ht_round_up(ht_min_size(chunk, all - done), pad), done, done + chunk >= all);
+    return (double)all / seconds;
+}
+
+/* ---- all rows --------------------------------------------------------------------------------------------------------------- */
+
+typedef struct opened { /* models and chips that rows name, each once; later rows name the same */
+    ht_model *models[64];
+    ht_soc *socs[32];
+    size_t n_models, n_socs;
+} opened;
+
+static ht_status model_named(opened *o, const char *name, ht_model **model, ht_error *error) {
+    char path[96];
+    snprintf(path, sizeof path, "shape:%s", name);
+    for (size_t i = 0; i < o->n_models; i++)
+        if (!strcmp(ht_model_get_info(o->models[i])->path, path)) {
+            *model = o->models[i];
+            return HT_OK;
+        }
+    if (o->n_models == HT_COUNT(o->models))
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "more than %zu models are measured", HT_COUNT(o->models));
+    ht_status status = ht_model_open(path, model, error);
+    if (!status)
+        o->models[o->n_models++] = *model;
+    return status;
+}
+
+/* *soc stays NULL for a chip that is not described. */
+static ht_status soc_named(opened *o, const char *name, const ht_soc **soc, ht_error *error) {
+    for (size_t i = 0; i < o->n_socs; i++)
+        if (!strcmp(o->socs[i]->name, name)) {
+            *soc = o->socs[i];
+            return HT_OK;
+        }
+    for (size_t i = 0; ht_soc_name(i) && o->n_socs < HT_COUNT(o->socs); i++)
+        if (!strcmp(ht_soc_name(i), name)) {
+            ht_status status = ht_soc_load(name, &o->socs[o->n_socs], error);
+            *soc = status ? NULL : o->socs[o->n_socs++];
+            return status;
+        }
+    return HT_OK;
+}
+
+static ht_status predict_one(opened *o, const ht_soc *given, ht_validated *v, ht_error *error) {
+    ht_model *model = NULL;
+    const ht_soc *soc = given;
+    ht_status status = model_named(o, v->row->model, &model, error);
+    if (!status && !given)
+        status = soc_named(o, v->row->chip, &soc, error);
+    if (status)
+        return ht_error_prefix(error, status, "a row of rows.json");
+    v->parameters = (double)ht_model_get_info(model)->parameters;
+    v->predicted = soc ? ht_predict_row(v->row, soc, model) : NAN;
+    return HT_OK;
+}
+
+ht_status ht_validate_rows(const ht_measurements *m, const ht_soc *soc, ht_validated **rows, size_t *n,
+                           ht_error *error) {
+    opened o = {.n_models = 0};
+    *rows = NULL;
+    *n = 0;
+    ht_status status = ht_alloc((void **)rows, m->n_rows + 1, sizeof **rows, "rows", error);
+    for (size_t i = 0; i < m->n_rows && !status; i++) {
+        if (soc && strcmp(soc->name, m->rows[i].chip) != 0)
+            continue;
+        (*rows)[*n] = (ht_validated){.row = &m->rows[i], .predicted = NAN};
+        status = predict_one(&o, soc, &(*rows)[(*n)++], error);
+    }
+    for (size_t i = 0; i < o.n_models; i++)
+        ht_model_close(o.models[i]);
+    for (size_t i = 0; i < o.n_socs; i++)
+        ht_soc_free(o.socs[i]);
+    if (status) {
+        free(*rows);
+        *rows = NULL;
+    }
+    return status;
+}
