@@ -54,7 +54,7 @@ typedef struct ht_kv_layer {
 /* What a submitted task works on. All tokens of a submit follow each other: token t is at position `position` + t. */
 typedef struct ht_binding {
     const ht_view *slots;  /* [HT_SLOT_COUNT] */
-    const ht_kv_layer *kv; /* [layers] */
+    const ht_kv_layer *kv; /* [caches of the model] */
     size_t position;
     size_t tokens;
     /* Rows of the slots, from their data on, that are this submit's to read, and to write where it computes whole rows: for
@@ -77,7 +77,6 @@ typedef struct ht_binding {
     bool yields; /* another device computes on the same cores next: threads that would wait for more should sleep */
     bool joined; /* somebody will wait for this very ticket: make that cheap */
 } ht_binding;
-#define HT_BIT_KV (1u << HT_SLOT_COUNT)
 #define HT_MAX_PIECES 3
 
 typedef struct ht_device_caps {

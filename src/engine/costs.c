@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 13
+#define VERSION 14
 #define PACES (HT_MAX_DEVICES * HT_REGIMES + HT_REGIMES + 1) /* numbers of a pace in the file */
 
 /* ---- keeping ------------------------------------------------------------------------------------------------------------- */
@@ -21,9 +21,10 @@ static ht_status describe(const ht_engine *engine, ht_text *key, ht_error *error
         h->heads, h->kv_heads, h->head_dim, h->feed_forward, h->embedding, m->info.architecture, h->vocabulary,
         engine->info.chunk, engine->info.context < HT_LATER_POSITION ? engine->info.context : HT_LATER_POSITION,
         (int)engine->info.kv_type, (int)engine->set.sync);
-    for (size_t i = 0; i < m->n_ops && !status; i++)
-        for (int p = 0; p < m->ops[i].n_parts && !status; p++)
-            status = ht_text_printf(key, error, "%d", (int)m->ops[i].parts[p].type->type);
+    for (size_t i = 0; i < m->n_signatures && !status; i++)
+        status = ht_text_printf(key, error, "%s;", m->signatures[i].name);
+    for (size_t i = 0; i < m->n_ops && !status; i++) /* which layers have which */
+        status = ht_text_printf(key, error, "%d,", m->ops[i].signature);
     for (size_t l = 0; l < engine->set.n_lanes && !status; l++) {
         status = ht_text_printf(key, error, ";");
         for (size_t d = 0; d < engine->set.n_devices && !status; d++) {
@@ -41,24 +42,27 @@ static ht_status describe(const ht_engine *engine, ht_text *key, ht_error *error
     return status;
 }
 
-static json_t *cost_json(const ht_lane_cost *cost) {
-    json_t *classes = json_object();
-    for (int c = 0; c < HT_CLASSES; c++) {
+/* What the lane does not compute is left out. */
+static json_t *cost_json(const ht_model *model, const ht_lane_cost *cost) {
+    json_t *operators = json_object();
+    for (size_t s = 0; s < model->n_signatures; s++) {
+        const ht_op_cost *op = &cost->ops[s];
         json_t *points = json_array();
-        for (size_t i = 0; i < cost->classes[c].n_points; i++)
-            ht_json_add(&points, json_pack("[I, f]", (json_int_t)cost->classes[c].points[i].tokens,
-                                           cost->classes[c].points[i].seconds * 1e6));
-        ht_json_set(&classes, ht_class_name((ht_class)c),
-                    json_pack("{s:b, s:f, s:o}", "stepped", cost->classes[c].stepped, "start_us",
-                              cost->classes[c].start * 1e6, "tokens_us", points));
+        for (size_t i = 0; i < op->n_points; i++)
+            ht_json_add(&points, json_pack("[I, f]", (json_int_t)op->points[i].tokens, op->points[i].seconds * 1e6));
+        if (op->n_points)
+            ht_json_set(&operators, model->signatures[s].name,
+                        json_pack("{s:b, s:I, s:f, s:f, s:O}", "stepped", op->stepped, "granule",
+                                  (json_int_t)op->granule, "start_us", op->start * 1e6, "us_per_token_and_key",
+                                  op->per_key * 1e6, "tokens_us", points));
+        json_decref(points);
     }
     json_t *together = json_array(), *norms = json_array();
     for (size_t i = 0; i < 2 * HT_MAX_LANES; i++) {
         ht_json_add(&together, json_real(cost->together[i / 2][i % 2]));
         ht_json_add(&norms, json_real(cost->norms[i / 2][i % 2]));
     }
-    return json_pack("{s:o, s:I, s:f, s:f, s:f, s:o, s:o, s:s, s:[f, f, f, f]}", "classes", classes, "granule",
-                     (json_int_t)cost->granule, "attention_us_per_token_and_key", cost->per_key * 1e6, "launch_us",
+    return json_pack("{s:o, s:f, s:f, s:o, s:o, s:s, s:[f, f, f, f]}", "operators", operators, "launch_us",
                      cost->launch * 1e6, "join_us", cost->join * 1e6, "together", together, "norms", norms, "sync",
                      ht_sync_name(cost->sync), "joins_us", cost->joins[1] * 1e6, cost->joins[2] * 1e6,
                      cost->joins[3] * 1e6, cost->joins[4] * 1e6);
@@ -78,12 +82,18 @@ static bool read_seconds(const json_t *microseconds, double *seconds) {
     return good;
 }
 
-static bool read_points(const json_t *json, ht_class_cost *cost) {
+static bool read_op(const json_t *json, ht_op_cost *cost) {
     const json_t *points = json_object_get(json, "tokens_us");
+    double granule;
+    if (!json) /* the lane does not compute it */
+        return true;
     cost->stepped = json_is_true(json_object_get(json, "stepped"));
-    if (!json_is_array(points) || json_array_size(points) > HT_MAX_POINTS ||
-        !read_seconds(json_object_get(json, "start_us"), &cost->start))
+    if (!read_number(json_object_get(json, "granule"), 0, 1024, &granule) ||
+        !read_seconds(json_object_get(json, "start_us"), &cost->start) ||
+        !read_seconds(json_object_get(json, "us_per_token_and_key"), &cost->per_key) || !json_is_array(points) ||
+        json_array_size(points) > HT_MAX_POINTS)
         return false;
+    cost->granule = (size_t)granule;
     for (size_t i = 0; i < json_array_size(points); i++) {
         const json_t *p = json_array_get(points, i);
         ht_cost_point *point = &cost->points[cost->n_points++];
@@ -117,26 +127,22 @@ static bool read_factors(const json_t *json, double factors[HT_MAX_LANES][2]) {
 }
 
 /* False: something is missing, or is no number that could have been measured. */
-static bool read_cost(const json_t *json, ht_lane_cost *cost) {
-    const json_t *classes = json_object_get(json, "classes"), *joins = json_object_get(json, "joins_us");
-    double granule = 0;
+static bool read_cost(const ht_model *model, const json_t *json, ht_lane_cost *cost) {
+    const json_t *operators = json_object_get(json, "operators"), *joins = json_object_get(json, "joins_us");
     *cost = (ht_lane_cost){0};
     bool good = json_array_size(joins) == HT_SYNC_FLAG &&
-                read_number(json_object_get(json, "granule"), 0, 1024, &granule) &&
-                read_seconds(json_object_get(json, "attention_us_per_token_and_key"), &cost->per_key) &&
                 read_seconds(json_object_get(json, "launch_us"), &cost->launch) &&
                 read_seconds(json_object_get(json, "join_us"), &cost->join) &&
                 read_sync(json_object_get(json, "sync"), &cost->sync) &&
                 read_factors(json_object_get(json, "together"), cost->together) &&
                 read_factors(json_object_get(json, "norms"), cost->norms);
-    for (int c = 0; c < HT_CLASSES && good; c++)
-        good = read_points(json_object_get(classes, ht_class_name((ht_class)c)), &cost->classes[c]);
+    for (size_t s = 0; s < model->n_signatures && good; s++)
+        good = read_op(json_object_get(operators, model->signatures[s].name), &cost->ops[s]);
     for (size_t i = 0; i < HT_SYNC_FLAG && good; i++)
         good = read_seconds(json_array_get(joins, i), &cost->joins[i + 1]);
-    if (!good)
-        return false;
-    cost->granule = (size_t)granule;
-    return cost->classes[HT_CLASS_NORM].n_points > 0 && cost->classes[HT_CLASS_LM_HEAD].n_points > 0;
+    for (size_t k = 0; k < model->n_blocks && good; k++) /* with what every block begins, every lane computes */
+        good = cost->ops[model->ops[model->blocks[k].first].signature].n_points > 0;
+    return good;
 }
 
 static bool table_path(const ht_text *key, char *path, size_t capacity) {
@@ -201,7 +207,7 @@ static bool load_tables(ht_engine *engine, const ht_text *key) {
     const char *own = json_string_value(json_object_get(root, "key"));
     bool good = own && !strcmp(own, key->data) && json_integer_value(json_object_get(root, "version")) == VERSION;
     for (size_t l = 0; l < engine->set.n_lanes && good; l++) {
-        good = read_cost(json_array_get(json_object_get(root, "lanes"), l), &engine->set.lanes[l].cost);
+        good = read_cost(engine->model, json_array_get(json_object_get(root, "lanes"), l), &engine->set.lanes[l].cost);
         engine->set.lanes[l].cost.devices = engine->set.lanes[l].devices;
     }
     if (good)
@@ -216,7 +222,7 @@ static void save_tables(const ht_engine *engine, const ht_text *key) {
     char path[1024];
     json_t *lanes = json_array();
     for (size_t l = 0; l < engine->set.n_lanes; l++)
-        ht_json_add(&lanes, cost_json(&engine->set.lanes[l].cost));
+        ht_json_add(&lanes, cost_json(engine->model, &engine->set.lanes[l].cost));
     json_t *root = json_pack("{s:i, s:s, s:o, s:o}", "version", VERSION, "key", key->data, "lanes", lanes, "learnt",
                              learnt_json(engine));
     char *text = NULL;

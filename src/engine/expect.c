@@ -9,8 +9,8 @@
 
 /* ---- prompts to come ------------------------------------------------------------------------------------------------------ */
 
-static void keep_share(ht_engine *engine, size_t lane, ht_segment segment, size_t units) {
-    size_t *built = engine->passes.graphs.built[lane][segment];
+static void keep_share(ht_engine *engine, size_t lane, size_t axis, size_t units) {
+    size_t *built = engine->passes.graphs.built[lane][axis];
     for (size_t i = 0; i < HT_MAX_SHARES; i++)
         if (built[i] == 0 || built[i] == units) {
             built[i] = units;
@@ -24,29 +24,44 @@ static bool has_graphs(const ht_engine *engine, const ht_choice *c, size_t i, si
     return caps && (tokens > 1 || !caps->many_only);
 }
 
-static void keep_segment(ht_engine *engine, const ht_choice *c, ht_segment segment, size_t tokens) {
-    for (size_t i = 0; i < c->n_lanes; i++) {
-        const size_t units = c->units[0][segment][i];
-        if (units && units < engine->passes.units[segment].of && has_graphs(engine, c, i, tokens))
-            keep_share(engine, c->lanes[i], segment, units);
+/* Shares of an axis that lanes with graphs have of so many tokens. Of the model's axes it is number `axis`. */
+static void keep_axis(ht_engine *engine, const ht_choice *c, size_t axis, const size_t *units, size_t tokens) {
+    for (size_t i = 0; i < c->n_lanes; i++)
+        if (units[i] && units[i] < engine->passes.units[axis].of && has_graphs(engine, c, i, tokens))
+            keep_share(engine, c->lanes[i], axis, units[i]);
+}
+
+/* Does the group say which shares such blocks have? Who computes all tokens does; the tail, which is for few, only where no
+ * block before it is alike. */
+static bool speaks(const ht_model *model, size_t group) {
+    const ht_group *g = &model->groups[group];
+    const ht_block *block = &model->blocks[g->block];
+    bool only = true;
+    for (size_t k = 0; k < model->n_groups; k++) {
+        const ht_block *other = &model->blocks[model->groups[k].block];
+        only &= other->signature != block->signature || model->groups[k].tail < other->n;
     }
+    return g->head || g->tail == block->n || only;
 }
 
 /* Graphs of shares that a schedule wants are what every later one has: few cuts of a matrix serve all lengths. */
 static void keep_shares(ht_engine *engine, const ht_schedule *schedule) {
+    const ht_model *model = engine->model;
     const ht_choice *c = &schedule->choice;
-    if (c->regime == HT_REGIME_OWNER && has_graphs(engine, c, 1, schedule->tokens)) {
-        for (size_t i = 0; i < HT_OWNER_MATRICES; i++) {
-            const ht_matrix_cut *cut = &c->cuts[0][ht_owner_matrices[i].class];
-            if (cut->tokens && cut->units < cut->of)
-                keep_share(engine, c->lanes[1], ht_owner_matrices[i].segment, cut->units);
-        }
+    for (size_t k = 0; k < model->n_groups; k++) {
+        const ht_group *g = &model->groups[k];
+        const ht_block *block = &model->blocks[g->block];
+        const ht_group_choice *gc = &c->groups[k];
+        const size_t first = block->first_axis, tokens = g->head ? 1 : schedule->tokens;
+        if (!speaks(model, k))
+            continue;
+        for (size_t a = 0; a < gc->n_axes && c->regime == HT_REGIME_SHARES; a++)
+            if (model->axes[first + gc->axes[a]].kind != HT_AXIS_TOKENS)
+                keep_axis(engine, c, first + gc->axes[a], gc->units[gc->axes[a]], tokens);
+        for (size_t a = 0; a < block->n_axes && c->regime == HT_REGIME_OWNER; a++)
+            if (gc->cuts[a].tokens && gc->cuts[a].units < gc->cuts[a].of && has_graphs(engine, c, 1, schedule->tokens))
+                keep_share(engine, c->lanes[1], first + a, gc->cuts[a].units);
     }
-    if (c->regime != HT_REGIME_SHARES)
-        return;
-    for (size_t g = 0; g < c->n_segments[0]; g++)
-        keep_segment(engine, c, c->segments[0][g], schedule->tokens);
-    keep_segment(engine, c, HT_SEGMENT_LM_ROWS, 1);
 }
 
 /* Has the graphs of a schedule's steps built (or begins to: settle false). */

@@ -17,67 +17,64 @@ typedef struct listing {
 
 /* ---- which cut ---------------------------------------------------------------------------------------------------------- */
 
-static const char *owner_cut(const ht_schedule *schedule, const ht_op *op, bool last) {
-    const ht_class class = ht_class_of(op);
-    const bool ffn =
-        schedule->choice.cuts[last][HT_CLASS_FFN].tokens &&
-        (class == HT_CLASS_FFN || class == HT_CLASS_GATE_UP || class == HT_CLASS_GLU || class == HT_CLASS_DOWN);
-    if (op->layer < 0 || (!ffn && op->kind != HT_OP_MATMUL))
-        return "single";
-    const ht_matrix_cut *cut = &schedule->choice.cuts[last][ffn ? HT_CLASS_FFN : class];
-    const size_t all = last && class != HT_CLASS_QKV ? schedule->wanted : schedule->tokens;
-    if (cut->tokens == 0 || cut->units == 0)
-        return "single";
-    if (cut->tokens < all)
-        return cut->units < cut->of ? "hybrid" : "sequence";
-    return cut->units == cut->of ? "layer" : ffn ? "feature" : "row";
-}
-
-/* Gate and up cut like this are features of a whole block if down is cut by columns, else just rows. */
-static bool cuts_features(const ht_choice *choice, bool last) {
-    for (size_t i = 0; i < choice->n_segments[last]; i++)
-        if (choice->segments[last][i] == HT_SEGMENT_FEATURES)
-            return true;
-    return false;
-}
-
-static const char *share_cut(const ht_choice *choice, const ht_step *step, bool last) {
-    const ht_slice whole = ht_whole_slice(step->op), *own = step->divides ? &step->part : &step->slice;
-    const bool block = ht_class_of(step->op) >= HT_CLASS_QKV && ht_class_of(step->op) <= HT_CLASS_OUT;
-    for (size_t i = 0; i < choice->n_segments[last] && block; i++)
-        if (choice->segments[last][i] == HT_SEGMENT_TOKENS)
-            return "causal";
-    if (!memcmp(own, &whole, sizeof whole))
-        return step->own && (step->op->kind == HT_OP_NORM || step->op->kind == HT_OP_EMBED) ? "every" : "single";
-    switch (ht_class_of(step->op)) {
-    case HT_CLASS_GATE_UP:
-    case HT_CLASS_GLU:
-    case HT_CLASS_FFN:
-        return cuts_features(choice, last) ? "feature" : "row";
-    case HT_CLASS_ROPE:
-    case HT_CLASS_ATTENTION:
-        return "head";
-    case HT_CLASS_DOWN:
-        return own->reduction_end - own->reduction_begin < whole.reduction_end ? "feature" : "row";
-    case HT_CLASS_OUT:
-        return own->reduction_end - own->reduction_begin < whole.reduction_end ? "head" : "row";
-    default:
-        return own->of ? "head" : "row";
+/* The axis along which the step's operator is cut; NULL: it is not. */
+static const ht_axis *axis_of(const listing *l, const ht_step *step, const ht_matrix_cut **cut) {
+    const ht_model *model = l->engine->model;
+    const ht_block *block = ht_op_block(model, step->op);
+    *cut = NULL;
+    if (!l->schedule || l->schedule->n_lanes < 2 || !block)
+        return NULL;
+    const ht_group_choice *c = &l->schedule->choice.groups[block->group];
+    const size_t place = ht_op_place(model, step->op);
+    size_t number;
+    if (l->schedule->choice.regime == HT_REGIME_OWNER) {
+        const ht_axis *axis = ht_choice_handed(model, block, c, place, &number);
+        *cut = axis ? &c->cuts[number] : NULL;
+        return axis;
     }
+    for (size_t a = 0; a < c->n_axes && l->schedule->choice.regime == HT_REGIME_SHARES; a++) {
+        const ht_axis *axis = &model->axes[block->first_axis + c->axes[a]];
+        if (axis->from <= place && place < axis->to)
+            return axis;
+    }
+    return NULL;
+}
+
+static const char *owner_cut(const listing *l, const ht_step *step) {
+    const ht_model *model = l->engine->model;
+    const ht_matrix_cut *cut;
+    const ht_axis *axis = axis_of(l, step, &cut);
+    if (!axis || cut->units == 0)
+        return "single";
+    const ht_op *first = &model->ops[ht_op_block(model, step->op)->first + axis->hand_from];
+    const bool tail = first - model->ops >= (ptrdiff_t)model->tail;
+    if (cut->tokens < (tail ? l->schedule->wanted : l->schedule->tokens))
+        return cut->units < cut->of ? "hybrid" : "sequence";
+    return cut->units == cut->of ? "layer" : ht_axis_cut(axis);
+}
+
+static const char *share_cut(const listing *l, const ht_step *step) {
+    const ht_slice whole = ht_whole_slice(step->op), *own = step->divides ? &step->part : &step->slice;
+    const ht_matrix_cut *cut;
+    const ht_axis *axis = axis_of(l, step, &cut);
+    const ht_block *block = ht_op_block(l->engine->model, step->op);
+    const ht_map map = axis ? axis->maps[ht_op_place(l->engine->model, step->op)] : HT_MAP_EVERY;
+    if (!block || (axis && map == HT_MAP_EVERY))
+        return "every";
+    if (axis && axis->kind == HT_AXIS_TOKENS)
+        return ht_axis_cut(axis);
+    return !axis || !memcmp(own, &whole, sizeof whole) ? "single" : ht_axis_cut(axis);
 }
 
 static const char *cut_of(const listing *l, const ht_step *step, bool head) {
     const ht_schedule *schedule = l->schedule;
     if (!schedule || schedule->n_lanes < 2)
         return "single";
-    const bool last = step->op->layer + 1 == l->engine->model->hparams.layers;
     if (schedule->choice.regime == HT_REGIME_SHARES)
-        return share_cut(&schedule->choice, step, last);
+        return share_cut(l, step);
     if (head) /* one lane's */
         return "single";
-    if (schedule->choice.regime == HT_REGIME_TOKENS)
-        return "causal";
-    return owner_cut(schedule, step->op, last);
+    return schedule->choice.regime == HT_REGIME_TOKENS ? "causal" : owner_cut(l, step);
 }
 
 /* ---- one row ------------------------------------------------------------------------------------------------------------ */
@@ -102,7 +99,7 @@ static void predict(const listing *l, const ht_lane *lane, const ht_slice *own, 
     const ht_slice whole = ht_whole_slice(op);
     const bool shared = l->schedule && l->schedule->n_lanes > 1 && strcmp(row->cut, "single") != 0;
     double share = 1;
-    if (!lane->cost.classes[HT_CLASS_NORM].n_points || l->engine->info.emulated)
+    if (!lane->cost.ops[op->signature].n_points || l->engine->info.emulated)
         return;
     if (own->of)
         share = (double)(own->row_end - own->row_begin) / (double)own->of;
@@ -111,7 +108,7 @@ static void predict(const listing *l, const ht_lane *lane, const ht_slice *own, 
     if (whole.reduction_end)
         share *= (double)(own->reduction_end - own->reduction_begin) / (double)whole.reduction_end;
     const ht_estimate e =
-        ht_class_estimate(&lane->cost, ht_class_of(op), row->token_end - row->token_begin, share, row->token_begin);
+        ht_op_estimate(&lane->cost, op->signature, row->token_end - row->token_begin, share, row->token_begin);
     const double drift = drift_of(l, lane), factor = shared ? beside_others(l, lane, listed->head) : 1;
     row->seconds = e.busy < INFINITY ? drift * (e.wait + factor * e.busy) : 0;
     listed->join = row->joins ? drift * lane->cost.join : 0;
@@ -122,9 +119,10 @@ static void fill_row(const listing *l, const ht_lane *lane, size_t begin, size_t
     const ht_op *op = step->op;
     const ht_device *device = l->engine->set.devices[step->device];
     const ht_slice whole = ht_whole_slice(op), *own = step->divides ? &step->part : &step->slice;
-    const ht_class class = ht_class_of(op);
+    const ht_matrix_cut *cut;
+    const ht_axis *axis = axis_of(l, step, &cut);
     const bool ffn = op->kind == HT_OP_FFN, matrix = op->kind == HT_OP_MATMUL;
-    const bool heads = own->of && class != HT_CLASS_GATE_UP && class != HT_CLASS_GLU;
+    const bool heads = own->of && axis && axis->kind == HT_AXIS_HEADS;
     const size_t cols = ffn ? ht_op_cols(&op->members[0]) : whole.reduction_end;
     ht_plan_row *row = &listed->row;
     *row = (ht_plan_row){.op = op->name,

@@ -1,8 +1,8 @@
 /* Measuring what a lane's operators take: the cost tables that the solver works with.
  *
- * Operators of one class are run one after the other on a few layers, so that weights come from memory as in a pass and
- * queues stay full; then whole layers, and each class is scaled so that the sum is what a layer takes. The join that ends each
- * run is left out. Then what lanes take beside each other.
+ * Operators of one signature are run one after the other, those of a few blocks of each kind, so that weights come from memory
+ * as in a pass and queues stay full; then these blocks whole, and each signature is scaled so that the sum is what the blocks
+ * take. The join that ends each run is left out. Then what lanes take beside each other.
  */
 #include "engine/engine.h"
 
@@ -25,7 +25,6 @@ typedef struct timer {
     const ht_kv_layer *kv;
     ht_step steps[MOST_STEPS];
     size_t n_steps;
-    int layers;   /* whose steps they are */
     double start; /* seconds that a matrix takes which stands apart (stands_apart), however small it is */
 } timer;
 
@@ -79,22 +78,43 @@ static double layer_bytes(const ht_program *program, int layer) {
     return bytes;
 }
 
-/* Is this layer one of `count` that stand for all: first, last, between? Types may differ along a model. */
-static bool is_sample(int layer, int count, int layers) {
-    for (int i = 0; i < count; i++)
-        if (layer == (count == 1 ? layers / 2 : i * (layers - 1) / (count - 1)))
+/* Is number `i` of n one of `count` that stand for all: first, last, between? */
+static bool is_sample(int i, int count, int n) {
+    for (int k = 0; k < count; k++)
+        if (i == (count == 1 ? n / 2 : k * (n - 1) / (count - 1)))
             return true;
     return false;
 }
 
-/* Does the lane compute the class on a device of its own, between operators that others of its devices compute? Then the queue is
- * empty whenever such an operator comes, and somebody waits for its end: what that takes is the operator's. */
-static bool stands_apart(const timer *t, const ht_program *program, int class) {
-    const int layer = t->engine->model->hparams.layers / 2;
-    bool apart = false;
+/* Is the block one of `count` of its kind that stand for all? */
+static bool is_sampled(const ht_model *model, int block, int count) {
+    int before = 0, alike = 0;
+    for (size_t k = 0; k < model->n_blocks; k++)
+        if (model->blocks[k].signature == model->blocks[block].signature) {
+            before += (int)k < block;
+            alike++;
+        }
+    return is_sample(before, count < alike ? count : alike, alike);
+}
+
+#define ALL (-1) /* in place of a signature */
+
+/* What every lane computes for itself, at the beginning of every block. */
+static int norm_of(const ht_model *model) {
+    return model->ops[model->blocks[0].first].signature;
+}
+
+/* Does the lane compute operators of this signature on a device of its own, between what others of its devices compute? Then the
+ * queue is empty whenever such an operator comes, and somebody waits for its end: what that takes is the operator's. */
+static bool stands_apart(const timer *t, const ht_program *program, int signature) {
+    int layer = t->engine->model->hparams.layers / 2;
+    bool apart = false, there = false;
+    for (size_t i = 0; i < program->n_steps; i++)
+        there |= program->steps[i].op->layer == layer && program->steps[i].op->signature == signature;
+    layer = there ? layer : t->engine->model->signatures[signature].op->layer;
     for (size_t i = 0; i < program->n_steps; i++) {
         const ht_step *step = &program->steps[i];
-        if (step->op->layer != layer || (int)ht_class_of(step->op) != class)
+        if (step->op->layer != layer || step->op->signature != signature)
             continue;
         apart |= i > 0 && step[-1].device != step->device;
         apart |= i + 1 < program->n_steps && step[1].device != step->device;
@@ -111,16 +131,15 @@ static void keep_matrices(timer *t) {
     t->n_steps = n;
 }
 
-/* Takes the steps of a class (HT_CLASSES: all of them) of the sampled layers. */
-static void take_steps(timer *t, const ht_program *program, int class, int samples) {
-    const int layers = t->engine->model->hparams.layers;
+/* Takes the steps of a signature (ALL: of all, but what stands around the layers) in the sampled blocks. */
+static void take_steps(timer *t, const ht_program *program, int signature, int samples) {
+    const ht_model *model = t->engine->model;
     t->n_steps = 0;
-    t->layers = samples;
     for (size_t i = 0; i < program->n_steps && t->n_steps < MOST_STEPS; i++) {
         const ht_op *op = program->steps[i].op;
-        const bool inside = op->layer >= 0 ? is_sample(op->layer, samples, layers) : class != HT_CLASSES;
-        if (inside && (class == HT_CLASSES || (int)ht_class_of(op) == class) &&
-            (class != HT_CLASS_NORM || op->layer >= 0))
+        const bool around = op->layer < 0 && (op->block < 0 || model->signatures[op->signature].head);
+        const bool inside = op->layer >= 0 ? is_sampled(model, op->block, samples) : around && signature != ALL;
+        if (inside && (signature == ALL || op->signature == signature))
             t->steps[t->n_steps++] = program->steps[i];
     }
 }
@@ -165,7 +184,7 @@ static ht_status warm(const timer *t, size_t n, ht_error *error) {
     return status;
 }
 
-static void add_point(ht_class_cost *cost, size_t n, double seconds, bool stepped) {
+static void add_point(ht_op_cost *cost, size_t n, double seconds, bool stepped) {
     ht_cost_point *p = &cost->points[cost->n_points];
     if (cost->n_points == HT_MAX_POINTS)
         return;
@@ -181,51 +200,58 @@ static double without_join(const timer *t, double seconds) {
     return fmax(seconds - t->lane->cost.join, 0.5 * seconds);
 }
 
-/* All classes of a layer at one number of tokens. */
+/* Is it one of those around the layers, which are measured by themselves (measure_rest)? */
+static bool is_around(const ht_model *model, int signature) {
+    return model->signatures[signature].head || signature == model->ops[0].signature;
+}
+
+/* All signatures of the layers at one number of tokens. */
 static ht_status measure_point(timer *t, size_t n, ht_error *error) {
+    const ht_model *model = t->engine->model;
     const ht_program *program = ht_lane_program(t->lane, n);
     const int samples = count_samples(t, program, n);
-    double seconds[HT_CLASSES] = {0}, sum = 0, layer = 0;
-    size_t count[HT_CLASSES] = {0};
-    take_steps(t, program, HT_CLASSES, samples);
+    double seconds[HT_MAX_SIGNATURES] = {0}, sum = 0, blocks = 0;
+    size_t count[HT_MAX_SIGNATURES] = {0};
+    take_steps(t, program, ALL, samples);
     ht_status status = warm(t, n, error);
     if (!status)
-        status = time_steps(t, n, 0, false, &layer, error);
-    layer = without_join(t, layer) / samples;
-    for (int c = HT_CLASS_NORM; c < HT_CLASS_LM_HEAD && !status; c++) {
-        take_steps(t, program, c, samples);
-        count[c] = t->n_steps;
-        if (t->n_steps == 0)
+        status = time_steps(t, n, 0, false, &blocks, error);
+    blocks = without_join(t, blocks);
+    for (int s = 0; s < (int)model->n_signatures && !status; s++) {
+        take_steps(t, program, s, samples);
+        if (t->n_steps == 0 || is_around(model, s))
             continue;
-        const bool apart = stands_apart(t, program, c);
-        status = time_steps(t, n, 0, apart, &seconds[c], error);
-        seconds[c] = (apart ? seconds[c] : without_join(t, seconds[c])) / (double)t->n_steps;
-        sum += seconds[c] * (double)count[c] / samples;
+        count[s] = t->n_steps;
+        const bool apart = stands_apart(t, program, s);
+        status = time_steps(t, n, 0, apart, &seconds[s], error);
+        seconds[s] = (apart ? seconds[s] : without_join(t, seconds[s])) / (double)t->n_steps;
+        sum += seconds[s] * (double)count[s];
     }
     if (status)
         return status;
-    const double scale = fmin(fmax(layer / sum, 0.6), 1.7);
+    const double scale = fmin(fmax(blocks / sum, 0.6), 1.7);
     const bool graphs = ht_lanes_facts(&t->engine->set, t->lane->devices).static_caps;
-    for (int c = HT_CLASS_NORM; c < HT_CLASS_LM_HEAD; c++)
-        if (count[c]) {
-            take_steps(t, program, c, samples);
+    for (int s = 0; s < (int)model->n_signatures; s++)
+        if (count[s]) {
+            take_steps(t, program, s, samples);
             const ht_device_caps *caps = ht_lanes_caps(&t->engine->set, (size_t)t->steps[0].device);
-            add_point(&t->lane->cost.classes[c], n, seconds[c] * scale, graphs && caps->n_lengths);
+            add_point(&t->lane->cost.ops[s], n, seconds[s] * scale, graphs && caps->n_lengths);
             keep_matrices(t);
-            if (t->n_steps && !caps->runs_in_caller && stands_apart(t, program, c))
-                t->lane->cost.classes[c].start = t->start;
+            if (t->n_steps && !caps->runs_in_caller && stands_apart(t, program, s))
+                t->lane->cost.ops[s].start = t->start;
         }
     ht_log(HT_LOG_INFO, "lane %d: %zu tokens, a layer in %.1f us (parts %.1f us)",
-           (int)(t->lane - t->engine->set.lanes), n, layer * 1e6, sum * 1e6);
+           (int)(t->lane - t->engine->set.lanes), n, blocks / samples * 1e6, sum / samples * 1e6);
     return HT_OK;
 }
 
-/* The steps of one part of the feed-forward blocks that the lane computes as one: member 0, gate and up, or 2, down. None: it
- * has no such blocks, or only where any number of rows can be asked for. */
-static ht_status take_members(timer *t, const ht_program *program, int member, int samples, ht_error *error) {
+/* The steps of one part of what the lane computes as one, member number `member` of operators of this signature. None: it has
+ * none of these, or only where any number of rows can be asked for. */
+static ht_status take_members(timer *t, const ht_program *program, int fused, int member, int samples,
+                              ht_error *error) {
     ht_status status = HT_OK;
     size_t n = 0;
-    take_steps(t, program, HT_CLASS_FFN, samples);
+    take_steps(t, program, fused, samples);
     for (size_t i = 0; i < t->n_steps && !status; i++) {
         const ht_device *device = t->engine->set.devices[t->steps[i].device];
         const ht_op *op = &t->steps[i].op->members[member];
@@ -241,36 +267,36 @@ static ht_status take_members(timer *t, const ht_program *program, int member, i
     return status;
 }
 
-/* Where static graphs compute a feed-forward block as one, its matrices may still be better cut apart: a device that is quick
- * with one of them and slow with the other takes more of the first. Where there is no room for their graphs they are not. */
-static ht_status measure_members(timer *t, size_t n, ht_error *error) {
-    static const struct {
-        int member;
-        ht_class class;
-    } parts[] = {{0, HT_CLASS_GATE_UP}, {2, HT_CLASS_DOWN}};
+/* Where static graphs compute some operators as one, its matrices may still be better cut apart: a device that is quick with one
+ * of them and slow with the other takes more of the first. Where there is no room for their graphs they are not. */
+static ht_status measure_members(timer *t, int fused, size_t n, ht_error *error) {
+    const ht_op *members = t->engine->model->signatures[fused].op->members;
     const ht_program *program = ht_lane_program(t->lane, n);
     const int samples = count_samples(t, program, n);
-    double seconds[HT_COUNT(parts)];
+    double seconds[3] = {0};
     if (n < 2 || !(t->engine->passes.policy.cuts & (HT_CUT_ROWS | HT_CUT_HYBRID)))
         return HT_OK;
-    for (size_t i = 0; i < HT_COUNT(parts); i++) {
-        ht_status status = take_members(t, program, parts[i].member, samples, error);
+    for (int i = 0; i < 3; i++) {
+        if (members[i].kind != HT_OP_MATMUL)
+            continue;
+        ht_status status = take_members(t, program, fused, i, samples, error);
         if (!status)
             status = warm(t, n, error);
         if (status == HT_ERROR_MEMORY || status == HT_ERROR_UNSUPPORTED || (!status && t->n_steps == 0))
             return HT_OK;
-        const bool apart = stands_apart(t, program, HT_CLASS_FFN);
+        const bool apart = stands_apart(t, program, fused);
         if (!status)
             status = time_steps(t, n, 0, apart, &seconds[i], error);
         if (status)
             return status;
         seconds[i] = (apart ? seconds[i] : without_join(t, seconds[i])) / (double)t->n_steps;
     }
-    for (size_t i = 0; i < HT_COUNT(parts); i++) {
-        ht_class_cost *cost = &t->lane->cost.classes[parts[i].class];
-        add_point(cost, n, seconds[i], true);
-        cost->start = t->start;
-    }
+    for (int i = 0; i < 3; i++)
+        if (seconds[i] > 0) {
+            ht_op_cost *cost = &t->lane->cost.ops[members[i].signature];
+            add_point(cost, n, seconds[i], true);
+            cost->start = t->start;
+        }
     return HT_OK;
 }
 
@@ -290,13 +316,15 @@ static ht_status measure_joins(timer *t, const ht_program *one, const ht_program
     ht_lane_cost *cost = &t->lane->cost;
     double single[HT_SYNC_FLAG + 1], longer[HT_SYNC_FLAG + 1] = {0}, starts[HT_SYNC_FLAG + 1], pipelined;
     const int samples = count_samples(t, one, 1);
-    take_steps(t, one, HT_CLASSES, samples);
+    take_steps(t, one, ALL, samples);
     const bool choose = has_queue(t) && t->engine->set.sync == HT_SYNC_AUTO;
-    const bool apart = stands_apart(t, one, HT_CLASS_OUT); /* it has its join with it */
+    const ht_block *first_block = &t->engine->model->blocks[0];
+    const ht_op *matrix = &t->engine->model->ops[first_block->first + first_block->n - 1];
+    const bool apart = stands_apart(t, one, matrix->signature); /* it has its join with it */
     const int first = choose ? HT_SYNC_FINISH : HT_SYNC_AUTO, last = choose ? HT_SYNC_FLAG : HT_SYNC_AUTO;
     for (int sync = first; sync <= last; sync++) {
         cost->sync = (ht_sync)sync;
-        take_steps(t, one, HT_CLASSES, samples);
+        take_steps(t, one, ALL, samples);
         keep_matrices(t);
         ht_status status = time_steps(t, 1, 0, true, &single[sync], error); /* twice: the flag learns what to expect */
         if (!status)
@@ -309,7 +337,7 @@ static ht_status measure_joins(timer *t, const ht_program *one, const ht_program
         starts[sync] = joins < 1 ? LEAST_JOIN : fmax(LEAST_JOIN, (single[sync] - pipelined) / joins);
         cost->joins[sync] = apart ? LEAST_JOIN : starts[sync];
         if (choose && most >= 16) {
-            take_steps(t, many, HT_CLASSES, 1);
+            take_steps(t, many, ALL, 1);
             status = time_steps(t, 16, 0, true, &longer[sync], error);
         }
         if (status)
@@ -330,38 +358,62 @@ static ht_status measure_joins(timer *t, const ht_program *one, const ht_program
     return HT_OK;
 }
 
-/* What stands around the layers, the join, attention further back. */
-static ht_status measure_rest(timer *t, const size_t *lengths, size_t n_lengths, ht_error *error) {
-    static const ht_class around[] = {HT_CLASS_EMBED, HT_CLASS_LM_HEAD, HT_CLASS_ARGMAX};
-    ht_lane_cost *cost = &t->lane->cost;
-    const ht_program *one = ht_lane_program(t->lane, 1), *many = ht_lane_program(t->lane, 2);
-    const size_t most = lengths[n_lengths - 1];
+/* What stands around the layers: the embedding for many tokens, too. */
+static ht_status measure_around(timer *t, int signature, size_t most, ht_error *error) {
+    ht_op_cost *cost = &t->lane->cost.ops[signature];
     double seconds;
-    ht_status status = measure_joins(t, one, many, most, error);
-    for (size_t i = 0; i < HT_COUNT(around) && !status; i++) {
-        take_steps(t, one, around[i], 1);
-        status = time_steps(t, 1, 0, false, &seconds, error);
-        add_point(&cost->classes[around[i]], 1, without_join(t, seconds), false);
-        if (around[i] != HT_CLASS_EMBED || status || most < 2)
-            continue;
-        take_steps(t, many, around[i], 1);
-        status = time_steps(t, most, 0, false, &seconds, error);
-        add_point(&cost->classes[around[i]], most, without_join(t, seconds), false);
-    }
+    take_steps(t, ht_lane_program(t->lane, 1), signature, 1);
+    ht_status status = time_steps(t, 1, 0, false, &seconds, error);
     if (status)
         return status;
-    const size_t context = (size_t)t->engine->info.context, n = ht_min_size(64, most);
-    const size_t later = context > n ? ht_min_size(HT_LATER_POSITION, context - n) : 0;
-    take_steps(t, n > 1 ? many : one, HT_CLASS_ATTENTION, 2);
-    if (later == 0 || t->n_steps == 0)
+    add_point(cost, 1, without_join(t, seconds), false);
+    if (t->engine->model->signatures[signature].head || most < 2)
         return HT_OK;
-    double first;
-    status = time_steps(t, n, 0, false, &first, error);
+    take_steps(t, ht_lane_program(t->lane, 2), signature, 1);
+    status = time_steps(t, most, 0, false, &seconds, error);
+    if (!status)
+        add_point(cost, most, without_join(t, seconds), false);
+    return status;
+}
+
+/* What reads keys and values, further back: from position `later` on, for n tokens. */
+static ht_status measure_keys(timer *t, int signature, size_t n, size_t later, ht_error *error) {
+    double first, seconds;
+    take_steps(t, ht_lane_program(t->lane, n), signature, 2);
+    if (t->n_steps == 0)
+        return HT_OK;
+    ht_status status = time_steps(t, n, 0, false, &first, error);
     if (!status)
         status = time_steps(t, n, later, false, &seconds, error);
     if (!status)
-        cost->per_key = fmax(0, (seconds - first) / (double)t->n_steps / (double)(n * later));
+        t->lane->cost.ops[signature].per_key = fmax(0, (seconds - first) / (double)t->n_steps / (double)(n * later));
     return status;
+}
+
+/* The join, what stands around the layers, and what depends on the position. */
+static ht_status measure_rest(timer *t, const size_t *lengths, size_t n_lengths, ht_error *error) {
+    const ht_model *model = t->engine->model;
+    const size_t most = lengths[n_lengths - 1], context = (size_t)t->engine->info.context, n = ht_min_size(64, most),
+                 later = context > n ? ht_min_size(HT_LATER_POSITION, context - n) : 0;
+    ht_status status = measure_joins(t, ht_lane_program(t->lane, 1), ht_lane_program(t->lane, 2), most, error);
+    for (int s = 0; s < (int)model->n_signatures && !status; s++)
+        if (is_around(model, s))
+            status = measure_around(t, s, most, error);
+    for (int s = 0; s < (int)model->n_signatures && !status && later; s++)
+        if (ht_op_reads(model->signatures[s].op) & HT_BIT_KV)
+            status = measure_keys(t, s, n, later, error);
+    return status;
+}
+
+/* Nothing is known of the lane, but how many tokens its matrices compute together. */
+static void clear_cost(const ht_engine *engine, ht_lane *lane) {
+    const size_t granule = ht_lanes_facts(&engine->set, lane->devices).granule;
+    lane->cost = (ht_lane_cost){.devices = lane->devices};
+    for (size_t s = 0; s < engine->model->n_signatures; s++) {
+        const ht_signature *signature = &engine->model->signatures[s];
+        const bool matrix = signature->op->kind == HT_OP_MATMUL || signature->op->kind == HT_OP_FFN;
+        lane->cost.ops[s].granule = matrix && !signature->head ? granule : 0;
+    }
 }
 
 ht_status ht_engine_time_lane(ht_engine *engine, ht_lane *lane, const ht_kv_layer *kv, ht_error *error) {
@@ -372,8 +424,7 @@ ht_status ht_engine_time_lane(ht_engine *engine, ht_lane *lane, const ht_kv_laye
     if (status)
         return status;
     *t = (timer){.engine = engine, .lane = lane, .kv = kv};
-    lane->cost =
-        (ht_lane_cost){.devices = lane->devices, .granule = ht_lanes_facts(&engine->set, lane->devices).granule};
+    clear_cost(engine, lane);
     ht_stay stay;
     ht_stay_on_cores(&engine->set, lane, &stay);
     /* keys and values stay on a device with memory of its own, as they would if it had a pass alone */
@@ -382,12 +433,13 @@ ht_status ht_engine_time_lane(ht_engine *engine, ht_lane *lane, const ht_kv_laye
     for (size_t i = 0; i < n && !status; i++)
         status = measure_point(t, lengths[i], error);
     const size_t n_tasks = engine->set.n_tasks;
-    for (size_t i = 0; i < n && !status; i++)
-        status = measure_members(t, lengths[i], error);
+    for (int fused = 0; fused < (int)engine->model->n_signatures; fused++)
+        for (size_t i = 0; i < n && !status && engine->model->signatures[fused].op->members; i++)
+            status = measure_members(t, fused, lengths[i], error);
     ht_lanes_drop_tasks(&engine->set, n_tasks);
     ht_leave_cores(&stay);
     ht_lanes_plan_transfers(&engine->set, NULL);
-    lane->cost.launch = lane->cost.classes[HT_CLASS_NORM].points[0].seconds;
+    lane->cost.launch = lane->cost.ops[norm_of(engine->model)].points[0].seconds;
     free(t);
     return status;
 }
@@ -409,11 +461,11 @@ ht_status ht_engine_measure_lane(ht_engine *engine, ht_lane *lane, ht_error *err
 
 /* ---- lanes at the same time ----------------------------------------------------------------------------------------------------- */
 
-/* Without ROPE and ATTENTION, in which a lane would read keys that another writes meanwhile. */
+/* Without what reads and writes caches: a lane would read keys that another writes meanwhile. */
 static void leave_out_cache(timer *t) {
     size_t n = 0;
     for (size_t i = 0; i < t->n_steps; i++)
-        if (t->steps[i].op->kind != HT_OP_ROPE && t->steps[i].op->kind != HT_OP_ATTENTION)
+        if (!((ht_op_reads(t->steps[i].op) | ht_op_writes(t->steps[i].op)) & HT_BIT_KV))
             t->steps[n++] = t->steps[i];
     t->n_steps = n;
 }
@@ -453,7 +505,8 @@ static ht_status repeat_steps(const timer *t, const company *c, size_t i, size_t
 static ht_status time_alone(company *c, size_t i, timer *t, ht_error *error) {
     const ht_program *program = ht_lane_program(t->lane, c->tokens);
     ht_stay stay;
-    take_steps(t, program, c->norms ? HT_CLASS_NORM : HT_CLASSES, c->norms ? 2 : count_samples(t, program, c->tokens));
+    take_steps(t, program, c->norms ? norm_of(t->engine->model) : ALL,
+               c->norms ? 2 : count_samples(t, program, c->tokens));
     leave_out_cache(t);
     ht_stay_on_cores(&t->engine->set, t->lane, &stay);
     ht_status status = time_steps(t, c->tokens, 0, false, &c->alone[i], error);
@@ -478,7 +531,7 @@ static ht_status prepare_company(ht_engine *engine, company *c, ht_schedule *s, 
                 continue;
             }
             const ht_program *program = ht_lane_program(t->lane, c->tokens);
-            take_steps(t, program, c->norms ? HT_CLASS_NORM : HT_CLASSES,
+            take_steps(t, program, c->norms ? norm_of(t->engine->model) : ALL,
                        c->norms ? 2 : count_samples(t, program, c->tokens));
             leave_out_cache(t);
             size_t again = c->tokens == 1 || c->norms ? 8 : 1; /* long against the start */

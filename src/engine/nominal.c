@@ -16,11 +16,11 @@ static double multiply_adds(const ht_op *op) {
 }
 
 /* One point of one token for what a lane does with any number, the device's lengths for the rest. */
-static void add_points(const ht_device *device, const ht_op *op, bool one, ht_class_cost *cost) {
+static void add_points(const ht_device *device, const ht_op *op, bool one, ht_op_cost *cost) {
     const ht_device_caps *caps = device->ops->caps(device);
     const double each = EACH * (caps->emulated ? EMULATED : 1) * multiply_adds(op);
     if (cost->n_points > (one ? 0 : 1) || (!one && cost->n_points && !caps->n_lengths))
-        return; /* another layer's */
+        return; /* another block's */
     if (one || !caps->n_lengths)
         cost->points[cost->n_points++] = (ht_cost_point){1, each};
     cost->stepped |= caps->n_lengths > 0;
@@ -34,7 +34,6 @@ void ht_lane_cost_by_rule(const ht_lanes *set, ht_lane *lane) {
     for (size_t form = 0; form < HT_FORMS; form++)
         for (size_t i = 0; i < lane->programs[form].n_steps; i++) {
             const ht_step *step = &lane->programs[form].steps[i];
-            add_points(set->devices[step->device], step->op, form == HT_FORM_ONE,
-                       &lane->cost.classes[ht_class_of(step->op)]);
+            add_points(set->devices[step->device], step->op, form == HT_FORM_ONE, &lane->cost.ops[step->op->signature]);
         }
 }

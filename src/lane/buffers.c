@@ -91,7 +91,7 @@ static size_t kv_layer_bytes(const ht_lanes *set) {
 }
 
 uint64_t ht_kv_bytes(const ht_lanes *set) {
-    return 2 * (uint64_t)set->model->hparams.layers * kv_layer_bytes(set);
+    return 2 * (uint64_t)set->model->n_caches * kv_layer_bytes(set);
 }
 
 /* Devices that read or write the cache see it; the others need not. */
@@ -107,16 +107,16 @@ static ht_status import_cache(ht_lanes *set, void *pages, size_t bytes, ht_error
 }
 
 ht_status ht_kv_create_locked(ht_lanes *set, ht_kv_layer **out, ht_error *error) {
-    const size_t layers = (size_t)set->model->hparams.layers, bytes = kv_layer_bytes(set);
+    const size_t caches = set->model->n_caches, bytes = kv_layer_bytes(set);
     ht_kv_layer *kv;
-    ht_status status = ht_alloc((void **)&kv, layers, sizeof *kv, "the KV cache", error);
+    ht_status status = ht_alloc((void **)&kv, caches, sizeof *kv, "the KV cache", error);
     if (status)
         return status;
-    for (size_t i = 0; i < layers && !status; i++) {
+    for (size_t i = 0; i < caches && !status; i++) {
         kv[i] = (ht_kv_layer){ht_pages_alloc(bytes), ht_pages_alloc(bytes), set->context, set->kv_type};
         if (!kv[i].keys || !kv[i].values)
             status = ht_fail(error, HT_ERROR_MEMORY, "no memory for a KV cache of %zu MiB (context %zu)",
-                             2 * layers * bytes >> 20, set->context);
+                             2 * caches * bytes >> 20, set->context);
         if (!status)
             status = import_cache(set, kv[i].keys, bytes, error);
         if (!status)
@@ -144,7 +144,7 @@ void ht_kv_destroy_locked(ht_lanes *set, ht_kv_layer *kv) {
     if (!kv)
         return;
     const size_t bytes = kv_layer_bytes(set);
-    for (int i = 0; i < set->model->hparams.layers; i++) {
+    for (size_t i = 0; i < set->model->n_caches; i++) {
         free_cache(set, kv[i].keys, bytes);
         free_cache(set, kv[i].values, bytes);
     }

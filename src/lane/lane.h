@@ -104,8 +104,7 @@ typedef struct ht_lanes {
     atomic_uint failed;            /* bit d: device d has failed since the last recovery */
     ht_lane lanes[HT_MAX_DEVICES]; /* in the order in which they take tokens */
     size_t n_lanes;
-    bool ffn_apart; /* a feed-forward block is never one operator: the cuts asked for are of single matrices */
-    ht_op *blocks;  /* [layers]: FFN operators, where a device takes them as one */
+    bool ffn_apart; /* what a block could have as one operator never is: the cuts asked for are of single matrices */
     ht_slice_task *tasks;
     size_t n_tasks, cap_tasks;
     size_t next_task;             /* behind the one that was found last: where the next is likely to be */
@@ -166,7 +165,7 @@ ht_status ht_lanes_make_buffers(ht_lanes *set, ht_error *error);
 void ht_lane_free_buffers(ht_lanes *set, ht_lane *lane);
 
 uint64_t ht_kv_bytes(const ht_lanes *set); /* of one session's keys and values */
-/* Keys and values of one session: [layers]. Pages are touched as tokens arrive. Both take the lanes for a moment: devices
+/* Keys and values of one session: [caches of the model]. Pages are touched as tokens arrive. Both take the lanes for a moment: devices
  * import and forget the pages. Any thread. */
 ht_status ht_kv_create(ht_lanes *set, ht_kv_layer **kv, ht_error *error);
 void ht_kv_destroy(ht_lanes *set, ht_kv_layer *kv);

@@ -58,10 +58,10 @@ static bool is_dropped(const ht_lanes *set, int device, const ht_op *op) {
     const ht_slice_task *task = find_task(set, device, op);
     if (task && task->dropped)
         return true;
-    const ht_op *block = op->layer >= 0 ? &set->blocks[op->layer] : op;
-    if (block == op || block->kind != HT_OP_FFN || op < block->members || op >= block->members + 3)
+    const ht_block *block = ht_op_block(set->model, op);
+    if (!block || !block->fused || op < block->fused->members || op >= block->fused->members + 3)
         return false;
-    task = find_task(set, device, block);
+    task = find_task(set, device, block->fused);
     return task && task->dropped;
 }
 
@@ -129,19 +129,16 @@ ht_status ht_lane_step(ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_s
     return status;
 }
 
-/* The operator that stands at ops[i] of the model in this form: a whole feed-forward block where the device that would
- * compute its first part takes all of it. */
-static const ht_op *operator_at(ht_lanes *set, const ht_lane *lane, size_t i, ht_form form) {
-    const ht_model *model = set->model;
-    const ht_op *op = &model->ops[i];
+/* The operator that stands at ops[i] of the model in this form: what its block can have as one, where the device that would
+ * compute the first part takes all of it. */
+static const ht_op *operator_at(const ht_lanes *set, const ht_lane *lane, size_t i, ht_form form) {
+    const ht_op *op = &set->model->ops[i];
+    const ht_block *block = ht_op_block(set->model, op);
     const char *why;
-    if (op->layer < 0 || set->ffn_apart)
+    if (!block || !block->fused || i != block->first + block->fused_from || set->ffn_apart)
         return op;
-    ht_op *block = &set->blocks[op->layer];
-    if (!ht_op_ffn(op, model->n_ops - i, block))
-        return op;
-    const int device = choose_device(set, lane, block, form, &why);
-    return device >= 0 && device == choose_device(set, lane, op, form, &why) ? block : op;
+    const int device = choose_device(set, lane, block->fused, form, &why);
+    return device >= 0 && device == choose_device(set, lane, op, form, &why) ? block->fused : op;
 }
 
 static size_t program_number(const ht_lanes *set, const ht_lane *lane, ht_form form) {
@@ -169,8 +166,10 @@ static ht_status make_program(ht_lanes *set, ht_lane *lane, ht_form form, const 
             break;
         program->steps[program->n_steps++] =
             (ht_step){.op = op, .device = device, .slice = task->slice, .task = task->task};
-        if (op->kind == HT_OP_FFN)
-            i += 2;
+        if (op != &model->ops[i]) {
+            const ht_block *block = ht_op_block(model, op);
+            i = block->first + block->fused_to - 1;
+        }
         if (options->progress &&
             !options->progress("loading", (double)(program_number(set, lane, form) * model->n_ops + i + 1),
                                (double)(HT_FORMS * set->n_lanes * model->n_ops), options->progress_user))
@@ -318,10 +317,7 @@ ht_status ht_lanes_drop_graphs(ht_lanes *set, ht_error *error) {
 }
 
 ht_status ht_lanes_place(ht_lanes *set, const ht_engine_options *options, ht_error *error) {
-    /* a second time (ht_engine_keep_lane) tasks that stay point into them */
-    ht_status status = set->blocks ? HT_OK
-                                   : ht_alloc((void **)&set->blocks, (size_t)set->model->hparams.layers + 1,
-                                              sizeof *set->blocks, "a program", error);
+    ht_status status = HT_OK;
     size_t dropped = 0;
     ht_error first = {0};
     for (bool again = true; again && !status;) {
@@ -368,7 +364,6 @@ void ht_lanes_unplace(ht_lanes *set) {
     free(set->tasks);
     for (size_t p = 0; p < set->n_lanes * HT_FORMS; p++)
         free(set->lanes[p / HT_FORMS].programs[p % HT_FORMS].steps);
-    free(set->blocks);
 }
 
 bool ht_lanes_use(const ht_lanes *set, size_t device, bool cache_only) {
@@ -376,7 +371,7 @@ bool ht_lanes_use(const ht_lanes *set, size_t device, bool cache_only) {
         const ht_program *program = &set->lanes[p / HT_FORMS].programs[p % HT_FORMS];
         for (size_t i = 0; i < program->n_steps; i++) {
             const ht_step *step = &program->steps[i];
-            const bool cached = step->op->kind == HT_OP_ROPE || step->op->kind == HT_OP_ATTENTION;
+            const bool cached = (ht_op_reads(step->op) | ht_op_writes(step->op)) & HT_BIT_KV;
             if (step->device == (int)device && (cached || !cache_only))
                 return true;
         }

@@ -8,35 +8,20 @@
 
 enum { NOBODY = -1 };
 
-/* Slots an operator reads and writes, as bits. */
-static uint32_t bit(ht_slot slot) {
-    return slot == HT_SLOT_NONE ? 0 : 1u << slot;
-}
-
-static uint32_t reads(const ht_op *op) {
-    return bit(op->in) | (op->kind == HT_OP_NORM ? bit(op->aux) : 0) | (op->kind == HT_OP_ATTENTION ? HT_BIT_KV : 0);
-}
-
-static uint32_t writes(const ht_op *op) {
-    /* a NORM with aux adds it to its input */
-    return bit(op->out) | (op->kind == HT_OP_NORM ? bit(op->aux == HT_SLOT_NONE ? HT_SLOT_NONE : op->in) : 0) |
-           (op->kind == HT_OP_ROPE ? HT_BIT_KV : 0);
-}
-
 /* Is what step `at` writes to the slots of `what` read by nobody but `device` before it is written again? */
 static bool stays(const ht_program *program, size_t at, uint32_t what, int device) {
     for (size_t i = at + 1; i < program->n_steps; i++) {
         const ht_step *step = &program->steps[i];
-        if (reads(step->op) & what && step->device != device)
+        if (ht_op_reads(step->op) & what && step->device != device)
             return false;
-        if (writes(step->op) & what)
+        if (ht_op_writes(step->op) & what)
             return true;
     }
     return true;
 }
 
-/* The device that alone writes and reads a layer's cache, whichever program runs: passes of all of them add to it. */
-static int cache_owner(const ht_lanes *set, const ht_lane *alone, int layer) {
+/* The device that alone writes and reads a cache, whichever program runs: passes of all of them add to it. */
+static int cache_owner(const ht_lanes *set, const ht_lane *alone, int cache) {
     int owner = NOBODY;
     for (size_t p = 0; p < set->n_lanes * HT_FORMS; p++) {
         const ht_program *program = &set->lanes[p / HT_FORMS].programs[p % HT_FORMS];
@@ -44,7 +29,7 @@ static int cache_owner(const ht_lanes *set, const ht_lane *alone, int layer) {
             continue;
         for (size_t i = 0; i < program->n_steps; i++) {
             const ht_step *step = &program->steps[i];
-            if (step->op->layer != layer || !((reads(step->op) | writes(step->op)) & HT_BIT_KV))
+            if (step->op->cache != cache || !((ht_op_reads(step->op) | ht_op_writes(step->op)) & HT_BIT_KV))
                 continue;
             if (owner != NOBODY && owner != step->device)
                 return NOBODY;
@@ -69,42 +54,43 @@ static void plan_transfers(const ht_lanes *set, const ht_lane *alone, ht_program
     for (size_t i = 0; i < program->n_steps; i++) {
         ht_step *step = &program->steps[i];
         const int device = step->device;
-        const bool cached = (reads(step->op) | writes(step->op)) & HT_BIT_KV;
-        const bool own_cache = cached && cache_owner(set, alone, step->op->layer) == device;
+        const bool cached = (ht_op_reads(step->op) | ht_op_writes(step->op)) & HT_BIT_KV;
+        const bool own_cache = cached && cache_owner(set, alone, step->op->cache) == device;
         step->yields = yields(set, program, i, set->devices[device]);
-        step->resident = own_cache ? reads(step->op) & HT_BIT_KV : 0;
-        step->kept = own_cache ? writes(step->op) & HT_BIT_KV : 0;
+        step->resident = own_cache ? ht_op_reads(step->op) & HT_BIT_KV : 0;
+        step->kept = own_cache ? ht_op_writes(step->op) & HT_BIT_KV : 0;
         for (uint32_t slot = 0; slot < HT_SLOT_COUNT; slot++) {
-            if (reads(step->op) >> slot & 1 && owner[slot] == device)
+            if (ht_op_reads(step->op) >> slot & 1 && owner[slot] == device)
                 step->resident |= 1u << slot;
-            if (writes(step->op) >> slot & 1 && stays(program, i, 1u << slot, device))
+            if (ht_op_writes(step->op) >> slot & 1 && stays(program, i, 1u << slot, device))
                 step->kept |= 1u << slot;
         }
         for (uint32_t slot = 0; slot < HT_SLOT_COUNT; slot++)
-            if (writes(step->op) >> slot & 1)
+            if (ht_op_writes(step->op) >> slot & 1)
                 owner[slot] = device;
     }
 }
 
 /* Steps that only wanted tokens need may be left to the lane's other program, and to fewer tokens: fine on devices that use
- * the pool's own pages, and where both programs name the same devices and the last layer's cache has one owner. */
+ * the pool's own pages, and where both programs name the same devices and each cache that is read there has one owner. */
 static bool may_split(const ht_lanes *set, const ht_lane *alone, const ht_lane *lane) {
     const ht_program *one = &lane->programs[HT_FORM_ONE], *many = &lane->programs[HT_FORM_MANY];
     bool same = one->n_steps == many->n_steps;
     for (size_t i = 0; i < one->n_steps && same; i++)
         same = one->steps[i].device == many->steps[i].device;
-    return !ht_lanes_facts(set, lane->devices).copies ||
-           (same && cache_owner(set, alone, set->model->hparams.layers - 1) != NOBODY);
+    for (size_t i = set->model->tail; i < set->model->n_ops && same; i++)
+        if (ht_op_reads(&set->model->ops[i]) & HT_BIT_KV)
+            same = cache_owner(set, alone, set->model->ops[i].cache) != NOBODY;
+    return !ht_lanes_facts(set, lane->devices).copies || same;
 }
 
 static void find_tails(const ht_lanes *set, const ht_lane *alone, ht_lane *lane) {
-    const int last_layer = set->model->hparams.layers - 1;
     const bool split = may_split(set, alone, lane);
     for (size_t p = 0; p < HT_FORMS; p++) {
         ht_program *program = &lane->programs[p];
         program->tail = program->head;
         for (size_t i = 0; i < program->n_steps && split; i++)
-            if (program->steps[i].op->kind == HT_OP_ATTENTION && program->steps[i].op->layer == last_layer)
+            if (program->steps[i].op == &set->model->ops[set->model->tail])
                 program->tail = i;
     }
 }

@@ -25,6 +25,7 @@ typedef struct ht_builder {
     ht_error *error;
     ht_status status;
     int layer;              /* -1: outside the layers */
+    int caches;             /* that have been written so far */
     bool delta;             /* the next norm has DELTA to add to X ... */
     const float *post_norm; /* ... normalised by this first, if not NULL */
 } ht_builder;
@@ -54,6 +55,8 @@ const float *ht_build_rope_table(ht_builder *b, float freq_base, bool scaled);
 /* ---- operators, in the order of a forward pass ---- */
 void ht_build_embed(ht_builder *b, float scale);
 void ht_build_layer(ht_builder *b, int layer); /* what follows belongs to it */
+/* A block of this kind begins, of so many key-value heads or hidden features: what follows, up to the next block or the head. */
+void ht_build_block(ht_builder *b, ht_block_kind kind, int units);
 void ht_build_norm(ht_builder *b, const char *name);
 /* The next norm adds DELTA to X first, after an RMS norm of DELTA's own (post_norm; NULL: none). */
 void ht_build_add(ht_builder *b, const char *post_norm);
@@ -74,6 +77,12 @@ void ht_build_glu(ht_builder *b, ht_activation activation);
 void ht_build_down(ht_builder *b);
 /* Final norm and the matrix to logits (the embedding again where the file has no output.weight). Returns b->status. */
 ht_status ht_build_head(ht_builder *b);
+
+/* ---- blocks.c, for operators.c ---- */
+/* Makes blocks, axes, groups and signatures of the operators, which are all there, and checks them. */
+ht_status ht_build_blocks(ht_builder *b);
+/* The first part of ht_model_check: all that can be said without axes. */
+ht_status ht_model_check_blocks(const ht_model *model, ht_error *error);
 
 /* ---- rope.c, for operators.c and model.c ---- */
 void ht_rope_destroy(struct ht_rope *rope);

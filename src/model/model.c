@@ -271,6 +271,11 @@ void ht_model_close(ht_model *model) {
     if (!model)
         return;
     free(model->ops);
+    free(model->blocks);
+    free(model->axes);
+    free(model->groups);
+    free(model->signatures);
+    free(model->fused);
     ht_rope_destroy(model->rope);
     ht_tokenizer_destroy(model->tokenizer);
     ht_gguf_close(model->file);

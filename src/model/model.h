@@ -46,6 +46,10 @@ typedef enum ht_activation { HT_ACT_SILU, HT_ACT_GELU_TANH } ht_activation;
 typedef struct ht_op {
     ht_op_kind kind;
     int layer;     /* -1: outside the layers */
+    int block;     /* of the model, that it belongs to; -1: of none (EMBED) */
+    int signature; /* of the model's: operators of one signature take the same time */
+    int site;      /* the same place of blocks that are alike (ht_model.n_sites of them) */
+    int cache;     /* ROPE: the cache that it writes; ATTENTION: that it reads; others: -1 */
     char name[40]; /* "blk.3.attn_qkv", for plans, traces, errors */
     ht_slot in, aux, out;
     int n_parts;
@@ -65,6 +69,94 @@ typedef struct ht_op {
     const struct ht_op *members;     /* FFN: [3], in the model */
 } ht_op;
 
+/* ---- blocks ------------------------------------------------------------------------------------------------------------- */
+
+/* A model is EMBED, blocks and a head, which is a block, too. A block is some operators that follow each other, from the norm of
+ * what it reads to what it adds to the residual stream, and says how it can be divided: along which axes. Who divides work
+ * knows blocks, axes and what operators of a signature cost, and nothing else of a model. Kinds are rows of a table
+ * (blocks.c). */
+typedef enum ht_block_kind {
+    HT_BLOCK_ATTENTION,
+    HT_BLOCK_FEED_FORWARD,
+    HT_BLOCK_HEAD, /* final norm, output matrix, the greedy choice */
+    HT_BLOCK_KINDS
+} ht_block_kind;
+
+enum { HT_MAX_BLOCK_OPS = 12 };
+
+/* What an axis divides. */
+typedef enum ht_axis_kind {
+    HT_AXIS_TOKENS,   /* of a pass */
+    HT_AXIS_HEADS,    /* key-value heads, each with its query heads */
+    HT_AXIS_FEATURES, /* hidden features of a feed-forward block */
+    HT_AXIS_ROWS,     /* of one matrix */
+    HT_AXIS_KINDS
+} ht_axis_kind;
+
+/* What one part leaves at the end of the axis. */
+typedef enum ht_axis_result {
+    HT_RESULT_ROWS,    /* whole rows of its tokens */
+    HT_RESULT_SUMS,    /* for every token a sum of its own, to be added to the others' */
+    HT_RESULT_COLUMNS, /* its columns of every token's row */
+} ht_axis_result;
+
+/* What one part has to do with an operator of the axis. */
+typedef enum ht_map {
+    HT_MAP_EVERY,      /* whoever computes the pass does all of it, part or no part: norms of the residual stream */
+    HT_MAP_REPLICATED, /* whoever has a part of the axis computes all of it, for itself */
+    HT_MAP_SHARE,      /* the same share of the rows of each of its matrices, or of its heads or features */
+    HT_MAP_COLUMNS,    /* that share of the columns of its matrix: of what is summed over */
+    HT_MAP_ROWS        /* rows of its matrices, taken as one list */
+} ht_map;
+
+typedef struct ht_axis {
+    ht_axis_kind kind;
+    ht_axis_result result;
+    size_t from, to; /* operators of the block: [from, to) */
+    bool ordered;    /* a later part needs the keys and values, or the state, that an earlier one writes */
+    ht_map maps[HT_MAX_BLOCK_OPS]; /* of the block's operators, by their numbers in it */
+    size_t extent;                 /* heads, features, rows; TOKENS: 0; 0 else: it cannot be divided */
+    size_t least, most;            /* parts are multiples of a power of two times `least`, `most` at the most */
+    bool exact;                    /* of that and no remainder */
+    size_t widths;                 /* axes of one block with the same number are divided alike: the first of them */
+    size_t statistics;             /* floats a token that parts exchange inside; 0: none */
+    size_t leaves;                 /* floats a token that others read behind its end */
+    /* What of it one device may compute for another, which does the rest of the block: operators of the block [hand_from,
+     * hand_to); none: nothing. `handed`: floats a token that move for that. */
+    size_t hand_from, hand_to, handed;
+} ht_axis;
+
+typedef struct ht_block {
+    ht_block_kind kind;
+    int layer;       /* -1: outside the layers */
+    size_t first, n; /* operators of the model: [first, first + n) */
+    size_t units;    /* key-value heads; hidden features; rows of the output matrix */
+    /* The model's axes [first_axis, first_axis + n_axes); blocks of one signature have the same. */
+    size_t first_axis, n_axes;
+    int signature; /* blocks of one signature are alike: so are their operators, one by one */
+    int group;     /* of the model's */
+    /* Operators [fused_from, fused_to) of the block as one, for devices that take them so; NULL: there is no such operator. */
+    const ht_op *fused;
+    size_t fused_from, fused_to;
+} ht_block;
+
+/* Blocks of one signature for which a pass does the same. */
+typedef struct ht_group {
+    size_t block; /* the first of them */
+    size_t count;
+    size_t tail; /* operators [tail, n) of each are for wanted tokens only */
+    bool last;   /* the last block before the head: what it leaves the head goes on from */
+    bool head;
+} ht_group;
+
+/* Operators of one signature take the same time, wherever they stand. */
+typedef struct ht_signature {
+    const char *name; /* "matmul 576: 1536 q4_1, 1536 q4_1": kind, shape, types, window */
+    const ht_op *op;  /* the first of them */
+    size_t count;     /* of them, those of the tail left out unless all are there */
+    bool head;        /* all are in the head, of few tokens */
+} ht_signature;
+
 typedef struct ht_hparams {
     int layers, embedding, heads, kv_heads, head_dim, feed_forward, vocabulary;
     int context_length; /* the model's own */
@@ -81,10 +173,51 @@ struct ht_model {
     ht_model_info info;
     ht_op *ops; /* the whole forward pass in order: EMBED, layers, final NORM, lm_head MATMUL, ARGMAX */
     size_t n_ops, cap_ops;
+    /* What follows is made of the operators once they are all there (blocks.c). */
+    ht_block *blocks; /* they tile the operators behind EMBED; the head is the last one */
+    size_t n_blocks, cap_blocks;
+    ht_axis *axes;
+    size_t n_axes, cap_axes;
+    ht_group *groups; /* in the order of their first blocks; the head's is the last */
+    size_t n_groups, cap_groups;
+    ht_signature *signatures;
+    size_t n_signatures, cap_signatures;
+    ht_op *fused;                  /* [n_blocks]: what ht_block.fused points to */
+    size_t n_block_kinds, n_sites; /* different signatures of blocks, and places in them */
+    size_t n_caches;
+    size_t
+        tail; /* first operator behind the last one that writes keys and values or a state: from here on, wanted tokens */
     struct ht_rope *rope;             /* the tables that ROPE operators point into (rope.c) */
     const struct ht_shape *shape;     /* of shape: models, else NULL (shape.c) */
     const ht_type_traits *shape_type; /* of their matrices */
 };
+
+/* Checks what the builder has made: blocks tile the operators; a slot is written before it is read, and so is a cache; the parts
+ * of every axis cover each row, column and head exactly once. HT_ERROR_FORMAT names the operator or block at fault. */
+ht_status ht_model_check(const ht_model *model, ht_error *error);
+/* Slots that an operator reads and writes, as bits; bit HT_SLOT_COUNT: a cache. */
+uint32_t ht_op_reads(const ht_op *op);
+uint32_t ht_op_writes(const ht_op *op);
+#define HT_BIT_KV (1u << HT_SLOT_COUNT)
+#define HT_BIT_DELTA (1u << HT_SLOT_DELTA)
+/* The block of an operator of the model, its own or (fused) one that stands for some; NULL: it is in none. */
+static inline const ht_block *ht_op_block(const ht_model *model, const ht_op *op) {
+    return op->block < 0 ? NULL : &model->blocks[op->block];
+}
+/* Its number in the block: of a fused one, of the first that it stands for. */
+static inline size_t ht_op_place(const ht_model *model, const ht_op *op) {
+    return (size_t)((op->kind == HT_OP_FFN ? op->members : op) - model->ops) - model->blocks[op->block].first;
+}
+/* A piece of an axis: which rows or columns of a matrix, or which heads or features, its elements [begin, end) are. */
+typedef struct ht_axis_piece {
+    int part; /* of the operator's matrices; -1: it has none */
+    bool columns;
+    size_t begin, end, of;
+} ht_axis_piece;
+/* Fills pieces[HT_MAX_PARTS] for operator number `place` of the block; returns how many there are: 0 where the axis does not
+ * divide it. */
+size_t ht_axis_pieces(const ht_model *model, const ht_block *block, const ht_axis *axis, size_t place, size_t begin,
+                      size_t end, ht_axis_piece *pieces);
 
 size_t ht_slot_width(const ht_hparams *hparams, ht_slot slot); /* floats a token */
 size_t ht_op_rows(const ht_op *op);                            /* MATMUL: rows of all parts */

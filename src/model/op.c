@@ -28,6 +28,20 @@ size_t ht_slot_width(const ht_hparams *h, ht_slot slot) {
     }
 }
 
+static uint32_t bit(ht_slot slot) {
+    return slot == HT_SLOT_NONE ? 0 : 1u << slot;
+}
+
+uint32_t ht_op_reads(const ht_op *op) {
+    return bit(op->in) | (op->kind == HT_OP_NORM ? bit(op->aux) : 0) | (op->kind == HT_OP_ATTENTION ? HT_BIT_KV : 0);
+}
+
+uint32_t ht_op_writes(const ht_op *op) {
+    /* a NORM with aux adds it to its input */
+    return bit(op->out) | (op->kind == HT_OP_NORM ? bit(op->aux == HT_SLOT_NONE ? HT_SLOT_NONE : op->in) : 0) |
+           (op->kind == HT_OP_ROPE ? HT_BIT_KV : 0);
+}
+
 size_t ht_op_rows(const ht_op *op) {
     size_t rows = 0;
     for (int i = 0; i < op->n_parts; i++)
@@ -62,6 +76,8 @@ bool ht_op_ffn(const ht_op *ops, size_t n, ht_op *ffn) {
         return false;
     *ffn = (ht_op){.kind = HT_OP_FFN,
                    .layer = ops[0].layer,
+                   .block = ops[0].block,
+                   .cache = -1,
                    .in = ops[0].in,
                    .aux = HT_SLOT_NONE,
                    .out = ops[2].out,

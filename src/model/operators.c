@@ -20,7 +20,14 @@ static ht_op *append(ht_builder *b, ht_op_kind kind, const char *name, ht_slot i
     if (b->status != HT_OK)
         return NULL;
     ht_op *op = &model->ops[model->n_ops++];
-    *op = (ht_op){.kind = kind, .layer = b->layer, .in = in, .aux = aux, .out = out, .eps = model->hparams.eps};
+    *op = (ht_op){.kind = kind,
+                  .layer = b->layer,
+                  .block = -1,
+                  .cache = -1,
+                  .in = in,
+                  .aux = aux,
+                  .out = out,
+                  .eps = model->hparams.eps};
     if (b->layer >= 0)
         snprintf(op->name, sizeof op->name, "blk.%d.%s", b->layer, name);
     else
@@ -88,6 +95,7 @@ void ht_build_rope(ht_builder *b, const ht_rotation *rotation) {
     ht_op *op = append(b, HT_OP_ROPE, "rope", HT_SLOT_QKV, HT_SLOT_NONE, HT_SLOT_QKV);
     if (!op)
         return;
+    op->cache = b->caches++;
     op->rope = rotation->table;
     op->rope_halves = rotation->halves;
     op->rope_dim = ht_rope_dim(b->model);
@@ -99,6 +107,7 @@ void ht_build_attention(ht_builder *b, float scale, int window) {
     ht_op *op = append(b, HT_OP_ATTENTION, "attn", HT_SLOT_QKV, HT_SLOT_NONE, HT_SLOT_ATTN);
     if (!op)
         return;
+    op->cache = b->caches - 1;
     op->scale = scale != 0.0f ? scale : 1.0f / sqrtf((float)b->model->hparams.head_dim);
     op->window = window;
 }
@@ -128,10 +137,11 @@ void ht_build_down(ht_builder *b) {
 ht_status ht_build_head(ht_builder *b) {
     const ht_model *model = b->model;
     b->layer = -1;
+    ht_build_block(b, HT_BLOCK_HEAD, model->hparams.vocabulary);
     ht_build_norm(b, "output_norm");
     const bool tied = model->file ? !ht_gguf_tensor(model->file, "output.weight") : model->shape->tied;
     matmul(b, "output", HT_SLOT_NORMED, HT_SLOT_LOGITS,
            (part[]){{tied ? "token_embd" : "output", (size_t)model->hparams.vocabulary}}, 1, HT_BIAS_OPTIONAL);
     append(b, HT_OP_ARGMAX, "argmax", HT_SLOT_LOGITS, HT_SLOT_NONE, HT_SLOT_PICK);
-    return b->status;
+    return ht_build_blocks(b);
 }

@@ -6,7 +6,8 @@
 
 #include <pthread.h>
 
-#define HT_NAP 50e-6 /* seconds between two looks of who has polled for long */
+#define HT_CREW_SITES 256 /* a model of more has some together */
+#define HT_NAP 50e-6      /* seconds between two looks of who has polled for long */
 
 /* One lane's part of the pass that is under way. */
 typedef struct ht_crew_part {
@@ -16,7 +17,7 @@ typedef struct ht_crew_part {
     ht_status status;
     ht_error error;
     double waited, busy;
-    double expected[HT_CLASSES + 1]; /* seconds of the wait before an operator of a class, lately (wait_of) */
+    double expected[HT_CREW_SITES]; /* seconds of the wait before the operator at a site, lately (wait_of) */
     _Alignas(64) atomic_uint points;
     atomic_bool todo; /* handed out, and nobody has begun */
 } ht_crew_part;

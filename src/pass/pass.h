@@ -63,7 +63,7 @@ typedef struct ht_recording { /* of one lane: written by its thread alone */
     size_t n, capacity;
 } ht_recording;
 
-/* How finely a segment divides on every lane (units.c). */
+/* How finely an axis divides on every lane (units.c). */
 typedef struct ht_units {
     size_t grain; /* rows, heads or features of one */
     size_t of;    /* so many are all; 0: it does not divide */
@@ -86,7 +86,7 @@ typedef enum ht_stage {
 
 /* Graphs of shares on lanes whose devices have static lengths. */
 typedef struct ht_graphs {
-    size_t built[HT_MAX_LANES][HT_SEGMENTS][HT_MAX_SHARES]; /* units of the shares that have some; 0: no more */
+    size_t built[HT_MAX_LANES][HT_MAX_AXES][HT_MAX_SHARES]; /* units of the shares that have some; 0: no more */
     bool no_room; /* there is no memory for more, but for other lengths of shares that have some */
 } ht_graphs;
 
@@ -99,10 +99,10 @@ typedef struct ht_passes {
     uint64_t clock; /* counts passes */
     ht_policy policy;
     ht_stage stage;
-    ht_lane *running;          /* of the newest forward, if one lane computes the head */
-    const ht_program *program; /* likewise */
-    ht_crew *crew;             /* threads of the other lanes (crew.c); NULL: one lane */
-    ht_units units[HT_SEGMENTS];
+    ht_lane *running;            /* of the newest forward, if one lane computes the head */
+    const ht_program *program;   /* likewise */
+    ht_crew *crew;               /* threads of the other lanes (crew.c); NULL: one lane */
+    ht_units units[HT_MAX_AXES]; /* of the model's axes */
     ht_graphs graphs;
     ht_recording *recordings; /* [n_lanes]; NULL: nothing is recorded */
     /* Of the newest forward: what ht_passes_head can be asked for, and how many tokens there were. */
@@ -118,16 +118,16 @@ static inline bool ht_may_build(const ht_passes *passes) {
 ht_status ht_passes_prepare(ht_passes *passes, ht_error *error);
 /* Frees what they hold, but not the lanes. */
 void ht_passes_clear(ht_passes *passes);
-/* How finely each segment divides on these lanes (units.c). */
+/* How finely each axis divides on these lanes (units.c). */
 void ht_passes_find_units(ht_passes *passes);
-/* Units [begin, end) of a segment: which slice of one of its operators they are. */
-ht_slice ht_units_slice(const ht_model *model, ht_segment segment, const ht_units *units, const ht_op *op, size_t begin,
+/* Units [begin, end) of an axis: which slice they are of the operator at this place of its blocks. */
+ht_slice ht_units_slice(const ht_axis *axis, const ht_units *units, const ht_op *op, size_t place, size_t begin,
                         size_t end);
 /* Nothing is recorded any more. */
 void ht_passes_forget_recordings(ht_passes *passes);
 
 /* Everything but the head for ids[0..n), n <= chunk, at positions position .. position + n - 1; keys and values go to
- * kv. The head may be asked for tokens [first, n) afterwards: the last layer computes no more than that for the others.
+ * kv. The head may be asked for tokens [first, n) afterwards: the tail computes no more than that for the others.
  * Devices may still be computing when it returns: the head waits for them, and so does whoever uses their memory next.
  * `cancel` (may be NULL) is looked at between steps: HT_ERROR_CANCELLED. The caller has checked ids and position.
  * Allocates nothing. */
@@ -145,13 +145,13 @@ ht_status ht_passes_pick(ht_passes *passes, size_t token, int32_t *id, ht_error 
 /* How to compute n tokens from `position` on, of which the last `wanted` go to the end: found again, or solved now. */
 ht_status ht_passes_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted, ht_schedule **schedule,
                              ht_error *error);
-#define HT_MAX_SAMPLES 256 /* shares of one layer and of the head, on all lanes */
+#define HT_MAX_SAMPLES 256 /* shares of one block of each kind, on all lanes */
 
 /* What the solver's question points into. */
 typedef struct ht_question {
     const ht_passes *passes;
     ht_solver_lane lanes[HT_MAX_LANES];
-    const ht_slice_task *samples[HT_MAX_SAMPLES]; /* static graphs of shares, of the first layer and of the head */
+    const ht_slice_task *samples[HT_MAX_SAMPLES]; /* static graphs of shares, of the first block of each kind */
     size_t n_samples;
 } ht_question;
 

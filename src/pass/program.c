@@ -1,4 +1,5 @@
-/* From a choice of the planner to programs: for each lane the steps it runs, what it waits for, and when it tells.
+/* From a choice of the planner to programs: for each lane the steps it runs, what it waits for, and when it tells. A regime says who
+ * does which piece of every operator; one pass over the pieces makes steps of them.
  *
  * A lane's own program says which device and task computes an operator whole. Programs take tokens of it (TOKENS), or a part of
  * the task where the device divides, or a task of that very share where graphs are static. Nothing is allocated in steady
@@ -17,17 +18,39 @@
 
 typedef struct builder {
     ht_passes *passes;
+    const ht_model *model;
     ht_schedule *schedule;
     const ht_choice *choice;
-    size_t n, wanted; /* tokens; the last `wanted` go to the end of the last layer */
-    uint32_t joins;   /* so far */
-    uint8_t told;     /* lanes that publish at the newest join */
-    uint8_t wrote[3]; /* lanes that wrote sums to their buffer k - 1 */
+    size_t n, wanted;                  /* tokens; the last `wanted` go through the model's tail */
+    uint32_t joins;                    /* so far */
+    uint8_t told;                      /* lanes that publish at the newest join */
+    uint8_t wrote[HT_LANE_DELTAS + 1]; /* lanes that wrote sums to their buffer k - 1 */
     ht_status status;
     ht_error *error;
 } builder;
 
 /* ---- pieces ----------------------------------------------------------------------------------------------------------------- */
+
+#define ALL SIZE_MAX
+#define EVERY_SLOT UINT32_MAX
+
+/* What one lane does of one operator: what every regime is written as. lower() makes a step of it. */
+typedef struct piece {
+    size_t lane;       /* number of the schedule's lanes */
+    size_t op;         /* of the model */
+    size_t begin, end; /* tokens; equal: nothing to do */
+    size_t axis;       /* of the model, of which it has units [first, first + units); ALL: it has all of the operator */
+    size_t first, units;
+    size_t from,
+        to; /* operators of the model that the lane has the same part of: those that are one there may be one step */
+    uint32_t spared;  /* slots and caches that nobody else has to do with meanwhile */
+    bool own;         /* the residual stream is the lane's own */
+    uint8_t adds, in; /* it adds what these lanes wrote to their buffer number in - 1 */
+    uint8_t out;      /* its sums go to buffer number out - 1; 0: the shared slot */
+    bool to_first;    /* of the first lane, not of its own */
+    uint8_t waits;    /* for these lanes to have published `need` times */
+    uint32_t need;
+} piece;
 
 static ht_step *append(builder *b, size_t i, const ht_step *step) {
     ht_program *program = &b->schedule->programs[i];
@@ -41,26 +64,25 @@ static ht_step *append(builder *b, size_t i, const ht_step *step) {
     return &program->steps[program->n_steps++];
 }
 
-/* The step of the lane's program that computes `op`, or the block that it is in; NULL: none. */
-static const ht_step *step_of(const ht_program *program, const ht_op *op, size_t near) {
+/* Does the step compute the operator, by itself or with others as one? */
+static bool computes(const ht_model *model, const ht_step *step, const ht_op *op) {
+    if (step->op == op || step->op->kind != HT_OP_FFN)
+        return step->op == op;
+    const ht_block *block = ht_op_block(model, step->op);
+    const size_t place = (size_t)(op - model->ops) - block->first;
+    return op->block == step->op->block && place >= block->fused_from && place < block->fused_to;
+}
+
+/* The step of the lane's program that computes operator number `op` of the model; NULL: none. */
+static const ht_step *step_of(const builder *b, const ht_program *program, size_t op) {
+    const size_t near =
+        op * program->n_steps / b->model->n_ops;        /* programs have one step for some operators together */
     for (size_t k = 0; k < 2 * program->n_steps; k++) { /* outward from where it is likely to stand */
         const size_t i = k % 2 ? near + (k + 1) / 2 : near - k / 2;
-        const ht_step *step = i < program->n_steps ? &program->steps[i] : NULL;
-        if (step &&
-            (step->op == op || (step->op->kind == HT_OP_FFN && op >= step->op->members && op < step->op->members + 3)))
-            return step;
+        if (i < program->n_steps && computes(b->model, &program->steps[i], &b->model->ops[op]))
+            return &program->steps[i];
     }
     return NULL;
-}
-
-/* Where operator number `op` of the model is likely to stand in a program, which has blocks for some. */
-static size_t near_of(const builder *b, const ht_program *program, size_t op) {
-    return op * program->n_steps / b->passes->set->model->n_ops;
-}
-
-/* Units [begin, begin + n) of a segment, as a slice of the operator. */
-static ht_slice part_of(const ht_passes *passes, ht_segment segment, const ht_op *op, size_t begin, size_t n) {
-    return ht_units_slice(passes->set->model, segment, &passes->units[segment], op, begin, begin + n);
 }
 
 /* Is the part all of the operator? */
@@ -86,280 +108,230 @@ static void take_part(builder *b, ht_step *step, const ht_slice *part) {
         step->slice = task->slice, step->task = task->task;
 }
 
-/* What the lanes had to tell at the last join is waited for by this step. */
-static void wait_for(const builder *b, ht_step *step, size_t own) {
-    step->waits = (uint8_t)(b->told & ~(1u << own));
-    step->need = b->joins;
+/* The slice of an operator that units [begin, begin + n) of an axis are. */
+static ht_slice part_of(const ht_passes *passes, size_t axis, const ht_op *op, size_t begin, size_t n) {
+    const ht_model *model = passes->set->model;
+    return ht_units_slice(&model->axes[axis], &passes->units[axis], op, ht_op_place(model, op), begin, begin + n);
+}
+
+/* The piece's step in the lane's own program. False: it has nothing to do, or came with the operators before it. */
+static bool find_step(builder *b, const piece *p, ht_step *step) {
+    const ht_lane *lane = b->schedule->lanes[p->lane];
+    const ht_op *op = &b->model->ops[p->op];
+    if (p->begin >= p->end || (p->axis != ALL && p->units == 0) || b->status)
+        return false;
+    const ht_step *whole = step_of(b, ht_lane_program(lane, p->end - p->begin), p->op);
+    if (!whole)
+        return false;
+    *step = *whole;
+    if (whole->op == op)
+        return true;
+    const ht_block *block = ht_op_block(b->model, op);
+    if (p->from <= block->first + block->fused_from && block->first + block->fused_to <= p->to)
+        return p->op == block->first + block->fused_from;
+    b->status = ht_lane_step(b->passes->set, lane, op, step, b->error); /* its parts go their own ways here */
+    return !b->status;
+}
+
+/* The piece as a step at the end of its lane's program; NULL: it is none. */
+static ht_step *lower(builder *b, const piece *p) {
+    ht_step step;
+    if (!find_step(b, p, &step))
+        return NULL;
+    step.resident &= p->spared;
+    step.kept &= p->spared;
+    step.own = p->own;
+    step.begin = (uint32_t)p->begin;
+    step.end = (uint32_t)p->end;
+    step.waits = p->waits;
+    step.need = p->need;
+    if (ht_op_reads(step.op) & HT_BIT_DELTA) {
+        step.delta = p->in, step.adds = p->adds;
+    } else if (ht_op_writes(step.op) & HT_BIT_DELTA) {
+        step.delta = p->out, step.adds = p->out && p->to_first;
+    }
+    if (p->axis != ALL) {
+        const ht_slice part = part_of(b->passes, p->axis, step.op, p->first, p->units);
+        take_part(b, &step, &part);
+    }
+    return append(b, p->lane, &step);
+}
+
+/* What the lanes had to tell at the last join is waited for by this piece. */
+static void wait_for(const builder *b, piece *p) {
+    p->waits = (uint8_t)(b->told & ~(1u << p->lane));
+    p->need = b->joins;
+}
+
+/* First token of the pass that operator number `op` of the model computes. */
+static size_t first_token(const builder *b, size_t op) {
+    return op >= b->model->tail && b->model->ops[op].layer >= 0 ? b->n - b->wanted : 0;
+}
+
+static size_t head_op(const ht_model *model) {
+    return model->blocks[model->n_blocks - 1].first;
 }
 
 /* ---- TOKENS ------------------------------------------------------------------------------------------------------------------ */
 
-static void add_range(builder *b, size_t i, const ht_program *program, size_t first, size_t end, size_t begin,
-                      size_t to) {
-    const bool last = i + 1 == b->choice->n_lanes;
-    for (size_t k = first; k < end && begin < to; k++) {
-        ht_step step = program->steps[k];
-        step.begin = (uint32_t)begin;
-        step.end = (uint32_t)to;
-        if (step.op->kind == HT_OP_ROPE && !last)
-            step.publishes = (uint32_t)step.op->layer + 1;
-        if (step.op->kind == HT_OP_ATTENTION) {
-            step.waits = (uint8_t)((1u << i) - 1);
-            step.need = (uint32_t)step.op->layer + 1;
-        }
-        append(b, i, &step);
-    }
-}
-
+/* Keys and values flow one way: who writes a cache tells, who reads it waits for the lanes before. */
 static void build_tokens(builder *b) {
+    const ht_model *model = b->model;
+    piece p = {.axis = ALL, .from = 0, .to = model->n_ops, .spared = EVERY_SLOT};
     size_t begin = 0;
-    for (size_t i = 0; i < b->choice->n_lanes; i++) {
-        const ht_lane *lane = b->schedule->lanes[i];
-        const size_t tokens = b->choice->tokens[i], end = begin + tokens, first = ht_max_size(b->n - b->wanted, begin);
-        const ht_program *program = ht_lane_program(lane, tokens);
-        add_range(b, i, program, 0, program->tail, begin, end);
-        if (first < end) {
-            program = ht_lane_program(lane, end - first);
-            add_range(b, i, program, program->tail, program->head, first, end);
+    for (; p.lane < b->choice->n_lanes; p.lane++) {
+        const size_t tokens = b->choice->tokens[p.lane];
+        const ht_program *program = ht_lane_program(b->schedule->lanes[p.lane], tokens);
+        const bool split = program->tail < program->head, last = p.lane + 1 == b->choice->n_lanes;
+        p.end = begin + tokens;
+        for (p.op = 0; p.op < head_op(model); p.op++) {
+            const ht_op *op = &model->ops[p.op];
+            p.begin = split ? ht_max_size(begin, first_token(b, p.op)) : begin;
+            p.need = (uint32_t)op->cache + 1;
+            p.waits = ht_op_reads(op) & HT_BIT_KV ? (uint8_t)((1u << p.lane) - 1) : 0;
+            ht_step *step = lower(b, &p);
+            if (step && !p.waits)
+                step->need = 0;
+            if (step && ht_op_writes(op) & HT_BIT_KV && !last)
+                step->publishes = (uint32_t)op->cache + 1;
         }
-        b->schedule->programs[i].head = b->schedule->programs[i].n_steps;
-        begin = end;
+        b->schedule->programs[p.lane].head = b->schedule->programs[p.lane].n_steps;
+        begin = p.end;
     }
 }
 
 /* ---- SHARES ------------------------------------------------------------------------------------------------------------------- */
 
-/* Slots that no other lane reads or writes within a segment. */
-static uint32_t private_slots(ht_segment segment) {
-    const uint32_t stream = 1u << HT_SLOT_X | 1u << HT_SLOT_NORMED;
-    switch (segment) {
-    case HT_SEGMENT_HEADS:
-    case HT_SEGMENT_TOKENS:
-        return stream | 1u << HT_SLOT_QKV | 1u << HT_SLOT_ATTN;
-    case HT_SEGMENT_FEATURES:
-        return stream | 1u << HT_SLOT_FFN | 1u << HT_SLOT_ACT;
-    case HT_SEGMENT_GATE_UP:
-        return stream | 1u << HT_SLOT_FFN;
-    default:
-        return stream;
+/* Slots that no other lane reads or writes from operator `from` of the model to `to`: the residual stream, and what is written and
+ * read inside. */
+static uint32_t spared_slots(const ht_model *model, size_t from, size_t to) {
+    uint32_t written = 0, read = 0, before = 0;
+    for (size_t i = from; i < to; i++) {
+        before |= ht_op_reads(&model->ops[i]) & ~written;
+        read |= ht_op_reads(&model->ops[i]) & written;
+        written |= ht_op_writes(&model->ops[i]);
     }
+    return (1u << HT_SLOT_X | 1u << HT_SLOT_NORMED) | (read & ~before & ~HT_BIT_KV & ~HT_BIT_DELTA);
 }
 
-typedef struct share {
-    ht_segment segment;
-    size_t lane, begin, units;
-    uint8_t in, out; /* which buffers of sums the norm adds and the last matrix writes; 0: the shared one */
-} share;
+/* An axis of a block, and how much of it each lane has. */
+typedef struct stretch {
+    const ht_block *block;
+    const ht_axis *axis;
+    size_t number; /* of the model's axes */
+    const size_t *units;
+    uint8_t in, out; /* which buffers of sums are added, and written; 0: the shared one */
+} stretch;
 
-/* One operator of a segment, on one lane. */
-static void add_share(builder *b, const share *s, const ht_program *program, const ht_op *op, size_t at, size_t first,
-                      bool *any) {
-    const ht_step *whole = step_of(program, op, near_of(b, program, at));
-    if (!whole || b->status)
+/* The piece of an operator that lane p->lane has; `begin`: units of the lanes before it. */
+static void fill_piece(const builder *b, const stretch *s, size_t begin, piece *p) {
+    const ht_op *op = &b->model->ops[p->op];
+    const ht_map map = s->axis->maps[p->op - s->block->first];
+    p->begin = first_token(b, p->op);
+    p->end = b->n;
+    if (s->block->kind == HT_BLOCK_HEAD) /* its own tokens */
+        p->begin = 0, p->end = 1;
+    p->axis = ALL;
+    p->waits = 0;
+    if (map == HT_MAP_EVERY)
         return;
-    ht_step step = *whole;
-    if (step.op->kind == HT_OP_FFN && s->segment != HT_SEGMENT_FEATURES) { /* its parts go their own ways here */
-        b->status = ht_lane_step(b->passes->set, b->schedule->lanes[s->lane], op, &step, b->error);
-        if (b->status)
-            return;
-    } else if (step.op->kind == HT_OP_FFN && op != step.op->members) {
-        return; /* came with the block */
+    if (s->axis->kind == HT_AXIS_TOKENS) {
+        p->begin = ht_max_size(p->begin, begin);
+        p->end = begin + s->units[p->lane];
+        for (size_t i = 0; i < p->lane && ht_op_reads(op) & HT_BIT_KV && s->axis->ordered; i++)
+            p->waits |= (uint8_t)((s->units[i] > 0) << i);
+        p->need = b->joins + 1;
+    } else if (s->units[p->lane] == 0) {
+        p->end = p->begin;
+    } else if (map != HT_MAP_REPLICATED) {
+        p->axis = s->number;
+        p->first = begin;
+        p->units = s->units[p->lane];
     }
-    const ht_class class = ht_class_of(step.op);
-    const bool sums = class == HT_CLASS_OUT || class == HT_CLASS_DOWN || class == HT_CLASS_FFN;
-    step.resident &= private_slots(s->segment);
-    step.kept &= private_slots(s->segment);
-    step.own = true;
-    step.begin = (uint32_t)first;
-    step.end = (uint32_t)b->n;
-    if (class == HT_CLASS_NORM) {
-        step.delta = s->in;
-        step.adds = b->wrote[s->in];
-    } else {
-        const ht_slice part = part_of(b->passes, s->segment, step.op, s->begin, s->units);
-        if (s->units == 0)
-            return;
-        step.delta = sums ? s->out : 0;
-        take_part(b, &step, &part);
-    }
-    if (!*any)
-        wait_for(b, &step, s->lane);
-    *any = true;
-    append(b, s->lane, &step);
 }
 
-/* One operator of an attention block that is cut by tokens: a lane tells the ones behind it when its keys and values are
- * there. */
-static void add_tokens(builder *b, const share *s, const size_t *units, const ht_op *op, size_t at, size_t tail,
-                       bool *any) {
-    const ht_class class = ht_class_of(op);
-    const size_t end = class == HT_CLASS_NORM ? b->n : s->begin + s->units;
-    size_t begin = class == HT_CLASS_NORM ? 0 : s->begin;
-    if (at >= tail)
-        begin = ht_max_size(begin, b->n - b->wanted);
-    if (begin >= end || b->status)
-        return;
-    const ht_program *program = ht_lane_program(b->schedule->lanes[s->lane], end - begin);
-    ht_step step = *step_of(program, op, near_of(b, program, at));
-    step.resident &= private_slots(s->segment);
-    step.kept &= private_slots(s->segment);
-    step.begin = (uint32_t)begin;
-    step.end = (uint32_t)end;
-    step.own = true;
-    if (class == HT_CLASS_NORM)
-        step.delta = s->in, step.adds = b->wrote[s->in];
-    if (!*any)
-        wait_for(b, &step, s->lane);
-    if (class == HT_CLASS_OUT) /* every lane's tokens to the first one's buffer: others may still read the shared one */
-        step.delta = s->out, step.adds = 1;
-    if (class == HT_CLASS_ROPE && end < b->n)
-        step.publishes = b->joins + 1;
-    for (size_t i = 0; i < s->lane && class == HT_CLASS_ATTENTION; i++)
-        if (units[i]) {
-            step.waits |= (uint8_t)(1u << i);
-            step.need = b->joins + 1;
-        }
-    *any = true;
-    append(b, s->lane, &step);
-}
-
-/* Operators [from, to) of the model as a segment on all lanes, and a join. */
-static void add_segment(builder *b, ht_segment segment, size_t from, size_t to, const size_t *units, uint8_t in,
-                        uint8_t out, size_t tail) {
-    const ht_model *model = b->passes->set->model;
-    share s = {.segment = segment, .in = in, .out = out};
+/* A stretch on all lanes, and a join. */
+static void add_stretch(builder *b, const stretch *s) {
+    const size_t from = s->block->first + s->axis->from, to = s->block->first + s->axis->to;
+    const bool tokens = s->axis->kind == HT_AXIS_TOKENS;
+    piece p = {.from = from,
+               .to = to,
+               .spared = spared_slots(b->model, from, to),
+               .own = true,
+               .in = s->in,
+               .adds = b->wrote[s->in],
+               .out = s->out,
+               .to_first = tokens}; /* others may still read the shared one */
     uint8_t told = 0, wrote = 0;
-    for (s.lane = 0; s.lane < b->choice->n_lanes; s.begin += units[s.lane++]) {
-        bool any = false;
-        s.units = units[s.lane];
-        wrote |= (uint8_t)((s.units > 0) << s.lane);
-        for (size_t op = from; op < to && !b->status; op++) {
-            const size_t first = op >= tail ? b->n - b->wanted : 0;
-            const size_t tokens = b->n - first;
-            if (segment == HT_SEGMENT_TOKENS) {
-                add_tokens(b, &s, units, &model->ops[op], op, tail, &any);
-                continue;
-            }
-            const ht_program *program = ht_lane_program(b->schedule->lanes[s.lane], ht_max_size(tokens, 1));
-            if (tokens == 0)
-                continue;
-            add_share(b, &s, program, &model->ops[op], op, first, &any);
+    for (size_t begin = 0; p.lane < b->choice->n_lanes; begin += s->units[p.lane++]) {
+        ht_step *newest = NULL;
+        wrote |= (uint8_t)((s->units[p.lane] > 0) << p.lane);
+        for (p.op = from; p.op < to && !b->status; p.op++) {
+            fill_piece(b, s, begin, &p);
+            if (!newest && !p.waits)
+                wait_for(b, &p);
+            ht_step *step = lower(b, &p);
+            if (step && tokens && ht_op_writes(step->op) & HT_BIT_KV && p.end < b->n)
+                step->publishes = b->joins + 1; /* to the lanes behind */
+            newest = step ? step : newest;
         }
-        if (any && !b->status) {
-            ht_program *program = &b->schedule->programs[s.lane];
-            program->steps[program->n_steps - 1].publishes = b->joins + 2; /* + 1 is for within */
-            told |= (uint8_t)(1u << s.lane);
+        if (newest && !b->status) {
+            newest->publishes = b->joins + 2; /* + 1 is for within */
+            told |= (uint8_t)(1u << p.lane);
         }
     }
-    if (out)
-        b->wrote[out] = segment == HT_SEGMENT_TOKENS ? 1 : wrote;
+    if (s->out)
+        b->wrote[s->out] = tokens ? 1 : wrote;
     if (told) {
         b->told = told;
         b->joins += 2;
     }
 }
 
+/* The axes of a block's choice. Blocks write sums to one buffer and to the other in turn: nobody overwrites what is still read. */
+static void add_axes(builder *b, size_t block, uint8_t *in) {
+    const ht_model *model = b->model;
+    stretch s = {.block = &model->blocks[block], .in = *in};
+    const ht_group_choice *c = &b->choice->groups[s.block->group];
+    for (size_t a = 0; a < c->n_axes && !b->status; a++) {
+        s.number = s.block->first_axis + c->axes[a];
+        s.axis = &model->axes[s.number];
+        s.units = c->units[c->axes[a]];
+        s.out = s.axis->result == HT_RESULT_COLUMNS ? 0 : (uint8_t)(1 + block % HT_LANE_DELTAS);
+        add_stretch(b, &s);
+        if (s.axis->to == s.block->n)
+            *in = s.out;
+    }
+}
+
 static void add_head(builder *b, uint8_t in) {
-    const ht_model *model = b->passes->set->model;
-    const size_t first = model->n_ops - HT_HEAD_STEPS;
+    const ht_model *model = b->model;
     b->told = 0;
     b->joins = 0; /* the head is a pass of its own */
     for (size_t i = 0; i < b->choice->n_lanes; i++)
         b->schedule->programs[i].head = b->schedule->programs[i].n_steps;
-    add_segment(b, HT_SEGMENT_LM_ROWS, first, first + 2, b->choice->units[1][HT_SEGMENT_LM_ROWS], in, 0, model->n_ops);
+    add_axes(b, model->n_blocks - 1, &in);
+    piece pick = {.op = model->n_ops - 1, .end = 1, .axis = ALL, .to = model->n_ops};
+    wait_for(b, &pick);
+    lower(b, &pick);
     for (size_t i = 0; i < b->choice->n_lanes && !b->status; i++) {
         ht_program *program = &b->schedule->programs[i];
         for (size_t k = program->head; k < program->n_steps; k++)
             program->steps[k].begin = program->steps[k].end = 0; /* the head's own tokens */
     }
-    const ht_program *program = ht_lane_program(b->schedule->lanes[0], 1);
-    ht_step pick = program->steps[program->n_steps - 1];
-    pick.resident = 0;
-    wait_for(b, &pick, 0);
-    append(b, 0, &pick);
 }
 
 static void build_shares(builder *b) {
-    const ht_model *model = b->passes->set->model;
     uint8_t in = 0; /* what the next norm adds */
-    size_t op = 0;
-    for (size_t i = 0; i < b->choice->n_lanes; i++) {
-        ht_step embed = ht_lane_program(b->schedule->lanes[i], b->n)->steps[0];
-        embed.own = true;
-        append(b, i, &embed);
-    }
-    op++;
-    for (int layer = 0; layer < model->hparams.layers; layer++, op += HT_AT_END) {
-        const int last = layer + 1 == model->hparams.layers;
-        const size_t tail = last ? op + HT_AT_ATTENTION : model->n_ops;
-        for (size_t g = 0; g < b->choice->n_segments[last] && !b->status; g++) {
-            const ht_segment s = b->choice->segments[last][g];
-            const uint8_t out = s == HT_SEGMENT_FEATURES                             ? 2
-                                : ht_segment_is_partial(s) || s == HT_SEGMENT_TOKENS ? 1
-                                                                                     : 0;
-            add_segment(b, s, op + (size_t)ht_segment_spans[s].from, op + (size_t)ht_segment_spans[s].to,
-                        b->choice->units[last][s], in, out, tail);
-            if (ht_segment_spans[s].to == HT_AT_NORM2 || ht_segment_spans[s].to == HT_AT_END)
-                in = out;
-        }
-    }
+    piece embed = {.end = b->n, .axis = ALL, .to = b->model->n_ops, .spared = EVERY_SLOT, .own = true};
+    for (; embed.lane < b->choice->n_lanes; embed.lane++)
+        lower(b, &embed);
+    for (size_t block = 0; block + 1 < b->model->n_blocks && !b->status; block++)
+        add_axes(b, block, &in);
     add_head(b, in);
 }
 
 /* ---- OWNER --------------------------------------------------------------------------------------------------------------------- */
-
-/* The operator's step on lane i, for so many tokens. False: it came with a feed-forward block, or there is none. A lane that
- * takes such blocks as one has steps of their parts made where these are cut (`apart`). */
-static bool owner_step(builder *b, size_t i, const ht_op *op, size_t near, size_t tokens, bool apart, ht_step *step) {
-    const ht_program *program = ht_lane_program(b->schedule->lanes[i], tokens);
-    const ht_step *whole = step_of(program, op, near_of(b, program, near));
-    if (!whole || b->status)
-        return false;
-    *step = *whole;
-    if (step->op->kind == HT_OP_FFN && apart)
-        b->status = ht_lane_step(b->passes->set, b->schedule->lanes[i], op, step, b->error);
-    step->resident = step->kept = 0;
-    return !b->status && (step->op->kind != HT_OP_FFN || op == step->op->members);
-}
-
-/* Units [first, first + n) of a segment, for tokens [begin, end). */
-typedef struct area {
-    ht_segment segment;
-    size_t first, n;
-    size_t begin, end;
-} area;
-
-/* The step of operator number `at` of the model on lane i, for that area. NULL: it has none there. */
-static ht_step *add_matrix(builder *b, size_t i, size_t at, const area *a) {
-    ht_step step;
-    const ht_op *op = &b->passes->set->model->ops[at];
-    if (a->begin == a->end || a->n == 0 ||
-        !owner_step(b, i, op, at, a->end - a->begin, a->segment != HT_SEGMENT_FEATURES, &step))
-        return NULL;
-    step.begin = (uint32_t)a->begin;
-    step.end = (uint32_t)a->end;
-    const ht_slice part = part_of(b->passes, a->segment, step.op, a->first, a->n);
-    take_part(b, &step, &part);
-    return append(b, i, &step);
-}
-
-/* Operators [op, op + count) of the model (one matrix, or a feed-forward block) on lane i, as add_matrix. */
-static void add_block(builder *b, size_t i, size_t op, size_t count, const area *a, uint8_t delta, bool wait) {
-    bool any = false;
-    for (size_t k = op; k < op + count && !b->status; k++) {
-        ht_step *step = add_matrix(b, i, k, a);
-        if (!step)
-            continue;
-        if (wait && !any)
-            wait_for(b, step, i);
-        any = true;
-        const ht_class class = ht_class_of(step->op);
-        if (class == HT_CLASS_DOWN || class == HT_CLASS_FFN)
-            step->delta = delta;
-        if (step->op->kind == HT_OP_FFN)
-            break;
-    }
-}
 
 /* Marks the newest step of lane i as a join that only it tells of. */
 static void tell(builder *b, size_t i) {
@@ -370,76 +342,84 @@ static void tell(builder *b, size_t i) {
     b->told = (uint8_t)(1u << i);
 }
 
-static void add_cut(builder *b, size_t op, size_t count, ht_segment segment, const ht_matrix_cut *cut, size_t first,
-                    uint8_t *sums) {
-    const size_t of = b->passes->units[segment].of, end = first + cut->tokens;
-    const bool partial = segment == HT_SEGMENT_FEATURES && cut->units < of;
-    const uint8_t delta = partial ? 1 : 0;
-    const area others = {segment, 0, cut->units, first, end}, own = {segment, cut->units, of - cut->units, first, end},
-               rest = {segment, 0, of, end, b->n};
-    tell(b, 0);
-    add_block(b, 1, op, count, &others, delta, true);
-    tell(b, 1);
-    const uint8_t told = b->told;
-    add_block(b, 0, op, count, &own, delta, false);
-    add_block(b, 0, op, count, &rest, delta, false);
-    b->told = told; /* by the owner's next step */
-    *sums = delta;
+/* What the piece says of operators [p->from, p->to); the first step waits for what was told, where it is to. */
+static void add_pieces(builder *b, piece p, bool wait) {
+    for (p.op = p.from; p.op < p.to && !b->status; p.op++) {
+        p.waits = 0;
+        if (wait)
+            wait_for(b, &p);
+        wait &= lower(b, &p) == NULL;
+    }
 }
 
-/* What is cut that begins with an operator of this class; NULL: it is not. */
-static const ht_owner_matrix *owner_matrix(const ht_matrix_cut cuts[HT_CLASSES], ht_class class) {
-    for (size_t i = 0; i < HT_OWNER_MATRICES; i++) {
-        const ht_owner_matrix *m = &ht_owner_matrices[i];
-        if (cuts[m->class].tokens && (m->class == HT_CLASS_FFN ? HT_CLASS_GATE_UP : m->class) == class)
-            return m;
-    }
-    return NULL;
+/* Operators that an axis hands over: the other lane's part, and what is left of them for the owner. Returns the buffer of sums
+ * that both write. */
+static uint8_t add_handed(builder *b, const ht_block *block, size_t number, const ht_matrix_cut *cut) {
+    const ht_axis *axis = &b->model->axes[number];
+    const size_t of = b->passes->units[number].of;
+    piece p = {.from = block->first + axis->hand_from,
+               .to = block->first + axis->hand_to,
+               .axis = number,
+               .out = axis->result == HT_RESULT_SUMS && cut->units < of};
+    const size_t first = first_token(b, p.from), end = first + cut->tokens;
+    p.begin = first;
+    p.end = end;
+    p.lane = 1;
+    p.units = cut->units;
+    tell(b, 0);
+    add_pieces(b, p, true);
+    tell(b, 1);
+    p.lane = 0;
+    p.first = cut->units;
+    p.units = of - cut->units;
+    add_pieces(b, p, false);
+    p.begin = end;
+    p.end = b->n;
+    p.first = 0;
+    p.units = of;
+    add_pieces(b, p, false);
+    return p.out;
 }
 
 static void build_owner(builder *b) {
-    const ht_model *model = b->passes->set->model;
+    const ht_model *model = b->model;
     bool waiting = false; /* the other lane has told something that the owner's next step needs */
     uint8_t sums = 0;     /* the next norm adds what both lanes wrote, for tokens before sums_end */
-    size_t sums_end = 0;
-    for (size_t op = 0; op + HT_HEAD_STEPS < model->n_ops && !b->status; op++) {
-        const ht_op *o = &model->ops[op];
-        const int last = o->layer + 1 == model->hparams.layers;
-        const size_t at = op > 0 ? (op - 1) % HT_AT_END : 0;
-        const size_t first = last && at >= HT_AT_ATTENTION ? b->n - b->wanted : 0;
-        const ht_matrix_cut *cuts = b->choice->cuts[last];
-        if (first == b->n)
+    size_t sums_end = 0, number;
+    for (size_t op = 0; op < head_op(model) && !b->status;) {
+        const ht_block *block = ht_op_block(model, &model->ops[op]);
+        const ht_group_choice *c = block ? &b->choice->groups[block->group] : NULL;
+        const size_t place = block ? op - block->first : 0;
+        const ht_axis *axis = c ? ht_choice_handed(model, block, c, place, &number) : NULL;
+        if (first_token(b, op) == b->n)
             break;
-        const ht_owner_matrix *matrix = o->layer >= 0 ? owner_matrix(cuts, ht_class_of(o)) : NULL;
-        if (matrix) {
-            const size_t count = matrix->class == HT_CLASS_FFN ? 3 : 1;
-            add_cut(b, op, count, matrix->segment, &cuts[matrix->class], first, &sums);
-            sums_end = first + cuts[matrix->class].tokens;
-            op += count - 1;
+        if (axis) {
+            sums = add_handed(b, block, block->first_axis + number, &c->cuts[number]);
+            sums_end = first_token(b, op) + c->cuts[number].tokens;
+            op = block->first + axis->hand_to;
             waiting = true;
             continue;
         }
-        const bool apart = o->layer >= 0 && (cuts[HT_CLASS_GATE_UP].tokens || cuts[HT_CLASS_DOWN].tokens);
-        ht_step step;
-        if (!owner_step(b, 0, o, op, b->n - first, apart, &step))
-            continue;
-        step.begin = (uint32_t)first;
-        step.end = (uint32_t)b->n;
+        size_t to = op + 1; /* nothing of what may be one operator is handed over */
+        if (block && block->fused && place == block->fused_from) {
+            to = block->first + block->fused_to;
+            for (size_t i = place; i < block->fused_to; i++)
+                to = ht_choice_handed(model, block, c, i, &number) ? op + 1 : to;
+        }
+        piece p = {.op = op, .begin = first_token(b, op), .end = b->n, .axis = ALL, .from = op, .to = to};
         if (waiting)
-            wait_for(b, &step, 0);
-        waiting = false;
-        if (o->kind == HT_OP_NORM && sums) {
-            step.delta = sums, step.adds = 3; /* both lanes */
-            if (sums_end < b->n) {            /* what one lane computed whole is there once */
-                step.end = (uint32_t)sums_end;
-                append(b, 0, &step);
-                step.waits = 0, step.adds = 0, step.begin = (uint32_t)sums_end, step.end = (uint32_t)b->n;
-            }
+            wait_for(b, &p);
+        if (sums && ht_op_reads(&model->ops[op]) & HT_BIT_DELTA) {
+            p.in = sums, p.adds = 3; /* both lanes' */
+            p.end = sums_end;
+            waiting &= lower(b, &p) == NULL;
+            p.in = sums, p.adds = 0; /* what one lane computed whole is there once */
+            p.waits = 0, p.begin = sums_end, p.end = b->n;
             sums = 0;
         }
-        append(b, 0, &step);
-        if (step.op->kind == HT_OP_FFN)
-            op += 2;
+        const ht_step *step = lower(b, &p);
+        waiting &= step == NULL;
+        op = step && step->op != &model->ops[op] ? to : op + 1; /* it came with others */
     }
     for (size_t i = 0; i < 2; i++)
         b->schedule->programs[i].head = b->schedule->programs[i].n_steps;
@@ -447,14 +427,12 @@ static void build_owner(builder *b) {
 
 /* ---- schedules ------------------------------------------------------------------------------------------------------------------ */
 
-/* Whose tasks a segment's shares are of, as bits. */
-static unsigned segment_classes(ht_segment segment) {
-    const unsigned down = 1u << HT_CLASS_DOWN, gate_up = 1u << HT_CLASS_GATE_UP;
-    return segment == HT_SEGMENT_LM_ROWS     ? 1u << HT_CLASS_LM_HEAD
-           : segment == HT_SEGMENT_DOWN_ROWS ? down
-           : segment == HT_SEGMENT_GATE_UP   ? gate_up
-           : segment == HT_SEGMENT_FEATURES  ? down | gate_up | 1u << HT_CLASS_FFN
-                                             : 1u << HT_CLASS_QKV | 1u << HT_CLASS_OUT;
+/* Is it the first of the blocks that are alike? */
+static bool is_first_of_kind(const ht_model *model, int block) {
+    for (int k = 0; k < block; k++)
+        if (model->blocks[k].signature == model->blocks[block].signature)
+            return false;
+    return true;
 }
 
 /* Collects what share_is_ready looks at: it is asked hundreds of times for one choice, of a few among a thousand tasks. */
@@ -463,25 +441,27 @@ static void find_samples(const ht_lanes *set, ht_question *q) {
     for (size_t t = 0; t < set->n_tasks && q->n_samples < HT_MAX_SAMPLES; t++) {
         const ht_slice_task *task = &set->tasks[t];
         const ht_op *op = task->op;
-        const bool layer = op->layer == 0 || (op->layer < 0 && ht_class_of(op) == HT_CLASS_LM_HEAD);
-        if (layer && task->task && set->devices[task->device]->ops->ready && !is_whole(op, &task->slice))
+        if (op->block >= 0 && task->task && set->devices[task->device]->ops->ready && !is_whole(op, &task->slice) &&
+            is_first_of_kind(set->model, op->block))
             q->samples[q->n_samples++] = task;
     }
 }
 
-/* ht_problem.ready: one layer stands for all, for their graphs are built together. */
-static bool share_is_ready(const void *context, size_t lane, ht_segment segment, size_t units, size_t tokens) {
+/* ht_problem.ready: one block stands for all that are alike, for their graphs are built together. */
+static bool share_is_ready(const void *context, size_t lane, size_t axis, size_t units, size_t tokens) {
     const ht_question *q = context;
     const ht_lanes *set = q->passes->set;
+    const ht_axis *a = &set->model->axes[axis];
     bool any = false;
     for (size_t t = 0; t < q->n_samples; t++) {
         const ht_slice_task *task = q->samples[t];
         ht_device *device = set->devices[task->device];
-        if (!(set->lanes[lane].devices >> task->device & 1) ||
-            task->op->layer != (segment == HT_SEGMENT_LM_ROWS ? -1 : 0) ||
-            !(segment_classes(segment) >> ht_class_of(task->op) & 1))
+        const ht_block *block = ht_op_block(set->model, task->op);
+        const size_t place = ht_op_place(set->model, task->op);
+        if (!(set->lanes[lane].devices >> task->device & 1) || axis < block->first_axis ||
+            axis >= block->first_axis + block->n_axes || place < a->from || place >= a->to)
             continue;
-        const ht_slice part = part_of(q->passes, segment, task->op, 0, units);
+        const ht_slice part = part_of(q->passes, axis, task->op, 0, units);
         if (memcmp(&part, &task->slice, sizeof part) != 0)
             continue;
         any = true;
@@ -496,7 +476,7 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
     ht_solver_lane *lanes = question->lanes;
     question->passes = passes;
     find_samples(passes->set, question);
-    ht_problem p = {.layers = passes->set->model->hparams.layers,
+    ht_problem p = {.model = passes->set->model,
                     .lanes = lanes,
                     .n_lanes = passes->set->n_lanes,
                     .cuts = passes->policy.cuts,
@@ -508,17 +488,13 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
                     .join = JOIN_SECONDS,
                     .exchange =
                         passes->set->time ? 0 : EXCHANGE_SECONDS, /* simulated operators move their bytes themselves */
-                    .embedding = (size_t)passes->set->model->hparams.embedding,
-                    .qkv = ht_slot_width(&passes->set->model->hparams, HT_SLOT_QKV),
-                    .attention = ht_slot_width(&passes->set->model->hparams, HT_SLOT_ATTN),
-                    .feed_forward = (size_t)passes->set->model->hparams.feed_forward,
                     .ready = share_is_ready,
                     .ready_context = question,
                     .tokens_divide = true};
     memcpy(p.stall, pace->stall, sizeof p.stall);
     p.head = pace->head;
-    for (size_t s = 0; s < HT_SEGMENTS; s++)
-        p.of[s] = passes->units[s].of;
+    for (size_t axis = 0; axis < passes->set->model->n_axes; axis++)
+        p.of[axis] = passes->units[axis].of;
     for (size_t l = 0; l < passes->set->n_lanes; l++) {
         const ht_lane *lane = &passes->set->lanes[l];
         lanes[l] =
@@ -571,6 +547,7 @@ static bool comes_to_end(const ht_schedule *s, bool head) {
 
 static ht_status build(ht_passes *passes, ht_schedule *schedule, ht_error *error) {
     builder b = {.passes = passes,
+                 .model = passes->set->model,
                  .schedule = schedule,
                  .choice = &schedule->choice,
                  .n = schedule->tokens,
@@ -592,6 +569,17 @@ static ht_status build(ht_passes *passes, ht_schedule *schedule, ht_error *error
     return b.status;
 }
 
+static void log_choice(const ht_schedule *schedule) {
+    const ht_choice *c = &schedule->choice;
+    ht_log(HT_LOG_DEBUG, "%zu tokens at %zu: %s, %.3f ms", schedule->tokens, schedule->position,
+           ht_regime_name(c->regime), c->seconds * 1e3);
+    for (size_t i = 0; i < c->n_lanes; i++)
+        ht_log(HT_LOG_DEBUG,
+               "  lane %zu: %zu tokens; of the first block's cut %zu units, of the second's %zu; drift %.2f",
+               c->lanes[i], c->tokens[i], c->groups[0].units[c->groups[0].axes[0]][i],
+               c->groups[1].units[c->groups[1].axes[0]][i], schedule->pace.lanes[c->lanes[i]][c->regime]);
+}
+
 static ht_status solve(ht_passes *passes, ht_schedule *schedule, ht_error *error) {
     ht_question question;
     const ht_problem p =
@@ -608,14 +596,7 @@ static ht_status solve(ht_passes *passes, ht_schedule *schedule, ht_error *error
     schedule->runs = 0;
     schedule->heads = false;
     schedule->stale = false;
-    const ht_choice *c = &schedule->choice;
-    ht_log(HT_LOG_DEBUG,
-           "%zu tokens at %zu: %s, %.3f ms; lanes %zu %zu: tokens %zu %zu, heads %zu %zu, features %zu %zu, drift %.2f "
-           "%.2f",
-           schedule->tokens, schedule->position, ht_regime_name(c->regime), c->seconds * 1e3, c->lanes[0], c->lanes[1],
-           c->tokens[0], c->tokens[1], c->units[0][HT_SEGMENT_HEADS][0], c->units[0][HT_SEGMENT_HEADS][1],
-           c->units[0][HT_SEGMENT_FEATURES][0], c->units[0][HT_SEGMENT_FEATURES][1],
-           schedule->pace.lanes[c->lanes[0]][c->regime], schedule->pace.lanes[c->lanes[1]][c->regime]);
+    log_choice(schedule);
     return build(passes, schedule, error);
 }
 

@@ -45,10 +45,9 @@ static bool may_look(const void *context) {
     return may_go_on(l) || (l->busy && is_idle(l->run));
 }
 
-/* Which waits take as long as the one before this operator. A layer's second norm waits for less than its first: in the regime
- * OWNER for the attention block's output, where the first waits for a whole feed-forward block. */
+/* Which waits take as long as the one before this operator: those before the same place of blocks that are alike. */
 static size_t wait_of(const ht_op *op) {
-    return op->kind == HT_OP_NORM && ht_class_of(op - 1) == HT_CLASS_OUT ? HT_CLASSES : ht_class_of(op);
+    return (size_t)op->site % HT_CREW_SITES;
 }
 
 /* The predictor: what this part of the crew may sleep through of a wait, in seconds; 0: nothing. */

@@ -4,44 +4,8 @@
 
 #include <math.h>
 
-ht_class ht_class_of(const ht_op *op) {
-    switch (op->kind) {
-    case HT_OP_EMBED:
-        return HT_CLASS_EMBED;
-    case HT_OP_NORM:
-        return HT_CLASS_NORM;
-    case HT_OP_ROPE:
-        return HT_CLASS_ROPE;
-    case HT_OP_ATTENTION:
-        return HT_CLASS_ATTENTION;
-    case HT_OP_GLU:
-        return HT_CLASS_GLU;
-    case HT_OP_FFN:
-        return HT_CLASS_FFN;
-    case HT_OP_ARGMAX:
-        return HT_CLASS_ARGMAX;
-    default:
-        return op->out == HT_SLOT_LOGITS ? HT_CLASS_LM_HEAD
-               : op->out == HT_SLOT_QKV  ? HT_CLASS_QKV
-               : op->out == HT_SLOT_FFN  ? HT_CLASS_GATE_UP
-               : op->in == HT_SLOT_ACT   ? HT_CLASS_DOWN
-                                         : HT_CLASS_OUT;
-    }
-}
-
-const char *ht_class_name(ht_class c) {
-    static const char *const names[HT_CLASSES] = {"embed",   "norm", "qkv",  "rope", "attention", "out",
-                                                  "gate_up", "glu",  "down", "ffn",  "lm_head",   "argmax"};
-    return names[c];
-}
-
-/* Is it a matrix multiplication? */
-static bool is_matmul(ht_class c) {
-    return c == HT_CLASS_QKV || c == HT_CLASS_OUT || c == HT_CLASS_GATE_UP || c == HT_CLASS_DOWN || c == HT_CLASS_FFN;
-}
-
 /* Seconds of n > 0 tokens, whole. */
-static double whole_seconds(const ht_class_cost *cost, size_t n) {
+static double whole_seconds(const ht_op_cost *cost, size_t n) {
     const ht_cost_point *p = cost->points;
     size_t i = 0;
     /* graphs for many tokens only: the lane's plan for one has other steps */
@@ -67,24 +31,25 @@ static double whole_seconds(const ht_class_cost *cost, size_t n) {
     return pieces < p[i].seconds ? pieces : p[i].seconds;
 }
 
-double ht_class_fixed(const ht_lane_cost *cost, ht_class c) {
-    return fmax(cost->launch, cost->classes[c].start);
+double ht_op_fixed(const ht_lane_cost *cost, int signature) {
+    return fmax(cost->launch, cost->ops[signature].start);
 }
 
-double ht_class_seconds(const ht_lane_cost *cost, ht_class c, size_t n, double share, size_t position) {
+double ht_op_seconds(const ht_lane_cost *cost, int signature, size_t n, double share, size_t position) {
     if (n == 0)
         return 0;
+    const ht_op_cost *op = &cost->ops[signature];
     /* few tokens have kernels of their own, and the points of the table lie close there */
-    const bool whole = cost->granule && n > 2 * cost->granule && is_matmul(c) && !cost->classes[c].stepped;
-    double s = whole_seconds(&cost->classes[c], whole ? ht_round_up(n, cost->granule) : n);
-    if (c == HT_CLASS_ATTENTION)
-        s += cost->per_key * (double)n * (double)position;
-    const double fixed = ht_class_fixed(cost, c);
+    const bool rounds = op->granule && n > 2 * op->granule && !op->stepped;
+    const double s = whole_seconds(op, rounds ? ht_round_up(n, op->granule) : n) +
+                     op->per_key * (double)n * (double)position,
+                 fixed = ht_op_fixed(cost, signature);
     return s <= fixed || s == INFINITY ? s : fixed + share * (s - fixed);
 }
 
-ht_estimate ht_class_estimate(const ht_lane_cost *cost, ht_class c, size_t n, double share, size_t position) {
-    const double seconds = ht_class_seconds(cost, c, n, share, position), wait = fmin(seconds, cost->classes[c].start);
+ht_estimate ht_op_estimate(const ht_lane_cost *cost, int signature, size_t n, double share, size_t position) {
+    const double seconds = ht_op_seconds(cost, signature, n, share, position),
+                 wait = fmin(seconds, cost->ops[signature].start);
     return (ht_estimate){seconds - wait, wait};
 }
 
@@ -95,4 +60,23 @@ double ht_factor(const double factors[HT_MAX_LANES][2], size_t lane, const size_
         if (lanes[i] != lane)
             factor = fmax(factor, factors[lanes[i]][tokens > 1]);
     return fmax(factor, 1);
+}
+
+/* ---- what is known of a model -------------------------------------------------------------------------------------------- */
+
+const char *ht_plan_misfit(const ht_model *model) {
+    if (model->n_signatures > HT_MAX_SIGNATURES)
+        return "operators";
+    if (model->n_axes > HT_MAX_AXES || model->n_groups > HT_MAX_GROUPS)
+        return "blocks";
+    for (size_t k = 0; k < model->n_blocks; k++)
+        if (model->blocks[k].n_axes > HT_MAX_BLOCK_AXES)
+            return "cuts";
+    return NULL;
+}
+
+const char *ht_axis_cut(const ht_axis *axis) {
+    static const char *const names[HT_AXIS_KINDS] = {"causal", "head", "feature", "row"};
+    /* matrices that are cut by the same features, with a join behind the first: rows of each */
+    return axis->kind == HT_AXIS_FEATURES && axis->result == HT_RESULT_COLUMNS ? "row" : names[axis->kind];
 }

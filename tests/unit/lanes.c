@@ -6,6 +6,7 @@
 #include "base/os.h"
 #include "device/common.h"
 #include "engine/engine.h"
+#include "model/build.h"
 #include "session/session.h"
 
 #include <float.h>
@@ -67,8 +68,8 @@ static ht_session *new_session(ht_engine *engine) {
     return session;
 }
 
-static ht_class_cost make_class(double one) {
-    return (ht_class_cost){.points = {{1, one}, {512, one * 200}}, .n_points = 2};
+static ht_op_cost make_op(double one) {
+    return (ht_op_cost){.points = {{1, one}, {512, one * 200}}, .n_points = 2};
 }
 
 /* Costs so much larger than the real ones that what is learned from passes moves all lanes alike. `owned`: one lane does
@@ -79,15 +80,15 @@ static void pretend(ht_engine *engine, bool owned) {
         ht_lane_cost *cost = &engine->set.lanes[l].cost;
         const double speed = l == servant ? uniform(0.02, 1) : 1;
         *cost = (ht_lane_cost){.devices = engine->set.lanes[l].devices};
-        for (int c = 0; c < HT_CLASSES; c++) {
-            const bool matrix = c == HT_CLASS_QKV || c == HT_CLASS_OUT || c == HT_CLASS_GATE_UP || c == HT_CLASS_DOWN ||
-                                c == HT_CLASS_LM_HEAD;
-            if (c != HT_CLASS_FFN)
-                cost->classes[c] =
-                    make_class(matrix ? speed * uniform(0.2, 3) : uniform(0.01, c == HT_CLASS_ATTENTION ? 1 : 0.05));
+        for (size_t k = 0; k < model->n_signatures; k++) {
+            const ht_op *op = model->signatures[k].op;
+            if (op->kind != HT_OP_FFN)
+                cost->ops[k] =
+                    make_op(op->kind == HT_OP_MATMUL ? speed * uniform(0.2, 3)
+                                                     : uniform(0.01, op->kind == HT_OP_ATTENTION ? 1 : 0.05));
         }
         if (l == servant)
-            cost->classes[HT_CLASS_NORM].n_points = 0;
+            cost->ops[model->ops[1].signature].n_points = 0;
     }
     ht_lanes_keep_ready(&engine->set);
     ht_passes_forget_schedules(&engine->passes);
@@ -99,9 +100,9 @@ static void pretend_equal(ht_engine *engine) {
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane_cost *cost = &engine->set.lanes[l].cost;
         *cost = (ht_lane_cost){.devices = engine->set.lanes[l].devices};
-        for (int c = 0; c < HT_CLASSES; c++)
-            if (c != HT_CLASS_FFN)
-                cost->classes[c] = make_class(c == HT_CLASS_NORM ? 0.01 : 1);
+        for (size_t k = 0; k < model->n_signatures; k++)
+            if (model->signatures[k].op->kind != HT_OP_FFN)
+                cost->ops[k] = make_op(model->signatures[k].op->kind == HT_OP_NORM ? 0.01 : 1);
     }
     ht_lanes_keep_ready(&engine->set);
     ht_passes_forget_schedules(&engine->passes);
@@ -179,18 +180,12 @@ static void count_warnings(ht_log_level level, const char *line, void *user) {
         atomic_fetch_add(&warnings, 1);
 }
 
-static int open_model(void **state) {
+/* What follows each prompt on one lane. Only the order of additions differs elsewhere: sums of at most 256 products (each error
+ * grows as the root of that), so many matrices one behind another, and no more than that in norms, which divide by the size of
+ * the whole. */
+static void expect_logits(int matrices) {
     ht_error error = {0};
     ht_engine *engine;
-    if (make_folder(state) || setenv("XDG_CACHE_HOME", test_folder, 1)) /* measured once, for this program only */
-        return -1;
-    ht_log_set(count_warnings, NULL, HT_LOG_WARN);
-    for (int i = 0; i < CONTEXT; i++)
-        ids[i] = (i * i * 7 + i * 37 + 11) % VOCABULARY;
-    if (ht_model_open("shape:tiny", &model, &error)) {
-        print_error("%s\n", error.text);
-        return -1;
-    }
     ht_session *session = open_session("cpu:cpus=0", HT_STRATEGY_SINGLE, NULL, &engine);
     float largest = 0;
     for (size_t i = 0; i < LENGTHS; i++) {
@@ -206,11 +201,72 @@ static int open_model(void **state) {
     }
     check(ht_session_score(session, ids, SCORED, 0, expected_score, 0, NULL, &error), &error);
     close_session(session, engine);
-    /* Only the order of additions differs: sums of at most 256 products (each error grows as the root of that), two layers of
-     * four matrices and the head one behind another, and no more than that in norms, which divide by the size of the whole. */
-    bound = 9 * 16 * FLT_EPSILON / 2 * largest;
+    bound = (float)matrices * 16 * FLT_EPSILON / 2 * largest;
     session = open_session(BOTH, HT_STRATEGY_TENSOR, NULL, &engine); /* measures: later engines find it */
     close_session(session, engine);
+}
+
+static int open_model(void **state) {
+    ht_error error = {0};
+    if (make_folder(state) || setenv("XDG_CACHE_HOME", test_folder, 1)) /* measured once, for this program only */
+        return -1;
+    ht_log_set(count_warnings, NULL, HT_LOG_WARN);
+    for (int i = 0; i < CONTEXT; i++)
+        ids[i] = (i * i * 7 + i * 37 + 11) % VOCABULARY;
+    if (ht_model_open("shape:tiny", &model, &error)) {
+        print_error("%s\n", error.text);
+        return -1;
+    }
+    expect_logits(9); /* two layers of four, and the head */
+    return 0;
+}
+
+static void attention(ht_builder *b, int layer, const ht_rotation *rotation, int window) {
+    ht_build_layer(b, layer);
+    ht_build_block(b, HT_BLOCK_ATTENTION, model->hparams.kv_heads);
+    ht_build_norm(b, "attn_norm");
+    ht_build_qkv(b, HT_BIAS_OPTIONAL);
+    ht_build_rope(b, rotation);
+    ht_build_attention(b, 0, window);
+    ht_build_attention_output(b);
+    ht_build_add(b, NULL);
+}
+
+static void feed_forward(ht_builder *b, int layer) {
+    ht_build_layer(b, layer);
+    ht_build_block(b, HT_BLOCK_FEED_FORWARD, model->hparams.feed_forward);
+    ht_build_norm(b, "ffn_norm");
+    ht_build_gate_up(b);
+    ht_build_glu(b, HT_ACT_SILU);
+    ht_build_down(b);
+    ht_build_add(b, NULL);
+}
+
+/* A model of no family: blocks in another order, of one kind behind each other, one with a window, one that comes again with a
+ * cache of its own, and two behind the last that writes one. */
+static int open_mixed(void **state) {
+    if (open_model(state))
+        return -1;
+    ht_error error = {0};
+    const ht_rotation rotation = {.table = model->ops[3].rope};
+    free(model->fused);
+    model->fused = NULL;
+    model->n_ops = model->n_blocks = model->n_axes = model->n_groups = model->n_signatures = 0;
+    model->n_block_kinds = model->n_sites = model->n_caches = model->tail = 0;
+    ht_builder b = ht_build_begin(model, &error);
+    ht_build_embed(&b, 1);
+    feed_forward(&b, 1);
+    attention(&b, 0, &rotation, 0);
+    attention(&b, 1, &rotation, 16);
+    feed_forward(&b, 0);
+    attention(&b, 0, &rotation, 0);
+    feed_forward(&b, 1);
+    feed_forward(&b, 0);
+    check(ht_build_head(&b), &error);
+    assert_int_equal(model->n_caches, 3);
+    assert_int_equal(model->n_block_kinds, 4);
+    assert_int_equal(model->blocks[5].first, model->tail + 2); /* the last attention's own end is of the tail, too */
+    expect_logits(15);
     return 0;
 }
 
@@ -307,16 +363,16 @@ static void remember(ht_engine *engine) {
         measured[l] = engine->set.lanes[l].cost;
 }
 
-/* Every class takes up to three times as long or as short as was measured, at the lengths that were measured: whatever a
+/* Every operator takes up to three times as long or as short as was measured, at the lengths that were measured: whatever a
  * device has graphs for is used now and then. */
 static void disturb(ht_engine *engine) {
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane_cost *cost = &engine->set.lanes[l].cost;
         *cost = measured[l];
-        for (int c = 0; c < HT_CLASSES; c++) {
+        for (size_t k = 0; k < model->n_signatures; k++) {
             const double factor = exp(uniform(-1.1, 1.1));
-            for (size_t i = 0; i < cost->classes[c].n_points; i++)
-                cost->classes[c].points[i].seconds *= factor;
+            for (size_t i = 0; i < cost->ops[k].n_points; i++)
+                cost->ops[k].points[i].seconds *= factor;
         }
     }
     ht_lanes_keep_ready(&engine->set);
@@ -356,16 +412,16 @@ static void test_lanes_without_a_share(void **state) {
     for (size_t slow = 0; slow < 2; slow++) {
         pretend_equal(engine);
         run_prompt(engine, 3, "halves"); /* leaves sums in both lanes' buffers */
-        for (int c = HT_CLASS_QKV; c <= HT_CLASS_OUT; c++)
-            engine->set.lanes[slow].cost.classes[c] = make_class(1000);
+        for (size_t i = 1; i < model->blocks[0].n; i++)
+            engine->set.lanes[slow].cost.ops[model->ops[model->blocks[0].first + i].signature] = make_op(1000);
         ht_lanes_keep_ready(&engine->set);
         ht_passes_forget_schedules(&engine->passes);
         const float *logits; /* the first pass: what it took may lead to another choice */
         check(ht_session_prefill(session, ids, lengths[3], &logits, NULL, &error), &error);
         same_logits(logits, expected[3][0], "no heads on one lane", lengths[3], 0);
         assert_int_equal(engine->passes.current->choice.regime, HT_REGIME_SHARES);
-        assert_int_equal(engine->passes.current->choice.units[0][HT_SEGMENT_HEADS][slow], 0);
-        assert_int_not_equal(engine->passes.current->choice.units[0][HT_SEGMENT_FEATURES][slow], 0);
+        assert_int_equal(engine->passes.current->choice.groups[0].units[0][slow], 0);
+        assert_int_not_equal(engine->passes.current->choice.groups[1].units[0][slow], 0);
         same_score(session, 0, "no heads on one lane");
     }
     close_session(session, engine);
@@ -724,9 +780,16 @@ int main(void) {
         cmocka_unit_test(test_bad_fail_option),
         cmocka_unit_test(test_soak),
     };
+    const struct CMUnitTest mixed[] = {
+        cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_every_length),
+        cmocka_unit_test(test_every_length_on_a_pair),
+        cmocka_unit_test(test_failure_anywhere),
+    };
     if ((ht_all_cores()->words[0] & 3) != 3) {
         printf("skipped: two lanes need cores 0 and 1\n");
         return 77;
     }
-    return cmocka_run_group_tests(tests, open_model, close_model);
+    const int failed = cmocka_run_group_tests(tests, open_model, close_model);
+    return failed ? failed : cmocka_run_group_tests(mixed, open_mixed, close_model);
 }

@@ -60,11 +60,95 @@ static void check_operators(const ht_model *model) {
     assert_int_equal(windows, h->sliding_window ? h->layers - h->layers / 6 : 0);
 }
 
+/* Blocks tile the operators, alike ones share a signature, and the tail begins behind the last keys and values. */
+static void check_blocks(const ht_model *model) {
+    const size_t layers = (size_t)model->hparams.layers;
+    size_t in_groups = 0;
+    ht_error error;
+    assert_int_equal(model->n_blocks, 2 * layers + 1);
+    assert_int_equal(model->n_caches, layers);
+    assert_int_equal(model->ops[model->tail].kind, HT_OP_ATTENTION);
+    assert_int_equal(model->ops[model->tail].layer, layers - 1);
+    for (size_t i = 1; i < model->n_ops; i++) {
+        const ht_op *op = &model->ops[i];
+        const ht_block *block = ht_op_block(model, op);
+        assert_non_null(block);
+        assert_true(i == block->first + ht_op_place(model, op) && ht_op_place(model, op) < block->n);
+        assert_int_equal(op->layer, block->layer);
+        assert_in_range(op->site, 0, model->n_sites - 1);
+        assert_in_range(op->signature, 0, model->n_signatures - 1);
+        assert_int_equal(model->signatures[op->signature].op->kind, op->kind);
+    }
+    for (size_t k = 0; k < model->n_blocks; k++) {
+        const ht_block *block = &model->blocks[k];
+        const ht_group *group = &model->groups[block->group];
+        assert_int_equal(block->signature, model->blocks[group->block].signature);
+        assert_int_equal(block->first_axis, model->blocks[group->block].first_axis);
+        assert_true(!block->fused == (block->kind != HT_BLOCK_FEED_FORWARD));
+    }
+    for (size_t g = 0; g < model->n_groups; g++)
+        in_groups += model->groups[g].count;
+    assert_int_equal(in_groups, model->n_blocks);
+    assert_true(model->groups[model->n_groups - 1].head);
+    /* windows make an attention block another; the last layer's have fewer tokens */
+    const size_t attention = model->hparams.sliding_window ? 2 : 1;
+    assert_int_equal(model->n_block_kinds, attention + 2);
+    assert_int_equal(model->n_groups, attention + 4);
+    check(ht_model_check(model, &error), &error);
+}
+
+/* What one mistake of a family's file would do. */
+static void refuses(const ht_model *model, const char *what) {
+    ht_error error = {0};
+    assert_int_equal(ht_model_check(model, &error), HT_ERROR_FORMAT);
+    if (!strstr(error.text, what))
+        fail_msg("\"%s\" does not say \"%s\"", error.text, what);
+}
+
+static void test_planted_faults(void **state) {
+    ht_model *model = open_model("shape:tiny");
+    ht_error error;
+    ht_op *ops = model->ops, kept;
+    ht_block *blocks = model->blocks;
+#define PLANT(place, member, value, what)                  \
+    do {                                                   \
+        const __typeof__((place).member) was = (place).member; \
+        (place).member = value;                            \
+        refuses(model, what);                              \
+        (place).member = was;                              \
+        check(ht_model_check(model, &error), &error);      \
+    } while (0)
+    PLANT(blocks[1], first, blocks[1].first + 1, "block 1 (feed-forward, layer 0) begins at operator 7, not 6");
+    PLANT(blocks[1], kind, HT_BLOCK_ATTENTION, "ffn_act has no place in a block of kind attention");
+    PLANT(blocks[0], n, 4, "attn_output has no place");
+    PLANT(ops[3], kind, HT_OP_GLU, "rope has no place");
+    PLANT(*model, n_blocks, model->n_blocks - 1, "its blocks end at operator");
+    PLANT(*model, n_ops, model->n_ops - 1, "its blocks end at operator 22 of 21");
+    PLANT(ops[5], out, HT_SLOT_ACT, "ffn_norm reads slot 5, which nothing has written");
+    PLANT(ops[2], in, HT_SLOT_FFN, "attn_qkv reads slot 6, which nothing has written");
+    PLANT(ops[4], cache, 1, "attn reads cache 1, of which 1 are written by then");
+    PLANT(ops[4], cache, -1, "attn reads cache -1");
+    PLANT(ops[3], cache, 1, "rope writes cache 1, not 0");
+    PLANT(ops[2].parts[1], rows, ops[2].parts[1].rows + 1, "attn_qkv does not divide");
+    PLANT(ops[5].parts[0], cols, ops[5].parts[0].cols - 1, "attn_output does not divide");
+    PLANT(ops[9].parts[0], cols, ops[9].parts[0].cols + 1, "ffn_down does not divide");
+    PLANT(model->axes[0], extent, model->axes[0].extent + 1, "does not divide");
+    PLANT(model->axes[0], maps[4], HT_MAP_EVERY,
+          "attn_output does not divide"); /* sums that nobody computes a part of */
+#undef PLANT
+    kept = ops[4]; /* two operators in the wrong order */
+    ops[4] = ops[3];
+    ops[3] = kept;
+    refuses(model, "has no place");
+    ht_model_close(model);
+}
+
 static void test_shapes(void **state) {
     for (size_t i = 0; i < HT_COUNT(shapes); i++) {
         ht_model *model = open_model(shapes[i].spec);
         const ht_model_info *info = ht_model_get_info(model);
         check_operators(model);
+        check_blocks(model);
         assert_true(fabs((double)info->parameters / 1e9 - shapes[i].billions) < 0.006);
         assert_int_equal(info->sliding_window, shapes[i].window);
         assert_string_equal(info->quantisation, i == 7 ? "Q8_0" : "Q4_0");
@@ -146,10 +230,8 @@ static void test_errors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),
-        cmocka_unit_test(test_families),
-        cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_shapes), cmocka_unit_test(test_planted_faults), cmocka_unit_test(test_families),
+        cmocka_unit_test(test_rope),   cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* The planner against brute force: every set of lanes, every way to cut a layer into segments, every division of units and
+/* The planner against brute force: every set of lanes, every way to cut a block along its axes, every division of units and
  * tokens, every matrix cut, by formulas written here from what plan.h says. Costs are made up. */
 #include "unit/test.h"
 
@@ -18,22 +18,180 @@ static double uniform(double low, double high) {
     return low + (high - low) * pick(1u << 20) / (double)(1u << 20);
 }
 
-/* ---- made-up problems ------------------------------------------------------------------------------------------------------- */
+/* ---- made-up models ---------------------------------------------------------------------------------------------------------- */
 
-enum { LANES = 3, MOST_TOKENS = 9 };
+enum { LANES = 3, MOST_TOKENS = 9, MOST_BLOCKS = 6, MOST_OPS = 1 + 5 * MOST_BLOCKS };
 
 typedef struct made {
     ht_problem p;
     ht_solver_lane lanes[LANES];
     ht_lane_cost costs[LANES];
+    ht_model model;
+    ht_op ops[MOST_OPS];
+    ht_block blocks[MOST_BLOCKS];
+    ht_axis axes[16];
+    ht_group groups[MOST_BLOCKS];
+    ht_signature signatures[24];
+    ht_op fused[24]; /* by signature */
+    double scales[24];
 } made;
+
+/* Kinds of blocks: a letter for each operator, (n)orm, (m)atrix, (w)rites a cache, (r)eads it, else anything; where three of them
+ * can be one; axes. */
+typedef struct made_axis {
+    ht_axis_kind kind;
+    ht_axis_result result;
+    size_t from, to, hand_from, hand_to;
+    const char *maps; /* as in model/blocks.c */
+    bool ordered, statistics;
+} made_axis;
+typedef struct made_kind {
+    const char *ops;
+    size_t fused, n_axes;
+    made_axis axes[6];
+} made_kind;
+
+enum { ATTENTION, FEED_FORWARD, MIXER, EXPERTS, HEAD };
+static const made_kind kinds[] = {
+    [ATTENTION] = {"nmwrm",
+                   0,
+                   6,
+                   {{HT_AXIS_HEADS, HT_RESULT_SUMS, 0, 5, 0, 0, "esssc", false, false},
+                    {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 5, 0, 0, "errrr", true, false},
+                    {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 0, 2, 1, 2, "ew", false, false},
+                    {HT_AXIS_HEADS, HT_RESULT_COLUMNS, 2, 4, 0, 0, "ss", false, false},
+                    {HT_AXIS_HEADS, HT_RESULT_SUMS, 2, 5, 0, 0, "ssc", false, false},
+                    {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 4, 5, 4, 5, "w", false, false}}},
+    [FEED_FORWARD] = {"nmxm",
+                      1,
+                      3,
+                      {{HT_AXIS_FEATURES, HT_RESULT_SUMS, 0, 4, 1, 4, "essc", false, false},
+                       {HT_AXIS_FEATURES, HT_RESULT_COLUMNS, 0, 3, 1, 2, "ess", false, false},
+                       {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 3, 4, 3, 4, "w", false, false}}},
+    /* a recurrent one: what is small every lane computes, and its norm goes over all lanes' channels */
+    [MIXER] = {"nmwxm",
+               0,
+               3,
+               {{HT_AXIS_HEADS, HT_RESULT_SUMS, 0, 5, 0, 0, "esrsc", false, true},
+                {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 0, 2, 1, 2, "ew", false, false},
+                {HT_AXIS_HEADS, HT_RESULT_SUMS, 2, 5, 0, 0, "rsc", false, true}}},
+    /* a router on every lane that has a part */
+    [EXPERTS] = {"nmmxm",
+                 2,
+                 2,
+                 {{HT_AXIS_FEATURES, HT_RESULT_SUMS, 0, 5, 2, 5, "erssc", false, false},
+                  {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 5, 0, 0, "errrr", false, false}}},
+    [HEAD] = {"nmx", 0, 1, {{HT_AXIS_ROWS, HT_RESULT_COLUMNS, 0, 2, 0, 0, "ew", false, false}}},
+};
+
+static ht_map map_of(char letter) {
+    static const char letters[] = "ersc";
+    const char *at = strchr(letters, letter);
+    return at ? (ht_map)(at - letters) : HT_MAP_ROWS;
+}
+
+/* The first operator of a kind has its signature in `first`; norms all have signature 1. */
+static void add_kind(made *m, int kind, int first[HEAD + 1], size_t first_axis[HEAD + 1]) {
+    const made_kind *k = &kinds[kind];
+    first[kind] = (int)m->model.n_signatures - 1; /* behind the norm */
+    for (size_t i = 1; i < strlen(k->ops); i++) {
+        ht_signature *s = &m->signatures[m->model.n_signatures];
+        *s = (ht_signature){.name = "", .head = kind == HEAD};
+        m->scales[m->model.n_signatures++] = k->ops[i] != 'm' ? 1 + 4 * (k->ops[i] == 'r')
+                                             : kind == HEAD   ? 60
+                                                              : 10 + pick(20);
+    }
+    if (k->fused) {
+        m->fused[first[kind]] = (ht_op){.kind = HT_OP_FFN, .signature = (int)m->model.n_signatures};
+        m->scales[m->model.n_signatures++] = 50;
+    }
+    first_axis[kind] = m->model.n_axes;
+    for (size_t a = 0; a < k->n_axes; a++) {
+        const made_axis *row = &k->axes[a];
+        ht_axis *axis = &m->axes[m->model.n_axes++];
+        *axis = (ht_axis){.kind = row->kind,
+                          .result = row->result,
+                          .from = row->from,
+                          .to = row->to,
+                          .ordered = row->ordered,
+                          .hand_from = row->hand_from,
+                          .hand_to = row->hand_to,
+                          .handed = 64 + pick(64),
+                          .leaves = kind == HEAD ? 0 : 32 + pick(64),
+                          .statistics = row->statistics ? 1 + pick(20) : 0};
+        for (size_t i = row->from; i < row->to; i++)
+            axis->maps[i] = map_of(row->maps[i - row->from]);
+    }
+}
+
+static void add_block(made *m, int kind, int first, size_t first_axis) {
+    const made_kind *k = &kinds[kind];
+    ht_model *model = &m->model;
+    ht_block *block = &m->blocks[model->n_blocks++];
+    *block = (ht_block){.first = model->n_ops,
+                        .n = strlen(k->ops),
+                        .first_axis = first_axis,
+                        .n_axes = k->n_axes,
+                        .signature = kind,
+                        .fused = k->fused ? &m->fused[first] : NULL,
+                        .fused_from = k->fused,
+                        .fused_to = k->fused + 3};
+    for (size_t i = 0; i < block->n; i++) {
+        const bool norm = k->ops[i] == 'n';
+        m->ops[model->n_ops++] =
+            (ht_op){.kind = k->ops[i] == 'm' ? HT_OP_MATMUL : HT_OP_GLU, .signature = norm ? 1 : first + (int)i};
+        if (k->ops[i] == 'w')
+            model->tail = model->n_ops, model->n_caches++;
+    }
+}
+
+/* Blocks of these kinds, the last of which is a head. */
+static void make_model(made *m, const int *blocks, size_t n) {
+    int first[HEAD + 1];
+    size_t first_axis[HEAD + 1];
+    m->model = (ht_model){.ops = m->ops,
+                          .blocks = m->blocks,
+                          .axes = m->axes,
+                          .groups = m->groups,
+                          .signatures = m->signatures,
+                          .n_ops = 1,
+                          .n_signatures = 2};
+    m->ops[0] = (ht_op){.kind = HT_OP_EMBED};
+    m->signatures[0] = m->signatures[1] = (ht_signature){.name = ""};
+    m->scales[0] = m->scales[1] = 1;
+    for (size_t k = 0; k < n; k++) {
+        bool known = false;
+        for (size_t i = 0; i < k; i++)
+            known |= blocks[i] == blocks[k];
+        if (!known)
+            add_kind(m, blocks[k], first, first_axis);
+        add_block(m, blocks[k], first[blocks[k]], first_axis[blocks[k]]);
+    }
+    for (size_t k = 0; k < n; k++) {
+        const ht_block *block = &m->blocks[k];
+        const size_t before = m->model.tail > block->first ? m->model.tail - block->first : 0,
+                     tail = before < block->n ? before : block->n;
+        size_t g = 0;
+        while (g < m->model.n_groups && (m->blocks[m->groups[g].block].signature != block->signature ||
+                                         m->groups[g].tail != tail || m->groups[g].last != (k + 2 == n)))
+            g++;
+        if (g == m->model.n_groups)
+            m->groups[m->model.n_groups++] =
+                (ht_group){.block = k, .tail = tail, .last = k + 2 == n, .head = block->signature == HEAD};
+        m->groups[g].count++;
+        m->blocks[k].group = (int)g;
+    }
+    m->p.model = &m->model;
+}
+
+/* ---- made-up problems ------------------------------------------------------------------------------------------------------- */
 
 static const int static_lengths[] = {4, 8};
 
-static ht_class_cost make_class(bool stepped, double scale) {
+static ht_op_cost make_op(bool stepped, double scale) {
     static const size_t dynamic[] = {1, 2, 4, 8}, fixed[] = {1, 4, 8};
     const size_t n = stepped ? HT_COUNT(fixed) : HT_COUNT(dynamic);
-    ht_class_cost c = {.n_points = n, .stepped = stepped};
+    ht_op_cost c = {.n_points = n, .stepped = stepped};
     double s = scale * uniform(0.5, 2);
     for (size_t i = 0; i < n; i++, s += scale * uniform(0, 2))
         c.points[i] = (ht_cost_point){stepped ? fixed[i] : dynamic[i], s};
@@ -42,33 +200,45 @@ static ht_class_cost make_class(bool stepped, double scale) {
 
 /* Matrices cost more than the rest, joins sometimes much and sometimes next to nothing, so that every regime wins now and
  * then. */
-static ht_lane_cost make_cost(bool stepped) {
-    static const double scales[HT_CLASSES] = {
-        [HT_CLASS_EMBED] = 1,     [HT_CLASS_NORM] = 1, [HT_CLASS_QKV] = 15,     [HT_CLASS_ROPE] = 1,
-        [HT_CLASS_ATTENTION] = 5, [HT_CLASS_OUT] = 10, [HT_CLASS_GATE_UP] = 30, [HT_CLASS_GLU] = 2,
-        [HT_CLASS_DOWN] = 20,     [HT_CLASS_FFN] = 50, [HT_CLASS_LM_HEAD] = 60, [HT_CLASS_ARGMAX] = 1};
-    ht_lane_cost cost = {.granule = pick(3) ? 0 : 2,
-                         .per_key = uniform(0, 0.05) * 1e-6,
-                         .launch = uniform(0, 1) * 1e-6,
-                         .join = uniform(0, pick(2) ? 0.5 : 10) * 1e-6};
+static ht_lane_cost make_cost(const made *m, bool stepped) {
+    ht_lane_cost cost = {.launch = uniform(0, 1) * 1e-6, .join = uniform(0, pick(2) ? 0.5 : 10) * 1e-6};
     for (size_t l = 0; l < LANES; l++)
         for (int many = 0; many < 2; many++) {
             cost.together[l][many] = pick(3) ? uniform(1, pick(4) ? 1.5 : 20) : 0;
             cost.norms[l][many] = pick(2) ? uniform(1, 3) : 0;
         }
-    for (int c = 0; c < HT_CLASSES; c++)
-        if (c != HT_CLASS_FFN || pick(2)) /* not every device takes the block as one */
-            cost.classes[c] = make_class(stepped && c != HT_CLASS_NORM && c != HT_CLASS_ATTENTION, scales[c] * 1e-6);
-    for (int c = HT_CLASS_QKV; c < HT_CLASS_ARGMAX; c++)
-        cost.classes[c].start = stepped && scales[c] >= 10 && pick(2) ? uniform(0, 20) * 1e-6 : 0;
+    const size_t granule = pick(3) ? 0 : 2;
+    for (size_t s = 0; s < m->model.n_signatures; s++) {
+        const bool one = m->scales[s] == 50, matrix = m->scales[s] >= 10;
+        if (!one || pick(2)) /* not every device takes operators as one */
+            cost.ops[s] = make_op(stepped && matrix, m->scales[s] * 1e-6);
+        cost.ops[s].granule = matrix && !m->signatures[s].head ? granule : 0;
+        cost.ops[s].start = stepped && matrix && pick(2) ? uniform(0, 20) * 1e-6 : 0;
+        cost.ops[s].per_key = m->scales[s] == 5 ? uniform(0, 0.05) * 1e-6 : 0;
+    }
     if (pick(12) == 0)
-        cost.classes[pick(HT_CLASSES)].n_points = 0; /* a lane that lacks an operator */
+        cost.ops[pick((unsigned)m->model.n_signatures)].n_points = 0; /* a lane that lacks an operator */
     return cost;
 }
 
+/* Layers that are alike, or blocks of any kind in any order. */
+static void make_blocks(made *m) {
+    static const int two[] = {ATTENTION, FEED_FORWARD, ATTENTION, FEED_FORWARD, HEAD};
+    int any[MOST_BLOCKS];
+    size_t n = 2 + pick(3);
+    if (pick(2)) {
+        make_model(m, two, HT_COUNT(two));
+        return;
+    }
+    any[0] = pick(2) ? ATTENTION : MIXER;
+    for (size_t i = 1; i < n; i++)
+        any[i] = (int)pick(HEAD);
+    any[n++] = HEAD;
+    make_model(m, any, n);
+}
+
 static void make_problem(made *m, size_t n_lanes) {
-    *m = (made){.p = {.layers = 2 + (int)pick(2),
-                      .lanes = m->lanes,
+    *m = (made){.p = {.lanes = m->lanes,
                       .n_lanes = n_lanes,
                       .cuts = pick(4) ? pick(HT_CUT_ALL + 1) : HT_CUT_ALL,
                       .tokens = 1 + pick(MOST_TOKENS),
@@ -76,21 +246,17 @@ static void make_problem(made *m, size_t n_lanes) {
                       .forced = pick(3) == 0,
                       .join = uniform(0, 1) * 1e-6,
                       .exchange = pick(2) ? uniform(0, 1) * 1e-9 : 0,
-                      .embedding = 64,
-                      .qkv = 96,
-                      .attention = 48,
-                      .feed_forward = 200,
                       .tokens_divide = pick(2)}};
+    make_blocks(m);
     m->p.wanted = pick(2) ? m->p.tokens : 1;
-    const size_t heads = 1 + pick(4);
-    for (int s = 0; s < HT_SEGMENTS; s++)
-        m->p.of[s] =
-            s == HT_SEGMENT_HEADS || s == HT_SEGMENT_ATTENTION || s == HT_SEGMENT_ATTENTION_OUT ? heads : 3 + pick(4);
+    const size_t heads = 1 + pick(4), n_axes = m->model.n_axes;
+    for (size_t a = 0; a < n_axes; a++)
+        m->p.of[a] = m->axes[a].kind == HT_AXIS_HEADS ? heads : 3 + pick(4);
     if (pick(6) == 0)
-        m->p.of[pick(HT_SEGMENTS)] = 0;
+        m->p.of[pick((unsigned)n_axes)] = 0;
     for (size_t l = 0; l < n_lanes; l++) {
         const bool fixed = l == 0 && pick(3) == 0; /* static lengths come first */
-        m->costs[l] = make_cost(fixed);
+        m->costs[l] = make_cost(m, fixed);
         m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l],
                                        .cores = {{1u << l | (pick(6) == 0 ? 1u : 0)}},
                                        .lost = pick(10) == 0,
@@ -100,26 +266,28 @@ static void make_problem(made *m, size_t n_lanes) {
                                        .n_lengths = fixed ? HT_COUNT(static_lengths) : 0};
         for (int r = 0; r < HT_REGIMES; r++)
             m->lanes[l].drift[r] = pick(2) ? 1 : uniform(0.5, 2);
-        for (int s = 0; s < HT_SEGMENTS && fixed && !m->lanes[l].may_build; s++)
+        for (size_t a = 0; a < n_axes && fixed && !m->lanes[l].may_build; a++)
             for (int k = 0; k < 2; k++) /* none, one or two */
-                m->lanes[l].built[s][k] = m->p.of[s] > 1 && pick(2) && (k == 0 || m->lanes[l].built[s][0])
-                                              ? 1 + pick((unsigned)m->p.of[s] - 1)
+                m->lanes[l].built[a][k] = m->p.of[a] > 1 && pick(2) && (k == 0 || m->lanes[l].built[a][0])
+                                              ? 1 + pick((unsigned)m->p.of[a] - 1)
                                               : 0;
     }
 }
 
 /* ---- brute force ------------------------------------------------------------------------------------------------------------ */
 
+/* Block by block and operator by operator: of groups, sides of the tail and sums over them nothing is known here. */
+
 /* Of n tokens' whole operator, so much is waiting, whatever the share. */
-static ht_estimate op(const ht_problem *p, size_t lane, ht_class c, size_t n, double share, size_t position) {
+static ht_estimate op(const ht_problem *p, size_t lane, int signature, size_t n, double share, size_t position) {
     if (n == 0 || share <= 0)
         return (ht_estimate){0};
-    const double seconds = ht_class_seconds(p->lanes[lane].cost, c, n, share, position),
-                 wait = fmin(seconds, p->lanes[lane].cost->classes[c].start);
+    const double seconds = ht_op_seconds(p->lanes[lane].cost, signature, n, share, position),
+                 wait = fmin(seconds, p->lanes[lane].cost->ops[signature].start);
     return (ht_estimate){seconds - wait, wait};
 }
-static ht_estimate whole(const ht_problem *p, size_t lane, ht_class c, size_t n) {
-    return op(p, lane, c, n, 1, 0);
+static ht_estimate whole(const ht_problem *p, size_t lane, int signature, size_t n) {
+    return op(p, lane, signature, n, 1, 0);
 }
 static double both(ht_estimate e) {
     return e.busy + e.wait;
@@ -128,18 +296,31 @@ static void add(ht_estimate *sum, ht_estimate e) {
     sum->busy += e.busy;
     sum->wait += e.wait;
 }
-/* As one operator, or (1) in three. */
-static ht_estimate ffn_way(const ht_problem *p, size_t lane, size_t n, double share, int way) {
-    ht_estimate e = op(p, lane, way ? HT_CLASS_GATE_UP : HT_CLASS_FFN, n, share, 0);
-    if (way) {
-        add(&e, op(p, lane, HT_CLASS_GLU, n, share, 0));
-        add(&e, op(p, lane, HT_CLASS_DOWN, n, share, 0));
-    }
+static int sign(const ht_problem *p, const ht_block *b, size_t i) {
+    return p->model->ops[b->first + i].signature;
+}
+
+static bool is_one(const ht_block *b, size_t from, size_t to) {
+    return b->fused && from <= b->fused_from && b->fused_to <= to;
+}
+
+/* Operators [from, to) of a block for the same tokens: with those as one that can be (way 0), or each by itself. */
+static ht_estimate run_way(const ht_problem *p, size_t lane, const ht_block *b, size_t from, size_t to, size_t n,
+                           double share, size_t position, int way) {
+    const bool one = way == 0 && is_one(b, from, to);
+    ht_estimate e = {0};
+    for (size_t i = from; i < to; i++)
+        if (!one || i < b->fused_from || i >= b->fused_to)
+            add(&e, op(p, lane, sign(p, b, i), n, share, position));
+    if (one)
+        add(&e, op(p, lane, b->fused->signature, n, share, position));
     return e;
 }
-static ht_estimate ffn(const ht_problem *p, size_t lane, size_t n, double share) {
-    const ht_estimate one = ffn_way(p, lane, n, share, 0), three = ffn_way(p, lane, n, share, 1);
-    return both(one) < both(three) ? one : three;
+static ht_estimate run(const ht_problem *p, size_t lane, const ht_block *b, size_t from, size_t to, size_t n,
+                       double share, size_t position) {
+    const ht_estimate one = run_way(p, lane, b, from, to, n, share, position, 0),
+                      apart = run_way(p, lane, b, from, to, n, share, position, 1);
+    return both(one) < both(apart) ? one : apart;
 }
 
 static size_t set_size; /* lanes of the set that is looked at */
@@ -163,38 +344,45 @@ static double slower(const ht_problem *p, size_t lane, bool many) {
 static double beside(const ht_problem *p, size_t lane, ht_regime regime, ht_estimate e) {
     return drift(p, lane, regime) * (e.wait + slower(p, lane, p->tokens > 1) * e.busy);
 }
-/* A norm that every lane begins at once: slower until the first one has ended. */
-static double shared_norm(const ht_problem *p, size_t lane, size_t n) {
+/* What every lane begins at once: slower until the first one has ended. */
+static double shared_norm(const ht_problem *p, size_t lane, int signature, size_t n) {
     double first = INFINITY;
     for (size_t i = 0; i < set_size; i++) {
         const size_t l = set_lanes[i];
-        first = fmin(first, both(whole(p, l, HT_CLASS_NORM, n)) * contention(p->lanes[l].cost->norms, l, n > 1));
+        first = fmin(first, both(whole(p, l, signature, n)) * contention(p->lanes[l].cost->norms, l, n > 1));
     }
     const double lost = first * (1 - 1 / contention(p->lanes[lane].cost->norms, lane, n > 1));
-    return both(whole(p, lane, HT_CLASS_NORM, n)) + (first < INFINITY ? lost : 0);
+    return both(whole(p, lane, signature, n)) + (first < INFINITY ? lost : 0);
 }
 static double join(const ht_problem *p, size_t lane) {
     return p->lanes[lane].cost->join;
 }
+static const ht_block *head_block(const ht_problem *p) {
+    return &p->model->blocks[p->model->n_blocks - 1];
+}
 static double head(const ht_problem *p, size_t lane) {
-    return both(whole(p, lane, HT_CLASS_NORM, 1)) + both(whole(p, lane, HT_CLASS_LM_HEAD, 1)) +
-           both(whole(p, lane, HT_CLASS_ARGMAX, 1));
+    return both(run(p, lane, head_block(p), 0, 3, 1, 1, 0));
+}
+
+/* First of tokens [begin, end) that an operator computes: behind the tail only wanted ones. */
+static size_t first_of(const ht_problem *p, const ht_block *b, size_t i, size_t begin, size_t end) {
+    const size_t from = p->tokens - p->wanted;
+    return b->first + i < p->model->tail || from < begin ? begin : from < end ? from : end;
+}
+static size_t tokens_at(const ht_problem *p, const ht_block *b, size_t i) {
+    return b == head_block(p) ? 1 : p->tokens - first_of(p, b, i, 0, p->tokens);
 }
 
 /* Tokens [begin, end) of the pass on one lane, without the head. */
 static ht_estimate body(const ht_problem *p, size_t lane, size_t begin, size_t end) {
-    const size_t n = end - begin, from = p->tokens - p->wanted;
-    ht_estimate s = whole(p, lane, HT_CLASS_EMBED, n);
-    for (int layer = 0; layer < p->layers; layer++) {
-        const size_t first = layer + 1 < p->layers || from < begin ? begin : from < end ? from : end, w = end - first;
-        add(&s, whole(p, lane, HT_CLASS_NORM, n));
-        add(&s, whole(p, lane, HT_CLASS_QKV, n));
-        add(&s, whole(p, lane, HT_CLASS_ROPE, n));
-        add(&s, op(p, lane, HT_CLASS_ATTENTION, w, 1, p->position + first));
-        add(&s, whole(p, lane, HT_CLASS_OUT, w));
-        add(&s, whole(p, lane, HT_CLASS_NORM, w));
-        add(&s, ffn(p, lane, w, 1));
-    }
+    ht_estimate s = whole(p, lane, 0, end - begin);
+    for (const ht_block *b = p->model->blocks; b < head_block(p); b++)
+        for (size_t i = 0; i < b->n;) {
+            const size_t first = first_of(p, b, i, begin, end),
+                         to = b->fused && i == b->fused_from ? b->fused_to : i + 1;
+            add(&s, run(p, lane, b, i, to, end - first, 1, p->position + first));
+            i = to;
+        }
     return s;
 }
 
@@ -203,9 +391,10 @@ static double solo(const ht_problem *p, size_t lane) {
 }
 
 static double tokens_lane(const ht_problem *p, size_t lane, size_t begin, size_t end) {
+    const double caches = (double)p->model->n_caches;
     ht_estimate e = body(p, lane, begin, end);
-    e.wait += end == p->tokens ? head(p, lane) : p->layers * join(p, lane); /* the head: when the others are done */
-    return beside(p, lane, HT_REGIME_TOKENS, e) + p->layers * p->join;
+    e.wait += end == p->tokens ? head(p, lane) : caches * join(p, lane); /* the head: when the others are done */
+    return beside(p, lane, HT_REGIME_TOKENS, e) + caches * p->join;
 }
 
 /* Every way to give tokens [begin, ..) to lanes[i..n): the slowest lane's time of the best. */
@@ -218,29 +407,26 @@ static double best_tokens(const ht_problem *p, const size_t *lanes, size_t n, si
     return best;
 }
 
-static const ht_class layer_ops[] = {HT_CLASS_NORM, HT_CLASS_QKV,     HT_CLASS_ROPE, HT_CLASS_ATTENTION, HT_CLASS_OUT,
-                                     HT_CLASS_NORM, HT_CLASS_GATE_UP, HT_CLASS_GLU,  HT_CLASS_DOWN};
-static const struct {
-    size_t from, to;
-    unsigned cuts;
-} spans[HT_SEGMENTS] = {[HT_SEGMENT_HEADS] = {0, 5, HT_CUT_HEADS},
-                        [HT_SEGMENT_TOKENS] = {0, 5, HT_CUT_CAUSAL},
-                        [HT_SEGMENT_QKV_ROWS] = {0, 2, HT_CUT_ROWS},
-                        [HT_SEGMENT_ATTENTION] = {2, 4, HT_CUT_ROWS | HT_CUT_HEADS},
-                        [HT_SEGMENT_ATTENTION_OUT] = {2, 5, HT_CUT_HEADS},
-                        [HT_SEGMENT_OUT_ROWS] = {4, 5, HT_CUT_ROWS},
-                        [HT_SEGMENT_FEATURES] = {5, 9, HT_CUT_FEATURES},
-                        [HT_SEGMENT_GATE_UP] = {5, 8, HT_CUT_ROWS},
-                        [HT_SEGMENT_DOWN_ROWS] = {8, 9, HT_CUT_ROWS},
-                        [HT_SEGMENT_LM_ROWS] = {9, 9, HT_CUT_ROWS | HT_CUT_HEADS | HT_CUT_FEATURES}};
-
-/* From a join until a lane computes. */
-static double pause_of(const ht_problem *p, size_t lane) {
-    return join(p, lane) + p->lanes[lane].cost->classes[HT_CLASS_QKV].start;
+/* An axis of a block. */
+typedef struct along {
+    const ht_block *b;
+    const ht_axis *axis;
+    size_t of;
+} along;
+static along along_of(const ht_problem *p, const ht_block *b, size_t a) {
+    return (along){b, &p->model->axes[b->first_axis + a], p->of[b->first_axis + a]};
+}
+static size_t number_of(const ht_problem *p, const along *x) {
+    return (size_t)(x->axis - p->model->axes);
 }
 
-/* A lane's part of a segment, which all of them begin at once: until the first of the others computes, it is as if alone. */
-static double in_segment(const ht_problem *p, size_t lane, bool many, ht_estimate e) {
+/* From a join until a lane computes, as with the first matrix. */
+static double pause_of(const ht_problem *p, size_t lane) {
+    return join(p, lane) + p->lanes[lane].cost->ops[sign(p, p->model->blocks, 1)].start;
+}
+
+/* A lane's part of an axis, which all of them begin at once: until the first of the others computes, it is as if alone. */
+static double in_axis(const ht_problem *p, size_t lane, bool many, ht_estimate e) {
     double first = INFINITY;
     for (size_t i = 0; i < set_size; i++)
         if (set_lanes[i] != lane)
@@ -249,162 +435,165 @@ static double in_segment(const ht_problem *p, size_t lane, bool many, ht_estimat
     return drift(p, lane, HT_REGIME_SHARES) * (e.wait + alone + (e.busy - alone) * slower(p, lane, many));
 }
 
-/* One lane's part of a segment of a layer for `w` of n tokens in what follows ROPE. */
-static double segment_lane(const ht_problem *p, size_t lane, ht_segment s, size_t units, size_t w) {
-    const double share = (double)units / (double)p->of[s];
-    ht_estimate sum = {0, join(p, lane)};
-    for (size_t i = spans[s].from; i < spans[s].to; i++) {
-        const size_t n = i < 3 ? p->tokens : w;
-        if (layer_ops[i] == HT_CLASS_NORM)
-            sum.busy += shared_norm(p, lane, n);
-        else if (s != HT_SEGMENT_FEATURES)
-            add(&sum, op(p, lane, layer_ops[i], n, share,
-                         layer_ops[i] == HT_CLASS_ATTENTION ? p->position + p->tokens - n : 0));
+/* One lane's part of it. */
+static double axis_lane(const ht_problem *p, size_t lane, const along *x, size_t units) {
+    const double share = (double)units / (double)x->of;
+    const bool is_head = x->b == head_block(p);
+    ht_estimate ways[2];
+    for (int way = 0; way < 2; way++) {
+        ht_estimate *sum = &ways[way];
+        *sum = (ht_estimate){0, join(p, lane) * (x->axis->statistics ? 2 : 1)};
+        for (size_t i = x->axis->from; i < x->axis->to;) {
+            const size_t n = tokens_at(p, x->b, i), at = p->position + p->tokens - n;
+            const bool one = x->b->fused && i == x->b->fused_from && is_one(x->b, x->axis->from, x->axis->to);
+            const size_t to = one ? x->b->fused_to : i + 1;
+            if (x->axis->maps[i] == HT_MAP_EVERY)
+                sum->busy +=
+                    is_head ? both(whole(p, lane, sign(p, x->b, i), n)) : shared_norm(p, lane, sign(p, x->b, i), n);
+            else if (x->axis->maps[i] == HT_MAP_REPLICATED)
+                add(sum, units ? op(p, lane, sign(p, x->b, i), n, 1, at) : (ht_estimate){0});
+            else
+                add(sum, run_way(p, lane, x->b, i, to, n, share, at, way));
+            i = to;
+        }
     }
-    if (s == HT_SEGMENT_FEATURES && units) {
-        ht_estimate ways[2] = {sum, sum};
-        for (int way = 0; way < 2; way++)
-            add(&ways[way], ffn_way(p, lane, w, share, way));
-        return fmin(in_segment(p, lane, p->tokens > 1, ways[0]), in_segment(p, lane, p->tokens > 1, ways[1]));
-    }
-    if (s == HT_SEGMENT_LM_ROWS) {
-        add(&sum, whole(p, lane, HT_CLASS_NORM, 1));
-        add(&sum, op(p, lane, HT_CLASS_LM_HEAD, 1, share, 0));
-    }
-    return in_segment(p, lane, s != HT_SEGMENT_LM_ROWS && p->tokens > 1, sum); /* the head's is one token */
+    /* the head's is one token */
+    return fmin(in_axis(p, lane, !is_head && p->tokens > 1, ways[0]),
+                in_axis(p, lane, !is_head && p->tokens > 1, ways[1]));
 }
 
 /* May the lane compute so many units? With several tokens a lane of static graphs has shares that were built, or none. */
-static bool may_take(const ht_problem *p, size_t lane, ht_segment s, size_t units, size_t w) {
+static bool may_take(const ht_problem *p, size_t lane, const along *x, size_t units) {
     const ht_solver_lane *l = &p->lanes[lane];
-    const size_t n = s == HT_SEGMENT_HEADS || s == HT_SEGMENT_QKV_ROWS ? p->tokens : w;
-    if (!l->built_only || n <= 1 || s == HT_SEGMENT_ATTENTION || s == HT_SEGMENT_LM_ROWS || units == 0)
+    const size_t *built = l->built[number_of(p, x)];
+    size_t i = x->axis->from;
+    while (i < x->axis->to && p->model->ops[x->b->first + i].kind != HT_OP_MATMUL)
+        i++;
+    if (!l->built_only || i == x->axis->to || tokens_at(p, x->b, i) <= 1 || units == 0)
         return true;
-    return units == l->built[s][0] || units == l->built[s][1] || l->may_build;
+    return units == built[0] || units == built[1] || l->may_build;
 }
 
-static double best_units(const ht_problem *p, const size_t *lanes, size_t n, ht_segment s, size_t w, size_t i,
-                         size_t left) {
+static double best_units(const ht_problem *p, const size_t *lanes, size_t n, const along *x, size_t i, size_t left) {
     double best = INFINITY;
     for (size_t u = i + 1 == n ? left : 0; u <= left; u++)
-        if (may_take(p, lanes[i], s, u, w))
-            best = fmin(best, fmax(segment_lane(p, lanes[i], s, u, w),
-                                   i + 1 == n ? 0 : best_units(p, lanes, n, s, w, i + 1, left - u)));
+        if (may_take(p, lanes[i], x, u))
+            best = fmin(
+                best, fmax(axis_lane(p, lanes[i], x, u), i + 1 == n ? 0 : best_units(p, lanes, n, x, i + 1, left - u)));
     return best;
 }
 
-/* Tokens [begin, end) of an attention block; only those behind tokens - w go on behind ROPE. */
-static double attention_lane(const ht_problem *p, size_t lane, size_t w, size_t begin, size_t end) {
-    const size_t from = p->tokens - w, first = from < begin ? begin : from < end ? from : end;
-    ht_estimate sum = {shared_norm(p, lane, p->tokens), join(p, lane)};
-    if (end > begin) {
+/* Tokens [begin, end) of a block that is cut by tokens. */
+static double range_lane(const ht_problem *p, size_t lane, const along *x, size_t begin, size_t end) {
+    ht_estimate sum = {0, join(p, lane)};
+    if (end > begin && x->axis->ordered)
         sum.wait += join(p, lane) + p->join;
-        add(&sum, whole(p, lane, HT_CLASS_QKV, end - begin));
-        add(&sum, whole(p, lane, HT_CLASS_ROPE, end - begin));
-        add(&sum, op(p, lane, HT_CLASS_ATTENTION, end - first, 1, p->position + first));
-        add(&sum, whole(p, lane, HT_CLASS_OUT, end - first));
+    for (size_t i = x->axis->from; i < x->axis->to; i++) {
+        const size_t first = first_of(p, x->b, i, begin, end);
+        if (x->axis->maps[i] == HT_MAP_EVERY)
+            sum.busy += shared_norm(p, lane, sign(p, x->b, i), tokens_at(p, x->b, i));
+        else
+            add(&sum, op(p, lane, sign(p, x->b, i), end - first, 1, p->position + first));
     }
     return beside(p, lane, HT_REGIME_SHARES, sum);
 }
 
-static double best_attention(const ht_problem *p, const size_t *lanes, size_t n, size_t w, size_t i, size_t begin) {
+static double best_range(const ht_problem *p, const size_t *lanes, size_t n, const along *x, size_t i, size_t begin) {
     double best = INFINITY;
     for (size_t end = i + 1 == n ? p->tokens : begin; end <= p->tokens; end++)
-        best = fmin(best, fmax(attention_lane(p, lanes[i], w, begin, end),
-                               i + 1 == n ? 0 : best_attention(p, lanes, n, w, i + 1, end)));
+        best = fmin(best, fmax(range_lane(p, lanes[i], x, begin, end),
+                               i + 1 == n ? 0 : best_range(p, lanes, n, x, i + 1, end)));
     return best;
 }
 
-static double exchanged(const ht_problem *p, size_t n, ht_segment s, size_t w) {
-    double floats = (double)(w * p->embedding);
-    if (s == HT_SEGMENT_HEADS || s == HT_SEGMENT_ATTENTION_OUT || s == HT_SEGMENT_FEATURES)
-        floats *= (double)n;
-    else if (s == HT_SEGMENT_QKV_ROWS)
-        floats = (double)(p->tokens * p->qkv);
-    else if (s == HT_SEGMENT_ATTENTION)
-        floats = (double)(w * p->attention);
-    else if (s == HT_SEGMENT_GATE_UP)
-        floats = (double)(w * p->feed_forward);
-    else if (s == HT_SEGMENT_LM_ROWS)
-        floats = 0;
-    return p->exchange * 4 * floats;
+static double exchanged(const ht_problem *p, size_t n, const along *x) {
+    const size_t floats = x->axis->leaves * (x->axis->result == HT_RESULT_SUMS ? n : 1) + x->axis->statistics * n;
+    return p->exchange * 4 * (double)(floats * tokens_at(p, x->b, x->axis->to - 1)) +
+           p->join * (x->axis->statistics ? 2 : 1);
 }
 
-static double best_segment(const ht_problem *p, const size_t *lanes, size_t n, ht_segment s, size_t w) {
-    if (!(p->cuts & spans[s].cuts))
+static bool is_allowed(const ht_problem *p, const along *x) {
+    const bool columns = x->axis->result == HT_RESULT_COLUMNS;
+    if (x->b == head_block(p))
+        return p->cuts & (HT_CUT_ROWS | HT_CUT_HEADS | HT_CUT_FEATURES);
+    switch (x->axis->kind) {
+    case HT_AXIS_TOKENS:
+        return p->cuts & HT_CUT_CAUSAL;
+    case HT_AXIS_HEADS:
+        return p->cuts & (columns ? HT_CUT_HEADS | HT_CUT_ROWS : HT_CUT_HEADS);
+    case HT_AXIS_FEATURES:
+        return p->cuts & (columns ? HT_CUT_ROWS : HT_CUT_FEATURES);
+    default:
+        return p->cuts & HT_CUT_ROWS;
+    }
+}
+
+static double best_axis(const ht_problem *p, const size_t *lanes, size_t n, const along *x) {
+    if (!is_allowed(p, x))
         return INFINITY;
-    if (s == HT_SEGMENT_TOKENS)
-        return p->tokens < 2 ? INFINITY : p->join + exchanged(p, n, s, w) + best_attention(p, lanes, n, w, 0, 0);
-    return p->of[s] ? p->join + exchanged(p, n, s, w) + best_units(p, lanes, n, s, w, 0, p->of[s]) : INFINITY;
+    if (x->axis->kind == HT_AXIS_TOKENS)
+        return p->tokens < 2 ? INFINITY : exchanged(p, n, x) + best_range(p, lanes, n, x, 0, 0);
+    return x->of ? exchanged(p, n, x) + best_units(p, lanes, n, x, 0, x->of) : INFINITY;
 }
 
-static double best_path(const double *segments, size_t from) {
-    double best = from == 9 ? 0 : INFINITY;
-    for (int s = 0; s < HT_SEGMENT_LM_ROWS; s++)
-        if (spans[s].from == from)
-            best = fmin(best, segments[s] + best_path(segments, spans[s].to));
+static double best_path(const ht_problem *p, const ht_block *b, const double *axes, size_t from, size_t end) {
+    double best = from == end ? 0 : INFINITY;
+    for (size_t a = 0; a < b->n_axes; a++) {
+        const along x = along_of(p, b, a);
+        if (x.axis->from == from)
+            best = fmin(best, axes[a] + best_path(p, b, axes, x.axis->to, end));
+    }
     return best;
 }
 
 static double best_shares(const ht_problem *p, const size_t *lanes, size_t n) {
-    double segments[2][HT_SEGMENTS], embed = 0;
-    for (int s = 0; s < HT_SEGMENTS; s++)
-        for (int last = 0; last < 2; last++)
-            segments[last][s] = best_segment(p, lanes, n, (ht_segment)s, last ? p->wanted : p->tokens);
+    double embed = 0, sum = 0;
+    for (const ht_block *b = p->model->blocks; b <= head_block(p); b++) {
+        double axes[HT_MAX_BLOCK_AXES];
+        for (size_t a = 0; a < b->n_axes; a++) {
+            const along x = along_of(p, b, a);
+            axes[a] = best_axis(p, lanes, n, &x);
+        }
+        sum += best_path(p, b, axes, 0, b->n - (b == head_block(p)));
+    }
     for (size_t i = 0; i < n; i++)
-        embed = fmax(embed, beside(p, lanes[i], HT_REGIME_SHARES, whole(p, lanes[i], HT_CLASS_EMBED, p->tokens)));
-    return embed + (p->layers - 1) * best_path(segments[0], 0) + best_path(segments[1], 0) +
-           best_segment(p, lanes, n, HT_SEGMENT_LM_ROWS, 1) +
-           both(whole(p, lanes[0], HT_CLASS_ARGMAX, 1)) * drift(p, lanes[0], HT_REGIME_SHARES);
+        embed = fmax(embed, beside(p, lanes[i], HT_REGIME_SHARES, whole(p, lanes[i], 0, p->tokens)));
+    return embed + sum + both(whole(p, lanes[0], sign(p, head_block(p), 2), 1)) * drift(p, lanes[0], HT_REGIME_SHARES);
 }
 
-static ht_estimate matrix(const ht_problem *p, size_t lane, ht_class c, size_t n, double share) {
-    return n == 0 || share <= 0 ? (ht_estimate){0}
-           : c == HT_CLASS_FFN  ? ffn(p, lane, n, share)
-                                : op(p, lane, c, n, share, 0);
+static ht_estimate handed(const ht_problem *p, size_t lane, const along *x, size_t n, double share) {
+    return run(p, lane, x->b, x->axis->hand_from, x->axis->hand_to, n, share, 0);
 }
 
 /* While the other lane computes, too. */
-static double matrix_beside(const ht_problem *p, size_t lane, ht_class c, size_t n, double share) {
-    if (c != HT_CLASS_FFN || n == 0 || share <= 0)
-        return beside(p, lane, HT_REGIME_OWNER, matrix(p, lane, c, n, share));
-    return fmin(beside(p, lane, HT_REGIME_OWNER, ffn_way(p, lane, n, share, 0)),
-                beside(p, lane, HT_REGIME_OWNER, ffn_way(p, lane, n, share, 1)));
+static double handed_beside(const ht_problem *p, size_t lane, const along *x, size_t n, double share) {
+    double least = INFINITY;
+    for (int way = 0; way < 2; way++)
+        least = fmin(least, beside(p, lane, HT_REGIME_OWNER,
+                                   run_way(p, lane, x->b, x->axis->hand_from, x->axis->hand_to, n, share, 0, way)));
+    return least;
 }
 
-/* A matrix of n tokens of which the other lane computes units of the first tokens. */
-static double cut_matrix(const ht_problem *p, size_t owner, size_t other, ht_class c, size_t n, size_t tokens,
+/* Of n tokens the other lane computes units of the first tokens. */
+static double cut_matrix(const ht_problem *p, size_t owner, size_t other, const along *x, size_t n, size_t tokens,
                          double share) {
-    const double own = matrix_beside(p, owner, c, tokens, 1 - share) + matrix_beside(p, owner, c, n - tokens, 1);
+    const double own = handed_beside(p, owner, x, tokens, 1 - share) + handed_beside(p, owner, x, n - tokens, 1);
     const bool all = tokens == n && share == 1; /* nothing is computed beside it */
-    const size_t widths = c == HT_CLASS_QKV       ? p->embedding + p->qkv
-                          : c == HT_CLASS_GATE_UP ? p->embedding + 2 * p->feed_forward
-                          : c == HT_CLASS_DOWN    ? p->feed_forward + p->embedding
-                                                  : 2 * p->embedding;
     return 2 * p->join + join(p, owner) * drift(p, owner, HT_REGIME_OWNER) +
-           p->exchange * 4 * (double)(tokens * widths) +
+           p->exchange * 4 * (double)(tokens * x->axis->handed) +
            fmax(own, drift(p, other, HT_REGIME_OWNER) * join(p, other) +
-                         (all ? drift(p, other, HT_REGIME_OWNER) * both(matrix(p, other, c, tokens, share))
-                              : matrix_beside(p, other, c, tokens, share)));
+                         (all ? drift(p, other, HT_REGIME_OWNER) * both(handed(p, other, x, tokens, share))
+                              : handed_beside(p, other, x, tokens, share)));
 }
 
-static ht_segment segment_of(ht_class c) {
-    return c == HT_CLASS_QKV       ? HT_SEGMENT_QKV_ROWS
-           : c == HT_CLASS_OUT     ? HT_SEGMENT_OUT_ROWS
-           : c == HT_CLASS_GATE_UP ? HT_SEGMENT_GATE_UP
-           : c == HT_CLASS_DOWN    ? HT_SEGMENT_DOWN_ROWS
-                                   : HT_SEGMENT_FEATURES;
-}
-
-static bool cut_allowed(const ht_problem *p, size_t owner, size_t other, ht_class c, size_t n, size_t tokens,
-                        size_t units, bool sums) {
+static bool cut_allowed(const ht_problem *p, size_t owner, size_t other, const along *x, size_t n, size_t tokens,
+                        size_t units) {
     const ht_solver_lane *l = &p->lanes[other];
-    const size_t of = p->of[segment_of(c)];
-    const bool all_tokens = tokens == n, all_units = units == of;
+    const bool all_tokens = tokens == n, all_units = units == x->of;
     bool length = !l->lengths || all_tokens;
     for (size_t i = 0; i < l->n_lengths; i++)
         length |= (size_t)l->lengths[i] == tokens;
-    if (!sums) /* of what the head goes on from */
+    if (x->b + 1 == head_block(p) && x->axis->hand_to == x->b->n) /* the head goes on from it, and adds no sums */
         return false;
     if (all_units && all_tokens)
         return p->cuts & HT_CUT_LAYER;
@@ -412,51 +601,56 @@ static bool cut_allowed(const ht_problem *p, size_t owner, size_t other, ht_clas
         return false;
     if (all_units)
         return p->cuts & HT_CUT_SEQUENCE;
-    const size_t *built = l->built[segment_of(c)];
+    const size_t *built = l->built[number_of(p, x)];
     if ((n > 1 && p->lanes[owner].built_only) ||
         (n > 1 && l->built_only && units != built[0] && units != built[1] && !l->may_build))
         return false;
-    return p->cuts & (!all_tokens ? HT_CUT_HYBRID : c == HT_CLASS_FFN ? HT_CUT_FEATURES : HT_CUT_ROWS);
+    return p->cuts & (!all_tokens ? HT_CUT_HYBRID : x->axis->result == HT_RESULT_SUMS ? HT_CUT_FEATURES : HT_CUT_ROWS);
 }
 
-/* One matrix, cut or not; *cut: whether a cut is best. */
-static double best_matrix(const ht_problem *p, size_t owner, size_t other, ht_class c, size_t n, bool sums, bool *cut) {
-    const size_t of = p->of[segment_of(c)];
-    double best = both(matrix(p, owner, c, n, 1)) * drift(p, owner, HT_REGIME_OWNER);
-    for (size_t tokens = 1; tokens <= n; tokens++)
-        for (size_t units = 1; units <= of; units++) {
-            if (!cut_allowed(p, owner, other, c, n, tokens, units, sums))
-                continue;
-            const double s = cut_matrix(p, owner, other, c, n, tokens, (double)units / (double)of);
-            *cut |= s < best;
-            best = fmin(best, s);
-        }
+/* Operators [at, ..) of a block: each the owner's, or handed over. *cut: whether something is, where that is best. */
+static double best_owned(const ht_problem *p, size_t owner, size_t other, const ht_block *b, size_t at, bool *cut) {
+    const double pace = drift(p, owner, HT_REGIME_OWNER); /* of what no other computes beside it */
+    if (at == b->n)
+        return 0;
+    const size_t n = tokens_at(p, b, at), position = p->position + p->tokens - n;
+    bool rest = false;
+    double best =
+        both(run(p, owner, b, at, at + 1, n, 1, position)) * pace + best_owned(p, owner, other, b, at + 1, &rest);
+    *cut = rest;
+    if (b->fused && at == b->fused_from) {
+        const double one = both(run(p, owner, b, at, b->fused_to, n, 1, 0)) * pace +
+                           best_owned(p, owner, other, b, b->fused_to, (rest = false, &rest));
+        if (one < best)
+            best = one, *cut = rest;
+    }
+    for (size_t a = 0; a < b->n_axes; a++) {
+        const along x = along_of(p, b, a);
+        if (x.axis->hand_from == x.axis->hand_to || x.axis->hand_from != at)
+            continue;
+        rest = false;
+        const double behind = best_owned(p, owner, other, b, x.axis->hand_to, &rest);
+        for (size_t tokens = 1; tokens <= n; tokens++)
+            for (size_t units = 1; units <= x.of; units++) {
+                if (!cut_allowed(p, owner, other, &x, n, tokens, units))
+                    continue;
+                const double s = behind + cut_matrix(p, owner, other, &x, n, tokens, (double)units / (double)x.of);
+                if (s < best)
+                    best = s, *cut = true;
+            }
+    }
     return best;
 }
 
 static double best_owner(const ht_problem *p, size_t owner, size_t other) {
-    const double pace = drift(p, owner, HT_REGIME_OWNER); /* of what no other computes beside it */
-    double sum = (both(whole(p, owner, HT_CLASS_EMBED, p->tokens)) + head(p, owner)) * pace;
-    bool cut = false;
-    for (int layer = 0; layer < p->layers; layer++) {
-        const bool last = layer + 1 == p->layers;
-        const size_t n = p->tokens, w = last ? p->wanted : n;
-        ht_estimate rest = whole(p, owner, HT_CLASS_NORM, n);
-        add(&rest, whole(p, owner, HT_CLASS_ROPE, n));
-        add(&rest, whole(p, owner, HT_CLASS_NORM, w));
-        add(&rest, op(p, owner, HT_CLASS_ATTENTION, w, 1, p->position + n - w));
-        sum += pace * both(rest);
-        bool block_cut = false, parts_cut = false;
-        const double block =
-            best_matrix(p, owner, other, HT_CLASS_FFN, w, !last, &block_cut); /* the head adds no sums */
-        const double parts = best_matrix(p, owner, other, HT_CLASS_GATE_UP, w, true, &parts_cut) +
-                             pace * both(whole(p, owner, HT_CLASS_GLU, w)) +
-                             best_matrix(p, owner, other, HT_CLASS_DOWN, w, !last, &parts_cut);
-        sum += best_matrix(p, owner, other, HT_CLASS_QKV, n, true, &cut) +
-               best_matrix(p, owner, other, HT_CLASS_OUT, w, true, &cut) + fmin(block, parts);
-        cut |= parts < block ? parts_cut : block_cut;
+    double sum = (both(whole(p, owner, 0, p->tokens)) + head(p, owner)) * drift(p, owner, HT_REGIME_OWNER);
+    bool any = false;
+    for (const ht_block *b = p->model->blocks; b < head_block(p); b++) {
+        bool cut = false;
+        sum += best_owned(p, owner, other, b, 0, &cut);
+        any |= cut;
     }
-    return cut ? sum : INFINITY;
+    return any ? sum : INFINITY;
 }
 
 /* Seconds of the best choice, or infinite; *several: more than one lane takes part. */
@@ -508,29 +702,29 @@ static double evaluate(const ht_problem *p, const ht_choice *c) {
     }
     assert_int_equal(c->regime, HT_REGIME_SHARES);
     for (size_t i = 0; i < c->n_lanes; i++)
-        sum = fmax(sum, beside(p, c->lanes[i], HT_REGIME_SHARES, whole(p, c->lanes[i], HT_CLASS_EMBED, p->tokens)));
-    for (int which = 0; which < 2; which++) {
+        sum = fmax(sum, beside(p, c->lanes[i], HT_REGIME_SHARES, whole(p, c->lanes[i], 0, p->tokens)));
+    for (const ht_block *b = p->model->blocks; b <= head_block(p); b++) {
+        const ht_group_choice *g = &c->groups[b->group];
         size_t at = 0;
-        for (size_t g = 0; g <= c->n_segments[which]; g++) {
-            const bool is_head = g == c->n_segments[which];
-            const ht_segment s = is_head ? HT_SEGMENT_LM_ROWS : c->segments[which][g];
-            const size_t w = which ? p->wanted : p->tokens;
+        for (size_t k = 0; k < g->n_axes; k++) {
+            const along x = along_of(p, b, g->axes[k]);
+            const bool tokens = x.axis->kind == HT_AXIS_TOKENS;
             double slowest = 0;
             size_t units = 0;
-            assert_int_equal(spans[s].from, at);
-            at = spans[s].to;
-            for (size_t i = 0; i < c->n_lanes; units += c->units[which][s][i++]) {
-                const size_t own = c->units[which][s][i];
-                assert_true(s == HT_SEGMENT_TOKENS || may_take(p, c->lanes[i], s, own, is_head ? 1 : w));
-                slowest = fmax(slowest, s == HT_SEGMENT_TOKENS ? attention_lane(p, c->lanes[i], w, units, units + own)
-                                                               : segment_lane(p, c->lanes[i], s, own, w));
+            assert_int_equal(x.axis->from, at);
+            at = x.axis->to;
+            for (size_t i = 0; i < c->n_lanes; units += g->units[g->axes[k]][i++]) {
+                const size_t own = g->units[g->axes[k]][i];
+                assert_true(tokens || may_take(p, c->lanes[i], &x, own));
+                slowest = fmax(slowest, tokens ? range_lane(p, c->lanes[i], &x, units, units + own)
+                                               : axis_lane(p, c->lanes[i], &x, own));
             }
-            assert_int_equal(units, s == HT_SEGMENT_TOKENS ? p->tokens : p->of[s]);
-            sum += (which ? 1 : is_head ? 0 : p->layers - 1) * (p->join + exchanged(p, c->n_lanes, s, w) + slowest);
+            assert_int_equal(units, tokens ? p->tokens : x.of);
+            sum += exchanged(p, c->n_lanes, &x) + slowest;
         }
-        assert_int_equal(at, 9);
+        assert_int_equal(at, b->n - (b == head_block(p)));
     }
-    return sum + both(whole(p, c->lanes[0], HT_CLASS_ARGMAX, 1)) * drift(p, c->lanes[0], HT_REGIME_SHARES);
+    return sum + both(whole(p, c->lanes[0], sign(p, head_block(p), 2), 1)) * drift(p, c->lanes[0], HT_REGIME_SHARES);
 }
 
 static void check_lanes(const ht_problem *p, const ht_choice *c) {
@@ -592,23 +786,25 @@ static void set_drift(ht_solver_lane *lane, double drift) {
 
 /* A plain problem: equal lanes of the same times, all cuts. */
 static void plain_problem(made *m, size_t n_lanes) {
+    static const int two[] = {ATTENTION, FEED_FORWARD, ATTENTION, FEED_FORWARD, HEAD};
     random_state = 5;
     make_problem(m, n_lanes);
-    const ht_lane_cost cost = make_cost(false);
+    make_model(m, two, HT_COUNT(two));
+    const ht_lane_cost cost = make_cost(m, false);
     m->p.cuts = HT_CUT_ALL;
     m->p.tokens = m->p.wanted = 8;
     m->p.tokens_divide = true;
     m->p.forced = false;
     m->p.join = 0;
-    for (int s = 0; s < HT_SEGMENTS; s++)
-        m->p.of[s] = 6;
+    for (size_t a = 0; a < m->model.n_axes; a++)
+        m->p.of[a] = 6;
     for (size_t l = 0; l < n_lanes; l++) {
         m->costs[l] = cost;
         m->costs[l].join = 0;
         memset(m->costs[l].together, 0, sizeof m->costs[l].together);
         memset(m->costs[l].norms, 0, sizeof m->costs[l].norms);
-        for (int c = 0; c < HT_CLASSES; c++)
-            m->costs[l].classes[c] = (ht_class_cost){.points = {{1, 1e-6}, {8, 8e-6}}, .n_points = 2};
+        for (size_t k = 0; k < m->model.n_signatures; k++)
+            m->costs[l].ops[k] = (ht_op_cost){.points = {{1, 1e-6}, {8, 8e-6}}, .n_points = 2};
         m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l], .cores = {{1u << l}}};
         set_drift(&m->lanes[l], 1);
     }
@@ -670,31 +866,32 @@ static void test_fixed_lanes_use_built_shares(void **state) {
     m.p.cuts = HT_CUT_HEADS | HT_CUT_FEATURES;
     m.p.wanted = 1;
     m.lanes[0].built_only = true;
-    m.lanes[0].built[HT_SEGMENT_HEADS][0] = 2;
-    m.lanes[0].built[HT_SEGMENT_FEATURES][0] = 4;
+    const size_t heads = m.blocks[0].first_axis, features = m.blocks[1].first_axis;
+    m.lanes[0].built[heads][0] = 2;
+    m.lanes[0].built[features][0] = 4;
     ht_solve(&m.p, &c);
     assert_int_equal(c.regime, HT_REGIME_SHARES);
-    assert_int_equal(c.units[0][HT_SEGMENT_HEADS][0], 2);
-    assert_int_equal(c.units[0][HT_SEGMENT_FEATURES][0], 4);
-    assert_int_equal(c.units[0][HT_SEGMENT_FEATURES][1], 2);
-    assert_int_equal(c.units[1][HT_SEGMENT_FEATURES][0], 3); /* one token: any share */
-    m.lanes[0].built[HT_SEGMENT_HEADS][0] = m.lanes[0].built[HT_SEGMENT_FEATURES][0] = 0;
+    assert_int_equal(c.groups[0].units[0][0], 2);
+    assert_int_equal(c.groups[1].units[0][0], 4);
+    assert_int_equal(c.groups[1].units[0][1], 2);
+    assert_int_equal(c.groups[3].units[0][0], 3); /* one token: any share */
+    m.lanes[0].built[heads][0] = m.lanes[0].built[features][0] = 0;
     m.lanes[0].may_build = true;
     ht_solve(&m.p, &c);
-    assert_int_equal(c.units[0][HT_SEGMENT_HEADS][0], 3);
-    assert_int_equal(c.units[0][HT_SEGMENT_FEATURES][0], 3);
+    assert_int_equal(c.groups[0].units[0][0], 3);
+    assert_int_equal(c.groups[1].units[0][0], 3);
 }
 
 /* A launch takes 1, of any share. */
 static double seconds_of(const ht_cost_point *points, size_t n_points, bool stepped, size_t n, double share) {
     ht_lane_cost cost = {.launch = 1};
-    memcpy(cost.classes[HT_CLASS_QKV].points, points, n_points * sizeof *points);
-    cost.classes[HT_CLASS_QKV].n_points = n_points;
-    cost.classes[HT_CLASS_QKV].stepped = stepped;
-    return ht_class_seconds(&cost, HT_CLASS_QKV, n, share, 0);
+    memcpy(cost.ops[2].points, points, n_points * sizeof *points);
+    cost.ops[2].n_points = n_points;
+    cost.ops[2].stepped = stepped;
+    return ht_op_seconds(&cost, 2, n, share, 0);
 }
 
-static void test_class_seconds(void **state) {
+static void test_op_seconds(void **state) {
     static const ht_cost_point p[] = {{1, 3}, {8, 10}, {32, 34}, {64, 90}};
     static const struct {
         bool stepped;
@@ -721,30 +918,35 @@ static void test_class_seconds(void **state) {
     assert_true(seconds_of(small, 0, false, 1, 1) == INFINITY);
     assert_true(seconds_of(p + 1, 3, true, 1, 1) == INFINITY); /* graphs of 8 tokens and more: one takes other steps */
     assert_true(seconds_of(p + 1, 3, true, 65, 1) == 100);     /* 64 and 8 */
-    ht_lane_cost tiles = {.granule = 4}; /* matrices in fours, but for few tokens; the rest by the token */
-    tiles.classes[HT_CLASS_OUT] = tiles.classes[HT_CLASS_GLU] =
-        (ht_class_cost){.points = {{1, 1}, {64, 64}}, .n_points = 2};
-    assert_true(fabs(ht_class_seconds(&tiles, HT_CLASS_OUT, 33, 1, 0) - 36) < 1e-9);
-    assert_true(fabs(ht_class_seconds(&tiles, HT_CLASS_OUT, 36, 1, 0) - 36) < 1e-9);
-    assert_true(fabs(ht_class_seconds(&tiles, HT_CLASS_OUT, 7, 1, 0) - 7) < 1e-9);
-    assert_true(fabs(ht_class_seconds(&tiles, HT_CLASS_GLU, 33, 1, 0) - 33) < 1e-9);
-    ht_lane_cost attention = {.per_key = 0.5};
-    attention.classes[HT_CLASS_ATTENTION] = (ht_class_cost){.points = {{1, 2}}, .n_points = 1};
-    assert_true(fabs(ht_class_seconds(&attention, HT_CLASS_ATTENTION, 3, 1, 10) - (6 + 0.5 * 3 * 10)) < 1e-9);
-    assert_true(fabs(ht_class_seconds(&attention, HT_CLASS_ATTENTION, 3, 0.5, 10) - 10.5) < 1e-9);
+    ht_lane_cost tiles = {0}; /* matrices in fours, but for few tokens; the rest by the token */
+    tiles.ops[3] = tiles.ops[4] = (ht_op_cost){.points = {{1, 1}, {64, 64}}, .n_points = 2};
+    tiles.ops[3].granule = 4;
+    assert_true(fabs(ht_op_seconds(&tiles, 3, 33, 1, 0) - 36) < 1e-9);
+    assert_true(fabs(ht_op_seconds(&tiles, 3, 36, 1, 0) - 36) < 1e-9);
+    assert_true(fabs(ht_op_seconds(&tiles, 3, 7, 1, 0) - 7) < 1e-9);
+    assert_true(fabs(ht_op_seconds(&tiles, 4, 33, 1, 0) - 33) < 1e-9);
+    tiles.ops[5] = (ht_op_cost){.points = {{1, 2}}, .n_points = 1, .per_key = 0.5};
+    assert_true(fabs(ht_op_seconds(&tiles, 5, 3, 1, 10) - (6 + 0.5 * 3 * 10)) < 1e-9);
+    assert_true(fabs(ht_op_seconds(&tiles, 5, 3, 0.5, 10) - 10.5) < 1e-9);
+    tiles.ops[4].start = 20; /* no share saves that */
+    assert_true(fabs(ht_op_seconds(&tiles, 4, 33, 0.5, 0) - 26.5) < 1e-9);
+    assert_true(fabs(ht_op_seconds(&tiles, 4, 3, 0.5, 0) - 3) < 1e-9);
 }
 
 /* More tokens or more units never cost less: what bisection rests on. */
-static void test_class_seconds_never_fall(void **state) {
+static void test_op_seconds_never_fall(void **state) {
     for (unsigned seed = 1; seed <= 300; seed++) {
         random_state = seed * 2654435761u;
-        const ht_lane_cost cost = make_cost(seed % 2);
+        static const int blocks[] = {ATTENTION, FEED_FORWARD, HEAD};
+        made m = {0};
+        make_model(&m, blocks, HT_COUNT(blocks));
+        const ht_lane_cost cost = make_cost(&m, seed % 2);
+        const int matrix = m.ops[2].signature;
         for (size_t n = 1; n < 40; n++)
-            assert_true(ht_class_seconds(&cost, HT_CLASS_QKV, n, 1, 0) <=
-                        ht_class_seconds(&cost, HT_CLASS_QKV, n + 1, 1, 0));
+            assert_true(ht_op_seconds(&cost, matrix, n, 1, 0) <= ht_op_seconds(&cost, matrix, n + 1, 1, 0));
         for (int u = 1; u < 8; u++)
-            assert_true(ht_class_seconds(&cost, HT_CLASS_QKV, 5, u / 8.0, 0) <=
-                        ht_class_seconds(&cost, HT_CLASS_QKV, 5, (u + 1) / 8.0, 0));
+            assert_true(ht_op_seconds(&cost, matrix, 5, u / 8.0, 0) <=
+                        ht_op_seconds(&cost, matrix, 5, (u + 1) / 8.0, 0));
     }
 }
 
@@ -799,12 +1001,11 @@ static void test_busy_and_wait_are_the_pass(void **state) {
 
 typedef struct real_shape {
     const char *name;
-    int layers;
-    size_t embedding, qkv, feed_forward;
+    size_t blocks, embedding, qkv, feed_forward; /* blocks: of each kind */
 } real_shape;
 
 /* Times of about what a phone's NPU, GPU and CPU take, in that order. */
-static ht_lane_cost real_cost(const real_shape *shape, size_t lane) {
+static ht_lane_cost real_cost(const made *m, const real_shape *shape, size_t lane) {
     static const struct {
         double flops, bandwidth, launch, join, per_key;
         size_t granule;
@@ -812,60 +1013,64 @@ static ht_lane_cost real_cost(const real_shape *shape, size_t lane) {
         {11.5e12, 42e9, 20e-6, 5e-6, 2e-9, 0}, {1e12, 43e9, 5e-6, 3e-6, 1e-9, 0}, {0.4e12, 42e9, 1e-6, 5e-6, 1e-9, 6}};
     static const size_t any[] = {1, 2, 8, 16, 32, 64, 128, 256, 512}, fixed[] = {1, 32, 64, 128, 256, 512, 1024};
     const double e = (double)shape->embedding, f = (double)shape->feed_forward;
-    const double weights[HT_CLASSES] = {[HT_CLASS_QKV] = e * (double)shape->qkv,
-                                        [HT_CLASS_OUT] = e * e,
-                                        [HT_CLASS_GATE_UP] = 2 * e * f,
-                                        [HT_CLASS_DOWN] = e * f,
-                                        [HT_CLASS_FFN] = 3 * e * f,
-                                        [HT_CLASS_LM_HEAD] = e * 128256};
-    ht_lane_cost cost = {.granule = rows[lane].granule,
-                         .per_key = rows[lane].per_key,
-                         .launch = rows[lane].launch,
-                         .join = rows[lane].join,
-                         .together = {{1.3, 1.1}, {1.3, 1.1}, {1.3, 1.1}}};
-    for (int c = 0; c < HT_CLASSES; c++) {
-        ht_class_cost *class = &cost.classes[c];
-        const bool once = c == HT_CLASS_LM_HEAD || c == HT_CLASS_ARGMAX;
+    double weights[24] = {0};
+    for (size_t k = 0; k < m->model.n_blocks; k++) {
+        const ht_block *b = &m->blocks[k];
+        const double first[] = {e * (double)shape->qkv, 2 * e * f, 0, 0, e * 128256}, last[] = {e * e, e * f, 0, 0, 0};
+        weights[m->ops[b->first + 1].signature] = first[b->signature];
+        weights[m->ops[b->first + b->n - 1].signature] = last[b->signature];
+        if (b->fused)
+            weights[b->fused->signature] = 3 * e * f;
+    }
+    ht_lane_cost cost = {
+        .launch = rows[lane].launch, .join = rows[lane].join, .together = {{1.3, 1.1}, {1.3, 1.1}, {1.3, 1.1}}};
+    for (size_t s = 0; s < m->model.n_signatures; s++) {
+        ht_op_cost *c = &cost.ops[s];
+        const bool once = m->signatures[s].head;
         const size_t n = once ? 1 : lane ? HT_COUNT(any) : HT_COUNT(fixed);
-        class->stepped = lane == 0 && weights[c] > 0 && !once;
-        for (size_t i = 0; i < n && (lane == 0 || c != HT_CLASS_FFN); i++) {
+        c->granule = weights[s] > 0 && !once ? rows[lane].granule : 0;
+        c->per_key = m->scales[s] == 5 ? rows[lane].per_key : 0;
+        c->stepped = lane == 0 && weights[s] > 0 && !once;
+        for (size_t i = 0; i < n && (lane == 0 || m->scales[s] != 50); i++) {
             const size_t tokens = lane ? any[i] : fixed[i];
-            const double moving = (weights[c] * 0.5625 + (double)tokens * e * 8) / rows[lane].bandwidth,
-                         computing = 2 * weights[c] * (double)tokens / rows[lane].flops;
-            class->points[class->n_points++] = (ht_cost_point){tokens, rows[lane].launch + fmax(moving, computing)};
+            const double moving = (weights[s] * 0.5625 + (double)tokens * e * 8) / rows[lane].bandwidth,
+                         computing = 2 * weights[s] * (double)tokens / rows[lane].flops;
+            c->points[c->n_points++] = (ht_cost_point){tokens, rows[lane].launch + fmax(moving, computing)};
         }
     }
     return cost;
 }
 
 static void real_problem(made *m, const real_shape *shape, size_t n_lanes, size_t tokens) {
-    static const int lengths[] = {32, 64, 128, 256, 512, 1024};
+    static const int lengths[] = {32, 64, 128, 256, 512, 1024},
+                     blocks[] = {ATTENTION, FEED_FORWARD, ATTENTION, FEED_FORWARD, HEAD};
     const size_t e = shape->embedding / 32, f = shape->feed_forward / 32;
-    const size_t of[HT_SEGMENTS] = {8, 1, shape->qkv / 32, 8, 8, e, f, f, e, 501};
-    *m = (made){.p = {.layers = shape->layers,
-                      .lanes = m->lanes,
+    const size_t of[] = {8, 0, shape->qkv / 32, 8, 8, e, f, f, e, 501},
+                 leaves[] = {32 * e, 32 * e, shape->qkv, 32 * e, 32 * e, 32 * e, 32 * e, 32 * f, 32 * e, 0};
+    *m = (made){.p = {.lanes = m->lanes,
                       .n_lanes = n_lanes,
                       .cuts = HT_CUT_ALL,
                       .tokens = tokens,
                       .wanted = 1,
                       .join = 3e-6,
                       .exchange = 0.25e-9,
-                      .embedding = shape->embedding,
-                      .qkv = shape->qkv,
-                      .attention = shape->embedding,
-                      .feed_forward = shape->feed_forward,
                       .tokens_divide = true}};
+    make_model(m, blocks, HT_COUNT(blocks));
     memcpy(m->p.of, of, sizeof of);
+    for (size_t g = 0; g < 2; g++) /* as many as the model has, but for the last of them */
+        m->groups[g].count = shape->blocks - 1;
+    for (size_t a = 0; a < m->model.n_axes; a++)
+        m->axes[a].leaves = leaves[a], m->axes[a].handed = 2 * shape->embedding;
     for (size_t l = 0; l < n_lanes; l++) {
-        m->costs[l] = real_cost(shape, l);
+        m->costs[l] = real_cost(m, shape, l);
         m->lanes[l] = (ht_solver_lane){.cost = &m->costs[l], .cores = {{1u << l}}, .built_only = l == 0};
         set_drift(&m->lanes[l], 1);
     }
     m->lanes[0].lengths = lengths;
     m->lanes[0].n_lengths = HT_COUNT(lengths);
-    for (int s = 0; s < HT_SEGMENTS; s++) /* as many graphs as there may be */
-        for (size_t k = 0; k < HT_MAX_SHARES && of[s] > 1; k++)
-            m->lanes[0].built[s][k] = of[s] * (k + 4) / 8;
+    for (size_t a = 0; a < m->model.n_axes; a++) /* as many graphs as there may be */
+        for (size_t k = 0; k < HT_MAX_SHARES && of[a] > 1; k++)
+            m->lanes[0].built[a][k] = of[a] * (k + 4) / 8;
 }
 
 static double thread_seconds(void) {
@@ -911,8 +1116,8 @@ static void test_solving_takes_less_than_a_millisecond(void **state) {
 
 /* ---- what the solver knows of a model ---------------------------------------------------------------------------------------- */
 
-/* Every family's layers are the nine operators that it works with; a model whose are not is told from these. */
-static void test_layers_fit(void **state) {
+/* Models of every family fit into the planner's tables; one of more kinds of blocks is told from them. */
+static void test_models_fit(void **state) {
     static const char *const shapes[] = {"shape:llama-3.2-1b", "shape:internlm2-1.8b", "shape:qwen2.5-1.5b",
                                          "shape:qwen3-0.6b", "shape:gemma-3-1b"};
     ht_error error = {0};
@@ -922,33 +1127,25 @@ static void test_layers_fit(void **state) {
         assert_null(ht_plan_misfit(model));
         ht_model_close(model);
     }
-    check(ht_model_open("shape:tiny", &model, &error), &error);
-    ht_op *second_norm = &model->ops[1 + HT_AT_END + HT_AT_NORM2];
-    const ht_op kept = *second_norm;
-    *second_norm = model->ops[1 + HT_AT_GLU];
-    assert_ptr_equal(ht_plan_misfit(model), second_norm);
-    *second_norm = kept;
-    model->n_ops--;
-    assert_ptr_equal(ht_plan_misfit(model), &model->ops[model->n_ops - 1]);
-    model->n_ops++;
-    model->hparams.layers--;
-    assert_ptr_equal(ht_plan_misfit(model), &model->ops[1 + HT_AT_END + HT_AT_QKV]);
-    model->hparams.layers++;
-    assert_null(ht_plan_misfit(model));
-    ht_model_close(model);
+    ht_model large = {.n_signatures = HT_MAX_SIGNATURES + 1};
+    assert_string_equal(ht_plan_misfit(&large), "operators");
+    large = (ht_model){.n_axes = HT_MAX_AXES + 1};
+    assert_string_equal(ht_plan_misfit(&large), "blocks");
+    large = (ht_model){.n_groups = HT_MAX_GROUPS + 1};
+    assert_string_equal(ht_plan_misfit(&large), "blocks");
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layers_fit),
+        cmocka_unit_test(test_models_fit),
         cmocka_unit_test(test_two_lanes_equal_brute_force),
         cmocka_unit_test(test_three_lanes_equal_brute_force),
         cmocka_unit_test(test_no_cuts_is_one_lane),
         cmocka_unit_test(test_forced_shares_where_one_is_quicker),
         cmocka_unit_test(test_shared_cores_and_lost_lanes),
         cmocka_unit_test(test_fixed_lanes_use_built_shares),
-        cmocka_unit_test(test_class_seconds),
-        cmocka_unit_test(test_class_seconds_never_fall),
+        cmocka_unit_test(test_op_seconds),
+        cmocka_unit_test(test_op_seconds_never_fall),
         cmocka_unit_test(test_busy_agrees_with_prediction),
         cmocka_unit_test(test_busy_and_wait_are_the_pass),
         cmocka_unit_test(test_solving_takes_less_than_a_millisecond),

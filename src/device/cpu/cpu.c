@@ -656,7 +656,7 @@ static void rope_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
     const ht_hparams *h = &job->cpu->hparams;
-    const ht_kv_layer *kv = &job->binding->kv[op->layer];
+    const ht_kv_layer *kv = &job->binding->kv[op->cache];
     const size_t dim = (size_t)h->head_dim, position = job->binding->position + t, heads = (size_t)h->heads,
                  kv_heads = (size_t)h->kv_heads, group = heads / kv_heads;
     const float *table = op->rope + position * dim;
@@ -691,7 +691,7 @@ static void attention_item(void *context, size_t item, int thread) {
     const ht_op *op = job->task->op;
     const ht_hparams *h = &job->cpu->hparams;
     const ht_binding *b = job->binding;
-    const ht_kv_layer *kv = &b->kv[op->layer];
+    const ht_kv_layer *kv = &b->kv[op->cache];
     const size_t dim = (size_t)h->head_dim, group = (size_t)(h->heads / h->kv_heads);
     const size_t kv_size = kv->type == HT_KV_F32 ? sizeof(float) : sizeof(uint16_t);
     const bool few = job->block == 0;

@@ -98,7 +98,7 @@ ht_status ht_cl_attention_prepare(ht_cl_device *d, ht_task *task, ht_error *erro
 static ht_status merge(ht_cl_device *d, ht_task *task, const ht_cl_call *call, cl_ulong out_offset, cl_uint heads,
                        cl_uint splits, ht_error *error) {
     cl_kernel kernel;
-    ht_status status = get_kernel(d, SPLIT, "attention_merge", call->binding->kv[task->op->layer].type, &kernel, error);
+    ht_status status = get_kernel(d, SPLIT, "attention_merge", call->binding->kv[task->op->cache].type, &kernel, error);
     if (status)
         return status;
     const cl_uint stride = (cl_uint)call->out.stride;
@@ -114,7 +114,7 @@ static ht_status merge(ht_cl_device *d, ht_task *task, const ht_cl_call *call, c
 
 ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
     const ht_op *op = task->op;
-    const ht_kv_layer *kv = &call->binding->kv[op->layer];
+    const ht_kv_layer *kv = &call->binding->kv[op->cache];
     const size_t size = kv->type == HT_KV_F32 ? 4 : 2;
     const way w = choose(d, call->shape_tokens);
     cl_kernel kernel;

@@ -191,7 +191,7 @@ static size_t kv_size(const ht_kv_layer *kv) {
 
 static ht_status find_cache(const ht_cl_device *d, const ht_op *op, const ht_binding *b, ht_cl_call *call,
                             ht_error *error) {
-    const ht_kv_layer *kv = &b->kv[op->layer];
+    const ht_kv_layer *kv = &b->kv[op->cache];
     const size_t bytes = (size_t)d->hparams.kv_heads * kv->positions * (size_t)d->hparams.head_dim * kv_size(kv);
     call->keys = find_region(d, kv->keys, bytes);
     call->values = find_region(d, kv->values, bytes);
@@ -312,7 +312,7 @@ static ht_status move_cache(ht_cl_device *d, const ht_task *task, const ht_cl_ca
                             ht_error *error) {
     if (!call->keys->mirrored)
         return HT_OK;
-    const ht_kv_layer *kv = &call->binding->kv[task->op->layer];
+    const ht_kv_layer *kv = &call->binding->kv[task->op->cache];
     const size_t row = (size_t)d->hparams.head_dim * kv_size(kv), position = call->binding->position;
     const size_t first = to_device ? ht_min_size(call->binding->cached, position) : position;
     const size_t width = (position + call->tokens - first) * row, pitch = kv->positions * row,

@@ -252,7 +252,7 @@ static ht_status rope_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
 static ht_status rope_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
     const ht_op *op = task->op;
     const ht_hparams *h = &d->hparams;
-    const ht_kv_layer *kv = &call->binding->kv[op->layer];
+    const ht_kv_layer *kv = &call->binding->kv[op->cache];
     const size_t size = kv->type == HT_KV_F32 ? 4 : 2;
     cl_kernel kernel;
     ht_status status = rope_kernel(d, op, kv->type, &kernel, error);

@@ -477,7 +477,8 @@ ht_status ht_cl_submit(ht_device *device, ht_task *task, const ht_binding *bindi
 ht_status ht_cl_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {
     ht_cl_device *d = (ht_cl_device *)device;
     const ht_hparams *h = &d->hparams;
-    const size_t head = ht_max_size((size_t)h->head_dim, 1);
+    const size_t head = ht_max_size((size_t)h->head_dim, 1),
+                 caches = task->op->cache > 0 ? (size_t)task->op->cache + 1 : 1;
     size_t width = ht_max_size((size_t)(h->heads + 2 * h->kv_heads) * head, 2 * (size_t)h->feed_forward);
     width = ht_max_size(width, ht_max_size((size_t)h->vocabulary, (size_t)h->embedding));
     if (task->op->kind == HT_OP_MATMUL)
@@ -485,10 +486,10 @@ ht_status ht_cl_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *
     ht_status status = ht_cl_scratch(d, HT_CL_SCRATCH_WARM, 3 * width * sizeof(float), error);
     ht_kv_layer *kv = NULL;
     if (!status)
-        status = ht_alloc((void **)&kv, (size_t)ht_max_size((size_t)h->layers, 1), sizeof *kv, "warming", error);
+        status = ht_alloc((void **)&kv, caches, sizeof *kv, "warming", error);
     if (status)
         return status;
-    for (int i = 0; i < h->layers; i++)
+    for (size_t i = 0; i < caches; i++)
         kv[i] = (ht_kv_layer){NULL, NULL, 1, d->kv_type};
     const ht_cl_region region = {NULL, 3 * width * sizeof(float), d->scratch[HT_CL_SCRATCH_WARM], false};
     ht_view slots[HT_SLOT_COUNT] = {{NULL, 0}};

@@ -51,12 +51,14 @@ static ht_status build_gemma3(const ht_family *family, ht_model *model, ht_error
     ht_build_embed(&b, sqrtf((float)h->embedding));
     for (int layer = 0; layer < h->layers; layer++) {
         ht_build_layer(&b, layer);
+        ht_build_block(&b, HT_BLOCK_ATTENTION, h->kv_heads);
         ht_build_norm(&b, "attn_norm");
         ht_build_qkv(&b, HT_BIAS_OPTIONAL);
         ht_build_rope(&b, is_local[layer] ? &local : &wide);
         ht_build_attention(&b, scale, is_local[layer] ? h->sliding_window : 0);
         ht_build_attention_output(&b);
         ht_build_add(&b, "post_attention_norm");
+        ht_build_block(&b, HT_BLOCK_FEED_FORWARD, h->feed_forward);
         ht_build_norm(&b, "ffn_norm");
         ht_build_gate_up(&b);
         ht_build_glu(&b, HT_ACT_GELU_TANH);

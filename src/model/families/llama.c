@@ -19,12 +19,14 @@ static ht_status build(const ht_family *family, ht_model *model, ht_error *error
     ht_build_embed(&b, 1.0f);
     for (int layer = 0; layer < model->hparams.layers; layer++) {
         ht_build_layer(&b, layer);
+        ht_build_block(&b, HT_BLOCK_ATTENTION, model->hparams.kv_heads);
         ht_build_norm(&b, "attn_norm");
         ht_build_qkv(&b, family->qkv_bias ? HT_BIAS_REQUIRED : HT_BIAS_OPTIONAL);
         ht_build_rope(&b, &rotation);
         ht_build_attention(&b, 0.0f, 0);
         ht_build_attention_output(&b);
         ht_build_add(&b, NULL);
+        ht_build_block(&b, HT_BLOCK_FEED_FORWARD, model->hparams.feed_forward);
         ht_build_norm(&b, "ffn_norm");
         ht_build_gate_up(&b);
         ht_build_glu(&b, HT_ACT_SILU);
