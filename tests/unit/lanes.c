@@ -223,7 +223,7 @@ static int open_model(void **state) {
 
 static void attention(ht_builder *b, int layer, const ht_rotation *rotation, int window) {
     ht_build_layer(b, layer);
-    ht_build_block(b, HT_BLOCK_ATTENTION, model->hparams.kv_heads);
+    ht_build_block(b, HT_BLOCK_ATTENTION, b->shape ? b->shape->kv_heads : model->hparams.kv_heads);
     ht_build_norm(b, "attn_norm");
     ht_build_qkv(b, HT_BIAS_OPTIONAL);
     ht_build_rope(b, rotation);
@@ -234,7 +234,7 @@ static void attention(ht_builder *b, int layer, const ht_rotation *rotation, int
 
 static void feed_forward(ht_builder *b, int layer) {
     ht_build_layer(b, layer);
-    ht_build_block(b, HT_BLOCK_FEED_FORWARD, model->hparams.feed_forward);
+    ht_build_block(b, HT_BLOCK_FEED_FORWARD, b->shape ? b->shape->feed_forward : model->hparams.feed_forward);
     ht_build_norm(b, "ffn_norm");
     ht_build_gate_up(b);
     ht_build_glu(b, HT_ACT_SILU);
@@ -242,8 +242,8 @@ static void feed_forward(ht_builder *b, int layer) {
     ht_build_add(b, NULL);
 }
 
-/* A model of no family: blocks in another order, of one kind behind each other, one with a window, one that comes again with a
- * cache of its own, and two behind the last that writes one. */
+/* A model of no family: blocks in another order, of one kind behind each other, one with a window and fewer heads, one whose
+ * heads divide otherwise, one that comes again with a cache of its own, and two behind the last that writes one. */
 static int open_mixed(void **state) {
     if (open_model(state))
         return -1;
@@ -254,19 +254,28 @@ static int open_mixed(void **state) {
     model->n_ops = model->n_blocks = model->n_axes = model->n_groups = model->n_signatures = 0;
     model->n_block_kinds = model->n_sites = model->n_caches = model->tail = 0;
     ht_builder b = ht_build_begin(model, &error);
+    ht_hparams few = model->hparams, wide = few;
+    few.heads = 2, few.kv_heads = 1, few.feed_forward = 128;
+    wide.kv_heads = 1;
+    model->hparams.group = 4;
     ht_build_embed(&b, 1);
     feed_forward(&b, 1);
     attention(&b, 0, &rotation, 0);
+    ht_build_shape(&b, &few);
     attention(&b, 1, &rotation, 16);
     feed_forward(&b, 0);
+    ht_build_shape(&b, NULL);
     attention(&b, 0, &rotation, 0);
+    ht_build_shape(&b, &wide);
+    attention(&b, 1, &rotation, 0);
+    ht_build_shape(&b, NULL);
     feed_forward(&b, 1);
     feed_forward(&b, 0);
     check(ht_build_head(&b), &error);
-    assert_int_equal(model->n_caches, 3);
-    assert_int_equal(model->n_block_kinds, 4);
-    assert_int_equal(model->blocks[5].first, model->tail + 2); /* the last attention's own end is of the tail, too */
-    expect_logits(15);
+    assert_int_equal(model->n_caches, 4);
+    assert_int_equal(model->n_block_kinds, 6);
+    assert_int_equal(model->blocks[6].first, model->tail + 2); /* the last attention's own end is of the tail, too */
+    expect_logits(17);
     return 0;
 }
 
