@@ -208,7 +208,8 @@ static void expect_logits(int matrices) {
 
 static int open_model(void **state) {
     ht_error error = {0};
-    if (make_folder(state) || setenv("XDG_CACHE_HOME", test_folder, 1)) /* measured once, for this program only */
+    /* measured once, for this program only; PoCL's compiler keeps the folder that it began with */
+    if (!*test_folder && (make_folder(state) || setenv("XDG_CACHE_HOME", test_folder, 1)))
         return -1;
     ht_log_set(count_warnings, NULL, HT_LOG_WARN);
     for (int i = 0; i < CONTEXT; i++)
@@ -282,7 +283,11 @@ static int open_mixed(void **state) {
 static int close_model(void **state) {
     print_message("largest difference of a logit: %g of %g allowed\n", (double)worst, (double)bound);
     ht_model_close(model);
-    return remove_folder(state);
+    return 0;
+}
+
+static int close_all(void **state) {
+    return close_model(state) || remove_folder(state);
 }
 
 /* ---- every cut ---------------------------------------------------------------------------------------------------------------- */
@@ -800,5 +805,5 @@ int main(void) {
         return 77;
     }
     const int failed = cmocka_run_group_tests(tests, open_model, close_model);
-    return failed ? failed : cmocka_run_group_tests(mixed, open_mixed, close_model);
+    return failed + cmocka_run_group_tests(mixed, open_mixed, close_all);
 }
