@@ -147,7 +147,7 @@ double ht_estimate_alone(solver *s, size_t lane) {
 }
 
 void ht_estimate_propose(solver *s, ht_choice *c, const size_t *lanes) {
-    if (!(c->seconds < s->best->seconds))
+    if (!(c->seconds < s->bound))
         return;
     memcpy(c->lanes, lanes, c->n_lanes * sizeof *lanes);
     *s->best = *c;

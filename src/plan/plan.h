@@ -164,6 +164,9 @@ typedef struct ht_choice {
     size_t lookups;                        /* times of operators that were looked up in tables to find it */
 } ht_choice;
 
+/* A lane more than two has to make a pass this much quicker: about what a prediction with three lanes is off. */
+#define HT_THIRD_LANE 0.98
+
 /* The cheapest way that the cuts allow, by exact search: over lanes, over regimes, over the axes of each block (a dynamic
  * programme: a join saved between neighbours counts), over where each is divided. n_lanes 0: every lane is lost. */
 void ht_solve(const ht_problem *problem, ht_choice *choice);

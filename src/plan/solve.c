@@ -88,6 +88,19 @@ static void solve_alone(solver *s, ht_choice *solo, double alone[HT_MAX_LANES]) 
     }
 }
 
+static void solve_set(solver *s, const size_t *lanes, size_t n) {
+    ht_estimate_set(s, lanes, n);
+    if (!s->p->by_operator) {
+        try_tokens(s, lanes, n);
+        ht_solve_shares(s, lanes, n);
+    }
+    if (n == 2) {
+        ht_solve_owner(s, lanes[0], lanes[1]);
+        ht_solve_owner(s, lanes[1], lanes[0]);
+    }
+}
+
+/* Small sets come first: what they reach is what a lane more has to beat, by more than predictions err. */
 void ht_solve(const ht_problem *p, ht_choice *choice) {
     solver s;
     ht_choice solo;
@@ -96,19 +109,13 @@ void ht_solve(const ht_problem *p, ht_choice *choice) {
     solve_alone(&s, &solo, alone);
     *choice = (ht_choice){.seconds = INFINITY};
     s.bound = p->forced ? INFINITY : solo.seconds;
-    for (unsigned set = 1; set < 1u << p->n_lanes && p->cuts; set++) {
-        size_t lanes[HT_MAX_LANES];
-        const size_t n = list_lanes(p, set, lanes);
-        if (n < 2)
-            continue;
-        ht_estimate_set(&s, lanes, n);
-        if (!p->by_operator) {
-            try_tokens(&s, lanes, n);
-            ht_solve_shares(&s, lanes, n);
-        }
-        if (n == 2) {
-            ht_solve_owner(&s, lanes[0], lanes[1]);
-            ht_solve_owner(&s, lanes[1], lanes[0]);
+    for (size_t size = 2; size <= p->n_lanes; size++) {
+        if (size > 2)
+            s.bound *= HT_THIRD_LANE;
+        for (unsigned set = 1; set < 1u << p->n_lanes && p->cuts; set++) {
+            size_t lanes[HT_MAX_LANES];
+            if (list_lanes(p, set, lanes) == size)
+                solve_set(&s, lanes, size);
         }
     }
     if (choice->n_lanes == 0 || (solo.seconds <= choice->seconds && !p->forced))

@@ -655,7 +655,9 @@ static double best_owner(const ht_problem *p, size_t owner, size_t other) {
 
 /* Seconds of the best choice, or infinite; *several: more than one lane takes part. */
 static double brute_force(const ht_problem *p, bool *several) {
-    double alone = INFINITY, shared = INFINITY;
+    double alone = INFINITY, best = INFINITY, of_size[HT_MAX_LANES + 1];
+    for (size_t n = 0; n <= HT_MAX_LANES; n++)
+        of_size[n] = INFINITY;
     for (unsigned set = 1; set < 1u << p->n_lanes; set++) {
         size_t lanes[HT_MAX_LANES], n = 0;
         ht_cores cores = {{0}};
@@ -670,6 +672,7 @@ static double brute_force(const ht_problem *p, bool *several) {
             alone = fmin(alone, solo(p, lanes[0]));
         if (!valid || n < 2)
             continue;
+        double shared = of_size[n];
         set_size = n;
         set_lanes = lanes;
         if (p->cuts & HT_CUT_CAUSAL && p->tokens >= 2 * n && (p->wanted == 1 || p->tokens_divide))
@@ -677,9 +680,16 @@ static double brute_force(const ht_problem *p, bool *several) {
         shared = fmin(shared, best_shares(p, lanes, n));
         for (size_t owner = 0; owner < 2 && n == 2; owner++)
             shared = fmin(shared, best_owner(p, lanes[owner], lanes[1 - owner]));
+        of_size[n] = shared;
     }
-    *several = shared < INFINITY && (p->forced || shared < alone);
-    return *several ? shared : alone;
+    double bound = p->forced ? INFINITY : alone;
+    for (size_t n = 2; n <= HT_MAX_LANES; n++) { /* a lane more has to be worth it */
+        bound *= n > 2 ? HT_THIRD_LANE : 1;
+        if (of_size[n] < bound)
+            best = bound = of_size[n];
+    }
+    *several = best < INFINITY && (p->forced || best < alone);
+    return *several ? best : alone;
 }
 
 /* ---- the tests --------------------------------------------------------------------------------------------------------------- */
