@@ -84,14 +84,22 @@ void ht_lane_free_buffers(ht_lanes *set, ht_lane *lane) {
 
 /* ---- KV cache ------------------------------------------------------------------------------------------------------------------- */
 
-static size_t kv_layer_bytes(const ht_lanes *set) {
-    const ht_hparams *h = &set->model->hparams;
+/* Of keys, or of values, of one cache: as large as who writes it needs. */
+static size_t cache_bytes(const ht_lanes *set, size_t cache) {
+    const ht_model *model = set->model;
+    ht_hparams h = model->hparams;
+    for (size_t i = 0; i < model->n_ops; i++)
+        if (model->ops[i].cache == (int)cache && ht_op_writes(&model->ops[i]) & HT_BIT_KV)
+            h = ht_op_shape(&model->ops[i], &model->hparams);
     const size_t size = set->kv_type == HT_KV_F32 ? sizeof(float) : sizeof(uint16_t);
-    return (size_t)h->kv_heads * set->context * (size_t)h->head_dim * size;
+    return (size_t)h.kv_heads * set->context * (size_t)h.head_dim * size;
 }
 
 uint64_t ht_kv_bytes(const ht_lanes *set) {
-    return 2 * (uint64_t)set->model->n_caches * kv_layer_bytes(set);
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < set->model->n_caches; i++)
+        bytes += 2 * (uint64_t)cache_bytes(set, i);
+    return bytes;
 }
 
 /* Devices that read or write the cache see it; the others need not. */
@@ -107,16 +115,17 @@ static ht_status import_cache(ht_lanes *set, void *pages, size_t bytes, ht_error
 }
 
 ht_status ht_kv_create_locked(ht_lanes *set, ht_kv_layer **out, ht_error *error) {
-    const size_t caches = set->model->n_caches, bytes = kv_layer_bytes(set);
+    const size_t caches = set->model->n_caches;
     ht_kv_layer *kv;
     ht_status status = ht_alloc((void **)&kv, caches, sizeof *kv, "the KV cache", error);
     if (status)
         return status;
     for (size_t i = 0; i < caches && !status; i++) {
+        const size_t bytes = cache_bytes(set, i);
         kv[i] = (ht_kv_layer){ht_pages_alloc(bytes), ht_pages_alloc(bytes), set->context, set->kv_type};
         if (!kv[i].keys || !kv[i].values)
             status = ht_fail(error, HT_ERROR_MEMORY, "no memory for a KV cache of %zu MiB (context %zu)",
-                             2 * caches * bytes >> 20, set->context);
+                             (size_t)(ht_kv_bytes(set) >> 20), set->context);
         if (!status)
             status = import_cache(set, kv[i].keys, bytes, error);
         if (!status)
@@ -143,8 +152,8 @@ static void free_cache(ht_lanes *set, void *pages, size_t bytes) {
 void ht_kv_destroy_locked(ht_lanes *set, ht_kv_layer *kv) {
     if (!kv)
         return;
-    const size_t bytes = kv_layer_bytes(set);
     for (size_t i = 0; i < set->model->n_caches; i++) {
+        const size_t bytes = cache_bytes(set, i);
         free_cache(set, kv[i].keys, bytes);
         free_cache(set, kv[i].values, bytes);
     }

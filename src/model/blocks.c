@@ -122,6 +122,14 @@ static size_t extent_of(const ht_model *model, const ht_block *block, const axis
     return 0;
 }
 
+/* Floats a token of a slot, as the block has it. */
+static size_t width_of(const ht_model *model, const ht_block *block, ht_slot slot) {
+    ht_hparams h = model->hparams;
+    for (size_t i = 0; i < block->n; i++)
+        h = ht_op_shape(&model->ops[block->first + i], &h);
+    return ht_slot_width(&h, slot);
+}
+
 /* Some of an axis that one device may compute for another: matrices, and what stands between them. Whoever has the rest of the
  * block has its cache, too. */
 static void find_handed(const ht_model *model, const ht_block *block, ht_axis *axis) {
@@ -139,8 +147,7 @@ static void find_handed(const ht_model *model, const ht_block *block, ht_axis *a
         return;
     }
     axis->hand_to = axis->result == HT_RESULT_SUMS ? axis->to : axis->hand_from + 1;
-    axis->handed = ht_slot_width(&model->hparams, ops[axis->hand_from].in) +
-                   ht_slot_width(&model->hparams, ops[axis->hand_to - 1].out);
+    axis->handed = width_of(model, block, ops[axis->hand_from].in) + width_of(model, block, ops[axis->hand_to - 1].out);
 }
 
 static ht_axis make_axis(const ht_model *model, const ht_block *block, const axis_row *row) {
@@ -153,7 +160,7 @@ static ht_axis make_axis(const ht_model *model, const ht_block *block, const axi
                     .least = row->least,
                     .most = row->most,
                     .exact = row->kind != HT_AXIS_ROWS,
-                    .leaves = block->kind == HT_BLOCK_HEAD ? 0 : ht_slot_width(&model->hparams, ops[row->to - 1].out)};
+                    .leaves = block->kind == HT_BLOCK_HEAD ? 0 : width_of(model, block, ops[row->to - 1].out)};
     for (size_t i = row->from; i < row->to; i++) {
         axis.maps[i] = map_of(row->maps[i - row->from]);
         axis.ordered |= row->kind == HT_AXIS_TOKENS && ht_op_writes(&ops[i]) & HT_BIT_KV;
@@ -189,11 +196,11 @@ static ht_status add_axes(ht_builder *b, ht_block *block) {
 static void describe(const ht_model *model, const ht_op *op, ht_text *text) {
     static const char *const names[HT_OP_KINDS] = {"embed",     "norm", "matmul", "rope",
                                                    "attention", "glu",  "argmax", "ffn"};
-    const ht_hparams *h = &model->hparams;
     const ht_op *end = model->ops + model->n_ops, *next = op;
     while (op->kind == HT_OP_NORM && next < end && (next->kind != HT_OP_NORM || next->aux == HT_SLOT_NONE))
         next++;
     op = next < end ? next : op;
+    const ht_hparams own = ht_op_shape(op, &model->hparams), *h = &own;
     ht_text_printf(text, NULL, "%s", names[op->kind]);
     switch (op->kind) {
     case HT_OP_MATMUL:
@@ -218,7 +225,7 @@ static void describe(const ht_model *model, const ht_op *op, ht_text *text) {
             ht_text_printf(text, NULL, " norms");
         break;
     default:
-        ht_text_printf(text, NULL, " %zu%s", ht_slot_width(&model->hparams, op->kind == HT_OP_GLU ? op->out : op->in),
+        ht_text_printf(text, NULL, " %zu%s", ht_slot_width(h, op->kind == HT_OP_GLU ? op->out : op->in),
                        op->post_norm ? " post" : "");
         break;
     }

@@ -24,10 +24,11 @@ typedef struct ht_builder {
     ht_model *model;
     ht_error *error;
     ht_status status;
-    int layer;              /* -1: outside the layers */
-    int caches;             /* that have been written so far */
-    bool delta;             /* the next norm has DELTA to add to X ... */
-    const float *post_norm; /* ... normalised by this first, if not NULL */
+    int layer;               /* -1: outside the layers */
+    int caches;              /* that have been written so far */
+    const ht_hparams *shape; /* of what follows; NULL: the model's */
+    bool delta;              /* the next norm has DELTA to add to X ... */
+    const float *post_norm;  /* ... normalised by this first, if not NULL */
 } ht_builder;
 
 ht_builder ht_build_begin(ht_model *model, ht_error *error);
@@ -55,6 +56,9 @@ const float *ht_build_rope_table(ht_builder *b, float freq_base, bool scaled);
 /* ---- operators, in the order of a forward pass ---- */
 void ht_build_embed(ht_builder *b, float scale);
 void ht_build_layer(ht_builder *b, int layer); /* what follows belongs to it */
+/* What follows has these heads and features, no more than the model's hparams, which say the most; NULL: as many as these. The
+ * caller keeps *shape. */
+void ht_build_shape(ht_builder *b, const ht_hparams *shape);
 /* A block of this kind begins, of so many key-value heads or hidden features: what follows, up to the next block or the head. */
 void ht_build_block(ht_builder *b, ht_block_kind kind, int units);
 void ht_build_norm(ht_builder *b, const char *name);

@@ -64,6 +64,8 @@ typedef struct ht_op {
     int rope_dim;                    /* first dimensions of a head that are rotated */
     float eps;                       /* NORM, ROPE */
     float scale;                     /* EMBED; ATTENTION: of query.key */
+    int heads, kv_heads, head_dim;   /* ROPE, ATTENTION; 0: the model's */
+    int width;                       /* NORM: of the residual stream; GLU: features; ARGMAX: logits; 0: the model's */
     int window;                      /* ATTENTION: a query sees the `window` last keys, its own included; 0: all */
     ht_activation activation;        /* GLU, FFN */
     const struct ht_op *members;     /* FFN: [3], in the model */
@@ -157,11 +159,13 @@ typedef struct ht_signature {
     bool head;        /* all are in the head, of few tokens */
 } ht_signature;
 
+/* Layers may differ in heads and features: these are the most that any has, and ht_op_shape tells an operator's own. */
 typedef struct ht_hparams {
     int layers, embedding, heads, kv_heads, head_dim, feed_forward, vocabulary;
     int context_length; /* the model's own */
     int sliding_window;
     float eps;
+    int group; /* most query heads of a key-value head; 0: heads / kv_heads */
 } ht_hparams;
 
 struct ht_model {
@@ -219,6 +223,8 @@ typedef struct ht_axis_piece {
 size_t ht_axis_pieces(const ht_model *model, const ht_block *block, const ht_axis *axis, size_t place, size_t begin,
                       size_t end, ht_axis_piece *pieces);
 
+/* The model's figures with the operator's own in place of the most. */
+ht_hparams ht_op_shape(const ht_op *op, const ht_hparams *model);
 size_t ht_slot_width(const ht_hparams *hparams, ht_slot slot); /* floats a token */
 size_t ht_op_rows(const ht_op *op);                            /* MATMUL: rows of all parts */
 size_t ht_op_cols(const ht_op *op);

@@ -28,6 +28,19 @@ size_t ht_slot_width(const ht_hparams *h, ht_slot slot) {
     }
 }
 
+ht_hparams ht_op_shape(const ht_op *op, const ht_hparams *model) {
+    ht_hparams h = *model;
+    if (op->heads)
+        h.heads = op->heads, h.kv_heads = op->kv_heads, h.head_dim = op->head_dim;
+    if (op->width && op->kind == HT_OP_NORM)
+        h.embedding = op->width;
+    else if (op->width && op->kind == HT_OP_GLU)
+        h.feed_forward = op->width;
+    else if (op->width)
+        h.vocabulary = op->width;
+    return h;
+}
+
 static uint32_t bit(ht_slot slot) {
     return slot == HT_SLOT_NONE ? 0 : 1u << slot;
 }

@@ -35,8 +35,8 @@ static bool find_culprit(const ht_model *model, char *text, size_t capacity) {
     for (size_t i = 0; i < model->n_ops; i++) {
         const ht_op *op = &model->ops[i];
         const float *vectors[] = {op->weight, op->post_norm, op->q_norm, op->k_norm};
-        const size_t widths[] = {(size_t)model->hparams.embedding, (size_t)model->hparams.embedding,
-                                 (size_t)model->hparams.head_dim, (size_t)model->hparams.head_dim};
+        const ht_hparams h = ht_op_shape(op, &model->hparams);
+        const size_t widths[] = {(size_t)h.embedding, (size_t)h.embedding, (size_t)h.head_dim, (size_t)h.head_dim};
         for (size_t v = 0; v < HT_COUNT(vectors); v++)
             if (vectors[v] && has_nan(vectors[v], widths[v]))
                 return snprintf(text, capacity, "weights of %s are not numbers", op->name), true;

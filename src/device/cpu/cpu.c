@@ -228,7 +228,7 @@ static ht_status cpu_open(const ht_device_options *options, ht_device **device, 
         status = ht_pool_create(cpu->threads, &pin, &cpu->pool, error);
     if (!status) {
         const ht_hparams *h = &cpu->hparams;
-        size_t group = h->kv_heads ? (size_t)(h->heads / h->kv_heads) : 1;
+        size_t group = h->group ? (size_t)h->group : h->kv_heads ? (size_t)(h->heads / h->kv_heads) : 1;
         cpu->aside = ht_round_up(cpu->kernels->strip_scratch(cpu->max_tokens), 16);
         size_t floats = ht_max_size(cpu->aside + cpu->max_tokens * HT_STRIP,
                                     cpu->kernels->attention_scratch((size_t)h->head_dim, group, ATTENTION_TOKENS));
@@ -256,7 +256,8 @@ static size_t reduction_grain(const ht_op *op) {
     return grain;
 }
 
-static const char *refuse_share(const ht_hparams *h, const ht_op *op, const ht_slice *s) {
+static const char *refuse_share(const ht_hparams *model, const ht_op *op, const ht_slice *s) {
+    const ht_hparams own = ht_op_shape(op, model), *h = &own;
     if (s->row_begin >= s->row_end || s->row_end > s->of)
         return "the share is empty or more than all";
     switch (op->kind) {
@@ -604,7 +605,7 @@ static void norm_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
     const ht_binding *b = job->binding;
-    const size_t n = (size_t)job->cpu->hparams.embedding;
+    const size_t n = (size_t)ht_op_shape(op, &job->cpu->hparams).embedding;
     const float *delta = op->aux == HT_SLOT_NONE ? NULL : slot_row(b, op->aux, t);
     if (delta && b->n_pieces) {
         float *sum = thread_scratch(job->cpu, thread);
@@ -623,7 +624,7 @@ static void norm_item(void *context, size_t t, int thread) {
 static void glu_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
-    const size_t n = (size_t)job->cpu->hparams.feed_forward;
+    const size_t n = (size_t)ht_op_shape(op, &job->cpu->hparams).feed_forward;
     size_t begin, end;
     share_range(&job->slice, n, &begin, &end);
     const float *gate = slot_row(job->binding, op->in, t) + begin;
@@ -634,7 +635,7 @@ static void glu_item(void *context, size_t t, int thread) {
 static void argmax_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const float *logits = slot_row(job->binding, job->task->op->in, t);
-    const size_t n = (size_t)job->cpu->hparams.vocabulary;
+    const size_t n = (size_t)ht_op_shape(job->task->op, &job->cpu->hparams).vocabulary;
     enum { BLOCK = 1024 };
     float most = -INFINITY;
     size_t block = 0;
@@ -655,7 +656,7 @@ static void argmax_item(void *context, size_t t, int thread) {
 static void rope_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
-    const ht_hparams *h = &job->cpu->hparams;
+    const ht_hparams own = ht_op_shape(op, &job->cpu->hparams), *h = &own;
     const ht_kv_layer *kv = &job->binding->kv[op->cache];
     const size_t dim = (size_t)h->head_dim, position = job->binding->position + t, heads = (size_t)h->heads,
                  kv_heads = (size_t)h->kv_heads, group = heads / kv_heads;
@@ -689,7 +690,7 @@ static void rope_item(void *context, size_t t, int thread) {
 static void attention_item(void *context, size_t item, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
-    const ht_hparams *h = &job->cpu->hparams;
+    const ht_hparams own = ht_op_shape(op, &job->cpu->hparams), *h = &own;
     const ht_binding *b = job->binding;
     const ht_kv_layer *kv = &b->kv[op->cache];
     const size_t dim = (size_t)h->head_dim, group = (size_t)(h->heads / h->kv_heads);
@@ -719,7 +720,7 @@ static void attention_item(void *context, size_t item, int thread) {
 }
 
 static void run_attention(run_job *job) {
-    const ht_hparams *h = &job->cpu->hparams;
+    const ht_hparams own = ht_op_shape(job->task->op, &job->cpu->hparams), *h = &own;
     const size_t tokens = job->binding->tokens;
     job->block = tokens < 4 ? 0 : ht_min_size(ATTENTION_TOKENS, ht_round_up(tokens, job->cpu->kernels->tile));
     size_t begin, end; /* key-value heads */

@@ -296,9 +296,19 @@ const ht_cl_op_row ht_cl_ops[HT_OP_KINDS] = {
     [HT_OP_ARGMAX] = {refuses_parts, argmax_prepare, argmax_enqueue},
 };
 
+/* Programs are compiled for the model's heads and widths. */
+static bool has_own_shape(const ht_cl_device *d, const ht_op *op) {
+    const ht_hparams own = ht_op_shape(op, &d->hparams);
+    return own.heads != d->hparams.heads || own.kv_heads != d->hparams.kv_heads ||
+           own.head_dim != d->hparams.head_dim || own.embedding != d->hparams.embedding ||
+           own.feed_forward != d->hparams.feed_forward || own.vocabulary != d->hparams.vocabulary;
+}
+
 const char *ht_cl_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice) {
     if (op->kind >= HT_OP_KINDS || !ht_cl_ops[op->kind].enqueue)
         return "unknown operator";
+    if (has_own_shape((const ht_cl_device *)device, op))
+        return "heads or features that are not as many as in other layers";
     return ht_cl_ops[op->kind].refuses((const ht_cl_device *)device, op, slice);
 }
 

@@ -172,7 +172,7 @@ static double keys_seen(const ht_op *op, double tokens, double position) {
 /* Operators without weights, and the rows of the embedding: values read and written, arithmetic only in attention. Of heads
  * and features a share. */
 static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, size_t tokens, size_t position) {
-    const ht_hparams *h = law->hparams;
+    const ht_hparams own = ht_op_shape(op, law->hparams), *h = &own;
     const double n = (double)tokens, share = s->of ? (double)(s->row_end - s->row_begin) / (double)s->of : 1;
     const double value = law->soc->figures[HT_SOC_ACTIVATION_BYTES].value, dim = (double)h->head_dim;
     const double kept = law->kv_bytes > 0 ? law->kv_bytes : law->kv_type == HT_KV_F32 ? 4 : 2;
