@@ -188,7 +188,7 @@ static void test_beside_a_game(void **state) {
             ht_engine *engine = open_engine(model, devices[k], 16ull << 30, NULL, 0);
             engine->passes.policy.frozen = k == 1;
             start_game(engine, shares[i]);
-            for (int i = 0; i < 6; i++) /* graphs of other shares are built meanwhile, and tried */
+            for (int run = 0; run < 6; run++) /* graphs of other shares are built meanwhile, and tried */
                 rates[k] = rate(engine, 0);
             ht_engine_destroy(engine);
         }
