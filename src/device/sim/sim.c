@@ -146,9 +146,11 @@ static void state_caps(sim_device *d, const ht_device_options *options) {
     caps->many_only = is_static(d) && d->lengths[0] > 1;
     if (!is_static(d))
         return;
-    const double sessions = figure(d, HT_SOC_SESSION) * figure(d, HT_SOC_SESSIONS);
-    caps->graph_bytes =
-        options->graph_memory ? options->graph_memory : (uint64_t)fmin(figure(d, HT_SOC_MEMORY) / 2, sessions);
+    const double half = caps->memory_bytes / 2.0, sessions = figure(d, HT_SOC_SESSION) * figure(d, HT_SOC_SESSIONS);
+    const bool known = p->figures[HT_SOC_SESSION].given; /* what sessions hold, the NPU's memory is all for graphs */
+    caps->graph_bytes = options->graph_memory ? options->graph_memory
+                        : known               ? (uint64_t)fmin((double)caps->memory_bytes, sessions)
+                                              : (uint64_t)half;
     const char *name = p->companion;
     for (size_t i = 0; i < soc->n_processors && !*p->companion; i++)
         if (soc->processors[i].kind == HT_DEVICE_CPU)
@@ -264,7 +266,7 @@ static ht_status list_soc(const ht_soc *soc, ht_device_info **list, size_t *n, h
         snprintf(info.dtypes, sizeof info.dtypes, "int4,int6,int8,f16,bf16,f32");
         snprintf(info.limits, sizeof info.limits, "%.3g TFLOPS, %.3g GB/s, in virtual time%s",
                  p->figures[HT_SOC_REACHED].value * 1e-12, p->figures[HT_SOC_BANDWIDTH].value * 1e-9,
-                 p->kind == HT_DEVICE_NPU ? "; graphs of all lengths: half of the memory unless another limit is given"
+                 p->kind == HT_DEVICE_NPU ? "; graphs of all lengths: what its sessions hold, or half of the memory"
                                           : "");
         list_lengths(p, info.static_lengths, sizeof info.static_lengths);
         status = ht_device_list_add(list, n, &info, error);
