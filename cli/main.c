@@ -44,10 +44,13 @@ static const cli_command commands[] = {
      cli_plan,
      "Prepares the model as other commands do. Shows each operator's cut, and each device's share of it with the\n"
      "predicted time and the memory it takes there. Equal layers share a line."},
-    {"reproduce", "", "[--soc NAME] [--out DIR] [--validate]", "run the paper's experiments on a simulated SoC",
-     CLI_REPRODUCE, cli_reproduce,
-     "Runs every experiment in virtual time, in half a minute to a few, and writes DIR/report.html and "
-     "DIR/tables.json.\n"
+    {"reproduce", "[MODEL]", "[MODEL] [--soc NAME]... [--out DIR] [--validate]",
+     "compare simulated SoCs, or run the paper's experiments on one", CLI_REPRODUCE, cli_reproduce,
+     "With one --soc: runs every experiment on it in virtual time, in half a minute to a few.\n"
+     "Without --soc, with several or with MODEL: compares the SoCs (without --soc all) in a few minutes: the best "
+     "plan,\n"
+     "speed, energy, what limits it. MODEL: this model alone, not four of 1 to 8 billion weights.\n"
+     "Writes DIR/report.html and DIR/tables.json.\n"
      "A figure of the SoC can be changed for one run: --soc snapdragon-8-gen-3@memory.together_GBps=80.\n"
      "--validate shows public measurements beside what the simulated SoCs predict for them, which of them were fitted "
      "to,\nevery parameter that was, and how far off the others are."},

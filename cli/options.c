@@ -105,7 +105,7 @@ static const option_row rows[] = {
     {"save", 0, OPTION_TEXT, CLI_PLAN, AT(save), "FILE.json", 0, 0, "save the plan as --json prints it"},
     {"load", 0, OPTION_TEXT, CLI_PLAN, AT(load), "FILE.json", 0, 0, "show a saved plan (without MODEL)"},
     {"soc", 0, OPTION_TEXT, CLI_REPRODUCE, AT(soc), "NAME", 0, 0,
-     "simulated SoC: a name or FILE.json (default snapdragon-8-gen-3; --validate: all)"},
+     "simulated SoC: a name or FILE.json (default: all, compared; repeat the option to compare some)"},
     {"out", 0, OPTION_TEXT, CLI_REPRODUCE, AT(out), "DIR", 0, 0,
      "folder for report.html and tables.json (default reproduction; --validate: none)"},
     {"validate", 0, OPTION_FLAG, CLI_REPRODUCE, AT(validate), NULL, 0, 0,

@@ -55,7 +55,8 @@ static void print_written(const char *out) {
 
 /* What a terminal shows of --validate; JSON and report have all. */
 static int validate(const cli_options *options, const char *soc, const char *out) {
-    static const char *const shown[] = {"validate-rows", "validate-sizes", "validate-parameters", "validate-summary"};
+    static const char *const shown[] = {"validate-rows", "validate-sizes", "validate-energy", "validate-parameters",
+                                        "validate-summary"};
     ht_error error;
     char *text;
     if (ht_validate(soc, out, &text, &error))
@@ -74,13 +75,41 @@ static int validate(const cli_options *options, const char *soc, const char *out
     return all ? CLI_DONE : cli_no_memory(options->command);
 }
 
+/* Several chips, or all: a terminal shows the tables of speeds and of planners. */
+static int compare(const cli_options *options, const char *out) {
+    static const char *const shown[] = {"chips-", "planners-"};
+    ht_error error;
+    char *text;
+    const bool failed = ht_compare_chips((const char *const *)options->soc.at, options->soc.n, options->arguments[0],
+                                         out, cli_progress, (void *)options, &text, &error) != HT_OK;
+    cli_progress_clear();
+    if (failed)
+        return cli_fail(options, &error);
+    if (options->json)
+        return cli_print_text(text);
+    json_t *all = json_loads(text, 0, NULL);
+    ht_free(text);
+    const char *section, *id;
+    json_t *experiment, *table;
+    json_object_foreach(json_object_get(all, "experiments"), section, experiment)
+        json_object_foreach(json_object_get(experiment, "tables"), id,
+                            table) for (size_t i = 0; i < sizeof shown / sizeof *shown;
+                                        i++) if (!strncmp(id, shown[i], strlen(shown[i]))) print_table(table);
+    print_written(out);
+    json_decref(all);
+    return all ? CLI_DONE : cli_no_memory(options->command);
+}
+
 int cli_reproduce(const cli_options *options) {
     const char *soc = cli_last(&options->soc), *out = cli_last(&options->out);
     ht_error error;
+    if (options->validate && options->arguments[0])
+        return cli_wrong(options->command, "--validate takes no MODEL");
     if (options->validate)
         return validate(options, soc, out);
-    soc = soc ? soc : "snapdragon-8-gen-3";
     out = out ? out : "reproduction";
+    if (options->soc.n != 1 || options->arguments[0])
+        return compare(options, out);
     const bool failed = ht_reproduce(soc, out, cli_progress, (void *)options, &error) != HT_OK;
     cli_progress_clear();
     if (failed)

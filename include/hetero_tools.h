@@ -218,6 +218,13 @@ void ht_profile_result_clear(ht_profile_result *result);
 /* Runs the paper's experiments on a simulated SoC (a name, or a file's path): FOLDER/report.html and FOLDER/tables.json. */
 ht_status ht_reproduce(const char *soc, const char *folder, ht_progress_function progress, void *user, ht_error *error);
 
+/* Chips compared: for each of the SoCs (names or paths; n_socs 0: all that are embedded) and each model (a path or shape:NAME;
+ * NULL: four of 1 to 8 billion weights) the best plan, its speed and energy in both phases, what limits it, and what each term
+ * of the planner brings over one that cuts single operators. Minutes. Writes FOLDER/report.html and FOLDER/tables.json; *json,
+ * from malloc, is the latter's text. */
+ht_status ht_compare_chips(const char *const *socs, size_t n_socs, const char *model, const char *folder,
+                           ht_progress_function progress, void *user, char **json, ht_error *error);
+
 /* What public measurements of other engines on real chips say, and what the simulated chips predict for them: *json, from malloc,
  * has the tables as in FOLDER/tables.json. soc: the rows of this chip alone; NULL: of all. folder: also FOLDER/report.html and
  * FOLDER/tables.json; NULL: no files. */

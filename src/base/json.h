@@ -47,8 +47,9 @@ ht_status ht_json_read_text(const ht_json_source *source, const json_t *object, 
 ht_status ht_json_read_number(const ht_json_source *source, const json_t *object, const ht_json_place *up,
                               const char *key, double least, double most, double *out);
 
-typedef struct ht_json_figure { /* {"value": number, "source": text, "fit": true} */
+typedef struct ht_json_figure { /* {"value": number, "low": number, "high": number, "source": text, "fit": true} */
     double value;
+    double low, high;   /* what it may be; both the value where the file gives none of them */
     const char *source; /* the tree's */
     bool fitted;        /* a free parameter */
 } ht_json_figure;

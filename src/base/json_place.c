@@ -163,15 +163,36 @@ ht_status ht_json_read_number(const ht_json_source *s, const json_t *object, con
     return HT_OK;
 }
 
+/* "low" and "high", both or none, around the value. */
+static ht_status read_range(const ht_json_source *s, const json_t *figure, const ht_json_place *here, double least,
+                            double most, ht_json_figure *out) {
+    const ht_json_place at_low = {here, "low", 0}, at_high = {here, "high", 0};
+    out->low = out->high = out->value;
+    if (!json_object_get(figure, "low") && !json_object_get(figure, "high"))
+        return HT_OK;
+    ht_status status = ht_json_read_number(s, figure, here, "low", least, most, &out->low);
+    if (!status)
+        status = ht_json_read_number(s, figure, here, "high", least, most, &out->high);
+    if (!status && out->low > out->value)
+        status = ht_json_bad(s, &at_low, "%.9g is above the value, %.9g", out->low, out->value);
+    if (!status && out->high < out->value)
+        status = ht_json_bad(s, &at_high, "%.9g is below the value, %.9g", out->high, out->value);
+    return status;
+}
+
 ht_status ht_json_read_figure(const ht_json_source *s, const json_t *figure, const ht_json_place *here, double least,
                               double most, ht_json_figure *out) {
+    static const char *const keys[] = {"value", "source", "fit", "low", "high"};
     const char *key;
     json_t *one;
     if (!json_is_object(figure))
         return ht_json_bad(s, here, "must be {\"value\": number, \"source\": text}");
     json_object_foreach((json_t *)figure, key, one) {
         const ht_json_place inner = {here, key, 0};
-        if (strcmp(key, "value") && strcmp(key, "source") && strcmp(key, "fit"))
+        bool known = false;
+        for (size_t i = 0; i < HT_COUNT(keys); i++)
+            known |= !strcmp(key, keys[i]);
+        if (!known)
             return ht_json_bad(s, &inner, "unknown key; a figure has \"value\" and \"source\"");
     }
     const json_t *source = json_object_get(figure, "source"), *fit = json_object_get(figure, "fit");
@@ -187,5 +208,5 @@ ht_status ht_json_read_figure(const ht_json_source *s, const json_t *figure, con
     if (fit && !json_is_boolean(fit))
         return ht_json_bad(s, &at_fit, "must be true or false");
     out->source = json_string_value(source);
-    return HT_OK;
+    return read_range(s, figure, here, least, most, out);
 }

@@ -230,6 +230,59 @@ static ht_status read_row(const loader *l, const json_t *json, const place *here
     return status;
 }
 
+/* What of an energy is as in a row of speeds. */
+static ht_status read_energy_of(const loader *l, const json_t *json, const place *here, ht_measured_energy *e) {
+    const place at = {here, "prompt", 0};
+    double prompt = 0;
+    ht_status status = read_engine_of(l, json, here, &e->row);
+    if (!status)
+        status = read_text(l, json, here, "model", true, &e->row.model);
+    if (!status)
+        status = ht_json_read_number(&l->source, json, here, "prompt", 1, 1048576, &prompt);
+    if (!status && !json_is_integer(json_object_get(json, "prompt")))
+        status = ht_json_bad(&l->source, &at, "must be a whole number");
+    e->row.prompt = (size_t)prompt;
+    e->row.decode = true;
+    return status;
+}
+
+static ht_status read_energy(const loader *l, const json_t *json, const place *here) {
+    static const char *const keys[] = {"chip",   "processor", "engine", "model", "prompt", "rail_W",
+                                       "joules", "package_W", "use",    "note",  "source", NULL},
+                             *const uses[] = {"fit", "test"};
+    ht_measurements *m = l->to;
+    ht_measured_energy e = {.kind = HT_DEVICE_CPU};
+    size_t use = 0;
+    ht_status status = ht_json_known(&l->source, json, here, keys);
+    const bool of_token = json_object_get(json, "joules");
+    if (!status && of_token == !!json_object_get(json, "package_W"))
+        status = ht_json_bad(&l->source, here, "must have one of joules and package_W");
+    if (!status)
+        status = read_text(l, json, here, "chip", true, &e.row.chip);
+    if (!status)
+        status = read_text(l, json, here, "source", true, &e.row.source);
+    if (!status)
+        status = read_text(l, json, here, "note", false, &e.row.note);
+    if (!status)
+        status = read_kind(l, json, here, &e.kind);
+    if (!status)
+        status = read_choice(l, json, here, "use", uses, 2, &use);
+    e.row.test = use == 1;
+    if (!status)
+        status = ht_json_read_number(&l->source, json, here, "rail_W", 0.001, 1e4, &e.rail);
+    if (!status && of_token)
+        status = read_energy_of(l, json, here, &e);
+    if (!status)
+        status = of_token ? ht_json_read_number(&l->source, json, here, "joules", 1e-6, 1e4, &e.joules)
+                          : ht_json_read_number(&l->source, json, here, "package_W", 0.001, 1e4, &e.package);
+    if (!status)
+        status = ht_grow((void **)&m->energies, &m->cap_energies, m->n_energies + 1, sizeof *m->energies, "a row",
+                         l->source.error);
+    if (!status)
+        m->energies[m->n_energies++] = e;
+    return status;
+}
+
 static ht_status read_left_out(const loader *l, const json_t *json, const place *here) {
     static const char *const keys[] = {"what", "why", NULL};
     ht_measurements *m = l->to;
@@ -264,7 +317,7 @@ static ht_status read_list(const loader *l, const char *key,
 }
 
 static ht_status read_file(const char *file, const char *text, bool of_rows, ht_measurements *m, ht_error *error) {
-    static const char *const keys[2][4] = {{"about", "engines", NULL}, {"about", "rows", "left_out", NULL}};
+    static const char *const keys[2][5] = {{"about", "engines", NULL}, {"about", "rows", "energy", "left_out", NULL}};
     const place top = {0};
     loader l = {.to = m};
     ht_status status = ht_json_open(file, text, strlen(text), &l.source, error);
@@ -272,6 +325,8 @@ static ht_status read_file(const char *file, const char *text, bool of_rows, ht_
         status = ht_json_known(&l.source, l.source.root, &top, keys[of_rows]);
     if (!status)
         status = of_rows ? read_list(&l, "rows", read_row) : read_list(&l, "engines", read_engine);
+    if (!status && of_rows && json_object_get(l.source.root, "energy"))
+        status = read_list(&l, "energy", read_energy);
     if (!status && of_rows)
         status = read_list(&l, "left_out", read_left_out);
     ht_json_close(&l.source);
@@ -309,6 +364,7 @@ void ht_measurements_free(ht_measurements *m) {
         return;
     free(m->engines);
     free(m->rows);
+    free(m->energies);
     free(m->left_out);
     ht_arena_free(&m->strings);
     free(m);

@@ -1,6 +1,6 @@
 /* What was measured on real chips, as published: the JSON files in measurements/, embedded at build.
  *
- * rows.json has one measured number a row, each marked for fitting or for testing before anything was fitted. engines.json
+ * rows.json has one measured number a row (speeds, and energies), each marked for fitting or for testing before anything was fitted. engines.json
  * has what is an engine's and not a chip's: how it holds weights and cache, in which pieces it computes a prompt, what its
  * host costs. Every figure there has its source; "fit": true marks those that were fitted to rows. */
 #ifndef HT_MEASUREMENTS_H
@@ -47,14 +47,23 @@ typedef struct ht_measured_row {
     const char *source, *note;
 } ht_measured_row;
 
+/* Energy while a model decodes. The rail's watts are given, and one figure was measured besides. */
+typedef struct ht_measured_energy {
+    ht_measured_row row; /* chip, use, source, note; of joules also engine, model and prompt */
+    ht_device_kind kind;
+    double rail;            /* watts of the processor */
+    double joules, package; /* a token, of the rail; watts of the whole package; one of them is 0 */
+} ht_measured_energy;
+
 typedef struct ht_measurements {
     ht_arena strings;
     ht_measured_engine *engines;
     ht_measured_row *rows;
+    ht_measured_energy *energies;
     struct ht_left_out {
         const char *what, *why;
     } * left_out;
-    size_t n_engines, n_rows, n_left_out, cap_engines, cap_rows, cap_left_out;
+    size_t n_engines, n_rows, n_energies, n_left_out, cap_engines, cap_rows, cap_energies, cap_left_out;
 } ht_measurements;
 
 /* The embedded ones. */

@@ -7,18 +7,6 @@
 
 /* ---- one row ---------------------------------------------------------------------------------------------------------------- */
 
-/* The first processor of a kind that is not only there beside an NPU; NULL: none. */
-static const ht_soc_processor *processor_of(const ht_soc *soc, ht_device_kind kind) {
-    for (size_t i = 0; i < soc->n_processors; i++) {
-        bool beside = false;
-        for (size_t k = 0; k < soc->n_processors; k++)
-            beside |= !strcmp(soc->processors[k].companion, soc->processors[i].name);
-        if (soc->processors[i].kind == kind && !beside)
-            return &soc->processors[i];
-    }
-    return NULL;
-}
-
 static double engine_figure(const ht_measured_row *row, ht_engine_key key) {
     return row->engine->figures[key].value;
 }
@@ -59,7 +47,7 @@ static double pass_seconds(const pass *p, size_t tokens, size_t position, bool l
 }
 
 double ht_predict_row(const ht_measured_row *row, const ht_soc *soc, const ht_model *model) {
-    const ht_soc_processor *processor = processor_of(soc, row->engine->kind);
+    const ht_soc_processor *processor = ht_soc_first(soc, row->engine->kind);
     if (!processor)
         return NAN;
     const double *bits = row->bits;
@@ -87,6 +75,27 @@ double ht_predict_row(const ht_measured_row *row, const ht_soc *soc, const ht_mo
     for (size_t done = 0; done < all; done += chunk)
         seconds += pass_seconds(&p, ht_round_up(ht_min_size(chunk, all - done), pad), done, done + chunk >= all);
     return (double)all / seconds;
+}
+
+ht_range ht_predict_energy(const ht_measured_energy *e, const ht_soc *soc, const ht_model *model) {
+    const ht_soc_processor *processor = ht_soc_first(soc, e->kind);
+    if (!processor)
+        return (ht_range){NAN, NAN, NAN};
+    if (!(e->package > 0)) {
+        const double joules = e->rail / ht_predict_row(&e->row, soc, model);
+        return (ht_range){joules, joules, joules};
+    }
+    const ht_figure *base = &soc->figures[HT_SOC_BASE_WATTS];
+    ht_range watts = {e->rail + base->value, e->rail + base->low, e->rail + base->high};
+    for (size_t i = 0; i < soc->n_processors; i++) {
+        const ht_figure *idle = &soc->processors[i].figures[HT_SOC_IDLE_WATTS];
+        if (&soc->processors[i] == processor)
+            continue;
+        watts.value += idle->value;
+        watts.low += idle->low;
+        watts.high += idle->high;
+    }
+    return watts;
 }
 
 /* ---- all rows --------------------------------------------------------------------------------------------------------------- */
@@ -142,6 +151,38 @@ static ht_status predict_one(opened *o, const ht_soc *given, ht_validated *v, ht
     return HT_OK;
 }
 
+static void close_all(opened *o) {
+    for (size_t i = 0; i < o->n_models; i++)
+        ht_model_close(o->models[i]);
+    for (size_t i = 0; i < o->n_socs; i++)
+        ht_soc_free(o->socs[i]);
+}
+
+static ht_status predict_energy(opened *o, const ht_soc *given, const ht_measured_energy *e, ht_range *predicted,
+                                ht_error *error) {
+    ht_model *model = NULL;
+    const ht_soc *soc = given;
+    ht_status status = e->package > 0 ? HT_OK : model_named(o, e->row.model, &model, error);
+    if (!status && !given)
+        status = soc_named(o, e->row.chip, &soc, error);
+    if (status)
+        return ht_error_prefix(error, status, "an energy of rows.json");
+    *predicted = soc ? ht_predict_energy(e, soc, model) : (ht_range){NAN, NAN, NAN};
+    return HT_OK;
+}
+
+ht_status ht_validate_energies(const ht_measurements *m, const ht_soc *soc, ht_range *predicted, ht_error *error) {
+    opened o = {.n_models = 0};
+    ht_status status = HT_OK;
+    for (size_t i = 0; i < m->n_energies && !status; i++) {
+        predicted[i] = (ht_range){NAN, NAN, NAN};
+        if (!soc || !strcmp(soc->name, m->energies[i].row.chip))
+            status = predict_energy(&o, soc, &m->energies[i], &predicted[i], error);
+    }
+    close_all(&o);
+    return status;
+}
+
 ht_status ht_validate_rows(const ht_measurements *m, const ht_soc *soc, ht_validated **rows, size_t *n,
                            ht_error *error) {
     opened o = {.n_models = 0};
@@ -154,10 +195,7 @@ ht_status ht_validate_rows(const ht_measurements *m, const ht_soc *soc, ht_valid
         (*rows)[*n] = (ht_validated){.row = &m->rows[i], .predicted = NAN};
         status = predict_one(&o, soc, &(*rows)[(*n)++], error);
     }
-    for (size_t i = 0; i < o.n_models; i++)
-        ht_model_close(o.models[i]);
-    for (size_t i = 0; i < o.n_socs; i++)
-        ht_soc_free(o.socs[i]);
+    close_all(&o);
     if (status) {
         free(*rows);
         *rows = NULL;

@@ -2,7 +2,7 @@
  *
  * Nothing here reads a clock or the machine's state, so that two runs write the same bytes. */
 #include "base/json.h"
-#include "reproduce/reproduce.h"
+#include "reproduce/compare.h"
 
 #include "base/os.h"
 #include "device/common.h"
@@ -117,8 +117,10 @@ static const experiment experiments[] = {
      "lately; fixed: they stay as they were made without the game.",
      ht_reproduce_game},
     {"energy", "Energy",
-     "Joules a token, from the processors' power when busy and when idle. The powers of this description are "
-     "estimates, so only ratios say anything.",
+     "What a token costs: power of the package and of each processor, busy or idle, times how long. Watts that nobody "
+     "measured are assumed, within a range, and in brackets is what follows from it. Ratios are surer than joules: "
+     "both "
+     "sides have the same watts. Hosts that wait are counted as idle.",
      ht_reproduce_energy},
     {"validate", "Against real chips",
      "What other engines were measured to do on this chip, and what its description and the laws predict for them. "
@@ -138,25 +140,30 @@ static const experiment validation = {"validate", "Predicted against measured",
                                       "engines were fitted to these rows. Test: nothing was.",
                                       ht_reproduce_validate};
 
+static const experiment comparison[] = {
+    {"chips", "Chips compared",
+     "The fastest of what hetero can do on each chip: its planner's choice or one processor alone. Times alone: decode "
+     "over the fastest processor alone. What limits: the largest part of the time; where several processors compute, "
+     "each "
+     "has its part of it. Joules are of package and DRAM in decode, most likely and what they may be: watts of phones "
+     "are "
+     "assumptions. In the plans, shares are of the bytes read in decode and of the operations in prefill.",
+     ht_reproduce_chips},
+    {"planners", "Our planner and the paper's",
+     "Tokens a second of a planner that cuts single operators as the paper's does, with fast joins, and of ours on all "
+     "devices. Each term's gain is over the columns to its left; fast joins are in both.",
+     ht_reproduce_planners},
+};
+
+static const char *const compared_models[] = {"llama-3.2-1b", "llama-3.2-3b", "qwen3-4b", "llama-3.1-8b"};
+
 static const char *const model_names[] = {"llama-3-8b", "llama-2-7b", "llama-3.2-3b", "internlm2-1.8b"};
 
-/* The first processor of a kind that is not only there beside an NPU. */
-static const char *first_of(const ht_soc *soc, ht_device_kind kind) {
-    for (size_t i = 0; i < soc->n_processors; i++) {
-        bool beside = false;
-        for (size_t k = 0; k < soc->n_processors; k++)
-            beside |= !strcmp(soc->processors[k].companion, soc->processors[i].name);
-        if (soc->processors[i].kind == kind && !beside)
-            return soc->processors[i].name;
-    }
-    return NULL;
-}
-
-static ht_status open_models(ht_reproduction *r) {
+static ht_status open_models(ht_reproduction *r, const char *const names[HT_COUNT(model_names)]) {
     ht_status status = HT_OK;
     for (size_t i = 0; i < HT_COUNT(model_names) && !status; i++) {
         char path[64];
-        snprintf(path, sizeof path, "shape:%s", model_names[i]);
+        snprintf(path, sizeof path, "shape:%s", names[i]);
         status = ht_model_open(path, &r->models[i], r->error);
     }
     return status;
@@ -201,11 +208,8 @@ ht_status ht_reproduce(const char *name, const char *folder, ht_progress_functio
     ht_stay_here(&stay); /* waking threads on another core took three quarters of the time */
     ht_status status = ht_soc_load(name, &soc, error);
     if (!status) {
-        r.soc = soc;
-        r.gpu = first_of(soc, HT_DEVICE_GPU);
-        r.npu = first_of(soc, HT_DEVICE_NPU);
-        r.cpu = first_of(soc, HT_DEVICE_CPU);
-        status = open_models(&r);
+        ht_reproduction_of(&r, soc);
+        status = open_models(&r, model_names);
     }
     if (!status)
         status = run_experiments(&r, experiments, HT_COUNT(experiments), sections, progress, user);
@@ -219,11 +223,66 @@ ht_status ht_reproduce(const char *name, const char *folder, ht_progress_functio
     return status;
 }
 
+static ht_status compare_all(ht_reproduction *r, ht_comparison *c, const char *const *socs, size_t n,
+                             ht_progress_function progress, void *user) {
+    ht_status status = HT_OK;
+    size_t all = n;
+    while (!n && ht_soc_name(all))
+        all++;
+    for (size_t i = 0; i < all && !status; i++)
+        status = ht_compare_chip(r, c, n ? socs[i] : ht_soc_name(i), i, all, progress, user);
+    return status;
+}
+
+ht_status ht_compare_chips(const char *const *socs, size_t n_socs, const char *model, const char *folder,
+                           ht_progress_function progress, void *user, char **json, ht_error *error) {
+    ht_section sections[HT_COUNT(comparison)] = {{0}};
+    ht_error own;
+    ht_comparison c = {.n_socs = 0};
+    ht_reproduction r = {.error = error ? error : &own,
+                         .title = "Language models on simulated chips",
+                         .about =
+                             "How fast each of these chips would run a model with hetero, what that costs in energy "
+                             "and what is in the way. Every number is a prediction from public figures of the "
+                             "chips and from laws that were checked against public measurements of other engines; "
+                             "nothing here was measured on a chip."};
+    char *text = NULL;
+    ht_stay stay;
+    if (strlen(folder) > 1000)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%.60s...: too long a path", folder);
+    ht_stay_here(&stay);
+    ht_status status = model ? ht_model_open(model, &r.models[0], error) : open_models(&r, compared_models);
+    if (!status)
+        status = compare_all(&r, &c, socs, n_socs, progress, user);
+    r.soc = NULL;
+    r.comparison = &c;
+    if (!status)
+        status = run_experiments(&r, comparison, HT_COUNT(comparison), sections, NULL, NULL);
+    if (!status)
+        status = tables_text(&r, sections, HT_COUNT(comparison), &text);
+    if (!status)
+        status = write_all(&r, sections, HT_COUNT(comparison), folder);
+    ht_leave_cores(&stay);
+    if (!status) {
+        *json = text;
+        text = NULL;
+    }
+    free(text);
+    free_sections(sections, HT_COUNT(comparison));
+    ht_comparison_clear(&c);
+    for (size_t i = 0; i < HT_COUNT(r.models); i++)
+        ht_model_close(r.models[i]);
+    return status;
+}
+
 ht_status ht_validate(const char *name, const char *folder, char **json, ht_error *error) {
     ht_section section = {0};
     ht_error own;
     ht_soc *soc = NULL;
-    ht_reproduction r = {.error = error ? error : &own};
+    ht_reproduction r = {.error = error ? error : &own,
+                         .title = "The simulated chips against real ones",
+                         .about = "Public measurements of other engines, and what hetero's simulated chips predict for "
+                                  "them. Nothing here was measured by us."};
     char *text = NULL;
     if (folder && strlen(folder) > 1000)
         return ht_fail(error, HT_ERROR_ARGUMENT, "%.60s...: too long a path", folder);

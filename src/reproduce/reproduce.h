@@ -5,11 +5,12 @@
 #ifndef HT_PLAN_REPRODUCE_H
 #define HT_PLAN_REPRODUCE_H
 
-#include "device/sim/soc.h"
+#include "device/sim/machine.h"
 #include "engine/engine.h"
 #include "profile/characterise.h"
+#include "reproduce/energy.h"
 
-#define HT_SHEET_COLUMNS 12
+#define HT_SHEET_COLUMNS 16
 
 typedef enum ht_chart {
     HT_CHART_NONE,
@@ -47,14 +48,19 @@ typedef struct ht_headline { /* what the report says first */
 } ht_headline;
 
 typedef struct ht_reproduction {
-    const ht_soc *soc;           /* NULL: of no single chip (--validate) */
+    const char *title, *about;   /* of the page; NULL: of the paper's experiments on one chip */
+    const ht_soc *soc;           /* NULL: of no single chip */
     const char *gpu, *npu, *cpu; /* names of its processors; NULL: it has none */
-    ht_model *models[4];         /* the paper's */
+    ht_model *models[4];         /* the paper's, or those that chips are compared with; NULL: no more */
     ht_section *section;         /* that is being filled */
     ht_headline headlines[8];
     size_t n_headlines;
+    const struct ht_comparison *comparison; /* of chips; NULL: nothing is compared */
     ht_error *error;
 } ht_reproduction;
+
+/* Makes r one of this chip. */
+void ht_reproduction_of(ht_reproduction *r, const ht_soc *soc);
 
 /* Starts a sheet of the section; `columns` with commas. NULL: memory ran out, as the error says. */
 ht_sheet *ht_sheet_add(ht_reproduction *r, const char *id, const char *title, const char *columns, ht_chart chart,
@@ -79,13 +85,27 @@ typedef struct ht_setup { /* how a model is run */
     bool blind;      /* the planner thinks that lanes do not slow each other down */
     bool by_operator; /* nothing is planned over a whole layer */
     bool fixed;       /* plans stay as they were made: nothing is learnt from passes */
+    bool may_stay;    /* one lane alone where that is predicted to be quicker, whatever the strategy */
+    bool own_memory;  /* graphs have what the chip's sessions hold, not all of the memory */
+    bool explain;     /* the outcome's plan in words, too */
 } ht_setup;
+
+/* What the time of a run went to, as shares of it: their sum is 1. */
+typedef struct ht_spent {
+    double parts[HT_SOC_MAX_PROCESSORS][HT_WORK_PARTS]; /* while processors computed (machine.h) */
+    double waiting;                                     /* none did: joins, launches, the host */
+} ht_spent;
 
 typedef struct ht_outcome {
     double tps, predicted; /* tokens a second; NAN: it cannot be run so */
-    double joules;         /* a token; NAN: the file has no power */
-    double frames, due;    /* of the game, a second */
-    char plan[64];         /* the regime */
+    ht_energy energy;      /* of a token */
+    ht_range joules;       /* likewise; NAN: the file has no power */
+    ht_spent spent;
+    double shares[HT_SOC_MAX_PROCESSORS]; /* of the bytes that were moved in decode, of the operations in prefill */
+    double frames, due;                   /* of the game, a second */
+    char plan[64];                        /* the regime */
+    char cuts[64];                        /* of a layer, "feature, head"; "": one lane does all, or nobody asked */
+    size_t joins, lanes;                  /* joins of a layer; lanes that the planner could choose from */
 } ht_outcome;
 
 /* Prefill of `prompt` tokens, or `gen` tokens decoded. What cannot be run (a device is missing, no memory) is an outcome, not
@@ -113,6 +133,9 @@ ht_status ht_reproduce_gains(ht_reproduction *r);
 ht_status ht_reproduce_sweeps(ht_reproduction *r);
 ht_status ht_reproduce_game(ht_reproduction *r);
 ht_status ht_reproduce_energy(ht_reproduction *r);
+ht_status ht_reproduce_measured_energy(ht_reproduction *r);
+ht_status ht_reproduce_chips(ht_reproduction *r);
+ht_status ht_reproduce_planners(ht_reproduction *r);
 ht_status ht_reproduce_validate(ht_reproduction *r);
 ht_status ht_reproduce_figures(ht_reproduction *r);
 

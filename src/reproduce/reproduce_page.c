@@ -178,12 +178,11 @@ static void put_contents(ht_page *p, const ht_section *sections, size_t n) {
     HT_PUT(p, "</nav>\n");
 }
 
-static void put_beginning(ht_page *p, const ht_soc *soc) {
-    ht_page_begin(p, !soc ? "The simulated chips against real ones" : *soc->description ? soc->description : soc->name);
+static void put_beginning(ht_page *p, const ht_reproduction *r) {
+    const ht_soc *soc = r->soc;
+    ht_page_begin(p, r->title && !soc ? r->title : *soc->description ? soc->description : soc->name);
     if (!soc) {
-        HT_PUT(p,
-               "<p>Public measurements of other engines, and what hetero's simulated chips predict for them. Nothing "
-               "here was measured by us.</p>\n");
+        HT_PUT(p, "<p>%s</p>\n", r->about);
         return;
     }
     HT_PUT(p, "<p>The experiments of HeteroLLM (arXiv 2501.14794) on a simulated <code>");
@@ -194,7 +193,7 @@ static void put_beginning(ht_page *p, const ht_soc *soc) {
 
 ht_status ht_reproduce_page(const ht_reproduction *r, const ht_section *sections, size_t n, const char *path) {
     ht_page page = {.error = r->error}, *p = &page;
-    put_beginning(p, r->soc);
+    put_beginning(p, r);
     HT_PUT(p, "<div class=\"cards\">\n");
     for (size_t i = 0; i < r->n_headlines; i++) {
         HT_PUT(p, "<div><b>");

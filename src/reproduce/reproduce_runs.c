@@ -20,30 +20,77 @@ uint64_t ht_reproduce_graph_memory(const ht_reproduction *r) {
     return npu ? (uint64_t)npu->figures[HT_SOC_MEMORY].value : 0;
 }
 
+void ht_reproduction_of(ht_reproduction *r, const ht_soc *soc) {
+    const ht_soc_processor *gpu = ht_soc_first(soc, HT_DEVICE_GPU), *npu = ht_soc_first(soc, HT_DEVICE_NPU),
+                           *cpu = ht_soc_first(soc, HT_DEVICE_CPU);
+    r->soc = soc;
+    r->gpu = gpu ? gpu->name : NULL;
+    r->npu = npu ? npu->name : NULL;
+    r->cpu = cpu ? cpu->name : NULL;
+}
+
 /* ---- one run -------------------------------------------------------------------------------------------------------------- */
 
 typedef struct account { /* of all processors so far */
-    double seconds, joules;
+    const ht_soc *soc;
+    ht_machine_use use[HT_SOC_MAX_PROCESSORS];
     size_t frames, due;
-    bool powers; /* every processor's power is known */
 } account;
 
 static account take_account(const ht_engine *engine, const char *gpu) {
-    account a = {.powers = true};
-    for (size_t d = 0; d < engine->set.n_devices; d++) {
-        size_t index;
-        ht_machine_use use;
-        ht_machine *machine = ht_sim_machine(engine->set.devices[d], &index);
-        const ht_soc_processor *p = &ht_machine_soc(machine)->processors[index];
-        ht_machine_use_of(machine, index, &use);
-        const double busy = p->figures[HT_SOC_WATTS].value, idle = p->figures[HT_SOC_IDLE_WATTS].value;
-        a.seconds = use.seconds;
-        a.joules += use.busy * busy + (use.seconds - use.busy) * idle;
-        a.powers &= busy > 0;
-        if (gpu && !strcmp(p->name, gpu))
-            a.frames = use.frames, a.due = use.frames_due;
+    size_t index;
+    ht_machine *machine = ht_sim_machine(engine->set.devices[0], &index);
+    account a = {.soc = ht_machine_soc(machine)};
+    for (size_t i = 0; i < a.soc->n_processors; i++) {
+        ht_machine_use_of(machine, i, &a.use[i]);
+        if (gpu && !strcmp(a.soc->processors[i].name, gpu))
+            a.frames = a.use[i].frames, a.due = a.use[i].frames_due;
     }
     return a;
+}
+
+/* What happened between two accounts, in which so many tokens were computed. */
+static void settle(const account *before, const account *after, double tokens, bool decode, ht_outcome *outcome) {
+    const double seconds = after->use[0].seconds - before->use[0].seconds;
+    double work = 0;
+    outcome->energy.seconds = seconds / tokens;
+    outcome->spent.waiting = 1;
+    for (size_t i = 0; i < after->soc->n_processors; i++) {
+        const ht_machine_use *a = &before->use[i], *b = &after->use[i];
+        outcome->energy.busy[i] = (b->busy - a->busy) / tokens;
+        outcome->shares[i] = decode ? b->bytes - a->bytes : b->flops - a->flops;
+        work += outcome->shares[i];
+        for (int part = 0; part < HT_WORK_PARTS; part++) {
+            outcome->spent.parts[i][part] = (b->parts[part] - a->parts[part]) / seconds;
+            outcome->spent.waiting -= outcome->spent.parts[i][part];
+        }
+    }
+    for (size_t i = 0; i < after->soc->n_processors && work > 0; i++)
+        outcome->shares[i] /= work;
+    outcome->joules = ht_energy_joules(after->soc, &outcome->energy);
+    outcome->frames = (double)(after->frames - before->frames) / seconds;
+    outcome->due = (double)(after->due - before->due) / seconds;
+}
+
+/* The cuts of a layer in the middle, each once. */
+static ht_status name_cuts(ht_engine *engine, size_t tokens, ht_outcome *outcome, ht_error *error) {
+    ht_plan_row *rows;
+    ht_plan_times times;
+    size_t n, at = 0;
+    ht_status status = ht_engine_plan(engine, (int)tokens, &rows, &n, &times, error);
+    for (size_t i = 0; i < n && !status; i++) {
+        const char *cut = rows[i].cut;
+        if (strncmp(rows[i].op, "blk.1.", 6) != 0 || !strcmp(cut, "single") || !strcmp(cut, "every") ||
+            strstr(outcome->cuts, cut) || at + strlen(cut) + 3 > sizeof outcome->cuts)
+            continue;
+        at += (size_t)snprintf(outcome->cuts + at, sizeof outcome->cuts - at, "%s%s", at ? ", " : "", cut);
+    }
+    if (!status) {
+        outcome->joins = times.joins;
+        outcome->lanes = times.lanes;
+        ht_free(rows);
+    }
+    return status;
 }
 
 static void start_game(const ht_engine *engine, const char *gpu, double share) {
@@ -87,9 +134,10 @@ static bool name_devices(const ht_reproduction *r, const ht_setup *s, int prompt
 
 /* A planner that knows less than ours makes the plans. */
 static ht_status plan_anew(const ht_setup *s, ht_engine *engine, const ht_engine_options *options, ht_error *error) {
-    if ((!s->blind && !s->by_operator) || engine->set.n_lanes < 2)
+    if ((!s->blind && !s->by_operator && !s->may_stay) || engine->set.n_lanes < 2)
         return HT_OK;
     engine->passes.policy.by_operator = s->by_operator;
+    engine->passes.policy.must_share &= !s->may_stay;
     for (size_t l = 0; l < engine->set.n_lanes && s->blind; l++) {
         ht_lane_cost *cost = &engine->set.lanes[l].cost;
         memset(cost->together, 0, sizeof cost->together);
@@ -120,14 +168,10 @@ static ht_status run_engine(ht_reproduction *r, const ht_setup *s, ht_engine *en
     const double tokens = (bench.repetitions + 1) * (double)(prompt ? prompt : gen + 1);
     const ht_schedule *schedule = engine->passes.current;
     outcome->tps = result.tps_median;
-    outcome->joules = after.powers ? (after.joules - before.joules) / tokens : NAN;
-    if (s->game > 0) {
-        outcome->frames = (double)(after.frames - before.frames) / (after.seconds - before.seconds);
-        outcome->due = (double)(after.due - before.due) / (after.seconds - before.seconds);
-    }
+    settle(&before, &after, tokens, prompt == 0, outcome);
     snprintf(outcome->plan, sizeof outcome->plan, "%s",
              schedule ? ht_regime_name(schedule->choice.regime) : ht_regime_name(HT_REGIME_SOLO));
-    return HT_OK;
+    return s->explain ? name_cuts(engine, prompt ? (size_t)prompt : 1, outcome, r->error) : HT_OK;
 }
 
 ht_status ht_reproduce_run(ht_reproduction *r, const ht_setup *s, ht_model *model, int prompt, int gen,
@@ -137,9 +181,9 @@ ht_status ht_reproduce_run(ht_reproduction *r, const ht_setup *s, ht_model *mode
         HT_INIT(ht_engine_options, .devices = devices, .precision = HT_PRECISION_EXACT, /* W4A16, as the paper */
                 .context = 2 * LONGEST, .chunk = LONGEST, .sync = s->sync, .strategy = s->strategy,
                 .cuts = s->strategy == HT_STRATEGY_TENSOR ? s->cuts : NULL, .prompts = &prompt, .n_prompts = prompt > 0,
-                .npu_memory = ht_reproduce_graph_memory(r));
+                .npu_memory = s->own_memory ? 0 : ht_reproduce_graph_memory(r));
     ht_engine *engine;
-    *outcome = (ht_outcome){.tps = NAN, .joules = NAN, .frames = NAN, .due = NAN};
+    *outcome = (ht_outcome){.tps = NAN, .joules = {NAN, NAN, NAN}, .frames = NAN, .due = NAN};
     if (!name_devices(r, s, prompt ? prompt : 1, devices))
         return HT_OK;
     ht_status status = ht_engine_create(model, &options, &engine, r->error);
@@ -540,30 +584,61 @@ ht_status ht_reproduce_game(ht_reproduction *r) {
     return status;
 }
 
-ht_status ht_reproduce_energy(ht_reproduction *r) {
-    const size_t run[] = {GPU, NPU_PIPELINE, LAYER, TENSOR, OURS, OURS_CPU};
-    static const struct {
-        const char *name;
-        int prompt, gen;
-    } phases[] = {{"prefill 256", 256, 0}, {"decode", 0, DECODED}};
+/* Energies of one model, a row for each setup: over the first one's that is known, and in joules. */
+static ht_status put_energies(ht_reproduction *r, ht_sheet *sheet, const ht_model *model, const size_t *run,
+                              const ht_outcome *outcomes, size_t n, double ratios[]) {
+    const ht_energy *first = NULL;
     ht_status status = HT_OK;
-    for (size_t i = 0; i < HT_COUNT(phases) && !status; i++) {
-        double joules[HT_COUNT(run)];
-        bool known = false;
-        for (size_t k = 0; k < HT_COUNT(run) && !status; k++) {
-            ht_outcome outcome;
-            status = ht_reproduce_run(r, &setups[run[k]], r->models[0], phases[i].prompt, phases[i].gen, &outcome);
-            joules[k] = outcome.joules;
-            known |= isfinite(outcome.joules);
-        }
-        if (status || !known)
-            return status;
-        char id[64], title[120];
-        snprintf(id, sizeof id, "energy-%s", i ? "decode" : "prefill");
-        snprintf(title, sizeof title, "Energy: llama-3-8b, %s", phases[i].name);
-        ht_sheet *sheet = ht_sheet_add(r, id, title, "setup,mJ a token", HT_CHART_BARS, "", "mJ a token");
-        for (size_t k = 0; k < HT_COUNT(run) && !status; k++)
-            status = ht_sheet_row(r, sheet, "sd", setups[run[k]].name, 1e3 * joules[k]);
+    for (size_t k = 0; k < n && !status; k++) {
+        const ht_outcome *o = &outcomes[k];
+        ratios[k] = NAN;
+        if (!isfinite(o->joules.value))
+            continue;
+        first = first ? first : &o->energy;
+        const ht_range times = ht_energy_ratio(r->soc, &o->energy, first);
+        ratios[k] = times.value;
+        status = ht_sheet_row(r, sheet, "ssddddddd", model_title(model), setups[run[k]].name, times.value, times.low,
+                              times.high, o->joules.value, o->joules.low, o->joules.high, o->tps);
     }
     return status;
+}
+
+/* One phase: every setup with every model. */
+static ht_status energy_phase(ht_reproduction *r, int prompt, int gen) {
+    static const size_t run[] = {GPU, NPU_PIPELINE, LAYER, TENSOR, OURS, OURS_CPU};
+    const char *phase = gen ? "decode" : "prefill";
+    double ratios[HT_COUNT(r->models)][HT_COUNT(run)];
+    ht_status status = HT_OK;
+    char id[64], title[120], columns[200] = "setup";
+    snprintf(id, sizeof id, "energy-ratios-%s", phase);
+    snprintf(title, sizeof title, "Energy of a token over the GPU's alone, %s", gen ? phase : "prefill 256");
+    for (size_t m = 0; m < HT_COUNT(r->models); m++)
+        snprintf(columns + strlen(columns), sizeof columns - strlen(columns), ",%s", model_title(r->models[m]));
+    ht_sheet *sheet = NULL;
+    if (!ht_sheet_add(r, id, title, columns, HT_CHART_BARS, "", "times the GPU's"))
+        return HT_ERROR_MEMORY;
+    snprintf(id, sizeof id, "energy-%s", phase);
+    snprintf(title, sizeof title, "Energy, %s: most likely, and what it may be", gen ? phase : "prefill 256");
+    if (!ht_sheet_add(r, id, title, "model,setup,times the GPU's,from,to,J a token,from,to,tokens a second",
+                      HT_CHART_NONE, "", ""))
+        return HT_ERROR_MEMORY;
+    for (size_t m = 0; m < HT_COUNT(r->models) && !status; m++) {
+        ht_outcome outcomes[HT_COUNT(run)];
+        for (size_t k = 0; k < HT_COUNT(run) && !status; k++)
+            status = ht_reproduce_run(r, &setups[run[k]], r->models[m], prompt, gen, &outcomes[k]);
+        sheet = &r->section->sheets[r->section->n - 1];
+        if (!status)
+            status = put_energies(r, sheet, r->models[m], run, outcomes, HT_COUNT(run), ratios[m]);
+    }
+    sheet = &r->section->sheets[r->section->n - 2];
+    for (size_t k = 0; k < HT_COUNT(run) && !status; k++)
+        if (isfinite(ratios[0][k]))
+            status = ht_sheet_row(r, sheet, "sdddd", setups[run[k]].name, ratios[0][k], ratios[1][k], ratios[2][k],
+                                  ratios[3][k]);
+    return status;
+}
+
+ht_status ht_reproduce_energy(ht_reproduction *r) {
+    ht_status status = energy_phase(r, 256, 0);
+    return status ? status : energy_phase(r, 0, DECODED);
 }

@@ -158,6 +158,34 @@ static ht_status put_sizes(ht_reproduction *r, const ht_validated *rows, size_t 
     return status;
 }
 
+/* Energies of the chip, or of all. */
+static ht_status put_energies(ht_reproduction *r, const ht_measurements *m) {
+    ht_range *predicted = NULL;
+    ht_status status = ht_alloc((void **)&predicted, m->n_energies + 1, sizeof *predicted, "energies", r->error);
+    if (!status)
+        status = ht_validate_energies(m, r->soc, predicted, r->error);
+    ht_sheet *sheet = status ? NULL
+                             : ht_sheet_add(r, "validate-energy", "Energy: the rail's watts are an input",
+                                            "chip,processor,engine,model,rail W,what,measured,predicted,from,to,ratio,"
+                                            "use,source",
+                                            HT_CHART_NONE, "", "");
+    for (size_t i = 0; i < m->n_energies && !status; i++) {
+        const ht_measured_energy *e = &m->energies[i];
+        const double measured = e->package > 0 ? e->package : e->joules;
+        char source[192];
+        if (!isfinite(predicted[i].value))
+            continue;
+        snprintf(source, sizeof source, "%s%s%s", e->row.source, *e->row.note ? "; " : "", e->row.note);
+        status =
+            ht_sheet_row(r, sheet, "ssssdsdddddss", e->row.chip, kinds[e->kind],
+                         e->row.engine ? e->row.engine->name : "", e->row.model ? e->row.model : "", e->rail,
+                         e->package > 0 ? "package, W" : "J a token", measured, predicted[i].value, predicted[i].low,
+                         predicted[i].high, predicted[i].value / measured, use_of(&e->row), source);
+    }
+    free(predicted);
+    return status;
+}
+
 /* ---- free parameters ---------------------------------------------------------------------------------------------------------- */
 
 static ht_status put_chip_parameters(ht_reproduction *r, ht_sheet *sheet, const ht_soc *soc, size_t *count) {
@@ -241,6 +269,8 @@ ht_status ht_reproduce_validate(ht_reproduction *r) {
         if (!status)
             status = put_rows(r, rows, n);
     }
+    if (!status)
+        status = put_energies(r, m);
     if (!status && !r->soc)
         status = put_parameters(r, m);
     if (!status && !r->soc)

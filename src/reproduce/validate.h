@@ -3,6 +3,7 @@
 #define HT_VALIDATE_H
 
 #include "model/model.h"
+#include "reproduce/energy.h"
 #include "reproduce/measurements.h"
 
 /* Tokens a second that a row should have on this chip: the laws summed over the model's operators, and the engine's own costs.
@@ -26,6 +27,10 @@ typedef struct ht_quality { /* of some rows */
 
 #define HT_VALIDATE_NEAR 0.4
 
+/* What an energy's figure should be: the rail's watts times the seconds that a token is predicted to take, or with the chip's base
+ * and the other processors idle. NAN: the chip has no such processor. The rail is an input of both. */
+ht_range ht_predict_energy(const ht_measured_energy *energy, const ht_soc *soc, const ht_model *model);
+
 typedef enum ht_phase_filter { HT_PHASE_PREFILL, HT_PHASE_DECODE, HT_PHASE_BOTH } ht_phase_filter;
 ht_status ht_quality_of(const ht_validated *rows, size_t n, bool test, ht_phase_filter phase, ht_quality *quality,
                         ht_error *error);
@@ -41,5 +46,9 @@ bool ht_size_ratio_of(const ht_validated *rows, size_t n, size_t first, ht_size_
 /* Predicts all rows, or those of `soc`; on HT_OK *rows (from malloc) has *n. */
 ht_status ht_validate_rows(const ht_measurements *measurements, const ht_soc *soc, ht_validated **rows, size_t *n,
                            ht_error *error);
+
+/* The same of energies: predicted has room for all of them; NAN: another chip's, or there is no description. */
+ht_status ht_validate_energies(const ht_measurements *measurements, const ht_soc *soc, ht_range *predicted,
+                               ht_error *error);
 
 #endif

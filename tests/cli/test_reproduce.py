@@ -182,6 +182,78 @@ def test_validate_in_report(tables):
     assert {row["chip"] for row in tables["validate-rows"]} == {SOC}
 
 
+def test_energies(hetero, tables):
+    """Kraken's: the rail times what a token is predicted to take. Ours: each strategy over the GPU's, inside its range."""
+    answer = hetero("reproduce", "--validate", "--json").json["experiments"]["validate"]["tables"]
+    rows = rows_of(answer["validate-energy"])
+    speeds = {(row["processor"], row["engine"], row["model"], row["prompt"]): row["predicted"]
+              for row in rows_of(answer["validate-rows"]) if row["phase"] == "decode" and row["chip"] == "ryzen-ai-7-350"}
+    checked = 0
+    for row in rows:
+        assert row["use"] == "test" and row["from"] <= row["predicted"] <= row["to"]
+        speed = speeds.get((row["processor"], row["engine"], row["model"], 1024))
+        if row["what"] == "J a token" and speed:
+            assert row["predicted"] == pytest.approx(row["rail W"] / speed, rel=1e-6)
+            checked += 1
+    assert checked == 3 and {row["what"] for row in rows} == {"J a token", "package, W"}
+    for phase in ("prefill", "decode"):
+        rows = tables[f"energy-{phase}"]
+        for row in rows:
+            assert row["times the GPU's"] == 1 or row["setup"] != "GPU"
+            assert row["from"] <= row["J a token"] <= row["to"]
+    ratios = {row["setup"]: row["llama-3-8b"] for row in tables["energy-ratios-prefill"]}
+    assert ratios["NPU pipeline"] < 0.5 and ratios["GPU"] == 1
+
+
+# ---- chips compared -----------------------------------------------------------------------------------------------------
+
+
+def test_compare(hetero, tmp_path):
+    """Two chips and a small model: the best of all is no slower than any alone, and terms multiply to the gain."""
+    few = ["reproduce", "shape:smollm2-135m", "--soc", SOC, "--soc", "ryzen-ai-7-350@memory.base_W=3"]
+    first = hetero(*few, "--out", tmp_path / "a", "--json").json
+    text = hetero(*few, "--out", tmp_path / "b").out
+    for name in ("tables.json", "report.html"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    assert json.loads((tmp_path / "a" / "tables.json").read_text()) == first and "soc" not in first
+    assert "limits decode" in text and "from or why not" in text and "report.html" in text
+    found = {name: rows_of(sheet) for part in first["experiments"].values() for name, sheet in part["tables"].items()}
+    speeds, plans = found["chips-smollm2-135m"], found["plans-smollm2-135m"]
+    assert [row["chip"] for row in speeds] == [SOC, "ryzen-ai-7-350"] and len(plans) == 6
+    for row in plans:
+        assert row["times"] >= 1 and row["times"] == pytest.approx(row["tokens a second"] / row["its tokens a second"], rel=1e-6)
+        assert row["from"] < row["J a token"] < row["to"]
+        shares = [int(share) for share in re.findall(r"(\d+)%", row["best plan"])]
+        assert 90 <= sum(shares) <= 101 or row["best plan"].endswith("alone")
+        assert re.search(r"(memory|unit|arithmetic|operators|launches) \d+%", row["limited by"])
+    for phase in ("prefill", "decode"):
+        for row in found[f"planners-{phase}"]:
+            product = math.prod(1 + (row[name] or 0) / 100 for name in row if name.endswith(" %") and name not in ("gain %", "fast joins %"))
+            assert product == pytest.approx(1 + row["gain %"] / 100, abs=0.01)
+            assert row["gain %"] == pytest.approx(100 * (row["ours"] / row["the paper's"] - 1), abs=0.06)
+            assert row["from or why not"]
+    page = Figures()
+    page.feed((tmp_path / "a" / "report.html").read_text())
+    assert not page.remote and not page.scripts
+
+
+def test_compare_limits(hetero, tmp_path):
+    """What is made scarce is what limits: memory, or room for graphs."""
+    wide = f"{SOC}@memory.together_GBps=900@memory.reached_GBps=900@gpu.bandwidth_GBps=900@npu.bandwidth_GBps=900@cpu.bandwidth_GBps=900"
+    first = hetero("reproduce", "shape:llama-3.2-1b", "--soc", SOC, "--soc", wide, "--soc", SOC + "@npu.session_GiB=0.1@npu.sessions=1",
+                   "--out", tmp_path / "a", "--json").json
+    rows = rows_of(first["experiments"]["chips"]["tables"]["chips-llama-3.2-1b"])
+    assert rows[0]["limits decode"].startswith("memory") and not rows[1]["limits decode"].startswith("memory")
+    assert rows[2]["limits prefill"].startswith("graph memory (+") and "graph" not in rows[0]["limits prefill"]
+
+
+def test_compare_refusals(hetero, tmp_path):
+    hetero("reproduce", "--soc", SOC, "--soc", "no-such-chip", "--out", tmp_path / "x").refuses("no-such-chip", SOC)
+    hetero("reproduce", "shape:no-such-model", "--out", tmp_path / "x").refuses("no-such-model")
+    hetero("reproduce", "shape:smollm2-135m", "--validate").refuses("--validate takes no MODEL")
+    assert not (tmp_path / "x").exists()
+
+
 # ---- the report ---------------------------------------------------------------------------------------------------------
 
 

@@ -94,6 +94,11 @@ static ht_status profile_to_nowhere(ht_error *error) {
     const ht_profile_result none = {0};
     return ht_profile_report(&none, "/nowhere/profile.html", error);
 }
+static ht_status compare_nothing(ht_error *error) {
+    static const char *const socs[] = {"no-such-soc"};
+    char *json;
+    return ht_compare_chips(socs, 1, "shape:smollm2-135m", "/nowhere/folder", NULL, NULL, &json, error);
+}
 static ht_status reproduce_nothing(ht_error *error) {
     return ht_reproduce("no-such-soc", "/nowhere/folder", NULL, NULL, error);
 }
@@ -331,6 +336,7 @@ static const struct {
     CASE(report_to_nowhere),
     CASE(profile_to_nowhere),
     CASE(reproduce_nothing),
+    CASE(compare_nothing),
     CASE(validate_nothing),
     CASE(validate_to_nowhere),
     CASE(wrong_runtime),

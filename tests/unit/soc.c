@@ -58,6 +58,17 @@ static const struct {
      "line 3: memory.peak_GBps.value: -1 is not from"},
     {"{\"name\": \"a\",\n\"memory\": {\"peak_GBps\": {\"value\": 1, \"source\": \"s\",\n\"unit\": 2}}}",
      "line 3: memory.peak_GBps.unit: unknown key; a figure has"},
+    {"{\"name\": \"a\",\n\"memory\": {\"peak_GBps\": {\"value\": 1, \"source\": \"s\",\n\"low\": 0.5}}}",
+     "memory.peak_GBps.high: is missing"},
+    {"{\"name\": \"a\",\n\"memory\": {\"peak_GBps\": {\"value\": 1, \"source\": \"s\",\n\"high\": 2}}}",
+     "memory.peak_GBps.low: is missing"},
+    {"{\"name\": \"a\",\n\"memory\": {\"peak_GBps\": {\"value\": 1, \"source\": \"s\",\n\"low\": 1.5, \"high\": 2}}}",
+     "line 3: memory.peak_GBps.low: 1.5 is above the value, 1"},
+    {"{\"name\": \"a\",\n\"memory\": {\"peak_GBps\": {\"value\": 1, \"source\": \"s\",\n\"low\": 0.5,\n\"high\": "
+     "0.9}}}",
+     "line 4: memory.peak_GBps.high: 0.9 is below the value, 1"},
+    {"{\"name\": \"a\",\n\"memory\": {\"peak_GBps\": {\"value\": 1, \"source\": \"s\", \"low\": -1, \"high\": 2}}}",
+     "memory.peak_GBps.low: -1 is not from"},
     {"{\"name\": \"a\", " MEMORY "}", "processors: is missing"},
     {"{\"name\": \"a\", " MEMORY ",\n\"processors\": []}", "line 2: processors: must be a list"},
     {"{\"name\": \"a\", " MEMORY ",\n\"processors\": [" GPU ",\n5]}", "line 3: processors[1]: must be an object"},
@@ -119,6 +130,8 @@ static void check_figures(const ht_soc *soc, const ht_figure *figures, const ht_
     for (int key = 0; key < HT_SOC_KEYS; key++) {
         if (figures[key].given != first[key].given)
             fail_msg("%s: %s is given in one description and left out in another", soc->name, ht_soc_key_name(key));
+        if (figures[key].given && !strncmp(figures[key].source, "assumed", 7) && figures[key].low == figures[key].high)
+            fail_msg("%s: %s is assumed, but has no range", soc->name, ht_soc_key_name(key));
         if (figures[key].given && strstr(figures[key].source, "remembered"))
             fail_msg("%s: %s: \"%s\"", soc->name, ht_soc_key_name(key), figures[key].source);
     }
@@ -189,6 +202,13 @@ static void test_overrides(void **state) {
     assert_true(fabs(ht_soc_find(soc, "gpu")->figures[HT_SOC_FINISH].value - 100e-6) < 1e-12);
     assert_true(fabs(soc->figures[HT_SOC_POLL].value - 2e-6) < 1e-12);
     assert_true(soc->hash != plain->hash);
+    /* a figure that is asked for is certain, whatever the file says */
+    const ht_figure *base = &plain->figures[HT_SOC_BASE_WATTS];
+    assert_true(0 < base->low && base->low < base->value && base->value < base->high);
+    ht_soc_free(soc);
+    check(ht_soc_load("snapdragon-8-gen-3@memory.base_W=2", &soc, &error), &error);
+    base = &soc->figures[HT_SOC_BASE_WATTS];
+    assert_true(base->low == 2 && base->value == 2 && base->high == 2);
     ht_soc_free(soc);
     ht_soc_free(plain);
     for (size_t i = 0; i < HT_COUNT(wrong); i++)

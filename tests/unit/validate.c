@@ -51,6 +51,10 @@ static ht_status parse(const char *engines, const char *rows, ht_measurements **
 
 /* ---- files -------------------------------------------------------------------------------------------------------------- */
 
+#define ENERGY(more)                                                                                                \
+    "{\"rows\": [], \"left_out\": [], \"energy\": [\n{\"chip\": \"c\", \"processor\": \"gpu\", \"source\": \"s\", " \
+    "\"use\": \"test\", \"rail_W\": 5, " more "}]}"
+
 /* Each with one mistake: what the error must say. */
 static const struct {
     const char *engines, *rows, *says;
@@ -87,6 +91,11 @@ static const struct {
     {ENGINES(ENGINE), ROWS(ROW_OF("fit", ", \"prompt\": 6, \"tps\": 9, \"range\": [1, 10, 11]")),
      "rows[0].range: must"},
     {ENGINES(""), ROWS(ROW), "rows.json: line 2: rows[0].engine: \"e\" is not in engines.json for this processor"},
+    {ENGINES(ENGINE), "{\"rows\": [], \"left_out\": [], \"energy\": [\n{\"chip\": \"c\"}]}",
+     "line 2: energy[0]: must have one of joules and package_W"},
+    {ENGINES(ENGINE), ENERGY("\"joules\": 1, \"package_W\": 2"), "energy[0]: must have one of joules and package_W"},
+    {ENGINES(ENGINE), ENERGY("\"joules\": 1"), "energy[0].engine: is missing"},
+    {ENGINES(ENGINE), ENERGY("\"package_W\": 0"), "energy[0].package_W: 0 is not from"},
     {ENGINES(ENGINE), "{\"rows\": [], \"left_out\": [\n{\"what\": \"w\"}]}", "line 2: left_out[0].why: is missing"},
 };
 

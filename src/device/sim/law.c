@@ -92,7 +92,16 @@ static ht_work work_of(const ht_law *law, ht_load load) {
     const double compute = load.matrix + load.vector;
     const double apart = (1 - figure(law, HT_SOC_OVERLAP)) * fmin(compute, move);
     const double fixed = figure(law, HT_SOC_OPERATOR) + (is_npu(law) && !law->whole ? figure(law, HT_SOC_GRAPH) : 0);
-    return (ht_work){fmax(compute, move) + apart + fixed, load.bytes, load.flops, apart + fixed};
+    /* of the shorter one of computing and moving, only what does not hide takes time */
+    const double computing = compute > 0 ? (compute < move ? apart : compute) / compute : 0;
+    return (ht_work){.seconds = fmax(compute, move) + apart + fixed,
+                     .bytes = load.bytes,
+                     .flops = load.flops,
+                     .apart = apart + fixed,
+                     .parts = {[HT_PART_MEMORY] = move > compute ? move : apart,
+                               [HT_PART_MATRIX] = computing * load.matrix,
+                               [HT_PART_VECTOR] = computing * load.vector,
+                               [HT_PART_FIXED] = fixed}};
 }
 
 static double round_up(double x, double multiple) {

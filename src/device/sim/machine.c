@@ -162,14 +162,27 @@ static double next_event(void *context) {
     return when;
 }
 
+/* Some seconds pass in which n processors compute for us. What memory that is short makes a command longer is memory's. */
+static void count_parts(processor *p, double seconds, size_t n) {
+    const double share = seconds / (double)n;
+    p->use.parts[HT_PART_MEMORY] += share * (1 - p->speed);
+    for (int part = 0; part < HT_WORK_PARTS && p->work.seconds > 0; part++)
+        p->use.parts[part] += share * p->speed * p->work.parts[part] / p->work.seconds;
+}
+
 static void move_to(ht_machine *m, double to) {
+    size_t ours = 0;
+    for (size_t i = 0; i < m->soc->n_processors; i++)
+        ours += m->processors[i].runs && !m->processors[i].load.runs;
     for (size_t i = 0; i < m->soc->n_processors; i++) {
         processor *p = &m->processors[i];
         if (!p->runs)
             continue;
         p->left = fmax(p->left - (to - m->now) * p->speed, 0);
-        if (!p->load.runs)
-            p->use.busy += to - m->now;
+        if (p->load.runs)
+            continue;
+        p->use.busy += to - m->now;
+        count_parts(p, to - m->now, ours);
     }
     m->now = to;
 }

@@ -14,17 +14,30 @@
 
 typedef struct ht_machine ht_machine;
 
+/* What a command's seconds go to. */
+typedef enum ht_work_part {
+    HT_PART_MEMORY, /* bytes are longer on their way than it takes to compute with them */
+    HT_PART_MATRIX, /* matrix unit; all arithmetic of a GPU or CPU */
+    HT_PART_VECTOR, /* an NPU's vector unit */
+    HT_PART_FIXED,  /* an operator and a graph begin, however small they are */
+    HT_WORK_PARTS
+} ht_work_part;
+
 /* What a command is, of a processor alone. */
 typedef struct ht_work {
     double seconds, bytes, flops;
     /* Of seconds: it computes what does not hide behind moving, so that memory that is short slows it no more. */
     double apart;
+    double parts[HT_WORK_PARTS]; /* of seconds: their sum */
 } ht_work;
 
 typedef struct ht_machine_use { /* of one processor, so far */
     double seconds;             /* of virtual time since the machine began, */
     double busy, bytes, flops;  /* computing for us; what it moved and did */
-    size_t frames, frames_due;  /* of the other load: drawn, and those that should have been */
+    /* What the machine's time went to while this one computed for us, alone or as one of n that did: then 1/n of it. The parts
+     * of all processors, and the time in which none computed, are the whole time. */
+    double parts[HT_WORK_PARTS];
+    size_t frames, frames_due; /* of the other load: drawn, and those that should have been */
 } ht_machine_use;
 
 /* Devices that are opened with the same *shared are processors of one machine: the first one makes it of `spec`, and the last

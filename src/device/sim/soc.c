@@ -33,6 +33,7 @@ static const row rows[] = {
     {HT_SOC_TOGETHER, MEMORY, "together_GBps", 1e9, 0.1, 1e5, 0.87, HT_SOC_PEAK_BANDWIDTH},
     {HT_SOC_REACHED_MEMORY, MEMORY, "reached_GBps", 1e9, 0.1, 1e5, 0.91, HT_SOC_PEAK_BANDWIDTH},
     {HT_SOC_ACTIVATION_BYTES, MEMORY, "activation_bytes", 1, 1, 4, 2, -1},
+    {HT_SOC_BASE_WATTS, MEMORY, "base_W", 1, 0, 1e4, 0, -1},
     {HT_SOC_POLL, HOST, "poll_us", 1e-6, 0.01, 1000, 0.5, -1},
     {HT_SOC_SLEEP_LATE, HOST, "sleep_late_us", 1e-6, 0, 1e4, 60, -1},
     {HT_SOC_SWITCH, HOST, "switch_us", 1e-6, 0, 1e4, 15, -1},
@@ -148,6 +149,8 @@ static ht_status read_figure(const loader *l, const json_t *json, const place *h
     if (is_whole(r->key) && floor(read.value) != read.value)
         return bad(l, &at_value, "must be a whole number");
     *figure = (ht_figure){.value = read.value * r->unit,
+                          .low = read.low * r->unit,
+                          .high = read.high * r->unit,
                           .source = ht_arena_strndup(&l->soc->strings, read.source, strlen(read.source)),
                           .given = true,
                           .fitted = read.fitted};
@@ -183,8 +186,8 @@ static ht_status read_figures(const loader *l, const json_t *object, const place
         const ht_figure *base = r->of < 0 ? NULL : &figures[r->of];
         if (base && !base->source)
             base = &l->soc->figures[r->of];
-        figures[r->key] =
-            (ht_figure){.value = base ? r->fallback * base->value : r->fallback * r->unit, .source = "estimated"};
+        const double usual = r->fallback * (base ? base->value : r->unit);
+        figures[r->key] = (ht_figure){.value = usual, .low = usual, .high = usual, .source = "estimated"};
     }
     return HT_OK;
 }
@@ -359,7 +362,11 @@ static ht_status override(ht_soc *soc, const char *spec, const char *text, ht_er
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s.%s: \"%s\" is not a whole number", spec, section, key,
                        equals + 1);
     ht_figure *figures = p ? (ht_figure *)p->figures : soc->figures;
-    figures[r->key] = (ht_figure){.value = number * r->unit, .source = "as asked for", .given = true};
+    figures[r->key] = (ht_figure){.value = number * r->unit,
+                                  .low = number * r->unit,
+                                  .high = number * r->unit,
+                                  .source = "as asked for",
+                                  .given = true};
     return HT_OK;
 }
 
@@ -439,5 +446,16 @@ const ht_soc_processor *ht_soc_find(const ht_soc *soc, const char *name) {
     for (size_t i = 0; i < soc->n_processors; i++)
         if (!strcmp(soc->processors[i].name, name))
             return &soc->processors[i];
+    return NULL;
+}
+
+const ht_soc_processor *ht_soc_first(const ht_soc *soc, ht_device_kind kind) {
+    for (size_t i = 0; i < soc->n_processors; i++) {
+        bool beside = false;
+        for (size_t k = 0; k < soc->n_processors; k++)
+            beside |= !strcmp(soc->processors[k].companion, soc->processors[i].name);
+        if (soc->processors[i].kind == kind && !beside)
+            return &soc->processors[i];
+    }
     return NULL;
 }

@@ -7,9 +7,10 @@
  *      {"name": "npu", "kind": "npu", "reached_TFLOPS": {"value": 10, "source": "estimated"}},
  *      {"name": "cpu", "kind": "cpu", "cores": "0-7", "reached_TFLOPS": {"value": 0.4, "source": "estimated"}}]}
  *
- * Every figure is {"value": number, "source": text}, with "fit": true where it was fitted to rows of measurements/; one that is
- * left out has its default (soc.c's table), with the source "estimated". In the struct all are in SI units: bytes, seconds,
- * operations and bytes a second, watts.
+ * Every figure is {"value": number, "source": text}, with "fit": true where it was fitted to rows of measurements/, and with "low" and
+ * "high" where it may be anything between: results that depend on it carry the range. One that is left out has its default
+ * (soc.c's table), with the source "estimated". In the struct all are in SI units: bytes, seconds, operations and bytes a second,
+ * watts.
  *
  * What the figures mean (the laws that the machine follows; law.c):
  *
@@ -59,6 +60,7 @@ typedef enum ht_soc_key {
     HT_SOC_TOGETHER,         /* of two processors at work at once */
     HT_SOC_REACHED_MEMORY,   /* of three and more */
     HT_SOC_ACTIVATION_BYTES, /* a value of a slot, in memory */
+    HT_SOC_BASE_WATTS, /* DRAM and what of the package is no processor of the list, while anything runs; 0: left out */
     /* the host: the thread that submits and waits */
     HT_SOC_POLL,       /* seconds between two looks at a flag */
     HT_SOC_SLEEP_LATE, /* a sleep ends so much later than asked for */
@@ -101,6 +103,7 @@ typedef enum ht_soc_key {
 
 typedef struct ht_figure {
     double value;       /* SI units */
+    double low, high;   /* what it may be: low <= value <= high */
     const char *source; /* "estimated", or where it is from; never NULL */
     bool given;         /* in the file (or an override), not a default */
     bool fitted;        /* "fit": true: a free parameter of the laws, chosen so that measurements come out */
@@ -142,6 +145,8 @@ void ht_soc_free(ht_soc *soc); /* NULL is allowed */
 const char *ht_soc_name(size_t index);
 
 const ht_soc_processor *ht_soc_find(const ht_soc *soc, const char *name); /* NULL: it has none of this name */
+/* The first processor of a kind that is not only there beside an NPU; NULL: none. */
+const ht_soc_processor *ht_soc_first(const ht_soc *soc, ht_device_kind kind);
 
 /* How a figure is called in files ("launch_us"), and what its SI value is divided by to give the file's number. */
 const char *ht_soc_key_name(ht_soc_key key);
