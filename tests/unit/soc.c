@@ -80,6 +80,12 @@ static const struct {
      "processors[0].name: must be of small letters"},
     {"{\"name\": \"a\", " MEMORY ",\n\"processors\": [{\"name\": \"g\", \"kind\": \"gpu\"}]}",
      "line 2: processors[0].reached_TFLOPS: is missing"},
+    {"{\"name\": \"a\", " MEMORY ",\n\"processors\": [{\"name\": \"host\", \"kind\": \"cpu\"}]}",
+     "line 2: processors[0].name: \"host\" is the name of a section"},
+    {"{\"name\": \"a\", " MEMORY
+     ",\n\"processors\": [{\"name\": \"n\", \"kind\": \"npu\",\n\"sessions\": {\"value\": 1.5, "
+     "\"source\": \"s\"}}]}",
+     "line 3: processors[0].sessions.value: must be a whole number"},
     {"{\"name\": \"a\", " MEMORY ",\n\"processors\": [{\"name\": \"g\", \"kind\": \"gpu\",\n\"array\": {\"value\": 32, "
      "\"source\": \"s\"}}]}",
      "line 3: processors[0].array: unknown key"},
@@ -182,6 +188,10 @@ static void test_overrides(void **state) {
         {"snapdragon-8-gen-3@gpu.array=1", "gpu has no array"},
         {"snapdragon-8-gen-3@gpu.launch_us=x", "gpu.launch_us: \"x\" is not a number from"},
         {"snapdragon-8-gen-3@gpu.launch_us=-1", "gpu.launch_us: \"-1\" is not a number from"},
+        {"snapdragon-8-gen-3@npu.vector_Gvalues=nan", "npu.vector_Gvalues: \"nan\" is not a number from"},
+        {"snapdragon-8-gen-3@npu.session_GiB=inf", "npu.session_GiB: \"inf\" is not a number from"},
+        {"snapdragon-8-gen-3@npu.int16_graphs=0.3", "npu.int16_graphs: \"0.3\" is not a whole number"},
+        {"snapdragon-8-gen-3@npu.array=1.5", "npu.array: \"1.5\" is not a whole number"},
     };
     ht_soc *soc, *plain;
     ht_error error;

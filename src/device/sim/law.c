@@ -215,10 +215,9 @@ static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, 
     default: /* ARGMAX */
         values = h->vocabulary;
     }
-    const double vector = n * values / figure(law, HT_SOC_VECTOR) + scores / figure(law, HT_SOC_SCORES);
     ht_load load = {.matrix = share * flops / reached(law), .flops = share * flops, .bytes = share * bytes};
-    if (is_npu(law))
-        load.vector = share * vector;
+    if (is_npu(law)) /* others have neither figure: they would divide by zero */
+        load.vector = share * (n * values / figure(law, HT_SOC_VECTOR) + scores / figure(law, HT_SOC_SCORES));
     if (!law->whole)
         load.bytes += share * value * n * values;
     return work_of(law, load);

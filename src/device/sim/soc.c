@@ -115,6 +115,11 @@ bool ht_soc_key_is_of(ht_soc_key key, const char *section) {
     return false;
 }
 
+/* Figures that count or switch something: half an array or 1.5 sessions mean nothing. */
+static bool is_whole(ht_soc_key key) {
+    return key == HT_SOC_ARRAY || key == HT_SOC_ARRAYS || key == HT_SOC_INTEGER_GRAPHS || key == HT_SOC_SESSIONS;
+}
+
 static unsigned section_of(ht_device_kind kind) {
     return kind == HT_DEVICE_CPU ? CPU : kind == HT_DEVICE_GPU ? GPU : NPU;
 }
@@ -140,6 +145,9 @@ static ht_status read_figure(const loader *l, const json_t *json, const place *h
     ht_status status = ht_json_read_figure(&l->source, json, here, r->least, r->most, &read);
     if (status)
         return status;
+    const place at_value = {here, "value", 0};
+    if (is_whole(r->key) && floor(read.value) != read.value)
+        return bad(l, &at_value, "must be a whole number");
     *figure = (ht_figure){.value = read.value * r->unit,
                           .low = read.low * r->unit,
                           .high = read.high * r->unit,
@@ -238,6 +246,9 @@ static ht_status read_processor(const loader *l, const json_t *json, const place
     const place at_name = {here, "name", 0}, at_cores = {here, "cores", 0}, at_lengths = {here, "lengths", 0};
     if (!status && strspn(p->name, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(p->name))
         return bad(l, &at_name, "must be of small letters, digits and hyphens");
+    if (!status && (!strcmp(p->name, section_names[0]) || !strcmp(p->name, section_names[1])))
+        return bad(l, &at_name, "\"%s\" is the name of a section",
+                   p->name); /* whose figures overrides could not reach */
     for (size_t i = 0; i < HT_COUNT(only) && !status; i++) {
         const place at = {here, only[i].key, 0};
         if (json_object_get(json, only[i].key) && !(only[i].sections & section_of(p->kind)))
@@ -347,6 +358,9 @@ static ht_status override(ht_soc *soc, const char *spec, const char *text, ht_er
     if (end == equals + 1 || *end || !(number >= r->least && number <= r->most))
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s.%s: \"%s\" is not a number from %.9g to %.9g", spec, section,
                        key, equals + 1, r->least, r->most);
+    if (is_whole(r->key) && floor(number) != number)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s.%s: \"%s\" is not a whole number", spec, section, key,
+                       equals + 1);
     ht_figure *figures = p ? (ht_figure *)p->figures : soc->figures;
     figures[r->key] = (ht_figure){.value = number * r->unit,
                                   .low = number * r->unit,
@@ -359,7 +373,7 @@ static ht_status override(ht_soc *soc, const char *spec, const char *text, ht_er
 static ht_status override_all(ht_soc *soc, const char *spec, const char *text, ht_error *error) {
     ht_status status = HT_OK;
     while (*text == '@' && !status) {
-        char one[160];
+        char one[sizeof soc->spec]; /* never cut off: that would be another number */
         const size_t n = strcspn(text + 1, "@");
         snprintf(one, sizeof one, "%.*s", (int)ht_min_size(n, sizeof one - 1), text + 1);
         status = override(soc, spec, one, error);

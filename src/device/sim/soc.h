@@ -7,10 +7,10 @@
  *      {"name": "npu", "kind": "npu", "reached_TFLOPS": {"value": 10, "source": "estimated"}},
  *      {"name": "cpu", "kind": "cpu", "cores": "0-7", "reached_TFLOPS": {"value": 0.4, "source": "estimated"}}]}
  *
- * Every figure is {"value": number, "source": text}, with "fit": true where it was fitted to measurements, and with "low" and
- * "high" where it may be anything between: results that depend on it carry the range. One that is left out has its default
- * (soc.c's table), with the source "estimated". In the struct all are in SI units: bytes, seconds, operations and bytes a second,
- * watts.
+ * Every figure is {"value": number, "source": text}, with "fit": true where it was fitted to rows of measurements/, and with
+ * "low" and "high" where it may be anything between: results that depend on it carry the range. One that is left out has its
+ * default (soc.c's table), with the source "estimated". In the struct all are in SI units: bytes, seconds, operations and
+ * bytes a second, watts.
  *
  * What the figures mean (the laws that the machine follows; law.c):
  *
