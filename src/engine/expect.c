@@ -254,6 +254,31 @@ static bool is_better(const verdict *a, const verdict *b) {
     return worst_a > worst_b + 1e-6 || (worst_a > worst_b - 1e-6 && a->product > b->product);
 }
 
+static uint64_t weight_bytes(const ht_op *op) {
+    uint64_t bytes = 0;
+    for (int i = 0; op->kind == HT_OP_FFN && i < 3; i++)
+        bytes += weight_bytes(&op->members[i]);
+    for (int i = 0; op->kind == HT_OP_MATMUL && i < op->n_parts; i++)
+        bytes += (uint64_t)op->parts[i].rows * op->parts[i].row_bytes;
+    return bytes;
+}
+
+/* Is there memory for the weights, at least, of all graphs that a lane alone needs? Else some operators would move to its
+ * companion, which nobody timed. */
+static bool holds_all(const ht_engine *engine, size_t l) {
+    const ht_lane *lane = &engine->set.lanes[l];
+    const ht_program *program = &lane->programs[HT_FORM_MANY];
+    uint64_t bytes[HT_MAX_DEVICES] = {0};
+    for (size_t i = 0; i < program->n_steps; i++)
+        bytes[program->steps[i].device] += weight_bytes(program->steps[i].op);
+    for (size_t d = 0; d < engine->set.n_devices; d++) {
+        const ht_device_caps *caps = ht_lanes_caps(&engine->set, d);
+        if (lane->devices >> d & 1 && caps->n_lengths && caps->graph_bytes && bytes[d] > caps->graph_bytes)
+            return false;
+    }
+    return true;
+}
+
 /* Of a pass with the graphs that are there, and of each lane alone with all that it needs. */
 static void judge_pass(ht_engine *engine, size_t n, size_t position, size_t wanted, verdict *together,
                        verdict alone[HT_MAX_LANES]) {
@@ -266,8 +291,10 @@ static void judge_pass(ht_engine *engine, size_t n, size_t position, size_t want
     for (size_t l = 0; l < p.n_lanes; l++)
         question.lanes[l].cost = &engine->set.lanes[l].cost;
     ht_solve(&p, &lanes);
-    for (size_t l = 0; l < p.n_lanes; l++)
+    for (size_t l = 0; l < p.n_lanes; l++) {
+        lanes.alone[l] = holds_all(engine, l) ? lanes.alone[l] : INFINITY;
         best = fmin(best, lanes.alone[l]);
+    }
     judge(together, choice.n_lanes ? choice.seconds : INFINITY, best);
     for (size_t l = 0; l < p.n_lanes; l++)
         judge(&alone[l], lanes.alone[l], best);

@@ -144,26 +144,33 @@ static void test_the_best_of_all_sets(void **state) {
 }
 
 /* Graphs of decode that take the prompts' memory, or the other way round, must not make several devices slower than one. */
-static void test_little_memory_for_graphs(void **state) {
+static void with_memory_for_graphs(uint64_t bytes) {
     static const int prompts[] = {64, 256, 0};
     static const char *const alone[] = {GPU, NPU};
     ht_model *model = open_model("shape:llama-3-8b");
     double best[HT_COUNT(prompts)] = {0};
     for (size_t i = 0; i < HT_COUNT(alone); i++) {
-        ht_engine *engine = open_engine(model, alone[i], 4ull << 30, prompts, 2);
+        ht_engine *engine = open_engine(model, alone[i], bytes, prompts, 2);
         for (size_t k = 0; k < HT_COUNT(prompts); k++)
             best[k] = fmax(best[k], rate(engine, prompts[k]));
         ht_engine_destroy(engine);
     }
-    ht_engine *engine = open_engine(model, GPU "," NPU, 4ull << 30, prompts, 2);
+    ht_engine *engine = open_engine(model, GPU "," NPU, bytes, prompts, 2);
     for (size_t k = 0; k < HT_COUNT(prompts); k++) {
         const double together = rate(engine, prompts[k]);
-        print_message("4 GiB for graphs, %d tokens: %.1f tokens/s together, %.1f on the better alone\n", prompts[k],
-                      together, best[k]);
+        print_message("%.1f GB for graphs, %d tokens: %.1f tokens/s together, %.1f on the better alone\n", bytes * 1e-9,
+                      prompts[k], together, best[k]);
         assert_true(together > 0.97 * best[k]);
     }
     ht_engine_destroy(engine);
     ht_model_close(model);
+}
+
+/* All weights fit into 4 GiB, once; not into 3 GB: an NPU alone would leave some to its small cores, which no table of times
+ * tells. */
+static void test_little_memory_for_graphs(void **state) {
+    with_memory_for_graphs(4ull << 30);
+    with_memory_for_graphs(3000000000);
 }
 
 /* A game of 60 frames a second that takes this share of the GPU, from now on. */
