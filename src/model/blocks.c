@@ -442,6 +442,20 @@ static ht_status check_axis(const ht_model *model, const ht_block *block, const 
                    axis->extent / axis->least);
 }
 
+/* Of a slot that an operator of the axis has computed a share of there is no more: who reads it takes that share, too. */
+static ht_status check_readers(const ht_model *model, const ht_block *block, const ht_axis *axis, ht_error *error) {
+    uint32_t shares = 0; /* slots that have been divided */
+    for (size_t i = axis->from; i < axis->to; i++) {
+        const ht_op *op = &model->ops[block->first + i];
+        const bool whole = axis->maps[i] == HT_MAP_EVERY || axis->maps[i] == HT_MAP_REPLICATED;
+        if (whole && ht_op_reads(op) & shares)
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s needs all of slot %d, of which there is a share",
+                           model->info.path, op->name, __builtin_ctz(ht_op_reads(op) & shares));
+        shares = whole ? shares & ~ht_op_writes(op) : shares | ht_op_writes(op);
+    }
+    return HT_OK;
+}
+
 ht_status ht_model_check(const ht_model *model, ht_error *error) {
     ht_status status = ht_model_check_blocks(model, error);
     if (status == HT_OK)
@@ -451,10 +465,13 @@ ht_status ht_model_check(const ht_model *model, ht_error *error) {
         bool first = true; /* blocks that are alike need one look */
         for (size_t i = 0; i < k && first; i++)
             first = model->blocks[i].signature != block->signature;
-        for (size_t a = block->first_axis; a < block->first_axis + block->n_axes && first; a++)
+        for (size_t a = block->first_axis; a < block->first_axis + block->n_axes && first && status == HT_OK; a++) {
             for (size_t i = model->axes[a].from; i < model->axes[a].to && status == HT_OK; i++)
                 if (model->axes[a].extent)
                     status = check_axis(model, block, &model->axes[a], i, error);
+            if (status == HT_OK)
+                status = check_readers(model, block, &model->axes[a], error);
+        }
     }
     return status;
 }

@@ -135,6 +135,7 @@ static void test_planted_faults(void **state) {
     PLANT(model->axes[0], extent, model->axes[0].extent + 1, "does not divide");
     PLANT(model->axes[0], maps[4], HT_MAP_EVERY,
           "attn_output does not divide"); /* sums that nobody computes a part of */
+    PLANT(model->axes[0], maps[3], HT_MAP_REPLICATED, "attn needs all of slot 3, of which there is a share");
 #undef PLANT
     kept = ops[4]; /* two operators in the wrong order */
     ops[4] = ops[3];
