@@ -334,6 +334,16 @@ static void test_every_cut(void **state) {
     }
 }
 
+/* CPU devices divide whatever a block says can be divided: else one that is never cut passes every other test. */
+static void test_every_axis_divides(void **state) {
+    ht_engine *engine;
+    ht_session *session = open_session(BOTH, HT_STRATEGY_TENSOR, NULL, &engine);
+    for (size_t a = 0; a < model->n_axes; a++)
+        if (model->axes[a].extent > model->axes[a].least && engine->passes.units[a].of < 2)
+            fail_msg("axis %zu, of %zu, is not divided", a, model->axes[a].extent);
+    close_session(session, engine);
+}
+
 /* Every length to 130 and some to the end of the context, in chunks of 64 from there on: what follows each is what teacher
  * forcing on one lane says. */
 typedef void (*change_function)(ht_engine *engine);
@@ -778,6 +788,7 @@ static void test_soak(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_axis_divides),
         cmocka_unit_test(test_every_cut),
         cmocka_unit_test(test_every_length),
         cmocka_unit_test(test_every_length_on_a_pair),
@@ -795,9 +806,8 @@ int main(void) {
         cmocka_unit_test(test_soak),
     };
     const struct CMUnitTest mixed[] = {
-        cmocka_unit_test(test_every_cut),
-        cmocka_unit_test(test_every_length),
-        cmocka_unit_test(test_every_length_on_a_pair),
+        cmocka_unit_test(test_every_axis_divides), cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_every_length),       cmocka_unit_test(test_every_length_on_a_pair),
         cmocka_unit_test(test_failure_anywhere),
     };
     if ((ht_all_cores()->words[0] & 3) != 3) {
