@@ -31,7 +31,7 @@ static uint32_t good_lanes(ht_engine *engine, size_t n, size_t position) {
 /* Keeps the devices of one lane and closes the others: nothing is there yet but tasks and the pool. */
 static void keep_devices(ht_engine *engine, size_t keep) {
     const ht_lane lane = engine->set.lanes[keep];
-    int place[HT_MAX_DEVICES];
+    int place[HT_MAX_DEVICES] = {0};
     size_t n = 0, n_tasks = 0;
     ht_lanes_settle(&engine->set);
     for (size_t d = 0; d < engine->set.n_devices; d++)

@@ -233,7 +233,7 @@ static double owner_block(solver *s, const ht_group *g, const matrix *of, size_t
     const ht_block *block = block_of(s, g);
     const double own_pace = drift(s->p, owner, HT_REGIME_OWNER);
     double at[HT_MAX_BLOCK_OPS + 1];
-    size_t via[HT_MAX_BLOCK_OPS + 1], from[HT_MAX_BLOCK_OPS + 1];
+    size_t via[HT_MAX_BLOCK_OPS + 1] = {0}, from[HT_MAX_BLOCK_OPS + 1] = {0};
     at[0] = 0;
     for (size_t i = 1; i <= block->n; i++)
         at[i] = INFINITY;
@@ -270,6 +270,7 @@ void ht_solve_owner(solver *s, size_t owner, size_t other) {
     ht_choice c = {.regime = HT_REGIME_OWNER, .n_lanes = 2, .head = ht_estimate_head(s, owner) * own_pace};
     bool any = false;
     handed of[HT_MAX_GROUPS];
+    memset(of, 0, sizeof of);
     c.seconds = seconds_of(ht_estimate_embedding(s, owner, p->tokens)) * own_pace + c.head;
     if (!((c.seconds + owner_rest(s, owner) * own_pace) * factor < s->bound)) /* even if matrices took no time */
         return;

@@ -338,7 +338,7 @@ static double solve_block(solver *s, const ht_group *g, size_t end, const size_t
                           ht_group_choice *c) {
     const ht_block *block = block_of(s, g);
     double at[HT_MAX_BLOCK_OPS + 1];
-    size_t via[HT_MAX_BLOCK_OPS + 1], reversed[HT_MAX_BLOCK_OPS], n = 0;
+    size_t via[HT_MAX_BLOCK_OPS + 1] = {0}, reversed[HT_MAX_BLOCK_OPS], n = 0;
     at[0] = 0;
     for (size_t i = 1; i <= end; i++)
         at[i] = INFINITY;

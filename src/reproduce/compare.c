@@ -88,8 +88,9 @@ ht_status ht_compare_chip(ht_reproduction *r, ht_comparison *c, const char *name
     if (status)
         return status;
     ht_reproduction_of(r, c->socs[c->n_socs++]);
-    for (size_t m = 0; m < HT_COUNT(r->models) && r->models[m] && !status; m++) {
-        const double part = (double)m / (double)HT_COUNT(r->models);
+    const size_t most = HT_COUNT(r->models);
+    for (size_t m = 0; m < most && r->models[m] && !status; m++) {
+        const double part = (double)m / (double)most;
         if (progress && !progress(r->soc->name, (double)done + part, (double)all, user))
             return ht_fail(r->error, HT_ERROR_CANCELLED, "cancelled");
         for (size_t p = 0; p < HT_COUNT(phases) && !status; p++) {
