@@ -72,8 +72,7 @@ typedef struct ht_lane {
     uint32_t devices; /* bit d: ht_lanes.devices[d] */
     ht_cores cores;   /* of the machine, that it occupies */
     bool lost;        /* one of its devices failed: it takes no part any more */
-    bool overfull; /* its graphs' memory does not do for all operators: some are the companion's, which nobody timed */
-    bool crowded;  /* a device's own threads compute on these cores: the lane's thread must not poll meanwhile */
+    bool crowded;     /* a device's own threads compute on these cores: the lane's thread must not poll meanwhile */
     ht_program programs[HT_FORMS];
     ht_front front;
     ht_lane_cost cost;              /* what its operators take (plan/cost.c) */

@@ -257,7 +257,6 @@ static ht_status warm_programs(ht_lanes *set, const ht_engine_options *options, 
                 if (!*dropped)
                     *first = failure;
                 find_task(set, device, step->op)->dropped = set->any_dropped = true;
-                set->lanes[p / HT_FORMS].overfull |= status == HT_ERROR_MEMORY;
                 ++*dropped;
             }
         }

@@ -502,7 +502,6 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
                              .shares = &lane->cost,
                              .cores = lane->cores,
                              .lost = lane->lost,
-                             .partial = lane->overfull && passes->set->n_lanes > 1,
                              .may_build = ht_may_build(passes),
                              .no_room = passes->graphs.no_room};
         memcpy(lanes[l].built, passes->graphs.built[l], sizeof lanes[l].built);

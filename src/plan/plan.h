@@ -108,7 +108,6 @@ typedef struct ht_solver_lane {
     double drift[HT_REGIMES];   /* what it takes lately in a regime, over what was predicted: multiplies every time */
     ht_cores cores;             /* lanes that share some are never used together */
     bool lost;                  /* takes no part */
-    bool partial;               /* takes shares only: there is no telling how long it takes for all operators */
     bool built_only;     /* static graphs: with more than one token it computes shares that were built, and no others */
     bool built_only_one; /* and with one token, too */
     bool may_build;      /* but a few more may be, where that pays */

@@ -38,9 +38,6 @@ static void try_tokens(solver *s, const size_t *lanes, size_t n_lanes) {
     const ht_problem *p = s->p;
     if (!(p->cuts & HT_CUT_CAUSAL) || p->tokens < 2 * n_lanes || (p->wanted > 1 && !p->tokens_divide))
         return;
-    for (size_t i = 0; i < n_lanes; i++) /* of its tokens a lane computes all operators */
-        if (p->lanes[lanes[i]].partial)
-            return;
     /* one token at least: without any it would be a choice of fewer lanes, which is tried as such */
     division d = {.f = token_seconds, .context = s, .lanes = lanes, .n_lanes = n_lanes, .all = p->tokens, .least = 1};
     const double factor = stall(p, HT_REGIME_TOKENS), seconds = ht_divide(&d, s->bound / factor);
@@ -72,14 +69,6 @@ static size_t list_lanes(const ht_problem *p, unsigned set, size_t lanes[HT_MAX_
     return n;
 }
 
-/* Is there a lane that can compute all operators? */
-static bool can_be_alone(const ht_problem *p) {
-    for (size_t l = 0; l < p->n_lanes; l++)
-        if (!p->lanes[l].lost && !p->lanes[l].partial)
-            return true;
-    return false;
-}
-
 /* Lanes alone: the quickest of them, as several are to be quicker. */
 static void solve_alone(solver *s, ht_choice *solo, double alone[HT_MAX_LANES]) {
     const ht_problem *p = s->p;
@@ -87,7 +76,7 @@ static void solve_alone(solver *s, ht_choice *solo, double alone[HT_MAX_LANES]) 
     for (size_t l = 0; l < HT_MAX_LANES; l++)
         alone[l] = INFINITY;
     for (size_t l = 0; l < p->n_lanes; l++) {
-        if (p->lanes[l].lost || (p->lanes[l].partial && can_be_alone(p)))
+        if (p->lanes[l].lost)
             continue;
         alone[l] = ht_estimate_alone(s, l);
         if (alone[l] < solo->seconds || !solo->n_lanes)

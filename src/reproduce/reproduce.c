@@ -182,16 +182,17 @@ static ht_status run_experiments(ht_reproduction *r, const experiment *run, size
     return status;
 }
 
-static ht_status write_all(ht_reproduction *r, const ht_section *sections, size_t n, const char *folder) {
-    char path[1024], *text = NULL;
+/* *text, from malloc, has the tables; folder: they and the page are written there, too; NULL: not. */
+static ht_status put_out(ht_reproduction *r, const ht_section *sections, size_t n, const char *folder, char **text) {
+    char path[1024];
+    ht_status status = tables_text(r, sections, n, text);
+    if (status || !folder)
+        return status;
     const int reason = ht_os_make_folder(folder, true);
     if (reason)
         return ht_fail(r->error, HT_ERROR_IO, "%s: cannot be made: %s", folder, strerror(reason));
     snprintf(path, sizeof path, "%s/tables.json", folder);
-    ht_status status = tables_text(r, sections, n, &text);
-    if (!status)
-        status = ht_file_write(path, text, strlen(text), r->error);
-    free(text);
+    status = ht_file_write(path, *text, strlen(*text), r->error);
     snprintf(path, sizeof path, "%s/report.html", folder);
     return status ? status : ht_reproduce_page(r, sections, n, path);
 }
@@ -202,6 +203,7 @@ ht_status ht_reproduce(const char *name, const char *folder, ht_progress_functio
     ht_error own;
     ht_soc *soc = NULL;
     ht_reproduction r = {.error = error ? error : &own};
+    char *text = NULL;
     ht_stay stay;
     if (strlen(folder) > 1000)
         return ht_fail(error, HT_ERROR_ARGUMENT, "%.60s...: too long a path", folder);
@@ -214,7 +216,8 @@ ht_status ht_reproduce(const char *name, const char *folder, ht_progress_functio
     if (!status)
         status = run_experiments(&r, experiments, HT_COUNT(experiments), sections, progress, user);
     if (!status)
-        status = write_all(&r, sections, HT_COUNT(experiments), folder);
+        status = put_out(&r, sections, HT_COUNT(experiments), folder, &text);
+    free(text);
     ht_leave_cores(&stay);
     free_sections(sections, HT_COUNT(experiments));
     for (size_t i = 0; i < HT_COUNT(r.models); i++)
@@ -259,9 +262,7 @@ ht_status ht_compare_chips(const char *const *socs, size_t n_socs, const char *m
     if (!status)
         status = run_experiments(&r, comparison, HT_COUNT(comparison), sections, NULL, NULL);
     if (!status)
-        status = tables_text(&r, sections, HT_COUNT(comparison), &text);
-    if (!status)
-        status = write_all(&r, sections, HT_COUNT(comparison), folder);
+        status = put_out(&r, sections, HT_COUNT(comparison), folder, &text);
     ht_leave_cores(&stay);
     if (!status) {
         *json = text;
@@ -291,9 +292,7 @@ ht_status ht_validate(const char *name, const char *folder, char **json, ht_erro
     if (!status)
         status = run_experiments(&r, &validation, 1, &section, NULL, NULL);
     if (!status)
-        status = tables_text(&r, &section, 1, &text);
-    if (!status && folder)
-        status = write_all(&r, &section, 1, folder);
+        status = put_out(&r, &section, 1, folder, &text);
     if (!status) {
         *json = text;
         text = NULL;

@@ -146,8 +146,9 @@ static ht_load product_load(const ht_law *law, const ht_op *op, const ht_slice *
     if (law->activations == HT_SIM_FP16 &&
         held < 2 * weights) { /* a few tokens take no longer on the vector unit alone */
         const double expand = weights / (law->expand > 0 ? law->expand : figure(law, HT_SOC_EXPAND));
-        load.vector = load.matrix < (m - 1) * expand ? expand : m * expand;
-        load.matrix = load.vector > expand || m <= 1 ? 0 : load.matrix;
+        const bool arrays = load.matrix + expand < m * expand;
+        load.vector = arrays ? expand : m * expand;
+        load.matrix = arrays ? load.matrix : 0;
     }
     load.vector += m * e.rows / figure(law, HT_SOC_VECTOR);
     if (!on_chip)

@@ -296,13 +296,9 @@ static ht_status sim_members(const char *name, ht_text *list, ht_error *error) {
     ht_status status = ht_soc_load(spec, &soc, error);
     if (status)
         return status;
-    for (size_t i = 0; i < soc->n_processors && !status; i++) {
-        bool beside = false;
-        for (size_t k = 0; k < soc->n_processors; k++)
-            beside |= !strcmp(soc->processors[k].companion, soc->processors[i].name);
-        if (!beside)
+    for (size_t i = 0; i < soc->n_processors && !status; i++)
+        if (!ht_soc_is_companion(soc, &soc->processors[i]))
             status = ht_text_printf(list, error, "%s%s/%s", list->bytes ? "," : "", name, soc->processors[i].name);
-    }
     ht_soc_free(soc);
     return status;
 }

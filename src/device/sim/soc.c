@@ -449,13 +449,16 @@ const ht_soc_processor *ht_soc_find(const ht_soc *soc, const char *name) {
     return NULL;
 }
 
+bool ht_soc_is_companion(const ht_soc *soc, const ht_soc_processor *processor) {
+    for (size_t i = 0; i < soc->n_processors; i++)
+        if (!strcmp(soc->processors[i].companion, processor->name))
+            return true;
+    return false;
+}
+
 const ht_soc_processor *ht_soc_first(const ht_soc *soc, ht_device_kind kind) {
-    for (size_t i = 0; i < soc->n_processors; i++) {
-        bool beside = false;
-        for (size_t k = 0; k < soc->n_processors; k++)
-            beside |= !strcmp(soc->processors[k].companion, soc->processors[i].name);
-        if (soc->processors[i].kind == kind && !beside)
+    for (size_t i = 0; i < soc->n_processors; i++)
+        if (soc->processors[i].kind == kind && !ht_soc_is_companion(soc, &soc->processors[i]))
             return &soc->processors[i];
-    }
     return NULL;
 }

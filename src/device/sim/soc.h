@@ -145,6 +145,8 @@ void ht_soc_free(ht_soc *soc); /* NULL is allowed */
 const char *ht_soc_name(size_t index);
 
 const ht_soc_processor *ht_soc_find(const ht_soc *soc, const char *name); /* NULL: it has none of this name */
+/* Is it only there beside an NPU, as its companion? */
+bool ht_soc_is_companion(const ht_soc *soc, const ht_soc_processor *processor);
 /* The first processor of a kind that is not only there beside an NPU; NULL: none. */
 const ht_soc_processor *ht_soc_first(const ht_soc *soc, ht_device_kind kind);
 
