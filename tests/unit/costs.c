@@ -104,7 +104,8 @@ static void test_wrong_numbers(void **state) {
                 json_object_del(operator_of(json, 1), own[k]);
             else
                 json_object_set_new(operator_of(json, 1), own[k], json_loads(wrong[w], JSON_DECODE_ANY, NULL));
-            if (!(w < HT_COUNT(wrong) && !strcmp(own[k], "tokens_us") && !strcmp(wrong[w], "[]")) && reads(json))
+            const bool good = w < HT_COUNT(wrong) && !strcmp(own[k], "tokens_us") && !strcmp(wrong[w], "[]");
+            if (reads(json) && !good) /* an operator without points is one that the lane does not run */
                 fail_msg("%s: %s", own[k], w < HT_COUNT(wrong) ? wrong[w] : "missing");
         }
 }

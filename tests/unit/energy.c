@@ -6,24 +6,33 @@
 
 #include <math.h>
 
-#define WATTS(key, value, low, high) \
-    "\"" key "\": {\"value\": " value ", \"low\": " low ", \"high\": " high ", \"source\": \"assumed\"}"
-#define PROCESSOR(name, kind, more) \
-    "{\"name\": \"" name "\", \"kind\": \"" kind "\", \"reached_TFLOPS\": {\"value\": 1, \"source\": \"s\"}" more "}"
+#define QUOTE(...) #__VA_ARGS__
 
 /* Package 2 W (1 to 4); GPU 8 and 1 W, for certain; NPU 3 W (2 to 6), idle 0.5 (0.25 to 1); a CPU whose watts nobody gives. */
-static const char toy[] = "{\"name\": \"toy\", \"memory\": {\"peak_GBps\": {\"value\": 100, \"source\": \"s\"}, " WATTS(
-    "base_W", "2", "1",
-    "4") "}, \"processors\": [" PROCESSOR("gpu", "gpu",
-                                          ", \"busy_W\": {\"value\": 8, \"source\": \"s\"}, \"idle_W\": {\"value\": 1, "
-                                          "\"source\": \"s\"}") "," PROCESSOR("npu", "npu",
-                                                                              ", " WATTS(
-                                                                                  "busy_W", "3", "2",
-                                                                                  "6") ", " WATTS("idle_W", "0.5",
-                                                                                                  "0.25",
-                                                                                                  "1")) "," PROCESSOR("cpu",
-                                                                                                                      "cpu",
-                                                                                                                      ", \"cores\": \"0-3\"") "]}";
+static const char toy[] = QUOTE({
+    "name" : "toy",
+    "memory" : {
+        "peak_GBps" : {"value" : 100, "source" : "s"},
+        "base_W" : {"value" : 2, "low" : 1, "high" : 4, "source" : "assumed"}
+    },
+    "processors" : [
+        {
+            "name" : "gpu",
+            "kind" : "gpu",
+            "reached_TFLOPS" : {"value" : 1, "source" : "s"},
+            "busy_W" : {"value" : 8, "source" : "s"},
+            "idle_W" : {"value" : 1, "source" : "s"}
+        },
+        {
+            "name" : "npu",
+            "kind" : "npu",
+            "reached_TFLOPS" : {"value" : 1, "source" : "s"},
+            "busy_W" : {"value" : 3, "low" : 2, "high" : 6, "source" : "assumed"},
+            "idle_W" : {"value" : 0.5, "low" : 0.25, "high" : 1, "source" : "assumed"}
+        },
+        {"name" : "cpu", "kind" : "cpu", "reached_TFLOPS" : {"value" : 1, "source" : "s"}, "cores" : "0-3"}
+    ]
+});
 
 static ht_soc *parse(void) {
     ht_soc *soc = NULL;

@@ -110,13 +110,13 @@ static void test_planted_faults(void **state) {
     ht_error error;
     ht_op *ops = model->ops, kept;
     ht_block *blocks = model->blocks;
-#define PLANT(place, member, value, what)                  \
-    do {                                                   \
+#define PLANT(place, member, value, what)                      \
+    do {                                                       \
         const __typeof__((place).member) was = (place).member; \
-        (place).member = value;                            \
-        refuses(model, what);                              \
-        (place).member = was;                              \
-        check(ht_model_check(model, &error), &error);      \
+        (place).member = value;                                \
+        refuses(model, what);                                  \
+        (place).member = was;                                  \
+        check(ht_model_check(model, &error), &error);          \
     } while (0)
     PLANT(blocks[1], first, blocks[1].first + 1, "block 1 (feed-forward, layer 0) begins at operator 7, not 6");
     PLANT(blocks[1], kind, HT_BLOCK_ATTENTION, "ffn_act has no place in a block of kind attention");
