@@ -14,6 +14,7 @@ extern const struct ht_measurement_source ht_measurement_sources[];
 static const struct {
     const char *name;
     double unit, least, most; /* of the file's number */
+    bool optional;            /* 0 where the file leaves it out */
 } figures[HT_ENGINE_KEYS] = {
     [HT_ENGINE_WEIGHT_BITS] = {"weight_bits", 1, 1, 32},
     [HT_ENGINE_HEAD_BITS] = {"head_bits", 1, 1, 32},
@@ -27,6 +28,13 @@ static const struct {
     [HT_ENGINE_MATRIX_SHARE] = {"matrix_share", 1, 0.01, 4},
     [HT_ENGINE_BANDWIDTH_SHARE] = {"bandwidth_share", 1, 0.01, 4},
     [HT_ENGINE_EXPAND] = {"expand_Gweights", 1e9, 0, 1e5},
+    [HT_ENGINE_NO_PROMPT_HEAD] = {"no_prompt_head", 1, 0, 1, true},
+    [HT_ENGINE_HEAD_ON_CPU] = {"head_on_cpu", 1, 0, 1, true},
+    [HT_ENGINE_WRITTEN_BITS] = {"written_bits", 1, 0, 32, true},
+    [HT_ENGINE_LAYER_PREFILL] = {"layer_prefill_us", 1e-6, 0, 1e6, true},
+    [HT_ENGINE_LAYER_CALLS] = {"layer_calls", 1, 0, 1000, true},
+    [HT_ENGINE_FEW] = {"few", 1, 0, 65536, true},
+    [HT_ENGINE_FEW_RATE] = {"few_TFLOPS", 1e12, 0, 1e4, true},
 };
 
 const char *ht_engine_key_name(ht_engine_key key) {
@@ -113,6 +121,10 @@ static ht_status read_engine_figure(const loader *l, const json_t *engine, const
                                     ht_json_figure *out) {
     const place at = {here, figures[key].name, 0};
     const json_t *figure = json_object_get(engine, figures[key].name);
+    if (!figure && figures[key].optional) {
+        *out = (ht_json_figure){.source = "not of this engine"};
+        return HT_OK;
+    }
     if (!figure)
         return ht_json_bad(&l->source, &at, "is missing");
     ht_status status = ht_json_read_figure(&l->source, figure, &at, figures[key].least, figures[key].most, out);

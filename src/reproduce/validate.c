@@ -48,9 +48,10 @@ ht_status ht_quality_of(const ht_validated *rows, size_t n, bool test, ht_phase_
     return status;
 }
 
+/* Of one source: another one is another build of the engine, and these differ by more than sizes do. */
 static bool is_alike(const ht_measured_row *a, const ht_measured_row *b) {
-    return a->engine == b->engine && a->decode == b->decode && a->prompt == b->prompt && !strcmp(a->chip, b->chip) &&
-           !strcmp(a->weights, b->weights);
+    return !strcmp(a->source, b->source) && a->engine == b->engine && a->decode == b->decode &&
+           a->prompt == b->prompt && !strcmp(a->chip, b->chip) && !strcmp(a->weights, b->weights);
 }
 
 bool ht_size_ratio_of(const ht_validated *rows, size_t n, size_t first, ht_size_ratio *ratio) {
