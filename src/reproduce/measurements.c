@@ -260,15 +260,15 @@ static ht_status read_energy_of(const loader *l, const json_t *json, const place
 
 static ht_status read_energy(const loader *l, const json_t *json, const place *here) {
     static const char *const keys[] = {"chip",   "processor", "engine", "model", "prompt", "rail_W",
-                                       "joules", "package_W", "use",    "note",  "source", NULL},
+                                       "joules", "total_W",   "use",    "note",  "source", NULL},
                              *const uses[] = {"fit", "test"};
     ht_measurements *m = l->to;
     ht_measured_energy e = {.kind = HT_DEVICE_CPU};
     size_t use = 0;
     ht_status status = ht_json_known(&l->source, json, here, keys);
     const bool of_token = json_object_get(json, "joules");
-    if (!status && of_token == !!json_object_get(json, "package_W"))
-        status = ht_json_bad(&l->source, here, "must have one of joules and package_W");
+    if (!status && of_token == !!json_object_get(json, "total_W"))
+        status = ht_json_bad(&l->source, here, "must have one of joules and total_W");
     if (!status)
         status = read_text(l, json, here, "chip", true, &e.row.chip);
     if (!status)
@@ -286,7 +286,7 @@ static ht_status read_energy(const loader *l, const json_t *json, const place *h
         status = read_energy_of(l, json, here, &e);
     if (!status)
         status = of_token ? ht_json_read_number(&l->source, json, here, "joules", 1e-6, 1e4, &e.joules)
-                          : ht_json_read_number(&l->source, json, here, "package_W", 0.001, 1e4, &e.package);
+                          : ht_json_read_number(&l->source, json, here, "total_W", 0.001, 1e4, &e.total);
     if (!status)
         status = ht_grow((void **)&m->energies, &m->cap_energies, m->n_energies + 1, sizeof *m->energies, "a row",
                          l->source.error);

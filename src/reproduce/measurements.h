@@ -59,8 +59,8 @@ typedef struct ht_measured_row {
 typedef struct ht_measured_energy {
     ht_measured_row row; /* chip, use, source, note; of joules also engine, model and prompt */
     ht_device_kind kind;
-    double rail;            /* watts of the processor */
-    double joules, package; /* a token, of the rail; watts of the whole package; one of them is 0 */
+    double rail;          /* watts of the processor */
+    double joules, total; /* a token, of the rail; watts of all processors, without DRAM; one of them is 0 */
 } ht_measured_energy;
 
 typedef struct ht_measurements {

@@ -115,12 +115,11 @@ ht_range ht_predict_energy(const ht_measured_energy *e, const ht_soc *soc, const
     const ht_soc_processor *processor = ht_soc_first(soc, e->kind);
     if (!processor)
         return (ht_range){NAN, NAN, NAN};
-    if (!(e->package > 0)) {
+    if (!(e->total > 0)) {
         const double joules = e->rail / ht_predict_row(&e->row, soc, model);
         return (ht_range){joules, joules, joules};
     }
-    const ht_figure *base = &soc->figures[HT_SOC_BASE_WATTS];
-    ht_range watts = {e->rail + base->value, e->rail + base->low, e->rail + base->high};
+    ht_range watts = {e->rail, e->rail, e->rail};
     for (size_t i = 0; i < soc->n_processors; i++) {
         const ht_figure *idle = &soc->processors[i].figures[HT_SOC_IDLE_WATTS];
         if (&soc->processors[i] == processor)
@@ -196,7 +195,7 @@ static ht_status predict_energy(opened *o, const ht_soc *given, const ht_measure
                                 ht_error *error) {
     ht_model *model = NULL;
     const ht_soc *soc = given;
-    ht_status status = e->package > 0 ? HT_OK : model_named(o, e->row.model, &model, error);
+    ht_status status = e->total > 0 ? HT_OK : model_named(o, e->row.model, &model, error);
     if (!status && !given)
         status = soc_named(o, e->row.chip, &soc, error);
     if (status)

@@ -172,7 +172,7 @@ static ht_status put_energies(ht_reproduction *r, const ht_measurements *m) {
                                             HT_CHART_NONE, "", "");
     for (size_t i = 0; i < m->n_energies && !status; i++) {
         const ht_measured_energy *e = &m->energies[i];
-        const double measured = e->package > 0 ? e->package : e->joules;
+        const double measured = e->total > 0 ? e->total : e->joules;
         char source[192];
         if (!isfinite(predicted[i].value))
             continue;
@@ -180,8 +180,8 @@ static ht_status put_energies(ht_reproduction *r, const ht_measurements *m) {
         status =
             ht_sheet_row(r, sheet, "ssssdsdddddss", e->row.chip, kinds[e->kind],
                          e->row.engine ? e->row.engine->name : "", e->row.model ? e->row.model : "", e->rail,
-                         e->package > 0 ? "package, W" : "J a token", measured, predicted[i].value, predicted[i].low,
-                         predicted[i].high, predicted[i].value / measured, use_of(&e->row), source);
+                         e->total > 0 ? "all processors, W" : "J a token", measured, predicted[i].value,
+                         predicted[i].low, predicted[i].high, predicted[i].value / measured, use_of(&e->row), source);
     }
     free(predicted);
     return status;

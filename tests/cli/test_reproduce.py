@@ -195,7 +195,7 @@ def test_energies(hetero, tables):
         if row["what"] == "J a token" and speed:
             assert row["predicted"] == pytest.approx(row["rail W"] / speed, rel=1e-6)
             checked += 1
-    assert checked == 3 and {row["what"] for row in rows} == {"J a token", "package, W"}
+    assert checked == 3 and {row["what"] for row in rows} == {"J a token", "all processors, W"}
     for phase in ("prefill", "decode"):
         rows = tables[f"energy-{phase}"]
         for row in rows:

@@ -92,10 +92,10 @@ static const struct {
      "rows[0].range: must"},
     {ENGINES(""), ROWS(ROW), "rows.json: line 2: rows[0].engine: \"e\" is not in engines.json for this processor"},
     {ENGINES(ENGINE), "{\"rows\": [], \"left_out\": [], \"energy\": [\n{\"chip\": \"c\"}]}",
-     "line 2: energy[0]: must have one of joules and package_W"},
-    {ENGINES(ENGINE), ENERGY("\"joules\": 1, \"package_W\": 2"), "energy[0]: must have one of joules and package_W"},
+     "line 2: energy[0]: must have one of joules and total_W"},
+    {ENGINES(ENGINE), ENERGY("\"joules\": 1, \"total_W\": 2"), "energy[0]: must have one of joules and total_W"},
     {ENGINES(ENGINE), ENERGY("\"joules\": 1"), "energy[0].engine: is missing"},
-    {ENGINES(ENGINE), ENERGY("\"package_W\": 0"), "energy[0].package_W: 0 is not from"},
+    {ENGINES(ENGINE), ENERGY("\"total_W\": 0"), "energy[0].total_W: 0 is not from"},
     {ENGINES(ENGINE), "{\"rows\": [], \"left_out\": [\n{\"what\": \"w\"}]}", "line 2: left_out[0].why: is missing"},
 };
 
