@@ -137,7 +137,7 @@ static ht_status put_summary(ht_reproduction *r, const ht_validated *rows, size_
                                   (double)q.predicted, 100 * q.median, 100 * q.within, q.worst);
         if (!status && i == 5 && q.predicted && !r->soc) {
             ht_headline_add(r, "median error of rows that nothing was fitted to", "%.0f%%", 100 * q.median);
-            ht_headline_add(r, "of them within 40%", "%.0f%%", 100 * q.within);
+            ht_headline_add(r, "of them within 40%", "%.1f%%", 100 * q.within);
         }
     }
     return status;
