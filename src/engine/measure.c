@@ -453,7 +453,7 @@ ht_status ht_engine_measure_lane(ht_engine *engine, ht_lane *lane, ht_error *err
     ht_status status = ht_kv_create_locked(&engine->set, &kv, error);
     if (status)
         return status;
-    memset(engine->set.slots[HT_SLOT_IDS].data, 0, engine->set.slot_bytes[HT_SLOT_IDS]);
+    ht_lanes_clear_ids(&engine->set);
     status = ht_engine_time_lane(engine, lane, kv, error);
     ht_kv_destroy_locked(&engine->set, kv);
     return status;

@@ -122,14 +122,6 @@ static size_t extent_of(const ht_model *model, const ht_block *block, const axis
     return 0;
 }
 
-/* Floats a token of a slot, as the block has it. */
-static size_t width_of(const ht_model *model, const ht_block *block, ht_slot slot) {
-    ht_hparams h = model->hparams;
-    for (size_t i = 0; i < block->n; i++)
-        h = ht_op_shape(&model->ops[block->first + i], &h);
-    return ht_slot_width(&h, slot);
-}
-
 /* Some of an axis that one device may compute for another: matrices, and what stands between them. Whoever has the rest of the
  * block has its cache, too. */
 static void find_handed(const ht_model *model, const ht_block *block, ht_axis *axis) {
@@ -147,7 +139,8 @@ static void find_handed(const ht_model *model, const ht_block *block, ht_axis *a
         return;
     }
     axis->hand_to = axis->result == HT_RESULT_SUMS ? axis->to : axis->hand_from + 1;
-    axis->handed = width_of(model, block, ops[axis->hand_from].in) + width_of(model, block, ops[axis->hand_to - 1].out);
+    axis->handed = ht_op_in_width(&ops[axis->hand_from], &model->hparams) +
+                   ht_op_out_width(&ops[axis->hand_to - 1], &model->hparams);
 }
 
 static ht_axis make_axis(const ht_model *model, const ht_block *block, const axis_row *row) {
@@ -160,7 +153,7 @@ static ht_axis make_axis(const ht_model *model, const ht_block *block, const axi
                     .least = row->least,
                     .most = row->most,
                     .exact = row->kind != HT_AXIS_ROWS,
-                    .leaves = block->kind == HT_BLOCK_HEAD ? 0 : width_of(model, block, ops[row->to - 1].out)};
+                    .leaves = block->kind == HT_BLOCK_HEAD ? 0 : ht_op_out_width(&ops[row->to - 1], &model->hparams)};
     for (size_t i = row->from; i < row->to; i++) {
         axis.maps[i] = map_of(row->maps[i - row->from]);
         axis.ordered |= row->kind == HT_AXIS_TOKENS && ht_op_writes(&ops[i]) & HT_BIT_KV;
@@ -194,8 +187,9 @@ static ht_status add_axes(ht_builder *b, ht_block *block) {
 /* All that an operator's time depends on. The model's first norm has nothing to add as yet: it counts as the next one, for else the
  * first layer would be unlike all others. */
 static void describe(const ht_model *model, const ht_op *op, ht_text *text) {
-    static const char *const names[HT_OP_KINDS] = {"embed",     "norm", "matmul", "rope",
-                                                   "attention", "glu",  "argmax", "ffn"};
+    static const char *const names[HT_OP_KINDS] = {
+        [HT_OP_EMBED] = "embed",         [HT_OP_NORM] = "norm", [HT_OP_MATMUL] = "matmul", [HT_OP_ROPE] = "rope",
+        [HT_OP_ATTENTION] = "attention", [HT_OP_GLU] = "glu",   [HT_OP_ARGMAX] = "argmax", [HT_OP_FFN] = "ffn"};
     const ht_op *end = model->ops + model->n_ops, *next = op;
     while (op->kind == HT_OP_NORM && next < end && (next->kind != HT_OP_NORM || next->aux == HT_SLOT_NONE))
         next++;
@@ -224,9 +218,14 @@ static void describe(const ht_model *model, const ht_op *op, ht_text *text) {
         if (op->q_norm)
             ht_text_printf(text, NULL, " norms");
         break;
-    default:
-        ht_text_printf(text, NULL, " %zu%s", ht_slot_width(h, op->kind == HT_OP_GLU ? op->out : op->in),
-                       op->post_norm ? " post" : "");
+    case HT_OP_NORM:
+    case HT_OP_ARGMAX:
+        ht_text_printf(text, NULL, " %zu%s", ht_op_in_width(op, h), op->post_norm ? " post" : "");
+        break;
+    case HT_OP_GLU:
+        ht_text_printf(text, NULL, " %zu", ht_op_out_width(op, h));
+        break;
+    case HT_OP_KINDS:
         break;
     }
 }
@@ -395,16 +394,64 @@ ht_status ht_model_check_blocks(const ht_model *model, ht_error *error) {
     return HT_OK;
 }
 
+static const char *slot_name(const ht_model *model, uint32_t bits) {
+    return model->slots[__builtin_ctz(bits)].name;
+}
+
+/* Are the operator's slots some that the model has? */
+static ht_status check_named(const ht_model *model, const ht_op *op, ht_error *error) {
+    const ht_slot slots[] = {op->in, op->out, op->kind == HT_OP_NORM && op->aux != HT_SLOT_NONE ? op->aux : op->in};
+    for (size_t i = 0; i < HT_COUNT(slots); i++)
+        if (slots[i] < 0 || slots[i] >= model->n_slots)
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s names slot %d of %d", model->info.path, op->name, slots[i],
+                           model->n_slots);
+    return HT_OK;
+}
+
+/* Are the operator's slots of such a type, and wide enough? What it reads is as wide as what was written last: `widths`, by
+ * slots. */
+static ht_status check_widths(const ht_model *model, const ht_op *op, size_t widths[HT_MAX_SLOTS], ht_error *error) {
+    const size_t in = ht_op_in_width(op, &model->hparams), out = ht_op_out_width(op, &model->hparams);
+    const bool adds = op->kind == HT_OP_NORM && op->aux != HT_SLOT_NONE;
+    const ht_slot slots[] = {op->in, adds ? op->aux : op->in, op->out};
+    for (size_t i = 0; i < HT_COUNT(slots); i++) {
+        const ht_slot_info *slot = &model->slots[slots[i]];
+        const bool written = i == 2, whole = op->kind == (written ? HT_OP_ARGMAX : HT_OP_EMBED);
+        const size_t width = written ? out : in, most = written ? slot->width : widths[slots[i]];
+        if ((slot->type == HT_SLOT_INT32) != whole)
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s has slot %s, which is of another type", model->info.path,
+                           op->name, slot->name);
+        if (written ? width > most : width != most)
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s %s %zu values a token of slot %s, which has %zu",
+                           model->info.path, op->name, written ? "writes" : "reads", width, slot->name, most);
+    }
+    widths[op->out] = out;
+    return HT_OK;
+}
+
 /* Is each slot, and each cache, written before it is read? */
 static ht_status check_slots(const ht_model *model, ht_error *error) {
-    uint32_t written = 1u << HT_SLOT_IDS;
+    const uint32_t ids = ht_model_slots(model, HT_ROLE_IDS);
+    uint32_t written = ids;
+    size_t widths[HT_MAX_SLOTS] = {0};
     int caches = 0;
+    for (int role = HT_ROLE_IDS; role < HT_ROLES; role++)
+        if (__builtin_popcount(ht_model_slots(model, (ht_slot_role)role)) != 1)
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: it has no slot, or several, of token ids, logits or picks",
+                           model->info.path);
+    widths[__builtin_ctz(ids)] = 1;
     for (size_t i = 0; i < model->n_ops; i++) {
         const ht_op *op = &model->ops[i];
+        ht_status status = check_named(model, op, error);
+        if (status)
+            return status;
         const uint32_t missing = ht_op_reads(op) & ~written & ~HT_BIT_KV;
         if (missing)
-            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s reads slot %d, which nothing has written", model->info.path,
-                           op->name, __builtin_ctz(missing));
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s reads slot %s, which nothing has written", model->info.path,
+                           op->name, slot_name(model, missing));
+        status = check_widths(model, op, widths, error);
+        if (status)
+            return status;
         if (ht_op_reads(op) & HT_BIT_KV && (op->cache < 0 || op->cache >= caches))
             return ht_fail(error, HT_ERROR_FORMAT, "%s: %s reads cache %d, of which %d are written by then",
                            model->info.path, op->name, op->cache, caches);
@@ -445,12 +492,21 @@ static ht_status check_axis(const ht_model *model, const ht_block *block, const 
 /* Of a slot that an operator of the axis has computed a share of there is no more: who reads it takes that share, too. */
 static ht_status check_readers(const ht_model *model, const ht_block *block, const ht_axis *axis, ht_error *error) {
     uint32_t shares = 0; /* slots that have been divided */
+    const uint32_t own = ht_model_slots(model, HT_ROLE_OWN), sums = ht_model_slots(model, HT_ROLE_SUMS);
+    const ht_op *last = &model->ops[block->first + axis->to - 1];
+    if (axis->result == HT_RESULT_SUMS && !(ht_op_writes(last) & sums))
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: %s leaves sums in slot %s, which is not for sums", model->info.path,
+                       last->name, slot_name(model, ht_op_writes(last)));
     for (size_t i = axis->from; i < axis->to; i++) {
         const ht_op *op = &model->ops[block->first + i];
         const bool whole = axis->maps[i] == HT_MAP_EVERY || axis->maps[i] == HT_MAP_REPLICATED;
         if (whole && ht_op_reads(op) & shares)
-            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s needs all of slot %d, of which there is a share",
-                           model->info.path, op->name, __builtin_ctz(ht_op_reads(op) & shares));
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s needs all of slot %s, of which there is a share",
+                           model->info.path, op->name, slot_name(model, ht_op_reads(op) & shares));
+        if ((axis->maps[i] == HT_MAP_EVERY) != !(ht_op_writes(op) & ~own))
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s writes slot %s, which every lane %s", model->info.path,
+                           op->name, slot_name(model, ht_op_writes(op) & ~HT_BIT_KV),
+                           axis->maps[i] == HT_MAP_EVERY ? "computes, and has not of its own" : "has of its own");
         shares = whole ? shares & ~ht_op_writes(op) : shares | ht_op_writes(op);
     }
     return HT_OK;

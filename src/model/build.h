@@ -27,7 +27,7 @@ typedef struct ht_builder {
     int layer;               /* -1: outside the layers */
     int caches;              /* that have been written so far */
     const ht_hparams *shape; /* of what follows; NULL: the model's */
-    bool delta;              /* the next norm has DELTA to add to X ... */
+    bool delta;              /* the next norm has what a block gave to add to the residual stream ... */
     const float *post_norm;  /* ... normalised by this first, if not NULL */
 } ht_builder;
 
@@ -53,6 +53,11 @@ float ht_build_freq_base(ht_builder *b, bool known);
 /* A cos/sin table for the file's rope.dimension_count. scaled: its rope.scaling keys and rope_freqs.weight apply. */
 const float *ht_build_rope_table(ht_builder *b, float freq_base, bool scaled);
 
+/* ---- slots ---- */
+/* The slot of this name: the one that was declared, else a new one. It gets as wide as the widest of its declarations; roles do not
+ * differ. HT_SLOT_NONE after an error. The caller keeps *name. */
+ht_slot ht_build_slot(ht_builder *b, const char *name, ht_slot_role role, size_t width);
+
 /* ---- operators, in the order of a forward pass ---- */
 void ht_build_embed(ht_builder *b, float scale);
 void ht_build_layer(ht_builder *b, int layer); /* what follows belongs to it */
@@ -62,7 +67,7 @@ void ht_build_shape(ht_builder *b, const ht_hparams *shape);
 /* A block of this kind begins, of so many key-value heads or hidden features: what follows, up to the next block or the head. */
 void ht_build_block(ht_builder *b, ht_block_kind kind, int units);
 void ht_build_norm(ht_builder *b, const char *name);
-/* The next norm adds DELTA to X first, after an RMS norm of DELTA's own (post_norm; NULL: none). */
+/* The next norm adds what the block gave to the residual stream first, after an RMS norm of its own (post_norm; NULL: none). */
 void ht_build_add(ht_builder *b, const char *post_norm);
 
 typedef enum ht_bias { HT_BIAS_OPTIONAL, HT_BIAS_REQUIRED } ht_bias;

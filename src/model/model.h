@@ -1,7 +1,7 @@
 /* A model without a device: hyperparameters, weights, and the list of operators that makes one forward pass.
  *
  * A family (families/llama.c has four, gemma3.c one) is one function that reads its keys and appends operators; nothing after it knows
- * which family it was. Slots name buffers of the executor's pool, each [tokens, width] float32.
+ * which family it was. Slots are buffers of the executor's pool, [tokens, width] each: the model says which there are.
  */
 #ifndef HT_MODEL_H
 #define HT_MODEL_H
@@ -10,31 +10,39 @@
 #include "quant/quant.h"
 #include "text/text.h"
 
-typedef enum ht_slot {
-    HT_SLOT_NONE = -1,
-    HT_SLOT_IDS,    /* int32 [tokens] */
-    HT_SLOT_X,      /* residual stream [embedding] */
-    HT_SLOT_NORMED, /* [embedding] */
-    HT_SLOT_QKV,    /* [(heads + 2 kv_heads) * head_dim]: queries, keys, values */
-    HT_SLOT_ATTN,   /* [heads * head_dim] */
-    HT_SLOT_DELTA,  /* [embedding]: what a block adds to X */
-    HT_SLOT_FFN,    /* [2 * feed_forward]: gate, up */
-    HT_SLOT_ACT,    /* [feed_forward] */
-    HT_SLOT_LOGITS, /* [vocabulary] */
-    HT_SLOT_PICK,   /* int32 [tokens] */
-    HT_SLOT_COUNT
-} ht_slot;
+typedef int ht_slot;                           /* its number in ht_model.slots */
+enum { HT_SLOT_NONE = -1, HT_MAX_SLOTS = 31 }; /* sets of slots are bits of a word, and one more is for caches */
+
+/* What the executor has to know of a slot. */
+typedef enum ht_slot_role {
+    HT_ROLE_BETWEEN, /* nothing: values on their way from one operator to the next */
+    HT_ROLE_OWN,  /* every lane that computes the pass has all of it: a residual stream, what is normed, a side input */
+    HT_ROLE_SUMS, /* what a block adds to a stream; where lanes divide it, each has partial sums of its own */
+    HT_ROLE_IDS,  /* of the pass's tokens */
+    HT_ROLE_LOGITS, /* of the head's tokens */
+    HT_ROLE_PICK,   /* the id of each one's largest logit */
+    HT_ROLES
+} ht_slot_role;
+
+typedef enum ht_slot_type { HT_SLOT_FLOAT32, HT_SLOT_INT32 } ht_slot_type;
+
+typedef struct ht_slot_info {
+    const char *name; /* "qkv": for errors */
+    size_t width;     /* values a token: the most that any operator reads or writes */
+    ht_slot_type type;
+    ht_slot_role role;
+} ht_slot_info;
 
 typedef enum ht_op_kind {
-    HT_OP_EMBED,     /* IDS -> X: rows of the embedding matrix, times `scale` */
-    HT_OP_NORM,      /* if `aux` is a slot: X += aux (RMS-normalised by post_norm first, if there is one);
-                      * then out = rms(X) * weight */
-    HT_OP_MATMUL,    /* in -> out: the parts' rows in turn; out[t][r] = sum_c in[t][c] * W[r][c] (+ bias[r]) */
-    HT_OP_ROPE,      /* QKV in place: RMS norm of each query and key head (if q_norm), rotation; keys and values
+    HT_OP_EMBED,  /* in (ids) -> out: rows of the matrix, times `scale` */
+    HT_OP_NORM,   /* if `aux` is a slot: in += aux (RMS-normalised by post_norm first, if there is one);
+                      * then out = rms(in) * weight */
+    HT_OP_MATMUL, /* in -> out: the parts' rows in turn; out[t][r] = sum_c in[t][c] * W[r][c] (+ bias[r]) */
+    HT_OP_ROPE, /* queries, keys, values in place: RMS norm of each query and key head (if q_norm), rotation; keys and values
                       * to the KV cache */
-    HT_OP_ATTENTION, /* QKV's queries and the KV cache -> ATTN */
-    HT_OP_GLU,       /* FFN -> ACT: act(gate) * up */
-    HT_OP_ARGMAX,    /* LOGITS -> PICK: id of the largest, the lowest of equals; NaN is never it (-1 if all are) */
+    HT_OP_ATTENTION, /* the queries of such a slot and the KV cache -> out, every head's values */
+    HT_OP_GLU,       /* in (gate, then up) -> out: act(gate) * up */
+    HT_OP_ARGMAX,    /* logits -> int32: id of the largest, the lowest of equals; NaN is never it (-1 if all are) */
     HT_OP_FFN,       /* in -> out: MATMUL gate and up, GLU, MATMUL down (`members`) as one. No model lists it: ht_op_ffn
                       * makes it for devices that take it, whole or a share of its features */
     HT_OP_KINDS
@@ -65,7 +73,7 @@ typedef struct ht_op {
     float eps;                       /* NORM, ROPE */
     float scale;                     /* EMBED; ATTENTION: of query.key */
     int heads, kv_heads, head_dim;   /* ROPE, ATTENTION; 0: the model's */
-    int width;                       /* NORM: of the residual stream; GLU: features; ARGMAX: logits; 0: the model's */
+    int width;                       /* NORM: of the stream; GLU: features; ARGMAX: logits; 0: the model's */
     int window;                      /* ATTENTION: a query sees the `window` last keys, its own included; 0: all */
     ht_activation activation;        /* GLU, FFN */
     const struct ht_op *members;     /* FFN: [3], in the model */
@@ -177,6 +185,8 @@ struct ht_model {
     ht_model_info info;
     ht_op *ops; /* the whole forward pass in order: EMBED, layers, final NORM, lm_head MATMUL, ARGMAX */
     size_t n_ops, cap_ops;
+    ht_slot_info slots[HT_MAX_SLOTS]; /* in the order in which operators name them */
+    int n_slots;
     /* What follows is made of the operators once they are all there (blocks.c). */
     ht_block *blocks; /* they tile the operators behind EMBED; the head is the last one */
     size_t n_blocks, cap_blocks;
@@ -199,11 +209,13 @@ struct ht_model {
 /* Checks what the builder has made: blocks tile the operators; a slot is written before it is read, and so is a cache; the parts
  * of every axis cover each row, column and head exactly once. HT_ERROR_FORMAT names the operator or block at fault. */
 ht_status ht_model_check(const ht_model *model, ht_error *error);
-/* Slots that an operator reads and writes, as bits; bit HT_SLOT_COUNT: a cache. */
+/* Slots that an operator reads and writes, as bits; bit HT_MAX_SLOTS: a cache. */
 uint32_t ht_op_reads(const ht_op *op);
 uint32_t ht_op_writes(const ht_op *op);
-#define HT_BIT_KV (1u << HT_SLOT_COUNT)
-#define HT_BIT_DELTA (1u << HT_SLOT_DELTA)
+#define HT_BIT_KV (1u << HT_MAX_SLOTS)
+/* The slots of a role, as bits; and the first of them, HT_SLOT_NONE where there is none. */
+uint32_t ht_model_slots(const ht_model *model, ht_slot_role role);
+ht_slot ht_model_slot(const ht_model *model, ht_slot_role role);
 /* The block of an operator of the model, its own or (fused) one that stands for some; NULL: it is in none. */
 static inline const ht_block *ht_op_block(const ht_model *model, const ht_op *op) {
     return op->block < 0 ? NULL : &model->blocks[op->block];
@@ -225,8 +237,10 @@ size_t ht_axis_pieces(const ht_model *model, const ht_block *block, const ht_axi
 
 /* The model's figures with the operator's own in place of the most. */
 ht_hparams ht_op_shape(const ht_op *op, const ht_hparams *model);
-size_t ht_slot_width(const ht_hparams *hparams, ht_slot slot); /* floats a token */
-size_t ht_op_rows(const ht_op *op);                            /* MATMUL: rows of all parts */
+/* Values a token that it reads from slot `in` (a NORM from `aux`, too), and writes to `out`. */
+size_t ht_op_in_width(const ht_op *op, const ht_hparams *model);
+size_t ht_op_out_width(const ht_op *op, const ht_hparams *model);
+size_t ht_op_rows(const ht_op *op); /* MATMUL: rows of all parts */
 size_t ht_op_cols(const ht_op *op);
 int ht_op_part(const ht_op *op, size_t row, size_t *local); /* the part that holds `row`, and its row there */
 /* The file's pages of the matrices of a MATMUL or FFN leave memory; they come back when read again. Nothing for other kinds

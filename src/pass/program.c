@@ -21,10 +21,11 @@ typedef struct builder {
     const ht_model *model;
     ht_schedule *schedule;
     const ht_choice *choice;
-    size_t n, wanted;                  /* tokens; the last `wanted` go through the model's tail */
-    uint32_t joins;                    /* so far */
-    uint8_t told;                      /* lanes that publish at the newest join */
-    uint8_t wrote[HT_LANE_DELTAS + 1]; /* lanes that wrote sums to their buffer k - 1 */
+    size_t n, wanted;                /* tokens; the last `wanted` go through the model's tail */
+    uint32_t joins;                  /* so far */
+    uint8_t told;                    /* lanes that publish at the newest join */
+    uint8_t wrote[HT_LANE_SUMS + 1]; /* lanes that wrote sums to their buffer k - 1 */
+    uint32_t own, sums;              /* slots of these roles */
     ht_status status;
     ht_error *error;
 } builder;
@@ -145,10 +146,10 @@ static ht_step *lower(builder *b, const piece *p) {
     step.end = (uint32_t)p->end;
     step.waits = p->waits;
     step.need = p->need;
-    if (ht_op_reads(step.op) & HT_BIT_DELTA) {
-        step.delta = p->in, step.adds = p->adds;
-    } else if (ht_op_writes(step.op) & HT_BIT_DELTA) {
-        step.delta = p->out, step.adds = p->out && p->to_first;
+    if (ht_op_reads(step.op) & b->sums) {
+        step.sums = p->in, step.adds = p->adds;
+    } else if (ht_op_writes(step.op) & b->sums) {
+        step.sums = p->out, step.adds = p->out && p->to_first;
     }
     if (p->axis != ALL) {
         const ht_slice part = part_of(b->passes, p->axis, step.op, p->first, p->units);
@@ -204,14 +205,15 @@ static void build_tokens(builder *b) {
 
 /* Slots that no other lane reads or writes from operator `from` of the model to `to`: the residual stream, and what is written and
  * read inside. */
-static uint32_t spared_slots(const ht_model *model, size_t from, size_t to) {
+static uint32_t spared_slots(const builder *b, size_t from, size_t to) {
+    const ht_model *model = b->model;
     uint32_t written = 0, read = 0, before = 0;
     for (size_t i = from; i < to; i++) {
         before |= ht_op_reads(&model->ops[i]) & ~written;
         read |= ht_op_reads(&model->ops[i]) & written;
         written |= ht_op_writes(&model->ops[i]);
     }
-    return (1u << HT_SLOT_X | 1u << HT_SLOT_NORMED) | (read & ~before & ~HT_BIT_KV & ~HT_BIT_DELTA);
+    return b->own | (read & ~before & ~HT_BIT_KV & ~b->sums);
 }
 
 /* An axis of a block, and how much of it each lane has. */
@@ -256,7 +258,7 @@ static void add_stretch(builder *b, const stretch *s) {
     const bool tokens = s->axis->kind == HT_AXIS_TOKENS;
     piece p = {.from = from,
                .to = to,
-               .spared = spared_slots(b->model, from, to),
+               .spared = spared_slots(b, from, to),
                .own = true,
                .in = s->in,
                .adds = b->wrote[s->in],
@@ -297,7 +299,7 @@ static void add_axes(builder *b, size_t block, uint8_t *in) {
         s.number = s.block->first_axis + c->axes[a];
         s.axis = &model->axes[s.number];
         s.units = c->units[c->axes[a]];
-        s.out = s.axis->result == HT_RESULT_COLUMNS ? 0 : (uint8_t)(1 + block % HT_LANE_DELTAS);
+        s.out = s.axis->result == HT_RESULT_COLUMNS ? 0 : (uint8_t)(1 + block % HT_LANE_SUMS);
         add_stretch(b, &s);
         if (s.axis->to == s.block->n)
             *in = s.out;
@@ -409,7 +411,7 @@ static void build_owner(builder *b) {
         piece p = {.op = op, .begin = first_token(b, op), .end = b->n, .axis = ALL, .from = op, .to = to};
         if (waiting)
             wait_for(b, &p);
-        if (sums && ht_op_reads(&model->ops[op]) & HT_BIT_DELTA) {
+        if (sums && ht_op_reads(&model->ops[op]) & b->sums) {
             p.in = sums, p.adds = 3; /* both lanes' */
             p.end = sums_end;
             waiting &= lower(b, &p) == NULL;
@@ -552,6 +554,8 @@ static ht_status build(ht_passes *passes, ht_schedule *schedule, ht_error *error
                  .choice = &schedule->choice,
                  .n = schedule->tokens,
                  .wanted = schedule->wanted,
+                 .own = ht_model_slots(passes->set->model, HT_ROLE_OWN),
+                 .sums = ht_model_slots(passes->set->model, HT_ROLE_SUMS),
                  .error = error};
     schedule->n_lanes = schedule->choice.n_lanes;
     for (size_t i = 0; i < schedule->n_lanes; i++) {

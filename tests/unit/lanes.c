@@ -579,8 +579,8 @@ static void test_kept_devices_forget(void **state) {
     ht_session_destroy(session);
     size_t own = 0, slots = 0;
     for (size_t l = 0; l < engine->set.n_lanes; l++)
-        own += engine->set.lanes[l].own_x.data != NULL;
-    for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
+        own += engine->set.lanes[l].own[ht_model_slot(model, HT_ROLE_OWN)].data != NULL;
+    for (int slot = 0; slot < HT_MAX_SLOTS; slot++)
         slots += engine->set.slot_bytes[slot];
     assert_int_equal(own, 2);
     ht_device *device = engine->set.devices[0];
@@ -590,7 +590,7 @@ static void test_kept_devices_forget(void **state) {
     device->ops = &ops;
     const ht_engine_options options = HT_INIT(ht_engine_options);
     check(ht_engine_keep_lane(engine, 0, &options, &error), &error);
-    assert_int_equal(forgotten, own * (2 + HT_LANE_DELTAS));
+    assert_int_equal(forgotten, own * (2 + HT_LANE_SUMS));
     assert_int_equal(engine->info.buffer_bytes, slots);
     device->ops = real;
     ht_engine_destroy(engine);
