@@ -202,7 +202,7 @@ static double without_join(const timer *t, double seconds) {
 
 /* Is it one of those around the layers, which are measured by themselves (measure_rest)? */
 static bool is_around(const ht_model *model, int signature) {
-    return model->signatures[signature].head || signature == model->ops[0].signature;
+    return model->signatures[signature].head || model->signatures[signature].op->block < 0;
 }
 
 /* All signatures of the layers at one number of tokens. */

@@ -8,11 +8,16 @@
 
 enum { NOBODY = -1 };
 
+/* Slots that the operator adds besides `aux` reach devices as pieces, which are always brought in from the host. */
+static uint32_t reads_pieces(const ht_op *op) {
+    return ht_op_added(op) > 1 ? 1u << op->more[0] : 0;
+}
+
 /* Is what step `at` writes to the slots of `what` read by nobody but `device` before it is written again? */
 static bool stays(const ht_program *program, size_t at, uint32_t what, int device) {
     for (size_t i = at + 1; i < program->n_steps; i++) {
         const ht_step *step = &program->steps[i];
-        if (ht_op_reads(step->op) & what && step->device != device)
+        if ((ht_op_reads(step->op) & what && step->device != device) || reads_pieces(step->op) & what)
             return false;
         if (ht_op_writes(step->op) & what)
             return true;

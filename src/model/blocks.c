@@ -67,6 +67,18 @@ void ht_build_block(ht_builder *b, ht_block_kind kind, int units) {
             (ht_block){.kind = kind, .layer = b->layer, .first = model->n_ops, .units = (size_t)units};
 }
 
+/* Operators of the kind's row that the block has not, in front: the norm, where it stands beside another block. */
+static size_t lacks(const ht_model *model, const ht_block *block) {
+    const kind_row *kind = &kinds[block->kind];
+    return block->kind != HT_BLOCK_HEAD && kind->ops[0] == HT_OP_NORM && block->n < kind->n &&
+           model->ops[block->first].kind != HT_OP_NORM;
+}
+
+/* The operator's place in the kind's row as that in the block. */
+static size_t place_of(size_t row, size_t lacking) {
+    return row > lacking ? row - lacking : 0;
+}
+
 /* ---- what is divided ------------------------------------------------------------------------------------------------------- */
 
 static ht_map map_of(char letter) {
@@ -112,13 +124,14 @@ size_t ht_axis_pieces(const ht_model *model, const ht_block *block, const ht_axi
 
 /* How many there are of what the axis divides. */
 static size_t extent_of(const ht_model *model, const ht_block *block, const axis_row *row) {
+    const size_t lacking = lacks(model, block);
     if (row->kind == HT_AXIS_TOKENS)
         return 0;
     if (row->kind != HT_AXIS_ROWS)
         return block->units % row->least == 0 ? block->units : 0;
     for (size_t i = row->from; i < row->to; i++)
         if (row->maps[i - row->from] == 'w')
-            return ht_op_rows(&model->ops[block->first + i]);
+            return ht_op_rows(&model->ops[block->first + i - lacking]);
     return 0;
 }
 
@@ -145,17 +158,20 @@ static void find_handed(const ht_model *model, const ht_block *block, ht_axis *a
 
 static ht_axis make_axis(const ht_model *model, const ht_block *block, const axis_row *row) {
     const ht_op *ops = &model->ops[block->first];
+    const size_t lacking = lacks(model, block);
     ht_axis axis = {.kind = row->kind,
                     .result = row->result,
-                    .from = row->from,
-                    .to = row->to,
+                    .from = place_of(row->from, lacking),
+                    .to = place_of(row->to, lacking),
                     .extent = extent_of(model, block, row),
                     .least = row->least,
                     .most = row->most,
                     .exact = row->kind != HT_AXIS_ROWS,
-                    .leaves = block->kind == HT_BLOCK_HEAD ? 0 : ht_op_out_width(&ops[row->to - 1], &model->hparams)};
-    for (size_t i = row->from; i < row->to; i++) {
-        axis.maps[i] = map_of(row->maps[i - row->from]);
+                    .leaves = block->kind == HT_BLOCK_HEAD
+                                  ? 0
+                                  : ht_op_out_width(&ops[place_of(row->to, lacking) - 1], &model->hparams)};
+    for (size_t i = axis.from; i < axis.to; i++) {
+        axis.maps[i] = map_of(row->maps[i + lacking - row->from]);
         axis.ordered |= row->kind == HT_AXIS_TOKENS && ht_op_writes(&ops[i]) & HT_BIT_KV;
     }
     find_handed(model, block, &axis);
@@ -221,9 +237,11 @@ static void describe(const ht_model *model, const ht_op *op, ht_text *text) {
     case HT_OP_NORM:
     case HT_OP_ARGMAX:
         ht_text_printf(text, NULL, " %zu%s", ht_op_in_width(op, h), op->post_norm ? " post" : "");
+        if (op->n_more)
+            ht_text_printf(text, NULL, " of %zu", ht_op_added(op));
         break;
     case HT_OP_GLU:
-        ht_text_printf(text, NULL, " %zu", ht_op_out_width(op, h));
+        ht_text_printf(text, NULL, " %zu%s", ht_op_out_width(op, h), op->n_more ? " side" : "");
         break;
     case HT_OP_KINDS:
         break;
@@ -296,11 +314,21 @@ static void sign_block(ht_builder *b, size_t number) {
         add_axes(b, block);
 }
 
+/* Does the head's norm add what the block leaves? */
+static bool is_last(const ht_model *model, size_t number) {
+    const ht_block *block = &model->blocks[number], *head = &model->blocks[model->n_blocks - 1];
+    const ht_slot out = model->ops[block->first + block->n - 1].out;
+    for (const ht_block *later = block + 1; later < head; later++)
+        if (model->ops[later->first + later->n - 1].out == out)
+            return false;
+    return block < head && ht_op_reads(&model->ops[head->first]) >> out & 1;
+}
+
 /* Blocks that a pass treats alike: of one signature, on one side of the tail. */
 static void group_block(ht_builder *b, size_t number) {
     ht_model *model = b->model;
     ht_block *block = &model->blocks[number];
-    const bool head = block->kind == HT_BLOCK_HEAD, last = number + 2 == model->n_blocks;
+    const bool head = block->kind == HT_BLOCK_HEAD, last = is_last(model, number);
     const size_t before = model->tail <= block->first ? 0 : ht_min_size(model->tail - block->first, block->n);
     size_t g = 0;
     while (g < model->n_groups && !(model->blocks[model->groups[g].block].signature == block->signature &&
@@ -327,8 +355,9 @@ static void tile(ht_builder *b) {
         block->n = (k + 1 < model->n_blocks ? model->blocks[k + 1].first : model->n_ops) - block->first;
         for (size_t i = 0; i < block->n; i++)
             model->ops[block->first + i].block = (int)k;
-        const size_t fused = kinds[block->kind].fused;
-        if (fused && fused < block->n &&
+        const bool may = kinds[block->kind].fused > 0;
+        const size_t fused = place_of(kinds[block->kind].fused, lacks(model, block));
+        if (may && fused < block->n &&
             ht_op_ffn(&model->ops[block->first + fused], block->n - fused, &model->fused[k])) {
             block->fused = &model->fused[k];
             block->fused_from = fused;
@@ -337,6 +366,7 @@ static void tile(ht_builder *b) {
     }
     for (size_t i = 0; i < model->n_ops; i++) {
         const ht_op *op = &model->ops[i];
+        model->most_added = ht_max_size(model->most_added, ht_op_added(op));
         if (!(ht_op_writes(op) & HT_BIT_KV))
             continue;
         model->tail = i + 1;
@@ -354,10 +384,12 @@ ht_status ht_build_blocks(ht_builder *b) {
     b->status = ht_model_check_blocks(model, b->error);
     if (b->status != HT_OK)
         return b->status;
-    model->ops[0].signature = sign(b, &model->ops[0]);
-    model->ops[0].site = (int)model->n_sites++;
-    if (b->status == HT_OK)
-        model->signatures[model->ops[0].signature].head = false;
+    for (size_t i = 0; i < model->blocks[0].first && b->status == HT_OK; i++) {
+        model->ops[i].signature = sign(b, &model->ops[i]);
+        model->ops[i].site = (int)model->n_sites++;
+        if (b->status == HT_OK)
+            model->signatures[model->ops[i].signature].head = false;
+    }
     for (size_t k = 0; k < model->n_blocks && b->status == HT_OK; k++)
         sign_block(b, k);
     for (size_t k = 0; k < model->n_blocks && b->status == HT_OK; k++)
@@ -373,17 +405,20 @@ ht_status ht_build_blocks(ht_builder *b) {
 /* ---- checks ---------------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_model_check_blocks(const ht_model *model, ht_error *error) {
-    size_t next = 1; /* behind EMBED */
-    if (model->n_ops == 0 || model->ops[0].kind != HT_OP_EMBED)
+    size_t next = 0; /* behind the EMBEDs */
+    while (next < model->n_ops && model->ops[next].kind == HT_OP_EMBED)
+        next++;
+    if (next == 0)
         return ht_fail(error, HT_ERROR_FORMAT, "%s: does not begin with an embedding", model->info.path);
     for (size_t k = 0; k < model->n_blocks; k++) {
         const ht_block *block = &model->blocks[k];
         const kind_row *kind = &kinds[block->kind];
+        const size_t lacking = lacks(model, block);
         if (block->first != next || block->n == 0)
             return ht_fail(error, HT_ERROR_FORMAT, "%s: block %zu (%s, layer %d) begins at operator %zu, not %zu",
                            model->info.path, k, kind->name, block->layer, block->first, next);
-        for (size_t i = 0; i < block->n || i < kind->n; i++)
-            if (i >= block->n || i >= kind->n || model->ops[next + i].kind != kind->ops[i])
+        for (size_t i = 0; i < block->n || i + lacking < kind->n; i++)
+            if (i >= block->n || i + lacking >= kind->n || model->ops[next + i].kind != kind->ops[i + lacking])
                 return ht_fail(error, HT_ERROR_FORMAT, "%s: %s has no place in a block of kind %s", model->info.path,
                                next + i < model->n_ops ? model->ops[next + i].name : "the end", kind->name);
         next += block->n;
@@ -400,7 +435,7 @@ static const char *slot_name(const ht_model *model, uint32_t bits) {
 
 /* Are the operator's slots some that the model has? */
 static ht_status check_named(const ht_model *model, const ht_op *op, ht_error *error) {
-    const ht_slot slots[] = {op->in, op->out, op->kind == HT_OP_NORM && op->aux != HT_SLOT_NONE ? op->aux : op->in};
+    const ht_slot slots[] = {op->in, op->out, ht_op_added(op) ? op->aux : op->in, op->n_more ? op->more[0] : op->in};
     for (size_t i = 0; i < HT_COUNT(slots); i++)
         if (slots[i] < 0 || slots[i] >= model->n_slots)
             return ht_fail(error, HT_ERROR_FORMAT, "%s: %s names slot %d of %d", model->info.path, op->name, slots[i],
@@ -412,11 +447,15 @@ static ht_status check_named(const ht_model *model, const ht_op *op, ht_error *e
  * slots. */
 static ht_status check_widths(const ht_model *model, const ht_op *op, size_t widths[HT_MAX_SLOTS], ht_error *error) {
     const size_t in = ht_op_in_width(op, &model->hparams), out = ht_op_out_width(op, &model->hparams);
-    const bool adds = op->kind == HT_OP_NORM && op->aux != HT_SLOT_NONE;
-    const ht_slot slots[] = {op->in, adds ? op->aux : op->in, op->out};
+    const size_t added = ht_op_added(op);
+    const ht_slot slots[] = {op->in, op->out, added ? op->aux : op->in, added > 1 ? op->more[0] : op->in};
+    if (op->kind == HT_OP_GLU && op->n_more && op->more_first + out > widths[op->more[0]])
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: %s reads %zu values a token of slot %s, which has %zu",
+                       model->info.path, op->name, op->more_first + out, model->slots[op->more[0]].name,
+                       widths[op->more[0]]);
     for (size_t i = 0; i < HT_COUNT(slots); i++) {
         const ht_slot_info *slot = &model->slots[slots[i]];
-        const bool written = i == 2, whole = op->kind == (written ? HT_OP_ARGMAX : HT_OP_EMBED);
+        const bool written = i == 1, whole = op->kind == (written ? HT_OP_ARGMAX : HT_OP_EMBED);
         const size_t width = written ? out : in, most = written ? slot->width : widths[slots[i]];
         if ((slot->type == HT_SLOT_INT32) != whole)
             return ht_fail(error, HT_ERROR_FORMAT, "%s: %s has slot %s, which is of another type", model->info.path,
@@ -429,10 +468,32 @@ static ht_status check_widths(const ht_model *model, const ht_op *op, size_t wid
     return HT_OK;
 }
 
+/* Is what is given to a stream added once, by a norm? `given`: slots that wait for that. */
+static ht_status check_given(const ht_model *model, const ht_op *op, uint32_t *given, ht_error *error) {
+    const uint32_t sums = ht_model_slots(model, HT_ROLE_SUMS);
+    uint32_t added = 0;
+    for (size_t k = 0; k < ht_op_added(op); k++)
+        added |= 1u << ht_op_addend(op, k);
+    if (added & ~sums)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: %s adds slot %s, which is not for sums", model->info.path, op->name,
+                       slot_name(model, added & ~sums));
+    const uint32_t wrong = (ht_op_reads(op) & sums & ~added) | (added & ~*given);
+    if (wrong)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: %s reads slot %s, which is for sums: a norm adds them, once",
+                       model->info.path, op->name, slot_name(model, wrong));
+    *given &= ~added;
+    if (ht_op_writes(op) & sums & *given)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: %s writes slot %s, which no norm has added yet", model->info.path,
+                       op->name, slot_name(model, ht_op_writes(op) & *given));
+    *given |= ht_op_writes(op) & sums;
+    return HT_OK;
+}
+
 /* Is each slot, and each cache, written before it is read? */
 static ht_status check_slots(const ht_model *model, ht_error *error) {
     const uint32_t ids = ht_model_slots(model, HT_ROLE_IDS);
     uint32_t written = ids;
+    uint32_t given = 0;
     size_t widths[HT_MAX_SLOTS] = {0};
     int caches = 0;
     for (int role = HT_ROLE_IDS; role < HT_ROLES; role++)
@@ -450,6 +511,8 @@ static ht_status check_slots(const ht_model *model, ht_error *error) {
             return ht_fail(error, HT_ERROR_FORMAT, "%s: %s reads slot %s, which nothing has written", model->info.path,
                            op->name, slot_name(model, missing));
         status = check_widths(model, op, widths, error);
+        if (!status)
+            status = check_given(model, op, &given, error);
         if (status)
             return status;
         if (ht_op_reads(op) & HT_BIT_KV && (op->cache < 0 || op->cache >= caches))
@@ -460,6 +523,9 @@ static ht_status check_slots(const ht_model *model, ht_error *error) {
                            op->cache, caches - 1);
         written |= ht_op_writes(op);
     }
+    if (given)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: no norm adds slot %s at the end", model->info.path,
+                       slot_name(model, given));
     return HT_OK;
 }
 

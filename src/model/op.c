@@ -61,7 +61,7 @@ static void find_widths(const ht_op *op, const ht_hparams *model, size_t *in, si
         *in = (heads + 2 * kv_heads) * head_dim, *out = heads * head_dim;
         break;
     case HT_OP_GLU:
-        *in = 2 * (size_t)h.feed_forward, *out = (size_t)h.feed_forward;
+        *in = (op->n_more ? 1 : 2) * (size_t)h.feed_forward, *out = (size_t)h.feed_forward;
         break;
     case HT_OP_ARGMAX:
         *in = (size_t)h.vocabulary, *out = 1;
@@ -92,7 +92,10 @@ static uint32_t bit(ht_slot slot) {
 }
 
 uint32_t ht_op_reads(const ht_op *op) {
-    return bit(op->in) | (op->kind == HT_OP_NORM ? bit(op->aux) : 0) | (op->kind == HT_OP_ATTENTION ? HT_BIT_KV : 0);
+    uint32_t bits = bit(op->in) | (op->kind == HT_OP_ATTENTION ? HT_BIT_KV : 0);
+    for (size_t k = 0; k < ht_op_added(op); k++)
+        bits |= bit(ht_op_addend(op, k));
+    return bits | (op->kind == HT_OP_GLU && op->n_more ? bit(op->more[0]) : 0);
 }
 
 uint32_t ht_op_writes(const ht_op *op) {

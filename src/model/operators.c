@@ -34,15 +34,33 @@ ht_slot ht_build_slot(ht_builder *b, const char *name, ht_slot_role role, size_t
 
 /* Those of all families. */
 static ht_slot stream(ht_builder *b) {
-    return ht_build_slot(b, "x", HT_ROLE_OWN, (size_t)b->model->hparams.embedding);
+    return b->stream ? ht_build_slot(b, b->stream, HT_ROLE_OWN, 0)
+                     : ht_build_slot(b, "x", HT_ROLE_OWN, (size_t)b->model->hparams.embedding);
+}
+
+static size_t stream_width(ht_builder *b) {
+    const ht_slot slot = stream(b);
+    return slot == HT_SLOT_NONE ? 0 : b->model->slots[slot].width;
 }
 
 static ht_slot normed(ht_builder *b) {
-    return ht_build_slot(b, "normed", HT_ROLE_OWN, (size_t)b->model->hparams.embedding);
+    return ht_build_slot(b, "normed", HT_ROLE_OWN, b->normed);
+}
+
+/* Where the block's result goes: what others gave may be waiting yet for the next norm. */
+static const char *const sums_names[HT_BUILD_SUMS] = {"delta", "delta2", "delta3", "delta4"};
+
+static int free_sums(ht_builder *b) {
+    int i = 0;
+    while (i < HT_BUILD_SUMS && b->given[i].waits)
+        i++;
+    if (i == HT_BUILD_SUMS)
+        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "layer %d: %d blocks gave what no norm has added yet", b->layer, i);
+    return i % HT_BUILD_SUMS;
 }
 
 static ht_slot sums(ht_builder *b) {
-    return ht_build_slot(b, "delta", HT_ROLE_SUMS, (size_t)b->model->hparams.embedding);
+    return ht_build_slot(b, sums_names[free_sums(b)], HT_ROLE_SUMS, stream_width(b));
 }
 
 /* A zeroed operator at the end of the list, or NULL after an error. */
@@ -122,25 +140,55 @@ void ht_build_embed(ht_builder *b, float scale) {
     op->scale = scale;
 }
 
+void ht_build_side(ht_builder *b, const char *name, size_t width, float scale) {
+    const ht_slot out = ht_build_slot(b, name, HT_ROLE_OWN, width);
+    ht_op *op = append(b, HT_OP_EMBED, name, ht_build_slot(b, "ids", HT_ROLE_IDS, 1), out);
+    if (!op)
+        return;
+    op->n_parts = 1;
+    op->parts[0] = ht_build_matrix(b, name, (size_t)b->model->hparams.vocabulary, width);
+    op->scale = scale;
+}
+
+void ht_build_stream(ht_builder *b, const char *name) {
+    b->stream = name;
+    if (stream_width(b) > (size_t)b->model->hparams.embedding)
+        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "stream %s is %zu values wide, more than the embedding's %d",
+                      name ? name : "x", stream_width(b), b->model->hparams.embedding);
+}
+
 void ht_build_layer(ht_builder *b, int layer) {
     b->layer = layer;
 }
 
 void ht_build_norm(ht_builder *b, const char *name) {
+    b->normed = stream_width(b);
     ht_op *op = append(b, HT_OP_NORM, name, stream(b), normed(b));
     if (!op)
         return;
-    op->aux = b->delta ? sums(b) : HT_SLOT_NONE;
-    op->width = b->model->hparams.embedding;
-    op->weight = norm_weight(b, name, (size_t)b->model->hparams.embedding);
-    op->post_norm = b->post_norm;
-    b->delta = false;
-    b->post_norm = NULL;
+    op->width = (int)b->normed;
+    op->weight = norm_weight(b, name, b->normed);
+    for (int i = 0; i < HT_BUILD_SUMS && b->status == HT_OK; i++) {
+        ht_given *given = &b->given[i];
+        if (!given->waits || given->stream != op->in)
+            continue;
+        const ht_slot slot = ht_build_slot(b, sums_names[i], HT_ROLE_SUMS, b->normed);
+        if (op->post_norm || op->n_more == HT_MAX_MORE)
+            ht_build_fail(b, HT_ERROR_UNSUPPORTED, "%s: %s", op->name,
+                          op->post_norm ? "what is normed by itself is added with another block's"
+                                        : "more than two blocks give what it adds");
+        else if (op->aux == HT_SLOT_NONE)
+            op->aux = slot;
+        else
+            op->more[op->n_more++] = slot;
+        op->post_norm = given->post_norm;
+        *given = (ht_given){0};
+    }
 }
 
 void ht_build_add(ht_builder *b, const char *post_norm) {
-    b->delta = true;
-    b->post_norm = post_norm ? norm_weight(b, post_norm, (size_t)b->model->hparams.embedding) : NULL;
+    const float *weight = post_norm ? norm_weight(b, post_norm, stream_width(b)) : NULL;
+    b->given[free_sums(b)] = (ht_given){true, stream(b), weight};
 }
 
 /* Of the layer at hand: queries, keys and values of all heads; every head's values; gate and up; features. */
@@ -165,7 +213,7 @@ static ht_slot features_slot(ht_builder *b) {
 void ht_build_qkv(ht_builder *b, ht_bias bias) {
     const ht_hparams *h = shape_of(b);
     const size_t q = (size_t)h->heads * (size_t)h->head_dim, kv = (size_t)h->kv_heads * (size_t)h->head_dim;
-    const way from = {normed(b), qkv_slot(b), (size_t)h->embedding};
+    const way from = {normed(b), qkv_slot(b), b->normed};
     matmul(b, "attn_qkv", from, (part[]){{"attn_q", q}, {"attn_k", kv}, {"attn_v", kv}}, 3, bias);
 }
 
@@ -198,12 +246,12 @@ void ht_build_attention(ht_builder *b, float scale, int window) {
 void ht_build_attention_output(ht_builder *b) {
     const ht_hparams *h = shape_of(b);
     const way from = {heads_slot(b), sums(b), (size_t)h->heads * (size_t)h->head_dim};
-    matmul(b, "attn_output", from, (part[]){{"attn_output", (size_t)h->embedding}}, 1, HT_BIAS_OPTIONAL);
+    matmul(b, "attn_output", from, (part[]){{"attn_output", stream_width(b)}}, 1, HT_BIAS_OPTIONAL);
 }
 
 void ht_build_gate_up(ht_builder *b) {
     const size_t rows = (size_t)shape_of(b)->feed_forward;
-    const way from = {normed(b), gate_up_slot(b), (size_t)b->model->hparams.embedding};
+    const way from = {normed(b), gate_up_slot(b), b->normed};
     matmul(b, "ffn_gate_up", from, (part[]){{"ffn_gate", rows}, {"ffn_up", rows}}, 2, HT_BIAS_OPTIONAL);
 }
 
@@ -215,17 +263,38 @@ void ht_build_glu(ht_builder *b, ht_activation activation) {
 
 void ht_build_down(ht_builder *b) {
     const way from = {features_slot(b), sums(b), (size_t)shape_of(b)->feed_forward};
-    matmul(b, "ffn_down", from, (part[]){{"ffn_down", (size_t)b->model->hparams.embedding}}, 1, HT_BIAS_OPTIONAL);
+    matmul(b, "ffn_down", from, (part[]){{"ffn_down", stream_width(b)}}, 1, HT_BIAS_OPTIONAL);
+}
+
+void ht_build_side_gate(ht_builder *b) {
+    const size_t rows = (size_t)shape_of(b)->feed_forward;
+    const way from = {normed(b), ht_build_slot(b, "ffn", HT_ROLE_BETWEEN, rows), b->normed};
+    matmul(b, "inp_gate", from, (part[]){{"inp_gate", rows}}, 1, HT_BIAS_OPTIONAL);
+}
+
+void ht_build_side_glu(ht_builder *b, ht_activation activation, const char *side, size_t first) {
+    const ht_slot up = ht_build_slot(b, side, HT_ROLE_OWN, 0);
+    ht_op *op = append(b, HT_OP_GLU, "inp_act", ht_build_slot(b, "ffn", HT_ROLE_BETWEEN, 0), features_slot(b));
+    if (!op)
+        return;
+    op->activation = activation, op->width = shape_of(b)->feed_forward;
+    op->n_more = 1, op->more[0] = up, op->more_first = first;
+}
+
+void ht_build_side_output(ht_builder *b) {
+    const way from = {features_slot(b), sums(b), (size_t)shape_of(b)->feed_forward};
+    matmul(b, "proj", from, (part[]){{"proj", stream_width(b)}}, 1, HT_BIAS_OPTIONAL);
 }
 
 ht_status ht_build_head(ht_builder *b) {
     const ht_model *model = b->model;
     b->layer = -1;
+    ht_build_stream(b, NULL);
     ht_build_block(b, HT_BLOCK_HEAD, model->hparams.vocabulary);
     ht_build_norm(b, "output_norm");
     const bool tied = model->file ? !ht_gguf_tensor(model->file, "output.weight") : model->shape->tied;
     const size_t rows = (size_t)model->hparams.vocabulary;
-    const way from = {normed(b), ht_build_slot(b, "logits", HT_ROLE_LOGITS, rows), (size_t)model->hparams.embedding};
+    const way from = {normed(b), ht_build_slot(b, "logits", HT_ROLE_LOGITS, rows), b->normed};
     matmul(b, "output", from, (part[]){{tied ? "token_embd" : "output", rows}}, 1, HT_BIAS_OPTIONAL);
     ht_op *pick = append(b, HT_OP_ARGMAX, "argmax", from.out, ht_build_slot(b, "pick", HT_ROLE_PICK, 1));
     if (pick)

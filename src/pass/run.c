@@ -10,37 +10,44 @@ static ht_view view_from(ht_view view, size_t first) {
     return view;
 }
 
-/* The slot of sums that the operator adds or writes; HT_SLOT_NONE: none. */
-static ht_slot sums_of(const ht_op *op) {
-    return op->kind == HT_OP_NORM ? op->aux : op->out;
+/* The slots of sums that a norm adds: the first of all lies where `aux` is looked for, the rest are pieces. */
+static void bind_added(const ht_run *run, const ht_step *step, const ht_binding *common, ht_view *slots,
+                       ht_view pieces[HT_MAX_PIECES], ht_binding *binding) {
+    binding->pieces = pieces;
+    for (size_t k = 0; k < ht_op_added(step->op); k++) {
+        const ht_slot slot = ht_op_addend(step->op, k);
+        bool first = k == 0;
+        if (!step->adds[k] && !first)
+            pieces[binding->n_pieces++] = view_from(common->slots[slot], step->begin);
+        for (size_t i = 0; step->adds[k] >> i; i++) {
+            if (!(step->adds[k] >> i & 1))
+                continue;
+            const ht_view sums = view_from(run->passes->current->lanes[i]->sums[step->sums[k] - 1][slot], run->offset);
+            if (first)
+                slots[slot] = sums;
+            else
+                pieces[binding->n_pieces++] = view_from(sums, step->begin);
+            first = false;
+        }
+    }
 }
 
 /* What a step works on: its tokens of the pass, and the lane's own buffers where every lane computes the residual stream. */
 static void bind(const ht_run *run, const ht_step *step, const ht_binding *common, ht_view slots[HT_MAX_SLOTS],
                  ht_view pieces[HT_MAX_PIECES], ht_binding *binding) {
     const ht_lane *lane = run->lane;
-    const ht_schedule *schedule = run->passes->current;
     const ht_model *model = run->passes->set->model;
-    const ht_slot into = sums_of(step->op);
+    const ht_slot out = step->op->out;
     memcpy(slots, common->slots, (size_t)model->n_slots * sizeof *slots);
     binding->slots = slots;
     for (ht_slot slot = 0; slot < model->n_slots && step->own; slot++)
         if (lane->own[slot].data)
             slots[slot] = view_from(lane->own[slot], run->offset);
-    if (step->sums)
-        slots[into] = view_from(lane->sums[step->sums - 1][into], run->offset);
-    bool first = true;
-    for (size_t i = 0; i < schedule->n_lanes && step->adds; i++) {
-        if (!(step->adds >> i & 1))
-            continue;
-        const ht_view sums = schedule->lanes[i]->sums[step->sums - 1][into];
-        if (first)
-            slots[into] = view_from(sums, run->offset);
-        else
-            pieces[binding->n_pieces++] = view_from(sums, run->offset + step->begin);
-        first = false;
+    bind_added(run, step, common, slots, pieces, binding);
+    if (step->sums[0] && !ht_op_added(step->op)) {
+        const ht_lane *into = step->adds[0] ? run->passes->current->lanes[0] : lane;
+        slots[out] = view_from(into->sums[step->sums[0] - 1][out], run->offset);
     }
-    binding->pieces = pieces;
     if (step->end) {
         *binding = ht_binding_from(model, binding, step->begin, slots);
         binding->tokens = step->end - step->begin;
@@ -70,6 +77,8 @@ static ht_status run_step(const ht_run *run, const ht_step *step, const ht_bindi
     binding.yields = step->yields;
     if (run->crew)
         bind(run, step, common, slots, pieces, &binding);
+    else
+        bind_added(run, step, common, slots, pieces, &binding);
     binding.room = ht_min_size(binding.room, ht_lanes_slot_tokens(passes->set, step->op->out) - step->begin);
     ht_status status = device->ops->submit(device, step->task, &binding, after, n_after, &ticket, error);
     if (status) {

@@ -1,6 +1,7 @@
 /* Several lanes in one pass: two CPU devices on cores of their own against one, with every cut, and continuing without a
  * device that failed. Costs of operators are made up at random, so that the planner comes to divide in all sorts of ways;
  * what it predicts is of no interest here. */
+#include "unit/scalar.h"
 #include "unit/test.h"
 
 #include "base/os.h"
@@ -88,7 +89,7 @@ static void pretend(ht_engine *engine, bool owned) {
                                                      : uniform(0.01, op->kind == HT_OP_ATTENTION ? 1 : 0.05));
         }
         if (l == servant)
-            cost->ops[model->ops[1].signature].n_points = 0;
+            cost->ops[model->ops[model->blocks[0].first].signature].n_points = 0;
     }
     ht_lanes_keep_ready(&engine->set);
     ht_passes_forget_schedules(&engine->passes);
@@ -243,23 +244,32 @@ static void feed_forward(ht_builder *b, int layer) {
     ht_build_add(b, NULL);
 }
 
-/* A model of no family: blocks in another order, of one kind behind each other, one with a window and fewer heads, one whose
- * heads divide otherwise, one that comes again with a cache of its own, and two behind the last that writes one. */
-static int open_mixed(void **state) {
+/* The operators of shape:tiny are taken away; others are to be listed with *b. */
+static int begin_other(void **state, ht_builder *b, ht_error *error) {
     if (open_model(state))
         return -1;
-    ht_error error = {0};
-    const ht_rotation rotation = {.table = model->ops[3].rope};
     free(model->fused);
     model->fused = NULL;
     model->n_ops = model->n_blocks = model->n_axes = model->n_groups = model->n_signatures = 0;
     model->n_block_kinds = model->n_sites = model->n_caches = model->tail = 0;
-    ht_builder b = ht_build_begin(model, &error);
+    model->n_slots = 0, model->most_added = 0;
+    *b = ht_build_begin(model, error);
+    ht_build_embed(b, 1);
+    return 0;
+}
+
+/* A model of no family: blocks in another order, of one kind behind each other, one with a window and fewer heads, one whose
+ * heads divide otherwise, one that comes again with a cache of its own, and two behind the last that writes one. */
+static int open_mixed(void **state) {
+    ht_error error = {0};
+    ht_builder b;
+    if (begin_other(state, &b, &error))
+        return -1;
+    const ht_rotation rotation = {.table = model->ops[3].rope};
     ht_hparams few = model->hparams, wide = few;
     few.heads = 2, few.kv_heads = 1, few.feed_forward = 128;
     wide.kv_heads = 1;
     model->hparams.group = 4;
-    ht_build_embed(&b, 1);
     feed_forward(&b, 1);
     attention(&b, 0, &rotation, 0);
     ht_build_shape(&b, &few);
@@ -278,6 +288,80 @@ static int open_mixed(void **state) {
     assert_int_equal(model->blocks[6].first, model->tail + 2); /* the last attention's own end is of the tail, too */
     expect_logits(17);
     return 0;
+}
+
+/* As in Command R: both read one norm, and the next adds both. */
+static void attention_and_feed_forward(ht_builder *b, int layer, const ht_rotation *rotation, const char *post_norm) {
+    attention(b, layer, rotation, 0);
+    ht_build_block(b, HT_BLOCK_FEED_FORWARD, model->hparams.feed_forward);
+    ht_build_gate_up(b);
+    ht_build_glu(b, HT_ACT_SILU);
+    ht_build_down(b);
+    ht_build_add(b, post_norm);
+}
+
+/* As in Gemma 3n: a factor made of the token's id alone, another for each layer. */
+static void side_block(ht_builder *b, int layer) {
+    ht_hparams few = model->hparams;
+    few.feed_forward = 64;
+    ht_build_layer(b, layer);
+    ht_build_shape(b, &few);
+    ht_build_block(b, HT_BLOCK_FEED_FORWARD, 64);
+    ht_build_norm(b, "inp_norm");
+    ht_build_side_gate(b);
+    ht_build_side_glu(b, HT_ACT_SILU, "per_layer", 64 * (size_t)layer);
+    ht_build_side_output(b);
+    ht_build_add(b, NULL);
+    ht_build_shape(b, NULL);
+}
+
+/* A model of no family: blocks beside each other, one pair with a norm behind the join; a side input; and a second stream, to
+ * which attention gives what a feed-forward block reads, while a block of the first stream comes between. */
+static int open_groups(void **state) {
+    ht_error error = {0};
+    ht_builder b;
+    if (begin_other(state, &b, &error))
+        return -1;
+    const ht_rotation rotation = {.table = model->ops[3].rope};
+    ht_build_side(&b, "per_layer", 128, 20);
+    ht_build_side(&b, "second", 96, 0.5f);
+    attention_and_feed_forward(&b, 0, &rotation, NULL);
+    side_block(&b, 0);
+    ht_build_layer(&b, 1);
+    ht_build_block(&b, HT_BLOCK_ATTENTION, model->hparams.kv_heads);
+    ht_build_norm(&b, "attn_norm");
+    ht_build_qkv(&b, HT_BIAS_OPTIONAL);
+    ht_build_rope(&b, &rotation);
+    ht_build_attention(&b, 0, 0);
+    ht_build_stream(&b, "second");
+    ht_build_attention_output(&b);
+    ht_build_add(&b, NULL);
+    ht_build_stream(&b, NULL);
+    attention_and_feed_forward(&b, 0, &rotation, "post_norm");
+    side_block(&b, 1);
+    ht_build_stream(&b, "second");
+    ht_build_block(&b, HT_BLOCK_FEED_FORWARD, model->hparams.feed_forward);
+    ht_build_norm(&b, "ffn_norm");
+    ht_build_gate_up(&b);
+    ht_build_glu(&b, HT_ACT_SILU);
+    ht_build_stream(&b, NULL);
+    ht_build_down(&b);
+    ht_build_add(&b, NULL);
+    attention_and_feed_forward(&b, 1, &rotation, NULL);
+    check(ht_build_head(&b), &error);
+    assert_int_equal(model->n_caches, 4);
+    assert_int_equal(model->most_added, 2);
+    expect_logits(28);
+    return 0;
+}
+
+/* One lane against operators computed one by one. */
+static void test_scalar(void **state) {
+    for (size_t i = 0; i < LENGTHS && lengths[i] < 64; i++) {
+        float logits[VOCABULARY];
+        scalar_logits(model, ids, lengths[i], logits);
+        same_logits(expected[i][0], logits, "one lane against the scalar reference", lengths[i], 0);
+    }
 }
 
 static int close_model(void **state) {
@@ -805,15 +889,25 @@ int main(void) {
         cmocka_unit_test(test_bad_fail_option),
         cmocka_unit_test(test_soak),
     };
+    const struct CMUnitTest groups[] = {
+        cmocka_unit_test(test_scalar),
+        cmocka_unit_test(test_every_axis_divides),
+        cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_every_length),
+    };
     const struct CMUnitTest mixed[] = {
-        cmocka_unit_test(test_every_axis_divides), cmocka_unit_test(test_every_cut),
-        cmocka_unit_test(test_every_length),       cmocka_unit_test(test_every_length_on_a_pair),
+        cmocka_unit_test(test_scalar),
+        cmocka_unit_test(test_every_axis_divides),
+        cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_every_length),
+        cmocka_unit_test(test_every_length_on_a_pair),
         cmocka_unit_test(test_failure_anywhere),
     };
     if ((ht_all_cores()->words[0] & 3) != 3) {
         printf("skipped: two lanes need cores 0 and 1\n");
         return 77;
     }
-    const int failed = cmocka_run_group_tests(tests, open_model, close_model);
+    const int failed = cmocka_run_group_tests(tests, open_model, close_model) +
+                       cmocka_run_group_tests(groups, open_groups, close_model);
     return failed + cmocka_run_group_tests(mixed, open_mixed, close_all);
 }

@@ -640,7 +640,8 @@ static void glu_item(void *context, size_t t, int thread) {
     size_t begin, end;
     share_range(&job->slice, n, &begin, &end);
     const float *gate = slot_row(job->binding, op->in, t) + begin;
-    job->cpu->kernels->glu(op->activation, gate, gate + n, end - begin, slot_row(job->binding, op->out, t) + begin);
+    const float *up = op->n_more ? slot_row(job->binding, op->more[0], t) + op->more_first + begin : gate + n;
+    job->cpu->kernels->glu(op->activation, gate, up, end - begin, slot_row(job->binding, op->out, t) + begin);
 }
 
 /* Blocks of ids each find their largest by plain loops that the compiler turns into vectors; a NaN is never larger. */

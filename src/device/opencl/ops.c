@@ -309,6 +309,8 @@ const char *ht_cl_refuses(const ht_device *device, const ht_op *op, const ht_sli
         return "unknown operator";
     if (has_own_shape((const ht_cl_device *)device, op))
         return "heads or features that are not as many as in other layers";
+    if (op->kind == HT_OP_GLU && op->n_more)
+        return "a factor that is a side input";
     return ht_cl_ops[op->kind].refuses((const ht_cl_device *)device, op, slice);
 }
 

@@ -194,7 +194,7 @@ static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, 
         bytes = n * (double)op->parts[0].row_bytes;
         break;
     case HT_OP_NORM: /* X and what is added to it; X and the result */
-        values = (op->aux == HT_SLOT_NONE ? 2 : 4) * (double)h->embedding;
+        values = (op->aux == HT_SLOT_NONE ? 2 : 4 + op->n_more) * (double)h->embedding;
         break;
     case HT_OP_ROPE:
         values = 2 * (h->heads + h->kv_heads) * dim + h->kv_heads * dim;

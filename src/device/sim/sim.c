@@ -527,6 +527,8 @@ static void copy_in(sim_device *d, const ht_op *op, const ht_binding *b) {
     for (size_t i = 0; i < HT_COUNT(in) && d->copied; i++)
         if (in[i] != HT_SLOT_NONE && !(b->resident >> in[i] & 1))
             ht_clock_charge(ht_machine_clock(d->machine), figure(d, HT_SOC_COPY));
+    for (int i = 0; i < op->n_more && d->copied; i++) /* others' by nature */
+        ht_clock_charge(ht_machine_clock(d->machine), figure(d, HT_SOC_COPY));
 }
 
 /* And from it, once the command has ended. */
