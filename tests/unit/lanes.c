@@ -317,8 +317,15 @@ static void side_block(ht_builder *b, int layer) {
     ht_build_shape(b, NULL);
 }
 
-/* A model of no family: blocks beside each other, one pair with a norm behind the join; a side input; and a second stream, to
- * which attention gives what a feed-forward block reads, while a block of the first stream comes between. */
+static void attend(ht_builder *b, const ht_rotation *rotation) {
+    ht_build_qkv(b, HT_BIAS_OPTIONAL);
+    ht_build_rope(b, rotation);
+    ht_build_attention(b, 0, 0);
+}
+
+/* A model of no family: blocks beside each other, one pair with a norm behind the join, one with attention behind, so that both of
+ * them end before the head; a side input; and a second stream, to which attention gives what a feed-forward block reads, while
+ * blocks of the first stream come between. */
 static int open_groups(void **state) {
     ht_error error = {0};
     ht_builder b;
@@ -332,9 +339,7 @@ static int open_groups(void **state) {
     ht_build_layer(&b, 1);
     ht_build_block(&b, HT_BLOCK_ATTENTION, model->hparams.kv_heads);
     ht_build_norm(&b, "attn_norm");
-    ht_build_qkv(&b, HT_BIAS_OPTIONAL);
-    ht_build_rope(&b, &rotation);
-    ht_build_attention(&b, 0, 0);
+    attend(&b, &rotation);
     ht_build_stream(&b, "second");
     ht_build_attention_output(&b);
     ht_build_add(&b, NULL);
@@ -349,8 +354,16 @@ static int open_groups(void **state) {
     ht_build_stream(&b, NULL);
     ht_build_down(&b);
     ht_build_add(&b, NULL);
-    attention_and_feed_forward(&b, 1, &rotation, NULL);
+    feed_forward(&b, 1);
+    ht_build_block(&b, HT_BLOCK_ATTENTION, model->hparams.kv_heads);
+    attend(&b, &rotation);
+    ht_build_attention_output(&b);
+    ht_build_add(&b, NULL);
     check(ht_build_head(&b), &error);
+    size_t last = 0;
+    for (size_t g = 0; g < model->n_groups; g++)
+        last += model->groups[g].last ? model->groups[g].count : 0;
+    assert_int_equal(last, 2);
     assert_int_equal(model->n_caches, 4);
     assert_int_equal(model->most_added, 2);
     expect_logits(28);
