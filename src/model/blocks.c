@@ -537,8 +537,9 @@ static ht_status check_axis(const ht_model *model, const ht_block *block, const 
     const ht_op *op = &model->ops[block->first + place];
     size_t reached[HT_MAX_PARTS] = {0}, all[HT_MAX_PARTS] = {0}, n = 0;
     bool good = true;
-    for (size_t begin = 0; begin < axis->extent && good; begin += axis->least) {
-        n = ht_axis_pieces(model, block, axis, place, begin, ht_min_size(begin + axis->least, axis->extent), pieces);
+    const size_t least = ht_max_size(axis->least, 1);
+    for (size_t begin = 0; begin < axis->extent && good; begin += least) {
+        n = ht_axis_pieces(model, block, axis, place, begin, ht_min_size(begin + least, axis->extent), pieces);
         for (size_t p = 0; p < n; p++) {
             good &= pieces[p].begin == reached[p] && pieces[p].end > pieces[p].begin;
             reached[p] = pieces[p].end;
@@ -552,7 +553,7 @@ static ht_status check_axis(const ht_model *model, const ht_block *block, const 
     if (good && (n > 0) == divided && (!adds || axis->maps[place] == HT_MAP_COLUMNS))
         return HT_OK;
     return ht_fail(error, HT_ERROR_FORMAT, "%s: %s does not divide into %zu parts", model->info.path, op->name,
-                   axis->extent / axis->least);
+                   axis->extent / least);
 }
 
 /* Of a slot that an operator of the axis has computed a share of there is no more: who reads it takes that share, too. */
