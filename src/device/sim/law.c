@@ -143,8 +143,11 @@ static ht_load product_load(const ht_law *law, const ht_op *op, const ht_slice *
     if (!is_npu(law))
         return load;
     load.matrix = array_seconds(law, m, e.rows, e.cols);
-    if (law->activations == HT_SIM_FP16 &&
-        held < 2 * weights) { /* a few tokens take no longer on the vector unit alone */
+    if (tokens < law->few) {
+        load.matrix = 0;
+        load.vector = load.flops / law->few_rate;
+    } else if (law->activations == HT_SIM_FP16 && held < 2 * weights) {
+        /* a few tokens take no longer on the vector unit alone */
         const double expand = weights / (law->expand > 0 ? law->expand : figure(law, HT_SOC_EXPAND));
         const bool arrays = load.matrix + expand < m * expand;
         load.vector = arrays ? expand : m * expand;
