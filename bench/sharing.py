@@ -84,7 +84,7 @@ def decode(args):
     return list(found.values())
 
 
-CUTS = ("causal", "row", "head,feature", "row,feature", "causal,feature", "layer", "layer,sequence", "layer,sequence,hybrid", "layer,row,sequence,hybrid,feature")
+CUTS = ("causal", "row", "head,feature", "query,feature", "row,feature", "causal,feature", "layer", "layer,sequence", "layer,sequence,hybrid", "layer,row,sequence,hybrid,feature")
 
 
 def cuts(args):

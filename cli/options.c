@@ -44,7 +44,7 @@ enum {
     ONE_SETTING = (HAS_MODEL | CLI_PROFILE) & ~CLI_BENCH /* bench takes several values where the others take one */
 };
 #define MANY_MAX 2147483647.0
-#define CUTS "row|sequence|hybrid|feature|head|causal|layer"
+#define CUTS "row|sequence|hybrid|feature|head|query|causal|layer"
 
 static const option_row rows[] = {
     /* a row without a name is a heading */

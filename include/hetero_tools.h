@@ -36,7 +36,7 @@ ht_status ht_quantize(const char *in, const char *out, const char *type, ht_prog
 /* What one device computes of one operator. Ranges are [begin, end). */
 typedef struct ht_plan_row {
     const char *op, *device;
-    /* "single", "row", "feature", "head", "sequence", "hybrid", "causal", "layer", "every" device */
+    /* "single", "row", "feature", "head", "query", "sequence", "hybrid", "causal", "layer", "every" device */
     const char *cut;
     /* the operator's number in the model */
     size_t number;
@@ -44,7 +44,7 @@ typedef struct ht_plan_row {
     size_t rows, cols;
     /* the device's share of rows, and of columns */
     size_t row_begin, row_end, reduction_begin, reduction_end;
-    /* of key-value heads and the query heads that use them; 0, 0: not cut so */
+    /* of key-value heads and the query heads that use them; cut "query": of query heads; 0, 0: not cut so */
     size_t head_begin, head_end;
     /* of the pass's tokens */
     size_t token_begin, token_end;

@@ -158,3 +158,27 @@ ht_status ht_wait_all(const ht_device *self, const ht_dependency *after, size_t 
     }
     return HT_OK;
 }
+
+/* ---- shares ---------------------------------------------------------------------------------------------------------------- */
+
+bool ht_share_fits(const ht_op *op, const ht_slice *s) {
+    if (s->group > 1 && s->of % s->group)
+        return false;
+    for (int i = 0; i < op->n_parts; i++)
+        if (op->parts[i].rows % (s->group > 1 && i > 0 ? s->of / s->group : s->of))
+            return false;
+    return true;
+}
+
+bool ht_counts_heads(const ht_slice *s, const ht_hparams *shape) {
+    const size_t heads = (size_t)shape->heads, kv_heads = (size_t)shape->kv_heads;
+    return s->group > 1 ? s->of == heads && s->group * kv_heads == heads : !s->of || s->of == kv_heads;
+}
+
+ht_heads ht_slice_heads(const ht_slice *s, const ht_hparams *shape) {
+    const size_t group = (size_t)(shape->heads / shape->kv_heads), begin = s->of ? s->row_begin : 0,
+                 end = s->of ? s->row_end : (size_t)shape->kv_heads;
+    if (s->of && s->group > 1)
+        return (ht_heads){begin, end, begin / group, ht_groups_before(group, begin), ht_groups_before(group, end)};
+    return (ht_heads){begin * group, end * group, begin, begin, end};
+}

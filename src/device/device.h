@@ -29,12 +29,37 @@ typedef enum ht_device_kind { HT_DEVICE_CPU, HT_DEVICE_GPU, HT_DEVICE_NPU } ht_d
  * `of` not 0: rows are a share, parts [row_begin, row_end) of `of` equal ones. MATMUL: that share of each of its matrices'
  * rows, at their own places in the output (of QKV with of = kv_heads: whole heads with their keys and values; of gate and up
  * with of = feed_forward: features); each matrix must have a whole number of rows for one part. ROPE, ATTENTION: key-value
- * heads and the query heads that use them, of = kv_heads. GLU: features, of = feed_forward. */
+ * heads and the query heads that use them, of = kv_heads. GLU: features, of = feed_forward.
+ *
+ * `group` more than 1: the share is of query heads, of = heads, of which so many use one key-value head. MATMUL: that share of
+ * the first matrix's rows; of the others' (keys, values: a group'th as many) the key-value heads whose first query head is in
+ * it. ROPE: its query heads, and those key-value heads. ATTENTION: its query heads; keys and values of a key-value head whose
+ * first query head another has are in the cache when it is submitted. */
 typedef struct ht_slice {
     size_t row_begin, row_end;
     size_t reduction_begin, reduction_end;
     size_t of;
+    size_t group;
 } ht_slice;
+
+/* Of the `rows` rows of an operator's matrix number `part` a share (of not 0) has [*begin, *end), which may be none. */
+static inline void ht_share_rows(const ht_slice *s, int part, size_t rows, size_t *begin, size_t *end) {
+    const bool common = s->group > 1 && part > 0;
+    const size_t each = rows / (common ? s->of / s->group : s->of);
+    *begin = each * (common ? ht_groups_before(s->group, s->row_begin) : s->row_begin);
+    *end = each * (common ? ht_groups_before(s->group, s->row_end) : s->row_end);
+}
+/* Has every matrix of the operator a whole number of rows for one part of the share? */
+bool ht_share_fits(const ht_op *op, const ht_slice *s);
+
+/* Heads of a slice of ROPE or ATTENTION: query heads [queries, queries_end), which use key-value heads [used, used_end), of which
+ * it makes [own, used_end). */
+typedef struct ht_heads {
+    size_t queries, queries_end, used, own, used_end;
+} ht_heads;
+ht_heads ht_slice_heads(const ht_slice *s, const ht_hparams *shape);
+/* Is the slice whole, or a share that is counted in key-value or in query heads? */
+bool ht_counts_heads(const ht_slice *s, const ht_hparams *shape);
 
 /* Where one slot lies for one submit: token t's values start at data + t * stride (in elements of 4 bytes). The columns of
  * a slice lie at their own place: output row r of a MATMUL task goes to data[t * stride + r]. */

@@ -13,7 +13,7 @@
 
 /* Names of cuts, separated by commas, as bits. */
 static ht_status parse_cuts(const char *text, unsigned *cuts, ht_error *error) {
-    static const char *const names[] = {"layer", "row", "sequence", "hybrid", "feature", "head", "causal"};
+    static const char *const names[] = {"layer", "row", "sequence", "hybrid", "feature", "head", "causal", "query"};
     *cuts = 0;
     while (*text) {
         const size_t n = strcspn(text, ",");
@@ -23,8 +23,8 @@ static ht_status parse_cuts(const char *text, unsigned *cuts, ht_error *error) {
         if (i == HT_COUNT(names))
             return ht_fail(
                 error, HT_ERROR_ARGUMENT,
-                "cuts: invalid value \"%.*s\" (expected layer, row, sequence, hybrid, feature, head or causal)", (int)n,
-                text);
+                "cuts: invalid value \"%.*s\" (expected layer, row, sequence, hybrid, feature, head, causal or query)",
+                (int)n, text);
         *cuts |= 1u << i;
         text += n + (text[n] == ',');
     }

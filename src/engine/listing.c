@@ -101,7 +101,12 @@ static void predict(const listing *l, const ht_lane *lane, const ht_slice *own, 
     double share = 1;
     if (!lane->cost.ops[op->signature].n_points || l->engine->info.emulated)
         return;
-    if (own->of)
+    const ht_matrix_cut *cut;
+    const ht_axis *axis = own->of ? axis_of(l, listed->step, &cut) : NULL;
+    if (axis)
+        share = ht_axis_share(axis, ht_op_place(l->engine->model, op), own->of, own->row_begin,
+                              own->row_end - own->row_begin);
+    else if (own->of)
         share = (double)(own->row_end - own->row_begin) / (double)own->of;
     else if (whole.row_end)
         share = (double)(own->row_end - own->row_begin) / (double)whole.row_end;
@@ -122,7 +127,7 @@ static void fill_row(const listing *l, const ht_lane *lane, size_t begin, size_t
     const ht_matrix_cut *cut;
     const ht_axis *axis = axis_of(l, step, &cut);
     const bool ffn = op->kind == HT_OP_FFN, matrix = op->kind == HT_OP_MATMUL;
-    const bool heads = own->of && axis && axis->kind == HT_AXIS_HEADS;
+    const bool heads = own->of && axis && (axis->kind == HT_AXIS_HEADS || axis->kind == HT_AXIS_QUERIES);
     const size_t cols = ffn ? ht_op_cols(&op->members[0]) : whole.reduction_end;
     ht_plan_row *row = &listed->row;
     *row = (ht_plan_row){.op = op->name,
@@ -142,8 +147,13 @@ static void fill_row(const listing *l, const ht_lane *lane, size_t begin, size_t
                          .joins = step->publishes > 0,
                          .bytes = device->ops->task_bytes && step->task ? device->ops->task_bytes(step->task) : 0};
     if (own->of && matrix) { /* that part of each of its matrices: as many rows, if not next to each other */
-        row->row_begin = own->row_begin * whole.row_end / own->of;
-        row->row_end = own->row_end * whole.row_end / own->of;
+        row->row_begin = row->row_end = 0;
+        for (int i = 0; i < op->n_parts; i++) {
+            size_t first, last;
+            ht_share_rows(own, i, op->parts[i].rows, &first, &last);
+            row->row_begin += first;
+            row->row_end += last;
+        }
     } else if (heads) {
         row->row_begin = row->row_end = 0;
     }

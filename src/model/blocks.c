@@ -7,14 +7,15 @@
 
 /* ---- kinds --------------------------------------------------------------------------------------------------------------- */
 
-enum { MAX_KIND_AXES = 6 };
+enum { MAX_KIND_AXES = 7 };
 
 typedef struct axis_row {
     ht_axis_kind kind;
     ht_axis_result result;
     size_t from, to;
     size_t least, most;
-    const char *maps; /* a letter for each of the operators: (e)very, (r)eplicated, (s)hare, (c)olumns, ro(w)s */
+    const char
+        *maps; /* a letter for each of the operators: (e)very, (r)eplicated, (s)hare, (c)olumns, ro(w)s, (g)roups */
 } axis_row;
 
 typedef struct kind_row {
@@ -34,13 +35,14 @@ static const kind_row kinds[HT_BLOCK_KINDS] = {
     [HT_BLOCK_ATTENTION] = {.name = "attention",
                             .n = 5,
                             .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_ROPE, HT_OP_ATTENTION, HT_OP_MATMUL},
-                            .n_axes = 6,
+                            .n_axes = 7,
                             .axes = {{HT_AXIS_HEADS, HT_RESULT_SUMS, 0, 5, 1, 1, "esssc"},
                                      {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 5, 0, 0, "errrr"},
                                      {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 0, 2, BLOCK_OF_TYPE, COARSE, "ew"},
                                      {HT_AXIS_HEADS, HT_RESULT_COLUMNS, 2, 4, 1, 1, "ss"},
                                      {HT_AXIS_HEADS, HT_RESULT_SUMS, 2, 5, 1, 1, "ssc"},
-                                     {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 4, 5, BLOCK_OF_TYPE, COARSE, "w"}}},
+                                     {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 4, 5, BLOCK_OF_TYPE, COARSE, "w"},
+                                     {HT_AXIS_QUERIES, HT_RESULT_SUMS, 0, 5, 1, 0, "egggc"}}},
     [HT_BLOCK_FEED_FORWARD] = {.name = "feed-forward",
                                .n = 4,
                                .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_GLU, HT_OP_MATMUL},
@@ -91,9 +93,27 @@ static ht_map map_of(char letter) {
         return HT_MAP_SHARE;
     case 'c':
         return HT_MAP_COLUMNS;
+    case 'g':
+        return HT_MAP_GROUPS;
     default:
         return HT_MAP_ROWS;
     }
+}
+
+/* Elements [begin, end) of the first matrix or of heads, and what the groups have in common that begin there. */
+static size_t group_pieces(const ht_model *model, const ht_op *op, const ht_axis *axis, size_t begin, size_t end,
+                           ht_axis_piece *pieces) {
+    const bool matrices = op->kind == HT_OP_MATMUL;
+    const ht_hparams h = ht_op_shape(op, &model->hparams);
+    const int n = matrices ? op->n_parts : ht_op_writes(op) & HT_BIT_KV ? 3 : 1; /* queries, keys, values */
+    for (int i = 0; i < n; i++) {
+        const size_t of = i ? axis->extent / axis->group : axis->extent, each = matrices ? op->parts[i].rows / of : 1;
+        const size_t first = i ? ht_groups_before(axis->group, begin) : begin,
+                     last = i ? ht_groups_before(axis->group, end) : end;
+        pieces[i] = (ht_axis_piece){matrices ? i : -1 - i, false, first * each, last * each,
+                                    matrices ? op->parts[i].rows : (size_t)(i ? h.kv_heads : h.heads)};
+    }
+    return (size_t)n;
 }
 
 size_t ht_axis_pieces(const ht_model *model, const ht_block *block, const ht_axis *axis, size_t place, size_t begin,
@@ -117,16 +137,39 @@ size_t ht_axis_pieces(const ht_model *model, const ht_block *block, const ht_axi
     case HT_MAP_ROWS:
         pieces[0] = (ht_axis_piece){-1, false, begin, end, ht_op_rows(op)};
         return 1;
+    case HT_MAP_GROUPS:
+        return group_pieces(model, op, axis, begin, end, pieces);
     default:
         return 0;
     }
 }
 
-/* How many there are of what the axis divides. */
+double ht_axis_share(const ht_axis *axis, size_t place, size_t of, size_t begin, size_t n) {
+    const double loose = (double)n / (double)of, common = axis->common[place];
+    if (!axis->group)
+        return loose;
+    const size_t group = axis->group * of / axis->extent;
+    const size_t groups = ht_groups_before(group, begin + n) - ht_groups_before(group, begin);
+    return (1 - common) * loose + common * (double)(groups * group) / (double)of;
+}
+
+/* Query heads of the block: of its operator that reads a cache. */
+static size_t queries_of(const ht_model *model, const ht_block *block) {
+    for (size_t i = 0; i < block->n; i++)
+        if (ht_op_reads(&model->ops[block->first + i]) & HT_BIT_KV)
+            return (size_t)ht_op_shape(&model->ops[block->first + i], &model->hparams).heads;
+    return 0;
+}
+
+/* How many there are of what the axis divides. Where each key-value head has one query head, dividing these is dividing those. */
 static size_t extent_of(const ht_model *model, const ht_block *block, const axis_row *row) {
     const size_t lacking = lacks(model, block);
     if (row->kind == HT_AXIS_TOKENS)
         return 0;
+    if (row->kind == HT_AXIS_QUERIES) {
+        const size_t queries = queries_of(model, block);
+        return queries % block->units == 0 && queries > block->units ? queries : 0;
+    }
     if (row->kind != HT_AXIS_ROWS)
         return block->units % row->least == 0 ? block->units : 0;
     for (size_t i = row->from; i < row->to; i++)
@@ -156,6 +199,27 @@ static void find_handed(const ht_model *model, const ht_block *block, ht_axis *a
                    ht_op_out_width(&ops[axis->hand_to - 1], &model->hparams);
 }
 
+/* What an axis of query heads has to say of groups: when their keys and values are there, and what goes with them. */
+static void find_groups(const ht_model *model, const ht_block *block, ht_axis *axis) {
+    axis->group = axis->extent / block->units;
+    axis->most = axis->group / 2;
+    for (size_t i = axis->from; i < axis->to; i++) {
+        const ht_op *op = &model->ops[block->first + i];
+        ht_axis_piece pieces[HT_MAX_PARTS];
+        size_t all = 0, common = 0;
+        if (axis->maps[i] != HT_MAP_GROUPS)
+            continue;
+        const size_t n = group_pieces(model, op, axis, 0, axis->extent, pieces);
+        for (size_t p = 0; p < n; p++)
+            all += pieces[p].of, common += p ? pieces[p].of : 0;
+        axis->common[i] = (double)common / (double)all;
+        if (ht_op_writes(op) & HT_BIT_KV) {
+            axis->ready = i + 1;
+            axis->lent = 2 * (size_t)ht_op_shape(op, &model->hparams).head_dim;
+        }
+    }
+}
+
 static ht_axis make_axis(const ht_model *model, const ht_block *block, const axis_row *row) {
     const ht_op *ops = &model->ops[block->first];
     const size_t lacking = lacks(model, block);
@@ -175,6 +239,8 @@ static ht_axis make_axis(const ht_model *model, const ht_block *block, const axi
         axis.ordered |= row->kind == HT_AXIS_TOKENS && ht_op_writes(&ops[i]) & HT_BIT_KV;
     }
     find_handed(model, block, &axis);
+    if (row->kind == HT_AXIS_QUERIES && axis.extent)
+        find_groups(model, block, &axis);
     return axis;
 }
 
@@ -541,7 +607,8 @@ static ht_status check_axis(const ht_model *model, const ht_block *block, const 
     for (size_t begin = 0; begin < axis->extent && good; begin += least) {
         n = ht_axis_pieces(model, block, axis, place, begin, ht_min_size(begin + least, axis->extent), pieces);
         for (size_t p = 0; p < n; p++) {
-            good &= pieces[p].begin == reached[p] && pieces[p].end > pieces[p].begin;
+            good &= pieces[p].begin == reached[p] &&
+                    (pieces[p].end > pieces[p].begin || (axis->group && p)); /* some parts have no group's first */
             reached[p] = pieces[p].end;
             all[p] = pieces[p].of;
         }
@@ -556,7 +623,8 @@ static ht_status check_axis(const ht_model *model, const ht_block *block, const 
                    axis->extent / least);
 }
 
-/* Of a slot that an operator of the axis has computed a share of there is no more: who reads it takes that share, too. */
+/* Of a slot that an operator of the axis has computed a share of there is no more: who reads it takes that share, too. Of a cache
+ * others may need what groups have in common, once it is ready. */
 static ht_status check_readers(const ht_model *model, const ht_block *block, const ht_axis *axis, ht_error *error) {
     uint32_t shares = 0; /* slots that have been divided */
     const uint32_t own = ht_model_slots(model, HT_ROLE_OWN), sums = ht_model_slots(model, HT_ROLE_SUMS);
@@ -575,6 +643,10 @@ static ht_status check_readers(const ht_model *model, const ht_block *block, con
                            op->name, slot_name(model, ht_op_writes(op) & ~HT_BIT_KV),
                            axis->maps[i] == HT_MAP_EVERY ? "computes, and has not of its own" : "has of its own");
         shares = whole ? shares & ~ht_op_writes(op) : shares | ht_op_writes(op);
+        const uint32_t early = i < axis->ready ? ht_op_reads(op) : ht_op_writes(op);
+        if (axis->group && (early | (axis->maps[i] != HT_MAP_GROUPS ? ht_op_writes(op) : 0)) & HT_BIT_KV)
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s and the cache that query heads share", model->info.path,
+                           op->name);
     }
     return HT_OK;
 }

@@ -106,6 +106,7 @@ typedef enum ht_axis_kind {
     HT_AXIS_HEADS,    /* key-value heads, each with its query heads */
     HT_AXIS_FEATURES, /* hidden features of a feed-forward block */
     HT_AXIS_ROWS,     /* of one matrix */
+    HT_AXIS_QUERIES,  /* query heads, of which some use one key-value head */
     HT_AXIS_KINDS
 } ht_axis_kind;
 
@@ -122,7 +123,10 @@ typedef enum ht_map {
     HT_MAP_REPLICATED, /* whoever has a part of the axis computes all of it, for itself */
     HT_MAP_SHARE,      /* the same share of the rows of each of its matrices, or of its heads or features */
     HT_MAP_COLUMNS,    /* that share of the columns of its matrix: of what is summed over */
-    HT_MAP_ROWS        /* rows of its matrices, taken as one list */
+    HT_MAP_ROWS,       /* rows of its matrices, taken as one list */
+    /* The same share of the first matrix's rows, or of its heads. What a group of units has in common (the other matrices' rows,
+     * keys, values) belongs to whoever has the group's first unit. Who has others of the group needs them of that part. */
+    HT_MAP_GROUPS
 } ht_map;
 
 typedef struct ht_axis {
@@ -136,7 +140,12 @@ typedef struct ht_axis {
     bool exact;                    /* of that and no remainder */
     size_t widths;                 /* axes of one block with the same number are divided alike: the first of them */
     size_t statistics;             /* floats a token that parts exchange inside; 0: none */
-    size_t leaves;                 /* floats a token that others read behind its end */
+    /* QUERIES: elements of a group, in the order of their heads; others: 0. What groups have in common is there once operators
+     * [from, ready) are done; `lent`: floats a token of one group that another part reads from then on. Of the time of operator
+     * number i of the block the share common[i] goes with groups, the rest with elements. */
+    size_t group, ready, lent;
+    double common[HT_MAX_BLOCK_OPS];
+    size_t leaves; /* floats a token that others read behind its end */
     /* What of it one device may compute for another, which does the rest of the block: operators of the block [hand_from,
      * hand_to); none: nothing. `handed`: floats a token that move for that. */
     size_t hand_from, hand_to, handed;
@@ -240,7 +249,7 @@ static inline size_t ht_op_place(const ht_model *model, const ht_op *op) {
 }
 /* A piece of an axis: which rows or columns of a matrix, or which heads or features, its elements [begin, end) are. */
 typedef struct ht_axis_piece {
-    int part; /* of the operator's matrices; -1: it has none */
+    int part; /* of the operator's matrices; it has none: -1, of several things that heads have -1, -2, ... */
     bool columns;
     size_t begin, end, of;
 } ht_axis_piece;
@@ -248,6 +257,17 @@ typedef struct ht_axis_piece {
  * divide it. */
 size_t ht_axis_pieces(const ht_model *model, const ht_block *block, const ht_axis *axis, size_t place, size_t begin,
                       size_t end, ht_axis_piece *pieces);
+/* Of groups of `group` elements each, how many begin before element `at`. */
+static inline size_t ht_groups_before(size_t group, size_t at) {
+    return (at + group - 1) / group;
+}
+/* Does another part than the one that has elements [begin, at) and no more begin within a group whose first element that is? */
+static inline bool ht_group_goes_on(size_t group, size_t begin, size_t at) {
+    return group && at % group != 0 && at / group * group >= begin;
+}
+/* The share of the time of operator number `place` of the block that n of `of` units from `begin` on take, `of` units being all
+ * elements of the axis. */
+double ht_axis_share(const ht_axis *axis, size_t place, size_t of, size_t begin, size_t n);
 
 /* The model's figures with the operator's own in place of the most. */
 ht_hparams ht_op_shape(const ht_op *op, const ht_hparams *model);

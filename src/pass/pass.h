@@ -67,6 +67,8 @@ typedef struct ht_recording { /* of one lane: written by its thread alone */
 typedef struct ht_units {
     size_t grain; /* rows, heads or features of one */
     size_t of;    /* so many are all; 0: it does not divide */
+    /* Lanes that divide it so, as bits: of query heads those that can, of what else is divided all. */
+    unsigned lanes;
 } ht_units;
 
 /* What schedules may do. */

@@ -234,6 +234,35 @@ typedef struct stretch {
     uint8_t out; /* which buffer of sums is written; 0: the shared one */
 } stretch;
 
+/* Units of the lanes before lane number i. */
+static size_t units_before(const stretch *s, size_t lane) {
+    size_t begin = 0;
+    for (size_t i = 0; i < lane; i++)
+        begin += s->units[i];
+    return begin;
+}
+
+/* Units of a group of the axis; 0: it has no groups. */
+static size_t group_of(const builder *b, const stretch *s) {
+    return s->axis->group / b->passes->units[s->number].grain;
+}
+
+/* The lane that makes what the group has in common within which unit `begin` stands, as a bit; 0: a group begins there. */
+static uint8_t maker_of(const stretch *s, size_t group, size_t begin) {
+    size_t lane = 0, end = s->units[0];
+    if (begin % group == 0)
+        return 0;
+    while (end <= begin / group * group)
+        end += s->units[++lane];
+    return (uint8_t)(1u << lane);
+}
+
+/* Does a lane behind need what this one makes of the groups, and its operator writes? */
+static bool makes_for_others(const builder *b, const stretch *s, size_t lane) {
+    const size_t begin = units_before(s, lane);
+    return ht_group_goes_on(group_of(b, s), begin, begin + s->units[lane]);
+}
+
 /* The piece of an operator that lane p->lane has; `begin`: units of the lanes before it. */
 static void fill_piece(const builder *b, const stretch *s, size_t begin, piece *p) {
     const ht_op *op = &b->model->ops[p->op];
@@ -258,6 +287,10 @@ static void fill_piece(const builder *b, const stretch *s, size_t begin, piece *
         p->axis = s->number;
         p->first = begin;
         p->units = s->units[p->lane];
+        if (s->axis->group && ht_op_reads(op) & HT_BIT_KV) {
+            p->waits = maker_of(s, group_of(b, s), begin);
+            p->need = b->joins + 1;
+        }
     }
 }
 
@@ -280,7 +313,8 @@ static void add_stretch(builder *b, const stretch *s) {
             if (!newest && !p.waits)
                 wait_for(b, &p);
             ht_step *step = lower(b, &p);
-            if (step && tokens && ht_op_writes(step->op) & HT_BIT_KV && p.end < b->n)
+            const bool lends = tokens ? p.end < b->n : makes_for_others(b, s, p.lane);
+            if (step && lends && ht_op_writes(step->op) & HT_BIT_KV)
                 step->publishes = b->joins + 1; /* to the lanes behind */
             newest = step ? step : newest;
         }
@@ -515,7 +549,7 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
     memcpy(p.stall, pace->stall, sizeof p.stall);
     p.head = pace->head;
     for (size_t axis = 0; axis < passes->set->model->n_axes; axis++)
-        p.of[axis] = passes->units[axis].of;
+        p.of[axis] = passes->units[axis].of, p.unable[axis] = ~passes->units[axis].lanes;
     for (size_t l = 0; l < passes->set->n_lanes; l++) {
         const ht_lane *lane = &passes->set->lanes[l];
         lanes[l] =

@@ -1,26 +1,22 @@
 /* How finely axes divide on every lane, and which slice so many units are. */
 #include "pass/pass.h"
 
-/* Does every lane that computes `op` take this part of it? */
-static bool all_take(const ht_lanes *set, const ht_op *op, const ht_slice *part) {
-    for (size_t l = 0; l < set->n_lanes; l++) {
-        bool any = false;
-        for (size_t d = 0; d < set->n_devices; d++) {
-            const ht_device *device = set->devices[d];
-            if (!(set->lanes[l].devices >> d & 1) || ht_device_refuses_whole(device, op))
-                continue;
-            const bool divides = device->ops->caps(device)->divisible && device->ops->refuses_part;
-            const char *why = divides                ? device->ops->refuses_part(device, op, part)
-                              : device->ops->refuses ? device->ops->refuses(device, op, part)
-                                                     : NULL;
-            if (why)
-                return false;
-            any = true;
-        }
-        if (!any)
+/* Does the lane take this part of the operator, on each of its devices that compute it? */
+static bool lane_takes(const ht_lanes *set, size_t lane, const ht_op *op, const ht_slice *part) {
+    bool any = false;
+    for (size_t d = 0; d < set->n_devices; d++) {
+        const ht_device *device = set->devices[d];
+        if (!(set->lanes[lane].devices >> d & 1) || ht_device_refuses_whole(device, op))
+            continue;
+        const bool divides = device->ops->caps(device)->divisible && device->ops->refuses_part;
+        const char *why = divides                ? device->ops->refuses_part(device, op, part)
+                          : device->ops->refuses ? device->ops->refuses(device, op, part)
+                                                 : NULL;
+        if (why)
             return false;
+        any = true;
     }
-    return true;
+    return any;
 }
 
 ht_slice ht_units_slice(const ht_axis *axis, const ht_units *units, const ht_op *op, size_t place, size_t begin,
@@ -30,8 +26,10 @@ ht_slice ht_units_slice(const ht_axis *axis, const ht_units *units, const ht_op 
     end = ht_min_size(end * units->grain, axis->extent); /* the last unit may be shorter */
     switch (axis->maps[place]) {
     case HT_MAP_SHARE:
+    case HT_MAP_GROUPS:
         s.row_begin = begin, s.row_end = end;
         s.of = op->kind == HT_OP_FFN ? 0 : axis->extent;
+        s.group = axis->group;
         return s;
     case HT_MAP_COLUMNS: {
         const size_t each = ht_op_cols(op) / axis->extent;
@@ -46,8 +44,9 @@ ht_slice ht_units_slice(const ht_axis *axis, const ht_units *units, const ht_op 
     }
 }
 
-/* Can every operator of the axis be cut at a few places? In every block that has the axis. */
-static bool divides(const ht_lanes *set, size_t axis, const ht_units *units) {
+/* Lanes on which every operator of the axis can be cut at a few places, in every block that has the axis. */
+static unsigned divides(const ht_lanes *set, size_t axis, const ht_units *units) {
+    unsigned able = (1u << set->n_lanes) - 1;
     const ht_model *model = set->model;
     const ht_axis *a = &model->axes[axis];
     for (size_t i = 0; i < model->n_ops; i++) {
@@ -62,24 +61,31 @@ static bool divides(const ht_lanes *set, size_t axis, const ht_units *units) {
             const size_t u = at[k] ? at[k] : 1;
             const ht_slice low = ht_units_slice(a, units, op, place, 0, u),
                            high = ht_units_slice(a, units, op, place, u, of);
-            if (!all_take(set, op, &low) || !all_take(set, op, &high))
-                return false;
+            for (size_t l = 0; l < set->n_lanes; l++)
+                if (able >> l & 1 && (!lane_takes(set, l, op, &low) || !lane_takes(set, l, op, &high)))
+                    able &= ~(1u << l);
         }
     }
-    return true;
+    return able;
 }
 
-/* The finest units by which all lanes divide the axis. Programs have nothing yet by which lanes would exchange statistics. */
+/* The finest units by which all lanes divide the axis; of query heads, which not every device can take, the finest by which most
+ * do, two at least. Programs have nothing yet by which lanes would exchange statistics. */
 static void choose_units(ht_passes *passes, size_t axis) {
     const ht_axis *a = &passes->set->model->axes[axis];
     if (a->kind == HT_AXIS_TOKENS || a->statistics)
         return;
+    const unsigned all = (1u << passes->set->n_lanes) - 1;
+    int most = a->group ? 1 : __builtin_popcount(all) - 1;
     for (size_t grain = a->least; a->extent && grain <= a->most; grain *= 2) {
-        const ht_units units = {grain, (a->extent + grain - 1) / grain};
-        if ((a->exact && a->extent % grain != 0) || !divides(passes->set, axis, &units))
+        ht_units units = {grain, (a->extent + grain - 1) / grain, all};
+        if ((a->exact && a->extent % grain != 0) || (a->group && a->group % grain != 0))
             continue;
+        units.lanes = divides(passes->set, axis, &units);
+        if (__builtin_popcount(units.lanes) <= most)
+            continue;
+        most = __builtin_popcount(units.lanes);
         passes->units[axis] = units;
-        return;
     }
 }
 

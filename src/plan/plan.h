@@ -91,7 +91,8 @@ typedef enum ht_cuts {
     HT_CUT_FEATURES = 16, /* of a whole feed-forward block */
     HT_CUT_HEADS = 32,    /* of a whole attention block */
     HT_CUT_CAUSAL = 64,   /* tokens of the whole pass */
-    HT_CUT_ALL = 127
+    HT_CUT_QUERIES = 128, /* the same, and query heads of one key-value head may be different lanes' */
+    HT_CUT_ALL = 255
 } ht_cuts;
 
 typedef enum ht_regime { HT_REGIME_SOLO, HT_REGIME_TOKENS, HT_REGIME_SHARES, HT_REGIME_OWNER, HT_REGIMES } ht_regime;
@@ -99,7 +100,7 @@ const char *ht_regime_name(ht_regime r); /* "single", "causal", "shares", "owner
 
 /* Has the model more kinds of anything than several lanes can plan for? NULL: no; else which. */
 const char *ht_plan_misfit(const ht_model *model);
-/* What a person calls a cut along the axis: "head", "causal", "row", "feature". */
+/* What a person calls a cut along the axis: "head", "query", "causal", "row", "feature". */
 const char *ht_axis_cut(const ht_axis *axis);
 
 /* A lane as the solver sees it. */
@@ -134,8 +135,9 @@ typedef struct ht_problem {
     /* Does static lane `lane` have graphs for units [0, units) of an axis of the model with so many tokens? NULL: yes. */
     bool (*ready)(const void *context, size_t lane, size_t axis, size_t units, size_t tokens);
     const void *ready_context;
-    size_t of[HT_MAX_AXES]; /* units that an axis of the model can be divided into; 0: not at all */
-    bool tokens_divide;     /* whether several lanes may take tokens of their own and all are wanted (TOKENS) */
+    size_t of[HT_MAX_AXES];       /* units that an axis of the model can be divided into; 0: not at all */
+    unsigned unable[HT_MAX_AXES]; /* lanes, as bits, that take no part of it: sets with one of them do not divide it */
+    bool tokens_divide;           /* whether several lanes may take tokens of their own and all are wanted (TOKENS) */
 } ht_problem;
 
 /* ---- its answer ------------------------------------------------------------------------------------------------------------ */

@@ -185,6 +185,142 @@ static double range_of_tokens(void *context, size_t lane, size_t begin, size_t n
     return beside(s, lane, HT_REGIME_SHARES, e);
 }
 
+/* ---- query heads ----------------------------------------------------------------------------------------------------------------- */
+
+/* A part of an operator with as many groups as its elements make: the first line is of elements, its slope of all of them; `common`
+ * is the slope of what goes with groups. */
+typedef struct stage {
+    line elements;
+    double common;
+} stage;
+
+/* What an axis with groups takes on one lane: until what its groups have in common is there, and from then on. */
+typedef struct grouped {
+    part part;  /* without units, with all; its lines are of no use */
+    double end; /* seconds from its end to the others' knowing */
+    stage stages[2];
+} grouped;
+
+static grouped make_grouped(solver *s, const span *x, size_t lane) {
+    const ht_lane_cost *shares = part_cost(s->p, lane);
+    grouped g = {.part = make_part(s, x, lane), .end = join_seconds(s->p, lane)};
+    for (size_t i = x->axis->from; i < x->axis->to; i++) {
+        stage *to = &g.stages[i >= x->axis->ready];
+        const size_t n = tokens_of(s, x->group, i), at = s->p->position + s->p->tokens - n;
+        const int signature = signature_of(s, x->block, i);
+        if (x->axis->maps[i] == HT_MAP_EVERY) {
+            to->elements.at += ht_estimate_every(s, lane, signature, n);
+            continue;
+        }
+        line l = {0};
+        if (n)
+            ht_line_add(&l, shares, signature,
+                        look_up(s, lane, shares, n)->of[signature] + keys_seconds(shares, signature, n, at));
+        to->elements.wait += l.wait;
+        to->elements.at += l.at;
+        to->elements.slope += l.slope * (1 - x->axis->common[i]);
+        to->common += l.slope * x->axis->common[i];
+    }
+    return g;
+}
+
+/* Until stage number `last` ends, for so many units and groups, as if nobody were waited for. */
+static double until_stage(const grouped *g, int last, size_t units, size_t groups, size_t group) {
+    const double of = (double)g->part.of, share = (double)units / of, common = (double)(groups * group) / of;
+    ht_estimate e = {0, last ? g->end : 0};
+    for (int i = 0; i <= last; i++) {
+        const stage *k = &g->stages[i];
+        add(&e, 1, (ht_estimate){k->elements.at + k->elements.slope * share + k->common * common, k->elements.wait});
+    }
+    return in_company(&g->part.company, e);
+}
+
+/* How an axis is divided by query heads: lanes in order, each behind the other. */
+typedef struct heads {
+    const grouped *lanes;
+    size_t n_lanes, of, group;
+    double pass; /* seconds from what groups have in common being told to another lane's going on */
+    /* More units than these lane i does not do within the bound, unless it is all of them; nor lanes i and up together. */
+    size_t most[HT_MAX_LANES], able[HT_MAX_LANES];
+    size_t trial[HT_MAX_LANES], *units;
+    double best;
+} heads;
+
+/* Units [begin, begin + n) on a lane: busy, joins of its own included; *ready: when what its last group has in common is there,
+ * which is left as it is by a lane without that group's first unit. *late: how long it waits for that of another. */
+static double grouped_seconds(const heads *h, size_t i, size_t begin, size_t n, double *ready, double *late) {
+    const grouped *g = &h->lanes[i];
+    const size_t groups = ht_groups_before(h->group, begin + n) - ht_groups_before(h->group, begin);
+    const double join = g->part.company.drift * g->end, there = *ready + h->pass;
+    *late = 0;
+    if (n == 0 || n == h->of)
+        return n ? g->part.all : g->part.none;
+    const double made = until_stage(g, 0, n, groups, h->group);
+    double seconds = until_stage(g, 1, n, groups, h->group);
+    if (begin % h->group != 0) { /* its queue is empty when it goes on */
+        seconds += join;
+        *late = fmax(there - made, 0);
+    }
+    if (ht_group_goes_on(h->group, begin, begin + n)) {
+        seconds += join;
+        *ready = made + join;
+    }
+    return seconds;
+}
+
+/* Every way to give units [begin, ..) to lanes i and up that ends before the best so far; `slowest`: of the lanes before. */
+static void divide_heads(heads *h, size_t i, size_t begin, double ready, double slowest) {
+    const size_t left = h->of - begin;
+    const bool last = i + 1 == h->n_lanes;
+    for (size_t n = last ? left : left - ht_min_size(left, h->able[i + 1]); n <= left; n++) {
+        double made = ready, late;
+        const double seconds = grouped_seconds(h, i, begin, n, &made, &late), here = fmax(slowest, seconds + late);
+        h->trial[i] = n;
+        if (here < h->best && last) {
+            h->best = here;
+            memcpy(h->units, h->trial, h->n_lanes * sizeof *h->units);
+        } else if (here < h->best) {
+            divide_heads(h, i + 1, begin + n, made, here);
+        } else if (n > h->most[i]) { /* nor with more */
+            n = ht_max_size(n, h->of - 1);
+        }
+    }
+}
+
+/* What lanes can do before the best so far, wherever their units begin. */
+static void find_most(heads *h) {
+    for (size_t i = h->n_lanes, able = 0; i-- > 0; h->able[i] = able) {
+        const grouped *g = &h->lanes[i];
+        size_t n = 0;
+        while (n + 1 < h->of && until_stage(g, 1, n + 1, (n + 1) / h->group, h->group) < h->best)
+            n++;
+        h->most[i] = n;
+        able += g->part.all < h->best ? h->of : n;
+    }
+}
+
+static heads heads_of(const solver *s, const span *x, const grouped *lanes, size_t n_lanes) {
+    const size_t of = s->p->of[x->number], n = tokens_of(s, x->group, x->axis->ready - 1);
+    return (heads){.lanes = lanes,
+                   .n_lanes = n_lanes,
+                   .of = of,
+                   .group = x->axis->group * of / x->axis->extent,
+                   .pass = s->p->join + s->p->exchange * 4 * (double)(n * x->axis->lent)};
+}
+
+/* Divides an axis that has groups; infinite: not within the bound. */
+static double solve_heads(solver *s, const span *x, const size_t *lanes, size_t n_lanes, double bound, size_t *units) {
+    grouped g[HT_MAX_LANES];
+    for (size_t i = 0; i < n_lanes; i++)
+        g[i] = make_grouped(s, x, lanes[i]);
+    heads h = heads_of(s, x, g, n_lanes);
+    h.units = units;
+    h.best = bound;
+    find_most(&h);
+    divide_heads(&h, 0, 0, 0, 0);
+    return h.best < bound ? h.best : INFINITY;
+}
+
 /* What goes from core to core at the end of an axis: sums that every lane wrote, or rows, heads and tokens of one slot; and what is
  * exchanged inside. */
 static double exchange_seconds(const solver *s, const span *x, size_t n_lanes) {
@@ -265,10 +401,11 @@ static double divide_units(const part *parts, const bool *any, size_t n_lanes, s
 
 /* Cuts that allow the axis, any of them. The head is cut with whatever of a block is. */
 static unsigned cuts_of(const span *x) {
-    static const unsigned cuts[HT_AXIS_KINDS] = {HT_CUT_CAUSAL, HT_CUT_HEADS, HT_CUT_FEATURES, HT_CUT_ROWS};
+    static const unsigned cuts[HT_AXIS_KINDS] = {HT_CUT_CAUSAL, HT_CUT_HEADS, HT_CUT_FEATURES, HT_CUT_ROWS,
+                                                 HT_CUT_QUERIES};
     const unsigned own = cuts[x->axis->kind];
     if (x->group->head)
-        return HT_CUT_ROWS | HT_CUT_HEADS | HT_CUT_FEATURES;
+        return HT_CUT_ROWS | HT_CUT_HEADS | HT_CUT_FEATURES | HT_CUT_QUERIES;
     if (x->axis->kind == HT_AXIS_FEATURES) /* one matrix's features by themselves are its rows */
         return x->axis->result == HT_RESULT_COLUMNS ? HT_CUT_ROWS : own;
     return x->axis->result == HT_RESULT_COLUMNS ? own | HT_CUT_ROWS : own;
@@ -315,6 +452,9 @@ static double solve_axis(solver *s, const span *x, const size_t *lanes, size_t n
     const ht_problem *p = s->p;
     if (!(p->cuts & cuts_of(x)))
         return INFINITY;
+    for (size_t i = 0; i < n_lanes; i++)
+        if (p->unable[x->number] >> lanes[i] & 1)
+            return INFINITY;
     const double joins = p->join * (x->axis->statistics ? 2 : 1) + exchange_seconds(s, x, n_lanes);
     if (x->axis->kind == HT_AXIS_TOKENS) {
         range_context k = {s, x};
@@ -327,6 +467,8 @@ static double solve_axis(solver *s, const span *x, const size_t *lanes, size_t n
     }
     if (p->of[x->number] == 0)
         return INFINITY;
+    if (x->axis->group)
+        return joins + solve_heads(s, x, lanes, n_lanes, bound - joins, units);
     part parts[HT_MAX_LANES];
     for (size_t i = 0; i < n_lanes; i++)
         parts[i] = make_part(s, x, lanes[i]);
@@ -395,6 +537,24 @@ void ht_solve_shares(solver *s, const size_t *lanes, size_t n_lanes) {
         ht_estimate_propose(s, &c, lanes);
 }
 
+/* What lane number i of the choice is busy in an axis of which the lanes have these units. */
+static double busy_in(solver *s, const ht_choice *c, const span *x, const size_t *units, size_t i) {
+    range_context context = {s, x};
+    size_t begin = 0;
+    double ready = 0, late;
+    for (size_t before = 0; before < i; before++)
+        begin += units[before];
+    if (x->axis->kind == HT_AXIS_TOKENS)
+        return range_of_tokens(&context, c->lanes[i], begin, units[i]);
+    if (x->axis->group) {
+        const grouped g = make_grouped(s, x, c->lanes[i]);
+        heads h = heads_of(s, x, &g, 1);
+        return grouped_seconds(&h, 0, begin, units[i], &ready, &late);
+    }
+    const part p = make_part(s, x, c->lanes[i]);
+    return part_seconds(&p, units[i]);
+}
+
 double ht_shares_busy(solver *s, const ht_choice *c, size_t i) {
     const size_t lane = c->lanes[i];
     double sum = beside(s, lane, HT_REGIME_SHARES, ht_estimate_embedding(s, lane, s->p->tokens));
@@ -402,14 +562,7 @@ double ht_shares_busy(solver *s, const ht_choice *c, size_t i) {
         const ht_group *g = &s->model->groups[k];
         for (size_t a = 0; a < c->groups[k].n_axes; a++) {
             const span x = span_of(s, g, c->groups[k].axes[a]);
-            const size_t *units = c->groups[k].units[c->groups[k].axes[a]];
-            range_context context = {s, &x};
-            size_t begin = 0;
-            for (size_t before = 0; before < i; before++)
-                begin += units[before];
-            const part p = make_part(s, &x, lane);
-            const double one = x.axis->kind == HT_AXIS_TOKENS ? range_of_tokens(&context, lane, begin, units[i])
-                                                              : part_seconds(&p, units[i]);
+            const double one = busy_in(s, c, &x, c->groups[k].units[c->groups[k].axes[a]], i);
             sum += (double)g->count * (one + exchange_seconds(s, &x, c->n_lanes));
         }
     }

@@ -7,12 +7,12 @@ import pytest
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two lanes need two cores")
 
 LENGTH = 96
-CUTS = ["row", "head,feature", "causal", "layer"]
+CUTS = ["row", "head,feature", "query,feature", "causal", "layer"]
 SLICE = {"device", "row_begin", "row_end", "reduction_begin", "reduction_end", "head_begin", "head_end", "token_begin",
          "token_end", "predicted_us", "bytes"}
 WHOLE = {"operators", "memory", "tokens", "regime", "joins_per_layer", "predicted_ms", "single_device_ms", "lanes",
          "dropped"}
-LAYERS, HEADS, FEATURES = 30, 3, 1536  # SmolLM2
+LAYERS, QUERIES, HEADS, FEATURES = 30, 9, 3, 1536  # SmolLM2
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +80,13 @@ def check_operator(operator, tokens):
         assert is_partition(moved, end - begin), name
     elif cut == "head" and not operator["rows"]:
         assert is_partition(ranges(operator, "head"), HEADS), name
+    elif cut == "query" and not operator["rows"]:
+        assert is_partition(ranges(operator, "head"), QUERIES), name
     elif cut in ("feature", "row") and not operator["rows"]:
         assert is_partition(ranges(operator, "row"), FEATURES), name
     else:
         assert area(operator) == operator["rows"] * operator["cols"] * (end - begin), name
-    if cut in ("row", "feature", "head") and operator["rows"]:
+    if cut in ("row", "feature", "head", "query") and operator["rows"]:
         by_columns = any(s["reduction_end"] - s["reduction_begin"] < operator["cols"] for s in operator["slices"])
         assert is_partition(ranges(operator, "reduction"), operator["cols"]) if by_columns else \
             is_partition(ranges(operator, "row"), operator["rows"]), name
@@ -120,6 +122,7 @@ def test_slices_are_all_of_every_operator(plan, cuts, length):
 @pytest.mark.parametrize("cuts,used,joins", [
     ("row", {"row", "head"}, {"shares": {5}, "owner": {2, 4}}), # attention has no rows: heads stand for them
     ("head,feature", {"head", "feature"}, {"shares": {2}, "owner": {2}}),
+    ("query,feature", {"query", "feature"}, {"shares": {2, 3}, "owner": {2}}), # 3: where a head's keys are waited for
     ("causal", {"causal"}, {"causal": {1}}), ("layer", {"layer"}, {"owner": {2, 4, 6}})])
 def test_only_these_cuts(plan, cuts, used, joins):
     made = plan(cuts)

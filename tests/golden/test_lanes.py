@@ -42,11 +42,23 @@ def test_last_token(score, command_json, path, name, lanes): # noqa: F811
 
 @pytest.mark.parametrize("name", [golden.SMOLLM2])
 @pytest.mark.parametrize("chunk", [0, 1])
-@pytest.mark.parametrize("cuts", ["head,feature", "feature,layer", "hybrid,feature,row"])
+@pytest.mark.parametrize("cuts", ["head,feature", "query,feature", "feature,layer", "hybrid,feature,row"])
 def test_memory_of_its_own(score, path, name, gpu, cuts, chunk): # noqa: F811
     """A GPU with memory of its own beside the CPU, cut in every way, prompt and single tokens: what must move does."""
     ids = [(i * 7919) % 49000 + 5 for i in range(24)]
     want, _ = score(path, ids, "exact", chunk=chunk, kv="f32", more=("--strategy", "single"))
     got, _ = score(path, ids, "exact", chunk=chunk, kv="f32", device=f"{gpu}:cpus=0:memory=copied,cpu:cpus=1",
                    more=("--strategy", "tensor", "--cuts", cuts))
+    assert max(abs(a - b) for a, b in zip(want[1:], got[1:], strict=True)) < 1e-3
+
+
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+@pytest.mark.parametrize("memory", ["shared", "copied"])
+def test_query_heads(score, path, name, gpu, memory): # noqa: F811
+    """Query heads of one key-value head on both: the GPU's wait for keys and values that the CPU, before it, has made."""
+    ids = [(i * 7919) % 49000 + 5 for i in range(24)]
+    gpu += ":cpus=0" + (":memory=copied" if memory == "copied" else "")
+    want, _ = score(path, ids, "exact", chunk=0, kv="f32", more=("--strategy", "single"))
+    got, _ = score(path, ids, "exact", chunk=0, kv="f32", device=f"cpu:cpus=1,{gpu}",
+                   more=("--strategy", "tensor", "--cuts", "query,feature"))
     assert max(abs(a - b) for a, b in zip(want[1:], got[1:], strict=True)) < 1e-3

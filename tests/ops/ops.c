@@ -192,6 +192,11 @@ static void test_shares(bench *b) {
         {.row_begin = 1, .row_end = 4, .reduction_begin = 256, .reduction_end = 512, .of = 4},
         {.row_end = 2, .reduction_end = 256, .of = 4},
         {.row_begin = 192, .row_end = 320}}; /* no share: from one matrix into the next */
+    static const ht_slice queries[] = {{.row_end = 1, .of = 6, .group = 3},                 /* with a key-value head, */
+                                       {.row_begin = 1, .row_end = 3, .of = 6, .group = 3}, /* without one, */
+                                       {.row_begin = 2, .row_end = 6, .of = 6, .group = 3}, /* with the last one, */
+                                       {.row_end = 4, .of = 6, .group = 3},                 /* with both, */
+                                       {.row_end = 6, .of = 6, .group = 3}};                /* and all of them */
     static const ht_slice features[] = {{.row_end = 64, .of = 200},
                                         {.row_begin = 64, .row_end = 200, .of = 200},
                                         {.row_begin = 33, .row_end = 150, .of = 200},
@@ -199,6 +204,8 @@ static void test_shares(bench *b) {
                                         {.row_begin = 32, .row_end = 96, .reduction_end = 256, .of = 200}};
     const size_t same[] = {4, 4, 4}, mixed[] = {5, 0, 7}, first[] = {0, 0, 0};
     check_shares(b, mixed, (const size_t[]){256, 128, 128}, 3, heads, HT_COUNT(heads));
+    if (divisible(b))
+        check_shares(b, mixed, (const size_t[]){192, 64, 64}, 3, queries, HT_COUNT(queries));
     if (small)
         return;
     check_shares(b, first, (const size_t[]){192, 96, 96}, 3, heads, HT_COUNT(heads)); /* heads are no whole strips */
@@ -213,7 +220,8 @@ static void test_bad_parts(bench *b) {
         {.row_begin = 32, .row_end = 65},        {.row_begin = 32, .row_end = 32},
         {.row_end = 64, .reduction_end = 544},   {.row_end = 64, .reduction_begin = 16, .reduction_end = 512},
         {.row_end = 64, .reduction_end = 48},    {.row_end = 3, .of = 2},
-        {.row_begin = 1, .row_end = 1, .of = 2}, {.row_begin = 1, .row_end = 2, .of = 3}};
+        {.row_begin = 1, .row_end = 1, .of = 2}, {.row_begin = 1, .row_end = 2, .of = 3},
+        {.row_end = 3, .of = 4, .group = 3}};
     ht_op op = {.kind = HT_OP_MATMUL, .name = "bad", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = 1};
     op.parts[0] = make_matrix("w", 0, 64, 512);
     const ht_slice whole = whole_slice(&op);
@@ -488,15 +496,15 @@ static void free_snapshot(snapshot *s) {
     free(s->before), free(s->after);
 }
 
-/* Key-value heads (or features) up to `done` are exactly as the whole operator leaves them, the others as before. The slot
- * has `heads` heads of `dim` values and then any number of `kvs` more. */
+/* Query heads (or features) up to `done`, and key-value heads whose first query head is one, are exactly as the whole operator
+ * leaves them, the others as before. The slot has `heads` heads of `dim` values and then any number of `kvs` more. */
 static void check_done(const bench *b, const char *what, const snapshot *s, ht_slot slot, size_t tokens, size_t dim,
                        size_t heads, size_t kvs, size_t more, size_t done) {
     const size_t stride = b->slots[slot].stride;
     for (size_t t = 0; t < tokens; t++)
         for (size_t c = 0; c < (heads + more * kvs) * dim; c++) {
-            const size_t head = c / dim, kv = head < heads ? head / (heads / kvs) : (head - heads) % kvs;
-            const float *want = kv < done ? s->after : s->before;
+            const size_t head = c / dim, query = head < heads ? head : (head - heads) % kvs * (heads / kvs);
+            const float *want = query < done ? s->after : s->before;
             check((double)((const float *)s->data)[t * stride + c], (double)want[t * stride + c], 0, what, b->name, t,
                   c);
         }
@@ -525,10 +533,13 @@ static void make_cache(bench *b, size_t values, size_t positions, ht_kv_type typ
     }
 }
 
-/* ROPE and ATTENTION, one share after the other, each with one head or all but one. */
-static void test_head_shares(bench *b, const ht_hparams *h, size_t position, size_t tokens, ht_kv_type type) {
+/* ROPE and ATTENTION, one share after the other, each with one head or all but one: key-value heads, or query heads of which so many
+ * use one of them. */
+static void test_head_shares(bench *b, const ht_hparams *h, size_t group, size_t position, size_t tokens,
+                             ht_kv_type type) {
     const size_t dim = (size_t)h->head_dim, heads = (size_t)h->heads, kvs = (size_t)h->kv_heads,
-                 positions = position + tokens + 3, head_bytes = positions * dim * (type ? 4 : 2);
+                 of = group > 1 ? heads : kvs, each = heads / of, positions = position + tokens + 3,
+                 head_bytes = positions * dim * (type ? 4 : 2);
     float *table = make_rope_table(dim, dim), weight[512];
     fill(weight, dim);
     make_cache(b, kvs * positions * dim, positions, type);
@@ -555,20 +566,21 @@ static void test_head_shares(bench *b, const ht_hparams *h, size_t position, siz
         take_back(&kept[i]);
     for (int divided = 0; divided <= divisible(b) && ran; divided++) {
         b->divided = divided;
-        const size_t ends[] = {1, ht_max_size(kvs - 1, 1), kvs};
+        const size_t ends[] = {1, ht_max_size(of - 1, 1), of};
         size_t begin = 0, shares = 0;
         for (size_t i = 0; i < HT_COUNT(ends); i++) {
-            const ht_slice share = {.row_begin = begin, .row_end = ends[i], .of = kvs};
+            const ht_slice share = {.row_begin = begin, .row_end = ends[i], .of = of, .group = group};
+            const size_t done = ends[i] * each, made = (done * kvs + heads - 1) / heads;
             if (begin == ends[i] || !run_op(b, &rope, &share, tokens, position))
                 continue;
             begin = ends[i], shares++;
-            check_done(b, "rope's share", &kept[0], SLOT_QKV, tokens, dim, heads, kvs, 2, ends[i]);
-            check_cache(b, "a share's keys", &kept[2], head_bytes, kvs, ends[i]);
-            check_cache(b, "a share's values", &kept[3], head_bytes, kvs, ends[i]);
+            check_done(b, "rope's share", &kept[0], SLOT_QKV, tokens, dim, heads, kvs, 2, done);
+            check_cache(b, "a share's keys", &kept[2], head_bytes, kvs, made);
+            check_cache(b, "a share's values", &kept[3], head_bytes, kvs, made);
             if (run_op(b, &attention, &share, tokens, position))
-                check_done(b, "attention's share", &kept[1], SLOT_ATTN, tokens, dim, heads, kvs, 0, ends[i]);
+                check_done(b, "attention's share", &kept[1], SLOT_ATTN, tokens, dim, heads, kvs, 0, done);
         }
-        assert_true(!divided || kvs < 4 || shares == 3);
+        assert_true(!divided || of < 4 || shares == 3);
         for (int i = 0; i < 4; i++)
             memcpy(kept[i].data, kept[i].before, kept[i].bytes);
     }
@@ -610,9 +622,12 @@ static void test_glu_shares(bench *b, const ht_hparams *h, size_t tokens) {
 static void test_other_shares(bench *b, const ht_hparams *h) {
     static const size_t tokens[] = {1, 2, 33, 31};
     for (size_t i = 0; i < (small ? 2 : HT_COUNT(tokens)); i++) {
-        test_head_shares(b, h, 0, tokens[i], HT_KV_F16);
-        test_head_shares(b, h, 7, tokens[i], HT_KV_F32);
-        test_head_shares(b, h, 40, tokens[i], HT_KV_F16);
+        for (size_t group = 0; group < 2 && h->heads > (int)group * h->kv_heads; group++) {
+            const size_t queries = group * (size_t)(h->heads / h->kv_heads);
+            test_head_shares(b, h, queries, 0, tokens[i], HT_KV_F16);
+            test_head_shares(b, h, queries, 7, tokens[i], HT_KV_F32);
+            test_head_shares(b, h, queries, 40, tokens[i], HT_KV_F16);
+        }
         test_glu_shares(b, h, tokens[i]);
     }
     static const ht_op_kind kinds[] = {HT_OP_EMBED, HT_OP_NORM, HT_OP_ARGMAX, HT_OP_ROPE, HT_OP_ATTENTION, HT_OP_GLU};
@@ -620,6 +635,7 @@ static void test_other_shares(bench *b, const ht_hparams *h) {
         const ht_op op = shaped(b, (ht_op){.kind = kinds[k], .name = "whole", .aux = HT_SLOT_NONE}, h);
         const size_t wrong = (size_t)(h->kv_heads + h->feed_forward);
         assert_true(refused(b, &op, &(ht_slice){.row_end = 1, .of = wrong}));
+        assert_true(refused(b, &op, &(ht_slice){.row_end = 1, .of = (size_t)h->heads, .group = 5}));
         assert_true(refused(b, &op, &(ht_slice){.row_begin = 1, .row_end = 2}));
     }
 }

@@ -165,10 +165,12 @@ static double half_bound(const bench *b, const ht_matrix *m, size_t r, size_t be
     return 6 * b->step * sqrt(squares + 4 * rounded) + 4 * b->step * (fabs(sum - added) + fabs(added));
 }
 
-/* Is row r of part p, whose first row is `base` of the operator, in the slice? */
+/* Is row r of part p, whose first row is `base` of the operator, in the slice? Of query heads, a key-value head goes with the first
+ * of its `group`. */
 static bool has_row(const ht_op *op, const ht_slice *s, int p, size_t base, size_t r) {
-    const size_t each = s->of ? op->parts[p].rows / s->of : 1, row = s->of ? r : base + r;
-    return row >= s->row_begin * each && row < s->row_end * each;
+    const size_t group = s->group > 1 && p ? s->group : 1;
+    const size_t each = s->of ? op->parts[p].rows / (s->of / group) : 1, row = s->of ? r : base + r;
+    return row / each * group >= s->row_begin && row / each * group < s->row_end;
 }
 
 static void check_matmul(bench *b, const ht_op *op, ht_slice s, size_t tokens) {

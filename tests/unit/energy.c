@@ -177,7 +177,7 @@ static void test_limits_in_words(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_by_hand),    cmocka_unit_test(test_ratio),
-                                       cmocka_unit_test(test_total),    cmocka_unit_test(test_where_time_goes),
+                                       cmocka_unit_test(test_total),      cmocka_unit_test(test_where_time_goes),
                                        cmocka_unit_test(test_contention), cmocka_unit_test(test_limits_in_words)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -260,8 +260,9 @@ static int begin_other(void **state, ht_builder *b, ht_error *error) {
     return 0;
 }
 
-/* A model of no family: blocks in another order, of one kind behind each other, one with a window and fewer and shorter heads, one
- * whose heads divide otherwise, one that comes again with a cache of its own, and two behind the last that writes one. */
+/* A model of no family: blocks in another order, of one kind behind each other, one with a window and shorter heads, of which two
+ * at least go to one lane, one whose heads divide otherwise, one that comes again with a cache of its own, and two behind the last
+ * that writes one. */
 static int open_mixed(void **state) {
     ht_error error = {0};
     ht_builder b;
@@ -269,7 +270,7 @@ static int open_mixed(void **state) {
         return -1;
     const ht_rotation rotation = {.table = model->ops[3].rope};
     ht_hparams few = model->hparams, wide = few;
-    few.heads = 2, few.kv_heads = 1, few.head_dim = 16, few.feed_forward = 128;
+    few.kv_heads = 1, few.head_dim = 16, few.feed_forward = 128;
     wide.kv_heads = 1;
     model->hparams.group = 4;
     feed_forward(&b, 1);
@@ -389,6 +390,20 @@ static int close_all(void **state) {
     return close_model(state) || remove_folder(state);
 }
 
+/* Does a lane of the schedule begin within the query heads of a key-value head in some block? */
+static bool cuts_a_group(const ht_engine *engine, const ht_schedule *s) {
+    for (size_t k = 0; k < model->n_blocks && s->tokens && s->choice.regime == HT_REGIME_SHARES; k++) {
+        const ht_group_choice *c = &s->choice.groups[model->blocks[k].group];
+        for (size_t a = 0; a < c->n_axes; a++) {
+            const size_t number = model->blocks[k].first_axis + c->axes[a];
+            const ht_axis *axis = &model->axes[number];
+            if (axis->group && c->units[c->axes[a]][0] * engine->passes.units[number].grain % axis->group)
+                return true;
+        }
+    }
+    return false;
+}
+
 /* ---- every cut ---------------------------------------------------------------------------------------------------------------- */
 
 static void test_every_cut(void **state) {
@@ -400,6 +415,7 @@ static void test_every_cut(void **state) {
                 {"row", false, HT_REGIME_SHARES},
                 {"head,feature", false, HT_REGIME_SHARES},
                 {"head,feature,row", false, HT_REGIME_SHARES},
+                {"query,feature", false, HT_REGIME_SHARES},
                 {"row", true, HT_REGIME_OWNER},
                 {"feature", true, HT_REGIME_OWNER},
                 {"layer", true, HT_REGIME_OWNER},
@@ -411,17 +427,21 @@ static void test_every_cut(void **state) {
     for (size_t r = 0; r < HT_COUNT(rows); r++) {
         ht_engine *engine;
         ht_session *session = open_session(BOTH, HT_STRATEGY_TENSOR, rows[r].cuts, &engine);
-        size_t seen = 0;
+        size_t seen = 0, groups = 0;
         assert_int_equal(engine->set.n_lanes, 2);
         for (int turn = 0; turn < (SANITIZED || is_quick() ? 2 : 8); turn++)
             for (size_t i = 0; i < LENGTHS; i++) {
                 random_state = (uint32_t)(r * 1000 + (size_t)turn * 10 + i) * 2654435761u + 1;
                 pretend(engine, rows[r].owned);
                 run_prompt(engine, i, rows[r].cuts);
-                for (size_t k = 0; k < HT_SCHEDULES; k++)
+                for (size_t k = 0; k < HT_SCHEDULES; k++) {
                     seen += engine->passes.schedules[k].tokens &&
                             engine->passes.schedules[k].choice.regime == rows[r].regime;
+                    groups += cuts_a_group(engine, &engine->passes.schedules[k]);
+                }
             }
+        if (strstr(rows[r].cuts, "query,") ? groups < LENGTHS : groups > 0)
+            fail_msg("%s: query heads of one key-value head went to both lanes %zu times", rows[r].cuts, groups);
         if (seen < LENGTHS)
             fail_msg("%s: %s was used %zu times only", rows[r].cuts, ht_regime_name(rows[r].regime), seen);
         static const int chunks[] = {0, 1, 33};
@@ -469,12 +489,12 @@ static void pretend_owned(ht_engine *engine) {
 }
 
 static void test_every_length(void **state) {
-    static const char *const cuts[] = {"causal", "head,feature", "row", "causal,feature",
-                                       "layer,sequence,hybrid,row,feature"};
+    static const char *const cuts[] = {"causal",         "head,feature",  "row",
+                                       "causal,feature", "query,feature", "layer,sequence,hybrid,row,feature"};
     for (size_t c = 0; c < HT_COUNT(cuts); c++) {
         ht_engine *engine;
         ht_session *session = open_session(BOTH, HT_STRATEGY_TENSOR, cuts[c], &engine);
-        every_length(engine, cuts[c], c == 4 ? pretend_owned : pretend_any);
+        every_length(engine, cuts[c], c == 5 ? pretend_owned : pretend_any);
         close_session(session, engine);
     }
 }
@@ -523,6 +543,37 @@ static void test_every_length_on_a_pair(void **state) {
         } else
             for (int i = 0; i < (quick ? 1 : 2); i++)
                 every_length(engine, cuts[c] ? cuts[c] : "all cuts", i ? disturb : remember);
+        ht_engine_destroy(engine);
+    }
+}
+
+/* The CPU and a GPU's runtime, either of which makes keys and values that the other waits for. */
+static void test_query_heads_on_a_pair(void **state) {
+    static const char *const devices[] = {"opencl:0:cpus=0,cpu:cpus=1", "cpu:cpus=1,opencl:0:cpus=0"};
+    for (size_t d = 0; d < HT_COUNT(devices) && !SANITIZED && !is_unit(); d++) {
+        const ht_engine_options options =
+            HT_INIT(ht_engine_options, .devices = devices[d], .strategy = HT_STRATEGY_TENSOR, .cuts = "query,feature",
+                    .precision = HT_PRECISION_EXACT, .kv_type = HT_KV_F32, .context = CONTEXT, .chunk = CHUNK);
+        ht_engine *engine;
+        ht_error error = {0};
+        size_t groups = 0;
+        if (ht_engine_create(model, &options, &engine, &error) || engine->set.n_devices < 2) {
+            ht_engine_destroy(engine);
+            if (must_have("opencl", "OpenCL is not there"))
+                fail();
+            return;
+        }
+        for (size_t i = 0; i < LENGTHS; i++) {
+            pretend_equal(engine); /* but one lane takes three times as long for attention: one head of four is its */
+            for (size_t k = 1; k < model->blocks[0].n; k++)
+                engine->set.lanes[i % 2].cost.ops[model->ops[model->blocks[0].first + k].signature] = make_op(3);
+            ht_lanes_keep_ready(&engine->set);
+            ht_passes_forget_schedules(&engine->passes);
+            run_prompt(engine, i, "query,feature");
+            for (size_t k = 0; k < HT_SCHEDULES; k++)
+                groups += cuts_a_group(engine, &engine->passes.schedules[k]);
+        }
+        assert_true(groups >= LENGTHS);
         ht_engine_destroy(engine);
     }
 }
@@ -921,6 +972,7 @@ int main(void) {
         cmocka_unit_test(test_every_cut),
         cmocka_unit_test(test_every_length),
         cmocka_unit_test(test_every_length_on_a_pair),
+        cmocka_unit_test(test_query_heads_on_a_pair),
         cmocka_unit_test(test_lanes_without_a_share),
         cmocka_unit_test(test_measured_costs),
         cmocka_unit_test(test_steady_decode_allocates_nothing),

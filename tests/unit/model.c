@@ -154,6 +154,15 @@ static void test_planted_faults(void **state) {
     PLANT(model->axes[0], maps[4], HT_MAP_EVERY,
           "attn_output does not divide"); /* sums that nobody computes a part of */
     PLANT(model->axes[0], maps[3], HT_MAP_REPLICATED, "attn needs all of slot qkv, of which there is a share");
+    ht_axis *queries = &model->axes[6]; /* four query heads over two key-value heads */
+    assert_int_equal(queries->kind, HT_AXIS_QUERIES);
+    assert_int_equal(queries->extent, 4);
+    assert_int_equal(queries->group, 2);
+    PLANT(*queries, group, 4, "rope does not divide"); /* and the second key-value head is nobody's */
+    PLANT(*queries, maps[2], HT_MAP_SHARE, "rope and the cache that query heads share");
+    PLANT(*queries, maps[3], HT_MAP_REPLICATED, "attn needs all of slot qkv, of which there is a share");
+    PLANT(*queries, ready, 2, "rope and the cache that query heads share");
+    PLANT(*queries, ready, 4, "attn and the cache that query heads share");
 #undef PLANT
     kept = ops[4]; /* two operators in the wrong order */
     ops[4] = ops[3];

@@ -48,20 +48,21 @@ typedef struct made_axis {
 typedef struct made_kind {
     const char *ops;
     size_t fused, n_axes;
-    made_axis axes[6];
+    made_axis axes[7];
 } made_kind;
 
 enum { ATTENTION, FEED_FORWARD, MIXER, EXPERTS, BESIDE, HEAD };
 static const made_kind kinds[] = {
     [ATTENTION] = {"nmwrm",
                    0,
-                   6,
+                   7,
                    {{HT_AXIS_HEADS, HT_RESULT_SUMS, 0, 5, 0, 0, "esssc", false, false},
                     {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 5, 0, 0, "errrr", true, false},
                     {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 0, 2, 1, 2, "ew", false, false},
                     {HT_AXIS_HEADS, HT_RESULT_COLUMNS, 2, 4, 0, 0, "ss", false, false},
                     {HT_AXIS_HEADS, HT_RESULT_SUMS, 2, 5, 0, 0, "ssc", false, false},
-                    {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 4, 5, 4, 5, "w", false, false}}},
+                    {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 4, 5, 4, 5, "w", false, false},
+                    {HT_AXIS_QUERIES, HT_RESULT_SUMS, 0, 5, 0, 0, "egggc", false, false}}},
     [FEED_FORWARD] = {"nmxm",
                       1,
                       3,
@@ -92,9 +93,16 @@ static const made_kind kinds[] = {
 };
 
 static ht_map map_of(char letter) {
-    static const char letters[] = "ersc";
-    const char *at = strchr(letters, letter);
-    return at ? (ht_map)(at - letters) : HT_MAP_ROWS;
+    static const char letters[] = "erscwg";
+    return (ht_map)(strchr(letters, letter) - letters);
+}
+
+/* So many units, in groups of so many, of whatever they are made of. */
+static void set_groups(made *m, size_t a, size_t groups, size_t group) {
+    const size_t grain = 1 + a % 2;
+    m->p.of[a] = groups * group;
+    m->axes[a].group = group * grain;
+    m->axes[a].extent = groups * group * grain;
 }
 
 /* The first operator of a kind has its signature in `first`; norms all have signature 1. */
@@ -127,8 +135,14 @@ static void add_kind(made *m, int kind, int first[HEAD + 1], size_t first_axis[H
                           .handed = 64 + pick(64),
                           .leaves = kind == HEAD ? 0 : 32 + pick(64),
                           .statistics = row->statistics ? 1 + pick(20) : 0};
-        for (size_t i = row->from; i < row->to; i++)
+        for (size_t i = row->from; i < row->to; i++) {
             axis->maps[i] = map_of(row->maps[i - row->from]);
+            if (k->ops[i] == 'w')
+                axis->ready = i + 1;
+            if (axis->maps[i] == HT_MAP_GROUPS && i < 3)
+                axis->common[i] = uniform(0.05, 0.9);
+        }
+        axis->lent = 1 + pick(200);
     }
 }
 
@@ -260,6 +274,9 @@ static void make_problem(made *m, size_t n_lanes) {
     const size_t heads = 1 + pick(4), n_axes = m->model.n_axes;
     for (size_t a = 0; a < n_axes; a++)
         m->p.of[a] = m->axes[a].kind == HT_AXIS_HEADS ? heads : 3 + pick(4);
+    for (size_t a = 0; a < n_axes; a++)
+        if (m->axes[a].kind == HT_AXIS_QUERIES)
+            set_groups(m, a, heads, 2 + pick(3));
     if (pick(6) == 0)
         m->p.of[pick((unsigned)n_axes)] = 0;
     for (size_t l = 0; l < n_lanes; l++) {
@@ -274,6 +291,8 @@ static void make_problem(made *m, size_t n_lanes) {
                                        .n_lengths = fixed ? HT_COUNT(static_lengths) : 0};
         for (int r = 0; r < HT_REGIMES; r++)
             m->lanes[l].drift[r] = pick(2) ? 1 : uniform(0.5, 2);
+        for (size_t a = 0; a < n_axes; a++) /* graphs are of key-value heads */
+            m->p.unable[a] |= (unsigned)((m->axes[a].group && fixed) || pick(20) == 0) << l;
         for (size_t a = 0; a < n_axes && fixed && !m->lanes[l].may_build; a++)
             for (int k = 0; k < 2; k++) /* none, one or two */
                 m->lanes[l].built[a][k] = m->p.of[a] > 1 && pick(2) && (k == 0 || m->lanes[l].built[a][0])
@@ -514,6 +533,56 @@ static double best_range(const ht_problem *p, const size_t *lanes, size_t n, con
     return best;
 }
 
+/* Units [begin, begin + units) of query heads on a lane, which waits for keys and values that another has made of a group at
+ * *ready, and tells of its own. *late: how long it waits. */
+static double query_lane(const ht_problem *p, size_t lane, const along *x, size_t begin, size_t units, double *ready,
+                         double *late) {
+    const size_t group = x->axis->group * x->of / x->axis->extent, end = begin + units;
+    const double tell = join(p, lane) * drift(p, lane, HT_REGIME_SHARES);
+    size_t groups = 0;
+    ht_estimate sum = {0}, first = {0};
+    *late = 0;
+    for (size_t u = begin; u < end; u++)
+        groups += u % group == 0;
+    for (size_t i = x->axis->from; i < x->axis->to; i++) {
+        const size_t n = tokens_at(p, x->b, i);
+        const double common = x->axis->common[i], share = (double)units / (double)x->of * (1 - common) +
+                                                          (double)(groups * group) / (double)x->of * common;
+        if (x->axis->maps[i] == HT_MAP_EVERY)
+            sum.busy += shared_norm(p, lane, sign(p, x->b, i), n);
+        else
+            add(&sum, op(p, lane, sign(p, x->b, i), n, share, p->position + p->tokens - n));
+        if (i < x->axis->ready)
+            first = sum;
+    }
+    sum.wait += join(p, lane);
+    double seconds = in_axis(p, lane, p->tokens > 1, sum), there = in_axis(p, lane, p->tokens > 1, first);
+    if (units == 0 || units == x->of)
+        return seconds;
+    if (begin % group) { /* others have its first unit, and floats of every token go from there to here */
+        const size_t floats = x->axis->lent * tokens_at(p, x->b, x->axis->ready - 1);
+        *late = fmax(*ready + p->join + p->exchange * 4 * (double)floats - there, 0);
+        seconds += tell;
+    }
+    if (end % group && end - end % group >= begin) { /* others have its last unit */
+        *ready = there + tell;
+        seconds += tell;
+    }
+    return seconds;
+}
+
+static double best_queries(const ht_problem *p, const size_t *lanes, size_t n, const along *x, size_t i, size_t begin,
+                           double ready) {
+    double best = INFINITY, late;
+    for (size_t u = i + 1 == n ? x->of - begin : 0; begin + u <= x->of; u++) {
+        double next = ready, s = query_lane(p, lanes[i], x, begin, u, &next, &late) + late;
+        if (i + 1 < n && s < best)
+            s = fmax(s, best_queries(p, lanes, n, x, i + 1, begin + u, next));
+        best = fmin(best, s);
+    }
+    return best;
+}
+
 static double exchanged(const ht_problem *p, size_t n, const along *x) {
     const size_t floats = x->axis->leaves * (x->axis->result == HT_RESULT_SUMS ? n : 1) + x->axis->statistics * n;
     return p->exchange * 4 * (double)(floats * tokens_at(p, x->b, x->axis->to - 1)) +
@@ -523,12 +592,14 @@ static double exchanged(const ht_problem *p, size_t n, const along *x) {
 static bool is_allowed(const ht_problem *p, const along *x) {
     const bool columns = x->axis->result == HT_RESULT_COLUMNS;
     if (x->b == head_block(p))
-        return p->cuts & (HT_CUT_ROWS | HT_CUT_HEADS | HT_CUT_FEATURES);
+        return p->cuts & (HT_CUT_ROWS | HT_CUT_HEADS | HT_CUT_FEATURES | HT_CUT_QUERIES);
     switch (x->axis->kind) {
     case HT_AXIS_TOKENS:
         return p->cuts & HT_CUT_CAUSAL;
     case HT_AXIS_HEADS:
         return p->cuts & (columns ? HT_CUT_HEADS | HT_CUT_ROWS : HT_CUT_HEADS);
+    case HT_AXIS_QUERIES:
+        return p->cuts & HT_CUT_QUERIES;
     case HT_AXIS_FEATURES:
         return p->cuts & (columns ? HT_CUT_ROWS : HT_CUT_FEATURES);
     default:
@@ -537,10 +608,15 @@ static bool is_allowed(const ht_problem *p, const along *x) {
 }
 
 static double best_axis(const ht_problem *p, const size_t *lanes, size_t n, const along *x) {
-    if (!is_allowed(p, x))
+    bool able = is_allowed(p, x);
+    for (size_t i = 0; i < n; i++)
+        able &= !(p->unable[number_of(p, x)] >> lanes[i] & 1);
+    if (!able)
         return INFINITY;
     if (x->axis->kind == HT_AXIS_TOKENS)
         return p->tokens < 2 ? INFINITY : exchanged(p, n, x) + best_range(p, lanes, n, x, 0, 0);
+    if (x->of && x->axis->kind == HT_AXIS_QUERIES)
+        return exchanged(p, n, x) + best_queries(p, lanes, n, x, 0, 0, 0);
     return x->of ? exchanged(p, n, x) + best_units(p, lanes, n, x, 0, x->of) : INFINITY;
 }
 
@@ -702,6 +778,8 @@ static double brute_force(const ht_problem *p, bool *several) {
 
 /* ---- the tests --------------------------------------------------------------------------------------------------------------- */
 
+static size_t cut_groups; /* lanes that waited for another's keys and values */
+
 /* What the choice itself says, computed by the formulas above: its parts are whole, and take what it predicts. */
 static double evaluate(const ht_problem *p, const ht_choice *c) {
     double sum = 0;
@@ -726,16 +804,20 @@ static double evaluate(const ht_problem *p, const ht_choice *c) {
         size_t at = 0;
         for (size_t k = 0; k < g->n_axes; k++) {
             const along x = along_of(p, b, g->axes[k]);
-            const bool tokens = x.axis->kind == HT_AXIS_TOKENS;
-            double slowest = 0;
+            const bool tokens = x.axis->kind == HT_AXIS_TOKENS, queries = x.axis->kind == HT_AXIS_QUERIES;
+            double slowest = 0, ready = 0, late = 0;
             size_t units = 0;
             assert_int_equal(x.axis->from, at);
             at = x.axis->to;
             for (size_t i = 0; i < c->n_lanes; units += g->units[g->axes[k]][i++]) {
                 const size_t own = g->units[g->axes[k]][i];
-                assert_true(tokens || may_take(p, c->lanes[i], &x, own));
-                slowest = fmax(slowest, tokens ? range_lane(p, c->lanes[i], &x, units, units + own)
-                                               : axis_lane(p, c->lanes[i], &x, own));
+                assert_true(tokens || queries || may_take(p, c->lanes[i], &x, own));
+                assert_false(p->unable[number_of(p, &x)] >> c->lanes[i] & 1);
+                const double one = tokens    ? range_lane(p, c->lanes[i], &x, units, units + own)
+                                   : queries ? query_lane(p, c->lanes[i], &x, units, own, &ready, &late)
+                                             : axis_lane(p, c->lanes[i], &x, own);
+                slowest = fmax(slowest, one + late);
+                cut_groups += queries && late > 0;
             }
             assert_int_equal(units, tokens ? p->tokens : x.of);
             sum += exchanged(p, c->n_lanes, &x) + slowest;
@@ -762,6 +844,7 @@ static void check_lanes(const ht_problem *p, const ht_choice *c) {
 static void compare(size_t n_lanes, unsigned cases) {
     size_t won[4] = {0};
     const unsigned first = seed_of(1);
+    cut_groups = 0;
     for (unsigned seed = first; seed - first < cases; seed++) {
         made m;
         ht_choice c;
@@ -785,6 +868,8 @@ static void compare(size_t n_lanes, unsigned cases) {
                 m.p.tokens, m.p.wanted, m.p.cuts, m.p.forced ? ", forced" : "");
         won[c.regime]++;
     }
+    if (cut_groups < cases / 200)
+        fail_msg("lanes waited for keys and values of a cut group %zu times only", cut_groups);
     for (int r = 0; r < 4; r++) /* or the cases show nothing */
         if (won[r] < cases / 100)
             fail_msg("%s won %zu times of %u only", ht_regime_name((ht_regime)r), won[r], cases);
@@ -815,7 +900,10 @@ static void plain_problem(made *m, size_t n_lanes) {
     m->p.forced = false;
     m->p.join = 0;
     for (size_t a = 0; a < m->model.n_axes; a++)
-        m->p.of[a] = 6;
+        m->p.of[a] = 6, m->p.unable[a] = 0;
+    for (size_t a = 0; a < m->model.n_axes; a++)
+        if (m->axes[a].kind == HT_AXIS_QUERIES)
+            set_groups(m, a, 2, 3);
     for (size_t l = 0; l < n_lanes; l++) {
         m->costs[l] = cost;
         m->costs[l].join = 0;
@@ -1059,12 +1147,12 @@ static ht_lane_cost real_cost(const made *m, const real_shape *shape, size_t lan
     return cost;
 }
 
-static void real_problem(made *m, const real_shape *shape, size_t n_lanes, size_t tokens) {
+static void real_problem(made *m, const real_shape *shape, size_t n_lanes, size_t tokens, bool queries_on_all) {
     static const int lengths[] = {32, 64, 128, 256, 512, 1024},
                      blocks[] = {ATTENTION, FEED_FORWARD, ATTENTION, FEED_FORWARD, HEAD};
     const size_t e = shape->embedding / 32, f = shape->feed_forward / 32;
-    const size_t of[] = {8, 0, shape->qkv / 32, 8, 8, e, f, f, e, 501},
-                 leaves[] = {32 * e, 32 * e, shape->qkv, 32 * e, 32 * e, 32 * e, 32 * e, 32 * f, 32 * e, 0};
+    const size_t of[] = {8, 0, shape->qkv / 32, 8, 8, e, 32, f, f, e, 501},
+                 leaves[] = {32 * e, 32 * e, shape->qkv, 32 * e, 32 * e, 32 * e, 32 * e, 32 * e, 32 * f, 32 * e, 0};
     *m = (made){.p = {.lanes = m->lanes,
                       .n_lanes = n_lanes,
                       .cuts = HT_CUT_ALL,
@@ -1075,7 +1163,9 @@ static void real_problem(made *m, const real_shape *shape, size_t n_lanes, size_
                       .tokens_divide = true}};
     make_model(m, blocks, HT_COUNT(blocks));
     memcpy(m->p.of, of, sizeof of);
-    for (size_t g = 0; g < 2; g++) /* as many as the model has, but for the last of them */
+    set_groups(m, 6, 8, 4);
+    m->p.unable[6] = queries_on_all ? 0 : 1; /* the NPU */
+    for (size_t g = 0; g < 2; g++)           /* as many as the model has, but for the last of them */
         m->groups[g].count = shape->blocks - 1;
     for (size_t a = 0; a < m->model.n_axes; a++)
         m->axes[a].leaves = leaves[a], m->axes[a].handed = 2 * shape->embedding;
@@ -1111,7 +1201,7 @@ static void test_solving_takes_less_than_a_millisecond(void **state) {
                 made m;
                 ht_choice c;
                 double times[RUNS];
-                real_problem(&m, &shapes[k], n_lanes, tokens[i]);
+                real_problem(&m, &shapes[k], n_lanes, tokens[i], i % 2);
                 for (size_t run = 0; run < RUNS; run++) {
                     const double begin = thread_seconds();
                     ht_solve(&m.p, &c);

@@ -262,13 +262,10 @@ static const char *refuse_share(const ht_hparams *model, const ht_op *op, const 
         return "the share is empty or more than all";
     switch (op->kind) {
     case HT_OP_MATMUL:
-        for (int i = 0; i < op->n_parts; i++)
-            if (op->parts[i].rows % s->of)
-                return "a matrix's rows are not whole parts of the share";
-        return NULL;
+        return ht_share_fits(op, s) ? NULL : "a matrix's rows are not whole parts of the share";
     case HT_OP_ROPE:
     case HT_OP_ATTENTION:
-        return s->of == (size_t)h->kv_heads ? NULL : "shares are of key-value heads";
+        return ht_counts_heads(s, h) ? NULL : "shares are of key-value heads or of query heads";
     case HT_OP_GLU:
         return s->of == (size_t)h->feed_forward ? NULL : "shares are of the hidden layer's features";
     case HT_OP_EMBED:
@@ -317,7 +314,7 @@ static const char *cpu_refuses(const ht_device *device, const ht_op *op, const h
 static ht_slice spell_out(const ht_op *op, const ht_slice *slice) {
     ht_slice s = *slice;
     if (s.of && s.row_begin == 0 && s.row_end == s.of)
-        s.row_end = s.of = 0;
+        s.row_end = s.of = s.group = 0;
     if (op->kind != HT_OP_MATMUL)
         return s;
     if (!s.row_end)
@@ -334,11 +331,10 @@ static bool is_whole(const ht_op *op, const ht_slice *s) { /* spelt out */
                                         s->reduction_end == ht_op_cols(op));
 }
 
-/* Of the matrix whose `rows` rows begin at row `base` of the operator, the slice has rows [*begin, *end). False: none. */
-static bool rows_of_matrix(const ht_slice *s, size_t base, size_t rows, size_t *begin, size_t *end) {
+/* Of matrix number `part`, whose `rows` rows begin at row `base` of the operator, the slice has rows [*begin, *end). False: none. */
+static bool rows_of_matrix(const ht_slice *s, int part, size_t base, size_t rows, size_t *begin, size_t *end) {
     if (s->of) {
-        *begin = s->row_begin * (rows / s->of);
-        *end = s->row_end * (rows / s->of);
+        ht_share_rows(s, part, rows, begin, end);
     } else {
         *begin = s->row_begin - ht_min_size(s->row_begin, base);
         *end = ht_min_size(s->row_end - ht_min_size(s->row_end, base), rows);
@@ -418,7 +414,7 @@ static ht_status pack_parts(cpu_device *cpu, ht_task *task, ht_error *error) {
     ht_status status = reserve_acts(cpu, s->reduction_end - s->reduction_begin, error);
     size_t base = 0, begin, end;
     for (int i = 0; i < op->n_parts && !status; base += op->parts[i++].rows) {
-        if (!rows_of_matrix(s, base, op->parts[i].rows, &begin, &end))
+        if (!rows_of_matrix(s, i, base, op->parts[i].rows, &begin, &end))
             continue;
         status = pack_part(cpu, op, i, begin, end, s, &task->parts[task->n_parts], error);
         if (!status)
@@ -483,7 +479,7 @@ static float *thread_scratch(const cpu_device *cpu, int thread) {
     return cpu->scratch + (size_t)thread * cpu->scratch_floats;
 }
 
-/* Of `all` heads or features the range that a share has. */
+/* Of `all` features the range that a share has. */
 static void share_range(const ht_slice *s, size_t all, size_t *begin, size_t *end) {
     *begin = s->of ? s->row_begin : 0;
     *end = s->of ? s->row_end : all;
@@ -560,7 +556,7 @@ static void view_parts(run_job *job) {
         size_t begin, end;
         if (!job->binding->part)
             job->views[job->n_views++] = (part_view){.packed = *p, .first_row = task->first_row[i]};
-        else if (rows_of_matrix(&job->slice, task->first_row[i], p->rows, &begin, &end))
+        else if (rows_of_matrix(&job->slice, (int)i, task->first_row[i], p->rows, &begin, &end))
             job->views[job->n_views++] = view_of(*p, task->first_row[i], begin, end, &job->slice);
     }
 }
@@ -672,21 +668,22 @@ static void rope_item(void *context, size_t t, int thread) {
     const ht_hparams own = ht_op_shape(op, &job->cpu->hparams), *h = &own;
     const ht_kv_layer *kv = &job->binding->kv[op->cache];
     const size_t dim = (size_t)h->head_dim, position = job->binding->position + t, heads = (size_t)h->heads,
-                 kv_heads = (size_t)h->kv_heads, group = heads / kv_heads;
+                 kv_heads = (size_t)h->kv_heads;
+    const ht_heads own_heads = ht_slice_heads(&job->slice, h);
     const float *table = op->rope + position * dim;
     float *qkv = slot_row(job->binding, op->in, t);
-    size_t begin, end; /* key-value heads */
-    share_range(&job->slice, kv_heads, &begin, &end);
-    for (size_t i = begin * group; i < heads + end; i++) {
-        if (i == end * group)
-            i = heads + begin; /* from its last query head to its first key */
+    for (size_t i = own_heads.queries; i < heads + own_heads.used_end; i++) {
+        if (i == own_heads.queries_end)
+            i = heads + own_heads.own; /* from its last query head to its first key */
+        if (i == heads + own_heads.used_end)
+            break; /* it has none */
         float *head = qkv + i * dim;
         const float *weight = i < heads ? op->q_norm : op->k_norm;
         if (weight)
             job->cpu->kernels->norm(head, NULL, NULL, weight, op->eps, dim, head);
         job->cpu->kernels->rope(head, table, (size_t)op->rope_dim, op->rope_halves);
     }
-    for (size_t i = begin; i < end; i++) {
+    for (size_t i = own_heads.own; i < own_heads.used_end; i++) {
         const size_t at = (i * kv->positions + position) * dim;
         const float *key = qkv + (heads + i) * dim, *value = key + kv_heads * dim;
         if (kv->type == HT_KV_F32) {
@@ -699,7 +696,7 @@ static void rope_item(void *context, size_t t, int thread) {
     }
 }
 
-/* Items: one query head when few tokens come (all threads share a decode step), else (kv head, block of tokens). */
+/* Items: one query head when few tokens come (all threads share a decode step), else (kv head's query heads, block of tokens). */
 static void attention_item(void *context, size_t item, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
@@ -709,12 +706,13 @@ static void attention_item(void *context, size_t item, int thread) {
     const size_t dim = (size_t)h->head_dim, group = (size_t)(h->heads / h->kv_heads);
     const size_t kv_size = kv->type == HT_KV_F32 ? sizeof(float) : sizeof(uint16_t);
     const bool few = job->block == 0;
-    size_t begin, end; /* key-value heads */
-    share_range(&job->slice, (size_t)h->kv_heads, &begin, &end);
+    const ht_heads heads = ht_slice_heads(&job->slice, h);
     const size_t blocks = few ? 1 : (b->tokens + job->block - 1) / job->block;
     /* the last blocks see the most keys: hand them out first */
     const size_t first = few ? 0 : (blocks - 1 - item % blocks) * job->block;
-    const size_t kv_head = begin + item / (few ? group : blocks), head = kv_head * group + (few ? item % group : 0);
+    const size_t kv_head = few ? (heads.queries + item) / group : heads.used + item / blocks;
+    const size_t head = few ? heads.queries + item : ht_max_size(kv_head * group, heads.queries),
+                 end = ht_min_size((kv_head + 1) * group, heads.queries_end);
     ht_attention_job a = {.queries = slot_row(b, op->in, first) + head * dim,
                           .query_stride = b->slots[op->in].stride,
                           .out = slot_row(b, op->out, first) + head * dim,
@@ -723,7 +721,7 @@ static void attention_item(void *context, size_t item, int thread) {
                           .values = (const char *)kv->values + kv_head * kv->positions * dim * kv_size,
                           .kv_type = kv->type,
                           .head_dim = dim,
-                          .heads = few ? 1 : group,
+                          .heads = few ? 1 : end - head,
                           .position = b->position + first,
                           .tokens = few ? b->tokens : ht_min_size(job->block, b->tokens - first),
                           .window = (size_t)op->window,
@@ -736,10 +734,10 @@ static void run_attention(run_job *job) {
     const ht_hparams own = ht_op_shape(job->task->op, &job->cpu->hparams), *h = &own;
     const size_t tokens = job->binding->tokens;
     job->block = tokens < 4 ? 0 : ht_min_size(ATTENTION_TOKENS, ht_round_up(tokens, job->cpu->kernels->tile));
-    size_t begin, end; /* key-value heads */
-    share_range(&job->slice, (size_t)h->kv_heads, &begin, &end);
-    const size_t each = job->block ? (tokens + job->block - 1) / job->block : (size_t)(h->heads / h->kv_heads);
-    ht_pool_run(job->cpu->pool, attention_item, job, (end - begin) * each, 1);
+    const ht_heads heads = ht_slice_heads(&job->slice, h);
+    const size_t items = job->block ? (heads.used_end - heads.used) * ((tokens + job->block - 1) / job->block)
+                                    : heads.queries_end - heads.queries;
+    ht_pool_run(job->cpu->pool, attention_item, job, items, 1);
 }
 
 /* Cheap operators of a token or two are not worth waking anybody. */

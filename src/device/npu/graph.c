@@ -62,6 +62,8 @@ static const char *describe_runs(const ht_op *op, const ht_slice *s, ht_npu_grap
         add_run(g, s->row_begin, s->row_end);
         return NULL;
     }
+    if (s->group > 1)
+        return "shares of query heads are not built";
     if (s->row_begin >= s->row_end || s->row_end > s->of)
         return "the share is empty or more than all";
     size_t base = 0;

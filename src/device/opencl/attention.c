@@ -67,12 +67,11 @@ static size_t partial_bytes(const ht_task *task, size_t heads, size_t tokens, si
 /* What the partial results of `tokens` tokens need at most, whichever part of the heads they are of: fewer heads may have
  * more splits. */
 static size_t most_partial_bytes(const ht_cl_device *d, const ht_task *task, size_t tokens) {
-    const size_t kvs = (size_t)task->shape.kv_heads, group = kvs ? (size_t)task->shape.heads / kvs : 0;
     size_t room = 0;
-    for (size_t n = 1; n <= kvs; n++) {
-        const size_t splits = count_splits(d, n * group, tokens, d->max_context);
+    for (size_t n = 1; n <= (size_t)task->shape.heads; n++) {
+        const size_t splits = count_splits(d, n, tokens, d->max_context);
         if (splits > 1)
-            room = ht_max_size(room, partial_bytes(task, n * group, tokens, splits));
+            room = ht_max_size(room, partial_bytes(task, n, tokens, splits));
     }
     return room;
 }
@@ -124,19 +123,19 @@ ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_ca
     ht_status status = get_kernel(d, task, w, names[w], kv->type, &kernel, error);
     if (status)
         return status;
+    const ht_heads own = ht_slice_heads(&call->part, &task->shape);
     const cl_uint in_stride = (cl_uint)call->in.stride, out_stride = (cl_uint)call->out.stride,
-                  kv_heads = (cl_uint)(call->part.row_end - call->part.row_begin),
-                  group = (cl_uint)(task->shape.heads / task->shape.kv_heads), heads = kv_heads * group,
+                  group = (cl_uint)(task->shape.heads / task->shape.kv_heads),
+                  heads = (cl_uint)(own.queries_end - own.queries), lead = (cl_uint)(own.queries - own.used * group),
                   positions = (cl_uint)kv->positions, position = (cl_uint)call->binding->position,
                   tokens = call->tokens, window = (cl_uint)op->window;
     const size_t keys = position + tokens;
     const cl_uint splits =
         w == SPLIT ? (cl_uint)count_splits(d, heads, tokens, window ? ht_min_size(keys, window) : keys) : 1;
     /* A part of the heads is an attention of its own, that begins elsewhere everywhere. */
-    const cl_ulong dim = (cl_ulong)task->shape.head_dim, columns = call->part.row_begin * group * dim,
-                   rows = call->part.row_begin * positions * dim, in_offset = call->in.offset + columns,
-                   out_offset = call->out.offset + columns, keys_offset = call->keys_offset / size + rows,
-                   values_offset = call->values_offset / size + rows;
+    const cl_ulong dim = (cl_ulong)task->shape.head_dim, columns = own.queries * dim, rows = own.used * positions * dim,
+                   in_offset = call->in.offset + columns, out_offset = call->out.offset + columns,
+                   keys_offset = call->keys_offset / size + rows, values_offset = call->values_offset / size + rows;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(call->in.region->memory),
                                         HT_CL_ARGUMENT(in_offset),
                                         HT_CL_ARGUMENT(in_stride),
@@ -148,7 +147,8 @@ ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_ca
                                         HT_CL_ARGUMENT(out_offset),
                                         HT_CL_ARGUMENT(out_stride),
                                         HT_CL_ARGUMENT(heads),
-                                        HT_CL_ARGUMENT(kv_heads),
+                                        HT_CL_ARGUMENT(group),
+                                        HT_CL_ARGUMENT(lead),
                                         HT_CL_ARGUMENT(positions),
                                         HT_CL_ARGUMENT(position),
                                         HT_CL_ARGUMENT(tokens),

@@ -24,7 +24,7 @@
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attention_tiles(
     __global const float *qkv, ulong offset, uint stride, __global const kv_t *keys, ulong keys_offset,
     __global const kv_t *values, ulong values_offset, __global float *out, ulong out_offset, uint out_stride, uint heads,
-    uint kv_heads, uint positions, uint position, uint tokens, uint window, float scale) {
+    uint group, uint lead, uint positions, uint position, uint tokens, uint window, float scale) {
     __local float q[DIM * QUERIES];      /* [column][query] */
     __local float block[DIM * KEYS];     /* keys [column][key], then values [key][column] */
     __local float scores[KEYS * QUERIES]; /* [key][query] */
@@ -32,7 +32,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attention_tiles
 
     uint blocks = (tokens + QUERIES - 1) / QUERIES, lid = get_local_id(0);
     uint head = get_group_id(0), first = (blocks - 1 - get_group_id(1)) * QUERIES, n = min(tokens - first, (uint)QUERIES);
-    ulong cache = (ulong)(head / (heads / kv_heads)) * positions * DIM;
+    ulong cache = (ulong)((lead + head) / group) * positions * DIM;
     __global const kv_t *ks = keys + keys_offset + cache, *vs = values + values_offset + cache;
     __global const float *from = qkv + offset + (ulong)first * stride + head * DIM;
     for (uint i = lid; i < DIM * QUERIES; i += ITEMS) {
@@ -120,7 +120,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attention_tiles
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attention_split(
     __global const float *qkv, ulong offset, uint stride, __global const kv_t *keys, ulong keys_offset,
     __global const kv_t *values, ulong values_offset, __global float *out, ulong out_offset, uint out_stride, uint heads,
-    uint kv_heads, uint positions, uint position, uint tokens, uint window, float scale, __global float *partials,
+    uint group, uint lead, uint positions, uint position, uint tokens, uint window, float scale, __global float *partials,
     uint splits) {
     __local float q[DIM], scores[KEYS], shared[ITEMS], o[PARTS * DIM];
     uint head = get_group_id(0), t = get_group_id(1), split = get_group_id(2), lid = get_local_id(0);
@@ -129,7 +129,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attention_split
     uint each = (end - begin + splits - 1) / splits;
     begin = min(begin + split * each, end);
     end = min(begin + each, end);
-    ulong cache = (ulong)(head / (heads / kv_heads)) * positions * DIM;
+    ulong cache = (ulong)((lead + head) / group) * positions * DIM;
     __global const kv_t *ks = keys + keys_offset + cache, *vs = values + values_offset + cache;
     __global const float *from = qkv + offset + (ulong)t * stride + head * DIM;
     for (uint d = lid; d < DIM; d += ITEMS) q[d] = from[d] * scale;

@@ -27,12 +27,12 @@ static inline void read_row(__global const kv_t *from, float *to) {
 
 WIDE __kernel void attention_many(__global const float *qkv, ulong offset, uint stride, __global const kv_t *keys,
                                   ulong keys_offset, __global const kv_t *values, ulong values_offset,
-                                  __global float *out, ulong out_offset, uint out_stride, uint heads, uint kv_heads,
+                                  __global float *out, ulong out_offset, uint out_stride, uint heads, uint group, uint lead,
                                   uint positions, uint position, uint tokens, uint window, float scale) {
     uint blocks = (tokens + 15) / 16;
     /* the last tokens see the most keys: they go first, so that the units end together */
     uint head = get_group_id(0), first = (blocks - 1 - get_group_id(1)) * 16, n = min(tokens - first, 16u);
-    ulong cache = (ulong)(head / (heads / kv_heads)) * positions * DIM;
+    ulong cache = (ulong)((lead + head) / group) * positions * DIM;
     __global const kv_t *ks = keys + keys_offset + cache, *vs = values + values_offset + cache;
 
     float16 q[DIM], o[DIM];
@@ -88,10 +88,10 @@ WIDE __kernel void attention_many(__global const float *qkv, ulong offset, uint 
 /* Few tokens: one (head, token) a work-item, lanes along the head; 16 scores at a time. */
 WIDE __kernel void attention_few(__global const float *qkv, ulong offset, uint stride, __global const kv_t *keys,
                                  ulong keys_offset, __global const kv_t *values, ulong values_offset,
-                                 __global float *out, ulong out_offset, uint out_stride, uint heads, uint kv_heads,
+                                 __global float *out, ulong out_offset, uint out_stride, uint heads, uint group, uint lead,
                                  uint positions, uint position, uint tokens, uint window, float scale) {
     uint head = get_group_id(0), t = get_group_id(1), last = position + t, begin = 0;
-    ulong cache = (ulong)(head / (heads / kv_heads)) * positions * DIM;
+    ulong cache = (ulong)((lead + head) / group) * positions * DIM;
     __global const kv_t *ks = keys + keys_offset + cache, *vs = values + values_offset + cache;
     __global const float *from = qkv + offset + (ulong)t * stride + head * DIM;
     float q[DIM], o[DIM];

@@ -272,12 +272,11 @@ static const char *off_grain(const ht_op *op, const ht_slice *part) {
 
 const char *ht_cl_matmul_refuses(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
     const size_t cols = ht_op_cols(op);
-    for (int p = 0; p < op->n_parts; p++) {
+    for (int p = 0; p < op->n_parts; p++)
         if (op->parts[p].type->group && cols % 32)
             return "quantised rows that are not a multiple of 32 columns";
-        if (slice->of && op->parts[p].rows % slice->of)
-            return "a share that is not a whole number of rows";
-    }
+    if (slice->of && !ht_share_fits(op, slice))
+        return "a share that is not a whole number of rows";
     if (slice->row_begin >= slice->row_end || slice->row_end > (slice->of ? slice->of : ht_op_rows(op)))
         return "no such rows";
     const ht_slice part = ht_cl_resolve(d, op, slice);

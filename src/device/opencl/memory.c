@@ -213,19 +213,23 @@ static void find_columns(const ht_task *task, const ht_slice *part, ht_cl_place 
     const ht_hparams *h = &task->shape;
     const size_t dim = (size_t)h->head_dim, kvs = (size_t)h->kv_heads, heads = (size_t)h->heads,
                  first = part->row_begin, n = part->row_end - first;
+    ht_heads own = {0};
+    if (op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION)
+        own = ht_slice_heads(part, h);
+    const size_t queries = (own.queries_end - own.queries) * dim, made = (own.used_end - own.own) * dim;
     switch (op->kind) {
     case HT_OP_MATMUL:
         add_columns(in, part->reduction_begin, part->reduction_end - part->reduction_begin);
         out->n_runs = ht_cl_matmul_runs(op, part, out->runs);
         break;
     case HT_OP_ROPE:
-        add_columns(in, first * (heads / kvs) * dim, n * (heads / kvs) * dim);
-        add_columns(in, (heads + first) * dim, n * dim);
-        add_columns(in, (heads + kvs + first) * dim, n * dim);
+        add_columns(in, own.queries * dim, queries);
+        add_columns(in, (heads + own.own) * dim, made);
+        add_columns(in, (heads + kvs + own.own) * dim, made);
         *out = *in;
         break;
     case HT_OP_ATTENTION: /* queries alone */
-        add_columns(in, first * (heads / kvs) * dim, n * (heads / kvs) * dim);
+        add_columns(in, own.queries * dim, queries);
         *out = *in;
         break;
     case HT_OP_GLU:
@@ -308,7 +312,7 @@ static ht_status move_place(ht_cl_device *d, const ht_cl_place *p, size_t tokens
     return status;
 }
 
-/* The cache rows of this submit's tokens, of its heads; to the device also those before that it has not seen. */
+/* The cache rows of this submit's tokens, of the heads that it makes, or to the device of those that it uses; to the device also those before that it has not seen. */
 static ht_status move_cache(ht_cl_device *d, const ht_task *task, const ht_cl_call *call, bool to_device,
                             ht_error *error) {
     if (!call->keys->mirrored)
@@ -316,8 +320,12 @@ static ht_status move_cache(ht_cl_device *d, const ht_task *task, const ht_cl_ca
     const ht_kv_layer *kv = &call->binding->kv[task->op->cache];
     const size_t row = (size_t)task->shape.head_dim * kv_size(kv), position = call->binding->position;
     const size_t first = to_device ? ht_min_size(call->binding->cached, position) : position;
+    const ht_heads own = ht_slice_heads(&call->part, &task->shape);
+    const size_t begin = to_device ? own.used : own.own, heads = own.used_end - begin;
     const size_t width = (position + call->tokens - first) * row, pitch = kv->positions * row,
-                 heads = call->part.row_end - call->part.row_begin, at = call->part.row_begin * pitch + first * row;
+                 at = begin * pitch + first * row;
+    if (heads == 0)
+        return HT_OK;
     ht_status status = move(d, call->keys, call->keys_offset + at, width, heads, pitch, to_device, error);
     return status ? status : move(d, call->values, call->values_offset + at, width, heads, pitch, to_device, error);
 }

@@ -32,8 +32,9 @@ static const char *refuses_parts(const ht_cl_device *d, const ht_op *op, const h
 static const char *refuses_shares(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
     if (!slice->of)
         return refuses_parts(d, op, slice);
-    if (slice->of != ht_cl_units_of(d, op))
-        return "a share that is not counted in key-value heads, or features of a GLU";
+    const ht_hparams shape = ht_op_shape(op, &d->hparams);
+    if (op->kind == HT_OP_GLU ? slice->of != ht_cl_units_of(d, op) : !ht_counts_heads(slice, &shape))
+        return "a share that is not counted in key-value or query heads, or features of a GLU";
     if (slice->reduction_begin || slice->reduction_end)
         return "a range of columns of an operator without a sum over columns";
     if (slice->row_begin >= slice->row_end || slice->row_end > slice->of)
@@ -263,8 +264,10 @@ static ht_status rope_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
     const cl_mem q_norm = table_or(task, 1, task->tables[0]), k_norm = table_or(task, 2, task->tables[0]);
     const cl_uint stride = (cl_uint)call->in.stride, heads = (cl_uint)h->heads, kv_heads = (cl_uint)h->kv_heads,
                   positions = (cl_uint)kv->positions, position = (cl_uint)call->binding->position,
-                  norms = (op->q_norm != NULL) | (op->k_norm != NULL) << 1, first = (cl_uint)call->part.row_begin,
-                  n = (cl_uint)call->part.row_end - first;
+                  norms = (op->q_norm != NULL) | (op->k_norm != NULL) << 1;
+    const ht_heads own = ht_slice_heads(&call->part, h);
+    const cl_uint first = (cl_uint)own.queries, n = (cl_uint)(own.queries_end - own.queries),
+                  kv_first = (cl_uint)own.own, kv_n = (cl_uint)(own.used_end - own.own);
     const cl_ulong keys = call->keys_offset / size, values = call->values_offset / size;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(call->in.region->memory),
                                         HT_CL_ARGUMENT(call->in.offset),
@@ -283,8 +286,10 @@ static ht_status rope_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
                                         HT_CL_ARGUMENT(op->eps),
                                         HT_CL_ARGUMENT(norms),
                                         HT_CL_ARGUMENT(first),
-                                        HT_CL_ARGUMENT(n)};
-    const size_t local[2] = {rope_items(d), 1}, global[2] = {n * (heads / kv_heads + 2) * local[0], call->tokens};
+                                        HT_CL_ARGUMENT(n),
+                                        HT_CL_ARGUMENT(kv_first),
+                                        HT_CL_ARGUMENT(kv_n)};
+    const size_t local[2] = {rope_items(d), 1}, global[2] = {(n + 2 * (size_t)kv_n) * local[0], call->tokens};
     return ht_cl_launch(d, task, kernel, arguments, HT_COUNT(arguments), &(ht_cl_grid){2, global, local}, error);
 }
 

@@ -1,8 +1,7 @@
 /* ROPE: queries and keys of a token normalised (QK-norm) and rotated in place, keys and values to the cache.
  *
  * Built with DIM, ROPE_DIM, HALVES (pairs (i, i + ROPE_DIM/2), else neighbours), KV_F32 and ITEMS (work-items of a group).
- * One group a (head, token): query heads, then key heads, then value heads, of key-value heads
- * [first, first + n) alone.
+ * One group a (head, token): query heads [first, first + n), then key heads, then value heads [kv_first, kv_first + kv_n).
  */
 #if VEC == 16
 #define HV 8
@@ -67,12 +66,11 @@ static inline void rotate_one(__global float *head, __global const float *table,
 __kernel void rope(__global float *qkv, ulong offset, uint stride, __global const float *angles,
                    __global const float *q_norm, __global const float *k_norm, __global kv_t *keys, ulong keys_offset,
                    __global kv_t *values, ulong values_offset, uint heads, uint kv_heads, uint positions, uint position,
-                   float eps, uint norms, uint first, uint n) {
+                   float eps, uint norms, uint first, uint n, uint kv_first, uint kv_n) {
     uint of_part = get_group_id(0), t = get_group_id(1), lid = get_local_id(0);
-    uint group = heads / kv_heads, queries = n * group; /* then n key heads, then n value heads */
-    uint head_index = of_part < queries       ? first * group + of_part
-                      : of_part < queries + n ? heads + first + (of_part - queries)
-                                              : heads + kv_heads + first + (of_part - queries - n);
+    uint head_index = of_part < n          ? first + of_part
+                      : of_part < n + kv_n ? heads + kv_first + (of_part - n)
+                                           : heads + kv_heads + kv_first + (of_part - n - kv_n);
     __global float *head = qkv + offset + (ulong)t * stride + head_index * DIM;
     bool is_query = head_index < heads, is_value = head_index >= heads + kv_heads;
     __global const float *weight = is_query ? q_norm : k_norm, *table = angles + (ulong)(position + t) * DIM;

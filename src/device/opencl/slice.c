@@ -18,7 +18,7 @@ ht_slice ht_cl_resolve(const ht_cl_device *d, const ht_op *op, const ht_slice *s
     if (s.reduction_end == 0)
         s.reduction_end = ht_op_cols(op);
     if (s.of && s.row_begin == 0 && s.row_end == s.of)
-        s.of = 0, s.row_end = ht_op_rows(op);
+        s.of = s.group = 0, s.row_end = ht_op_rows(op);
     return s;
 }
 
@@ -27,10 +27,12 @@ bool ht_cl_is_whole(const ht_cl_device *d, const ht_op *op, const ht_slice *slic
     if (op->kind == HT_OP_MATMUL)
         return !s.of && s.row_end - s.row_begin == ht_op_rows(op) &&
                s.reduction_end - s.reduction_begin == ht_op_cols(op);
-    return s.row_end - s.row_begin == ht_cl_units_of(d, op);
+    return s.row_end - s.row_begin == (s.group > 1 ? s.of : ht_cl_units_of(d, op));
 }
 
 void ht_cl_add_run(ht_cl_run runs[HT_MAX_PARTS], size_t *n, size_t first, size_t width) {
+    if (width == 0)
+        return;
     if (*n && runs[*n - 1].first + runs[*n - 1].width == first)
         runs[*n - 1].width += width;
     else
@@ -42,8 +44,9 @@ size_t ht_cl_matmul_runs(const ht_op *op, const ht_slice *slice, ht_cl_run runs[
     if (!slice->of)
         ht_cl_add_run(runs, &n, slice->row_begin, slice->row_end - slice->row_begin);
     for (int p = 0; p < op->n_parts && slice->of; base += op->parts[p++].rows) {
-        const size_t share = op->parts[p].rows / slice->of;
-        ht_cl_add_run(runs, &n, base + slice->row_begin * share, (slice->row_end - slice->row_begin) * share);
+        size_t begin, end;
+        ht_share_rows(slice, p, op->parts[p].rows, &begin, &end);
+        ht_cl_add_run(runs, &n, base + begin, end - begin);
     }
     return n;
 }

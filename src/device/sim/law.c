@@ -8,13 +8,13 @@ typedef struct extent { /* of a slice of a MATMUL */
     double rows, cols, bytes;
 } extent;
 
-/* Rows of the operator's matrix that begins at its row `base`, as a slice has them. */
-static double rows_of(const ht_slice *s, size_t base, size_t rows) {
+/* Rows of the operator's matrix number `part`, which begins at its row `base`, as a slice has them. */
+static double rows_of(const ht_slice *s, int part, size_t base, size_t rows) {
+    size_t begin = ht_max_size(s->row_begin, base), end = ht_min_size(s->row_end, base + rows);
     if (s->of)
-        return (double)(s->row_end - s->row_begin) * (double)rows / (double)s->of;
-    if (!s->row_end)
+        ht_share_rows(s, part, rows, &begin, &end);
+    else if (!s->row_end)
         return (double)rows;
-    const size_t begin = ht_max_size(s->row_begin, base), end = ht_min_size(s->row_end, base + rows);
     return end > begin ? (double)(end - begin) : 0;
 }
 
@@ -23,7 +23,7 @@ static extent extent_of(const ht_op *op, const ht_slice *s) {
     extent e = {.cols = (double)(s->reduction_end ? s->reduction_end - s->reduction_begin : all)};
     size_t base = 0;
     for (int i = 0; i < op->n_parts; base += op->parts[i++].rows) {
-        const double rows = rows_of(s, base, op->parts[i].rows);
+        const double rows = rows_of(s, i, base, op->parts[i].rows);
         e.rows += rows;
         e.bytes += rows * (double)op->parts[i].row_bytes * e.cols / (double)all;
     }
@@ -182,11 +182,18 @@ static double keys_seen(const ht_op *op, double tokens, double position) {
     return ramp * position + ramp * (ramp + 1) / 2 + (tokens - ramp) * window;
 }
 
+/* Of the key-value heads those that the slice makes, or uses. */
+static double heads_share(const ht_slice *s, const ht_hparams *h, bool makes) {
+    const ht_heads own = ht_slice_heads(s, h);
+    return (double)(own.used_end - (makes ? own.own : own.used)) / (double)h->kv_heads;
+}
+
 /* Operators without weights, and the rows of the embedding: values read and written, arithmetic only in attention. Of heads
  * and features a share. */
 static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, size_t tokens, size_t position) {
     const ht_hparams own = ht_op_shape(op, law->hparams), *h = &own;
     const double n = (double)tokens, share = s->of ? (double)(s->row_end - s->row_begin) / (double)s->of : 1;
+    double made = share; /* of what is read or written besides activations */
     const double value = law->soc->figures[HT_SOC_ACTIVATION_BYTES].value, dim = (double)h->head_dim;
     const double kept = law->kv_bytes > 0 ? law->kv_bytes : law->kv_type == HT_KV_F32 ? 4 : 2;
     const double key = 2 * (double)h->kv_heads * dim * kept; /* and value, of a token */
@@ -200,10 +207,12 @@ static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, 
         values = (op->aux == HT_SLOT_NONE ? 2 : 4 + op->n_more) * (double)h->embedding;
         break;
     case HT_OP_ROPE:
-        values = 2 * (h->heads + h->kv_heads) * dim + h->kv_heads * dim;
+        made = heads_share(s, h, true);
+        values = 2 * h->heads * dim + (share > 0 ? made / share : 1) * 3 * h->kv_heads * dim;
         bytes = n * key;
         break;
     case HT_OP_ATTENTION: {
+        made = heads_share(s, h, false);
         const double fixed = (double)law->context; /* a static graph's, a mask in front of those that are not there */
         const double seen = fixed > 0 ? n * fixed : keys_seen(op, n, (double)position);
         const double all = fixed > 0 ? fixed : (double)position + n;
@@ -224,7 +233,7 @@ static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, 
     case HT_OP_KINDS:
         break;
     }
-    ht_load load = {.matrix = share * flops / reached(law), .flops = share * flops, .bytes = share * bytes};
+    ht_load load = {.matrix = share * flops / reached(law), .flops = share * flops, .bytes = made * bytes};
     if (is_npu(law)) /* others have neither figure: they would divide by zero */
         load.vector = share * (n * values / figure(law, HT_SOC_VECTOR) + scores / figure(law, HT_SOC_SCORES));
     if (!law->whole)

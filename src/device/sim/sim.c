@@ -326,6 +326,8 @@ static const char *sim_refuses(const ht_device *device, const ht_op *op, const h
     const sim_device *d = (const sim_device *)device;
     if (is_static(d) && op->kind != HT_OP_MATMUL && op->kind != HT_OP_FFN)
         return "graphs are of matrices";
+    if (is_static(d) && slice->group > 1)
+        return "shares of query heads are not built";
     if (!is_static(d) && op->kind == HT_OP_FFN)
         return "unknown operator";
     const members m = members_of(op, slice);
