@@ -13,6 +13,8 @@ BINARY = os.environ.get("HETERO", str(ROOT / "build" / "hetero"))
 MODELS = ROOT / "models"
 # As for ctest: what drivers compile for the tests stays with the build.
 os.environ["XDG_CACHE_HOME"] = str(pathlib.Path(BINARY).parent.resolve() / "cache")
+# PoCL's own place there, for tests that have another folder: else they have the same kernels compiled at every run.
+os.environ.setdefault("POCL_CACHE_DIR", os.environ["XDG_CACHE_HOME"] + "/pocl/kcache")
 # The command looks for runtimes in the environment that is active, and nowhere below the current folder.
 if (ROOT / ".venv").is_dir():
     os.environ.setdefault("VIRTUAL_ENV", str(ROOT / ".venv"))

@@ -124,8 +124,10 @@ static bool name_devices(const ht_reproduction *r, const ht_setup *s, int prompt
                 return false;
             snprintf(length, sizeof length, ":lengths=%d", npu->lengths[k]);
         }
-        at += (size_t)snprintf(list + at, 800 - at, "%ssim:%s/%s%s%s%s", at ? "," : "", s->soc ? s->soc : r->soc->spec,
-                               devices[i].name, *devices[i].options ? ":" : "", devices[i].options, length);
+        /* times alone are wanted, of a real file's model, too */
+        at += (size_t)snprintf(list + at, 800 - at, "%ssim:%s/%s:numbers=off%s%s%s", at ? "," : "",
+                               s->soc ? s->soc : r->soc->spec, devices[i].name, *devices[i].options ? ":" : "",
+                               devices[i].options, length);
         if (at >= 800)
             return false;
     }

@@ -22,19 +22,24 @@ PLACES = (
 )
 # pages about machines that are not here (a phone's shell)
 ELSEWHERE = {"snapdragon.md"}
+# minutes: every chip and model; tests/cli/test_reproduce.py has two chips
+LONG = {"reproduce"}
 
 
 def examples():
-    found = []
+    """Each once: what differs in the folder that it writes to is the same example."""
+    found = {}
     for page in PAGES:
         if page.name in ELSEWHERE:
             continue
         for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
             match = re.match(r"    (?:build/)?hetero ([a-z].*)", line)
             if match:
-                found.append(pytest.param(re.sub(r"\s+#.*", "", match[1]).replace("[MODEL]", "model.gguf"),
-                                          id=f"{page.name}:{number}"))
-    return found
+                words = re.sub(r"\s+#.*", "", match[1]).replace("[MODEL]", "model.gguf")
+                example = re.sub(r" --out \S+", "", words)
+                marks = [pytest.mark.soak] if example in LONG else []
+                found.setdefault(example, pytest.param(words, id=f"{page.name}:{number}", marks=marks))
+    return list(found.values())
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +55,7 @@ def folder(tmp_path_factory, model, hetero):
 
 
 def test_there_are_examples():
-    assert len(examples()) > 30
+    assert len(examples()) > 25
 
 
 @pytest.mark.parametrize("line", examples())

@@ -134,9 +134,14 @@ def rows_of(table):
     return [dict(zip(table["columns"], row)) for row in table["rows"]]
 
 
-def test_validate(hetero, tmp_path):
+@pytest.fixture(scope="module")
+def validated(hetero):
+    return hetero("reproduce", "--validate", "--json").json
+
+
+def test_validate(hetero, validated, tmp_path):
     """Every row and its prediction, how far off they are, what was fitted; the same bytes each time, with files or without."""
-    answer = hetero("reproduce", "--validate", "--json").json
+    answer = validated
     for name in ("a", "b"):
         assert hetero("reproduce", "--validate", "--out", tmp_path / name).code == 0
     assert json.loads((tmp_path / "a" / "tables.json").read_text()) == answer
@@ -182,9 +187,9 @@ def test_validate_in_report(tables):
     assert {row["chip"] for row in tables["validate-rows"]} == {SOC}
 
 
-def test_energies(hetero, tables):
+def test_energies(validated, tables):
     """Kraken's: the rail times what a token is predicted to take. Ours: each strategy over the GPU's, inside its range."""
-    answer = hetero("reproduce", "--validate", "--json").json["experiments"]["validate"]["tables"]
+    answer = validated["experiments"]["validate"]["tables"]
     rows = rows_of(answer["validate-energy"])
     speeds = {(row["processor"], row["engine"], row["model"], row["prompt"]): row["predicted"]
               for row in rows_of(answer["validate-rows"]) if row["phase"] == "decode" and row["chip"] == "ryzen-ai-7-350"}

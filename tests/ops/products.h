@@ -51,7 +51,8 @@ typedef struct bench {
     ht_device *device;
     const char *name;
     bool fast;
-    double step; /* rounding of its arithmetic, of both factors of a product; 0: float32 */
+    bool own_shape; /* operators say their heads and widths, else they have the model's */
+    double step;    /* rounding of its arithmetic, of both factors of a product; 0: float32 */
     ht_view slots[HT_SLOT_COUNT];
     size_t bytes[HT_SLOT_COUNT];
     ht_kv_layer kv;
@@ -102,12 +103,19 @@ static bool refused(const bench *b, const ht_op *op, const ht_slice *slice) {
                                            : ops->refuses && ops->refuses(b->device, op, slice);
 }
 
-/* False: the device refuses this operator (counted by the caller as a skip). */
+static bool divisible(const bench *b) {
+    return b->device->ops->caps(b->device)->divisible;
+}
+
+/* False: the device refuses this operator (counted by the caller as a skip). Who takes parts takes every whole operator. */
 static bool run_op(bench *b, const ht_op *op, const ht_slice *slice, size_t tokens, size_t position) {
     ht_error error = {0};
     const ht_device_ops *ops = b->device->ops;
-    if (refused(b, op, slice))
+    if (refused(b, op, slice)) {
+        if (divisible(b) && !slice->of && !slice->row_end)
+            fail_msg("%s refuses %s: %s", b->name, op->name, ops->refuses(b->device, op, slice));
         return false;
+    }
     const ht_slice whole = whole_slice(op);
     ht_task *task = b->task;
     if (!task && ops->prepare(b->device, op, b->divided ? &whole : slice, &task, &error))

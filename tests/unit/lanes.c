@@ -228,6 +228,8 @@ static void attention(ht_builder *b, int layer, const ht_rotation *rotation, int
     ht_build_norm(b, "attn_norm");
     ht_build_qkv(b, HT_BIAS_OPTIONAL);
     ht_build_rope(b, rotation);
+    if (b->shape && b->shape->head_dim < model->ops[model->n_ops - 1].rope_dim) /* shorter rows of the same table */
+        model->ops[model->n_ops - 1].rope_dim = b->shape->head_dim;
     ht_build_attention(b, 0, window);
     ht_build_attention_output(b);
     ht_build_add(b, NULL);
@@ -243,8 +245,8 @@ static void feed_forward(ht_builder *b, int layer) {
     ht_build_add(b, NULL);
 }
 
-/* A model of no family: blocks in another order, of one kind behind each other, one with a window and fewer heads, one whose
- * heads divide otherwise, one that comes again with a cache of its own, and two behind the last that writes one. */
+/* A model of no family: blocks in another order, of one kind behind each other, one with a window and fewer and shorter heads, one
+ * whose heads divide otherwise, one that comes again with a cache of its own, and two behind the last that writes one. */
 static int open_mixed(void **state) {
     if (open_model(state))
         return -1;
@@ -256,7 +258,7 @@ static int open_mixed(void **state) {
     model->n_block_kinds = model->n_sites = model->n_caches = model->tail = 0;
     ht_builder b = ht_build_begin(model, &error);
     ht_hparams few = model->hparams, wide = few;
-    few.heads = 2, few.kv_heads = 1, few.feed_forward = 128;
+    few.heads = 2, few.kv_heads = 1, few.head_dim = 16, few.feed_forward = 128;
     wide.kv_heads = 1;
     model->hparams.group = 4;
     ht_build_embed(&b, 1);
@@ -424,6 +426,35 @@ static void test_every_length_on_a_pair(void **state) {
         } else
             for (int i = 0; i < (quick ? 1 : 2); i++)
                 every_length(engine, cuts[c] ? cuts[c] : "all cuts", i ? disturb : remember);
+        ht_engine_destroy(engine);
+    }
+}
+
+/* A GPU by itself takes every operator of layers that differ, with memory that it shares with the host and with its own: no
+ * companion computes any of them, and what passes come to is what one CPU says. tests/ops has both ways to write kernels. */
+static void test_differing_layers_on_a_gpu(void **state) {
+    static const char *const devices[] = {"opencl:0", "opencl:0:memory=copied"};
+    for (size_t d = 0; d < HT_COUNT(devices) && !is_unit(); d++) {
+        const ht_engine_options options =
+            HT_INIT(ht_engine_options, .devices = devices[d], .strategy = HT_STRATEGY_SINGLE,
+                    .precision = HT_PRECISION_EXACT, .kv_type = HT_KV_F32, .context = CONTEXT, .chunk = CHUNK);
+        ht_engine *engine;
+        ht_error error = {0};
+        if (ht_engine_create(model, &options, &engine, &error)) {
+            if (must_have("opencl", error.text))
+                fail();
+            return;
+        }
+        ht_plan_row *rows;
+        size_t n;
+        check(ht_engine_plan(engine, 33, &rows, &n, NULL, &error), &error);
+        assert_true(n >= model->n_ops - 1);
+        for (size_t i = 0; i < n; i++)
+            if (strncmp(rows[i].device, "opencl:0", 8) != 0)
+                fail_msg("%s: %s is on %s", devices[d], rows[i].op, rows[i].device);
+        ht_free(rows);
+        for (size_t i = 0; i < LENGTHS; i += 3)
+            run_prompt(engine, i, devices[d]);
         ht_engine_destroy(engine);
     }
 }
@@ -808,7 +839,7 @@ int main(void) {
     const struct CMUnitTest mixed[] = {
         cmocka_unit_test(test_every_axis_divides), cmocka_unit_test(test_every_cut),
         cmocka_unit_test(test_every_length),       cmocka_unit_test(test_every_length_on_a_pair),
-        cmocka_unit_test(test_failure_anywhere),
+        cmocka_unit_test(test_failure_anywhere),   cmocka_unit_test(test_differing_layers_on_a_gpu),
     };
     if ((ht_all_cores()->words[0] & 3) != 3) {
         printf("skipped: two lanes need cores 0 and 1\n");

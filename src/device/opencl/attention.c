@@ -19,28 +19,30 @@ static size_t tile_bytes(size_t dim, const struct tile *t) {
 }
 
 /* NULL: none fits, and attention_split serves any number of tokens. */
-static const struct tile *choose_tile(const ht_cl_device *d) {
+static const struct tile *choose_tile(const ht_cl_device *d, const ht_task *task) {
     for (size_t i = 0; i < HT_COUNT(tiles); i++)
         if (tiles[i].keys * (tiles[i].queries / 4) >= ITEMS &&
-            tile_bytes((size_t)d->hparams.head_dim, &tiles[i]) <= d->local_bytes)
+            tile_bytes((size_t)task->shape.head_dim, &tiles[i]) <= d->local_bytes)
             return &tiles[i];
     return NULL;
 }
 
 typedef enum way { MANY_VECTOR, FEW_VECTOR, TILES, SPLIT } way;
 
-static way choose(const ht_cl_device *d, size_t tokens) {
+static way choose(const ht_cl_device *d, const ht_task *task, size_t tokens) {
     if (d->features & HT_CL_VECTOR)
         return tokens > FEW ? MANY_VECTOR : FEW_VECTOR;
-    return tokens > FEW_SIMT && choose_tile(d) ? TILES : SPLIT;
+    return tokens > FEW_SIMT && choose_tile(d, task) ? TILES : SPLIT;
 }
 
-static ht_status get_kernel(ht_cl_device *d, way w, const char *name, ht_kv_type type, cl_kernel *kernel,
-                            ht_error *error) {
+/* The work on a head is unrolled, so there is a program for every head_dim; all else that layers may differ in is an
+ * argument. */
+static ht_status get_kernel(ht_cl_device *d, const ht_task *task, way w, const char *name, ht_kv_type type,
+                            cl_kernel *kernel, ht_error *error) {
     char options[128];
-    int n = snprintf(options, sizeof options, "-DDIM=%d -DKV_F32=%d", d->hparams.head_dim, type == HT_KV_F32);
+    int n = snprintf(options, sizeof options, "-DDIM=%d -DKV_F32=%d", task->shape.head_dim, type == HT_KV_F32);
     if (w == TILES) {
-        const struct tile *t = choose_tile(d);
+        const struct tile *t = choose_tile(d, task);
         snprintf(options + n, sizeof options - (size_t)n, " -DITEMS=%d -DQUERIES=%zu -DKEYS=%zu", ITEMS, t->queries,
                  t->keys);
     } else if (w == SPLIT)
@@ -58,19 +60,19 @@ static size_t count_splits(const ht_cl_device *d, size_t heads, size_t tokens, s
     return ht_max_size(1, ht_min_size(ht_min_size(wanted, most), MOST_SPLITS));
 }
 
-static size_t partial_bytes(const ht_cl_device *d, size_t heads, size_t tokens, size_t splits) {
-    return tokens * heads * splits * ((size_t)d->hparams.head_dim + 2) * sizeof(float);
+static size_t partial_bytes(const ht_task *task, size_t heads, size_t tokens, size_t splits) {
+    return tokens * heads * splits * ((size_t)task->shape.head_dim + 2) * sizeof(float);
 }
 
 /* What the partial results of `tokens` tokens need at most, whichever part of the heads they are of: fewer heads may have
  * more splits. */
-static size_t most_partial_bytes(const ht_cl_device *d, size_t tokens) {
-    const size_t kvs = (size_t)d->hparams.kv_heads, group = kvs ? (size_t)d->hparams.heads / kvs : 0;
+static size_t most_partial_bytes(const ht_cl_device *d, const ht_task *task, size_t tokens) {
+    const size_t kvs = (size_t)task->shape.kv_heads, group = kvs ? (size_t)task->shape.heads / kvs : 0;
     size_t room = 0;
     for (size_t n = 1; n <= kvs; n++) {
         const size_t splits = count_splits(d, n * group, tokens, d->max_context);
         if (splits > 1)
-            room = ht_max_size(room, partial_bytes(d, n * group, tokens, splits));
+            room = ht_max_size(room, partial_bytes(task, n * group, tokens, splits));
     }
     return room;
 }
@@ -79,16 +81,16 @@ ht_status ht_cl_attention_prepare(ht_cl_device *d, ht_task *task, ht_error *erro
     bool built[HT_COUNT(names)] = {false};
     size_t room = sizeof(float);
     for (size_t tokens = 1; tokens <= d->max_tokens; tokens++) {
-        const way w = choose(d, tokens);
+        const way w = choose(d, task, tokens);
         if (w == SPLIT)
-            room = ht_max_size(room, most_partial_bytes(d, tokens));
+            room = ht_max_size(room, most_partial_bytes(d, task, tokens));
         if (built[w])
             continue;
         built[w] = true;
         cl_kernel kernel;
-        ht_status status = get_kernel(d, w, names[w], d->kv_type, &kernel, error);
+        ht_status status = get_kernel(d, task, w, names[w], d->kv_type, &kernel, error);
         if (!status && w == SPLIT)
-            status = get_kernel(d, w, "attention_merge", d->kv_type, &kernel, error);
+            status = get_kernel(d, task, w, "attention_merge", d->kv_type, &kernel, error);
         if (status)
             return status;
     }
@@ -98,7 +100,8 @@ ht_status ht_cl_attention_prepare(ht_cl_device *d, ht_task *task, ht_error *erro
 static ht_status merge(ht_cl_device *d, ht_task *task, const ht_cl_call *call, cl_ulong out_offset, cl_uint heads,
                        cl_uint splits, ht_error *error) {
     cl_kernel kernel;
-    ht_status status = get_kernel(d, SPLIT, "attention_merge", call->binding->kv[task->op->cache].type, &kernel, error);
+    ht_status status =
+        get_kernel(d, task, SPLIT, "attention_merge", call->binding->kv[task->op->cache].type, &kernel, error);
     if (status)
         return status;
     const cl_uint stride = (cl_uint)call->out.stride;
@@ -116,21 +119,21 @@ ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_ca
     const ht_op *op = task->op;
     const ht_kv_layer *kv = &call->binding->kv[op->cache];
     const size_t size = kv->type == HT_KV_F32 ? 4 : 2;
-    const way w = choose(d, call->shape_tokens);
+    const way w = choose(d, task, call->shape_tokens);
     cl_kernel kernel;
-    ht_status status = get_kernel(d, w, names[w], kv->type, &kernel, error);
+    ht_status status = get_kernel(d, task, w, names[w], kv->type, &kernel, error);
     if (status)
         return status;
     const cl_uint in_stride = (cl_uint)call->in.stride, out_stride = (cl_uint)call->out.stride,
                   kv_heads = (cl_uint)(call->part.row_end - call->part.row_begin),
-                  group = (cl_uint)(d->hparams.heads / d->hparams.kv_heads), heads = kv_heads * group,
+                  group = (cl_uint)(task->shape.heads / task->shape.kv_heads), heads = kv_heads * group,
                   positions = (cl_uint)kv->positions, position = (cl_uint)call->binding->position,
                   tokens = call->tokens, window = (cl_uint)op->window;
     const size_t keys = position + tokens;
     const cl_uint splits =
         w == SPLIT ? (cl_uint)count_splits(d, heads, tokens, window ? ht_min_size(keys, window) : keys) : 1;
     /* A part of the heads is an attention of its own, that begins elsewhere everywhere. */
-    const cl_ulong dim = (cl_ulong)d->hparams.head_dim, columns = call->part.row_begin * group * dim,
+    const cl_ulong dim = (cl_ulong)task->shape.head_dim, columns = call->part.row_begin * group * dim,
                    rows = call->part.row_begin * positions * dim, in_offset = call->in.offset + columns,
                    out_offset = call->out.offset + columns, keys_offset = call->keys_offset / size + rows,
                    values_offset = call->values_offset / size + rows;
@@ -154,7 +157,7 @@ ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_ca
                                         HT_CL_ARGUMENT(d->scratch[HT_CL_SCRATCH_SPLITS]),
                                         HT_CL_ARGUMENT(splits)};
     const size_t n = w == SPLIT ? HT_COUNT(arguments) : HT_COUNT(arguments) - 2;
-    const size_t per_group = w == MANY_VECTOR ? 16 : w == TILES ? choose_tile(d)->queries : 1;
+    const size_t per_group = w == MANY_VECTOR ? 16 : w == TILES ? choose_tile(d, task)->queries : 1;
     const size_t items = w == TILES || w == SPLIT ? ITEMS : 1, local[3] = {items, 1, 1};
     const size_t global[3] = {heads * items, (tokens + per_group - 1) / per_group, splits};
     status = ht_cl_launch(d, task, kernel, arguments, n, &(ht_cl_grid){3, global, local}, error);

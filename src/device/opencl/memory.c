@@ -189,10 +189,11 @@ static size_t kv_size(const ht_kv_layer *kv) {
     return kv->type == HT_KV_F32 ? sizeof(float) : sizeof(uint16_t);
 }
 
-static ht_status find_cache(const ht_cl_device *d, const ht_op *op, const ht_binding *b, ht_cl_call *call,
+static ht_status find_cache(const ht_cl_device *d, const ht_task *task, const ht_binding *b, ht_cl_call *call,
                             ht_error *error) {
+    const ht_op *op = task->op;
     const ht_kv_layer *kv = &b->kv[op->cache];
-    const size_t bytes = (size_t)d->hparams.kv_heads * kv->positions * (size_t)d->hparams.head_dim * kv_size(kv);
+    const size_t bytes = (size_t)task->shape.kv_heads * kv->positions * (size_t)task->shape.head_dim * kv_size(kv);
     call->keys = find_region(d, kv->keys, bytes);
     call->values = find_region(d, kv->values, bytes);
     if (!call->keys || !call->values)
@@ -207,9 +208,9 @@ static ht_status find_cache(const ht_cl_device *d, const ht_op *op, const ht_bin
 }
 
 /* Columns that the operator reads and writes for this part. */
-static void find_columns(const ht_cl_device *d, const ht_op *op, const ht_slice *part, ht_cl_place *in,
-                         ht_cl_place *out) {
-    const ht_hparams *h = &d->hparams;
+static void find_columns(const ht_task *task, const ht_slice *part, ht_cl_place *in, ht_cl_place *out) {
+    const ht_op *op = task->op;
+    const ht_hparams *h = &task->shape;
     const size_t dim = (size_t)h->head_dim, kvs = (size_t)h->kv_heads, heads = (size_t)h->heads,
                  first = part->row_begin, n = part->row_end - first;
     switch (op->kind) {
@@ -242,7 +243,7 @@ ht_status ht_cl_find_places(ht_cl_device *d, const ht_task *task, const ht_bindi
                             ht_error *error) {
     const ht_op *op = task->op;
     call->part = b->part ? ht_cl_resolve(d, op, b->part) : task->slice;
-    find_columns(d, op, &call->part, &call->in, &call->out);
+    find_columns(task, &call->part, &call->in, &call->out);
     ht_status status = HT_OK;
     if (op->aux != HT_SLOT_NONE && op->kind == HT_OP_NORM) {
         call->aux = call->in;
@@ -258,7 +259,7 @@ ht_status ht_cl_find_places(ht_cl_device *d, const ht_task *task, const ht_bindi
     if (!status)
         status = find_place(d, op, b, op->out, &call->out, error);
     if (!status && (op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION))
-        status = find_cache(d, op, b, call, error);
+        status = find_cache(d, task, b, call, error);
     return status;
 }
 
@@ -313,7 +314,7 @@ static ht_status move_cache(ht_cl_device *d, const ht_task *task, const ht_cl_ca
     if (!call->keys->mirrored)
         return HT_OK;
     const ht_kv_layer *kv = &call->binding->kv[task->op->cache];
-    const size_t row = (size_t)d->hparams.head_dim * kv_size(kv), position = call->binding->position;
+    const size_t row = (size_t)task->shape.head_dim * kv_size(kv), position = call->binding->position;
     const size_t first = to_device ? ht_min_size(call->binding->cached, position) : position;
     const size_t width = (position + call->tokens - first) * row, pitch = kv->positions * row,
                  heads = call->part.row_end - call->part.row_begin, at = call->part.row_begin * pitch + first * row;

@@ -438,6 +438,7 @@ static ht_status opencl_prepare(ht_device *device, const ht_op *op, const ht_sli
     if (status != HT_OK)
         return status;
     task->op = op;
+    task->shape = ht_op_shape(op, &d->hparams);
     task->slice = ht_cl_resolve(d, op, slice);
     status = ht_cl_ops[op->kind].prepare(d, task, error);
     if (status != HT_OK) {

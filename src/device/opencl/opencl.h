@@ -123,6 +123,8 @@ typedef struct ht_cl_segment {
 struct ht_task {
     const ht_op *op;
     ht_slice slice;
+    /* The model's figures with the operator's own heads and widths: layers may differ. */
+    ht_hparams shape;
     ht_cl_segment *segments;
     size_t n_segments, cap_segments;
     cl_kernel kernels[2];   /* those of kinds that need no choice at submit */
@@ -156,6 +158,7 @@ struct ht_cl_device {
     char fingerprint[256];         /* device, driver, platform: keys of what is kept on disk */
     int forced_kernel;             /* for tests: this one of the candidates for a matmul; -1: the best */
     ht_precision precision;
+    /* The most that any layer has. What an operator has is in its task, or ht_op_shape says it. */
     ht_hparams hparams;
     size_t max_tokens, max_context;
     ht_kv_type kv_type;

@@ -77,7 +77,7 @@ static ht_status pointwise(ht_cl_device *d, const char *name, cl_kernel *kernel,
 }
 
 static ht_status norm_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
-    const size_t n = (size_t)d->hparams.embedding;
+    const size_t n = (size_t)task->shape.embedding;
     ht_status status = make_table(d, task, 0, task->op->weight, n, error);
     if (status == HT_OK)
         status = make_table(d, task, 1, task->op->post_norm, n, error);
@@ -91,7 +91,7 @@ static ht_status norm_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
     const bool adds = op->aux != HT_SLOT_NONE;
     const ht_cl_place *in = &call->in, *aux = adds ? &call->aux : in, *out = &call->out;
     const cl_uint strides[] = {(cl_uint)in->stride, (cl_uint)aux->stride, (cl_uint)out->stride};
-    const cl_uint n = (cl_uint)d->hparams.embedding, mode = !adds ? 0 : op->post_norm ? 2 : 1;
+    const cl_uint n = (cl_uint)task->shape.embedding, mode = !adds ? 0 : op->post_norm ? 2 : 1;
     const cl_mem post = table_or(task, 1, task->tables[0]);
     const cl_uint pieces = (cl_uint)call->n_pieces;
     const ht_cl_place *piece[HT_MAX_PIECES]; /* aux for those that are not read */
@@ -139,7 +139,7 @@ static ht_status glu_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *c
     const size_t first = call->part.row_begin;
     const cl_ulong in_offset = in->offset + first, out_offset = out->offset + first;
     const cl_uint n = (cl_uint)(call->part.row_end - first), gelu = task->op->activation == HT_ACT_GELU_TANH,
-                  apart = (cl_uint)d->hparams.feed_forward;
+                  apart = (cl_uint)task->shape.feed_forward;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
                                         HT_CL_ARGUMENT(in_offset),
                                         HT_CL_ARGUMENT(in_stride),
@@ -162,7 +162,7 @@ static ht_status argmax_prepare(ht_cl_device *d, ht_task *task, ht_error *error)
 static ht_status argmax_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
     const ht_cl_place *in = &call->in, *out = &call->out;
     const cl_uint in_stride = (cl_uint)in->stride, out_stride = (cl_uint)out->stride,
-                  n = (cl_uint)d->hparams.vocabulary;
+                  n = (cl_uint)task->shape.vocabulary;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
                                         HT_CL_ARGUMENT(in->offset),
                                         HT_CL_ARGUMENT(in_stride),
@@ -230,32 +230,34 @@ static size_t rope_items(const ht_cl_device *d) {
     return on_cpu(d) ? 1 : ROPE_ITEMS;
 }
 
-static ht_status rope_kernel(ht_cl_device *d, const ht_op *op, ht_kv_type type, cl_kernel *kernel, ht_error *error) {
+static ht_status rope_kernel(ht_cl_device *d, const ht_task *task, ht_kv_type type, cl_kernel *kernel,
+                             ht_error *error) {
+    const ht_op *op = task->op;
     char options[128];
-    snprintf(options, sizeof options, "-DDIM=%d -DROPE_DIM=%d -DHALVES=%d -DKV_F32=%d -DITEMS=%zu", d->hparams.head_dim,
-             op->rope_dim, op->rope_halves, type == HT_KV_F32, rope_items(d));
+    snprintf(options, sizeof options, "-DDIM=%d -DROPE_DIM=%d -DHALVES=%d -DKV_F32=%d -DITEMS=%zu",
+             task->shape.head_dim, op->rope_dim, op->rope_halves, type == HT_KV_F32, rope_items(d));
     return ht_cl_kernel(d, "rope", "rope", options, kernel, error);
 }
 
 static ht_status rope_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
     const ht_op *op = task->op;
-    const size_t dim = (size_t)d->hparams.head_dim;
+    const size_t dim = (size_t)task->shape.head_dim;
     cl_kernel kernel;
     ht_status status = make_table(d, task, 0, op->rope, d->max_context * dim, error);
     if (status == HT_OK)
         status = make_table(d, task, 1, op->q_norm, dim, error);
     if (status == HT_OK)
         status = make_table(d, task, 2, op->k_norm, dim, error);
-    return status ? status : rope_kernel(d, op, d->kv_type, &kernel, error);
+    return status ? status : rope_kernel(d, task, d->kv_type, &kernel, error);
 }
 
 static ht_status rope_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
     const ht_op *op = task->op;
-    const ht_hparams *h = &d->hparams;
+    const ht_hparams *h = &task->shape;
     const ht_kv_layer *kv = &call->binding->kv[op->cache];
     const size_t size = kv->type == HT_KV_F32 ? 4 : 2;
     cl_kernel kernel;
-    ht_status status = rope_kernel(d, op, kv->type, &kernel, error);
+    ht_status status = rope_kernel(d, task, kv->type, &kernel, error);
     if (status != HT_OK)
         return status;
     const cl_mem q_norm = table_or(task, 1, task->tables[0]), k_norm = table_or(task, 2, task->tables[0]);
@@ -296,19 +298,9 @@ const ht_cl_op_row ht_cl_ops[HT_OP_KINDS] = {
     [HT_OP_ARGMAX] = {refuses_parts, argmax_prepare, argmax_enqueue},
 };
 
-/* Programs are compiled for the model's heads and widths. */
-static bool has_own_shape(const ht_cl_device *d, const ht_op *op) {
-    const ht_hparams own = ht_op_shape(op, &d->hparams);
-    return own.heads != d->hparams.heads || own.kv_heads != d->hparams.kv_heads ||
-           own.head_dim != d->hparams.head_dim || own.embedding != d->hparams.embedding ||
-           own.feed_forward != d->hparams.feed_forward || own.vocabulary != d->hparams.vocabulary;
-}
-
 const char *ht_cl_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice) {
     if (op->kind >= HT_OP_KINDS || !ht_cl_ops[op->kind].enqueue)
         return "unknown operator";
-    if (has_own_shape((const ht_cl_device *)device, op))
-        return "heads or features that are not as many as in other layers";
     return ht_cl_ops[op->kind].refuses((const ht_cl_device *)device, op, slice);
 }
 

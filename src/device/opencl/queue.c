@@ -476,7 +476,7 @@ ht_status ht_cl_submit(ht_device *device, ht_task *task, const ht_binding *bindi
  * load kernels when they are first run (PoCL for 60-700 ms each). */
 ht_status ht_cl_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {
     ht_cl_device *d = (ht_cl_device *)device;
-    const ht_hparams *h = &d->hparams;
+    const ht_hparams *h = &task->shape;
     const size_t head = ht_max_size((size_t)h->head_dim, 1),
                  caches = task->op->cache > 0 ? (size_t)task->op->cache + 1 : 1;
     size_t width = ht_max_size((size_t)(h->heads + 2 * h->kv_heads) * head, 2 * (size_t)h->feed_forward);

@@ -3,8 +3,9 @@
 
 #if HT_HAVE_OPENCL
 size_t ht_cl_units_of(const ht_cl_device *d, const ht_op *op) {
-    return op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION ? (size_t)d->hparams.kv_heads
-           : op->kind == HT_OP_GLU                               ? (size_t)d->hparams.feed_forward
+    const ht_hparams own = ht_op_shape(op, &d->hparams);
+    return op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION ? (size_t)own.kv_heads
+           : op->kind == HT_OP_GLU                               ? (size_t)own.feed_forward
                                                                  : 0;
 }
 
