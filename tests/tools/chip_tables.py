@@ -16,7 +16,7 @@ CHIPS = {"snapdragon-8-gen-2": "Snapdragon 8 Gen 2", "snapdragon-8-gen-3": "Snap
          "dimensity-9300": "Dimensity 9300", "snapdragon-x-elite": "Snapdragon X Elite",
          "core-ultra-7-155h": "Core Ultra 7 155H", "core-ultra-7-258v": "Core Ultra 7 258V",
          "ryzen-ai-7-350": "Ryzen AI 7 350"}
-MODELS = {"1B": "llama-3.2-1b", "3B": "llama-3.2-3b", "8B": "llama-3-8b"}
+MODELS = {"1B": "llama-3.2-1b", "3B": "llama-3.2-3b", "8B": "llama-3.1-8b"}
 
 
 def tables_of(path):
