@@ -14,11 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SLOT_NORMED, SLOT_QKV, SLOT_FFN, SLOT_ACT }; /* there is no model */
+
 enum { MOST_COPIES = 64, RUNS = 9, JOINS = 2000 };
 
 static ht_device *device;
 static const ht_device_ops *ops;
-static ht_view slots[HT_SLOT_COUNT];
+static ht_view slots[HT_MAX_SLOTS];
 
 static void must(ht_status status, const ht_error *error) {
     if (status == HT_OK)
@@ -56,7 +58,7 @@ static double run(ht_task *const *tasks, size_t n, size_t repeats, size_t tokens
 
 static void matmul(const char *type, size_t rows, size_t cols, const char *lengths) {
     ht_error error;
-    ht_op op = {.kind = HT_OP_MATMUL, .name = "matmul", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+    ht_op op = {.kind = HT_OP_MATMUL, .name = "matmul", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = 1};
     op.aux = HT_SLOT_NONE;
     const ht_type_traits *traits = ht_type_by_name(type);
     if (!traits) {
@@ -97,7 +99,7 @@ static void matmul(const char *type, size_t rows, size_t cols, const char *lengt
 static void join(void) {
     static double times[JOINS];
     ht_error error;
-    ht_op op = {.kind = HT_OP_GLU, .name = "glu", .in = HT_SLOT_FFN, .out = HT_SLOT_ACT, .aux = HT_SLOT_NONE};
+    ht_op op = {.kind = HT_OP_GLU, .name = "glu", .in = SLOT_FFN, .out = SLOT_ACT, .aux = HT_SLOT_NONE};
     ht_task *task;
     must(ops->prepare(device, &op, &(ht_slice){0}, &task, &error), &error);
     for (int behind = 0; behind <= 20; behind += 20)
@@ -145,12 +147,12 @@ int main(int argc, char **argv) {
     must(ht_device_open(argv[2], &options, &device, &error), &error);
     ops = device->ops;
     if (is_matmul) {
-        make_slot(HT_SLOT_NORMED, 1024, cols);
-        make_slot(HT_SLOT_QKV, 1024, rows);
+        make_slot(SLOT_NORMED, 1024, cols);
+        make_slot(SLOT_QKV, 1024, rows);
         matmul(argv[3], rows, cols, argv[6]);
     } else {
-        make_slot(HT_SLOT_FFN, 1, 128);
-        make_slot(HT_SLOT_ACT, 1, 64);
+        make_slot(SLOT_FFN, 1, 128);
+        make_slot(SLOT_ACT, 1, 64);
         join();
     }
     return 0;

@@ -22,6 +22,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { SLOT_NORMED, SLOT_QKV, SLOT_FFN, SLOT_ACT, SLOT_DELTA }; /* there is no model */
+
 static ht_error error;
 static const ht_npu_runtime *runtime;
 static void must(ht_status status) {
@@ -43,7 +45,7 @@ static double resident_mib(void) {
 
 static ht_op matmul_op(const char *type, const char *name, size_t rows, size_t cols) {
     const ht_type_traits *t = ht_type_by_name(type);
-    ht_op op = {.kind = HT_OP_MATMUL, .in = HT_SLOT_NORMED, .aux = HT_SLOT_NONE, .out = HT_SLOT_QKV, .n_parts = 1};
+    ht_op op = {.kind = HT_OP_MATMUL, .in = SLOT_NORMED, .aux = HT_SLOT_NONE, .out = SLOT_QKV, .n_parts = 1};
     snprintf(op.name, sizeof op.name, "%s", name);
     op.parts[0] = (ht_matrix){name, t, rows, cols, NULL, cols / (size_t)t->block * (size_t)t->block_bytes};
     return op;
@@ -70,10 +72,10 @@ static void build_one(ht_npu_config *config, const struct build_case *c, size_t 
     size_t weights = c->rows * c->cols;
     if (c->features) {
         ops[0] = matmul_op(c->type, "gate", c->features, c->cols);
-        ops[0].out = HT_SLOT_FFN, ops[0].parts[1] = ops[0].parts[0], ops[0].parts[1].name = "up", ops[0].n_parts = 2;
-        ops[1] = (ht_op){.kind = HT_OP_GLU, .in = HT_SLOT_FFN, .out = HT_SLOT_ACT};
+        ops[0].out = SLOT_FFN, ops[0].parts[1] = ops[0].parts[0], ops[0].parts[1].name = "up", ops[0].n_parts = 2;
+        ops[1] = (ht_op){.kind = HT_OP_GLU, .in = SLOT_FFN, .out = SLOT_ACT};
         ops[2] = matmul_op(c->type, "down", c->rows, c->features);
-        ops[2].in = HT_SLOT_ACT;
+        ops[2].in = SLOT_ACT;
         slice = (ht_slice){.row_end = c->features};
         weights = 3 * c->features * c->cols;
         if (!ht_op_ffn(ops, 3, &block))
@@ -239,8 +241,7 @@ static void overhead(const ht_device_options *options) {
         must(device->ops->prepare(device, &op, &slice, &task, &error));
         must(device->ops->warm(device, task, cases[i].length, &error));
         must(device->ops->settle(device, task, cases[i].length, &error));
-        const ht_view slots[HT_SLOT_COUNT] = {
-            [HT_SLOT_NORMED] = {x, cases[i].cols}, [HT_SLOT_QKV] = {y, cases[i].rows}};
+        const ht_view slots[HT_MAX_SLOTS] = {[SLOT_NORMED] = {x, cases[i].cols}, [SLOT_QKV] = {y, cases[i].rows}};
         const ht_binding binding = {.slots = slots, .tokens = cases[i].tokens, .room = 256};
         ov_infer_request_t *request = direct_request(ov, &graph, cases[i].length, options->precision, threads, x, y);
         time_both(ov, request, device, task, &binding, cases[i].repeats);

@@ -53,7 +53,7 @@ typedef struct ht_kv_layer {
 
 /* What a submitted task works on. All tokens of a submit follow each other: token t is at position `position` + t. */
 typedef struct ht_binding {
-    const ht_view *slots;  /* [HT_SLOT_COUNT] */
+    const ht_view *slots;  /* [slots of the model] */
     const ht_kv_layer *kv; /* [caches of the model] */
     size_t position;
     size_t tokens;

@@ -259,7 +259,7 @@ ht_status ht_engine_measure(ht_engine *engine, const ht_engine_options *options,
     }
     if (!status)
         status = ht_kv_create(&engine->set, &kv, error);
-    memset(engine->set.slots[HT_SLOT_IDS].data, 0, engine->set.slot_bytes[HT_SLOT_IDS]);
+    ht_lanes_clear_ids(&engine->set);
     for (size_t l = 0; l < engine->set.n_lanes && !status; l++) {
         if (options->progress &&
             !options->progress("measuring devices", (double)l, (double)engine->set.n_lanes + 1, options->progress_user))

@@ -202,7 +202,7 @@ static double without_join(const timer *t, double seconds) {
 
 /* Is it one of those around the layers, which are measured by themselves (measure_rest)? */
 static bool is_around(const ht_model *model, int signature) {
-    return model->signatures[signature].head || signature == model->ops[0].signature;
+    return model->signatures[signature].head || model->signatures[signature].op->block < 0;
 }
 
 /* All signatures of the layers at one number of tokens. */
@@ -453,7 +453,7 @@ ht_status ht_engine_measure_lane(ht_engine *engine, ht_lane *lane, ht_error *err
     ht_status status = ht_kv_create_locked(&engine->set, &kv, error);
     if (status)
         return status;
-    memset(engine->set.slots[HT_SLOT_IDS].data, 0, engine->set.slot_bytes[HT_SLOT_IDS]);
+    ht_lanes_clear_ids(&engine->set);
     status = ht_engine_time_lane(engine, lane, kv, error);
     ht_kv_destroy_locked(&engine->set, kv);
     return status;

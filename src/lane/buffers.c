@@ -2,11 +2,13 @@
 #include "lane/lane.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- pool ------------------------------------------------------------------------------------------------------------ */
 
 size_t ht_lanes_slot_tokens(const ht_lanes *set, ht_slot slot) {
-    return slot == HT_SLOT_LOGITS || slot == HT_SLOT_PICK ? ht_min_size(HT_HEAD_TOKENS, set->chunk) : set->chunk;
+    const ht_slot_role role = set->model->slots[slot].role;
+    return role == HT_ROLE_LOGITS || role == HT_ROLE_PICK ? ht_min_size(HT_HEAD_TOKENS, set->chunk) : set->chunk;
 }
 
 /* Pages for a buffer that every device of the set sees. */
@@ -26,22 +28,27 @@ static ht_status make_view(ht_lanes *set, size_t bytes, size_t stride, ht_view *
 
 ht_status ht_lanes_make_slots(ht_lanes *set, ht_error *error) {
     ht_status status = HT_OK;
-    for (int slot = 0; slot < HT_SLOT_COUNT && !status; slot++) {
-        const size_t width = ht_slot_width(&set->model->hparams, (ht_slot)slot);
+    for (ht_slot slot = 0; slot < set->model->n_slots && !status; slot++) {
+        const ht_slot_info *info = &set->model->slots[slot];
         /* rows begin on cache lines of their own, so that devices writing neighbours do not share one; logits go to
          * callers, who are promised [count][vocabulary] */
-        const bool packed = slot == HT_SLOT_IDS || slot == HT_SLOT_LOGITS || slot == HT_SLOT_PICK;
-        const size_t stride = packed ? width : ht_round_up(width, 16);
-        set->slot_bytes[slot] = ht_round_up(stride * ht_lanes_slot_tokens(set, (ht_slot)slot) * 4, 4096);
+        const bool packed = info->type == HT_SLOT_INT32 || info->role == HT_ROLE_LOGITS;
+        const size_t stride = packed ? info->width : ht_round_up(info->width, 16);
+        set->slot_bytes[slot] = ht_round_up(stride * ht_lanes_slot_tokens(set, slot) * 4, 4096);
         status = make_view(set, set->slot_bytes[slot], stride, &set->slots[slot], error);
     }
     return status;
 }
 
 void ht_lanes_free_slots(ht_lanes *set) {
-    for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
+    for (int slot = 0; slot < HT_MAX_SLOTS; slot++)
         if (set->slots[slot].data)
             ht_device_pages_free(set->slots[slot].data, set->slot_bytes[slot]);
+}
+
+void ht_lanes_clear_ids(ht_lanes *set) {
+    const ht_slot ids = ht_model_slot(set->model, HT_ROLE_IDS);
+    memset(set->slots[ids].data, 0, set->slot_bytes[ids]);
 }
 
 /* ---- lanes' own ---------------------------------------------------------------------------------------------------------- */
@@ -54,11 +61,13 @@ ht_status ht_lanes_make_buffers(ht_lanes *set, ht_error *error) {
     ht_status status = HT_OK;
     for (size_t l = 0; l < set->n_lanes && !status; l++) {
         ht_lane *lane = &set->lanes[l];
-        status = make_like(set, HT_SLOT_X, &lane->own_x, error);
-        if (!status)
-            status = make_like(set, HT_SLOT_NORMED, &lane->own_normed, error);
-        for (size_t i = 0; i < HT_LANE_DELTAS && !status; i++)
-            status = make_like(set, HT_SLOT_DELTA, &lane->deltas[i], error);
+        for (ht_slot slot = 0; slot < set->model->n_slots && !status; slot++) {
+            const ht_slot_role role = set->model->slots[slot].role;
+            if (role == HT_ROLE_OWN)
+                status = make_like(set, slot, &lane->own[slot], error);
+            for (size_t i = 0; i < HT_LANE_SUMS && role == HT_ROLE_SUMS && !status; i++)
+                status = make_like(set, slot, &lane->sums[i][slot], error);
+        }
     }
     return status;
 }
@@ -76,10 +85,11 @@ static void free_view(ht_lanes *set, ht_slot slot, ht_view *view) {
 }
 
 void ht_lane_free_buffers(ht_lanes *set, ht_lane *lane) {
-    free_view(set, HT_SLOT_X, &lane->own_x);
-    free_view(set, HT_SLOT_NORMED, &lane->own_normed);
-    for (size_t i = 0; i < HT_LANE_DELTAS; i++)
-        free_view(set, HT_SLOT_DELTA, &lane->deltas[i]);
+    for (ht_slot slot = 0; slot < HT_MAX_SLOTS; slot++) {
+        free_view(set, slot, &lane->own[slot]);
+        for (size_t i = 0; i < HT_LANE_SUMS; i++)
+            free_view(set, slot, &lane->sums[i][slot]);
+    }
 }
 
 /* ---- KV cache ------------------------------------------------------------------------------------------------------------------- */

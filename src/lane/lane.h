@@ -15,7 +15,7 @@
 
 #define HT_MAX_DEVICES 8 /* of an engine */
 _Static_assert(HT_MAX_DEVICES == HT_MAX_LANES, "each device may have a lane of its own");
-#define HT_LANE_DELTAS 2
+#define HT_LANE_SUMS 2
 
 /* ---- programs ---------------------------------------------------------------------------------------------------------- */
 
@@ -30,13 +30,13 @@ typedef struct ht_step {
     bool yields; /* likewise */
 
     bool divides; /* only `part` of the task */
-    bool own;     /* slots X and NORMED are the lane's own: every lane computes the same norms */
-    /* NORM: adds what lane i of the pass wrote to its buffer number `delta` - 1, for every bit i; others: write to lane
-     * i's. */
-    uint8_t adds;
-    uint32_t publishes; /* not 0: how far the lane is once this is complete, for the others to know */
-    uint8_t delta;      /* slot DELTA is 0: the shared one; k: the lane's own buffer of partial sums number k - 1 */
-    uint8_t waits;      /* bit i: begins once lane i of the pass has published `need` times */
+    bool own;     /* slots that every lane has all of are the lane's own: every lane computes the same norms */
+    /* NORM, of slot number k that it adds: what lane i of the pass wrote to its buffer number sums[k] - 1, for every bit i;
+     * others, k = 0: write to lane i's. */
+    uint8_t adds[HT_MAX_ADDED];
+    uint32_t publishes;         /* not 0: how far the lane is once this is complete, for the others to know */
+    uint8_t sums[HT_MAX_ADDED]; /* its slots of sums are 0: the shared ones; else the lane's own, number sums[k] - 1 */
+    uint8_t waits;              /* bit i: begins once lane i of the pass has published `need` times */
     uint32_t need;
     uint32_t begin, end; /* tokens of the pass; 0, 0: all */
     ht_slice part;
@@ -75,10 +75,11 @@ typedef struct ht_lane {
     bool crowded;     /* a device's own threads compute on these cores: the lane's thread must not poll meanwhile */
     ht_program programs[HT_FORMS];
     ht_front front;
-    ht_lane_cost cost;              /* what its operators take (plan/cost.c) */
-    ht_lane_cost whole;             /* the same, with the lengths only whose graphs of whole operators are there */
-    ht_view own_x, own_normed;      /* where every lane computes the residual stream; no data: not allocated */
-    ht_view deltas[HT_LANE_DELTAS]; /* partial sums: of attention and of feed-forward blocks in turn */
+    ht_lane_cost cost;  /* what its operators take (plan/cost.c) */
+    ht_lane_cost whole; /* the same, with the lengths only whose graphs of whole operators are there */
+    /* By slots, no data: not allocated, or of another role. Where every lane computes the residual stream: */
+    ht_view own[HT_MAX_SLOTS];
+    ht_view sums[HT_LANE_SUMS][HT_MAX_SLOTS]; /* partial sums, of one block and the next in turn */
 } ht_lane;
 
 /* ---- all lanes --------------------------------------------------------------------------------------------------------- */
@@ -107,10 +108,10 @@ typedef struct ht_lanes {
     bool ffn_apart; /* what a block could have as one operator never is: the cuts asked for are of single matrices */
     ht_slice_task *tasks;
     size_t n_tasks, cap_tasks;
-    size_t next_task;             /* behind the one that was found last: where the next is likely to be */
-    bool any_dropped;             /* of the tasks */
-    ht_view slots[HT_SLOT_COUNT]; /* one pool of buffers, which every layer uses again */
-    size_t slot_bytes[HT_SLOT_COUNT];
+    size_t next_task;            /* behind the one that was found last: where the next is likely to be */
+    bool any_dropped;            /* of the tasks */
+    ht_view slots[HT_MAX_SLOTS]; /* of the model: one pool of buffers, which every layer uses again */
+    size_t slot_bytes[HT_MAX_SLOTS];
     uint64_t buffer_bytes; /* of slots and of the lanes' own buffers */
     ht_turns turns;        /* one pass at a time: sessions take turns */
 } ht_lanes;
@@ -160,6 +161,7 @@ size_t ht_lanes_slot_tokens(const ht_lanes *set, ht_slot slot); /* rows of its b
 /* The pool, which every device sees. */
 ht_status ht_lanes_make_slots(ht_lanes *set, ht_error *error);
 void ht_lanes_free_slots(ht_lanes *set);
+void ht_lanes_clear_ids(ht_lanes *set); /* tokens whose ids nobody has given are number 0 */
 /* Buffers of each lane's own, for passes in which every lane computes the residual stream. */
 ht_status ht_lanes_make_buffers(ht_lanes *set, ht_error *error);
 void ht_lane_free_buffers(ht_lanes *set, ht_lane *lane);

@@ -8,11 +8,16 @@
 
 enum { NOBODY = -1 };
 
+/* Slots that the operator adds besides `aux` reach devices as pieces, which are always brought in from the host. */
+static uint32_t reads_pieces(const ht_op *op) {
+    return ht_op_added(op) > 1 ? 1u << op->more[0] : 0;
+}
+
 /* Is what step `at` writes to the slots of `what` read by nobody but `device` before it is written again? */
 static bool stays(const ht_program *program, size_t at, uint32_t what, int device) {
     for (size_t i = at + 1; i < program->n_steps; i++) {
         const ht_step *step = &program->steps[i];
-        if (ht_op_reads(step->op) & what && step->device != device)
+        if ((ht_op_reads(step->op) & what && step->device != device) || reads_pieces(step->op) & what)
             return false;
         if (ht_op_writes(step->op) & what)
             return true;
@@ -48,8 +53,8 @@ static bool yields(const ht_lanes *set, const ht_program *program, size_t at, co
 }
 
 static void plan_transfers(const ht_lanes *set, const ht_lane *alone, ht_program *program) {
-    int owner[HT_SLOT_COUNT];
-    for (size_t i = 0; i < HT_SLOT_COUNT; i++)
+    int owner[HT_MAX_SLOTS];
+    for (size_t i = 0; i < HT_MAX_SLOTS; i++)
         owner[i] = NOBODY;
     for (size_t i = 0; i < program->n_steps; i++) {
         ht_step *step = &program->steps[i];
@@ -59,13 +64,13 @@ static void plan_transfers(const ht_lanes *set, const ht_lane *alone, ht_program
         step->yields = yields(set, program, i, set->devices[device]);
         step->resident = own_cache ? ht_op_reads(step->op) & HT_BIT_KV : 0;
         step->kept = own_cache ? ht_op_writes(step->op) & HT_BIT_KV : 0;
-        for (uint32_t slot = 0; slot < HT_SLOT_COUNT; slot++) {
+        for (ht_slot slot = 0; slot < set->model->n_slots; slot++) {
             if (ht_op_reads(step->op) >> slot & 1 && owner[slot] == device)
                 step->resident |= 1u << slot;
             if (ht_op_writes(step->op) >> slot & 1 && stays(program, i, 1u << slot, device))
                 step->kept |= 1u << slot;
         }
-        for (uint32_t slot = 0; slot < HT_SLOT_COUNT; slot++)
+        for (ht_slot slot = 0; slot < set->model->n_slots; slot++)
             if (ht_op_writes(step->op) >> slot & 1)
                 owner[slot] = device;
     }

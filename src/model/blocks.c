@@ -67,6 +67,18 @@ void ht_build_block(ht_builder *b, ht_block_kind kind, int units) {
             (ht_block){.kind = kind, .layer = b->layer, .first = model->n_ops, .units = (size_t)units};
 }
 
+/* Operators of the kind's row that the block has not, in front: the norm, where it stands beside another block. */
+static size_t lacks(const ht_model *model, const ht_block *block) {
+    const kind_row *kind = &kinds[block->kind];
+    return block->kind != HT_BLOCK_HEAD && kind->ops[0] == HT_OP_NORM && block->n < kind->n &&
+           model->ops[block->first].kind != HT_OP_NORM;
+}
+
+/* The operator's place in the kind's row as that in the block. */
+static size_t place_of(size_t row, size_t lacking) {
+    return row > lacking ? row - lacking : 0;
+}
+
 /* ---- what is divided ------------------------------------------------------------------------------------------------------- */
 
 static ht_map map_of(char letter) {
@@ -112,22 +124,15 @@ size_t ht_axis_pieces(const ht_model *model, const ht_block *block, const ht_axi
 
 /* How many there are of what the axis divides. */
 static size_t extent_of(const ht_model *model, const ht_block *block, const axis_row *row) {
+    const size_t lacking = lacks(model, block);
     if (row->kind == HT_AXIS_TOKENS)
         return 0;
     if (row->kind != HT_AXIS_ROWS)
         return block->units % row->least == 0 ? block->units : 0;
     for (size_t i = row->from; i < row->to; i++)
         if (row->maps[i - row->from] == 'w')
-            return ht_op_rows(&model->ops[block->first + i]);
+            return ht_op_rows(&model->ops[block->first + i - lacking]);
     return 0;
-}
-
-/* Floats a token of a slot, as the block has it. */
-static size_t width_of(const ht_model *model, const ht_block *block, ht_slot slot) {
-    ht_hparams h = model->hparams;
-    for (size_t i = 0; i < block->n; i++)
-        h = ht_op_shape(&model->ops[block->first + i], &h);
-    return ht_slot_width(&h, slot);
 }
 
 /* Some of an axis that one device may compute for another: matrices, and what stands between them. Whoever has the rest of the
@@ -147,22 +152,26 @@ static void find_handed(const ht_model *model, const ht_block *block, ht_axis *a
         return;
     }
     axis->hand_to = axis->result == HT_RESULT_SUMS ? axis->to : axis->hand_from + 1;
-    axis->handed = width_of(model, block, ops[axis->hand_from].in) + width_of(model, block, ops[axis->hand_to - 1].out);
+    axis->handed = ht_op_in_width(&ops[axis->hand_from], &model->hparams) +
+                   ht_op_out_width(&ops[axis->hand_to - 1], &model->hparams);
 }
 
 static ht_axis make_axis(const ht_model *model, const ht_block *block, const axis_row *row) {
     const ht_op *ops = &model->ops[block->first];
+    const size_t lacking = lacks(model, block);
     ht_axis axis = {.kind = row->kind,
                     .result = row->result,
-                    .from = row->from,
-                    .to = row->to,
+                    .from = place_of(row->from, lacking),
+                    .to = place_of(row->to, lacking),
                     .extent = extent_of(model, block, row),
                     .least = row->least,
                     .most = row->most,
                     .exact = row->kind != HT_AXIS_ROWS,
-                    .leaves = block->kind == HT_BLOCK_HEAD ? 0 : width_of(model, block, ops[row->to - 1].out)};
-    for (size_t i = row->from; i < row->to; i++) {
-        axis.maps[i] = map_of(row->maps[i - row->from]);
+                    .leaves = block->kind == HT_BLOCK_HEAD
+                                  ? 0
+                                  : ht_op_out_width(&ops[place_of(row->to, lacking) - 1], &model->hparams)};
+    for (size_t i = axis.from; i < axis.to; i++) {
+        axis.maps[i] = map_of(row->maps[i + lacking - row->from]);
         axis.ordered |= row->kind == HT_AXIS_TOKENS && ht_op_writes(&ops[i]) & HT_BIT_KV;
     }
     find_handed(model, block, &axis);
@@ -194,8 +203,9 @@ static ht_status add_axes(ht_builder *b, ht_block *block) {
 /* All that an operator's time depends on. The model's first norm has nothing to add as yet: it counts as the next one, for else the
  * first layer would be unlike all others. */
 static void describe(const ht_model *model, const ht_op *op, ht_text *text) {
-    static const char *const names[HT_OP_KINDS] = {"embed",     "norm", "matmul", "rope",
-                                                   "attention", "glu",  "argmax", "ffn"};
+    static const char *const names[HT_OP_KINDS] = {
+        [HT_OP_EMBED] = "embed",         [HT_OP_NORM] = "norm", [HT_OP_MATMUL] = "matmul", [HT_OP_ROPE] = "rope",
+        [HT_OP_ATTENTION] = "attention", [HT_OP_GLU] = "glu",   [HT_OP_ARGMAX] = "argmax", [HT_OP_FFN] = "ffn"};
     const ht_op *end = model->ops + model->n_ops, *next = op;
     while (op->kind == HT_OP_NORM && next < end && (next->kind != HT_OP_NORM || next->aux == HT_SLOT_NONE))
         next++;
@@ -224,9 +234,16 @@ static void describe(const ht_model *model, const ht_op *op, ht_text *text) {
         if (op->q_norm)
             ht_text_printf(text, NULL, " norms");
         break;
-    default:
-        ht_text_printf(text, NULL, " %zu%s", ht_slot_width(h, op->kind == HT_OP_GLU ? op->out : op->in),
-                       op->post_norm ? " post" : "");
+    case HT_OP_NORM:
+    case HT_OP_ARGMAX:
+        ht_text_printf(text, NULL, " %zu%s", ht_op_in_width(op, h), op->post_norm ? " post" : "");
+        if (op->n_more)
+            ht_text_printf(text, NULL, " of %zu", ht_op_added(op));
+        break;
+    case HT_OP_GLU:
+        ht_text_printf(text, NULL, " %zu%s", ht_op_out_width(op, h), op->n_more ? " side" : "");
+        break;
+    case HT_OP_KINDS:
         break;
     }
 }
@@ -297,11 +314,21 @@ static void sign_block(ht_builder *b, size_t number) {
         add_axes(b, block);
 }
 
+/* Does the head's norm add what the block leaves? */
+static bool is_last(const ht_model *model, size_t number) {
+    const ht_block *block = &model->blocks[number], *head = &model->blocks[model->n_blocks - 1];
+    const ht_slot out = model->ops[block->first + block->n - 1].out;
+    for (const ht_block *later = block + 1; later < head; later++)
+        if (model->ops[later->first + later->n - 1].out == out)
+            return false;
+    return block < head && ht_op_reads(&model->ops[head->first]) >> out & 1;
+}
+
 /* Blocks that a pass treats alike: of one signature, on one side of the tail. */
 static void group_block(ht_builder *b, size_t number) {
     ht_model *model = b->model;
     ht_block *block = &model->blocks[number];
-    const bool head = block->kind == HT_BLOCK_HEAD, last = number + 2 == model->n_blocks;
+    const bool head = block->kind == HT_BLOCK_HEAD, last = is_last(model, number);
     const size_t before = model->tail <= block->first ? 0 : ht_min_size(model->tail - block->first, block->n);
     size_t g = 0;
     while (g < model->n_groups && !(model->blocks[model->groups[g].block].signature == block->signature &&
@@ -328,8 +355,9 @@ static void tile(ht_builder *b) {
         block->n = (k + 1 < model->n_blocks ? model->blocks[k + 1].first : model->n_ops) - block->first;
         for (size_t i = 0; i < block->n; i++)
             model->ops[block->first + i].block = (int)k;
-        const size_t fused = kinds[block->kind].fused;
-        if (fused && fused < block->n &&
+        const bool may = kinds[block->kind].fused > 0;
+        const size_t fused = place_of(kinds[block->kind].fused, lacks(model, block));
+        if (may && fused < block->n &&
             ht_op_ffn(&model->ops[block->first + fused], block->n - fused, &model->fused[k])) {
             block->fused = &model->fused[k];
             block->fused_from = fused;
@@ -338,6 +366,7 @@ static void tile(ht_builder *b) {
     }
     for (size_t i = 0; i < model->n_ops; i++) {
         const ht_op *op = &model->ops[i];
+        model->most_added = ht_max_size(model->most_added, ht_op_added(op));
         if (!(ht_op_writes(op) & HT_BIT_KV))
             continue;
         model->tail = i + 1;
@@ -355,10 +384,12 @@ ht_status ht_build_blocks(ht_builder *b) {
     b->status = ht_model_check_blocks(model, b->error);
     if (b->status != HT_OK)
         return b->status;
-    model->ops[0].signature = sign(b, &model->ops[0]);
-    model->ops[0].site = (int)model->n_sites++;
-    if (b->status == HT_OK)
-        model->signatures[model->ops[0].signature].head = false;
+    for (size_t i = 0; i < model->blocks[0].first && b->status == HT_OK; i++) {
+        model->ops[i].signature = sign(b, &model->ops[i]);
+        model->ops[i].site = (int)model->n_sites++;
+        if (b->status == HT_OK)
+            model->signatures[model->ops[i].signature].head = false;
+    }
     for (size_t k = 0; k < model->n_blocks && b->status == HT_OK; k++)
         sign_block(b, k);
     for (size_t k = 0; k < model->n_blocks && b->status == HT_OK; k++)
@@ -374,17 +405,20 @@ ht_status ht_build_blocks(ht_builder *b) {
 /* ---- checks ---------------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_model_check_blocks(const ht_model *model, ht_error *error) {
-    size_t next = 1; /* behind EMBED */
-    if (model->n_ops == 0 || model->ops[0].kind != HT_OP_EMBED)
+    size_t next = 0; /* behind the EMBEDs */
+    while (next < model->n_ops && model->ops[next].kind == HT_OP_EMBED)
+        next++;
+    if (next == 0)
         return ht_fail(error, HT_ERROR_FORMAT, "%s: does not begin with an embedding", model->info.path);
     for (size_t k = 0; k < model->n_blocks; k++) {
         const ht_block *block = &model->blocks[k];
         const kind_row *kind = &kinds[block->kind];
+        const size_t lacking = lacks(model, block);
         if (block->first != next || block->n == 0)
             return ht_fail(error, HT_ERROR_FORMAT, "%s: block %zu (%s, layer %d) begins at operator %zu, not %zu",
                            model->info.path, k, kind->name, block->layer, block->first, next);
-        for (size_t i = 0; i < block->n || i < kind->n; i++)
-            if (i >= block->n || i >= kind->n || model->ops[next + i].kind != kind->ops[i])
+        for (size_t i = 0; i < block->n || i + lacking < kind->n; i++)
+            if (i >= block->n || i + lacking >= kind->n || model->ops[next + i].kind != kind->ops[i + lacking])
                 return ht_fail(error, HT_ERROR_FORMAT, "%s: %s has no place in a block of kind %s", model->info.path,
                                next + i < model->n_ops ? model->ops[next + i].name : "the end", kind->name);
         next += block->n;
@@ -395,16 +429,92 @@ ht_status ht_model_check_blocks(const ht_model *model, ht_error *error) {
     return HT_OK;
 }
 
+static const char *slot_name(const ht_model *model, uint32_t bits) {
+    return model->slots[__builtin_ctz(bits)].name;
+}
+
+/* Are the operator's slots some that the model has? */
+static ht_status check_named(const ht_model *model, const ht_op *op, ht_error *error) {
+    const ht_slot slots[] = {op->in, op->out, ht_op_added(op) ? op->aux : op->in, op->n_more ? op->more[0] : op->in};
+    for (size_t i = 0; i < HT_COUNT(slots); i++)
+        if (slots[i] < 0 || slots[i] >= model->n_slots)
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s names slot %d of %d", model->info.path, op->name, slots[i],
+                           model->n_slots);
+    return HT_OK;
+}
+
+/* Are the operator's slots of such a type, and wide enough? What it reads is as wide as what was written last: `widths`, by
+ * slots. */
+static ht_status check_widths(const ht_model *model, const ht_op *op, size_t widths[HT_MAX_SLOTS], ht_error *error) {
+    const size_t in = ht_op_in_width(op, &model->hparams), out = ht_op_out_width(op, &model->hparams);
+    const size_t added = ht_op_added(op);
+    const ht_slot slots[] = {op->in, op->out, added ? op->aux : op->in, added > 1 ? op->more[0] : op->in};
+    if (op->kind == HT_OP_GLU && op->n_more && op->more_first + out > widths[op->more[0]])
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: %s reads %zu values a token of slot %s, which has %zu",
+                       model->info.path, op->name, op->more_first + out, model->slots[op->more[0]].name,
+                       widths[op->more[0]]);
+    for (size_t i = 0; i < HT_COUNT(slots); i++) {
+        const ht_slot_info *slot = &model->slots[slots[i]];
+        const bool written = i == 1, whole = op->kind == (written ? HT_OP_ARGMAX : HT_OP_EMBED);
+        const size_t width = written ? out : in, most = written ? slot->width : widths[slots[i]];
+        if ((slot->type == HT_SLOT_INT32) != whole)
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s has slot %s, which is of another type", model->info.path,
+                           op->name, slot->name);
+        if (written ? width > most : width != most)
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s %s %zu values a token of slot %s, which has %zu",
+                           model->info.path, op->name, written ? "writes" : "reads", width, slot->name, most);
+    }
+    widths[op->out] = out;
+    return HT_OK;
+}
+
+/* Is what is given to a stream added once, by a norm? `given`: slots that wait for that. */
+static ht_status check_given(const ht_model *model, const ht_op *op, uint32_t *given, ht_error *error) {
+    const uint32_t sums = ht_model_slots(model, HT_ROLE_SUMS);
+    uint32_t added = 0;
+    for (size_t k = 0; k < ht_op_added(op); k++)
+        added |= 1u << ht_op_addend(op, k);
+    if (added & ~sums)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: %s adds slot %s, which is not for sums", model->info.path, op->name,
+                       slot_name(model, added & ~sums));
+    const uint32_t wrong = (ht_op_reads(op) & sums & ~added) | (added & ~*given);
+    if (wrong)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: %s reads slot %s, which is for sums: a norm adds them, once",
+                       model->info.path, op->name, slot_name(model, wrong));
+    *given &= ~added;
+    if (ht_op_writes(op) & sums & *given)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: %s writes slot %s, which no norm has added yet", model->info.path,
+                       op->name, slot_name(model, ht_op_writes(op) & *given));
+    *given |= ht_op_writes(op) & sums;
+    return HT_OK;
+}
+
 /* Is each slot, and each cache, written before it is read? */
 static ht_status check_slots(const ht_model *model, ht_error *error) {
-    uint32_t written = 1u << HT_SLOT_IDS;
+    const uint32_t ids = ht_model_slots(model, HT_ROLE_IDS);
+    uint32_t written = ids;
+    uint32_t given = 0;
+    size_t widths[HT_MAX_SLOTS] = {0};
     int caches = 0;
+    for (int role = HT_ROLE_IDS; role < HT_ROLES; role++)
+        if (__builtin_popcount(ht_model_slots(model, (ht_slot_role)role)) != 1)
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: it has no slot, or several, of token ids, logits or picks",
+                           model->info.path);
+    widths[__builtin_ctz(ids)] = 1;
     for (size_t i = 0; i < model->n_ops; i++) {
         const ht_op *op = &model->ops[i];
+        ht_status status = check_named(model, op, error);
+        if (status)
+            return status;
         const uint32_t missing = ht_op_reads(op) & ~written & ~HT_BIT_KV;
         if (missing)
-            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s reads slot %d, which nothing has written", model->info.path,
-                           op->name, __builtin_ctz(missing));
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s reads slot %s, which nothing has written", model->info.path,
+                           op->name, slot_name(model, missing));
+        status = check_widths(model, op, widths, error);
+        if (!status)
+            status = check_given(model, op, &given, error);
+        if (status)
+            return status;
         if (ht_op_reads(op) & HT_BIT_KV && (op->cache < 0 || op->cache >= caches))
             return ht_fail(error, HT_ERROR_FORMAT, "%s: %s reads cache %d, of which %d are written by then",
                            model->info.path, op->name, op->cache, caches);
@@ -413,6 +523,9 @@ static ht_status check_slots(const ht_model *model, ht_error *error) {
                            op->cache, caches - 1);
         written |= ht_op_writes(op);
     }
+    if (given)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: no norm adds slot %s at the end", model->info.path,
+                       slot_name(model, given));
     return HT_OK;
 }
 
@@ -424,8 +537,9 @@ static ht_status check_axis(const ht_model *model, const ht_block *block, const 
     const ht_op *op = &model->ops[block->first + place];
     size_t reached[HT_MAX_PARTS] = {0}, all[HT_MAX_PARTS] = {0}, n = 0;
     bool good = true;
-    for (size_t begin = 0; begin < axis->extent && good; begin += axis->least) {
-        n = ht_axis_pieces(model, block, axis, place, begin, ht_min_size(begin + axis->least, axis->extent), pieces);
+    const size_t least = ht_max_size(axis->least, 1);
+    for (size_t begin = 0; begin < axis->extent && good; begin += least) {
+        n = ht_axis_pieces(model, block, axis, place, begin, ht_min_size(begin + least, axis->extent), pieces);
         for (size_t p = 0; p < n; p++) {
             good &= pieces[p].begin == reached[p] && pieces[p].end > pieces[p].begin;
             reached[p] = pieces[p].end;
@@ -439,18 +553,27 @@ static ht_status check_axis(const ht_model *model, const ht_block *block, const 
     if (good && (n > 0) == divided && (!adds || axis->maps[place] == HT_MAP_COLUMNS))
         return HT_OK;
     return ht_fail(error, HT_ERROR_FORMAT, "%s: %s does not divide into %zu parts", model->info.path, op->name,
-                   axis->extent / axis->least);
+                   axis->extent / least);
 }
 
 /* Of a slot that an operator of the axis has computed a share of there is no more: who reads it takes that share, too. */
 static ht_status check_readers(const ht_model *model, const ht_block *block, const ht_axis *axis, ht_error *error) {
     uint32_t shares = 0; /* slots that have been divided */
+    const uint32_t own = ht_model_slots(model, HT_ROLE_OWN), sums = ht_model_slots(model, HT_ROLE_SUMS);
+    const ht_op *last = &model->ops[block->first + axis->to - 1];
+    if (axis->result == HT_RESULT_SUMS && !(ht_op_writes(last) & sums))
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: %s leaves sums in slot %s, which is not for sums", model->info.path,
+                       last->name, slot_name(model, ht_op_writes(last)));
     for (size_t i = axis->from; i < axis->to; i++) {
         const ht_op *op = &model->ops[block->first + i];
         const bool whole = axis->maps[i] == HT_MAP_EVERY || axis->maps[i] == HT_MAP_REPLICATED;
         if (whole && ht_op_reads(op) & shares)
-            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s needs all of slot %d, of which there is a share",
-                           model->info.path, op->name, __builtin_ctz(ht_op_reads(op) & shares));
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s needs all of slot %s, of which there is a share",
+                           model->info.path, op->name, slot_name(model, ht_op_reads(op) & shares));
+        if ((axis->maps[i] == HT_MAP_EVERY) != !(ht_op_writes(op) & ~own))
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s writes slot %s, which every lane %s", model->info.path,
+                           op->name, slot_name(model, ht_op_writes(op) & ~HT_BIT_KV),
+                           axis->maps[i] == HT_MAP_EVERY ? "computes, and has not of its own" : "has of its own");
         shares = whole ? shares & ~ht_op_writes(op) : shares | ht_op_writes(op);
     }
     return HT_OK;

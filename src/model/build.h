@@ -20,6 +20,14 @@ typedef struct ht_shape {
 /* "shape:NAME[:TYPE]" -> row and type (Q4_0 unless said). Errors name the shapes or the type. */
 ht_status ht_shape_find(const char *spec, const ht_shape **shape, const ht_type_traits **type, ht_error *error);
 
+enum { HT_BUILD_SUMS = 4 };
+/* What a block gave, in a slot of sums: the next norm of the stream is to add it. */
+typedef struct ht_given {
+    bool waits;
+    ht_slot stream;
+    const float *post_norm; /* or NULL */
+} ht_given;
+
 typedef struct ht_builder {
     ht_model *model;
     ht_error *error;
@@ -27,8 +35,9 @@ typedef struct ht_builder {
     int layer;               /* -1: outside the layers */
     int caches;              /* that have been written so far */
     const ht_hparams *shape; /* of what follows; NULL: the model's */
-    bool delta;              /* the next norm has DELTA to add to X ... */
-    const float *post_norm;  /* ... normalised by this first, if not NULL */
+    const char *stream;      /* that what follows reads and adds to; NULL: "x" */
+    size_t normed;           /* values of what was normed last */
+    ht_given given[HT_BUILD_SUMS];
 } ht_builder;
 
 ht_builder ht_build_begin(ht_model *model, ht_error *error);
@@ -53,16 +62,30 @@ float ht_build_freq_base(ht_builder *b, bool known);
 /* A cos/sin table for the file's rope.dimension_count. scaled: its rope.scaling keys and rope_freqs.weight apply. */
 const float *ht_build_rope_table(ht_builder *b, float freq_base, bool scaled);
 
+/* ---- slots ---- */
+/* The slot of this name: the one that was declared, else a new one. It gets as wide as the widest of its declarations; roles do not
+ * differ. HT_SLOT_NONE after an error. The caller keeps *name. */
+ht_slot ht_build_slot(ht_builder *b, const char *name, ht_slot_role role, size_t width);
+
 /* ---- operators, in the order of a forward pass ---- */
+/* token_embd, to the stream. More of them may follow for other streams and side inputs: rows of another matrix `name`, of `width`
+ * values, to the slot of that name, which every lane has. The caller keeps *name. */
 void ht_build_embed(ht_builder *b, float scale);
+void ht_build_side(ht_builder *b, const char *name, size_t width, float scale);
 void ht_build_layer(ht_builder *b, int layer); /* what follows belongs to it */
 /* What follows has these heads and features, no more than the model's hparams, which say the most; NULL: as many as these. The
  * caller keeps *shape. */
 void ht_build_shape(ht_builder *b, const ht_hparams *shape);
 /* A block of this kind begins, of so many key-value heads or hidden features: what follows, up to the next block or the head. */
 void ht_build_block(ht_builder *b, ht_block_kind kind, int units);
+/* A block that begins without it stands beside the one before: it reads what that one's norm left. Norms add what blocks gave to
+ * their stream since its last norm: HT_MAX_ADDED of them at most. */
 void ht_build_norm(ht_builder *b, const char *name);
-/* The next norm adds DELTA to X first, after an RMS norm of DELTA's own (post_norm; NULL: none). */
+/* What follows reads and adds to the residual stream of this name, no wider than the embedding; NULL: to the first, which
+ * ht_build_embed wrote. The caller keeps *name. */
+void ht_build_stream(ht_builder *b, const char *name);
+/* The next norm of the stream adds what the block gave first, after an RMS norm of its own (post_norm; NULL: none). Of blocks beside
+ * each other the last one may have that: it is of what they gave together. */
 void ht_build_add(ht_builder *b, const char *post_norm);
 
 typedef enum ht_bias { HT_BIAS_OPTIONAL, HT_BIAS_REQUIRED } ht_bias;
@@ -79,6 +102,11 @@ void ht_build_attention_output(ht_builder *b);
 void ht_build_gate_up(ht_builder *b);
 void ht_build_glu(ht_builder *b, ht_activation activation);
 void ht_build_down(ht_builder *b);
+/* A feed-forward block whose other factor is a side input, from its value `first` on: matrix `inp_gate`, act(gate) * side, matrix
+ * `proj`. */
+void ht_build_side_gate(ht_builder *b);
+void ht_build_side_glu(ht_builder *b, ht_activation activation, const char *side, size_t first);
+void ht_build_side_output(ht_builder *b);
 /* Final norm and the matrix to logits (the embedding again where the file has no output.weight). Returns b->status. */
 ht_status ht_build_head(ht_builder *b);
 

@@ -1,7 +1,7 @@
 /* A model without a device: hyperparameters, weights, and the list of operators that makes one forward pass.
  *
  * A family (families/llama.c has four, gemma3.c one) is one function that reads its keys and appends operators; nothing after it knows
- * which family it was. Slots name buffers of the executor's pool, each [tokens, width] float32.
+ * which family it was. Slots are buffers of the executor's pool, [tokens, width] each: the model says which there are.
  */
 #ifndef HT_MODEL_H
 #define HT_MODEL_H
@@ -10,31 +10,39 @@
 #include "quant/quant.h"
 #include "text/text.h"
 
-typedef enum ht_slot {
-    HT_SLOT_NONE = -1,
-    HT_SLOT_IDS,    /* int32 [tokens] */
-    HT_SLOT_X,      /* residual stream [embedding] */
-    HT_SLOT_NORMED, /* [embedding] */
-    HT_SLOT_QKV,    /* [(heads + 2 kv_heads) * head_dim]: queries, keys, values */
-    HT_SLOT_ATTN,   /* [heads * head_dim] */
-    HT_SLOT_DELTA,  /* [embedding]: what a block adds to X */
-    HT_SLOT_FFN,    /* [2 * feed_forward]: gate, up */
-    HT_SLOT_ACT,    /* [feed_forward] */
-    HT_SLOT_LOGITS, /* [vocabulary] */
-    HT_SLOT_PICK,   /* int32 [tokens] */
-    HT_SLOT_COUNT
-} ht_slot;
+typedef int ht_slot;                           /* its number in ht_model.slots */
+enum { HT_SLOT_NONE = -1, HT_MAX_SLOTS = 31 }; /* sets of slots are bits of a word, and one more is for caches */
+
+/* What the executor has to know of a slot. */
+typedef enum ht_slot_role {
+    HT_ROLE_BETWEEN, /* nothing: values on their way from one operator to the next */
+    HT_ROLE_OWN,  /* every lane that computes the pass has all of it: a residual stream, what is normed, a side input */
+    HT_ROLE_SUMS, /* what a block adds to a stream; where lanes divide it, each has partial sums of its own */
+    HT_ROLE_IDS,  /* of the pass's tokens */
+    HT_ROLE_LOGITS, /* of the head's tokens */
+    HT_ROLE_PICK,   /* the id of each one's largest logit */
+    HT_ROLES
+} ht_slot_role;
+
+typedef enum ht_slot_type { HT_SLOT_FLOAT32, HT_SLOT_INT32 } ht_slot_type;
+
+typedef struct ht_slot_info {
+    const char *name; /* "qkv": for errors */
+    size_t width;     /* values a token: the most that any operator reads or writes */
+    ht_slot_type type;
+    ht_slot_role role;
+} ht_slot_info;
 
 typedef enum ht_op_kind {
-    HT_OP_EMBED,     /* IDS -> X: rows of the embedding matrix, times `scale` */
-    HT_OP_NORM,      /* if `aux` is a slot: X += aux (RMS-normalised by post_norm first, if there is one);
-                      * then out = rms(X) * weight */
-    HT_OP_MATMUL,    /* in -> out: the parts' rows in turn; out[t][r] = sum_c in[t][c] * W[r][c] (+ bias[r]) */
-    HT_OP_ROPE,      /* QKV in place: RMS norm of each query and key head (if q_norm), rotation; keys and values
+    HT_OP_EMBED,  /* in (ids) -> out: rows of the matrix, times `scale` */
+    HT_OP_NORM,   /* if `aux` is a slot: in += aux + more[..] (their sum RMS-normalised by post_norm first, if there is
+                   * one); then out = rms(in) * weight */
+    HT_OP_MATMUL, /* in -> out: the parts' rows in turn; out[t][r] = sum_c in[t][c] * W[r][c] (+ bias[r]) */
+    HT_OP_ROPE, /* queries, keys, values in place: RMS norm of each query and key head (if q_norm), rotation; keys and values
                       * to the KV cache */
-    HT_OP_ATTENTION, /* QKV's queries and the KV cache -> ATTN */
-    HT_OP_GLU,       /* FFN -> ACT: act(gate) * up */
-    HT_OP_ARGMAX,    /* LOGITS -> PICK: id of the largest, the lowest of equals; NaN is never it (-1 if all are) */
+    HT_OP_ATTENTION, /* the queries of such a slot and the KV cache -> out, every head's values */
+    HT_OP_GLU,       /* in (gate, then up) -> out: act(gate) * up; with more[0]: in (gate), up from there */
+    HT_OP_ARGMAX,    /* logits -> int32: id of the largest, the lowest of equals; NaN is never it (-1 if all are) */
     HT_OP_FFN,       /* in -> out: MATMUL gate and up, GLU, MATMUL down (`members`) as one. No model lists it: ht_op_ffn
                       * makes it for devices that take it, whole or a share of its features */
     HT_OP_KINDS
@@ -43,6 +51,8 @@ typedef enum ht_op_kind {
 typedef enum ht_activation { HT_ACT_SILU, HT_ACT_GELU_TANH } ht_activation;
 
 #define HT_MAX_PARTS 3
+#define HT_MAX_MORE 1
+#define HT_MAX_ADDED (1 + HT_MAX_MORE) /* slots of sums that one NORM adds */
 typedef struct ht_op {
     ht_op_kind kind;
     int layer;     /* -1: outside the layers */
@@ -52,6 +62,9 @@ typedef struct ht_op {
     int cache;     /* ROPE: the cache that it writes; ATTENTION: that it reads; others: -1 */
     char name[40]; /* "blk.3.attn_qkv", for plans, traces, errors */
     ht_slot in, aux, out;
+    int n_more;
+    ht_slot more[HT_MAX_MORE]; /* NORM: of sums, besides `aux`; GLU: a side input, from its value `more_first` on */
+    size_t more_first;
     int n_parts;
     ht_matrix parts[HT_MAX_PARTS];   /* EMBED: 1; MATMUL: 1..3 with equal cols */
     const float *bias[HT_MAX_PARTS]; /* MATMUL: [parts[i].rows] or NULL */
@@ -65,7 +78,7 @@ typedef struct ht_op {
     float eps;                       /* NORM, ROPE */
     float scale;                     /* EMBED; ATTENTION: of query.key */
     int heads, kv_heads, head_dim;   /* ROPE, ATTENTION; 0: the model's */
-    int width;                       /* NORM: of the residual stream; GLU: features; ARGMAX: logits; 0: the model's */
+    int width;                       /* NORM: of the stream; GLU: features; ARGMAX: logits; 0: the model's */
     int window;                      /* ATTENTION: a query sees the `window` last keys, its own included; 0: all */
     ht_activation activation;        /* GLU, FFN */
     const struct ht_op *members;     /* FFN: [3], in the model */
@@ -73,8 +86,9 @@ typedef struct ht_op {
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------------- */
 
-/* A model is EMBED, blocks and a head, which is a block, too. A block is some operators that follow each other, from the norm of
- * what it reads to what it adds to the residual stream, and says how it can be divided: along which axes. Who divides work
+/* A model is EMBED (of side inputs, too), blocks and a head, which is a block, too. A block is some operators that follow each other,
+ * from the norm of what it reads to what it adds to a residual stream, and says how it can be divided: along which axes. One that
+ * stands beside another has no norm: it reads what the other's norm left, and the next norm adds what both gave. Who divides work
  * knows blocks, axes and what operators of a signature cost, and nothing else of a model. Kinds are rows of a table
  * (blocks.c). */
 typedef enum ht_block_kind {
@@ -147,7 +161,7 @@ typedef struct ht_group {
     size_t block; /* the first of them */
     size_t count;
     size_t tail; /* operators [tail, n) of each are for wanted tokens only */
-    bool last;   /* the last block before the head: what it leaves the head goes on from */
+    bool last;   /* what it leaves the head's norm adds */
     bool head;
 } ht_group;
 
@@ -175,10 +189,12 @@ struct ht_model {
     const ht_chat_template *chat;
     ht_hparams hparams;
     ht_model_info info;
-    ht_op *ops; /* the whole forward pass in order: EMBED, layers, final NORM, lm_head MATMUL, ARGMAX */
+    ht_op *ops; /* the whole forward pass in order: EMBEDs, layers, final NORM, lm_head MATMUL, ARGMAX */
     size_t n_ops, cap_ops;
+    ht_slot_info slots[HT_MAX_SLOTS]; /* in the order in which operators name them */
+    int n_slots;
     /* What follows is made of the operators once they are all there (blocks.c). */
-    ht_block *blocks; /* they tile the operators behind EMBED; the head is the last one */
+    ht_block *blocks; /* they tile the operators behind the EMBEDs; the head is the last one */
     size_t n_blocks, cap_blocks;
     ht_axis *axes;
     size_t n_axes, cap_axes;
@@ -189,6 +205,7 @@ struct ht_model {
     ht_op *fused;                  /* [n_blocks]: what ht_block.fused points to */
     size_t n_block_kinds, n_sites; /* different signatures of blocks, and places in them */
     size_t n_caches;
+    size_t most_added; /* slots of sums that a norm adds */
     size_t
         tail; /* first operator behind the last one that writes keys and values or a state: from here on, wanted tokens */
     struct ht_rope *rope;             /* the tables that ROPE operators point into (rope.c) */
@@ -199,11 +216,20 @@ struct ht_model {
 /* Checks what the builder has made: blocks tile the operators; a slot is written before it is read, and so is a cache; the parts
  * of every axis cover each row, column and head exactly once. HT_ERROR_FORMAT names the operator or block at fault. */
 ht_status ht_model_check(const ht_model *model, ht_error *error);
-/* Slots that an operator reads and writes, as bits; bit HT_SLOT_COUNT: a cache. */
+/* Slots that an operator reads and writes, as bits; bit HT_MAX_SLOTS: a cache. */
 uint32_t ht_op_reads(const ht_op *op);
 uint32_t ht_op_writes(const ht_op *op);
-#define HT_BIT_KV (1u << HT_SLOT_COUNT)
-#define HT_BIT_DELTA (1u << HT_SLOT_DELTA)
+/* Slot number k of those of sums that a NORM adds, which are ht_op_added. */
+static inline ht_slot ht_op_addend(const ht_op *op, size_t k) {
+    return k ? op->more[k - 1] : op->aux;
+}
+static inline size_t ht_op_added(const ht_op *op) {
+    return op->kind == HT_OP_NORM && op->aux != HT_SLOT_NONE ? 1 + (size_t)op->n_more : 0;
+}
+#define HT_BIT_KV (1u << HT_MAX_SLOTS)
+/* The slots of a role, as bits; and the first of them, HT_SLOT_NONE where there is none. */
+uint32_t ht_model_slots(const ht_model *model, ht_slot_role role);
+ht_slot ht_model_slot(const ht_model *model, ht_slot_role role);
 /* The block of an operator of the model, its own or (fused) one that stands for some; NULL: it is in none. */
 static inline const ht_block *ht_op_block(const ht_model *model, const ht_op *op) {
     return op->block < 0 ? NULL : &model->blocks[op->block];
@@ -225,8 +251,10 @@ size_t ht_axis_pieces(const ht_model *model, const ht_block *block, const ht_axi
 
 /* The model's figures with the operator's own in place of the most. */
 ht_hparams ht_op_shape(const ht_op *op, const ht_hparams *model);
-size_t ht_slot_width(const ht_hparams *hparams, ht_slot slot); /* floats a token */
-size_t ht_op_rows(const ht_op *op);                            /* MATMUL: rows of all parts */
+/* Values a token that it reads from slot `in` (a NORM from `aux`, too), and writes to `out`. */
+size_t ht_op_in_width(const ht_op *op, const ht_hparams *model);
+size_t ht_op_out_width(const ht_op *op, const ht_hparams *model);
+size_t ht_op_rows(const ht_op *op); /* MATMUL: rows of all parts */
 size_t ht_op_cols(const ht_op *op);
 int ht_op_part(const ht_op *op, size_t row, size_t *local); /* the part that holds `row`, and its row there */
 /* The file's pages of the matrices of a MATMUL or FFN leave memory; they come back when read again. Nothing for other kinds

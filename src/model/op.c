@@ -3,42 +3,88 @@
 
 #include <stdio.h>
 
-size_t ht_slot_width(const ht_hparams *h, ht_slot slot) {
-    const size_t embedding = (size_t)h->embedding, head_dim = (size_t)h->head_dim;
-    switch (slot) {
-    case HT_SLOT_IDS:
-    case HT_SLOT_PICK:
-        return 1;
-    case HT_SLOT_X:
-    case HT_SLOT_NORMED:
-    case HT_SLOT_DELTA:
-        return embedding;
-    case HT_SLOT_QKV:
-        return ((size_t)h->heads + 2 * (size_t)h->kv_heads) * head_dim;
-    case HT_SLOT_ATTN:
-        return (size_t)h->heads * head_dim;
-    case HT_SLOT_FFN:
-        return 2 * (size_t)h->feed_forward;
-    case HT_SLOT_ACT:
-        return (size_t)h->feed_forward;
-    case HT_SLOT_LOGITS:
-        return (size_t)h->vocabulary;
-    default:
-        return 0;
-    }
+uint32_t ht_model_slots(const ht_model *model, ht_slot_role role) {
+    uint32_t bits = 0;
+    for (int i = 0; i < model->n_slots; i++)
+        bits |= (uint32_t)(model->slots[i].role == role) << i;
+    return bits;
+}
+
+ht_slot ht_model_slot(const ht_model *model, ht_slot_role role) {
+    const uint32_t bits = ht_model_slots(model, role);
+    return bits ? __builtin_ctz(bits) : HT_SLOT_NONE;
 }
 
 ht_hparams ht_op_shape(const ht_op *op, const ht_hparams *model) {
     ht_hparams h = *model;
     if (op->heads)
         h.heads = op->heads, h.kv_heads = op->kv_heads, h.head_dim = op->head_dim;
-    if (op->width && op->kind == HT_OP_NORM)
+    switch (op->width ? op->kind : HT_OP_KINDS) {
+    case HT_OP_NORM:
         h.embedding = op->width;
-    else if (op->width && op->kind == HT_OP_GLU)
+        break;
+    case HT_OP_GLU:
         h.feed_forward = op->width;
-    else if (op->width)
+        break;
+    case HT_OP_ARGMAX:
         h.vocabulary = op->width;
+        break;
+    case HT_OP_EMBED: /* these have no width of their own: heads, or matrices, say it */
+    case HT_OP_MATMUL:
+    case HT_OP_ROPE:
+    case HT_OP_ATTENTION:
+    case HT_OP_FFN:
+    case HT_OP_KINDS:
+        break;
+    }
     return h;
+}
+
+/* Widths of the slots that it reads and writes. */
+static void find_widths(const ht_op *op, const ht_hparams *model, size_t *in, size_t *out) {
+    const ht_hparams h = ht_op_shape(op, model);
+    const size_t heads = (size_t)h.heads, kv_heads = (size_t)h.kv_heads, head_dim = (size_t)h.head_dim;
+    switch (op->kind) {
+    case HT_OP_EMBED:
+        *in = 1, *out = ht_op_cols(op);
+        break;
+    case HT_OP_NORM:
+        *in = *out = (size_t)h.embedding;
+        break;
+    case HT_OP_MATMUL:
+        *in = ht_op_cols(op), *out = ht_op_rows(op);
+        break;
+    case HT_OP_ROPE:
+        *in = *out = (heads + 2 * kv_heads) * head_dim;
+        break;
+    case HT_OP_ATTENTION:
+        *in = (heads + 2 * kv_heads) * head_dim, *out = heads * head_dim;
+        break;
+    case HT_OP_GLU:
+        *in = (op->n_more ? 1 : 2) * (size_t)h.feed_forward, *out = (size_t)h.feed_forward;
+        break;
+    case HT_OP_ARGMAX:
+        *in = (size_t)h.vocabulary, *out = 1;
+        break;
+    case HT_OP_FFN:
+        *in = ht_op_cols(&op->members[0]), *out = ht_op_rows(&op->members[2]);
+        break;
+    case HT_OP_KINDS:
+        *in = *out = 0;
+        break;
+    }
+}
+
+size_t ht_op_in_width(const ht_op *op, const ht_hparams *model) {
+    size_t in = 0, out = 0;
+    find_widths(op, model, &in, &out);
+    return in;
+}
+
+size_t ht_op_out_width(const ht_op *op, const ht_hparams *model) {
+    size_t in = 0, out = 0;
+    find_widths(op, model, &in, &out);
+    return out;
 }
 
 static uint32_t bit(ht_slot slot) {
@@ -46,7 +92,10 @@ static uint32_t bit(ht_slot slot) {
 }
 
 uint32_t ht_op_reads(const ht_op *op) {
-    return bit(op->in) | (op->kind == HT_OP_NORM ? bit(op->aux) : 0) | (op->kind == HT_OP_ATTENTION ? HT_BIT_KV : 0);
+    uint32_t bits = bit(op->in) | (op->kind == HT_OP_ATTENTION ? HT_BIT_KV : 0);
+    for (size_t k = 0; k < ht_op_added(op); k++)
+        bits |= bit(ht_op_addend(op, k));
+    return bits | (op->kind == HT_OP_GLU && op->n_more ? bit(op->more[0]) : 0);
 }
 
 uint32_t ht_op_writes(const ht_op *op) {

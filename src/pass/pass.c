@@ -60,7 +60,7 @@ ht_status ht_passes_forward(ht_passes *passes, const ht_kv_layer *kv, const int3
     ht_status status = ht_lanes_join(passes->set, HT_SYNC_EVENT, error);
     if (status)
         return status;
-    memcpy(passes->set->slots[HT_SLOT_IDS].data, ids, n * sizeof *ids);
+    memcpy(passes->set->slots[ht_model_slot(passes->set->model, HT_ROLE_IDS)].data, ids, n * sizeof *ids);
     ht_schedule *schedule = NULL;
     if (passes->set->n_lanes > 1)
         status = ht_passes_schedule(passes, n, position, n - first, &schedule, error);
@@ -76,50 +76,55 @@ ht_status ht_passes_forward(ht_passes *passes, const ht_kv_layer *kv, const int3
     return status;
 }
 
-/* The head up to where `wanted` is written. */
-static ht_status run_head(ht_passes *passes, size_t first, size_t count, ht_slot wanted, ht_error *error) {
-    if (count > ht_lanes_slot_tokens(passes->set, HT_SLOT_LOGITS) || first < passes->first_token ||
-        first + count > passes->last_tokens)
+/* The head up to where the slot of role `wanted` is written, which is *found. */
+static ht_status run_head(ht_passes *passes, size_t first, size_t count, ht_slot_role wanted, const void **found,
+                          ht_error *error) {
+    const ht_model *model = passes->set->model;
+    const ht_slot slot = ht_model_slot(model, wanted);
+    const size_t most = ht_lanes_slot_tokens(passes->set, slot);
+    if (count > most || first < passes->first_token || first + count > passes->last_tokens)
         return ht_fail(error, HT_ERROR_ARGUMENT, "head: tokens %zu..%zu of %zu..%zu, %zu at a time", first,
-                       first + count, passes->first_token, passes->last_tokens,
-                       ht_lanes_slot_tokens(passes->set, HT_SLOT_LOGITS));
-    ht_view slots[HT_SLOT_COUNT];
+                       first + count, passes->first_token, passes->last_tokens, most);
+    *found = passes->set->slots[slot].data;
+    ht_view slots[HT_MAX_SLOTS];
     const ht_binding all = {.slots = passes->set->slots,
                             .tokens = first + count,
                             .room = passes->set->chunk,
                             .sync = passes->set->sync,
                             .joined = true,
-                            .kept = 1u << wanted};
-    const ht_binding binding = ht_binding_from(&all, first, slots);
+                            .kept = 1u << slot};
+    const ht_binding binding = ht_binding_from(model, &all, first, slots);
     if (!passes->running) { /* every lane has the residual stream: each computes some rows */
         ht_crew_work work = {.schedule = passes->current, .binding = &binding, .offset = first};
         for (size_t i = 0; i < passes->current->n_lanes; i++) {
             const ht_program *program = &passes->current->programs[i];
             work.first[i] = program->head;
             /* the first lane's last step picks */
-            work.end[i] = program->n_steps - (i == 0 && wanted == HT_SLOT_LOGITS);
+            work.end[i] = program->n_steps - (i == 0 && wanted == HT_ROLE_LOGITS);
         }
         return ht_crew_run(passes, &work, NULL, error);
     }
     const ht_run run = {.passes = passes, .lane = passes->running, .program = passes->program};
-    const size_t end = run.program->n_steps - (wanted == HT_SLOT_LOGITS);
+    const size_t end = run.program->n_steps - (wanted == HT_ROLE_LOGITS);
     return ht_run_steps(&run, run.program->head, end, &binding, error);
 }
 
 ht_status ht_passes_head(ht_passes *passes, size_t first, size_t count, const float **logits, ht_error *error) {
     const double start = ht_clock_now(passes->set->time);
-    ht_status status = run_head(passes, first, count, HT_SLOT_LOGITS, error);
+    const void *found = NULL;
+    ht_status status = run_head(passes, first, count, HT_ROLE_LOGITS, &found, error);
     if (!status && count == 1)
         ht_passes_learn_head(passes, ht_clock_now(passes->set->time) - start);
     if (!status)
-        *logits = passes->set->slots[HT_SLOT_LOGITS].data;
+        *logits = found;
     return status;
 }
 
 ht_status ht_passes_pick(ht_passes *passes, size_t token, int32_t *id, ht_error *error) {
-    ht_status status = run_head(passes, token, 1, HT_SLOT_PICK, error);
+    const void *found = NULL;
+    ht_status status = run_head(passes, token, 1, HT_ROLE_PICK, &found, error);
     if (!status)
-        *id = *(const int32_t *)passes->set->slots[HT_SLOT_PICK].data;
+        *id = *(const int32_t *)found;
     return status;
 }
 

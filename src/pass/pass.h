@@ -194,7 +194,7 @@ ht_status ht_run_steps(const ht_run *run, size_t first, size_t end, const ht_bin
  * only, by the program for so few: run->program is the one that has computed them. */
 ht_status ht_run_body(ht_run *run, const ht_binding *common, size_t wanted, ht_error *error);
 /* What is bound of `all` from token `first` on, its slots in slots[]; logits and picks stay where they are. */
-ht_binding ht_binding_from(const ht_binding *all, size_t first, ht_view slots[HT_SLOT_COUNT]);
+ht_binding ht_binding_from(const ht_model *model, const ht_binding *all, size_t first, ht_view slots[HT_MAX_SLOTS]);
 
 /* Threads for the lanes after the first one, asleep between passes. *crew is NULL after a failure. */
 ht_status ht_crew_create(size_t lanes, ht_crew **crew, ht_error *error);

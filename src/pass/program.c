@@ -16,15 +16,24 @@
 #define EXCHANGE_SECONDS \
     0.25e-9 /* a byte from core to core: what passes by shares took more than their parts; drift learns the machine's own */
 
+/* What a slot of sums holds: where, of which lanes (bits), for tokens before `end`; behind them the first lane's. */
+typedef struct held {
+    uint8_t buffer; /* of lanes' own, from 1 on; 0: the shared slot */
+    uint8_t wrote;
+    uint8_t turn; /* counts blocks: they take one buffer and the other */
+    size_t end;
+} held;
+
 typedef struct builder {
     ht_passes *passes;
     const ht_model *model;
     ht_schedule *schedule;
     const ht_choice *choice;
-    size_t n, wanted;                  /* tokens; the last `wanted` go through the model's tail */
-    uint32_t joins;                    /* so far */
-    uint8_t told;                      /* lanes that publish at the newest join */
-    uint8_t wrote[HT_LANE_DELTAS + 1]; /* lanes that wrote sums to their buffer k - 1 */
+    size_t n, wanted; /* tokens; the last `wanted` go through the model's tail */
+    uint32_t joins;   /* so far */
+    uint8_t told;     /* lanes that publish at the newest join */
+    held held[HT_MAX_SLOTS];
+    uint32_t own, sums; /* slots of these roles */
     ht_status status;
     ht_error *error;
 } builder;
@@ -43,12 +52,11 @@ typedef struct piece {
     size_t first, units;
     size_t from,
         to; /* operators of the model that the lane has the same part of: those that are one there may be one step */
-    uint32_t spared;  /* slots and caches that nobody else has to do with meanwhile */
-    bool own;         /* the residual stream is the lane's own */
-    uint8_t adds, in; /* it adds what these lanes wrote to their buffer number in - 1 */
-    uint8_t out;      /* its sums go to buffer number out - 1; 0: the shared slot */
-    bool to_first;    /* of the first lane, not of its own */
-    uint8_t waits;    /* for these lanes to have published `need` times */
+    uint32_t spared; /* slots and caches that nobody else has to do with meanwhile */
+    bool own;        /* the residual stream is the lane's own */
+    uint8_t out;     /* its sums go to buffer number out - 1; 0: the shared slot */
+    bool to_first;   /* of the first lane, not of its own */
+    uint8_t waits;   /* for these lanes to have published `need` times */
     uint32_t need;
 } piece;
 
@@ -145,11 +153,13 @@ static ht_step *lower(builder *b, const piece *p) {
     step.end = (uint32_t)p->end;
     step.waits = p->waits;
     step.need = p->need;
-    if (ht_op_reads(step.op) & HT_BIT_DELTA) {
-        step.delta = p->in, step.adds = p->adds;
-    } else if (ht_op_writes(step.op) & HT_BIT_DELTA) {
-        step.delta = p->out, step.adds = p->out && p->to_first;
+    for (size_t k = 0; k < ht_op_added(step.op); k++) {
+        const held *h = &b->held[ht_op_addend(step.op, k)];
+        step.sums[k] = h->buffer;
+        step.adds[k] = !h->buffer ? 0 : p->begin < h->end ? h->wrote : 1;
     }
+    if (ht_op_writes(step.op) & b->sums)
+        step.sums[0] = p->out, step.adds[0] = p->out && p->to_first;
     if (p->axis != ALL) {
         const ht_slice part = part_of(b->passes, p->axis, step.op, p->first, p->units);
         take_part(b, &step, &part);
@@ -204,14 +214,15 @@ static void build_tokens(builder *b) {
 
 /* Slots that no other lane reads or writes from operator `from` of the model to `to`: the residual stream, and what is written and
  * read inside. */
-static uint32_t spared_slots(const ht_model *model, size_t from, size_t to) {
+static uint32_t spared_slots(const builder *b, size_t from, size_t to) {
+    const ht_model *model = b->model;
     uint32_t written = 0, read = 0, before = 0;
     for (size_t i = from; i < to; i++) {
         before |= ht_op_reads(&model->ops[i]) & ~written;
         read |= ht_op_reads(&model->ops[i]) & written;
         written |= ht_op_writes(&model->ops[i]);
     }
-    return (1u << HT_SLOT_X | 1u << HT_SLOT_NORMED) | (read & ~before & ~HT_BIT_KV & ~HT_BIT_DELTA);
+    return b->own | (read & ~before & ~HT_BIT_KV & ~b->sums);
 }
 
 /* An axis of a block, and how much of it each lane has. */
@@ -220,7 +231,7 @@ typedef struct stretch {
     const ht_axis *axis;
     size_t number; /* of the model's axes */
     const size_t *units;
-    uint8_t in, out; /* which buffers of sums are added, and written; 0: the shared one */
+    uint8_t out; /* which buffer of sums is written; 0: the shared one */
 } stretch;
 
 /* The piece of an operator that lane p->lane has; `begin`: units of the lanes before it. */
@@ -256,10 +267,8 @@ static void add_stretch(builder *b, const stretch *s) {
     const bool tokens = s->axis->kind == HT_AXIS_TOKENS;
     piece p = {.from = from,
                .to = to,
-               .spared = spared_slots(b->model, from, to),
+               .spared = spared_slots(b, from, to),
                .own = true,
-               .in = s->in,
-               .adds = b->wrote[s->in],
                .out = s->out,
                .to_first = tokens}; /* others may still read the shared one */
     uint8_t told = 0, wrote = 0;
@@ -280,37 +289,40 @@ static void add_stretch(builder *b, const stretch *s) {
             told |= (uint8_t)(1u << p.lane);
         }
     }
-    if (s->out)
-        b->wrote[s->out] = tokens ? 1 : wrote;
+    if (s->axis->to == s->block->n) {
+        held *h = &b->held[b->model->ops[to - 1].out];
+        *h = (held){s->out, tokens ? 1 : wrote, h->turn, SIZE_MAX};
+    }
     if (told) {
         b->told = told;
         b->joins += 2;
     }
 }
 
-/* The axes of a block's choice. Blocks write sums to one buffer and to the other in turn: nobody overwrites what is still read. */
-static void add_axes(builder *b, size_t block, uint8_t *in) {
+/* The axes of a block's choice. Blocks write a slot's sums to one buffer and to the other in turn: nobody overwrites what is still
+ * read. */
+static void add_axes(builder *b, size_t block) {
     const ht_model *model = b->model;
-    stretch s = {.block = &model->blocks[block], .in = *in};
+    stretch s = {.block = &model->blocks[block]};
     const ht_group_choice *c = &b->choice->groups[s.block->group];
+    const uint8_t buffer =
+        (uint8_t)(1 + b->held[model->ops[s.block->first + s.block->n - 1].out].turn++ % HT_LANE_SUMS);
     for (size_t a = 0; a < c->n_axes && !b->status; a++) {
         s.number = s.block->first_axis + c->axes[a];
         s.axis = &model->axes[s.number];
         s.units = c->units[c->axes[a]];
-        s.out = s.axis->result == HT_RESULT_COLUMNS ? 0 : (uint8_t)(1 + block % HT_LANE_DELTAS);
+        s.out = s.axis->result == HT_RESULT_COLUMNS ? 0 : buffer;
         add_stretch(b, &s);
-        if (s.axis->to == s.block->n)
-            *in = s.out;
     }
 }
 
-static void add_head(builder *b, uint8_t in) {
+static void add_head(builder *b) {
     const ht_model *model = b->model;
     b->told = 0;
     b->joins = 0; /* the head is a pass of its own */
     for (size_t i = 0; i < b->choice->n_lanes; i++)
         b->schedule->programs[i].head = b->schedule->programs[i].n_steps;
-    add_axes(b, model->n_blocks - 1, &in);
+    add_axes(b, model->n_blocks - 1);
     piece pick = {.op = model->n_ops - 1, .end = 1, .axis = ALL, .to = model->n_ops};
     wait_for(b, &pick);
     lower(b, &pick);
@@ -322,13 +334,13 @@ static void add_head(builder *b, uint8_t in) {
 }
 
 static void build_shares(builder *b) {
-    uint8_t in = 0; /* what the next norm adds */
     piece embed = {.end = b->n, .axis = ALL, .to = b->model->n_ops, .spared = EVERY_SLOT, .own = true};
     for (; embed.lane < b->choice->n_lanes; embed.lane++)
-        lower(b, &embed);
+        for (embed.op = 0; embed.op < b->model->blocks[0].first; embed.op++)
+            lower(b, &embed);
     for (size_t block = 0; block + 1 < b->model->n_blocks && !b->status; block++)
-        add_axes(b, block, &in);
-    add_head(b, in);
+        add_axes(b, block);
+    add_head(b);
 }
 
 /* ---- OWNER --------------------------------------------------------------------------------------------------------------------- */
@@ -352,9 +364,8 @@ static void add_pieces(builder *b, piece p, bool wait) {
     }
 }
 
-/* Operators that an axis hands over: the other lane's part, and what is left of them for the owner. Returns the buffer of sums
- * that both write. */
-static uint8_t add_handed(builder *b, const ht_block *block, size_t number, const ht_matrix_cut *cut) {
+/* Operators that an axis hands over: the other lane's part, and what is left of them for the owner. */
+static void add_handed(builder *b, const ht_block *block, size_t number, const ht_matrix_cut *cut) {
     const ht_axis *axis = &b->model->axes[number];
     const size_t of = b->passes->units[number].of;
     piece p = {.from = block->first + axis->hand_from,
@@ -378,14 +389,36 @@ static uint8_t add_handed(builder *b, const ht_block *block, size_t number, cons
     p.first = 0;
     p.units = of;
     add_pieces(b, p, false);
-    return p.out;
+    b->held[b->model->ops[p.to - 1].out] = (held){p.out, 3, 0, first + cut->tokens};
+}
+
+/* A piece of the owner's, in parts where what it adds was written by both lanes for some tokens only. False: it was no step. */
+static const ht_step *add_owned(builder *b, piece p, bool *waiting) {
+    const ht_op *op = &b->model->ops[p.op];
+    const size_t n = p.end;
+    const ht_step *step = NULL;
+    do {
+        p.end = n;
+        for (size_t k = 0; k < ht_op_added(op); k++) {
+            const held *h = &b->held[ht_op_addend(op, k)];
+            p.end = h->buffer && h->end > p.begin ? ht_min_size(p.end, h->end) : p.end;
+        }
+        if (*waiting)
+            wait_for(b, &p);
+        step = lower(b, &p);
+        *waiting &= step == NULL;
+        p.waits = 0;
+        p.begin = p.end;
+    } while (p.begin < n && !b->status);
+    for (size_t k = 0; k < ht_op_added(op); k++)
+        b->held[ht_op_addend(op, k)].buffer = 0;
+    return step;
 }
 
 static void build_owner(builder *b) {
     const ht_model *model = b->model;
     bool waiting = false; /* the other lane has told something that the owner's next step needs */
-    uint8_t sums = 0;     /* the next norm adds what both lanes wrote, for tokens before sums_end */
-    size_t sums_end = 0, number;
+    size_t number;
     for (size_t op = 0; op < head_op(model) && !b->status;) {
         const ht_block *block = ht_op_block(model, &model->ops[op]);
         const ht_group_choice *c = block ? &b->choice->groups[block->group] : NULL;
@@ -394,8 +427,7 @@ static void build_owner(builder *b) {
         if (first_token(b, op) == b->n)
             break;
         if (axis) {
-            sums = add_handed(b, block, block->first_axis + number, &c->cuts[number]);
-            sums_end = first_token(b, op) + c->cuts[number].tokens;
+            add_handed(b, block, block->first_axis + number, &c->cuts[number]);
             op = block->first + axis->hand_to;
             waiting = true;
             continue;
@@ -406,19 +438,8 @@ static void build_owner(builder *b) {
             for (size_t i = place; i < block->fused_to; i++)
                 to = ht_choice_handed(model, block, c, i, &number) ? op + 1 : to;
         }
-        piece p = {.op = op, .begin = first_token(b, op), .end = b->n, .axis = ALL, .from = op, .to = to};
-        if (waiting)
-            wait_for(b, &p);
-        if (sums && ht_op_reads(&model->ops[op]) & HT_BIT_DELTA) {
-            p.in = sums, p.adds = 3; /* both lanes' */
-            p.end = sums_end;
-            waiting &= lower(b, &p) == NULL;
-            p.in = sums, p.adds = 0; /* what one lane computed whole is there once */
-            p.waits = 0, p.begin = sums_end, p.end = b->n;
-            sums = 0;
-        }
-        const ht_step *step = lower(b, &p);
-        waiting &= step == NULL;
+        const piece p = {.op = op, .begin = first_token(b, op), .end = b->n, .axis = ALL, .from = op, .to = to};
+        const ht_step *step = add_owned(b, p, &waiting);
         op = step && step->op != &model->ops[op] ? to : op + 1; /* it came with others */
     }
     for (size_t i = 0; i < 2; i++)
@@ -552,6 +573,8 @@ static ht_status build(ht_passes *passes, ht_schedule *schedule, ht_error *error
                  .choice = &schedule->choice,
                  .n = schedule->tokens,
                  .wanted = schedule->wanted,
+                 .own = ht_model_slots(passes->set->model, HT_ROLE_OWN),
+                 .sums = ht_model_slots(passes->set->model, HT_ROLE_SUMS),
                  .error = error};
     schedule->n_lanes = schedule->choice.n_lanes;
     for (size_t i = 0; i < schedule->n_lanes; i++) {

@@ -10,33 +10,46 @@ static ht_view view_from(ht_view view, size_t first) {
     return view;
 }
 
+/* The slots of sums that a norm adds: the first of all lies where `aux` is looked for, the rest are pieces. */
+static void bind_added(const ht_run *run, const ht_step *step, const ht_binding *common, ht_view *slots,
+                       ht_view pieces[HT_MAX_PIECES], ht_binding *binding) {
+    binding->pieces = pieces;
+    for (size_t k = 0; k < ht_op_added(step->op); k++) {
+        const ht_slot slot = ht_op_addend(step->op, k);
+        bool first = k == 0;
+        if (!step->adds[k] && !first)
+            pieces[binding->n_pieces++] = view_from(common->slots[slot], step->begin);
+        for (size_t i = 0; step->adds[k] >> i; i++) {
+            if (!(step->adds[k] >> i & 1))
+                continue;
+            const ht_view sums = view_from(run->passes->current->lanes[i]->sums[step->sums[k] - 1][slot], run->offset);
+            if (first)
+                slots[slot] = sums;
+            else
+                pieces[binding->n_pieces++] = view_from(sums, step->begin);
+            first = false;
+        }
+    }
+}
+
 /* What a step works on: its tokens of the pass, and the lane's own buffers where every lane computes the residual stream. */
-static void bind(const ht_run *run, const ht_step *step, const ht_binding *common, ht_view slots[HT_SLOT_COUNT],
+static void bind(const ht_run *run, const ht_step *step, const ht_binding *common, ht_view slots[HT_MAX_SLOTS],
                  ht_view pieces[HT_MAX_PIECES], ht_binding *binding) {
     const ht_lane *lane = run->lane;
-    const ht_schedule *schedule = run->passes->current;
-    memcpy(slots, common->slots, HT_SLOT_COUNT * sizeof *slots);
+    const ht_model *model = run->passes->set->model;
+    const ht_slot out = step->op->out;
+    memcpy(slots, common->slots, (size_t)model->n_slots * sizeof *slots);
     binding->slots = slots;
-    if (step->own) {
-        slots[HT_SLOT_X] = view_from(lane->own_x, run->offset);
-        slots[HT_SLOT_NORMED] = view_from(lane->own_normed, run->offset);
+    for (ht_slot slot = 0; slot < model->n_slots && step->own; slot++)
+        if (lane->own[slot].data)
+            slots[slot] = view_from(lane->own[slot], run->offset);
+    bind_added(run, step, common, slots, pieces, binding);
+    if (step->sums[0] && !ht_op_added(step->op)) {
+        const ht_lane *into = step->adds[0] ? run->passes->current->lanes[0] : lane;
+        slots[out] = view_from(into->sums[step->sums[0] - 1][out], run->offset);
     }
-    if (step->delta)
-        slots[HT_SLOT_DELTA] = view_from(lane->deltas[step->delta - 1], run->offset);
-    bool first = true;
-    for (size_t i = 0; i < schedule->n_lanes && step->adds; i++) {
-        if (!(step->adds >> i & 1))
-            continue;
-        const ht_view sums = schedule->lanes[i]->deltas[step->delta - 1];
-        if (first)
-            slots[HT_SLOT_DELTA] = view_from(sums, run->offset);
-        else
-            pieces[binding->n_pieces++] = view_from(sums, run->offset + step->begin);
-        first = false;
-    }
-    binding->pieces = pieces;
     if (step->end) {
-        *binding = ht_binding_from(binding, step->begin, slots);
+        *binding = ht_binding_from(model, binding, step->begin, slots);
         binding->tokens = step->end - step->begin;
         binding->cached = 0; /* others write what this lane has not seen */
         if (step->end < common->tokens)
@@ -54,7 +67,7 @@ static ht_status run_step(const ht_run *run, const ht_step *step, const ht_bindi
     ht_dependency after[HT_MAX_DEVICES];
     ht_device *device = passes->set->devices[step->device];
     size_t n_after = 0;
-    ht_view slots[HT_SLOT_COUNT], pieces[HT_MAX_PIECES];
+    ht_view slots[HT_MAX_SLOTS], pieces[HT_MAX_PIECES];
     ht_binding binding = *common;
     for (size_t d = 0; d < passes->set->n_devices; d++)
         if (newest[d] && passes->set->devices[d] != device)
@@ -64,6 +77,8 @@ static ht_status run_step(const ht_run *run, const ht_step *step, const ht_bindi
     binding.yields = step->yields;
     if (run->crew)
         bind(run, step, common, slots, pieces, &binding);
+    else
+        bind_added(run, step, common, slots, pieces, &binding);
     binding.room = ht_min_size(binding.room, ht_lanes_slot_tokens(passes->set, step->op->out) - step->begin);
     ht_status status = device->ops->submit(device, step->task, &binding, after, n_after, &ticket, error);
     if (status) {
@@ -142,11 +157,11 @@ ht_status ht_run_steps(const ht_run *run, size_t first, size_t end, const ht_bin
     return status;
 }
 
-ht_binding ht_binding_from(const ht_binding *all, size_t first, ht_view slots[HT_SLOT_COUNT]) {
-    memmove(slots, all->slots, HT_SLOT_COUNT * sizeof *slots); /* they may be the same */
-    for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
-        if (slot != HT_SLOT_LOGITS && slot != HT_SLOT_PICK)
-            slots[slot].data = (float *)slots[slot].data + first * slots[slot].stride;
+ht_binding ht_binding_from(const ht_model *model, const ht_binding *all, size_t first, ht_view slots[HT_MAX_SLOTS]) {
+    memmove(slots, all->slots, (size_t)model->n_slots * sizeof *slots); /* they may be the same */
+    for (ht_slot slot = 0; slot < model->n_slots; slot++)
+        if (model->slots[slot].role != HT_ROLE_LOGITS && model->slots[slot].role != HT_ROLE_PICK)
+            slots[slot] = view_from(slots[slot], first);
     ht_binding binding = *all;
     binding.slots = slots;
     if (binding.cached == binding.position)
@@ -163,8 +178,8 @@ ht_status ht_run_body(ht_run *run, const ht_binding *common, size_t wanted, ht_e
     ht_status status = ht_run_steps(run, 0, split ? run->program->tail : run->program->head, common, error);
     if (status || !split || wanted == common->tokens)
         return status;
-    ht_view slots[HT_SLOT_COUNT];
-    const ht_binding binding = ht_binding_from(common, wanted, slots);
+    ht_view slots[HT_MAX_SLOTS];
+    const ht_binding binding = ht_binding_from(run->passes->set->model, common, wanted, slots);
     run->program = ht_lane_program(run->lane, binding.tokens);
     return ht_run_steps(run, run->program->tail, run->program->head, &binding, error);
 }

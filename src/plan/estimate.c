@@ -120,7 +120,10 @@ double ht_estimate_head(solver *s, size_t lane) {
 }
 
 ht_estimate ht_estimate_embedding(solver *s, size_t lane, size_t n) {
-    return of_signature(whole(s, lane, n), s->model->ops[0].signature);
+    ht_estimate sum = {0};
+    for (size_t i = 0; i < s->model->blocks[0].first; i++)
+        add(&sum, 1, of_signature(whole(s, lane, n), s->model->ops[i].signature));
+    return sum;
 }
 
 /* What keys of earlier positions add, on one side of the tail. */

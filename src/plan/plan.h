@@ -17,8 +17,9 @@
 #include "base/cores.h"
 #include "model/model.h"
 
-#define HT_MAX_LANES 8  /* of an engine */
-#define HT_MAX_SUMS 4   /* lanes whose partial sums one norm adds */
+#define HT_MAX_LANES 8 /* of an engine */
+#define HT_MAX_SUMS \
+    4 /* partial sums that one norm adds: of each lane, as many as there are slots of sums that it adds */
 #define HT_MAX_SHARES 4 /* different cuts of one matrix that a static lane has graphs for: each holds its weights */
 #define HT_MAX_POINTS 16
 /* Of a model that several lanes can share. */

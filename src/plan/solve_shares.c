@@ -368,7 +368,7 @@ void ht_solve_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     const ht_group *head = head_group(s);
     ht_choice c = {.regime = HT_REGIME_SHARES, .n_lanes = n_lanes};
     double seconds[HT_MAX_GROUPS], sum = 0;
-    if (n_lanes > HT_MAX_SUMS)
+    if (n_lanes * ht_max_size(s->model->most_added, 1) > HT_MAX_SUMS)
         return;
     for (size_t i = 0; i < n_lanes; i++)
         sum = fmax(sum, beside(s, lanes[i], HT_REGIME_SHARES, ht_estimate_embedding(s, lanes[i], p->tokens)));

@@ -30,6 +30,8 @@
 #define MEMORY_COLS 4096
 #define DISCRETE_ROWS 16384 /* of those for devices with memory of their own */
 
+enum { IN, OUT }; /* slots: there is no model */
+
 typedef struct product { /* one copy of its weights */
     ht_op op;
     char name[16];
@@ -47,7 +49,7 @@ typedef struct rig { /* an open device, and what runs on it */
     size_t n, next;
     void *pages[2]; /* input and output */
     size_t page_bytes[2];
-    ht_view slots[HT_SLOT_COUNT];
+    ht_view slots[HT_MAX_SLOTS];
     size_t room;  /* rows of both */
     ht_stay stay; /* of this thread, on the device's cores */
 } rig;
@@ -143,8 +145,8 @@ static ht_status make_slots(rig *r, size_t tokens, ht_error *error) {
 static ht_status add_product(rig *r, const ht_op *op, const ht_slice *slice, ht_error *error) {
     product *made = &r->products[r->n];
     made->op = *op;
-    made->op.in = HT_SLOT_NORMED;
-    made->op.out = HT_SLOT_QKV;
+    made->op.in = IN;
+    made->op.out = OUT;
     made->op.aux = HT_SLOT_NONE;
     if (!op->parts[0].data) { /* made-up weights are told apart by their names */
         snprintf(made->name, sizeof made->name, "w%zu", r->n);

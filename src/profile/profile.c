@@ -32,7 +32,7 @@ static bool is_first(const ht_model *model, size_t i) {
 
 /* The head computes one token at a time. */
 static size_t lengths_of(const search *s, const ht_op *op) {
-    return op->out == HT_SLOT_LOGITS ? 1 : s->n_lengths;
+    return s->p->model->slots[op->out].role == HT_ROLE_LOGITS ? 1 : s->n_lengths;
 }
 
 static ht_status add_row(search *s, const ht_op *op, size_t tokens, const ht_tuned *found, ht_error *error) {

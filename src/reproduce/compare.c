@@ -249,7 +249,7 @@ static ht_status put_speeds(ht_reproduction *r, const ht_comparison *c, const ht
     snprintf(title, sizeof title, "%.60s: tokens a second, and joules of a token in decode", model_title(model));
     ht_sheet *sheet =
         ht_sheet_add(r, id, title,
-                     "chip,prefill 256,prefill 1024,decode,times alone,J a token,from,to,prefill on,decode on,"
+                     "chip,prefill 256,prefill 1024,decode,times alone,J a token,J from,J to,prefill on,decode on,"
                      "limits prefill,limits decode",
                      HT_CHART_NONE, "", "");
     ht_status status = HT_OK;
@@ -277,7 +277,7 @@ static ht_status put_plans(ht_reproduction *r, const ht_comparison *c, const ht_
     ht_sheet *sheet =
         ht_sheet_add(r, id, title,
                      "chip,phase,best plan,of,tokens a second,limited by,best alone,its tokens a second,times,J a "
-                     "token,from,to,remark",
+                     "token,J from,J to,remark",
                      HT_CHART_NONE, "", "");
     ht_status status = HT_OK;
     if (sheet)

@@ -14,6 +14,7 @@ extern const struct ht_measurement_source ht_measurement_sources[];
 static const struct {
     const char *name;
     double unit, least, most; /* of the file's number */
+    bool optional;            /* 0 where the file leaves it out */
 } figures[HT_ENGINE_KEYS] = {
     [HT_ENGINE_WEIGHT_BITS] = {"weight_bits", 1, 1, 32},
     [HT_ENGINE_HEAD_BITS] = {"head_bits", 1, 1, 32},
@@ -27,6 +28,13 @@ static const struct {
     [HT_ENGINE_MATRIX_SHARE] = {"matrix_share", 1, 0.01, 4},
     [HT_ENGINE_BANDWIDTH_SHARE] = {"bandwidth_share", 1, 0.01, 4},
     [HT_ENGINE_EXPAND] = {"expand_Gweights", 1e9, 0, 1e5},
+    [HT_ENGINE_NO_PROMPT_HEAD] = {"no_prompt_head", 1, 0, 1, true},
+    [HT_ENGINE_HEAD_ON_CPU] = {"head_on_cpu", 1, 0, 1, true},
+    [HT_ENGINE_WRITTEN_BITS] = {"written_bits", 1, 0, 32, true},
+    [HT_ENGINE_LAYER_PREFILL] = {"layer_prefill_us", 1e-6, 0, 1e6, true},
+    [HT_ENGINE_LAYER_CALLS] = {"layer_calls", 1, 0, 1000, true},
+    [HT_ENGINE_FEW] = {"few", 1, 0, 65536, true},
+    [HT_ENGINE_FEW_RATE] = {"few_TFLOPS", 1e12, 0, 1e4, true},
 };
 
 const char *ht_engine_key_name(ht_engine_key key) {
@@ -113,6 +121,10 @@ static ht_status read_engine_figure(const loader *l, const json_t *engine, const
                                     ht_json_figure *out) {
     const place at = {here, figures[key].name, 0};
     const json_t *figure = json_object_get(engine, figures[key].name);
+    if (!figure && figures[key].optional) {
+        *out = (ht_json_figure){.source = "not of this engine"};
+        return HT_OK;
+    }
     if (!figure)
         return ht_json_bad(&l->source, &at, "is missing");
     ht_status status = ht_json_read_figure(&l->source, figure, &at, figures[key].least, figures[key].most, out);
@@ -248,15 +260,15 @@ static ht_status read_energy_of(const loader *l, const json_t *json, const place
 
 static ht_status read_energy(const loader *l, const json_t *json, const place *here) {
     static const char *const keys[] = {"chip",   "processor", "engine", "model", "prompt", "rail_W",
-                                       "joules", "package_W", "use",    "note",  "source", NULL},
+                                       "joules", "total_W",   "use",    "note",  "source", NULL},
                              *const uses[] = {"fit", "test"};
     ht_measurements *m = l->to;
     ht_measured_energy e = {.kind = HT_DEVICE_CPU};
     size_t use = 0;
     ht_status status = ht_json_known(&l->source, json, here, keys);
     const bool of_token = json_object_get(json, "joules");
-    if (!status && of_token == !!json_object_get(json, "package_W"))
-        status = ht_json_bad(&l->source, here, "must have one of joules and package_W");
+    if (!status && of_token == !!json_object_get(json, "total_W"))
+        status = ht_json_bad(&l->source, here, "must have one of joules and total_W");
     if (!status)
         status = read_text(l, json, here, "chip", true, &e.row.chip);
     if (!status)
@@ -274,7 +286,7 @@ static ht_status read_energy(const loader *l, const json_t *json, const place *h
         status = read_energy_of(l, json, here, &e);
     if (!status)
         status = of_token ? ht_json_read_number(&l->source, json, here, "joules", 1e-6, 1e4, &e.joules)
-                          : ht_json_read_number(&l->source, json, here, "package_W", 0.001, 1e4, &e.package);
+                          : ht_json_read_number(&l->source, json, here, "total_W", 0.001, 1e4, &e.total);
     if (!status)
         status = ht_grow((void **)&m->energies, &m->cap_energies, m->n_energies + 1, sizeof *m->energies, "a row",
                          l->source.error);

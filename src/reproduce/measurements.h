@@ -22,6 +22,14 @@ typedef enum ht_engine_key {
     HT_ENGINE_MATRIX_SHARE,    /* of the processor's arithmetic */
     HT_ENGINE_BANDWIDTH_SHARE, /* of its bandwidth */
     HT_ENGINE_EXPAND,          /* weights a second that its kernels expand to fp16; 0: as the processor's runtime */
+    /* What few engines do: 0 where the file leaves it out. */
+    HT_ENGINE_NO_PROMPT_HEAD, /* 1: a prompt's last token is left to decode, so no head is computed in prefill */
+    HT_ENGINE_HEAD_ON_CPU,    /* 1: the CPU computes the head */
+    HT_ENGINE_WRITTEN_BITS,  /* of a weight that a program of its own writes to memory before a prefill pass reads it */
+    HT_ENGINE_LAYER_PREFILL, /* seconds a layer that a prefill pass takes besides: programs that are loaded */
+    HT_ENGINE_LAYER_CALLS,   /* calls from the host a layer, besides those a pass */
+    HT_ENGINE_FEW,           /* a pass of fewer tokens than this is the vector unit's, */
+    HT_ENGINE_FEW_RATE,      /* which does so many operations a second of products */
     HT_ENGINE_KEYS
 } ht_engine_key;
 
@@ -51,8 +59,8 @@ typedef struct ht_measured_row {
 typedef struct ht_measured_energy {
     ht_measured_row row; /* chip, use, source, note; of joules also engine, model and prompt */
     ht_device_kind kind;
-    double rail;            /* watts of the processor */
-    double joules, package; /* a token, of the rail; watts of the whole package; one of them is 0 */
+    double rail;          /* watts of the processor */
+    double joules, total; /* a token, of the rail; watts of all processors, without DRAM; one of them is 0 */
 } ht_measured_energy;
 
 typedef struct ht_measurements {

@@ -19,31 +19,60 @@ static double crossing_seconds(const ht_soc_processor *p) {
 typedef struct pass { /* of a model through a processor */
     const ht_measured_row *row;
     const ht_model *model;
-    ht_law law;       /* of matrices in the layers, */
-    double head_bits; /* and what the head's weights have */
+    const ht_soc_processor *cpu; /* computes the head in some engines */
+    ht_law law;                  /* of matrices in the layers, */
+    double head_bits;            /* and what the head's weights have */
 } pass;
+
+/* The final norm and the head, for one token. */
+static double behind_seconds(const pass *p, const ht_op *op, size_t position) {
+    const ht_slice whole = {0};
+    ht_law law = p->law;
+    law.weight_bits = p->head_bits;
+    law.few = 0;
+    if (engine_figure(p->row, HT_ENGINE_HEAD_ON_CPU) > 0 && p->cpu) {
+        law.processor = p->cpu;
+        law.matrix_share = law.bandwidth_share = 1;
+        law.whole = false;
+    }
+    return ht_law_work(&law, op, &whole, 1, position).seconds;
+}
+
+/* An operator of a layer. Where a program of its own expands weights, it reads them and writes them to memory before the product
+ * that reads them there. */
+static double inside_seconds(const pass *p, const ht_op *op, size_t tokens, size_t position) {
+    const ht_slice whole = {0};
+    const double written = tokens > 1 ? engine_figure(p->row, HT_ENGINE_WRITTEN_BITS) : 0;
+    double weights, bytes;
+    ht_law law = p->law;
+    ht_law_weights(op, &whole, &weights, &bytes);
+    if (written > 0)
+        law.weight_bits = written;
+    const double moved = written > 0 ? weights * (p->law.weight_bits + written) / 8 : 0;
+    return ht_law_work(&law, op, &whole, tokens, position).seconds +
+           moved / (law.processor->figures[HT_SOC_BANDWIDTH].value * law.bandwidth_share);
+}
 
 /* One pass of `tokens` tokens from `position` on. Only the last one of a prompt needs the head, for one token. */
 static double pass_seconds(const pass *p, size_t tokens, size_t position, bool last) {
-    const ht_slice whole = {0};
     double seconds = 0;
     for (size_t i = 0; i < p->model->n_ops; i++) {
         const ht_op *op = &p->model->ops[i];
         const bool behind = op->layer < 0; /* the final norm and the head */
-        ht_law law = p->law;
         if (op->kind == HT_OP_EMBED || op->kind == HT_OP_ARGMAX || (behind && !last))
             continue;
-        if (behind)
-            law.weight_bits = p->head_bits;
-        seconds += ht_law_work(&law, op, &whole, behind ? 1 : tokens, position).seconds;
+        seconds += behind ? behind_seconds(p, op, position) : inside_seconds(p, op, tokens, position);
     }
     /* Kernels are submitted while others run; each takes a little besides, the law counts one an operator. */
     const ht_figure *figures = p->law.processor->figures;
-    const double launches = engine_figure(p->row, HT_ENGINE_LAUNCHES) * p->model->hparams.layers;
+    const double layers = p->model->hparams.layers;
+    const double launches = engine_figure(p->row, HT_ENGINE_LAUNCHES) * layers;
     const double submits = launches * figures[HT_SOC_LAUNCH].value;
+    const double calls =
+        engine_figure(p->row, HT_ENGINE_CROSSINGS) + layers * engine_figure(p->row, HT_ENGINE_LAYER_CALLS);
     seconds += fmax(launches - (double)p->model->n_ops, 0) * figures[HT_SOC_OPERATOR].value;
-    return fmax(seconds, submits) + engine_figure(p->row, HT_ENGINE_CROSSINGS) * crossing_seconds(p->law.processor) +
-           engine_figure(p->row, HT_ENGINE_PASS);
+    seconds += tokens > 1 ? layers * engine_figure(p->row, HT_ENGINE_LAYER_PREFILL) : 0;
+    return fmax(seconds, submits) + calls * crossing_seconds(p->law.processor) + engine_figure(p->row, HT_ENGINE_PASS);
 }
 
 double ht_predict_row(const ht_measured_row *row, const ht_soc *soc, const ht_model *model) {
@@ -53,6 +82,7 @@ double ht_predict_row(const ht_measured_row *row, const ht_soc *soc, const ht_mo
     const double *bits = row->bits;
     const pass p = {.row = row,
                     .model = model,
+                    .cpu = ht_soc_first(soc, HT_DEVICE_CPU),
                     .head_bits = bits[1] > 0 ? bits[1] : engine_figure(row, HT_ENGINE_HEAD_BITS),
                     .law = {.soc = soc,
                             .processor = processor,
@@ -65,15 +95,19 @@ double ht_predict_row(const ht_measured_row *row, const ht_soc *soc, const ht_mo
                             .matrix_share = engine_figure(row, HT_ENGINE_MATRIX_SHARE),
                             .bandwidth_share = engine_figure(row, HT_ENGINE_BANDWIDTH_SHARE),
                             .expand = engine_figure(row, HT_ENGINE_EXPAND),
+                            .few = (size_t)engine_figure(row, HT_ENGINE_FEW),
+                            .few_rate = engine_figure(row, HT_ENGINE_FEW_RATE),
                             .whole = engine_figure(row, HT_ENGINE_LAUNCHES) == 0}};
     if (row->decode)
         return 1 / pass_seconds(&p, 1, row->prompt, true);
     const size_t pad = (size_t)engine_figure(row, HT_ENGINE_PAD), all = row->prompt;
+    const bool head = engine_figure(row, HT_ENGINE_NO_PROMPT_HEAD) == 0;
     size_t chunk = (size_t)engine_figure(row, HT_ENGINE_CHUNK);
     double seconds = 0;
     chunk = chunk ? chunk : all;
     for (size_t done = 0; done < all; done += chunk)
-        seconds += pass_seconds(&p, ht_round_up(ht_min_size(chunk, all - done), pad), done, done + chunk >= all);
+        seconds +=
+            pass_seconds(&p, ht_round_up(ht_min_size(chunk, all - done), pad), done, head && done + chunk >= all);
     return (double)all / seconds;
 }
 
@@ -81,12 +115,11 @@ ht_range ht_predict_energy(const ht_measured_energy *e, const ht_soc *soc, const
     const ht_soc_processor *processor = ht_soc_first(soc, e->kind);
     if (!processor)
         return (ht_range){NAN, NAN, NAN};
-    if (!(e->package > 0)) {
+    if (!(e->total > 0)) {
         const double joules = e->rail / ht_predict_row(&e->row, soc, model);
         return (ht_range){joules, joules, joules};
     }
-    const ht_figure *base = &soc->figures[HT_SOC_BASE_WATTS];
-    ht_range watts = {e->rail + base->value, e->rail + base->low, e->rail + base->high};
+    ht_range watts = {e->rail, e->rail, e->rail};
     for (size_t i = 0; i < soc->n_processors; i++) {
         const ht_figure *idle = &soc->processors[i].figures[HT_SOC_IDLE_WATTS];
         if (&soc->processors[i] == processor)
@@ -162,7 +195,7 @@ static ht_status predict_energy(opened *o, const ht_soc *given, const ht_measure
                                 ht_error *error) {
     ht_model *model = NULL;
     const ht_soc *soc = given;
-    ht_status status = e->package > 0 ? HT_OK : model_named(o, e->row.model, &model, error);
+    ht_status status = e->total > 0 ? HT_OK : model_named(o, e->row.model, &model, error);
     if (!status && !given)
         status = soc_named(o, e->row.chip, &soc, error);
     if (status)

@@ -117,7 +117,7 @@ static void put_keys(ht_page *p, const ht_sheet *s) {
 
 static void put_cell(ht_page *p, const ht_cell *cell, bool left) {
     char text[32];
-    HT_PUT(p, "<td%s>", strlen(cell->text) > 40 ? " class=\"left long\"" : left ? " class=\"left\"" : "");
+    HT_PUT(p, "<td%s>", strlen(cell->text) > 24 ? " class=\"left long\"" : left ? " class=\"left\"" : "");
     if (*cell->text)
         ht_page_text(p, cell->text);
     else if (!isfinite(cell->number))

@@ -621,7 +621,8 @@ static ht_status energy_phase(ht_reproduction *r, int prompt, int gen) {
         return HT_ERROR_MEMORY;
     snprintf(id, sizeof id, "energy-%s", phase);
     snprintf(title, sizeof title, "Energy, %s: most likely, and what it may be", gen ? phase : "prefill 256");
-    if (!ht_sheet_add(r, id, title, "model,setup,times the GPU's,from,to,J a token,from,to,tokens a second",
+    if (!ht_sheet_add(r, id, title,
+                      "model,setup,times the GPU's,times from,times to,J a token,J from,J to,tokens a second",
                       HT_CHART_NONE, "", ""))
         return HT_ERROR_MEMORY;
     for (size_t m = 0; m < HT_COUNT(r->models) && !status; m++) {

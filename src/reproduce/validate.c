@@ -48,9 +48,10 @@ ht_status ht_quality_of(const ht_validated *rows, size_t n, bool test, ht_phase_
     return status;
 }
 
+/* Of one source: another one is another build of the engine, and these differ by more than sizes do. */
 static bool is_alike(const ht_measured_row *a, const ht_measured_row *b) {
-    return a->engine == b->engine && a->decode == b->decode && a->prompt == b->prompt && !strcmp(a->chip, b->chip) &&
-           !strcmp(a->weights, b->weights);
+    return !strcmp(a->source, b->source) && a->engine == b->engine && a->decode == b->decode &&
+           a->prompt == b->prompt && !strcmp(a->chip, b->chip) && !strcmp(a->weights, b->weights);
 }
 
 bool ht_size_ratio_of(const ht_validated *rows, size_t n, size_t first, ht_size_ratio *ratio) {
@@ -136,7 +137,7 @@ static ht_status put_summary(ht_reproduction *r, const ht_validated *rows, size_
                                   (double)q.predicted, 100 * q.median, 100 * q.within, q.worst);
         if (!status && i == 5 && q.predicted && !r->soc) {
             ht_headline_add(r, "median error of rows that nothing was fitted to", "%.0f%%", 100 * q.median);
-            ht_headline_add(r, "of them within 40%", "%.0f%%", 100 * q.within);
+            ht_headline_add(r, "of them within 40%", "%.1f%%", 100 * q.within);
         }
     }
     return status;
@@ -171,7 +172,7 @@ static ht_status put_energies(ht_reproduction *r, const ht_measurements *m) {
                                             HT_CHART_NONE, "", "");
     for (size_t i = 0; i < m->n_energies && !status; i++) {
         const ht_measured_energy *e = &m->energies[i];
-        const double measured = e->package > 0 ? e->package : e->joules;
+        const double measured = e->total > 0 ? e->total : e->joules;
         char source[192];
         if (!isfinite(predicted[i].value))
             continue;
@@ -179,8 +180,8 @@ static ht_status put_energies(ht_reproduction *r, const ht_measurements *m) {
         status =
             ht_sheet_row(r, sheet, "ssssdsdddddss", e->row.chip, kinds[e->kind],
                          e->row.engine ? e->row.engine->name : "", e->row.model ? e->row.model : "", e->rail,
-                         e->package > 0 ? "package, W" : "J a token", measured, predicted[i].value, predicted[i].low,
-                         predicted[i].high, predicted[i].value / measured, use_of(&e->row), source);
+                         e->total > 0 ? "all processors, W" : "J a token", measured, predicted[i].value,
+                         predicted[i].low, predicted[i].high, predicted[i].value / measured, use_of(&e->row), source);
     }
     free(predicted);
     return status;

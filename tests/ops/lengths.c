@@ -23,7 +23,7 @@ static void report(const bench *b, const char *what, const char *type, size_t ro
 }
 
 static void test_matmuls(bench *b, size_t kind, size_t tokens) {
-    ht_op op = {.kind = HT_OP_MATMUL, .name = "matmul", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+    ht_op op = {.kind = HT_OP_MATMUL, .name = "matmul", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = 1};
     op.parts[0] = make_matrix("w", kind, ROWS, COLS);
     for (size_t i = 0; i < HT_COUNT(slices); i++) {
         assert_false(refused(b, &op, &slices[i]));
@@ -34,10 +34,9 @@ static void test_matmuls(bench *b, size_t kind, size_t tokens) {
 }
 
 static void test_ffn(bench *b, size_t kind, size_t tokens) {
-    ht_op op,
-        members[3] = {{.kind = HT_OP_MATMUL, .name = "gate_up", .in = HT_SLOT_NORMED, .out = HT_SLOT_FFN, .n_parts = 2},
-                      {.kind = HT_OP_GLU, .name = "glu", .in = HT_SLOT_FFN, .out = HT_SLOT_ACT},
-                      {.kind = HT_OP_MATMUL, .name = "down", .in = HT_SLOT_ACT, .out = HT_SLOT_DELTA, .n_parts = 1}};
+    ht_op op, members[3] = {{.kind = HT_OP_MATMUL, .name = "gate_up", .in = SLOT_NORMED, .out = SLOT_FFN, .n_parts = 2},
+                            {.kind = HT_OP_GLU, .name = "glu", .in = SLOT_FFN, .out = SLOT_ACT},
+                            {.kind = HT_OP_MATMUL, .name = "down", .in = SLOT_ACT, .out = SLOT_DELTA, .n_parts = 1}};
     members[0].parts[0] = make_matrix("gate", kind, 1792, COLS); /* 1376 and 416 features: whole blocks of 32 */
     members[0].parts[1] = make_matrix("up", kind, 1792, COLS);
     members[2].parts[0] = make_matrix("down", kind, 200, 1792);

@@ -55,7 +55,7 @@ static void test_matmuls(bench *b) {
         for (size_t i = 0; i < n_shapes; i++) {
             const size_t n_counts = small ? 4 - k % 2 : HT_COUNT(token_counts); /* 33 of every second type */
             const size_t cols = small && ht_type_get(block_types[k].type)->block <= 32 ? 96 : shapes[i].cols;
-            ht_op op = {.kind = HT_OP_MATMUL, .name = "matmul", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+            ht_op op = {.kind = HT_OP_MATMUL, .name = "matmul", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = 1};
             op.parts[0] = make_matrix("w", k, shapes[i].rows, cols);
             if (i == 2)
                 op.bias[0] = bias;
@@ -74,7 +74,7 @@ static void test_matmuls(bench *b) {
             free((void *)(uintptr_t)op.parts[0].data);
         }
     /* parts of different types in one operator, cut in the middle of one; odd columns */
-    ht_op op = {.kind = HT_OP_MATMUL, .name = "fused", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 3};
+    ht_op op = {.kind = HT_OP_MATMUL, .name = "fused", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = 3};
     const size_t kinds[] = {5, 0, 7};
     for (int p = 0; p < 3; p++)
         op.parts[p] = make_matrix("part", kinds[p], 40 + 8 * (size_t)p, 512);
@@ -84,7 +84,7 @@ static void test_matmuls(bench *b) {
     for (int p = 0; p < 3; p++)
         free((void *)(uintptr_t)op.parts[p].data);
     for (size_t k = 9; k < HT_COUNT(block_types); k++) {
-        ht_op odd = {.kind = HT_OP_MATMUL, .name = "odd", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+        ht_op odd = {.kind = HT_OP_MATMUL, .name = "odd", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = 1};
         odd.parts[0] = make_matrix("odd", k, 37, 50);
         check_matmul(b, &odd, (ht_slice){.row_end = 37, .reduction_end = 50}, 1);
         check_matmul(b, &odd, (ht_slice){.row_end = 37, .reduction_end = 50}, 13);
@@ -138,7 +138,7 @@ static void test_ranges(bench *b) {
     float bias[100];
     fill(bias, HT_COUNT(bias));
     for (size_t k = 0; k < HT_COUNT(block_types); k += small ? 5 : 1) {
-        ht_op op = {.kind = HT_OP_MATMUL, .name = "ranges", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+        ht_op op = {.kind = HT_OP_MATMUL, .name = "ranges", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = 1};
         op.parts[0] = make_matrix("w", k, 100, 768);
         op.bias[0] = bias;
         assert_true(each_part(b, &op, rows, HT_COUNT(rows)) > 0);
@@ -149,7 +149,7 @@ static void test_ranges(bench *b) {
                                    {.row_end = 37, .reduction_end = 32},
                                    {.row_end = 32, .reduction_begin = 32, .reduction_end = 50}};
     for (size_t k = 9; k < HT_COUNT(block_types); k++) { /* columns that are no whole group */
-        ht_op op = {.kind = HT_OP_MATMUL, .name = "odd", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+        ht_op op = {.kind = HT_OP_MATMUL, .name = "odd", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = 1};
         op.parts[0] = make_matrix("odd", k, 37, 50);
         if (!refused(b, &op, &odd[0]))
             each_part(b, &op, odd, HT_COUNT(odd));
@@ -163,7 +163,7 @@ static void check_shares(bench *b, const size_t *kinds, const size_t *rows, int 
     const size_t cols = 512;
     float bias[256];
     fill(bias, HT_COUNT(bias));
-    ht_op op = {.kind = HT_OP_MATMUL, .name = "shares", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = n_parts};
+    ht_op op = {.kind = HT_OP_MATMUL, .name = "shares", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = n_parts};
     for (int p = 0; p < n_parts; p++) {
         op.parts[p] = make_matrix("part", kinds[p], rows[p], cols);
         op.bias[p] = p == 1 && kinds[0] ? NULL : bias;
@@ -214,7 +214,7 @@ static void test_bad_parts(bench *b) {
         {.row_end = 64, .reduction_end = 544},   {.row_end = 64, .reduction_begin = 16, .reduction_end = 512},
         {.row_end = 64, .reduction_end = 48},    {.row_end = 3, .of = 2},
         {.row_begin = 1, .row_end = 1, .of = 2}, {.row_begin = 1, .row_end = 2, .of = 3}};
-    ht_op op = {.kind = HT_OP_MATMUL, .name = "bad", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+    ht_op op = {.kind = HT_OP_MATMUL, .name = "bad", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = 1};
     op.parts[0] = make_matrix("w", 0, 64, 512);
     const ht_slice whole = whole_slice(&op);
     ht_error error = {0};
@@ -222,7 +222,7 @@ static void test_bad_parts(bench *b) {
     ht_ticket ticket;
     if (b->device->ops->prepare(b->device, &op, &whole, &task, &error))
         fail_msg("%s", error.text);
-    make_slot(b, HT_SLOT_NORMED, 1, 512), make_slot(b, HT_SLOT_QKV, 1, 64);
+    make_slot(b, SLOT_NORMED, 1, 512), make_slot(b, SLOT_QKV, 1, 64);
     for (size_t i = 0; i < HT_COUNT(bad); i++) {
         const ht_binding binding = {.slots = b->slots, .tokens = 1, .part = &bad[i]};
         assert_true(refused(b, &op, &bad[i]));
@@ -240,10 +240,9 @@ static void test_ffn(bench *b) {
     static const size_t token_counts[] = {1, 33, 300};
     static const size_t kinds[][3] = {{0, 0, 0}, {1, 1, 1}, {5, 5, 7}, {4, 4, 4}, {9, 9, 9}}; /* Q4_K_M: down in Q6_K */
     for (size_t k = 0; k < HT_COUNT(kinds); k++) {
-        ht_op members[3] = {
-            {.kind = HT_OP_MATMUL, .name = "gate_up", .in = HT_SLOT_NORMED, .out = HT_SLOT_FFN, .n_parts = 2},
-            {.kind = HT_OP_GLU, .name = "glu", .in = HT_SLOT_FFN, .out = HT_SLOT_ACT, .activation = k & 1},
-            {.kind = HT_OP_MATMUL, .name = "down", .in = HT_SLOT_ACT, .out = HT_SLOT_DELTA, .n_parts = 1}};
+        ht_op members[3] = {{.kind = HT_OP_MATMUL, .name = "gate_up", .in = SLOT_NORMED, .out = SLOT_FFN, .n_parts = 2},
+                            {.kind = HT_OP_GLU, .name = "glu", .in = SLOT_FFN, .out = SLOT_ACT, .activation = k & 1},
+                            {.kind = HT_OP_MATMUL, .name = "down", .in = SLOT_ACT, .out = SLOT_DELTA, .n_parts = 1}};
         members[0].parts[0] = make_matrix("gate", kinds[k][0], 512, 256);
         members[0].parts[1] = make_matrix("up", kinds[k][1], 512, 256);
         members[2].parts[0] = make_matrix("down", kinds[k][2], 70, 512);
@@ -261,7 +260,7 @@ static void test_ffn(bench *b) {
 
 /* What a norm is to add to token t: DELTA and the pieces. */
 static double norm_delta(const bench *b, size_t t, size_t i) {
-    const ht_view *d = &b->slots[HT_SLOT_DELTA];
+    const ht_view *d = &b->slots[SLOT_DELTA];
     double sum = (double)((const float *)d->data)[t * d->stride + i];
     for (size_t k = 0; k < b->n_pieces; k++)
         sum += (double)((const float *)b->pieces[k].data)[t * b->pieces[k].stride + i];
@@ -269,10 +268,10 @@ static double norm_delta(const bench *b, size_t t, size_t i) {
 }
 
 static void check_norm(bench *b, const ht_op *op, size_t n, size_t tokens, size_t n_pieces) {
-    static const ht_slot lent[HT_MAX_PIECES] = {HT_SLOT_QKV, HT_SLOT_FFN, HT_SLOT_ACT}; /* memory for the pieces */
-    float *x = make_slot(b, HT_SLOT_X, tokens, n), *d = make_slot(b, HT_SLOT_DELTA, tokens, n),
-          *y = make_slot(b, HT_SLOT_NORMED, tokens, n);
-    const size_t stride = b->slots[HT_SLOT_X].stride;
+    static const ht_slot lent[HT_MAX_PIECES] = {SLOT_QKV, SLOT_FFN, SLOT_ACT}; /* memory for the pieces */
+    float *x = make_slot(b, SLOT_X, tokens, n), *d = make_slot(b, SLOT_DELTA, tokens, n),
+          *y = make_slot(b, SLOT_NORMED, tokens, n);
+    const size_t stride = b->slots[SLOT_X].stride;
     fill(x, (tokens - 1) * stride + n), fill(d, (tokens - 1) * stride + n);
     for (size_t k = 0; k < n_pieces; k++) {
         float *piece = make_slot(b, lent[k], tokens, n + 3 * k);
@@ -280,8 +279,8 @@ static void check_norm(bench *b, const ht_op *op, size_t n, size_t tokens, size_
         b->pieces[k] = b->slots[lent[k]];
     }
     b->n_pieces = n_pieces;
-    float *before = malloc(b->bytes[HT_SLOT_X]);
-    memcpy(before, x, b->bytes[HT_SLOT_X]);
+    float *before = malloc(b->bytes[SLOT_X]);
+    memcpy(before, x, b->bytes[SLOT_X]);
     double *sum = malloc(n * sizeof *sum);
     const bool ran = run_op(b, op, &(ht_slice){0}, tokens, 0);
     for (size_t t = 0; t < tokens && ran; t++) {
@@ -316,9 +315,9 @@ static void test_norm(bench *b, const ht_hparams *h) {
         for (size_t pieces = 0; pieces <= (variant ? HT_MAX_PIECES : 0); pieces++) {
             const ht_op norm = {.kind = HT_OP_NORM,
                                 .name = "norm",
-                                .in = HT_SLOT_X,
-                                .aux = variant ? HT_SLOT_DELTA : HT_SLOT_NONE,
-                                .out = HT_SLOT_NORMED,
+                                .in = SLOT_X,
+                                .aux = variant ? SLOT_DELTA : HT_SLOT_NONE,
+                                .out = SLOT_NORMED,
                                 .weight = weight,
                                 .post_norm = variant == 2 ? post : NULL,
                                 .eps = 1e-5f},
@@ -335,12 +334,12 @@ static void test_glu(bench *b, const ht_hparams *h) {
     for (int kind = 0; kind < 2; kind++) {
         const ht_op glu = {.kind = HT_OP_GLU,
                            .name = "glu",
-                           .in = HT_SLOT_FFN,
-                           .out = HT_SLOT_ACT,
+                           .in = SLOT_FFN,
+                           .out = SLOT_ACT,
                            .activation = kind ? HT_ACT_GELU_TANH : HT_ACT_SILU},
                     op = shaped(b, glu, h);
-        float *in = make_slot(b, HT_SLOT_FFN, tokens, 2 * n), *out = make_slot(b, HT_SLOT_ACT, tokens, n);
-        const size_t is = b->slots[HT_SLOT_FFN].stride, os = b->slots[HT_SLOT_ACT].stride;
+        float *in = make_slot(b, SLOT_FFN, tokens, 2 * n), *out = make_slot(b, SLOT_ACT, tokens, n);
+        const size_t is = b->slots[SLOT_FFN].stride, os = b->slots[SLOT_ACT].stride;
         fill(in, (tokens - 1) * is + 2 * n);
         for (size_t i = 0; i < n; i++)
             in[i] = (float)i - (float)n / 2; /* far tails: -n/2 .. n/2 */
@@ -381,8 +380,8 @@ static void test_attention(bench *b, const ht_hparams *h, int window, bool halve
     b->kv = (ht_kv_layer){make_pages(b, kv_bytes), make_pages(b, kv_bytes), total + 3, type};
     ht_op rope = {.kind = HT_OP_ROPE,
                   .name = "rope",
-                  .in = HT_SLOT_QKV,
-                  .out = HT_SLOT_QKV,
+                  .in = SLOT_QKV,
+                  .out = SLOT_QKV,
                   .rope = table,
                   .rope_dim = (int)rope_dim,
                   .rope_halves = halves,
@@ -391,16 +390,16 @@ static void test_attention(bench *b, const ht_hparams *h, int window, bool halve
                   .eps = 1e-6f};
     ht_op attention = {.kind = HT_OP_ATTENTION,
                        .name = "attention",
-                       .in = HT_SLOT_QKV,
-                       .out = HT_SLOT_ATTN,
+                       .in = SLOT_QKV,
+                       .out = SLOT_ATTN,
                        .scale = 1 / sqrtf((float)dim),
                        .window = window};
     rope = shaped(b, rope, h), attention = shaped(b, attention, h);
-    float *qkv = make_slot(b, HT_SLOT_QKV, total, width), *out = make_slot(b, HT_SLOT_ATTN, total, heads * dim);
-    const size_t stride = b->slots[HT_SLOT_QKV].stride, os = b->slots[HT_SLOT_ATTN].stride;
+    float *qkv = make_slot(b, SLOT_QKV, total, width), *out = make_slot(b, SLOT_ATTN, total, heads * dim);
+    const size_t stride = b->slots[SLOT_QKV].stride, os = b->slots[SLOT_ATTN].stride;
     fill(qkv, (total - 1) * stride + width);
-    float *all = malloc(b->bytes[HT_SLOT_QKV]);
-    memcpy(all, qkv, b->bytes[HT_SLOT_QKV]);
+    float *all = malloc(b->bytes[SLOT_QKV]);
+    memcpy(all, qkv, b->bytes[SLOT_QKV]);
     bool ran = true;
     if (position) { /* earlier tokens first, as an earlier chunk would */
         ran = run_op(b, &rope, &(ht_slice){0}, position, 0);
@@ -535,21 +534,20 @@ static void test_head_shares(bench *b, const ht_hparams *h, size_t position, siz
     make_cache(b, kvs * positions * dim, positions, type);
     ht_op rope = {.kind = HT_OP_ROPE,
                   .name = "rope",
-                  .in = HT_SLOT_QKV,
-                  .out = HT_SLOT_QKV,
+                  .in = SLOT_QKV,
+                  .out = SLOT_QKV,
                   .rope = table,
                   .rope_dim = (int)dim,
                   .rope_halves = type == HT_KV_F16,
                   .q_norm = type ? weight : NULL,
                   .k_norm = type ? weight : NULL,
                   .eps = 1e-6f};
-    ht_op attention = {
-        .kind = HT_OP_ATTENTION, .name = "attention", .in = HT_SLOT_QKV, .out = HT_SLOT_ATTN, .scale = 0.1f};
+    ht_op attention = {.kind = HT_OP_ATTENTION, .name = "attention", .in = SLOT_QKV, .out = SLOT_ATTN, .scale = 0.1f};
     rope = shaped(b, rope, h), attention = shaped(b, attention, h);
-    float *qkv = make_slot(b, HT_SLOT_QKV, tokens, (heads + 2 * kvs) * dim),
-          *out = make_slot(b, HT_SLOT_ATTN, tokens, heads * dim);
-    fill(qkv, b->bytes[HT_SLOT_QKV] / 4), fill(out, b->bytes[HT_SLOT_ATTN] / 4);
-    snapshot kept[] = {snapshot_of(qkv, b->bytes[HT_SLOT_QKV]), snapshot_of(out, b->bytes[HT_SLOT_ATTN]),
+    float *qkv = make_slot(b, SLOT_QKV, tokens, (heads + 2 * kvs) * dim),
+          *out = make_slot(b, SLOT_ATTN, tokens, heads * dim);
+    fill(qkv, b->bytes[SLOT_QKV] / 4), fill(out, b->bytes[SLOT_ATTN] / 4);
+    snapshot kept[] = {snapshot_of(qkv, b->bytes[SLOT_QKV]), snapshot_of(out, b->bytes[SLOT_ATTN]),
                        snapshot_of(b->kv.keys, kvs * head_bytes), snapshot_of(b->kv.values, kvs * head_bytes)};
     const ht_slice whole = {0};
     const bool ran = run_op(b, &rope, &whole, tokens, position) && run_op(b, &attention, &whole, tokens, position);
@@ -564,11 +562,11 @@ static void test_head_shares(bench *b, const ht_hparams *h, size_t position, siz
             if (begin == ends[i] || !run_op(b, &rope, &share, tokens, position))
                 continue;
             begin = ends[i], shares++;
-            check_done(b, "rope's share", &kept[0], HT_SLOT_QKV, tokens, dim, heads, kvs, 2, ends[i]);
+            check_done(b, "rope's share", &kept[0], SLOT_QKV, tokens, dim, heads, kvs, 2, ends[i]);
             check_cache(b, "a share's keys", &kept[2], head_bytes, kvs, ends[i]);
             check_cache(b, "a share's values", &kept[3], head_bytes, kvs, ends[i]);
             if (run_op(b, &attention, &share, tokens, position))
-                check_done(b, "attention's share", &kept[1], HT_SLOT_ATTN, tokens, dim, heads, kvs, 0, ends[i]);
+                check_done(b, "attention's share", &kept[1], SLOT_ATTN, tokens, dim, heads, kvs, 0, ends[i]);
         }
         assert_true(!divided || kvs < 4 || shares == 3);
         for (int i = 0; i < 4; i++)
@@ -585,10 +583,10 @@ static void test_head_shares(bench *b, const ht_hparams *h, size_t position, siz
 
 static void test_glu_shares(bench *b, const ht_hparams *h, size_t tokens) {
     const size_t n = (size_t)h->feed_forward, ends[] = {n / 4, n / 3, n / 2, n - 1, n};
-    const ht_op op = shaped(b, (ht_op){.kind = HT_OP_GLU, .name = "glu", .in = HT_SLOT_FFN, .out = HT_SLOT_ACT}, h);
-    float *in = make_slot(b, HT_SLOT_FFN, tokens, 2 * n), *out = make_slot(b, HT_SLOT_ACT, tokens, n);
-    fill(in, b->bytes[HT_SLOT_FFN] / 4), fill(out, b->bytes[HT_SLOT_ACT] / 4);
-    snapshot kept = snapshot_of(out, b->bytes[HT_SLOT_ACT]);
+    const ht_op op = shaped(b, (ht_op){.kind = HT_OP_GLU, .name = "glu", .in = SLOT_FFN, .out = SLOT_ACT}, h);
+    float *in = make_slot(b, SLOT_FFN, tokens, 2 * n), *out = make_slot(b, SLOT_ACT, tokens, n);
+    fill(in, b->bytes[SLOT_FFN] / 4), fill(out, b->bytes[SLOT_ACT] / 4);
+    snapshot kept = snapshot_of(out, b->bytes[SLOT_ACT]);
     const bool ran = run_op(b, &op, &(ht_slice){0}, tokens, 0);
     take_back(&kept);
     for (int divided = 0; divided <= divisible(b) && ran; divided++) {
@@ -598,7 +596,7 @@ static void test_glu_shares(bench *b, const ht_hparams *h, size_t tokens) {
             if (!run_op(b, &op, &(ht_slice){.row_begin = begin, .row_end = ends[i], .of = n}, tokens, 0))
                 continue; /* the next share is larger */
             begin = ends[i], shares++;
-            check_done(b, "glu's share", &kept, HT_SLOT_ACT, tokens, 1, n, n, 0, begin);
+            check_done(b, "glu's share", &kept, SLOT_ACT, tokens, 1, n, n, 0, begin);
         }
         assert_true(!divided || n < 256 || shares >= 3);
         memcpy(kept.data, kept.before, kept.bytes);
@@ -629,36 +627,34 @@ static void test_other_shares(bench *b, const ht_hparams *h) {
 /* The largest stands behind another that is as large, and one of another token's is larger than both. */
 static void test_argmax(bench *b, const ht_hparams *h) {
     const size_t n = (size_t)h->vocabulary, tokens = 2;
-    const ht_op op =
-        shaped(b, (ht_op){.kind = HT_OP_ARGMAX, .name = "argmax", .in = HT_SLOT_LOGITS, .out = HT_SLOT_PICK}, h);
-    float *logits = make_slot(b, HT_SLOT_LOGITS, tokens, n);
-    int32_t *picks = (int32_t *)(void *)make_slot(b, HT_SLOT_PICK, tokens, 1);
-    const size_t stride = b->slots[HT_SLOT_LOGITS].stride;
+    const ht_op op = shaped(b, (ht_op){.kind = HT_OP_ARGMAX, .name = "argmax", .in = SLOT_LOGITS, .out = SLOT_PICK}, h);
+    float *logits = make_slot(b, SLOT_LOGITS, tokens, n);
+    int32_t *picks = (int32_t *)(void *)make_slot(b, SLOT_PICK, tokens, 1);
+    const size_t stride = b->slots[SLOT_LOGITS].stride;
     fill(logits, (tokens - 1) * stride + n);
     for (size_t i = n; i < stride; i++)
         logits[i] = 1e9f; /* beyond the row */
     logits[n - 1] = logits[n - 2] = 1e6f, logits[stride] = 1e7f;
     if (run_op(b, &op, &(ht_slice){0}, tokens, 0)) {
         check(picks[0], (double)(n - 2), 0, "argmax", b->name, 0, 0);
-        check(picks[b->slots[HT_SLOT_PICK].stride], 0, 0, "argmax", b->name, 1, 0);
+        check(picks[b->slots[SLOT_PICK].stride], 0, 0, "argmax", b->name, 1, 0);
     }
     free_slots(b);
 }
 
 static void test_embed(bench *b) {
     for (size_t k = 0; k < HT_COUNT(block_types); k++) {
-        ht_op op = {
-            .kind = HT_OP_EMBED, .name = "embed", .in = HT_SLOT_IDS, .out = HT_SLOT_X, .n_parts = 1, .scale = 2.5f};
+        ht_op op = {.kind = HT_OP_EMBED, .name = "embed", .in = SLOT_IDS, .out = SLOT_X, .n_parts = 1, .scale = 2.5f};
         op.parts[0] = make_matrix("embedding", k, 19, 512);
-        int32_t *ids = (int32_t *)(void *)make_slot(b, HT_SLOT_IDS, 3, 1);
-        b->slots[HT_SLOT_IDS].stride = 1;
+        int32_t *ids = (int32_t *)(void *)make_slot(b, SLOT_IDS, 3, 1);
+        b->slots[SLOT_IDS].stride = 1;
         ids[0] = 18, ids[1] = 0, ids[2] = 7;
-        float *x = make_slot(b, HT_SLOT_X, 3, 512), want[512];
+        float *x = make_slot(b, SLOT_X, 3, 512), want[512];
         if (run_op(b, &op, &(ht_slice){0}, 3, 0))
             for (size_t t = 0; t < 3; t++) {
                 ht_matrix_floats(&op.parts[0], (size_t)ids[t], 1, want);
                 for (size_t i = 0; i < 512; i++)
-                    check((double)x[t * b->slots[HT_SLOT_X].stride + i], 2.5 * (double)want[i],
+                    check((double)x[t * b->slots[SLOT_X].stride + i], 2.5 * (double)want[i],
                           4 * EPS * fabs((double)want[i]), "embed", b->name, t, i);
             }
         free_slots(b);

@@ -9,6 +9,7 @@
 
 #include "needs.h"
 #include "ops/matrices.h"
+#include "slots.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -53,8 +54,8 @@ typedef struct bench {
     bool fast;
     bool own_shape; /* operators say their heads and widths, else they have the model's */
     double step;    /* rounding of its arithmetic, of both factors of a product; 0: float32 */
-    ht_view slots[HT_SLOT_COUNT];
-    size_t bytes[HT_SLOT_COUNT];
+    ht_view slots[HT_MAX_SLOTS];
+    size_t bytes[HT_MAX_SLOTS];
     ht_kv_layer kv;
     ht_task *task; /* prepared for several runs; NULL: each run prepares its own */
     bool divided;  /* tasks are whole, and a slice is chosen at submit */
@@ -85,7 +86,7 @@ static float *make_slot(bench *b, ht_slot slot, size_t tokens, size_t width) {
 }
 
 static void free_slots(bench *b) {
-    for (int s = 0; s < HT_SLOT_COUNT; s++)
+    for (int s = 0; s < HT_MAX_SLOTS; s++)
         if (b->slots[s].data)
             free_pages(b, b->slots[s].data, b->bytes[s]);
     memset(b->slots, 0, sizeof b->slots);
@@ -172,8 +173,8 @@ static bool has_row(const ht_op *op, const ht_slice *s, int p, size_t base, size
 
 static void check_matmul(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
     const size_t cols = op->parts[0].cols, rows = ht_op_rows(op), end = s.reduction_end ? s.reduction_end : cols;
-    float *x = make_slot(b, HT_SLOT_NORMED, tokens, cols), *y = make_slot(b, HT_SLOT_QKV, tokens, rows);
-    const size_t xs = b->slots[HT_SLOT_NORMED].stride, ys = b->slots[HT_SLOT_QKV].stride;
+    float *x = make_slot(b, SLOT_NORMED, tokens, cols), *y = make_slot(b, SLOT_QKV, tokens, rows);
+    const size_t xs = b->slots[SLOT_NORMED].stride, ys = b->slots[SLOT_QKV].stride;
     fill(x, (tokens - 1) * xs + cols);
     for (size_t i = 0; i < (tokens - 1) * ys + rows; i++)
         y[i] = 12345;
@@ -262,8 +263,8 @@ static row_sum matvec_row(const bench *b, const ht_matrix *m, size_t row, size_t
 static void check_ffn(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
     const ht_matrix *gate = &op->members[0].parts[0], *up = &op->members[0].parts[1], *down = &op->members[2].parts[0];
     const size_t cols = gate->cols, rows = down->rows, n = s.row_end - s.row_begin;
-    float *x = make_slot(b, HT_SLOT_NORMED, tokens, cols), *y = make_slot(b, HT_SLOT_DELTA, tokens, rows);
-    const size_t xs = b->slots[HT_SLOT_NORMED].stride, ys = b->slots[HT_SLOT_DELTA].stride;
+    float *x = make_slot(b, SLOT_NORMED, tokens, cols), *y = make_slot(b, SLOT_DELTA, tokens, rows);
+    const size_t xs = b->slots[SLOT_NORMED].stride, ys = b->slots[SLOT_DELTA].stride;
     fill(x, (tokens - 1) * xs + cols);
     for (size_t i = 0; i < (tokens - 1) * xs + cols && b->step > 0; i++)
         x[i] *= 0.1f; /* products of products stay in fp16's range */

@@ -89,16 +89,16 @@ static void test_ratio(void **state) {
     ht_soc_free(soc);
 }
 
-/* The package: this rail, the base, and the others idle. */
-static void test_package(void **state) {
+/* All processors: this rail, and the others idle. DRAM is in no rail, so the base is not, either. */
+static void test_total(void **state) {
     ht_soc *soc = parse();
-    ht_measured_energy e = {.kind = HT_DEVICE_NPU, .rail = 5, .package = 10};
-    const ht_range watts = ht_predict_energy(&e, soc, NULL);
-    is_near(watts.value, 5 + 2 + 1);
-    is_near(watts.low, 5 + 1 + 1);
-    is_near(watts.high, 5 + 4 + 1);
+    ht_measured_energy e = {.kind = HT_DEVICE_NPU, .rail = 5, .total = 10};
+    is_near(ht_predict_energy(&e, soc, NULL).value, 5 + 1);
     e.kind = HT_DEVICE_GPU;
-    is_near(ht_predict_energy(&e, soc, NULL).value, 5 + 2 + 0.5);
+    const ht_range watts = ht_predict_energy(&e, soc, NULL);
+    is_near(watts.value, 5 + 0.5);
+    is_near(watts.low, 5 + 0.25);
+    is_near(watts.high, 5 + 1);
     ht_soc_free(soc);
 }
 
@@ -177,7 +177,7 @@ static void test_limits_in_words(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_by_hand),    cmocka_unit_test(test_ratio),
-                                       cmocka_unit_test(test_package),    cmocka_unit_test(test_where_time_goes),
+                                       cmocka_unit_test(test_total),    cmocka_unit_test(test_where_time_goes),
                                        cmocka_unit_test(test_contention), cmocka_unit_test(test_limits_in_words)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* Several lanes in one pass: two CPU devices on cores of their own against one, with every cut, and continuing without a
  * device that failed. Costs of operators are made up at random, so that the planner comes to divide in all sorts of ways;
  * what it predicts is of no interest here. */
+#include "unit/scalar.h"
 #include "unit/test.h"
 
 #include "base/os.h"
@@ -88,7 +89,7 @@ static void pretend(ht_engine *engine, bool owned) {
                                                      : uniform(0.01, op->kind == HT_OP_ATTENTION ? 1 : 0.05));
         }
         if (l == servant)
-            cost->ops[model->ops[1].signature].n_points = 0;
+            cost->ops[model->ops[model->blocks[0].first].signature].n_points = 0;
     }
     ht_lanes_keep_ready(&engine->set);
     ht_passes_forget_schedules(&engine->passes);
@@ -245,23 +246,32 @@ static void feed_forward(ht_builder *b, int layer) {
     ht_build_add(b, NULL);
 }
 
-/* A model of no family: blocks in another order, of one kind behind each other, one with a window and fewer and shorter heads, one
- * whose heads divide otherwise, one that comes again with a cache of its own, and two behind the last that writes one. */
-static int open_mixed(void **state) {
+/* The operators of shape:tiny are taken away; others are to be listed with *b. */
+static int begin_other(void **state, ht_builder *b, ht_error *error) {
     if (open_model(state))
         return -1;
-    ht_error error = {0};
-    const ht_rotation rotation = {.table = model->ops[3].rope};
     free(model->fused);
     model->fused = NULL;
     model->n_ops = model->n_blocks = model->n_axes = model->n_groups = model->n_signatures = 0;
     model->n_block_kinds = model->n_sites = model->n_caches = model->tail = 0;
-    ht_builder b = ht_build_begin(model, &error);
+    model->n_slots = 0, model->most_added = 0;
+    *b = ht_build_begin(model, error);
+    ht_build_embed(b, 1);
+    return 0;
+}
+
+/* A model of no family: blocks in another order, of one kind behind each other, one with a window and fewer and shorter heads, one
+ * whose heads divide otherwise, one that comes again with a cache of its own, and two behind the last that writes one. */
+static int open_mixed(void **state) {
+    ht_error error = {0};
+    ht_builder b;
+    if (begin_other(state, &b, &error))
+        return -1;
+    const ht_rotation rotation = {.table = model->ops[3].rope};
     ht_hparams few = model->hparams, wide = few;
     few.heads = 2, few.kv_heads = 1, few.head_dim = 16, few.feed_forward = 128;
     wide.kv_heads = 1;
     model->hparams.group = 4;
-    ht_build_embed(&b, 1);
     feed_forward(&b, 1);
     attention(&b, 0, &rotation, 0);
     ht_build_shape(&b, &few);
@@ -280,6 +290,93 @@ static int open_mixed(void **state) {
     assert_int_equal(model->blocks[6].first, model->tail + 2); /* the last attention's own end is of the tail, too */
     expect_logits(17);
     return 0;
+}
+
+/* As in Command R: both read one norm, and the next adds both. */
+static void attention_and_feed_forward(ht_builder *b, int layer, const ht_rotation *rotation, const char *post_norm) {
+    attention(b, layer, rotation, 0);
+    ht_build_block(b, HT_BLOCK_FEED_FORWARD, model->hparams.feed_forward);
+    ht_build_gate_up(b);
+    ht_build_glu(b, HT_ACT_SILU);
+    ht_build_down(b);
+    ht_build_add(b, post_norm);
+}
+
+/* As in Gemma 3n: a factor made of the token's id alone, another for each layer. */
+static void side_block(ht_builder *b, int layer) {
+    ht_hparams few = model->hparams;
+    few.feed_forward = 64;
+    ht_build_layer(b, layer);
+    ht_build_shape(b, &few);
+    ht_build_block(b, HT_BLOCK_FEED_FORWARD, 64);
+    ht_build_norm(b, "inp_norm");
+    ht_build_side_gate(b);
+    ht_build_side_glu(b, HT_ACT_SILU, "per_layer", 64 * (size_t)layer);
+    ht_build_side_output(b);
+    ht_build_add(b, NULL);
+    ht_build_shape(b, NULL);
+}
+
+static void attend(ht_builder *b, const ht_rotation *rotation) {
+    ht_build_qkv(b, HT_BIAS_OPTIONAL);
+    ht_build_rope(b, rotation);
+    ht_build_attention(b, 0, 0);
+}
+
+/* A model of no family: blocks beside each other, one pair with a norm behind the join, one with attention behind, so that both of
+ * them end before the head; a side input; and a second stream, to which attention gives what a feed-forward block reads, while
+ * blocks of the first stream come between. */
+static int open_groups(void **state) {
+    ht_error error = {0};
+    ht_builder b;
+    if (begin_other(state, &b, &error))
+        return -1;
+    const ht_rotation rotation = {.table = model->ops[3].rope};
+    ht_build_side(&b, "per_layer", 128, 20);
+    ht_build_side(&b, "second", 96, 0.5f);
+    attention_and_feed_forward(&b, 0, &rotation, NULL);
+    side_block(&b, 0);
+    ht_build_layer(&b, 1);
+    ht_build_block(&b, HT_BLOCK_ATTENTION, model->hparams.kv_heads);
+    ht_build_norm(&b, "attn_norm");
+    attend(&b, &rotation);
+    ht_build_stream(&b, "second");
+    ht_build_attention_output(&b);
+    ht_build_add(&b, NULL);
+    ht_build_stream(&b, NULL);
+    attention_and_feed_forward(&b, 0, &rotation, "post_norm");
+    side_block(&b, 1);
+    ht_build_stream(&b, "second");
+    ht_build_block(&b, HT_BLOCK_FEED_FORWARD, model->hparams.feed_forward);
+    ht_build_norm(&b, "ffn_norm");
+    ht_build_gate_up(&b);
+    ht_build_glu(&b, HT_ACT_SILU);
+    ht_build_stream(&b, NULL);
+    ht_build_down(&b);
+    ht_build_add(&b, NULL);
+    feed_forward(&b, 1);
+    ht_build_block(&b, HT_BLOCK_ATTENTION, model->hparams.kv_heads);
+    attend(&b, &rotation);
+    ht_build_attention_output(&b);
+    ht_build_add(&b, NULL);
+    check(ht_build_head(&b), &error);
+    size_t last = 0;
+    for (size_t g = 0; g < model->n_groups; g++)
+        last += model->groups[g].last ? model->groups[g].count : 0;
+    assert_int_equal(last, 2);
+    assert_int_equal(model->n_caches, 4);
+    assert_int_equal(model->most_added, 2);
+    expect_logits(28);
+    return 0;
+}
+
+/* One lane against operators computed one by one. */
+static void test_scalar(void **state) {
+    for (size_t i = 0; i < LENGTHS && lengths[i] < 64; i++) {
+        float logits[VOCABULARY];
+        scalar_logits(model, ids, lengths[i], logits);
+        same_logits(expected[i][0], logits, "one lane against the scalar reference", lengths[i], 0);
+    }
 }
 
 static int close_model(void **state) {
@@ -434,6 +531,7 @@ static void test_every_length_on_a_pair(void **state) {
  * companion computes any of them, and what passes come to is what one CPU says. tests/ops has both ways to write kernels. */
 static void test_differing_layers_on_a_gpu(void **state) {
     static const char *const devices[] = {"opencl:0", "opencl:0:memory=copied"};
+    const bool sides = ht_op_added(&model->ops[model->n_ops - 3]) > 1; /* these are the companion's */
     for (size_t d = 0; d < HT_COUNT(devices) && !is_unit(); d++) {
         const ht_engine_options options =
             HT_INIT(ht_engine_options, .devices = devices[d], .strategy = HT_STRATEGY_SINGLE,
@@ -450,7 +548,7 @@ static void test_differing_layers_on_a_gpu(void **state) {
         check(ht_engine_plan(engine, 33, &rows, &n, NULL, &error), &error);
         assert_true(n >= model->n_ops - 1);
         for (size_t i = 0; i < n; i++)
-            if (strncmp(rows[i].device, "opencl:0", 8) != 0)
+            if (!sides && strncmp(rows[i].device, "opencl:0", 8) != 0)
                 fail_msg("%s: %s is on %s", devices[d], rows[i].op, rows[i].device);
         ht_free(rows);
         for (size_t i = 0; i < LENGTHS; i += 3)
@@ -610,8 +708,8 @@ static void test_kept_devices_forget(void **state) {
     ht_session_destroy(session);
     size_t own = 0, slots = 0;
     for (size_t l = 0; l < engine->set.n_lanes; l++)
-        own += engine->set.lanes[l].own_x.data != NULL;
-    for (int slot = 0; slot < HT_SLOT_COUNT; slot++)
+        own += engine->set.lanes[l].own[ht_model_slot(model, HT_ROLE_OWN)].data != NULL;
+    for (int slot = 0; slot < HT_MAX_SLOTS; slot++)
         slots += engine->set.slot_bytes[slot];
     assert_int_equal(own, 2);
     ht_device *device = engine->set.devices[0];
@@ -621,7 +719,7 @@ static void test_kept_devices_forget(void **state) {
     device->ops = &ops;
     const ht_engine_options options = HT_INIT(ht_engine_options);
     check(ht_engine_keep_lane(engine, 0, &options, &error), &error);
-    assert_int_equal(forgotten, own * (2 + HT_LANE_DELTAS));
+    assert_int_equal(forgotten, own * (2 + HT_LANE_SUMS));
     assert_int_equal(engine->info.buffer_bytes, slots);
     device->ops = real;
     ht_engine_destroy(engine);
@@ -836,15 +934,27 @@ int main(void) {
         cmocka_unit_test(test_bad_fail_option),
         cmocka_unit_test(test_soak),
     };
+    const struct CMUnitTest groups[] = {
+        cmocka_unit_test(test_scalar),
+        cmocka_unit_test(test_every_axis_divides),
+        cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_every_length),
+        cmocka_unit_test(test_differing_layers_on_a_gpu),
+    };
     const struct CMUnitTest mixed[] = {
-        cmocka_unit_test(test_every_axis_divides), cmocka_unit_test(test_every_cut),
-        cmocka_unit_test(test_every_length),       cmocka_unit_test(test_every_length_on_a_pair),
-        cmocka_unit_test(test_failure_anywhere),   cmocka_unit_test(test_differing_layers_on_a_gpu),
+        cmocka_unit_test(test_scalar),
+        cmocka_unit_test(test_every_axis_divides),
+        cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_every_length),
+        cmocka_unit_test(test_every_length_on_a_pair),
+        cmocka_unit_test(test_failure_anywhere),
+        cmocka_unit_test(test_differing_layers_on_a_gpu),
     };
     if ((ht_all_cores()->words[0] & 3) != 3) {
         printf("skipped: two lanes need cores 0 and 1\n");
         return 77;
     }
-    const int failed = cmocka_run_group_tests(tests, open_model, close_model);
+    const int failed = cmocka_run_group_tests(tests, open_model, close_model) +
+                       cmocka_run_group_tests(groups, open_groups, close_model);
     return failed + cmocka_run_group_tests(mixed, open_mixed, close_all);
 }

@@ -2,7 +2,7 @@
  * tested in tests/golden, and what is wrong with files in tests/golden/test_broken.py. */
 #include "test.h"
 
-#include "model/model.h"
+#include "model/build.h"
 
 #include <math.h>
 
@@ -36,8 +36,8 @@ static void check_operators(const ht_model *model) {
     assert_int_equal(model->ops[0].kind, HT_OP_EMBED);
     assert_int_equal(model->ops[0].parts[0].rows, h->vocabulary);
     assert_int_equal(model->ops[model->n_ops - 3].kind, HT_OP_NORM);
-    assert_int_equal(model->ops[model->n_ops - 2].out, HT_SLOT_LOGITS);
-    assert_int_equal(model->ops[model->n_ops - 1].out, HT_SLOT_PICK);
+    assert_int_equal(model->slots[model->ops[model->n_ops - 2].out].role, HT_ROLE_LOGITS);
+    assert_int_equal(model->slots[model->ops[model->n_ops - 1].out].role, HT_ROLE_PICK);
     int layer = -1, windows = 0;
     for (size_t i = 0; i < model->n_ops; i++) {
         const ht_op *op = &model->ops[i];
@@ -45,13 +45,14 @@ static void check_operators(const ht_model *model) {
         layer = op->layer >= 0 ? op->layer : layer;
         windows += op->window > 0;
         if (op->kind == HT_OP_MATMUL) {
-            assert_int_equal(ht_op_cols(op), ht_slot_width(h, op->in));
-            assert_int_equal(ht_op_rows(op), ht_slot_width(h, op->out));
+            assert_int_equal(ht_op_cols(op), model->slots[op->in].width);
+            assert_int_equal(ht_op_rows(op), model->slots[op->out].width);
         }
         if (op->kind == HT_OP_NORM)
             assert_true(op->weight && op->weight[0] == 1.0f && (uintptr_t)op->weight % 64 == 0);
         if (op->kind == HT_OP_NORM && i > 1)
-            assert_int_equal(op->aux, HT_SLOT_DELTA); /* every block's result is added, the last one's too */
+            assert_int_equal(model->slots[op->aux].role,
+                             HT_ROLE_SUMS); /* every block's result is added, the last one's too */
         if (op->kind == HT_OP_ROPE)
             assert_true(op->rope && op->rope_dim == h->head_dim);
     }
@@ -124,24 +125,146 @@ static void test_planted_faults(void **state) {
     PLANT(ops[3], kind, HT_OP_GLU, "rope has no place");
     PLANT(*model, n_blocks, model->n_blocks - 1, "its blocks end at operator");
     PLANT(*model, n_ops, model->n_ops - 1, "its blocks end at operator 22 of 21");
-    PLANT(ops[5], out, HT_SLOT_ACT, "ffn_norm reads slot 5, which nothing has written");
-    PLANT(ops[2], in, HT_SLOT_FFN, "attn_qkv reads slot 6, which nothing has written");
+    PLANT(ops[7], out, ops[8].out, "ffn_gate_up writes 512 values a token of slot act, which has 256");
+    PLANT(ops[5], out, ops[8].out, "ffn_norm reads slot delta, which nothing has written");
+    PLANT(ops[2], in, ops[7].out, "attn_qkv reads slot ffn, which nothing has written");
+    PLANT(ops[2], in, model->n_slots, "attn_qkv names slot 10 of 10");
+    PLANT(ops[1], in, ops[0].in, "attn_norm has slot ids, which is of another type");
+    PLANT(ops[2].parts[1], rows, ops[2].parts[1].rows + 1,
+          "attn_qkv writes 257 values a token of slot qkv, which has 256");
+    PLANT(ops[9].parts[0], rows, ops[9].parts[0].rows - 32,
+          "attn_norm reads 128 values a token of slot delta, which has 96");
+    PLANT(ops[7].parts[0], cols, ops[7].parts[0].cols - 32,
+          "ffn_gate_up reads 96 values a token of slot normed, which has");
+    PLANT(model->slots[ops[5].out], role, HT_ROLE_BETWEEN, "ffn_norm adds slot delta, which is not for sums");
+    PLANT(model->slots[ops[1].out], role, HT_ROLE_BETWEEN, "attn_norm writes slot normed, which every lane computes");
+    PLANT(model->slots[ops[8].out], role, HT_ROLE_OWN, "ffn_act writes slot act, which every lane has of its own");
+    PLANT(model->slots[ops[8].out], role, HT_ROLE_PICK, "it has no slot, or several, of token ids, logits or picks");
+    PLANT(ops[6], aux, HT_SLOT_NONE, "ffn_down writes slot delta, which no norm has added yet");
+    PLANT(ops[model->n_ops - 3], aux, HT_SLOT_NONE, "no norm adds slot delta at the end");
+    PLANT(ops[1], aux, ops[5].out, "attn_norm reads slot delta, which nothing has written");
+    PLANT(ops[7], in, ops[5].out, "ffn_gate_up reads slot delta, which is for sums");
     PLANT(ops[4], cache, 1, "attn reads cache 1, of which 1 are written by then");
     PLANT(ops[4], cache, -1, "attn reads cache -1");
     PLANT(ops[3], cache, 1, "rope writes cache 1, not 0");
-    PLANT(ops[2].parts[1], rows, ops[2].parts[1].rows + 1, "attn_qkv does not divide");
-    PLANT(ops[5].parts[0], cols, ops[5].parts[0].cols - 1, "attn_output does not divide");
-    PLANT(ops[9].parts[0], cols, ops[9].parts[0].cols + 1, "ffn_down does not divide");
+    PLANT(ops[2].parts[1], rows, ops[2].parts[1].rows - 1, "rope reads 256 values a token of slot qkv, which has 255");
+    PLANT(ops[5].parts[0], cols, ops[5].parts[0].cols - 1, "attn_output reads 127 values");
+    PLANT(ops[9].parts[0], cols, ops[9].parts[0].cols + 1, "ffn_down reads");
     PLANT(model->axes[0], extent, model->axes[0].extent + 1, "does not divide");
     PLANT(model->axes[0], maps[4], HT_MAP_EVERY,
           "attn_output does not divide"); /* sums that nobody computes a part of */
-    PLANT(model->axes[0], maps[3], HT_MAP_REPLICATED, "attn needs all of slot 3, of which there is a share");
+    PLANT(model->axes[0], maps[3], HT_MAP_REPLICATED, "attn needs all of slot qkv, of which there is a share");
 #undef PLANT
     kept = ops[4]; /* two operators in the wrong order */
     ops[4] = ops[3];
     ops[3] = kept;
     refuses(model, "has no place");
     ht_model_close(model);
+}
+
+/* What a function that lists operators may get wrong about slots. */
+static void test_slots(void **state) {
+    char names[HT_MAX_SLOTS + 1][8];
+    for (int two_roles = 0; two_roles < 2; two_roles++) {
+        ht_model *model = open_model("shape:tiny");
+        ht_error error = {0};
+        ht_builder b = ht_build_begin(model, &error);
+        const int own = ht_build_slot(&b, "x", HT_ROLE_OWN, 64); /* is there, and wider */
+        assert_int_equal(own, model->ops[0].out);
+        assert_int_equal(model->slots[own].width, model->hparams.embedding);
+        if (two_roles)
+            assert_int_equal(ht_build_slot(&b, "x", HT_ROLE_SUMS, 64), own);
+        for (int i = 0; i <= HT_MAX_SLOTS && !two_roles; i++) {
+            snprintf(names[i], sizeof names[i], "s%d", i);
+            ht_build_slot(&b, names[i], HT_ROLE_BETWEEN, 1);
+        }
+        assert_int_equal(b.status, two_roles ? HT_ERROR_FORMAT : HT_ERROR_UNSUPPORTED);
+        if (!strstr(error.text,
+                    two_roles ? "slot x is declared for two roles" : "slot s21: a model has 31 slots at most"))
+            fail_msg("%s", error.text);
+        ht_model_close(model);
+    }
+}
+
+static void feed_forward(ht_builder *b, const char *norm, const char *post_norm) {
+    ht_build_block(b, HT_BLOCK_FEED_FORWARD, b->model->hparams.feed_forward);
+    if (norm)
+        ht_build_norm(b, norm);
+    ht_build_gate_up(b);
+    ht_build_glu(b, HT_ACT_SILU);
+    ht_build_down(b);
+    ht_build_add(b, post_norm);
+}
+
+static void attention(ht_builder *b) {
+    const ht_rotation rotation = {0};
+    ht_build_block(b, HT_BLOCK_ATTENTION, b->model->hparams.kv_heads);
+    ht_build_norm(b, "attn_norm");
+    ht_build_qkv(b, HT_BIAS_OPTIONAL);
+    ht_build_rope(b, &rotation);
+    ht_build_attention(b, 0, 0);
+    ht_build_attention_output(b);
+    ht_build_add(b, NULL);
+}
+
+/* Blocks beside each other, streams and side inputs: what the builder makes of them, and what it refuses. */
+static void test_groups(void **state) {
+    static const char *const refused[] = {
+        NULL,
+        "attn_norm: more than two blocks give what it adds",
+        "what is normed by itself is added with another block's",
+        "stream wide is 256 values wide, more than the embedding's 128",
+        "inp_act reads 288 values a token of slot side, which has 256",
+        "no norm adds slot delta3 at the end",
+        "ffn_gate_up reads slot normed, which nothing has written",
+        "4 blocks gave what no norm has added yet",
+    };
+    for (int i = 0; i < (int)HT_COUNT(refused); i++) {
+        ht_model *model = open_model("shape:tiny");
+        ht_error error = {0};
+        free(model->fused);
+        model->fused = NULL;
+        model->n_ops = model->n_blocks = model->n_axes = model->n_groups = model->n_signatures = 0;
+        model->n_block_kinds = model->n_sites = model->n_caches = model->tail = 0;
+        model->n_slots = 0;
+        ht_builder b = ht_build_begin(model, &error);
+        ht_build_embed(&b, 1);
+        ht_build_side(&b, "side", 256, 1);
+        ht_build_side(&b, "second", 64, 1);
+        ht_build_layer(&b, 0);
+        if (i == 6)
+            feed_forward(&b, NULL, NULL);
+        attention(&b);
+        for (int k = 0; k < 1 + (i == 1) + 3 * (i == 7); k++)
+            feed_forward(&b, NULL, i == 2 && k == 0 ? "post_norm" : NULL);
+        if (i == 2)
+            feed_forward(&b, NULL, NULL);
+        if (i == 3)
+            ht_build_side(&b, "wide", 256, 1), ht_build_stream(&b, "wide");
+        if (i == 5)
+            ht_build_stream(&b, "second"), feed_forward(&b, "ffn_norm", NULL), ht_build_stream(&b, NULL);
+        attention(&b);
+        ht_build_block(&b, HT_BLOCK_FEED_FORWARD, model->hparams.feed_forward);
+        ht_build_norm(&b, "inp_norm");
+        ht_build_side_gate(&b);
+        ht_build_side_glu(&b, HT_ACT_SILU, "side", i == 4 ? 32 : 0);
+        ht_build_side_output(&b);
+        ht_build_add(&b, NULL);
+        const ht_status status = ht_build_head(&b);
+        if (refused[i] ? !status || !strstr(error.text, refused[i]) : status)
+            fail_msg("model %d: \"%s\"", i, error.text);
+        if (i == 0) {
+            const ht_block *beside = &model->blocks[1];
+            const ht_op *next = &model->ops[model->blocks[2].first];
+            assert_int_equal(model->blocks[0].first, 3);
+            assert_true(beside->n == 3 && beside->n_axes == 3 && beside->fused && beside->fused_from == 0);
+            assert_int_equal(model->axes[beside->first_axis + 2].from, 2);
+            assert_true(ht_op_added(next) == 2 && next->aux != next->more[0]);
+            assert_string_equal(model->signatures[next->signature].name, "norm 128 of 2");
+            assert_int_equal(model->most_added, 2);
+        }
+        ht_model_close(model);
+    }
 }
 
 static void test_shapes(void **state) {
@@ -232,7 +355,8 @@ static void test_errors(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes), cmocka_unit_test(test_planted_faults), cmocka_unit_test(test_families),
-        cmocka_unit_test(test_rope),   cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_slots),  cmocka_unit_test(test_groups),         cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* The static-graph device over a made-up runtime that computes with loops, counts what is asked of it, and fails or lies on
  * demand: what the graph store does, without any NPU and under every sanitizer. */
 #include "unit/test.h"
+#include "slots.h"
 
 #include "device/npu/npu.h"
 #include "device/npu/openvino_api.h"
@@ -167,8 +168,7 @@ static const ht_npu_runtime runtime = {.list = fake_list,
 
 /* ---- a device and a matrix ----------------------------------------------------------------------------------------------- */
 
-static ht_op op = {
-    .kind = HT_OP_MATMUL, .name = "blk.3.attn_qkv", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+static ht_op op = {.kind = HT_OP_MATMUL, .name = "blk.3.attn_qkv", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = 1};
 static const ht_slice whole = {.row_end = ROWS, .reduction_end = COLS};
 static float x[TOKENS * COLS], y[TOKENS * ROWS];
 static char log_text[2048];
@@ -224,7 +224,7 @@ static ht_task *prepare(ht_device *d) {
 
 /* One submit of `tokens` tokens, and every number of it. */
 static ht_status submit(ht_device *d, ht_task *task, size_t tokens, ht_error *error) {
-    const ht_view slots[HT_SLOT_COUNT] = {[HT_SLOT_NORMED] = {x, COLS}, [HT_SLOT_QKV] = {y, ROWS}};
+    const ht_view slots[HT_MAX_SLOTS] = {[SLOT_NORMED] = {x, COLS}, [SLOT_QKV] = {y, ROWS}};
     const ht_binding binding = {.slots = slots, .tokens = tokens, .room = TOKENS};
     ht_ticket ticket;
     memset(y, 0xff, sizeof y);
@@ -307,8 +307,7 @@ static void test_any_count(void **state) {
 
 /* Queries, keys and values of four heads, all in one form. */
 static ht_op fused_op(void) {
-    ht_op fused = {
-        .kind = HT_OP_MATMUL, .name = "blk.5.attn_qkv", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 3};
+    ht_op fused = {.kind = HT_OP_MATMUL, .name = "blk.5.attn_qkv", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = 3};
     static const size_t rows[] = {64, 16, 16};
     static const char *const names[] = {"q", "k", "v"};
     for (int i = 0; i < 3; i++)
@@ -328,7 +327,7 @@ static void test_share(void **state) {
     static const size_t counts[] = {1, 2, 33, 64};
     for (size_t i = 0; i < 2 * HT_COUNT(counts); i++) {
         const size_t tokens = counts[i / 2], room = i % 2 ? TOKENS : tokens;
-        const ht_view slots[HT_SLOT_COUNT] = {[HT_SLOT_NORMED] = {x, COLS}, [HT_SLOT_QKV] = {y, ROWS}};
+        const ht_view slots[HT_MAX_SLOTS] = {[SLOT_NORMED] = {x, COLS}, [SLOT_QKV] = {y, ROWS}};
         const ht_binding binding = {.slots = slots, .tokens = tokens, .room = room};
         ht_ticket ticket;
         for (size_t k = 0; k < TOKENS * ROWS; k++)
@@ -658,7 +657,7 @@ static void test_own_pages(void **state) {
     check(submit(d, task, 20, &error), &error); /* room in the slots: these are bound as they are */
     assert_int_equal(atomic_load(&fake.foreign), 2);
     float *pool = ht_device_pages_alloc(&d, 1, 4096);
-    const ht_view slots[HT_SLOT_COUNT] = {[HT_SLOT_NORMED] = {x, COLS + 1}, [HT_SLOT_QKV] = {y, ROWS + 1}};
+    const ht_view slots[HT_MAX_SLOTS] = {[SLOT_NORMED] = {x, COLS + 1}, [SLOT_QKV] = {y, ROWS + 1}};
     const ht_binding binding = {.slots = slots, .tokens = 20};
     ht_ticket ticket;
     check(d->ops->submit(d, task, &binding, NULL, 0, &ticket, &error), &error);

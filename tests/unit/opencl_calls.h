@@ -5,6 +5,7 @@
 #include "device/opencl/kernel.h"
 #include "device/opencl/tiles.h"
 #include "unit/test.h"
+#include "slots.h"
 
 #define ROWS 300
 #define COLS 64
@@ -226,9 +227,9 @@ static float weights[ROWS][COLS];
 static ht_op matmul = {.kind = HT_OP_MATMUL,
                        .layer = 0,
                        .name = "blk.0.test",
-                       .in = HT_SLOT_NORMED,
+                       .in = SLOT_NORMED,
                        .aux = HT_SLOT_NONE,
-                       .out = HT_SLOT_FFN,
+                       .out = SLOT_FFN,
                        .n_parts = 1};
 static const ht_slice whole = {.row_end = ROWS, .reduction_end = COLS};
 static float *x, *y; /* [TOKENS][STRIDE] each, in pages of their own */
@@ -265,7 +266,7 @@ static void check_numbers(void) {
 typedef struct scene {
     ht_cl_device *d;
     ht_task *task;
-    ht_view slots[HT_SLOT_COUNT];
+    ht_view slots[HT_MAX_SLOTS];
     bool has_x, has_y;
 } scene;
 
@@ -275,8 +276,8 @@ static ht_status set_up(scene *s, const char *spec, ht_error *error) {
     if (status)
         return status;
     const ht_device_ops *ops = s->d->base.ops;
-    s->slots[HT_SLOT_NORMED] = (ht_view){x + FIRST, STRIDE};
-    s->slots[HT_SLOT_FFN] = (ht_view){y, STRIDE};
+    s->slots[SLOT_NORMED] = (ht_view){x + FIRST, STRIDE};
+    s->slots[SLOT_FFN] = (ht_view){y, STRIDE};
     if ((status = ops->import(&s->d->base, x, REGION, error)))
         return status;
     s->has_x = true;

@@ -2,6 +2,7 @@
  * zero-point tensor, which means zero in ONNX and something else to it. The check of a built graph refuses it, and takes
  * the same graph with the zeros written down. And an operator that it does not have, which the error names. */
 #include "unit/test.h"
+#include "slots.h"
 
 #include "device/npu/onnxruntime.h"
 
@@ -11,7 +12,7 @@
 #define COLS 128
 enum { U16 = 4, I4 = 22 }; /* ONNXTensorElementDataType */
 
-static ht_op op = {.kind = HT_OP_MATMUL, .name = "rows", .in = HT_SLOT_NORMED, .out = HT_SLOT_QKV, .n_parts = 1};
+static ht_op op = {.kind = HT_OP_MATMUL, .name = "rows", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = 1};
 static uint8_t blocks[ROWS][COLS / 32][18], codes[COLS * ROWS / 2], zeros[ROWS / 2];
 static float scales[ROWS], steps[2] = {6.5f / 32768, 8.0f / 32768};
 static uint16_t middle = 32768;

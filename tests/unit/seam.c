@@ -4,6 +4,7 @@
  * with the reason printed. */
 #include "device/common.h"
 #include "needs.h"
+#include "slots.h"
 
 #include <float.h>
 #include <math.h>
@@ -32,7 +33,7 @@ typedef struct layer { /* a fused operator, its input and the exact answer */
     double *expected, *bound; /* [TOKENS][ROWS]: x.W + bias, and how far float32 sums may be from it */
 } layer;
 
-static ht_view slots[HT_SLOT_COUNT];
+static ht_view slots[HT_MAX_SLOTS];
 static double worst; /* largest error seen so far, as a part of its bound */
 static const size_t in_bytes = TOKENS * STRIDE_IN * sizeof(float), out_bytes = TOKENS * STRIDE_OUT * sizeof(float);
 static const ht_hparams hparams = {.layers = 1,
@@ -73,9 +74,9 @@ static layer make_layer(const char *first, const char *second, bool bias) {
     layer l = {.op = {.kind = HT_OP_MATMUL,
                       .layer = 0,
                       .name = "blk.0.ffn_gate_up",
-                      .in = HT_SLOT_NORMED,
+                      .in = SLOT_NORMED,
                       .aux = HT_SLOT_NONE,
-                      .out = HT_SLOT_FFN,
+                      .out = SLOT_FFN,
                       .n_parts = 2}};
     l.op.parts[0] = make_matrix(first, SPLIT, &l.weights[0]);
     l.op.parts[1] = make_matrix(second, ROWS - SPLIT, &l.weights[1]);
@@ -83,7 +84,7 @@ static layer make_layer(const char *first, const char *second, bool bias) {
         l.bias[i] = bias ? random_float() : 0;
     l.expected = calloc(TOKENS * ROWS, sizeof *l.expected);
     l.bound = calloc(TOKENS * ROWS, sizeof *l.bound);
-    const float *x = slots[HT_SLOT_NORMED].data;
+    const float *x = slots[SLOT_NORMED].data;
     float w[COLS];
     for (size_t r = 0; r < ROWS; r++) {
         bool second_part = r >= SPLIT;
@@ -131,8 +132,8 @@ static ht_device *open_device(const char *spec, ht_precision precision) {
         return NULL;
     }
     if (device->ops->import) {
-        assert_int_equal(device->ops->import(device, slots[HT_SLOT_NORMED].data, in_bytes, &error), HT_OK);
-        assert_int_equal(device->ops->import(device, slots[HT_SLOT_FFN].data, out_bytes, &error), HT_OK);
+        assert_int_equal(device->ops->import(device, slots[SLOT_NORMED].data, in_bytes, &error), HT_OK);
+        assert_int_equal(device->ops->import(device, slots[SLOT_FFN].data, out_bytes, &error), HT_OK);
     }
     return device;
 }
@@ -148,14 +149,14 @@ static ht_task *prepare(ht_device *device, const ht_op *op, size_t row_begin, si
 }
 
 static void fill_output(void) {
-    uint32_t *words = slots[HT_SLOT_FFN].data;
+    uint32_t *words = slots[SLOT_FFN].data;
     for (size_t i = 0; i < out_bytes / sizeof *words; i++)
         words[i] = SENTINEL;
 }
 
 /* Rows [begin, end) of `tokens` tokens are right, every other word is untouched. */
 static void check_output(const layer *l, size_t tokens, size_t begin, size_t end, const char *who) {
-    const ht_view *out = &slots[HT_SLOT_FFN];
+    const ht_view *out = &slots[SLOT_FFN];
     const uint32_t *words = out->data;
     for (size_t i = 0; i < out_bytes / sizeof *words; i++) {
         size_t t = i / out->stride, r = i % out->stride;
@@ -197,7 +198,7 @@ static void run_alone(ht_device *device, const layer *l, size_t begin, size_t en
     ht_ticket ticket = 0;
     for (size_t i = 0; i < HT_COUNT(token_counts); i++)
         for (int strided = 0; strided < 2; strided++) {
-            slots[HT_SLOT_FFN].stride = strided ? STRIDE_OUT : ROWS;
+            slots[SLOT_FFN].stride = strided ? STRIDE_OUT : ROWS;
             ht_binding binding = {.slots = slots, .tokens = token_counts[i]};
             ht_error warm_error = {0};
             if (device->ops->warm && device->ops->warm(device, task, token_counts[i], &warm_error) != HT_OK)
@@ -253,7 +254,7 @@ static void run_cut(const char *const *specs, const size_t *cuts, size_t n) {
         for (size_t i = 0; i < n; i++)
             tasks[i] = prepare(devices[i], &layers[j].op, cuts[i], cuts[i + 1]);
         for (size_t k = 0; k < HT_COUNT(token_counts); k++) {
-            slots[HT_SLOT_FFN].stride = STRIDE_OUT;
+            slots[SLOT_FFN].stride = STRIDE_OUT;
             ht_binding binding = {.slots = slots, .tokens = token_counts[k]};
             fill_output();
             for (int last = 0; last < 2; last++)
@@ -285,7 +286,7 @@ static void test_cut_in_three(void **state) {
 /* out (COLS columns of FFN) . W of rows [0, 64), from the exact first product. */
 static void check_second(const layer *l, size_t tokens, const char *who) {
     float w[COLS];
-    const ht_view *out = &slots[HT_SLOT_LOGITS];
+    const ht_view *out = &slots[SLOT_LOGITS];
     for (size_t r = 0; r < 64; r++) {
         ht_matrix_floats(&l->op.parts[0], r, 1, w);
         for (size_t t = 0; t < tokens; t++) {
@@ -312,10 +313,10 @@ static void test_dependency(void **state) {
     const layer *l = &layers[0];
     const size_t tokens = 64;
     ht_op back = l->op; /* NORMED -> FFN's first columns -> NORMED's own spare columns, as another slot */
-    back.in = HT_SLOT_FFN;
-    back.out = HT_SLOT_LOGITS;
-    slots[HT_SLOT_FFN].stride = STRIDE_OUT;
-    slots[HT_SLOT_LOGITS] = (ht_view){(float *)slots[HT_SLOT_NORMED].data + COLS, STRIDE_IN};
+    back.in = SLOT_FFN;
+    back.out = SLOT_LOGITS;
+    slots[SLOT_FFN].stride = STRIDE_OUT;
+    slots[SLOT_LOGITS] = (ht_view){(float *)slots[SLOT_NORMED].data + COLS, STRIDE_IN};
     for (size_t p = 0; p < HT_COUNT(pairs); p++) {
         ht_device *first = open_device(pairs[p][0], HT_PRECISION_EXACT);
         ht_device *second = first ? open_device(pairs[p][1], HT_PRECISION_EXACT) : NULL;
@@ -350,7 +351,7 @@ static void test_tickets(void **state) {
     if (!device)
         skip();
     ht_task *task = prepare(device, &layers[0].op, 0, 64);
-    slots[HT_SLOT_FFN].stride = STRIDE_OUT;
+    slots[SLOT_FFN].stride = STRIDE_OUT;
     ht_binding binding = {.slots = slots, .tokens = 1};
     ht_ticket ticket = 0, seen = 0;
     fill_output();
@@ -377,14 +378,14 @@ static void test_fast(void **state) {
         if (!device)
             continue;
         ht_task *task = prepare(device, &layers[1].op, 0, ROWS);
-        slots[HT_SLOT_FFN].stride = ROWS;
+        slots[SLOT_FFN].stride = ROWS;
         ht_binding binding = {.slots = slots, .tokens = 64};
         ht_ticket ticket = 0;
         submit(device, task, &binding, NULL, 0, &ticket);
         join(device, ticket, HT_SYNC_FINISH);
         double error = 0, size = 0;
         for (size_t j = 0; j < 64 * ROWS; j++) {
-            double expected = layers[1].expected[j], got = (double)((float *)slots[HT_SLOT_FFN].data)[j];
+            double expected = layers[1].expected[j], got = (double)((float *)slots[SLOT_FFN].data)[j];
             error += (got - expected) * (got - expected);
             size += expected * expected;
         }
@@ -426,18 +427,18 @@ static void test_refusals(void **state) {
         if (device->ops->import) {                                               /* memory that was never imported */
             ht_task *task = prepare(device, &layers[0].op, 0, 64);
             float strange[COLS] = {0};
-            ht_view views[HT_SLOT_COUNT];
+            ht_view views[HT_MAX_SLOTS];
             memcpy(views, slots, sizeof views);
-            views[HT_SLOT_NORMED].data = strange;
+            views[SLOT_NORMED].data = strange;
             ht_error error = {0};
             ht_ticket ticket = 0;
             assert_int_equal(
                 device->ops->submit(device, task, &(ht_binding){.slots = views, .tokens = 1}, NULL, 0, &ticket, &error),
                 HT_ERROR_ARGUMENT);
             assert_non_null(strstr(error.text, "not in imported memory"));
-            views[HT_SLOT_NORMED] = slots[HT_SLOT_NORMED];
-            views[HT_SLOT_FFN].data =
-                (char *)slots[HT_SLOT_FFN].data + out_bytes - 32 * sizeof(float); /* runs over its end */
+            views[SLOT_NORMED] = slots[SLOT_NORMED];
+            views[SLOT_FFN].data =
+                (char *)slots[SLOT_FFN].data + out_bytes - 32 * sizeof(float); /* runs over its end */
             assert_int_equal(
                 device->ops->submit(device, task, &(ht_binding){.slots = views, .tokens = 1}, NULL, 0, &ticket, &error),
                 HT_ERROR_ARGUMENT);
@@ -511,11 +512,11 @@ static void test_list(void **state) {
 }
 
 static int set_up(void **state) {
-    slots[HT_SLOT_NORMED] = (ht_view){ht_pages_alloc(in_bytes), STRIDE_IN};
-    slots[HT_SLOT_FFN] = (ht_view){ht_pages_alloc(out_bytes), STRIDE_OUT};
-    if (!slots[HT_SLOT_NORMED].data || !slots[HT_SLOT_FFN].data)
+    slots[SLOT_NORMED] = (ht_view){ht_pages_alloc(in_bytes), STRIDE_IN};
+    slots[SLOT_FFN] = (ht_view){ht_pages_alloc(out_bytes), STRIDE_OUT};
+    if (!slots[SLOT_NORMED].data || !slots[SLOT_FFN].data)
         return -1;
-    float *x = slots[HT_SLOT_NORMED].data;
+    float *x = slots[SLOT_NORMED].data;
     for (size_t i = 0; i < TOKENS * STRIDE_IN; i++)
         x[i] = random_float();
     layers[0] = make_layer("Q4_0", "Q4_0", false);
@@ -529,8 +530,8 @@ static int set_up(void **state) {
 static int tear_down(void **state) {
     for (size_t i = 0; i < HT_COUNT(layers); i++)
         free_layer(&layers[i]);
-    ht_pages_free(slots[HT_SLOT_NORMED].data, in_bytes);
-    ht_pages_free(slots[HT_SLOT_FFN].data, out_bytes);
+    ht_pages_free(slots[SLOT_NORMED].data, in_bytes);
+    ht_pages_free(slots[SLOT_FFN].data, out_bytes);
     return 0;
 }
 

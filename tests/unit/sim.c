@@ -1,6 +1,7 @@
 /* Simulated SoCs: timelines, sharing and laws against what is worked out by hand; engines on them, whose numbers are the CPU's
  * and whose times are the same every time. The SoC is made up, of round figures. */
 #include "unit/test.h"
+#include "slots.h"
 
 #include "device/sim/law.h"
 #include "device/sim/sim.h"
@@ -565,7 +566,7 @@ typedef struct bench { /* one product on one device of its own machine */
     ht_device *device;
     ht_task *task;
     ht_op op;
-    ht_view slots[HT_SLOT_COUNT];
+    ht_view slots[HT_MAX_SLOTS];
 } bench;
 
 static void open_bench(const char *processor, bench *b) {

@@ -93,6 +93,10 @@ static const struct {
      "line 3: processors[0].lengths: is not of a gpu"},
     {"{\"name\": \"a\", " MEMORY ",\n\"processors\": [{\"name\": \"n\", \"kind\": \"npu\", \"lengths\": [64,\n32]}]}",
      "line 3: processors[0].lengths[1]: lengths must ascend"},
+    {"{\"name\": \"a\", " MEMORY
+     ",\n\"processors\": [\n{\"name\": \"n\", \"kind\": \"npu\", \"reached_TFLOPS\": {\"value\": 1, "
+     "\"source\": \"s\"}}]}",
+     "line 3: processors[0]: an NPU needs a processor of kind \"cpu\""},
     {"{\"name\": \"a\", " MEMORY ",\n\"processors\": [{\"name\": \"n\", \"kind\": \"npu\", \"lengths\": [0]}]}",
      "processors[0].lengths[0]: must be a whole number"},
     {"{\"name\": \"a\", " MEMORY ",\n\"processors\": [{\"name\": \"c\", \"kind\": \"cpu\",\n\"cores\": \"2-\"}]}",

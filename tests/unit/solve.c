@@ -29,11 +29,11 @@ typedef struct made {
     ht_model model;
     ht_op ops[MOST_OPS];
     ht_block blocks[MOST_BLOCKS];
-    ht_axis axes[16];
+    ht_axis axes[24];
     ht_group groups[MOST_BLOCKS];
-    ht_signature signatures[24];
-    ht_op fused[24]; /* by signature */
-    double scales[24];
+    ht_signature signatures[28];
+    ht_op fused[28]; /* by signature */
+    double scales[28];
 } made;
 
 /* Kinds of blocks: a letter for each operator, (n)orm, (m)atrix, (w)rites a cache, (r)eads it, else anything; where three of them
@@ -51,7 +51,7 @@ typedef struct made_kind {
     made_axis axes[6];
 } made_kind;
 
-enum { ATTENTION, FEED_FORWARD, MIXER, EXPERTS, HEAD };
+enum { ATTENTION, FEED_FORWARD, MIXER, EXPERTS, BESIDE, HEAD };
 static const made_kind kinds[] = {
     [ATTENTION] = {"nmwrm",
                    0,
@@ -81,6 +81,13 @@ static const made_kind kinds[] = {
                  2,
                  {{HT_AXIS_FEATURES, HT_RESULT_SUMS, 0, 5, 2, 5, "erssc", false, false},
                   {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 5, 0, 0, "errrr", false, false}}},
+    /* beside another, whose norm it reads */
+    [BESIDE] = {"mxm",
+                0,
+                3,
+                {{HT_AXIS_FEATURES, HT_RESULT_SUMS, 0, 3, 0, 3, "ssc", false, false},
+                 {HT_AXIS_FEATURES, HT_RESULT_COLUMNS, 0, 2, 0, 1, "ss", false, false},
+                 {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 2, 3, 2, 3, "w", false, false}}},
     [HEAD] = {"nmx", 0, 1, {{HT_AXIS_ROWS, HT_RESULT_COLUMNS, 0, 2, 0, 0, "ew", false, false}}},
 };
 
@@ -93,8 +100,9 @@ static ht_map map_of(char letter) {
 /* The first operator of a kind has its signature in `first`; norms all have signature 1. */
 static void add_kind(made *m, int kind, int first[HEAD + 1], size_t first_axis[HEAD + 1]) {
     const made_kind *k = &kinds[kind];
-    first[kind] = (int)m->model.n_signatures - 1; /* behind the norm */
-    for (size_t i = 1; i < strlen(k->ops); i++) {
+    const size_t norms = k->ops[0] == 'n';
+    first[kind] = (int)(m->model.n_signatures - norms); /* behind the norm */
+    for (size_t i = norms; i < strlen(k->ops); i++) {
         ht_signature *s = &m->signatures[m->model.n_signatures];
         *s = (ht_signature){.name = "", .head = kind == HEAD};
         m->scales[m->model.n_signatures++] = k->ops[i] != 'm' ? 1 + 4 * (k->ops[i] == 'r')

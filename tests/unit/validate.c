@@ -92,10 +92,10 @@ static const struct {
      "rows[0].range: must"},
     {ENGINES(""), ROWS(ROW), "rows.json: line 2: rows[0].engine: \"e\" is not in engines.json for this processor"},
     {ENGINES(ENGINE), "{\"rows\": [], \"left_out\": [], \"energy\": [\n{\"chip\": \"c\"}]}",
-     "line 2: energy[0]: must have one of joules and package_W"},
-    {ENGINES(ENGINE), ENERGY("\"joules\": 1, \"package_W\": 2"), "energy[0]: must have one of joules and package_W"},
+     "line 2: energy[0]: must have one of joules and total_W"},
+    {ENGINES(ENGINE), ENERGY("\"joules\": 1, \"total_W\": 2"), "energy[0]: must have one of joules and total_W"},
     {ENGINES(ENGINE), ENERGY("\"joules\": 1"), "energy[0].engine: is missing"},
-    {ENGINES(ENGINE), ENERGY("\"package_W\": 0"), "energy[0].package_W: 0 is not from"},
+    {ENGINES(ENGINE), ENERGY("\"total_W\": 0"), "energy[0].total_W: 0 is not from"},
     {ENGINES(ENGINE), "{\"rows\": [], \"left_out\": [\n{\"what\": \"w\"}]}", "line 2: left_out[0].why: is missing"},
 };
 
@@ -181,6 +181,22 @@ static void is_near(double value, double expected) {
         fail_msg("%.9g where %.9g is due", value, expected);
 }
 
+/* What few engines do in prefill: two passes of these seconds each but for the host's, and no head. */
+static void test_prefill_by_hand(ht_measurements *m, const ht_measured_row *decode, double seconds, double host) {
+    ht_json_figure *figures = m->engines[0].figures;
+    ht_measured_row row = *decode;
+    row.decode = false;
+    figures[HT_ENGINE_NO_PROMPT_HEAD].value = 1;
+    is_near(predict(&row, true), 6 / (seconds + 2 * host));
+    figures[HT_ENGINE_LAYER_PREFILL].value = 0.5;
+    is_near(predict(&row, true), 6 / (seconds + 2 * host + 2 * 2 * 0.5)); /* two passes, two layers */
+    figures[HT_ENGINE_LAYER_PREFILL].value = 0;
+    const double before = 6 / predict(&row, false);
+    figures[HT_ENGINE_WRITTEN_BITS].value = 16; /* of 4 bits: read, written, and read as 16 */
+    is_near(6 / predict(&row, false) - before, 2 * 2 * 147456 * (4 + 16 + 16 - 4) / 8 / 1e8);
+    figures[HT_ENGINE_WRITTEN_BITS].value = figures[HT_ENGINE_NO_PROMPT_HEAD].value = 0;
+}
+
 /* Two layers, 128 wide, 4 heads and 2 key-value heads of 32, 256 features, 512 words: 147456 weights a layer, 65536 in the
  * head. The prompt of 6 is two passes of 4, the second one padded; a pass crosses twice in 60 us each, and costs 100 us. */
 static void test_by_hand(void **state) {
@@ -198,6 +214,10 @@ static void test_by_hand(void **state) {
     m->engines[0].figures[HT_ENGINE_LAUNCHES].value = 1000; /* each 10 us: longer than computing */
     is_near(predict(&row, true), 1 / (1000 * layers * 10e-6 + host));
     m->engines[0].figures[HT_ENGINE_LAUNCHES].value = 0;
+    m->engines[0].figures[HT_ENGINE_LAYER_CALLS].value = 3;
+    is_near(predict(&row, true), 1 / ((matrices + 16 * key + head) / flops + host + 3 * layers * 60e-6));
+    m->engines[0].figures[HT_ENGINE_LAYER_CALLS].value = m->engines[0].figures[HT_ENGINE_CONTEXT].value = 0;
+    test_prefill_by_hand(m, &row, (8 * matrices + (10 + 26) * key) / flops, host);
     /* More bytes where moving is slow: from 4 and 8 bits to 8 and 16. */
     const double before = 1 / predict(&row, false);
     row.bits[0] = 8;
@@ -208,6 +228,40 @@ static void test_by_hand(void **state) {
     is_near(1 / predict(&row, false) - host, 2 * (before - host));
     m->engines[0].kind = HT_DEVICE_NPU; /* this chip has none */
     assert_true(isnan(predict(&row, true)));
+    ht_measurements_free(m);
+}
+
+#define FIGURE_OF(name, value) ", \"" name "\": {\"source\": \"s\", \"value\": " value "}"
+
+/* An NPU beside a CPU: a pass of few tokens is the vector unit's, and the head is the CPU's. */
+static void test_npu_by_hand(void **state) {
+    const char *text =
+        "{\"name\": \"c\", \"memory\": {\"peak_GBps\": {\"value\": 100, \"source\": \"s\"}}, "
+        "\"processors\": [{\"name\": \"npu\", \"kind\": \"npu\"" FIGURE_OF("reached_TFLOPS", "1000")
+            FIGURE_OF("bandwidth_GBps", "1e5") FIGURE_OF(
+                "expand_Gweights", "1e6") "},"
+                                          "{\"name\": \"cpu\", \"kind\": \"cpu\"" FIGURE_OF("reached_TFLOPS", "1e-4")
+                                              FIGURE_OF("bandwidth_GBps", "1e5") "}]}";
+    ht_measurements *m;
+    ht_soc *soc;
+    ht_model *model;
+    ht_error error;
+    check(parse(ENGINES(ENGINE), ROWS(ROW), &m, &error), &error);
+    check(ht_soc_parse("c.json", text, strlen(text), &soc, &error), &error);
+    check(ht_model_open("shape:tiny", &model, &error), &error);
+    ht_json_figure *figures = m->engines[0].figures;
+    m->engines[0].kind = HT_DEVICE_NPU;
+    const double before = 6 / ht_predict_row(&m->rows[0], soc, model);
+    figures[HT_ENGINE_FEW].value = 5; /* passes are 4 long */
+    figures[HT_ENGINE_FEW_RATE].value = 1e6;
+    const double few = 6 / ht_predict_row(&m->rows[0], soc, model), products = 8 * 2.0 * 147456 * 2 / 1e6;
+    assert_true(fabs((few - before) / products - 1) < 0.01);
+    figures[HT_ENGINE_FEW].value = 4; /* as long as they are */
+    is_near(6 / ht_predict_row(&m->rows[0], soc, model), before);
+    figures[HT_ENGINE_HEAD_ON_CPU].value = 1;
+    assert_true(fabs((6 / ht_predict_row(&m->rows[0], soc, model) - before) / (2 * 65536 / 1e8) - 1) < 0.05);
+    ht_soc_free(soc);
+    ht_model_close(model);
     ht_measurements_free(m);
 }
 
@@ -237,9 +291,11 @@ static void test_quality(void **state) {
 static void test_sizes(void **state) {
     const ht_measured_engine engine = {.name = "e"};
 #define PREFILL(speed, tokens) \
-    { .chip = "c", .engine = &engine, .weights = "", .tps = (speed), .prompt = (tokens) }
-    const ht_measured_row of[] = {PREFILL(1000, 128), PREFILL(600, 128), PREFILL(300, 128), PREFILL(7, 64)};
-    const ht_validated rows[] = {{&of[0], 2000, 2e9}, {&of[1], 900, 1e9}, {&of[2], 400, 8e9}, {&of[3], 7, 3e9}};
+    {.chip = "c", .engine = &engine, .source = "s", .weights = "", .tps = (speed), .prompt = (tokens)}
+    ht_measured_row of[] = {PREFILL(1000, 128), PREFILL(600, 128), PREFILL(300, 128), PREFILL(7, 64), PREFILL(9, 128)};
+    of[4].source = "another build";
+    const ht_validated rows[] = {
+        {&of[0], 2000, 2e9}, {&of[1], 900, 1e9}, {&of[2], 400, 8e9}, {&of[3], 7, 3e9}, {&of[4], 9, 9e9}};
     ht_size_ratio ratio;
     assert_true(ht_size_ratio_of(rows, HT_COUNT(rows), 0, &ratio));
     assert_true(ratio.smallest == &rows[1] && ratio.largest == &rows[2]);
@@ -251,7 +307,7 @@ static void test_sizes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_mistakes), cmocka_unit_test(test_embedded),
-                                       cmocka_unit_test(test_by_hand), cmocka_unit_test(test_quality),
-                                       cmocka_unit_test(test_sizes)};
+                                       cmocka_unit_test(test_by_hand),  cmocka_unit_test(test_npu_by_hand),
+                                       cmocka_unit_test(test_quality),  cmocka_unit_test(test_sizes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

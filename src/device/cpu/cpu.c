@@ -271,14 +271,26 @@ static const char *refuse_share(const ht_hparams *model, const ht_op *op, const 
         return s->of == (size_t)h->kv_heads ? NULL : "shares are of key-value heads";
     case HT_OP_GLU:
         return s->of == (size_t)h->feed_forward ? NULL : "shares are of the hidden layer's features";
-    default:
-        return "this operator is not divided";
+    case HT_OP_EMBED:
+    case HT_OP_NORM:
+    case HT_OP_ARGMAX:
+    case HT_OP_FFN:
+    case HT_OP_KINDS:
+        break;
     }
+    return "this operator is not divided";
+}
+
+/* What computes one token of an operator by itself; the others are cases of cpu_submit. */
+static const ht_pool_function per_token[HT_OP_KINDS];
+
+static bool is_known(const ht_op *op) {
+    return op->kind < HT_OP_KINDS && (op->kind == HT_OP_MATMUL || op->kind == HT_OP_ATTENTION || per_token[op->kind]);
 }
 
 /* Rows may begin and end anywhere; beginning inside a strip costs the strip twice, once here and once where it is shared. */
 static const char *cpu_refuses(const ht_device *device, const ht_op *op, const ht_slice *s) {
-    if (op->kind >= HT_OP_KINDS || op->kind == HT_OP_FFN)
+    if (!is_known(op))
         return "unknown operator";
     if (s->of) {
         const char *why = refuse_share(&((const cpu_device *)device)->hparams, op, s);
@@ -593,7 +605,7 @@ static void run_matmul(run_job *job) {
 static void embed_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
-    const int32_t *ids = job->binding->slots[HT_SLOT_IDS].data;
+    const int32_t *ids = job->binding->slots[op->in].data;
     float *out = slot_row(job->binding, op->out, t);
     ht_matrix_floats(&op->parts[0], (size_t)ids[t], 1, out);
     if (op->scale != 1)
@@ -628,7 +640,8 @@ static void glu_item(void *context, size_t t, int thread) {
     size_t begin, end;
     share_range(&job->slice, n, &begin, &end);
     const float *gate = slot_row(job->binding, op->in, t) + begin;
-    job->cpu->kernels->glu(op->activation, gate, gate + n, end - begin, slot_row(job->binding, op->out, t) + begin);
+    const float *up = op->n_more ? slot_row(job->binding, op->more[0], t) + op->more_first + begin : gate + n;
+    job->cpu->kernels->glu(op->activation, gate, up, end - begin, slot_row(job->binding, op->out, t) + begin);
 }
 
 /* Blocks of ids each find their largest by plain loops that the compiler turns into vectors; a NaN is never larger. */
@@ -751,14 +764,15 @@ static ht_status choose_slice(run_job *job, ht_error *error) {
     return HT_OK;
 }
 
+static const ht_pool_function per_token[HT_OP_KINDS] = {[HT_OP_EMBED] = embed_item,
+                                                        [HT_OP_NORM] = norm_item,
+                                                        [HT_OP_ROPE] = rope_item,
+                                                        [HT_OP_GLU] = glu_item,
+                                                        [HT_OP_ARGMAX] = argmax_item};
+
 static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
                             size_t n_after, ht_ticket *ticket, ht_error *error) {
     cpu_device *cpu = (cpu_device *)device;
-    static const ht_pool_function per_token[HT_OP_KINDS] = {[HT_OP_EMBED] = embed_item,
-                                                            [HT_OP_NORM] = norm_item,
-                                                            [HT_OP_ROPE] = rope_item,
-                                                            [HT_OP_GLU] = glu_item,
-                                                            [HT_OP_ARGMAX] = argmax_item};
     if (binding->tokens > cpu->max_tokens)
         return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: %zu tokens at once, opened for %zu", binding->tokens,
                        cpu->max_tokens);

@@ -234,8 +234,8 @@ static void find_columns(const ht_task *task, const ht_slice *part, ht_cl_place 
         add_columns(out, first, n);
         break;
     default:
-        add_columns(in, 0, ht_slot_width(h, op->in));
-        add_columns(out, 0, op->kind == HT_OP_EMBED ? op->parts[0].cols : ht_slot_width(h, op->out));
+        add_columns(in, 0, ht_op_in_width(op, h));
+        add_columns(out, 0, ht_op_out_width(op, h));
     }
 }
 

@@ -301,6 +301,8 @@ const ht_cl_op_row ht_cl_ops[HT_OP_KINDS] = {
 const char *ht_cl_refuses(const ht_device *device, const ht_op *op, const ht_slice *slice) {
     if (op->kind >= HT_OP_KINDS || !ht_cl_ops[op->kind].enqueue)
         return "unknown operator";
+    if (op->kind == HT_OP_GLU && op->n_more)
+        return "a factor that is a side input";
     return ht_cl_ops[op->kind].refuses((const ht_cl_device *)device, op, slice);
 }
 

@@ -492,7 +492,7 @@ ht_status ht_cl_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *
     for (size_t i = 0; i < caches; i++)
         kv[i] = (ht_kv_layer){NULL, NULL, 1, d->kv_type};
     const ht_cl_region region = {NULL, 3 * width * sizeof(float), d->scratch[HT_CL_SCRATCH_WARM], false};
-    ht_view slots[HT_SLOT_COUNT] = {{NULL, 0}};
+    ht_view slots[HT_MAX_SLOTS] = {{NULL, 0}};
     const ht_binding binding = {.slots = slots, .kv = kv, .tokens = 1};
     ht_cl_call call = {
         .binding = &binding,

@@ -143,8 +143,11 @@ static ht_load product_load(const ht_law *law, const ht_op *op, const ht_slice *
     if (!is_npu(law))
         return load;
     load.matrix = array_seconds(law, m, e.rows, e.cols);
-    if (law->activations == HT_SIM_FP16 &&
-        held < 2 * weights) { /* a few tokens take no longer on the vector unit alone */
+    if (tokens < law->few) {
+        load.matrix = 0;
+        load.vector = load.flops / law->few_rate;
+    } else if (law->activations == HT_SIM_FP16 && held < 2 * weights) {
+        /* a few tokens take no longer on the vector unit alone */
         const double expand = weights / (law->expand > 0 ? law->expand : figure(law, HT_SOC_EXPAND));
         const bool arrays = load.matrix + expand < m * expand;
         load.vector = arrays ? expand : m * expand;
@@ -194,7 +197,7 @@ static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, 
         bytes = n * (double)op->parts[0].row_bytes;
         break;
     case HT_OP_NORM: /* X and what is added to it; X and the result */
-        values = (op->aux == HT_SLOT_NONE ? 2 : 4) * (double)h->embedding;
+        values = (op->aux == HT_SLOT_NONE ? 2 : 4 + op->n_more) * (double)h->embedding;
         break;
     case HT_OP_ROPE:
         values = 2 * (h->heads + h->kv_heads) * dim + h->kv_heads * dim;
@@ -213,8 +216,13 @@ static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, 
     case HT_OP_GLU:
         values = 3 * (double)h->feed_forward;
         break;
-    default: /* ARGMAX */
+    case HT_OP_ARGMAX:
         values = h->vocabulary;
+        break;
+    case HT_OP_MATMUL: /* products have laws of their own */
+    case HT_OP_FFN:
+    case HT_OP_KINDS:
+        break;
     }
     ht_load load = {.matrix = share * flops / reached(law), .flops = share * flops, .bytes = share * bytes};
     if (is_npu(law)) /* others have neither figure: they would divide by zero */

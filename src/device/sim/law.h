@@ -27,7 +27,9 @@ typedef struct ht_law {
     size_t context;                       /* keys that attention computes over; 0: those that there are */
     double matrix_share, bandwidth_share; /* of what the processor reaches; 0: all of it */
     double expand;                        /* weights a second that are expanded to fp16; 0: as the processor does */
-    bool whole; /* NPUs: all operators are one graph; what passes between them stays on the chip */
+    size_t few;      /* NPUs: the vector unit computes products of fewer tokens than this; 0: none */
+    double few_rate; /* operations a second that it does of these */
+    bool whole;      /* NPUs: all operators are one graph; what passes between them stays on the chip */
 } ht_law;
 
 /* `tokens` tokens from `position` on, of the slice; a graph's length where graphs are static. */

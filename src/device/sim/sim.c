@@ -475,15 +475,17 @@ static bool sim_ready(ht_device *device, ht_task *task, size_t tokens) {
 
 /* All numbers, at once: what a device of this SoC computes later it computes from the same values. */
 static ht_status compute(sim_device *d, ht_task *task, const ht_binding *binding, ht_error *error) {
-    ht_view slots[HT_SLOT_COUNT];
+    ht_view slots[HT_MAX_SLOTS];
     ht_binding own = *binding;
     ht_ticket ticket;
     ht_status status = HT_OK;
     if (task->n_inner > 1) {
         const size_t features = (size_t)d->hparams.feed_forward;
-        memcpy(slots, binding->slots, sizeof slots);
-        slots[HT_SLOT_FFN] = (ht_view){d->hidden, 2 * features};
-        slots[HT_SLOT_ACT] = (ht_view){d->hidden + d->max_tokens * 2 * features, features};
+        const ht_op *inner = task->op->members;
+        slots[task->op->in] = binding->slots[task->op->in];
+        slots[task->op->out] = binding->slots[task->op->out];
+        slots[inner[0].out] = (ht_view){d->hidden, 2 * features};
+        slots[inner[1].out] = (ht_view){d->hidden + d->max_tokens * 2 * features, features};
         own.slots = slots;
     }
     for (size_t i = 0; i < task->n_inner && !status; i++)
@@ -525,6 +527,8 @@ static void copy_in(sim_device *d, const ht_op *op, const ht_binding *b) {
     for (size_t i = 0; i < HT_COUNT(in) && d->copied; i++)
         if (in[i] != HT_SLOT_NONE && !(b->resident >> in[i] & 1))
             ht_clock_charge(ht_machine_clock(d->machine), figure(d, HT_SOC_COPY));
+    for (int i = 0; i < op->n_more && d->copied; i++) /* others' by nature */
+        ht_clock_charge(ht_machine_clock(d->machine), figure(d, HT_SOC_COPY));
 }
 
 /* And from it, once the command has ended. */

@@ -268,6 +268,9 @@ static ht_status read_processor(const loader *l, const json_t *json, const place
 static ht_status check_processors(const loader *l, const place *list) {
     ht_soc *soc = l->soc;
     ht_cores taken = {{0}};
+    bool cpu = false;
+    for (size_t i = 0; i < soc->n_processors; i++)
+        cpu |= soc->processors[i].kind == HT_DEVICE_CPU;
     for (size_t i = 0; i < soc->n_processors; i++) {
         ht_soc_processor *p = &soc->processors[i];
         const place here = {list, NULL, i}, at_name = {&here, "name", 0}, at_companion = {&here, "companion", 0},
@@ -280,6 +283,8 @@ static ht_status check_processors(const loader *l, const place *list) {
         const ht_soc_processor *companion = *p->companion ? ht_soc_find(soc, p->companion) : NULL;
         if (*p->companion && (!companion || companion->kind != HT_DEVICE_CPU))
             return bad(l, &at_companion, "\"%s\" is not a CPU of this file", p->companion);
+        if (p->kind == HT_DEVICE_NPU && !cpu)
+            return bad(l, &here, "an NPU needs a processor of kind \"cpu\" beside it, for what it does not compute");
     }
     return HT_OK;
 }
