@@ -41,7 +41,7 @@ def chips(tables):
     lines = ["| | " + " | ".join(f"{m} | J" for m in MODELS) + " |", "|---|" + "--:|" * 2 * len(MODELS)]
     found = {m: {row["chip"]: row for row in rows_of(tables["chips-" + name])} for m, name in MODELS.items()}
     for chip, title in CHIPS.items():
-        cells = [f"{rate(r['prefill 256'])} / {rate(r['decode'])} | {joules(r['from'])}-{joules(r['to'])}"
+        cells = [f"{rate(r['prefill 256'])} / {rate(r['decode'])} | {joules(r['J from'])}-{joules(r['J to'])}"
                  for r in (found[m][chip] for m in MODELS)]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return lines
@@ -75,7 +75,8 @@ def main():
         path = sys.argv[sys.argv.index("--write") + 1]
         with open(path, encoding="utf-8") as file:
             text = file.read()
-        changed, n = re.subn(r"\| \| 1B \| J \|.*?\n(?!\|)", "\n".join(lines).replace("\\", r"\\") + "\n", text, count=1, flags=re.S)
+        changed, n = re.subn(r"\| \| 1B \| J \|.*?\n(?!\|)",
+                             "\n".join(lines).replace("\\", r"\\") + "\n", text, count=1, flags=re.S)
         if n != 1:
             sys.exit(f"{path}: no table of chips")
         with open(path, "w", encoding="utf-8") as file:
