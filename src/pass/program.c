@@ -96,7 +96,7 @@ static const ht_step *step_of(const builder *b, const ht_program *program, size_
 /* Is the part all of the operator? */
 static bool is_whole(const ht_op *op, const ht_slice *part) {
     const ht_slice whole = ht_whole_slice(op);
-    return part->of ? part->row_begin == 0 && part->row_end == part->of : !memcmp(part, &whole, sizeof whole);
+    return !memcmp(part, &whole, sizeof whole);
 }
 
 /* Makes the step compute `part` of its operator only. */

@@ -24,6 +24,8 @@ ht_slice ht_units_slice(const ht_axis *axis, const ht_units *units, const ht_op 
     ht_slice s = ht_whole_slice(op);
     begin *= units->grain;
     end = ht_min_size(end * units->grain, axis->extent); /* the last unit may be shorter */
+    if (begin == 0 && end == axis->extent)
+        return s;
     switch (axis->maps[place]) {
     case HT_MAP_SHARE:
     case HT_MAP_GROUPS:
