@@ -9,6 +9,7 @@
 #define MOVED 0.04  /* a lane's speed has changed so much that ratios are worth moving */
 
 #define WORSE 1.02 /* than the best choice so far, as measured: what is predicted to be quicker was not */
+#define HOLD 128   /* passes by the best choice, before others are tried again; twice as many each time */
 
 #define EVEN \
     { 1, 1, 1, 1 }
@@ -41,13 +42,21 @@ static void learn_lane(const ht_passes *passes, ht_schedule *s, size_t lane, dou
             move(&pace[r], 1, pace[r] * pace[regime] / before);
 }
 
+/* Of a choice, all in all. The first two passes may meet another program's burst: the lesser of them counts. */
+static void learn_whole(ht_schedule *s, double seconds) {
+    if (s->runs < 2)
+        s->took = s->runs ? fmin(s->took, seconds) : seconds;
+    else
+        s->took += 0.25 * (seconds - s->took);
+}
+
 void ht_passes_learn(ht_passes *passes, ht_schedule *schedule, double seconds, const double *busy) {
     ht_log(HT_LOG_DEBUG, "%zu tokens: %.3f ms of %.3f; busy %.3f of %.3f, %.3f of %.3f", schedule->tokens,
            seconds * 1e3, schedule->choice.seconds * 1e3, busy[0] * 1e3, schedule->lanes_take[0].busy * 1e3,
            schedule->n_lanes > 1 ? busy[1] * 1e3 : 0, schedule->lanes_take[1].busy * 1e3);
     if (passes->policy.frozen)
         return;
-    schedule->took = schedule->runs ? schedule->took + 0.25 * (seconds - schedule->took) : seconds;
+    learn_whole(schedule, seconds);
     if (schedule->held) { /* it is compared with itself only */
         schedule->runs++;
         return;
@@ -94,9 +103,53 @@ bool ht_passes_is_worse(const ht_schedule *s) {
     return !s->held && s->best_took > 0 && s->runs >= 3 && s->took > WORSE * s->best_took;
 }
 
+/* A choice but for how much each lane computes: regime and lanes, the owner first. */
+static uint64_t way_of(const ht_choice *c) {
+    uint64_t way = c->regime;
+    for (size_t i = 0; i < c->n_lanes; i++)
+        way = way * (HT_MAX_LANES + 1) + c->lanes[i] + 1;
+    return way;
+}
+
+bool ht_passes_same_way(const ht_choice *a, const ht_choice *b) {
+    return way_of(a) == way_of(b);
+}
+
+void ht_passes_leave(ht_schedule *s) {
+    const uint64_t way = way_of(&s->choice);
+    size_t i = 0;
+    while (i < s->n_left && s->left[i].way != way)
+        i++;
+    if (s->held || s->runs < 2 || i == HT_LEFT)
+        return;
+    s->left[i] = (ht_left){way, s->took};
+    s->n_left = i < s->n_left ? s->n_left : i + 1;
+    if (s->best_took <= 0 || s->took < s->best_took)
+        s->best = s->choice, s->best_took = s->took;
+}
+
+/* What is learnt of a lane in one way says little of it in another: of a CPU that owned a pass and was slower than
+ * predicted, and then was the other lane and quicker. So each of two ways can be predicted to be the quicker one while the
+ * other one is under way. */
+bool ht_passes_was_left(const ht_schedule *s, const ht_choice *choice) {
+    const uint64_t way = way_of(choice);
+    const double body = choice->seconds - choice->head * s->pace.stall[choice->regime];
+    bool left = false;
+    for (size_t i = 0; i < s->n_left; i++)
+        left |= s->left[i].way == way && s->left[i].took > body;
+    return left || s->n_left == HT_LEFT;
+}
+
+void ht_passes_forget_left(ht_schedule *s) {
+    s->patience = s->held && s->runs >= s->patience ? 2 * s->patience : HOLD;
+    s->best_took = 0;
+    s->n_left = 0;
+    s->held = false;
+}
+
 bool ht_passes_have_moved(const ht_passes *passes, const ht_schedule *s) {
     if (s->held)
-        return s->runs >= 2 && fabs(s->took / s->best_took - 1) > MOVED;
+        return s->runs >= s->patience || (s->runs >= 2 && fabs(s->took / s->best_took - 1) > MOVED);
     if (ht_passes_is_worse(s))
         return true;
     for (size_t l = 0; l < passes->set->n_lanes && s->runs >= 2; l++)

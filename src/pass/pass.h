@@ -19,6 +19,13 @@ typedef struct ht_pace {
 } ht_pace;
 extern const ht_pace ht_even_pace;
 
+/* A way to compute that was left for another one. */
+typedef struct ht_left {
+    uint64_t way; /* regime and lanes, however much each computes */
+    double took;  /* measured, without the head */
+} ht_left;
+#define HT_LEFT 16
+
 /* How a kind of pass is computed, and its lanes' programs (program.c). */
 typedef struct ht_schedule {
     /* For passes of so many tokens of which the last `wanted` go to the end, from about this position on; tokens 0:
@@ -37,10 +44,13 @@ typedef struct ht_schedule {
     /* More than one lane: theirs, the head included where all compute it. */
     ht_program programs[HT_MAX_DEVICES];
     size_t runs;
-    /* Measured: what passes by this choice take, and by the best one so far (0: none yet). `held`: that one was gone back to. */
+    /* Measured, without the head: what passes by this choice take, and by the best one so far (0: none yet). */
     double took, best_took;
     ht_choice best;
-    bool held;
+    bool held;       /* that one was gone back to */
+    size_t patience; /* for so many passes */
+    ht_left left[HT_LEFT];
+    size_t n_left;
     bool tried; /* what passes of this kind take was learnt before the first request, now or in an earlier process */
     bool heads; /* one head was timed at least */
     bool stale; /* the choice is to be made anew */
@@ -174,6 +184,14 @@ void ht_passes_learn(ht_passes *passes, ht_schedule *schedule, double seconds, c
 void ht_passes_learn_head(ht_passes *passes, double seconds);
 /* The choice is worse than an earlier one was, as measured. */
 bool ht_passes_is_worse(const ht_schedule *schedule);
+/* What the schedule's choice takes is kept, before another one is made. */
+void ht_passes_leave(ht_schedule *schedule);
+/* The same regime and lanes, however much each computes. */
+bool ht_passes_same_way(const ht_choice *a, const ht_choice *b);
+/* Was such a way left, and did it take longer than it is predicted to now? It is no use to take it again. */
+bool ht_passes_was_left(const ht_schedule *schedule, const ht_choice *choice);
+/* Nothing is known any more of what choices take. */
+void ht_passes_forget_left(ht_schedule *schedule);
 /* Has what passes take moved so far that the choice is worth making anew? */
 bool ht_passes_have_moved(const ht_passes *passes, const ht_schedule *schedule);
 

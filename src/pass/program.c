@@ -637,6 +637,29 @@ static void log_choice(const ht_schedule *schedule) {
                c->groups[1].units[c->groups[1].axes[0]][i], schedule->pace.lanes[c->lanes[i]][c->regime]);
 }
 
+/* Is there a lane alone that was not tried, and is usually quicker than all that was? What it took lately it took with
+ * others. */
+static bool find_alone(ht_problem p, const ht_schedule *s, ht_choice *found) {
+    ht_solver_lane lanes[HT_MAX_LANES];
+    if (p.forced)
+        return false;
+    memcpy(lanes, p.lanes, p.n_lanes * sizeof *lanes);
+    for (size_t l = 0; l < p.n_lanes; l++)
+        memcpy(lanes[l].drift, s->usual.lanes[l], sizeof lanes[l].drift);
+    p.lanes = lanes;
+    p.cuts = HT_CUT_NONE;
+    ht_solve(&p, found);
+    return found->seconds - found->head < s->best_took && !ht_passes_was_left(s, found);
+}
+
+/* The solver's choice. Where that way was tried and left, the best one so far is gone back to. */
+static void choose(const ht_problem *p, ht_schedule *s) {
+    ht_choice found;
+    ht_solve(p, &found);
+    s->held = !ht_passes_same_way(&s->choice, &found) && ht_passes_was_left(s, &found) && !find_alone(*p, s, &found);
+    s->choice = s->held ? s->best : found;
+}
+
 static ht_status solve(ht_passes *passes, ht_schedule *schedule, ht_error *error) {
     ht_question question;
     const ht_problem p =
@@ -644,7 +667,7 @@ static ht_status solve(ht_passes *passes, ht_schedule *schedule, ht_error *error
     if (schedule->held)
         schedule->choice = schedule->best;
     else
-        ht_solve(&p, &schedule->choice);
+        choose(&p, schedule);
     schedule->solved = schedule->pace;
     if (schedule->choice.n_lanes == 0)
         return ht_fail(error, HT_ERROR_DEVICE, "no device left can compute this model");
@@ -690,22 +713,25 @@ ht_schedule *ht_passes_find_schedule(ht_passes *passes, size_t n, size_t positio
     oldest->tokens = n, oldest->position = bucket, oldest->wanted = wanted;
     oldest->age = passes->clock;
     oldest->tried = false, oldest->stale = true;
-    oldest->held = false, oldest->best_took = 0, oldest->runs = 0;
+    oldest->runs = 0;
+    ht_passes_forget_left(oldest);
     oldest->pace = pace, oldest->usual = usual;
     return oldest;
 }
 
 /* A choice is to be made: by the solver, or the best one so far is gone back to, where what the solver found since was worse.
- * When that one takes another time than it did, the machine has changed, and nothing is known any more. */
+ * When that one takes another time than it did, the machine has changed, and nothing is known any more; nor for ever, for
+ * nothing is learnt of the others meanwhile. */
 static void choose_anew(const ht_passes *passes, ht_schedule *s) {
     const bool worse = ht_passes_is_worse(s) && !s->stale;
-    if (s->held && !s->stale)
-        s->best_took = 0;
-    else if (!s->held && s->runs >= 2 && (s->best_took <= 0 || s->took < s->best_took))
-        s->best = s->choice, s->best_took = s->took;
+    if (ht_may_build(passes) || (s->held && !s->stale)) {
+        ht_passes_forget_left(s);
+        return;
+    }
+    ht_passes_leave(s);
     s->held = worse;
-    if (ht_may_build(passes))
-        s->best_took = 0, s->held = false;
+    if (s->stale) /* every way may have become another one: there are new graphs */
+        s->n_left = 0;
 }
 
 ht_status ht_passes_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted, ht_schedule **out,
