@@ -216,6 +216,18 @@ static void attention(ht_builder *b) {
     ht_build_add(b, NULL);
 }
 
+/* A block that reads a stream which nobody has given anything to, and gives to the first. */
+static void from_second(ht_builder *b) {
+    ht_build_stream(b, "second");
+    ht_build_block(b, HT_BLOCK_FEED_FORWARD, b->model->hparams.feed_forward);
+    ht_build_norm(b, "second_norm");
+    ht_build_gate_up(b);
+    ht_build_glu(b, HT_ACT_SILU);
+    ht_build_stream(b, NULL);
+    ht_build_down(b);
+    ht_build_add(b, NULL);
+}
+
 /* Blocks beside each other, streams and side inputs: what the builder makes of them, and what it refuses. */
 static void test_groups(void **state) {
     static const char *const refused[] = {
@@ -259,6 +271,8 @@ static void test_groups(void **state) {
         ht_build_side_glu(&b, HT_ACT_SILU, "side", i == 4 ? 32 : 0);
         ht_build_side_output(&b);
         ht_build_add(&b, NULL);
+        if (i == 0)
+            from_second(&b);
         const ht_status status = ht_build_head(&b);
         if (refused[i] ? !status || !strstr(error.text, refused[i]) : status)
             fail_msg("model %d: \"%s\"", i, error.text);
@@ -271,6 +285,8 @@ static void test_groups(void **state) {
             assert_true(ht_op_added(next) == 2 && next->aux != next->more[0]);
             assert_string_equal(model->signatures[next->signature].name, "norm 128 of 2");
             assert_int_equal(model->most_added, 2);
+            const ht_op *narrow = &model->ops[model->blocks[4].first];
+            assert_string_equal(model->signatures[narrow->signature].name, "norm 64");
         }
         ht_model_close(model);
     }
