@@ -245,8 +245,32 @@ static void test_beside_a_game(void **state) {
     ht_model_close(model);
 }
 
+/* A model of more kinds than the planner's tables hold runs on one lane of all devices; several lanes are refused where they were
+ * asked for. */
+static void test_too_many_kinds(void **state) {
+    ht_model *model = open_model("shape:tiny");
+    ht_engine_options options = HT_INIT(ht_engine_options, .devices = GPU "," CPU, .strategy = HT_STRATEGY_TENSOR);
+    ht_engine *engine;
+    ht_error error = {0};
+    const float *logits;
+    const int32_t ids[] = {1, 2, 3};
+    ht_session *session;
+    model->n_groups += HT_MAX_GROUPS;
+    fails(ht_engine_create(model, &options, &engine, &error), HT_ERROR_UNSUPPORTED, &error,
+          "several devices cannot share a model of so many different blocks");
+    options.strategy = HT_STRATEGY_AUTO;
+    check(ht_engine_create(model, &options, &engine, &error), &error);
+    assert_int_equal(engine->set.n_lanes, 1);
+    check(ht_session_create(engine, &session, &error), &error);
+    check(ht_session_prefill(session, ids, HT_COUNT(ids), &logits, NULL, &error), &error);
+    ht_session_destroy(session);
+    ht_engine_destroy(engine);
+    ht_model_close(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_too_many_kinds),
         cmocka_unit_test(test_a_new_length_waits_less_than_a_millisecond),
         cmocka_unit_test(test_what_was_built_is_used),
         cmocka_unit_test(test_a_third_device_costs_nothing),
