@@ -224,7 +224,7 @@ void ht_build_rope(ht_builder *b, const ht_rotation *rotation) {
     op->heads = h->heads, op->kv_heads = h->kv_heads, op->head_dim = h->head_dim;
     op->rope = rotation->table;
     op->rope_halves = rotation->halves;
-    op->rope_dim = ht_rope_dim(b->model);
+    op->rope_dim = (int)ht_min_size((size_t)ht_rope_dim(b->model), head_dim);
     op->q_norm = rotation->q_norm ? norm_weight(b, rotation->q_norm, head_dim) : NULL;
     op->k_norm = rotation->k_norm ? norm_weight(b, rotation->k_norm, head_dim) : NULL;
 }

@@ -356,6 +356,23 @@ static void test_rope(void **state) {
     ht_model_close(model);
 }
 
+/* Of shorter heads no more is rotated than they have, and there is no third table. */
+static void test_rope_limits(void **state) {
+    ht_model *model = open_model("shape:tiny");
+    ht_error error = {0};
+    ht_builder b = ht_build_begin(model, &error);
+    ht_hparams few = model->hparams;
+    const ht_rotation rotation = {.table = model->ops[3].rope};
+    few.head_dim = 16;
+    ht_build_shape(&b, &few);
+    ht_build_rope(&b, &rotation);
+    assert_int_equal(model->ops[model->n_ops - 1].rope_dim, 16);
+    assert_non_null(ht_build_rope_table(&b, 500, false));
+    assert_null(ht_build_rope_table(&b, 500, false));
+    fails(b.status, HT_ERROR_UNSUPPORTED, &error, "a model has 2 rope tables at most");
+    ht_model_close(model);
+}
+
 static void test_errors(void **state) {
     static const struct {
         const char *path, *culprit;
@@ -381,7 +398,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes), cmocka_unit_test(test_planted_faults), cmocka_unit_test(test_families),
         cmocka_unit_test(test_slots),  cmocka_unit_test(test_groups),         cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_errors), cmocka_unit_test(test_rope_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
