@@ -268,9 +268,36 @@ static void test_too_many_kinds(void **state) {
     ht_model_close(model);
 }
 
+/* By tables from a cache folder nobody may compute anything: a plan is told all the same, without times. */
+static void test_unknown_times(void **state) {
+    ht_model *model = open_model("shape:tiny");
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = GPU "," CPU, .strategy = HT_STRATEGY_TENSOR);
+    ht_engine *engine;
+    ht_error error = {0};
+    ht_plan_row *rows;
+    ht_plan_times times;
+    size_t n;
+    char *json;
+    check(ht_engine_create(model, &options, &engine, &error), &error);
+    for (size_t l = 0; l < engine->set.n_lanes; l++)
+        for (size_t s = 0; s < model->n_signatures; s++)
+            engine->set.lanes[l].cost.ops[s].n_points = engine->set.lanes[l].whole.ops[s].n_points = 0;
+    ht_passes_forget_schedules(&engine->passes);
+    check(ht_engine_plan(engine, 64, &rows, &n, &times, &error), &error);
+    assert_true(times.seconds == 0 && times.prompt_seconds == 0);
+    check(ht_plan_json(rows, n, &times, &json, &error), &error);
+    assert_non_null(strstr(json, "\"predicted_ms\":null"));
+    ht_free(json);
+    ht_free(rows);
+    ht_engine_destroy(engine);
+    ht_model_close(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_too_many_kinds),
+        cmocka_unit_test(test_unknown_times),
         cmocka_unit_test(test_a_new_length_waits_less_than_a_millisecond),
         cmocka_unit_test(test_what_was_built_is_used),
         cmocka_unit_test(test_a_third_device_costs_nothing),
