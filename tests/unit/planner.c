@@ -268,6 +268,19 @@ static void test_too_many_kinds(void **state) {
     ht_model_close(model);
 }
 
+/* A name that is too long is no device's, also where it is the only one: it was left out, and the CPU computed. */
+static void test_overlong_name(void **state) {
+    char name[300];
+    ht_model *model = open_model("shape:tiny");
+    ht_engine *engine;
+    ht_error error = {0};
+    memset(name, 'x', sizeof name - 1);
+    name[sizeof name - 1] = 0;
+    fails(ht_engine_create(model, &HT_INIT(ht_engine_options, .devices = name), &engine, &error), HT_ERROR_ARGUMENT,
+          &error, "an empty or overlong name");
+    ht_model_close(model);
+}
+
 /* By tables from a cache folder nobody may compute anything: a plan is told all the same, without times. */
 static void test_unknown_times(void **state) {
     ht_model *model = open_model("shape:tiny");
@@ -298,6 +311,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_too_many_kinds),
         cmocka_unit_test(test_unknown_times),
+        cmocka_unit_test(test_overlong_name),
         cmocka_unit_test(test_a_new_length_waits_less_than_a_millisecond),
         cmocka_unit_test(test_what_was_built_is_used),
         cmocka_unit_test(test_a_third_device_costs_nothing),
