@@ -237,7 +237,8 @@ void ht_device_pages_free(void *pages, size_t bytes); /* devices may be closed b
 /* Takes the next name from a list with commas: *list moves behind it, spec[0..256) is it. False at the list's end; an empty
  * or overlong name is "" in spec, for ht_device_open to refuse. */
 bool ht_device_next(const char **list, char spec[256]);
-/* The list with every name that stands for several devices ("sim:SOC") replaced by theirs. Free *expanded. */
+/* The list with every name that stands for several devices ("sim:SOC") replaced by theirs. An empty or overlong name
+ * is an error. Free *expanded, whatever comes of it. */
 ht_status ht_device_expand(const char *list, ht_text *expanded, ht_error *error);
 /* What is used where nothing is named, with commas (default.c): every processor besides the CPU that is really there, none of
  * them twice and no stand-in or simulation, then the companion; at most `most` in all. A runtime is opened only if there is a device

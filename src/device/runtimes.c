@@ -160,8 +160,11 @@ bool ht_device_next(const char **list, char spec[256]) {
 
 ht_status ht_device_expand(const char *list, ht_text *expanded, ht_error *error) {
     char spec[256];
+    const char *rest = list;
     ht_status status = HT_OK;
-    for (int i = 0; !status && ht_device_next(&list, spec); i++) {
+    for (int i = 0; !status && ht_device_next(&rest, spec); i++) {
+        if (!*spec)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "devices: an empty or overlong name in \"%s\"", list);
         const ht_device_ops *runtime = find_runtime(spec);
         ht_text members = {0};
         if (runtime && runtime->members)

@@ -102,7 +102,7 @@ static bool read_op(const json_t *json, ht_op_cost *cost) {
             !read_seconds(json_array_get(p, 1), &point->seconds))
             return false;
         point->tokens = (size_t)tokens;
-        if (i && point->tokens <= point[-1].tokens)
+        if (i && (point->tokens <= point[-1].tokens || point->seconds < point[-1].seconds)) /* more never cost less */
             return false;
     }
     return true;
@@ -140,8 +140,10 @@ static bool read_cost(const ht_model *model, const json_t *json, ht_lane_cost *c
         good = read_op(json_object_get(operators, model->signatures[s].name), &cost->ops[s]);
     for (size_t i = 0; i < HT_SYNC_FLAG && good; i++)
         good = read_seconds(json_array_get(joins, i), &cost->joins[i + 1]);
-    for (size_t k = 0; k < model->n_blocks && good; k++) /* with what every block begins, every lane computes */
-        good = cost->ops[model->ops[model->blocks[k].first].signature].n_points > 0;
+    for (size_t k = 0; k < model->n_blocks && good; k++) { /* norms, with which blocks begin, every lane computes */
+        const ht_op *first = &model->ops[model->blocks[k].first];
+        good = first->kind != HT_OP_NORM || cost->ops[first->signature].n_points > 0;
+    }
     return good;
 }
 

@@ -167,7 +167,7 @@ ht_status ht_engine_open_devices(ht_engine *engine, const ht_engine_options *opt
                options->threads, cores);
     for (size_t d = 0; d < engine->set.n_devices; d++)
         engine->info.emulated |= ht_lanes_caps(&engine->set, d)->emulated;
-    const bool lanes = options->strategy != HT_STRATEGY_SINGLE && engine->n_named > 1;
+    const bool lanes = options->strategy != HT_STRATEGY_SINGLE && engine->n_named > 1 && !ht_plan_misfit(engine->model);
     if (lanes || options->strategy == HT_STRATEGY_TENSOR || options->strategy == HT_STRATEGY_LAYER ||
         ht_lanes_take_all(&engine->set, (1u << engine->set.n_devices) - 1))
         return HT_OK;

@@ -50,18 +50,40 @@ static void find_crowded(ht_lanes *set) {
         set->lanes[l].crowded = ht_lanes_facts(set, set->lanes[l].devices).own_threads;
 }
 
+/* A model that the planner's tables are too small for has one lane: an error only where several were asked for. */
+static ht_status fit(const ht_engine *engine, bool asked, bool *fits, ht_error *error) {
+    const ht_model *model = engine->model;
+    const char *misfit = ht_plan_misfit(model);
+    *fits = !misfit;
+    if (!misfit)
+        return HT_OK;
+    if (asked)
+        return ht_fail(error, HT_ERROR_UNSUPPORTED,
+                       "%s: several devices cannot share a model of so many different %s (%zu blocks)",
+                       model->info.path, misfit, model->n_blocks);
+    ht_log(HT_LOG_WARN,
+           "%s: several devices cannot share a model of so many different %s: each operator goes to the first device "
+           "that takes it",
+           model->info.path, misfit);
+    return HT_OK;
+}
+
 /* One lane with every device where nothing is to be shared or chosen. */
 static ht_status group(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const bool shares = options->strategy == HT_STRATEGY_TENSOR || options->strategy == HT_STRATEGY_LAYER;
+    bool fits = true;
     ht_status status = HT_OK;
-    if (shares || (options->strategy == HT_STRATEGY_AUTO && engine->n_named > 1))
-        status = find_lanes(engine, options, error);
-    if (!status && shares && !can_share(engine))
+    if (shares || (options->strategy == HT_STRATEGY_AUTO && engine->n_named > 1)) {
+        status = fit(engine, shares, &fits, error);
+        if (!status && fits)
+            status = find_lanes(engine, options, error);
+    }
+    if (status)
+        return status;
+    if (shares && !can_share(engine))
         return ht_fail(
             error, HT_ERROR_ARGUMENT, "strategy %s needs at least two devices that share no cores; in use: %s",
             options->strategy == HT_STRATEGY_LAYER ? "layer" : "tensor", ht_lanes_caps(&engine->set, 0)->name);
-    if (status)
-        return status;
     if (engine->set.n_lanes < 2) {
         const uint32_t all = (1u << engine->set.n_devices) - 1;
         const ht_cores cores = ht_lanes_facts(&engine->set, all).cores;

@@ -265,16 +265,21 @@ static void list_devices(const ht_engine *engine, const ht_listed *rows, size_t 
     }
 }
 
+/* Tables from the cache folder may say that nobody computes something: such a time is told as unknown. */
+static double known(double seconds) {
+    return seconds < INFINITY ? seconds : 0;
+}
+
 static void list_times(const ht_engine *engine, const ht_schedule *schedule, ht_plan_times *times) {
     times->regime = ht_regime_name(schedule->choice.regime);
     if (engine->info.emulated)
         return;
-    times->seconds = schedule->choice.seconds;
+    times->seconds = known(schedule->choice.seconds);
     for (size_t i = 0; i < schedule->n_lanes; i++) {
         const ht_device *first = engine->set.devices[__builtin_ctz(schedule->lanes[i]->devices)];
         times->busy[i].device = first->ops->caps(first)->name;
-        times->busy[i].busy = schedule->lanes_take[i].busy;
-        times->busy[i].wait = schedule->lanes_take[i].wait;
+        times->busy[i].busy = known(schedule->lanes_take[i].busy);
+        times->busy[i].wait = known(schedule->lanes_take[i].wait);
         times->n_busy = i + 1;
     }
     for (size_t l = 0; l < engine->set.n_lanes && times->n_alone < HT_COUNT(times->alone); l++) {
@@ -283,7 +288,7 @@ static void list_times(const ht_engine *engine, const ht_schedule *schedule, ht_
         if (engine->set.lanes[l].lost)
             continue;
         times->alone[times->n_alone].device = first->ops->caps(first)->name;
-        times->alone[times->n_alone++].seconds = seconds == INFINITY ? 0 : seconds;
+        times->alone[times->n_alone++].seconds = known(seconds);
     }
 }
 
@@ -296,7 +301,7 @@ static ht_status predict_rest(ht_engine *engine, size_t tokens, double *seconds,
         const size_t n = ht_min_size(chunk, tokens - begin);
         status = ht_passes_schedule(&engine->passes, n, begin, begin + n == tokens, &schedule, error);
         if (!status && !engine->info.emulated)
-            *seconds += schedule->choice.seconds;
+            *seconds += known(schedule->choice.seconds);
     }
     return status;
 }

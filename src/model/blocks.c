@@ -266,14 +266,15 @@ static ht_status add_axes(ht_builder *b, ht_block *block) {
 
 /* ---- what is alike --------------------------------------------------------------------------------------------------------- */
 
-/* All that an operator's time depends on. The model's first norm has nothing to add as yet: it counts as the next one, for else the
- * first layer would be unlike all others. */
+/* All that an operator's time depends on. A stream's first norm has nothing to add as yet: it counts as that stream's next one, for
+ * else the first layer would be unlike all others. */
 static void describe(const ht_model *model, const ht_op *op, ht_text *text) {
     static const char *const names[HT_OP_KINDS] = {
         [HT_OP_EMBED] = "embed",         [HT_OP_NORM] = "norm", [HT_OP_MATMUL] = "matmul", [HT_OP_ROPE] = "rope",
         [HT_OP_ATTENTION] = "attention", [HT_OP_GLU] = "glu",   [HT_OP_ARGMAX] = "argmax", [HT_OP_FFN] = "ffn"};
     const ht_op *end = model->ops + model->n_ops, *next = op;
-    while (op->kind == HT_OP_NORM && next < end && (next->kind != HT_OP_NORM || next->aux == HT_SLOT_NONE))
+    while (op->kind == HT_OP_NORM && next < end &&
+           (next->kind != HT_OP_NORM || next->aux == HT_SLOT_NONE || next->in != op->in))
         next++;
     op = next < end ? next : op;
     const ht_hparams own = ht_op_shape(op, &model->hparams), *h = &own;

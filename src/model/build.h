@@ -59,7 +59,8 @@ const float *ht_build_vector(ht_builder *b, const char *name, size_t n, bool req
 /* ---- rope ---- */
 /* rope.freq_base; 10000 if absent, with a warning unless `known` says that real files mean that. */
 float ht_build_freq_base(ht_builder *b, bool known);
-/* A cos/sin table for the file's rope.dimension_count. scaled: its rope.scaling keys and rope_freqs.weight apply. */
+/* A cos/sin table for the file's rope.dimension_count; two at most. scaled: its rope.scaling keys and rope_freqs.weight apply. Its
+ * rows are as long as the model's head_dim says: layers with other heads have none yet. */
 const float *ht_build_rope_table(ht_builder *b, float freq_base, bool scaled);
 
 /* ---- slots ---- */

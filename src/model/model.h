@@ -68,8 +68,8 @@ typedef struct ht_op {
     int n_parts;
     ht_matrix parts[HT_MAX_PARTS];   /* EMBED: 1; MATMUL: 1..3 with equal cols */
     const float *bias[HT_MAX_PARTS]; /* MATMUL: [parts[i].rows] or NULL */
-    const float *weight;             /* NORM: [embedding] */
-    const float *post_norm;          /* NORM: [embedding] or NULL */
+    const float *weight;             /* NORM: [width of the stream] */
+    const float *post_norm;          /* NORM: the same, or NULL */
     const float *q_norm, *k_norm;    /* ROPE: [head_dim] or NULL */
     const float *rope;               /* ROPE: [context][head_dim/2][2] cos, sin, scaling and magnitude included; shared
                                       * by layers; rows below what ht_model_extend_rope was asked for are there */

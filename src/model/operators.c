@@ -130,24 +130,21 @@ static void matmul(ht_builder *b, const char *name, way from, const part *parts,
     }
 }
 
-void ht_build_embed(ht_builder *b, float scale) {
-    const ht_hparams *h = &b->model->hparams;
-    ht_op *op = append(b, HT_OP_EMBED, "token_embd", ht_build_slot(b, "ids", HT_ROLE_IDS, 1), stream(b));
-    if (!op)
-        return;
-    op->n_parts = 1;
-    op->parts[0] = ht_build_matrix(b, "token_embd", (size_t)h->vocabulary, (size_t)h->embedding);
-    op->scale = scale;
-}
-
-void ht_build_side(ht_builder *b, const char *name, size_t width, float scale) {
-    const ht_slot out = ht_build_slot(b, name, HT_ROLE_OWN, width);
+static void embed(ht_builder *b, const char *name, ht_slot out, size_t width, float scale) {
     ht_op *op = append(b, HT_OP_EMBED, name, ht_build_slot(b, "ids", HT_ROLE_IDS, 1), out);
     if (!op)
         return;
     op->n_parts = 1;
     op->parts[0] = ht_build_matrix(b, name, (size_t)b->model->hparams.vocabulary, width);
     op->scale = scale;
+}
+
+void ht_build_embed(ht_builder *b, float scale) {
+    embed(b, "token_embd", stream(b), (size_t)b->model->hparams.embedding, scale);
+}
+
+void ht_build_side(ht_builder *b, const char *name, size_t width, float scale) {
+    embed(b, name, ht_build_slot(b, name, HT_ROLE_OWN, width), width, scale);
 }
 
 void ht_build_stream(ht_builder *b, const char *name) {
@@ -227,7 +224,7 @@ void ht_build_rope(ht_builder *b, const ht_rotation *rotation) {
     op->heads = h->heads, op->kv_heads = h->kv_heads, op->head_dim = h->head_dim;
     op->rope = rotation->table;
     op->rope_halves = rotation->halves;
-    op->rope_dim = ht_rope_dim(b->model);
+    op->rope_dim = (int)ht_min_size((size_t)ht_rope_dim(b->model), head_dim);
     op->q_norm = rotation->q_norm ? norm_weight(b, rotation->q_norm, head_dim) : NULL;
     op->k_norm = rotation->k_norm ? norm_weight(b, rotation->k_norm, head_dim) : NULL;
 }
@@ -243,10 +240,15 @@ void ht_build_attention(ht_builder *b, float scale, int window) {
     op->window = window;
 }
 
+/* The block's last matrix, from `cols` values of a slot to what the next norm of the stream adds. */
+static void give(ht_builder *b, const char *name, ht_slot in, size_t cols) {
+    const way from = {in, sums(b), cols};
+    matmul(b, name, from, (part[]){{name, stream_width(b)}}, 1, HT_BIAS_OPTIONAL);
+}
+
 void ht_build_attention_output(ht_builder *b) {
     const ht_hparams *h = shape_of(b);
-    const way from = {heads_slot(b), sums(b), (size_t)h->heads * (size_t)h->head_dim};
-    matmul(b, "attn_output", from, (part[]){{"attn_output", stream_width(b)}}, 1, HT_BIAS_OPTIONAL);
+    give(b, "attn_output", heads_slot(b), (size_t)h->heads * (size_t)h->head_dim);
 }
 
 void ht_build_gate_up(ht_builder *b) {
@@ -262,8 +264,7 @@ void ht_build_glu(ht_builder *b, ht_activation activation) {
 }
 
 void ht_build_down(ht_builder *b) {
-    const way from = {features_slot(b), sums(b), (size_t)shape_of(b)->feed_forward};
-    matmul(b, "ffn_down", from, (part[]){{"ffn_down", stream_width(b)}}, 1, HT_BIAS_OPTIONAL);
+    give(b, "ffn_down", features_slot(b), (size_t)shape_of(b)->feed_forward);
 }
 
 void ht_build_side_gate(ht_builder *b) {
@@ -282,8 +283,7 @@ void ht_build_side_glu(ht_builder *b, ht_activation activation, const char *side
 }
 
 void ht_build_side_output(ht_builder *b) {
-    const way from = {features_slot(b), sums(b), (size_t)shape_of(b)->feed_forward};
-    matmul(b, "proj", from, (part[]){{"proj", stream_width(b)}}, 1, HT_BIAS_OPTIONAL);
+    give(b, "proj", features_slot(b), (size_t)shape_of(b)->feed_forward);
 }
 
 ht_status ht_build_head(ht_builder *b) {

@@ -240,6 +240,10 @@ const float *ht_build_rope_table(ht_builder *b, float freq_base, bool scaled) {
         ht_build_fail(b, HT_ERROR_FORMAT, "the rope frequency base is %g, not above 1", (double)freq_base);
         return NULL;
     }
+    if (rope->n_tables == ROPE_TABLES) {
+        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "a model has %d rope tables at most", ROPE_TABLES);
+        return NULL;
+    }
     const size_t rope_dim = rope->rotated * 2;
     const rope_scaling scaling =
         scaled ? read_scaling(b, rope_dim) : (rope_scaling){.kind = SCALING_NONE, .attn_factor = 1.0};

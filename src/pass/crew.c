@@ -1,7 +1,7 @@
 /* Several lanes in one pass. Each runs a program of its own (program.c) and tells the others how far it is: `points` counts
  * what it has published, and a step that needs others' results waits until theirs have reached a number. All cuts are
  * that: the causal cut waits one way, for the keys and values of earlier tokens; shares wait for each other at the end of
- * every segment.
+ * every axis.
  *
  * The first lane runs in the caller's thread, the others in threads of their own: devices that compute in their caller's
  * thread would else stand in each other's way. Every thread stays on its lane's cores meanwhile.

@@ -132,11 +132,6 @@ ht_status ht_passes_pick(ht_passes *passes, size_t token, int32_t *id, ht_error 
 
 ht_status ht_passes_prepare(ht_passes *passes, ht_error *error) {
     const ht_lanes *set = passes->set;
-    const char *misfit = ht_plan_misfit(set->model);
-    if (misfit)
-        return ht_fail(error, HT_ERROR_UNSUPPORTED,
-                       "%s: several devices cannot share a model of so many different %s (%zu blocks)",
-                       set->model->info.path, misfit, set->model->n_blocks);
     ht_status status = HT_OK;
     /* rows cut in two and the waits between: no program is longer, and a choice that is made anew allocates nothing */
     const size_t most = 2 * set->model->n_ops + 64;

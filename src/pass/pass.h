@@ -126,7 +126,7 @@ static inline bool ht_may_build(const ht_passes *passes) {
 }
 
 /* What passes by several lanes need besides the lanes' own buffers: how finely operators divide, programs that need not
- * grow. The lanes are there. */
+ * grow. The lanes are there, and the model fits (ht_plan_misfit). */
 ht_status ht_passes_prepare(ht_passes *passes, ht_error *error);
 /* Frees what they hold, but not the lanes. */
 void ht_passes_clear(ht_passes *passes);

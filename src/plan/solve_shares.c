@@ -268,6 +268,23 @@ static double grouped_seconds(const heads *h, size_t i, size_t begin, size_t n, 
     return seconds;
 }
 
+/* What lanes can do before the best so far, wherever their units begin: never less with fewer units. */
+static void find_most(heads *h) {
+    for (size_t i = h->n_lanes, able = 0; i-- > 0; h->able[i] = able) {
+        const grouped *g = &h->lanes[i];
+        size_t low = 0, high = h->of ? h->of - 1 : 0;
+        while (low < high) {
+            const size_t n = (low + high + 1) / 2;
+            if (until_stage(g, 1, n, n / h->group, h->group) < h->best)
+                low = n;
+            else
+                high = n - 1;
+        }
+        h->most[i] = low;
+        able += g->part.all < h->best ? h->of : low;
+    }
+}
+
 /* Every way to give units [begin, ..) to lanes i and up that ends before the best so far; `slowest`: of the lanes before. */
 static void divide_heads(heads *h, size_t i, size_t begin, double ready, double slowest) {
     const size_t left = h->of - begin;
@@ -279,23 +296,12 @@ static void divide_heads(heads *h, size_t i, size_t begin, double ready, double 
         if (here < h->best && last) {
             h->best = here;
             memcpy(h->units, h->trial, h->n_lanes * sizeof *h->units);
+            find_most(h); /* the better the best, the fewer ways are left */
         } else if (here < h->best) {
             divide_heads(h, i + 1, begin + n, made, here);
         } else if (n > h->most[i]) { /* nor with more */
             n = ht_max_size(n, h->of - 1);
         }
-    }
-}
-
-/* What lanes can do before the best so far, wherever their units begin. */
-static void find_most(heads *h) {
-    for (size_t i = h->n_lanes, able = 0; i-- > 0; h->able[i] = able) {
-        const grouped *g = &h->lanes[i];
-        size_t n = 0;
-        while (n + 1 < h->of && until_stage(g, 1, n + 1, (n + 1) / h->group, h->group) < h->best)
-            n++;
-        h->most[i] = n;
-        able += g->part.all < h->best ? h->of : n;
     }
 }
 

@@ -229,8 +229,6 @@ static void attention(ht_builder *b, int layer, const ht_rotation *rotation, int
     ht_build_norm(b, "attn_norm");
     ht_build_qkv(b, HT_BIAS_OPTIONAL);
     ht_build_rope(b, rotation);
-    if (b->shape && b->shape->head_dim < model->ops[model->n_ops - 1].rope_dim) /* shorter rows of the same table */
-        model->ops[model->n_ops - 1].rope_dim = b->shape->head_dim;
     ht_build_attention(b, 0, window);
     ht_build_attention_output(b);
     ht_build_add(b, NULL);

@@ -216,6 +216,18 @@ static void attention(ht_builder *b) {
     ht_build_add(b, NULL);
 }
 
+/* A block that reads a stream which nobody has given anything to, and gives to the first. */
+static void from_second(ht_builder *b) {
+    ht_build_stream(b, "second");
+    ht_build_block(b, HT_BLOCK_FEED_FORWARD, b->model->hparams.feed_forward);
+    ht_build_norm(b, "second_norm");
+    ht_build_gate_up(b);
+    ht_build_glu(b, HT_ACT_SILU);
+    ht_build_stream(b, NULL);
+    ht_build_down(b);
+    ht_build_add(b, NULL);
+}
+
 /* Blocks beside each other, streams and side inputs: what the builder makes of them, and what it refuses. */
 static void test_groups(void **state) {
     static const char *const refused[] = {
@@ -259,6 +271,8 @@ static void test_groups(void **state) {
         ht_build_side_glu(&b, HT_ACT_SILU, "side", i == 4 ? 32 : 0);
         ht_build_side_output(&b);
         ht_build_add(&b, NULL);
+        if (i == 0)
+            from_second(&b);
         const ht_status status = ht_build_head(&b);
         if (refused[i] ? !status || !strstr(error.text, refused[i]) : status)
             fail_msg("model %d: \"%s\"", i, error.text);
@@ -271,6 +285,8 @@ static void test_groups(void **state) {
             assert_true(ht_op_added(next) == 2 && next->aux != next->more[0]);
             assert_string_equal(model->signatures[next->signature].name, "norm 128 of 2");
             assert_int_equal(model->most_added, 2);
+            const ht_op *narrow = &model->ops[model->blocks[4].first];
+            assert_string_equal(model->signatures[narrow->signature].name, "norm 64");
         }
         ht_model_close(model);
     }
@@ -340,6 +356,23 @@ static void test_rope(void **state) {
     ht_model_close(model);
 }
 
+/* Of shorter heads no more is rotated than they have, and there is no third table. */
+static void test_rope_limits(void **state) {
+    ht_model *model = open_model("shape:tiny");
+    ht_error error = {0};
+    ht_builder b = ht_build_begin(model, &error);
+    ht_hparams few = model->hparams;
+    const ht_rotation rotation = {.table = model->ops[3].rope};
+    few.head_dim = 16;
+    ht_build_shape(&b, &few);
+    ht_build_rope(&b, &rotation);
+    assert_int_equal(model->ops[model->n_ops - 1].rope_dim, 16);
+    assert_non_null(ht_build_rope_table(&b, 500, false));
+    assert_null(ht_build_rope_table(&b, 500, false));
+    fails(b.status, HT_ERROR_UNSUPPORTED, &error, "a model has 2 rope tables at most");
+    ht_model_close(model);
+}
+
 static void test_errors(void **state) {
     static const struct {
         const char *path, *culprit;
@@ -365,7 +398,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes), cmocka_unit_test(test_planted_faults), cmocka_unit_test(test_families),
         cmocka_unit_test(test_slots),  cmocka_unit_test(test_groups),         cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_errors), cmocka_unit_test(test_rope_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -318,8 +318,73 @@ static void test_equal_plans_take_no_turns(void **state) {
     ht_model_close(model);
 }
 
+/* A model of more kinds than the planner's tables hold runs on one lane of all devices; several lanes are refused where they were
+ * asked for. */
+static void test_too_many_kinds(void **state) {
+    ht_model *model = open_model("shape:tiny");
+    ht_engine_options options = HT_INIT(ht_engine_options, .devices = GPU "," CPU, .strategy = HT_STRATEGY_TENSOR);
+    ht_engine *engine;
+    ht_error error = {0};
+    const float *logits;
+    const int32_t ids[] = {1, 2, 3};
+    ht_session *session;
+    model->n_groups += HT_MAX_GROUPS;
+    fails(ht_engine_create(model, &options, &engine, &error), HT_ERROR_UNSUPPORTED, &error,
+          "several devices cannot share a model of so many different blocks");
+    options.strategy = HT_STRATEGY_AUTO;
+    check(ht_engine_create(model, &options, &engine, &error), &error);
+    assert_int_equal(engine->set.n_lanes, 1);
+    check(ht_session_create(engine, &session, &error), &error);
+    check(ht_session_prefill(session, ids, HT_COUNT(ids), &logits, NULL, &error), &error);
+    ht_session_destroy(session);
+    ht_engine_destroy(engine);
+    ht_model_close(model);
+}
+
+/* A name that is too long is no device's, also where it is the only one: it was left out, and the CPU computed. */
+static void test_overlong_name(void **state) {
+    char name[300];
+    ht_model *model = open_model("shape:tiny");
+    ht_engine *engine;
+    ht_error error = {0};
+    memset(name, 'x', sizeof name - 1);
+    name[sizeof name - 1] = 0;
+    fails(ht_engine_create(model, &HT_INIT(ht_engine_options, .devices = name), &engine, &error), HT_ERROR_ARGUMENT,
+          &error, "an empty or overlong name");
+    ht_model_close(model);
+}
+
+/* By tables from a cache folder nobody may compute anything: a plan is told all the same, without times. */
+static void test_unknown_times(void **state) {
+    ht_model *model = open_model("shape:tiny");
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = GPU "," CPU, .strategy = HT_STRATEGY_TENSOR);
+    ht_engine *engine;
+    ht_error error = {0};
+    ht_plan_row *rows;
+    ht_plan_times times;
+    size_t n;
+    char *json;
+    check(ht_engine_create(model, &options, &engine, &error), &error);
+    for (size_t l = 0; l < engine->set.n_lanes; l++)
+        for (size_t s = 0; s < model->n_signatures; s++)
+            engine->set.lanes[l].cost.ops[s].n_points = engine->set.lanes[l].whole.ops[s].n_points = 0;
+    ht_passes_forget_schedules(&engine->passes);
+    check(ht_engine_plan(engine, 64, &rows, &n, &times, &error), &error);
+    assert_true(times.seconds == 0 && times.prompt_seconds == 0);
+    check(ht_plan_json(rows, n, &times, &json, &error), &error);
+    assert_non_null(strstr(json, "\"predicted_ms\":null"));
+    ht_free(json);
+    ht_free(rows);
+    ht_engine_destroy(engine);
+    ht_model_close(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_too_many_kinds),
+        cmocka_unit_test(test_unknown_times),
+        cmocka_unit_test(test_overlong_name),
         cmocka_unit_test(test_a_new_length_waits_less_than_a_millisecond),
         cmocka_unit_test(test_what_was_built_is_used),
         cmocka_unit_test(test_a_third_device_costs_nothing),

@@ -1108,6 +1108,7 @@ static void test_busy_and_wait_are_the_pass(void **state) {
 typedef struct real_shape {
     const char *name;
     size_t blocks, embedding, qkv, feed_forward; /* blocks: of each kind */
+    size_t kv_heads, group;                      /* group: query heads of each */
 } real_shape;
 
 /* Times of about what a phone's NPU, GPU and CPU take, in that order. */
@@ -1122,7 +1123,8 @@ static ht_lane_cost real_cost(const made *m, const real_shape *shape, size_t lan
     double weights[24] = {0};
     for (size_t k = 0; k < m->model.n_blocks; k++) {
         const ht_block *b = &m->blocks[k];
-        const double first[] = {e * (double)shape->qkv, 2 * e * f, 0, 0, e * 128256}, last[] = {e * e, e * f, 0, 0, 0};
+        const double first[] = {[ATTENTION] = e * (double)shape->qkv, [FEED_FORWARD] = 2 * e * f, [HEAD] = e * 128256};
+        const double last[] = {[ATTENTION] = e * e, [FEED_FORWARD] = e * f, [HEAD] = 0};
         weights[m->ops[b->first + 1].signature] = first[b->signature];
         weights[m->ops[b->first + b->n - 1].signature] = last[b->signature];
         if (b->fused)
@@ -1151,7 +1153,7 @@ static void real_problem(made *m, const real_shape *shape, size_t n_lanes, size_
     static const int lengths[] = {32, 64, 128, 256, 512, 1024},
                      blocks[] = {ATTENTION, FEED_FORWARD, ATTENTION, FEED_FORWARD, HEAD};
     const size_t e = shape->embedding / 32, f = shape->feed_forward / 32;
-    const size_t of[] = {8, 0, shape->qkv / 32, 8, 8, e, 32, f, f, e, 501},
+    const size_t h = shape->kv_heads, of[] = {h, 0, shape->qkv / 32, h, h, e, 32, f, f, e, 501},
                  leaves[] = {32 * e, 32 * e, shape->qkv, 32 * e, 32 * e, 32 * e, 32 * e, 32 * e, 32 * f, 32 * e, 0};
     *m = (made){.p = {.lanes = m->lanes,
                       .n_lanes = n_lanes,
@@ -1163,7 +1165,7 @@ static void real_problem(made *m, const real_shape *shape, size_t n_lanes, size_
                       .tokens_divide = true}};
     make_model(m, blocks, HT_COUNT(blocks));
     memcpy(m->p.of, of, sizeof of);
-    set_groups(m, 6, 8, 4);
+    set_groups(m, 6, shape->kv_heads, shape->group);
     m->p.unable[6] = queries_on_all ? 0 : 1; /* the NPU */
     for (size_t g = 0; g < 2; g++)           /* as many as the model has, but for the last of them */
         m->groups[g].count = shape->blocks - 1;
@@ -1190,7 +1192,10 @@ static double thread_seconds(void) {
 /* A new length of a prompt is solved while the request waits: within a millisecond, with three lanes, at the size of a real
  * model. Looking up times is most of it, and is counted, for clocks depend on what else the machine does. */
 static void test_solving_takes_less_than_a_millisecond(void **state) {
-    static const real_shape shapes[] = {{"8B", 32, 4096, 6144, 14336}, {"1B", 16, 2048, 3072, 8192}};
+    static const real_shape shapes[] = {{"8B", 32, 4096, 6144, 14336, 8, 4},
+                                        {"1B", 16, 2048, 3072, 8192, 8, 4},
+                                        {"405B", 126, 16384, 18432, 53248, 8, 16},
+                                        {"128 heads over one", 32, 4096, 4352, 14336, 1, 128}};
     static const size_t tokens[] = {1, 17, 40, 64, 100, 135, 256, 300, 333, 525, 777, 1000, 1024};
     enum { RUNS = 9 };
     for (size_t k = 0; k < HT_COUNT(shapes); k++)

@@ -279,8 +279,13 @@ static ht_status move(ht_cl_device *d, const ht_cl_region *r, size_t offset, siz
         ht_status status = move(d, r, offset, width, rows - 1, pitch, to_device, error);
         return status ? status : move(d, r, offset + (rows - 1) * pitch, width, 1, pitch, to_device, error);
     }
+    /* Two moves of the same pages keep the queue's order as far as the device's memory is concerned. The host's may be read when
+     * the write is submitted (NVIDIA's driver does that), before an earlier command has handed out what belongs there. */
+    cl_int code = to_device && d->unread ? d->cl->Finish(d->queue) : CL_SUCCESS;
+    if (code != CL_SUCCESS)
+        return ht_cl_check(code, d->caps.name, "clFinish", error);
+    d->unread = !to_device;
     cl_event event = NULL, *wanted = d->want_event ? &event : NULL;
-    cl_int code;
     if (rows == 1 || width == pitch) {
         const size_t bytes = width * rows;
         code = to_device ? d->cl->EnqueueWriteBuffer(d->queue, r->memory, CL_FALSE, offset, bytes, r->host + offset, 0,

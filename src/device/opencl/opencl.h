@@ -179,6 +179,7 @@ struct ht_cl_device {
     struct ht_cl_queue_state *state; /* tickets and events (queue.c) */
     bool want_event;                 /* the launch under way is the submit's last: keep its event in last_event */
     cl_event last_event;
+    bool unread; /* values may still be on their way to the host */
 };
 
 #endif

@@ -38,6 +38,7 @@ typedef struct prediction {
 
 struct ht_cl_queue_state {
     ht_ticket last, done;
+    ht_ticket reads; /* newest with values on their way to the host, of which d->unread tells */
     struct in_flight {
         ht_ticket ticket;
         cl_event event;
@@ -452,6 +453,7 @@ ht_status ht_cl_submit(ht_device *device, ht_task *task, const ht_binding *bindi
     const bool flag = binding->joined && binding->sync == HT_SYNC_FLAG && can_flag(d);
     d->want_event = binding->joined || (q->last + 1) % EVENT_EVERY == 0;
     const double start = ht_seconds();
+    d->unread = d->unread && ht_cl_completed(device) < q->reads;
     status = enqueue(d, task, binding, flag, error);
     cl_event event = d->last_event;
     d->want_event = false;
@@ -462,6 +464,7 @@ ht_status ht_cl_submit(ht_device *device, ht_task *task, const ht_binding *bindi
         return status;
     }
     *ticket = ++q->last;
+    q->reads = d->unread ? q->last : 0;
     if (flag)
         q->raised = q->last;
     if (binding->joined)
