@@ -552,7 +552,7 @@ static void test_query_heads_on_a_pair(void **state) {
         const ht_engine_options options =
             HT_INIT(ht_engine_options, .devices = devices[d], .strategy = HT_STRATEGY_TENSOR, .cuts = "query,feature",
                     .precision = HT_PRECISION_EXACT, .kv_type = HT_KV_F32, .context = CONTEXT, .chunk = CHUNK);
-        ht_engine *engine;
+        ht_engine *engine = NULL;
         ht_error error = {0};
         size_t groups = 0;
         if (ht_engine_create(model, &options, &engine, &error) || engine->set.n_devices < 2) {
