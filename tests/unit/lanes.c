@@ -579,7 +579,7 @@ static void test_query_heads_on_a_pair(void **state) {
 /* A GPU by itself takes every operator of layers that differ, with memory that it shares with the host and with its own: no
  * companion computes any of them, and what passes come to is what one CPU says. tests/ops has both ways to write kernels. */
 static void test_differing_layers_on_a_gpu(void **state) {
-    static const char *const devices[] = {"opencl:0", "opencl:0:memory=copied", "opencl:0:variant=simt:memory=copied"};
+    static const char *const devices[] = {"opencl:0", "opencl:0:memory=copied"};
     const bool sides = ht_op_added(&model->ops[model->n_ops - 3]) > 1; /* these are the companion's */
     for (size_t d = 0; d < HT_COUNT(devices) && !is_unit(); d++) {
         const ht_engine_options options =
