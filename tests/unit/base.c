@@ -588,18 +588,16 @@ static void test_hash(void **state) {
     }
 }
 
-/* A struct as an older program has it, as this library has it, and as a newer program has it. */
+/* A struct as an older program has it, as this library has it, and as a newer program has it. None ends in padding, which holds
+ * anything and would be taken for the next version's member. */
 typedef struct old_struct {
-    size_t struct_size;
-    int a;
+    size_t struct_size, a;
 } old_struct;
 typedef struct this_struct {
-    size_t struct_size;
-    int a, b;
+    size_t struct_size, a, b;
 } this_struct;
 typedef struct new_struct {
-    size_t struct_size;
-    int a, b;
+    size_t struct_size, a, b;
     double c;
 } new_struct;
 
