@@ -225,7 +225,8 @@ typedef struct ht_engine_options {
     int chunk;
     ht_sync sync;
     ht_strategy strategy;
-    /* of TENSOR: only these of "row,sequence,hybrid,feature,head,query,causal,layer", between several devices; NULL: all */
+    /* of TENSOR: only these of "row,sequence,hybrid,feature,head,query,causal,layer", between several devices; NULL:
+     * all */
     const char *cuts;
     /* measure the devices anew, even where an earlier measurement is kept */
     bool measure;

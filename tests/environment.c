@@ -7,8 +7,8 @@
 __attribute__((constructor)) static void set_environment(void) {
     char folder[3072], path[4096];
     setenv("POCL_AFFINITY", "1", 0);
-    /* Where PoCL keeps what it has compiled, unless told otherwise: many a test has its own files elsewhere, in a folder that
-     * is empty, and would have the same kernels compiled at every run. */
+    /* Where PoCL keeps what it has compiled, unless told otherwise: many a test has its own files elsewhere, in a
+     * folder that is empty, and would have the same kernels compiled at every run. */
     const char *cache = getenv("XDG_CACHE_HOME");
     if (cache && snprintf(path, sizeof path, "%s/pocl/kcache", cache) < (int)sizeof path)
         setenv("POCL_CACHE_DIR", path, 0);

@@ -52,8 +52,8 @@ static inline void ht_share_rows(const ht_slice *s, int part, size_t rows, size_
 /* Has every matrix of the operator a whole number of rows for one part of the share? */
 bool ht_share_fits(const ht_op *op, const ht_slice *s);
 
-/* Heads of a slice of ROPE or ATTENTION: query heads [queries, queries_end), which use key-value heads [used, used_end), of which
- * it makes [own, used_end). */
+/* Heads of a slice of ROPE or ATTENTION: query heads [queries, queries_end), which use key-value heads [used,
+ * used_end), of which it makes [own, used_end). */
 typedef struct ht_heads {
     size_t queries, queries_end, used, own, used_end;
 } ht_heads;

@@ -31,8 +31,8 @@ typedef struct ht_step {
 
     bool divides; /* only `part` of the task */
     bool own;     /* slots that every lane has all of are the lane's own: every lane computes the same norms */
-    /* NORM, of slot number k that it adds: what lane i of the pass wrote to its buffer number sums[k] - 1, for every bit i;
-     * others, k = 0: write to lane i's. */
+    /* NORM, of slot number k that it adds: what lane i of the pass wrote to its buffer number sums[k] - 1, for every
+     * bit i; others, k = 0: write to lane i's. */
     uint8_t adds[HT_MAX_ADDED];
     uint32_t publishes;         /* not 0: how far the lane is once this is complete, for the others to know */
     uint8_t sums[HT_MAX_ADDED]; /* its slots of sums are 0: the shared ones; else the lane's own, number sums[k] - 1 */

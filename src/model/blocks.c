@@ -161,7 +161,8 @@ static size_t queries_of(const ht_model *model, const ht_block *block) {
     return 0;
 }
 
-/* How many there are of what the axis divides. Where each key-value head has one query head, dividing these is dividing those. */
+/* How many there are of what the axis divides. Where each key-value head has one query head, dividing these is
+ * dividing those. */
 static size_t extent_of(const ht_model *model, const ht_block *block, const axis_row *row) {
     const size_t lacking = lacks(model, block);
     if (row->kind == HT_AXIS_TOKENS)
@@ -266,8 +267,8 @@ static ht_status add_axes(ht_builder *b, ht_block *block) {
 
 /* ---- what is alike --------------------------------------------------------------------------------------------------------- */
 
-/* All that an operator's time depends on. A stream's first norm has nothing to add as yet: it counts as that stream's next one, for
- * else the first layer would be unlike all others. */
+/* All that an operator's time depends on. A stream's first norm has nothing to add as yet: it counts as that
+ * stream's next one, for else the first layer would be unlike all others. */
 static void describe(const ht_model *model, const ht_op *op, ht_text *text) {
     static const char *const names[HT_OP_KINDS] = {
         [HT_OP_EMBED] = "embed",         [HT_OP_NORM] = "norm", [HT_OP_MATMUL] = "matmul", [HT_OP_ROPE] = "rope",
@@ -510,8 +511,8 @@ static ht_status check_named(const ht_model *model, const ht_op *op, ht_error *e
     return HT_OK;
 }
 
-/* Are the operator's slots of such a type, and wide enough? What it reads is as wide as what was written last: `widths`, by
- * slots. */
+/* Are the operator's slots of such a type, and wide enough? What it reads is as wide as what was written last:
+ * `widths`, by slots. */
 static ht_status check_widths(const ht_model *model, const ht_op *op, size_t widths[HT_MAX_SLOTS], ht_error *error) {
     const size_t in = ht_op_in_width(op, &model->hparams), out = ht_op_out_width(op, &model->hparams);
     const size_t added = ht_op_added(op);
@@ -624,8 +625,8 @@ static ht_status check_axis(const ht_model *model, const ht_block *block, const 
                    axis->extent / least);
 }
 
-/* Of a slot that an operator of the axis has computed a share of there is no more: who reads it takes that share, too. Of a cache
- * others may need what groups have in common, once it is ready. */
+/* Of a slot that an operator of the axis has computed a share of there is no more: who reads it takes that share,
+ * too. Of a cache others may need what groups have in common, once it is ready. */
 static ht_status check_readers(const ht_model *model, const ht_block *block, const ht_axis *axis, ht_error *error) {
     uint32_t shares = 0; /* slots that have been divided */
     const uint32_t own = ht_model_slots(model, HT_ROLE_OWN), sums = ht_model_slots(model, HT_ROLE_SUMS);

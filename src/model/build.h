@@ -59,18 +59,18 @@ const float *ht_build_vector(ht_builder *b, const char *name, size_t n, bool req
 /* ---- rope ---- */
 /* rope.freq_base; 10000 if absent, with a warning unless `known` says that real files mean that. */
 float ht_build_freq_base(ht_builder *b, bool known);
-/* A cos/sin table for the file's rope.dimension_count; two at most. scaled: its rope.scaling keys and rope_freqs.weight apply. Its
- * rows are as long as the model's head_dim says: layers with other heads have none yet. */
+/* A cos/sin table for the file's rope.dimension_count; two at most. scaled: its rope.scaling keys and
+ * rope_freqs.weight apply. Its rows are as long as the model's head_dim says: layers with other heads have none yet. */
 const float *ht_build_rope_table(ht_builder *b, float freq_base, bool scaled);
 
 /* ---- slots ---- */
-/* The slot of this name: the one that was declared, else a new one. It gets as wide as the widest of its declarations; roles do not
- * differ. HT_SLOT_NONE after an error. The caller keeps *name. */
+/* The slot of this name: the one that was declared, else a new one. It gets as wide as the widest of its
+ * declarations; roles do not differ. HT_SLOT_NONE after an error. The caller keeps *name. */
 ht_slot ht_build_slot(ht_builder *b, const char *name, ht_slot_role role, size_t width);
 
 /* ---- operators, in the order of a forward pass ---- */
-/* token_embd, to the stream. More of them may follow for other streams and side inputs: rows of another matrix `name`, of `width`
- * values, to the slot of that name, which every lane has. The caller keeps *name. */
+/* token_embd, to the stream. More of them may follow for other streams and side inputs: rows of another matrix
+ * `name`, of `width` values, to the slot of that name, which every lane has. The caller keeps *name. */
 void ht_build_embed(ht_builder *b, float scale);
 void ht_build_side(ht_builder *b, const char *name, size_t width, float scale);
 void ht_build_layer(ht_builder *b, int layer); /* what follows belongs to it */
@@ -79,14 +79,14 @@ void ht_build_layer(ht_builder *b, int layer); /* what follows belongs to it */
 void ht_build_shape(ht_builder *b, const ht_hparams *shape);
 /* A block of this kind begins, of so many key-value heads or hidden features: what follows, up to the next block or the head. */
 void ht_build_block(ht_builder *b, ht_block_kind kind, int units);
-/* A block that begins without it stands beside the one before: it reads what that one's norm left. Norms add what blocks gave to
- * their stream since its last norm: HT_MAX_ADDED of them at most. */
+/* A block that begins without it stands beside the one before: it reads what that one's norm left. Norms add what
+ * blocks gave to their stream since its last norm: HT_MAX_ADDED of them at most. */
 void ht_build_norm(ht_builder *b, const char *name);
-/* What follows reads and adds to the residual stream of this name, no wider than the embedding; NULL: to the first, which
- * ht_build_embed wrote. The caller keeps *name. */
+/* What follows reads and adds to the residual stream of this name, no wider than the embedding; NULL: to the first,
+ * which ht_build_embed wrote. The caller keeps *name. */
 void ht_build_stream(ht_builder *b, const char *name);
-/* The next norm of the stream adds what the block gave first, after an RMS norm of its own (post_norm; NULL: none). Of blocks beside
- * each other the last one may have that: it is of what they gave together. */
+/* The next norm of the stream adds what the block gave first, after an RMS norm of its own (post_norm; NULL: none).
+ * Of blocks beside each other the last one may have that: it is of what they gave together. */
 void ht_build_add(ht_builder *b, const char *post_norm);
 
 typedef enum ht_bias { HT_BIAS_OPTIONAL, HT_BIAS_REQUIRED } ht_bias;
@@ -103,8 +103,8 @@ void ht_build_attention_output(ht_builder *b);
 void ht_build_gate_up(ht_builder *b);
 void ht_build_glu(ht_builder *b, ht_activation activation);
 void ht_build_down(ht_builder *b);
-/* A feed-forward block whose other factor is a side input, from its value `first` on: matrix `inp_gate`, act(gate) * side, matrix
- * `proj`. */
+/* A feed-forward block whose other factor is a side input, from its value `first` on: matrix `inp_gate`, act(gate) *
+ * side, matrix `proj`. */
 void ht_build_side_gate(ht_builder *b);
 void ht_build_side_glu(ht_builder *b, ht_activation activation, const char *side, size_t first);
 void ht_build_side_output(ht_builder *b);

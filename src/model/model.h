@@ -86,11 +86,11 @@ typedef struct ht_op {
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------------- */
 
-/* A model is EMBED (of side inputs, too), blocks and a head, which is a block, too. A block is some operators that follow each other,
- * from the norm of what it reads to what it adds to a residual stream, and says how it can be divided: along which axes. One that
- * stands beside another has no norm: it reads what the other's norm left, and the next norm adds what both gave. Who divides work
- * knows blocks, axes and what operators of a signature cost, and nothing else of a model. Kinds are rows of a table
- * (blocks.c). */
+/* A model is EMBED (of side inputs, too), blocks and a head, which is a block, too. A block is some operators that
+ * follow each other, from the norm of what it reads to what it adds to a residual stream, and says how it can be
+ * divided: along which axes. One that stands beside another has no norm: it reads what the other's norm left, and
+ * the next norm adds what both gave. Who divides work knows blocks, axes and what operators of a signature cost, and
+ * nothing else of a model. Kinds are rows of a table (blocks.c). */
 typedef enum ht_block_kind {
     HT_BLOCK_ATTENTION,
     HT_BLOCK_FEED_FORWARD,
@@ -124,8 +124,9 @@ typedef enum ht_map {
     HT_MAP_SHARE,      /* the same share of the rows of each of its matrices, or of its heads or features */
     HT_MAP_COLUMNS,    /* that share of the columns of its matrix: of what is summed over */
     HT_MAP_ROWS,       /* rows of its matrices, taken as one list */
-    /* The same share of the first matrix's rows, or of its heads. What a group of units has in common (the other matrices' rows,
-     * keys, values) belongs to whoever has the group's first unit. Who has others of the group needs them of that part. */
+    /* The same share of the first matrix's rows, or of its heads. What a group of units has in common (the other
+     * matrices' rows, keys, values) belongs to whoever has the group's first unit. Who has others of the group needs
+     * them of that part. */
     HT_MAP_GROUPS
 } ht_map;
 
@@ -140,9 +141,9 @@ typedef struct ht_axis {
     bool exact;                    /* of that and no remainder */
     size_t widths;                 /* axes of one block with the same number are divided alike: the first of them */
     size_t statistics;             /* floats a token that parts exchange inside; 0: none */
-    /* QUERIES: elements of a group, in the order of their heads; others: 0. What groups have in common is there once operators
-     * [from, ready) are done; `lent`: floats a token of one group that another part reads from then on. Of the time of operator
-     * number i of the block the share common[i] goes with groups, the rest with elements. */
+    /* QUERIES: elements of a group, in the order of their heads; others: 0. What groups have in common is there once
+     * operators [from, ready) are done; `lent`: floats a token of one group that another part reads from then on. Of
+     * the time of operator number i of the block the share common[i] goes with groups, the rest with elements. */
     size_t group, ready, lent;
     double common[HT_MAX_BLOCK_OPS];
     size_t leaves; /* floats a token that others read behind its end */
@@ -261,12 +262,13 @@ size_t ht_axis_pieces(const ht_model *model, const ht_block *block, const ht_axi
 static inline size_t ht_groups_before(size_t group, size_t at) {
     return (at + group - 1) / group;
 }
-/* Does another part than the one that has elements [begin, at) and no more begin within a group whose first element that is? */
+/* Does another part than the one that has elements [begin, at) and no more begin within a group whose first element
+ * that is? */
 static inline bool ht_group_goes_on(size_t group, size_t begin, size_t at) {
     return group && at % group != 0 && at / group * group >= begin;
 }
-/* The share of the time of operator number `place` of the block that n of `of` units from `begin` on take, `of` units being all
- * elements of the axis. */
+/* The share of the time of operator number `place` of the block that n of `of` units from `begin` on take, `of`
+ * units being all elements of the axis. */
 double ht_axis_share(const ht_axis *axis, size_t place, size_t of, size_t begin, size_t n);
 
 /* The model's figures with the operator's own in place of the most. */

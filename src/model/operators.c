@@ -188,7 +188,8 @@ void ht_build_add(ht_builder *b, const char *post_norm) {
     b->given[free_sums(b)] = (ht_given){true, stream(b), weight};
 }
 
-/* Of the layer at hand: queries, keys and values of all heads; every head's values; gate and up; features. */
+/* Of the layer at hand: queries, keys and values of all heads; every head's values; gate, and up where `parts` is 2;
+ * features. */
 static ht_slot qkv_slot(ht_builder *b) {
     const ht_hparams *h = shape_of(b);
     return ht_build_slot(b, "qkv", HT_ROLE_BETWEEN, ((size_t)h->heads + 2 * (size_t)h->kv_heads) * (size_t)h->head_dim);
@@ -199,8 +200,8 @@ static ht_slot heads_slot(ht_builder *b) {
     return ht_build_slot(b, "attn", HT_ROLE_BETWEEN, (size_t)h->heads * (size_t)h->head_dim);
 }
 
-static ht_slot gate_up_slot(ht_builder *b) {
-    return ht_build_slot(b, "ffn", HT_ROLE_BETWEEN, 2 * (size_t)shape_of(b)->feed_forward);
+static ht_slot gate_slot(ht_builder *b, size_t parts) {
+    return ht_build_slot(b, "ffn", HT_ROLE_BETWEEN, parts * (size_t)shape_of(b)->feed_forward);
 }
 
 static ht_slot features_slot(ht_builder *b) {
@@ -253,12 +254,12 @@ void ht_build_attention_output(ht_builder *b) {
 
 void ht_build_gate_up(ht_builder *b) {
     const size_t rows = (size_t)shape_of(b)->feed_forward;
-    const way from = {normed(b), gate_up_slot(b), b->normed};
+    const way from = {normed(b), gate_slot(b, 2), b->normed};
     matmul(b, "ffn_gate_up", from, (part[]){{"ffn_gate", rows}, {"ffn_up", rows}}, 2, HT_BIAS_OPTIONAL);
 }
 
 void ht_build_glu(ht_builder *b, ht_activation activation) {
-    ht_op *op = append(b, HT_OP_GLU, "ffn_act", gate_up_slot(b), features_slot(b));
+    ht_op *op = append(b, HT_OP_GLU, "ffn_act", gate_slot(b, 2), features_slot(b));
     if (op)
         op->activation = activation, op->width = shape_of(b)->feed_forward;
 }
@@ -269,13 +270,13 @@ void ht_build_down(ht_builder *b) {
 
 void ht_build_side_gate(ht_builder *b) {
     const size_t rows = (size_t)shape_of(b)->feed_forward;
-    const way from = {normed(b), ht_build_slot(b, "ffn", HT_ROLE_BETWEEN, rows), b->normed};
+    const way from = {normed(b), gate_slot(b, 1), b->normed};
     matmul(b, "inp_gate", from, (part[]){{"inp_gate", rows}}, 1, HT_BIAS_OPTIONAL);
 }
 
 void ht_build_side_glu(ht_builder *b, ht_activation activation, const char *side, size_t first) {
     const ht_slot up = ht_build_slot(b, side, HT_ROLE_OWN, 0);
-    ht_op *op = append(b, HT_OP_GLU, "inp_act", ht_build_slot(b, "ffn", HT_ROLE_BETWEEN, 0), features_slot(b));
+    ht_op *op = append(b, HT_OP_GLU, "inp_act", gate_slot(b, 1), features_slot(b));
     if (!op)
         return;
     op->activation = activation, op->width = shape_of(b)->feed_forward;

@@ -129,8 +129,8 @@ void ht_passes_leave(ht_schedule *s) {
 }
 
 /* What is learnt of a lane in one way says little of it in another: of a CPU that owned a pass and was slower than
- * predicted, and then was the other lane and quicker. So each of two ways can be predicted to be the quicker one while the
- * other one is under way. */
+ * predicted, and then was the other lane and quicker. So each of two ways can be predicted to be the quicker one
+ * while the other one is under way. */
 bool ht_passes_was_left(const ht_schedule *s, const ht_choice *choice) {
     const uint64_t way = way_of(choice);
     const double body = choice->seconds - choice->head * s->pace.stall[choice->regime];

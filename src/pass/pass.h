@@ -132,8 +132,8 @@ ht_status ht_passes_prepare(ht_passes *passes, ht_error *error);
 void ht_passes_clear(ht_passes *passes);
 /* How finely each axis divides on these lanes (units.c). */
 void ht_passes_find_units(ht_passes *passes);
-/* Units [begin, end) of an axis: which slice they are of the operator at this place of its blocks. All of them are the whole slice as
- * ht_whole_slice has it: a task of it is found as the whole operator's. */
+/* Units [begin, end) of an axis: which slice they are of the operator at this place of its blocks. All of them are
+ * the whole slice as ht_whole_slice has it: a task of it is found as the whole operator's. */
 ht_slice ht_units_slice(const ht_axis *axis, const ht_units *units, const ht_op *op, size_t place, size_t begin,
                         size_t end);
 /* Nothing is recorded any more. */

@@ -247,7 +247,8 @@ static size_t group_of(const builder *b, const stretch *s) {
     return s->axis->group / b->passes->units[s->number].grain;
 }
 
-/* The lane that makes what the group has in common within which unit `begin` stands, as a bit; 0: a group begins there. */
+/* The lane that makes what the group has in common within which unit `begin` stands, as a bit; 0: a group begins
+ * there. */
 static uint8_t maker_of(const stretch *s, size_t group, size_t begin) {
     size_t lane = 0, end = s->units[0];
     if (begin % group == 0)
@@ -333,8 +334,8 @@ static void add_stretch(builder *b, const stretch *s) {
     }
 }
 
-/* The axes of a block's choice. Blocks write a slot's sums to one buffer and to the other in turn: nobody overwrites what is still
- * read. */
+/* The axes of a block's choice. Blocks write a slot's sums to one buffer and to the other in turn: nobody overwrites
+ * what is still read. */
 static void add_axes(builder *b, size_t block) {
     const ht_model *model = b->model;
     stretch s = {.block = &model->blocks[block]};
@@ -426,7 +427,8 @@ static void add_handed(builder *b, const ht_block *block, size_t number, const h
     b->held[b->model->ops[p.to - 1].out] = (held){p.out, 3, 0, first + cut->tokens};
 }
 
-/* A piece of the owner's, in parts where what it adds was written by both lanes for some tokens only. False: it was no step. */
+/* A piece of the owner's, in parts where what it adds was written by both lanes for some tokens only. False: it was
+ * no step. */
 static const ht_step *add_owned(builder *b, piece p, bool *waiting) {
     const ht_op *op = &b->model->ops[p.op];
     const size_t n = p.end;
@@ -719,9 +721,9 @@ ht_schedule *ht_passes_find_schedule(ht_passes *passes, size_t n, size_t positio
     return oldest;
 }
 
-/* A choice is to be made: by the solver, or the best one so far is gone back to, where what the solver found since was worse.
- * When that one takes another time than it did, the machine has changed, and nothing is known any more; nor for ever, for
- * nothing is learnt of the others meanwhile. */
+/* A choice is to be made: by the solver, or the best one so far is gone back to, where what the solver found since
+ * was worse. When that one takes another time than it did, the machine has changed, and nothing is known any more;
+ * nor for ever, for nothing is learnt of the others meanwhile. */
 static void choose_anew(const ht_passes *passes, ht_schedule *s) {
     const bool worse = ht_passes_is_worse(s) && !s->stale;
     if (ht_may_build(passes) || (s->held && !s->stale)) {

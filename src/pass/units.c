@@ -71,8 +71,8 @@ static unsigned divides(const ht_lanes *set, size_t axis, const ht_units *units)
     return able;
 }
 
-/* The finest units by which all lanes divide the axis; of query heads, which not every device can take, the finest by which most
- * do, two at least. Programs have nothing yet by which lanes would exchange statistics. */
+/* The finest units by which all lanes divide the axis; of query heads, which not every device can take, the finest
+ * by which most do, two at least. Programs have nothing yet by which lanes would exchange statistics. */
 static void choose_units(ht_passes *passes, size_t axis) {
     const ht_axis *a = &passes->set->model->axes[axis];
     if (a->kind == HT_AXIS_TOKENS || a->statistics)

@@ -38,8 +38,8 @@ static void try_tokens(solver *s, const size_t *lanes, size_t n_lanes) {
     const ht_problem *p = s->p;
     if (!(p->cuts & HT_CUT_CAUSAL) || p->tokens < 2 * n_lanes || (p->wanted > 1 && !p->tokens_divide))
         return;
-    /* one token at least: without any it would be a choice of fewer lanes, which is tried as such; two where a lane has graphs for
-     * many tokens only */
+    /* one token at least: without any it would be a choice of fewer lanes, which is tried as such; two where a lane
+     * has graphs for many tokens only */
     division d = {.f = token_seconds, .context = s, .lanes = lanes, .n_lanes = n_lanes, .all = p->tokens, .least = 1};
     for (size_t i = 0; i < n_lanes; i++)
         d.least = token_seconds(s, lanes[i], 0, 1) < INFINITY ? d.least : 2;

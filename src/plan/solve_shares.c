@@ -187,8 +187,8 @@ static double range_of_tokens(void *context, size_t lane, size_t begin, size_t n
 
 /* ---- query heads ----------------------------------------------------------------------------------------------------------------- */
 
-/* A part of an operator with as many groups as its elements make: the first line is of elements, its slope of all of them; `common`
- * is the slope of what goes with groups. */
+/* A part of an operator with as many groups as its elements make: the first line is of elements, its slope of all of
+ * them; `common` is the slope of what goes with groups. */
 typedef struct stage {
     line elements;
     double common;
@@ -240,14 +240,16 @@ typedef struct heads {
     const grouped *lanes;
     size_t n_lanes, of, group;
     double pass; /* seconds from what groups have in common being told to another lane's going on */
-    /* More units than these lane i does not do within the bound, unless it is all of them; nor lanes i and up together. */
+    /* More units than these lane i does not do within the bound, unless it is all of them; nor lanes i and up
+     * together. */
     size_t most[HT_MAX_LANES], able[HT_MAX_LANES];
     size_t trial[HT_MAX_LANES], *units;
     double best;
 } heads;
 
-/* Units [begin, begin + n) on a lane: busy, joins of its own included; *ready: when what its last group has in common is there,
- * which is left as it is by a lane without that group's first unit. *late: how long it waits for that of another. */
+/* Units [begin, begin + n) on a lane: busy, joins of its own included; *ready: when what its last group has in
+ * common is there, which is left as it is by a lane without that group's first unit. *late: how long it waits for
+ * that of another. */
 static double grouped_seconds(const heads *h, size_t i, size_t begin, size_t n, double *ready, double *late) {
     const grouped *g = &h->lanes[i];
     const size_t groups = ht_groups_before(h->group, begin + n) - ht_groups_before(h->group, begin);
@@ -285,7 +287,8 @@ static void find_most(heads *h) {
     }
 }
 
-/* Every way to give units [begin, ..) to lanes i and up that ends before the best so far; `slowest`: of the lanes before. */
+/* Every way to give units [begin, ..) to lanes i and up that ends before the best so far; `slowest`: of the lanes
+ * before. */
 static void divide_heads(heads *h, size_t i, size_t begin, double ready, double slowest) {
     const size_t left = h->of - begin;
     const bool last = i + 1 == h->n_lanes;

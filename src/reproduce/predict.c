@@ -38,8 +38,8 @@ static double behind_seconds(const pass *p, const ht_op *op, size_t position) {
     return ht_law_work(&law, op, &whole, 1, position).seconds;
 }
 
-/* An operator of a layer. Where a program of its own expands weights, it reads them and writes them to memory before the product
- * that reads them there. */
+/* An operator of a layer. Where a program of its own expands weights, it reads them and writes them to memory before
+ * the product that reads them there. */
 static double inside_seconds(const pass *p, const ht_op *op, size_t tokens, size_t position) {
     const ht_slice whole = {0};
     const double written = tokens > 1 ? engine_figure(p->row, HT_ENGINE_WRITTEN_BITS) : 0;

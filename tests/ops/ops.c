@@ -496,8 +496,9 @@ static void free_snapshot(snapshot *s) {
     free(s->before), free(s->after);
 }
 
-/* Query heads (or features) up to `done`, and key-value heads whose first query head is one, are exactly as the whole operator
- * leaves them, the others as before. The slot has `heads` heads of `dim` values and then any number of `kvs` more. */
+/* Query heads (or features) up to `done`, and key-value heads whose first query head is one, are exactly as the
+ * whole operator leaves them, the others as before. The slot has `heads` heads of `dim` values and then any number
+ * of `kvs` more. */
 static void check_done(const bench *b, const char *what, const snapshot *s, ht_slot slot, size_t tokens, size_t dim,
                        size_t heads, size_t kvs, size_t more, size_t done) {
     const size_t stride = b->slots[slot].stride;
@@ -533,8 +534,8 @@ static void make_cache(bench *b, size_t values, size_t positions, ht_kv_type typ
     }
 }
 
-/* ROPE and ATTENTION, one share after the other, each with one head or all but one: key-value heads, or query heads of which so many
- * use one of them. */
+/* ROPE and ATTENTION, one share after the other, each with one head or all but one: key-value heads, or query heads
+ * of which so many use one of them. */
 static void test_head_shares(bench *b, const ht_hparams *h, size_t group, size_t position, size_t tokens,
                              ht_kv_type type) {
     const size_t dim = (size_t)h->head_dim, heads = (size_t)h->heads, kvs = (size_t)h->kv_heads,

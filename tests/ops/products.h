@@ -108,7 +108,8 @@ static bool divisible(const bench *b) {
     return b->device->ops->caps(b->device)->divisible;
 }
 
-/* False: the device refuses this operator (counted by the caller as a skip). Who takes parts takes every whole operator. */
+/* False: the device refuses this operator (counted by the caller as a skip). Who takes parts takes every whole
+ * operator. */
 static bool run_op(bench *b, const ht_op *op, const ht_slice *slice, size_t tokens, size_t position) {
     ht_error error = {0};
     const ht_device_ops *ops = b->device->ops;
@@ -165,8 +166,8 @@ static double half_bound(const bench *b, const ht_matrix *m, size_t r, size_t be
     return 6 * b->step * sqrt(squares + 4 * rounded) + 4 * b->step * (fabs(sum - added) + fabs(added));
 }
 
-/* Is row r of part p, whose first row is `base` of the operator, in the slice? Of query heads, a key-value head goes with the first
- * of its `group`. */
+/* Is row r of part p, whose first row is `base` of the operator, in the slice? Of query heads, a key-value head goes
+ * with the first of its `group`. */
 static bool has_row(const ht_op *op, const ht_slice *s, int p, size_t base, size_t r) {
     const size_t group = s->group > 1 && p ? s->group : 1;
     const size_t each = s->of ? op->parts[p].rows / (s->of / group) : 1, row = s->of ? r : base + r;

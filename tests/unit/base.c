@@ -588,8 +588,8 @@ static void test_hash(void **state) {
     }
 }
 
-/* A struct as an older program has it, as this library has it, and as a newer program has it. None ends in padding, which holds
- * anything and would be taken for the next version's member. */
+/* A struct as an older program has it, as this library has it, and as a newer program has it. None ends in padding,
+ * which holds anything and would be taken for the next version's member. */
 typedef struct old_struct {
     size_t struct_size, a;
 } old_struct;

@@ -244,10 +244,11 @@ static void feed_forward(ht_builder *b, int layer) {
     ht_build_add(b, NULL);
 }
 
-/* The operators of shape:tiny are taken away; others are to be listed with *b. */
-static int begin_other(void **state, ht_builder *b, ht_error *error) {
+/* The operators of shape:tiny are taken away; others are to be listed with *b, and rotated by the same table. */
+static int begin_other(void **state, ht_builder *b, ht_rotation *rotation, ht_error *error) {
     if (open_model(state))
         return -1;
+    *rotation = (ht_rotation){.table = model->ops[3].rope};
     free(model->fused);
     model->fused = NULL;
     model->n_ops = model->n_blocks = model->n_axes = model->n_groups = model->n_signatures = 0;
@@ -258,15 +259,15 @@ static int begin_other(void **state, ht_builder *b, ht_error *error) {
     return 0;
 }
 
-/* A model of no family: blocks in another order, of one kind behind each other, one with a window and shorter heads, of which two
- * at least go to one lane, one whose heads divide otherwise, one that comes again with a cache of its own, and two behind the last
- * that writes one. */
+/* A model of no family: blocks in another order, of one kind behind each other, one with a window and shorter heads,
+ * of which two at least go to one lane, one whose heads divide otherwise, one that comes again with a cache of its
+ * own, and two behind the last that writes one. */
 static int open_mixed(void **state) {
     ht_error error = {0};
     ht_builder b;
-    if (begin_other(state, &b, &error))
+    ht_rotation rotation;
+    if (begin_other(state, &b, &rotation, &error))
         return -1;
-    const ht_rotation rotation = {.table = model->ops[3].rope};
     ht_hparams few = model->hparams, wide = few;
     few.kv_heads = 1, few.head_dim = 16, few.feed_forward = 128;
     wide.kv_heads = 1;
@@ -322,15 +323,15 @@ static void attend(ht_builder *b, const ht_rotation *rotation) {
     ht_build_attention(b, 0, 0);
 }
 
-/* A model of no family: blocks beside each other, one pair with a norm behind the join, one with attention behind, so that both of
- * them end before the head; a side input; and a second stream, to which attention gives what a feed-forward block reads, while
- * blocks of the first stream come between. */
+/* A model of no family: blocks beside each other, one pair with a norm behind the join, one with attention behind,
+ * so that both of them end before the head; a side input; and a second stream, to which attention gives what a
+ * feed-forward block reads, while blocks of the first stream come between. */
 static int open_groups(void **state) {
     ht_error error = {0};
     ht_builder b;
-    if (begin_other(state, &b, &error))
+    ht_rotation rotation;
+    if (begin_other(state, &b, &rotation, &error))
         return -1;
-    const ht_rotation rotation = {.table = model->ops[3].rope};
     ht_build_side(&b, "per_layer", 128, 20);
     ht_build_side(&b, "second", 96, 0.5f);
     attention_and_feed_forward(&b, 0, &rotation, NULL);
@@ -425,11 +426,10 @@ static void test_every_cut(void **state) {
     for (size_t r = 0; r < HT_COUNT(rows); r++) {
         ht_engine *engine;
         ht_session *session = open_session(BOTH, HT_STRATEGY_TENSOR, rows[r].cuts, &engine);
-        const size_t least = SANITIZED ? 0 : LENGTHS; /* few prompts there: races are looked for */
         size_t seen = 0, groups = 0;
         assert_int_equal(engine->set.n_lanes, 2);
-        for (int turn = 0; turn < (SANITIZED ? 1 : is_quick() ? 2 : 8); turn++)
-            for (size_t i = 0; i < LENGTHS; i += SANITIZED ? 2 : 1) {
+        for (int turn = 0; turn < (SANITIZED || is_quick() ? 2 : 8); turn++)
+            for (size_t i = 0; i < LENGTHS; i++) {
                 random_state = (uint32_t)(r * 1000 + (size_t)turn * 10 + i) * 2654435761u + 1;
                 pretend(engine, rows[r].owned);
                 run_prompt(engine, i, rows[r].cuts);
@@ -439,9 +439,9 @@ static void test_every_cut(void **state) {
                     groups += cuts_a_group(engine, &engine->passes.schedules[k]);
                 }
             }
-        if (strstr(rows[r].cuts, "query,") ? groups < least : groups > 0)
+        if (strstr(rows[r].cuts, "query,") ? groups < LENGTHS : groups > 0)
             fail_msg("%s: query heads of one key-value head went to both lanes %zu times", rows[r].cuts, groups);
-        if (seen < least)
+        if (seen < LENGTHS)
             fail_msg("%s: %s was used %zu times only", rows[r].cuts, ht_regime_name(rows[r].regime), seen);
         static const int chunks[] = {0, 1, 33};
         for (size_t k = 0; k < HT_COUNT(chunks); k++) {
@@ -577,8 +577,9 @@ static void test_query_heads_on_a_pair(void **state) {
     }
 }
 
-/* A GPU by itself takes every operator of layers that differ, with memory that it shares with the host and with its own: no
- * companion computes any of them, and what passes come to is what one CPU says. tests/ops has both ways to write kernels. */
+/* A GPU by itself takes every operator of layers that differ, with memory that it shares with the host and with its
+ * own: no companion computes any of them, and what passes come to is what one CPU says. tests/ops has both ways to
+ * write kernels. */
 static void test_differing_layers_on_a_gpu(void **state) {
     static const char *const devices[] = {"opencl:0", "opencl:0:memory=copied"};
     const bool sides = ht_op_added(&model->ops[model->n_ops - 3]) > 1; /* these are the companion's */

@@ -30,8 +30,8 @@ static const ht_hparams hparams = {.layers = 1,
 static ht_cl *table; /* what devices call through */
 static ht_cl real;
 
-/* One call of `name`, the countdown-th, fails; with `for_good` all later ones of any name in the list below as well. `spares`:
- * calls of play's set_up are not counted. */
+/* One call of `name`, the countdown-th, fails; with `for_good` all later ones of any name in the list below as well.
+ * `spares`: calls of play's set_up are not counted. */
 static struct {
     const char *name;
     long countdown;

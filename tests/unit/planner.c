@@ -88,8 +88,8 @@ static double planned(ht_engine *engine, int prompt, ht_stage stage) {
     return choice.seconds;
 }
 
-/* The plan that graphs were built for is there when the prompt comes, whatever cuts it has: whole matrices where the block can be one
- * operator, some tokens of each, the causal cut without a graph for one token. */
+/* The plan that graphs were built for is there when the prompt comes, whatever cuts it has: whole matrices where the
+ * block can be one operator, some tokens of each, the causal cut without a graph for one token. */
 static void test_what_was_built_is_used(void **state) {
     static const struct {
         const char *model, *devices;
@@ -246,8 +246,9 @@ static void test_beside_a_game(void **state) {
     ht_model_close(model);
 }
 
-/* Decode on a chip where the CPU is slower than predicted as the owner of a pass, beside the NPU, and quicker as the GPU's other lane:
- * whichever is under way, the other one is predicted to be better. Of all that were tried the quickest stays. */
+/* Decode on a chip where the CPU is slower than predicted as the owner of a pass, beside the NPU, and quicker as the
+ * GPU's other lane: whichever is under way, the other one is predicted to be better. Of all that were tried the
+ * quickest stays. */
 static void test_two_plans_take_no_turns(void **state) {
     static const char *const models[] = {"shape:llama-3.2-3b", "shape:qwen3-4b"};
     static const char *const devices[] = {INTEL "/gpu", INTEL "/npu," INTEL "/gpu," INTEL "/cpu"};
@@ -275,8 +276,9 @@ static bool is_lane(const ht_engine *engine, const ht_lane *lane, const char *de
     return false;
 }
 
-/* A pass of the schedule, as if each way of several lanes took `factor` times as long as the quickest lane alone (`alone` seconds), but 1%
- * longer where the CPU is the owner, and as if what lanes take over what is predicted depended on their parts. The owner never waits. */
+/* A pass of the schedule, as if each way of several lanes took `factor` times as long as the quickest lane alone
+ * (`alone` seconds), but 1% longer where the CPU is the owner, and as if what lanes take over what is predicted
+ * depended on their parts. The owner never waits. */
 static void pretend(ht_engine *engine, ht_schedule *s, double alone, double factor) {
     double busy[HT_MAX_DEVICES] = {0};
     const bool cpu_owns = is_lane(engine, s->lanes[0], INTEL "/cpu");
@@ -286,8 +288,8 @@ static void pretend(ht_engine *engine, ht_schedule *s, double alone, double fact
     ht_passes_learn(&engine->passes, s, seconds, busy);
 }
 
-/* Two ways that take nearly the same: neither is worse than the other. Where both take longer than a lane alone, that one is found, but
- * not for ever: once two lanes are quicker, they are taken again. */
+/* Two ways that take nearly the same: neither is worse than the other. Where both take longer than a lane alone,
+ * that one is found, but not for ever: once two lanes are quicker, they are taken again. */
 static void test_equal_plans_take_no_turns(void **state) {
     static const double factors[] = {0.96, 0.98, 1.05};
     ht_model *model = open_model("shape:llama-3.2-3b");
@@ -318,8 +320,8 @@ static void test_equal_plans_take_no_turns(void **state) {
     ht_model_close(model);
 }
 
-/* A model of more kinds than the planner's tables hold runs on one lane of all devices; several lanes are refused where they were
- * asked for. */
+/* A model of more kinds than the planner's tables hold runs on one lane of all devices; several lanes are refused
+ * where they were asked for. */
 static void test_too_many_kinds(void **state) {
     ht_model *model = open_model("shape:tiny");
     ht_engine_options options = HT_INIT(ht_engine_options, .devices = GPU "," CPU, .strategy = HT_STRATEGY_TENSOR);

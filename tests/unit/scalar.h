@@ -1,5 +1,5 @@
-/* A model's operators one after the other in double precision, from its weights as they are: what devices' logits are compared
- * with. It follows the comments at ht_op_kind and nothing else. */
+/* A model's operators one after the other in double precision, from its weights as they are: what devices' logits
+ * are compared with. It follows the comments at ht_op_kind and nothing else. */
 #ifndef TEST_SCALAR_H
 #define TEST_SCALAR_H
 

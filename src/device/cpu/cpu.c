@@ -331,7 +331,8 @@ static bool is_whole(const ht_op *op, const ht_slice *s) { /* spelt out */
                                         s->reduction_end == ht_op_cols(op));
 }
 
-/* Of matrix number `part`, whose `rows` rows begin at row `base` of the operator, the slice has rows [*begin, *end). False: none. */
+/* Of matrix number `part`, whose `rows` rows begin at row `base` of the operator, the slice has rows [*begin, *end).
+ * False: none. */
 static bool rows_of_matrix(const ht_slice *s, int part, size_t base, size_t rows, size_t *begin, size_t *end) {
     if (s->of) {
         ht_share_rows(s, part, rows, begin, end);
@@ -696,7 +697,8 @@ static void rope_item(void *context, size_t t, int thread) {
     }
 }
 
-/* Items: one query head when few tokens come (all threads share a decode step), else (kv head's query heads, block of tokens). */
+/* Items: one query head when few tokens come (all threads share a decode step), else (kv head's query heads, block
+ * of tokens). */
 static void attention_item(void *context, size_t item, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;

@@ -279,8 +279,9 @@ static ht_status move(ht_cl_device *d, const ht_cl_region *r, size_t offset, siz
         ht_status status = move(d, r, offset, width, rows - 1, pitch, to_device, error);
         return status ? status : move(d, r, offset + (rows - 1) * pitch, width, 1, pitch, to_device, error);
     }
-    /* Two moves of the same pages keep the queue's order as far as the device's memory is concerned. The host's may be read when
-     * the write is submitted (NVIDIA's driver does that), before an earlier command has handed out what belongs there. */
+    /* Two moves of the same pages keep the queue's order as far as the device's memory is concerned. The host's may
+     * be read when the write is submitted (NVIDIA's driver does that), before an earlier command has handed out what
+     * belongs there. */
     cl_int code = to_device && d->unread ? d->cl->Finish(d->queue) : CL_SUCCESS;
     if (code != CL_SUCCESS)
         return ht_cl_check(code, d->caps.name, "clFinish", error);
@@ -317,7 +318,8 @@ static ht_status move_place(ht_cl_device *d, const ht_cl_place *p, size_t tokens
     return status;
 }
 
-/* The cache rows of this submit's tokens, of the heads that it makes, or to the device of those that it uses; to the device also those before that it has not seen. */
+/* The cache rows of this submit's tokens, of the heads that it makes, or to the device of those that it uses; to the
+ * device also those before that it has not seen. */
 static ht_status move_cache(ht_cl_device *d, const ht_task *task, const ht_cl_call *call, bool to_device,
                             ht_error *error) {
     if (!call->keys->mirrored)
