@@ -1,6 +1,8 @@
 /* hetero bench: speed of prefill and decode, a row for each combination of what was asked for. */
 #include "cli.h"
 
+#include "base/base.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +11,7 @@ enum { MANY = 64 }; /* most rows of one setting */
 
 typedef struct bench_row {
     int prompt, gen;  /* one is 0 */
+    int sequences;    /* decoded together */
     double predicted; /* tokens per second; 0: not predicted */
     size_t joins;
     double *medians; /* [2][rounds]: of each round, in turn; room to sort them */
@@ -41,15 +44,15 @@ static void add_json(bench_run *bench, const bench_case *one, const bench_row *r
         json_array_append_new(rounds, cli_json_real(row->medians[i]));
     json_array_append_new(
         bench->rows,
-        json_pack("{s:i, s:s, s:s?, s:i, s:s, s:s?, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:b}",
-                  row->gen ? "gen" : "prompt", row->gen ? row->gen : row->prompt, "devices", devices, "spec",
-                  setting->devices, "threads", threads, "strategy", setting->strategy ? setting->strategy : "auto",
-                  "cuts", setting->cuts, "joins", (json_int_t)row->joins, "precision",
-                  cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast", "sync",
-                  setting->sync ? setting->sync : "auto", "tps_median", cli_json_real(result->tps_median), "tps_min",
-                  cli_json_real(result->tps_min), "tps_max", cli_json_real(result->tps_max), "tps_rounds", rounds,
-                  "predicted_tps", row->predicted > 0 ? json_real(row->predicted) : json_null(), "peak_rss_bytes",
-                  (json_int_t)result->peak_rss_bytes, "emulated",
+        json_pack("{s:i, s:i, s:s, s:s?, s:i, s:s, s:s?, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:b}",
+                  row->gen ? "gen" : "prompt", row->gen ? row->gen : row->prompt, "sequences", row->sequences,
+                  "devices", devices, "spec", setting->devices, "threads", threads, "strategy",
+                  setting->strategy ? setting->strategy : "auto", "cuts", setting->cuts, "joins",
+                  (json_int_t)row->joins, "precision", cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast",
+                  "sync", setting->sync ? setting->sync : "auto", "tps_median", cli_json_real(result->tps_median),
+                  "tps_min", cli_json_real(result->tps_min), "tps_max", cli_json_real(result->tps_max), "tps_rounds",
+                  rounds, "predicted_tps", row->predicted > 0 ? json_real(row->predicted) : json_null(),
+                  "peak_rss_bytes", (json_int_t)result->peak_rss_bytes, "emulated",
                   (int)ht_engine_get_info(one->session.engine)->emulated));
 }
 
@@ -68,7 +71,7 @@ static void print_row(bench_run *bench, const bench_case *one, const bench_row *
     const cli_setting *setting = &one->setting;
     const ht_bench_result *result = &row->result;
     const ht_engine_info *info = ht_engine_get_info(one->session.engine);
-    char devices[256] = "", shown[256], memory[32], predicted[32] = "-";
+    char devices[256] = "", shown[256], memory[32], predicted[32] = "-", tokens[32];
     for (size_t i = 0, used = 0; i < info->n_devices && used < sizeof devices; i++)
         used += (size_t)snprintf(devices + used, sizeof devices - used, "%s%s", i ? "," : "", info->devices[i]);
     snprintf(shown, sizeof shown, "%s", devices);
@@ -82,11 +85,14 @@ static void print_row(bench_run *bench, const bench_case *one, const bench_row *
     print_heading(bench);
     if (row->predicted > 0)
         snprintf(predicted, sizeof predicted, "%.1f", row->predicted);
-    printf("%-6s %6d  %-16s %7d %-8s %-12s %5zu %-9s %-8s %10.1f %10.1f %10.1f %10s %10s%s\n",
-           row->gen ? "gen" : "prompt", row->gen ? row->gen : row->prompt, shown, info->threads,
-           setting->strategy ? setting->strategy : "auto", setting->cuts ? setting->cuts : "-", row->joins,
+    snprintf(tokens, sizeof tokens, row->sequences > 1 ? "%dx%d" : "%d", row->gen ? row->gen : row->prompt,
+             row->sequences);
+    printf("%-6s %6s  %-16s %7d %-8s %-12s %5zu %-9s %-8s %10.1f %10.1f %10.1f %10s %10s%s\n",
+           row->gen ? "gen" : "prompt", tokens, shown, info->threads, setting->strategy ? setting->strategy : "auto",
+           setting->cuts ? setting->cuts : "-", row->joins,
            cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast", setting->sync ? setting->sync : "auto",
-           result->tps_median, result->tps_min, result->tps_max, predicted, cli_bytes(result->peak_rss_bytes, memory),
+           result->tps_median, result->tps_min, result->tps_max, predicted,
+           ht_size_text(result->peak_rss_bytes, memory),
            info->emulated ? "  emulated: timings are not meaningful" : "");
     fflush(stdout);
 }
@@ -100,6 +106,8 @@ static int predict_row(const bench_run *bench, const bench_case *one, bench_row 
     ht_error error;
     size_t n;
     const int tokens = row->gen ? 1 : row->prompt;
+    if (row->sequences > 1) /* plans are of one */
+        return CLI_DONE;
     if (ht_engine_plan(one->session.engine, tokens, &rows, &n, &times, &error))
         return cli_fail(bench->options, &error);
     ht_free(rows);
@@ -109,8 +117,10 @@ static int predict_row(const bench_run *bench, const bench_case *one, bench_row 
 }
 
 static int measure_row(const bench_run *bench, bench_case *one, bench_row *row, size_t round) {
-    const ht_bench_options wanted = {
-        .prompt = row->prompt, .gen = row->gen, .repetitions = (int)bench->options->repetitions};
+    const ht_bench_options wanted = {.prompt = row->prompt,
+                                     .gen = row->gen,
+                                     .repetitions = (int)bench->options->repetitions,
+                                     .sequences = row->sequences};
     ht_bench_result result;
     ht_error error;
     if (ht_bench(one->session.session, &wanted, &result, &error))
@@ -238,33 +248,58 @@ static int measure_all(bench_run *bench, const cli_setting *common) {
     return status;
 }
 
-/* The rows of every setting; a length of 0 leaves its phase out. */
+/* The rows of every setting: prompts, and what is decoded by each number of sequences. A length of 0 leaves its phase
+ * out. */
 static int want_rows(bench_run *bench, const cli_numbers *prompts, const cli_numbers *gens) {
-    for (size_t i = 0; i < prompts->n + gens->n; i++) {
+    const cli_numbers *together = &bench->options->bench_sequences;
+    const size_t each = at_least_one(together->n);
+    for (size_t i = 0; i < prompts->n + gens->n * each; i++) {
         const bool gen = i >= prompts->n;
-        const int tokens = (int)(gen ? gens->at[i - prompts->n] : prompts->at[i]);
+        const size_t k = gen ? i - prompts->n : 0;
+        const int tokens = (int)(gen ? gens->at[k / each] : prompts->at[i]);
         if (!tokens)
             continue;
         if (bench->n_rows == MANY)
             return cli_wrong(bench->options->command, "--prompt and --gen: at most %d rows (got more)", MANY);
-        bench->wanted[bench->n_rows++] = (bench_row){.prompt = gen ? 0 : tokens, .gen = gen ? tokens : 0};
+        bench->wanted[bench->n_rows++] = (bench_row){.prompt = gen ? 0 : tokens,
+                                                     .gen = gen ? tokens : 0,
+                                                     .sequences = gen && together->n ? (int)together->at[k % each] : 1};
     }
     if (!bench->n_rows)
         return cli_wrong(bench->options->command, "--prompt 0 and --gen 0 leave nothing to measure");
     return CLI_DONE;
 }
 
+/* Leaves out what nobody asked for where it is longer than `most`; if nothing is left, one as long as that. */
+static void fit_default(cli_numbers *lengths, int64_t most) {
+    if (lengths->at[0] > most)
+        lengths->at[0] = most, lengths->n = 1;
+    while (lengths->n > 1 && lengths->at[lengths->n - 1] > most)
+        lengths->n--;
+}
+
 int cli_bench(const cli_options *options) {
-    static int64_t default_prompts[] = {64, 256, 1024}, default_gens[] = {64};
+    int64_t default_prompts[] = {64, 256, 1024}, default_gens[] = {64};
     cli_numbers prompts = options->bench_prompt.n ? options->bench_prompt : (cli_numbers){default_prompts, 3};
     cli_numbers gens = options->bench_gen.n ? options->bench_gen : (cli_numbers){default_gens, 1};
     bench_run bench = {.options = options};
     cli_setting common = {.context = (int)options->context};
-    int status = want_rows(&bench, &prompts, &gens);
+    int status = want_rows(&bench, &prompts, &gens); /* wrong options are told without a model, too */
     if (status == CLI_DONE)
         status = cli_open_model(options, &bench.model);
     if (status != CLI_DONE)
         return status;
+    const int64_t most = options->context ? options->context : ht_model_get_info(bench.model)->context_length;
+    if (!options->bench_prompt.n)
+        fit_default(&prompts, most);
+    if (!options->bench_gen.n)
+        fit_default(&gens, most - 1); /* behind a token to start from */
+    bench.n_rows = 0;
+    status = want_rows(&bench, &prompts, &gens);
+    if (status != CLI_DONE) {
+        ht_model_close(bench.model);
+        return status;
+    }
     for (size_t i = 0; !options->context && i < prompts.n + gens.n; i++) { /* no more than the rows need */
         int64_t needed = i < prompts.n ? prompts.at[i] : gens.at[i - prompts.n] + 1;
         if (needed > common.context)

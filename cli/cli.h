@@ -43,8 +43,8 @@ typedef struct cli_options {
     const char *arguments[3]; /* MODEL, or IN OUT TYPE; NULL: one that may be left out was */
     bool help, quiet, json, raw, no_special, parse_special, quick, decode, measure, all, stored, run, validate;
     cli_words log_level, devices, strategy, cuts, precision, sync, kv, openvino, onnxruntime;
-    cli_words prompt, file, system, stop, reference, report, save, load, trace, soc, out;
-    cli_numbers ids, bench_prompt, bench_gen, bench_threads;
+    cli_words prompt, file, system, stop, reference, report, save, load, trace, soc, out, place;
+    cli_numbers ids, bench_prompt, bench_gen, bench_sequences, bench_threads;
     int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions, rounds, length;
     double temperature, top_p, min_p, repeat_penalty;
 } cli_options;
@@ -157,8 +157,6 @@ json_t *cli_json_devices(const ht_engine_info *info);
 void cli_print_piece(const ht_model *model, int32_t id);
 /* First byte of `text` that does not belong to a UTF-8 character; `bytes` if all do. */
 size_t cli_utf8_valid_up_to(const char *text, size_t bytes);
-/* "12.3 GiB" for people. Returns buffer. */
-const char *cli_bytes(uint64_t bytes, char buffer[32]);
 
 /* ---- plan_table.c ---- */
 

@@ -192,6 +192,24 @@ ht_precision cli_precision(const cli_setting *setting) {
     return setting->precision && !strcmp(setting->precision, "exact") ? HT_PRECISION_EXACT : HT_PRECISION_FAST;
 }
 
+/* All that was said with --place, in order. NULL: nothing, or no memory (*good). The text comes from malloc. */
+static char *joined_places(const cli_words *places, bool *good) {
+    size_t space = 1, used = 0;
+    for (size_t i = 0; i < places->n; i++)
+        space += strlen(places->at[i]) + 1;
+    char *text = places->n ? calloc(space, 1) : NULL;
+    *good = text || !places->n;
+    for (size_t i = 0; text && i < places->n; i++)
+        used += (size_t)snprintf(text + used, space - used, "%s%s", used && *places->at[i] ? "," : "", places->at[i]);
+    return text;
+}
+
+/* What a person can change where memory does not do. */
+static const char *memory_hint(const cli_setting *setting) {
+    return setting->devices && strstr(setting->devices, ":limit=") ? "see --ctx and limit= of --devices"
+                                                                   : "see --ctx and --npu-memory";
+}
+
 int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session) {
     ht_error error;
     ht_engine_options wanted =
@@ -211,12 +229,17 @@ int cli_open_session(const cli_options *options, const cli_setting *setting, ht_
             wanted.strategy = (ht_strategy)i;
     wanted.cuts = setting->cuts;
     wanted.measure = options->measure;
+    bool good;
+    char *places = joined_places(&options->place, &good);
+    if (!good)
+        return cli_no_memory(options->command);
+    wanted.place = places;
     cli_hold_output(); /* some drivers write lines of their own there when they open */
     const ht_status created = ht_engine_create(model, &wanted, &session->engine, &error);
     cli_release_output();
+    free(places);
     if (created) {
-        int status =
-            cli_fail_hint(options, &error, error.status == HT_ERROR_MEMORY ? "see --ctx and --npu-memory" : "");
+        int status = cli_fail_hint(options, &error, error.status == HT_ERROR_MEMORY ? memory_hint(setting) : "");
         return error.status == HT_ERROR_ARGUMENT ? CLI_WRONG : status;
     }
     int status = CLI_DONE;

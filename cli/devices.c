@@ -1,6 +1,8 @@
 /* hetero devices: what was found, and what was looked for and not found. */
 #include "cli.h"
 
+#include "base/base.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -19,7 +21,7 @@ static void print_table(const ht_device_info *list, size_t n) {
         if (!device->usable)
             continue;
         printf("%-*s  %-4s  %-*s  %10s  %s\n", name, device->name, device->kind, runtime, device->runtime,
-               cli_bytes(device->memory_bytes, memory), device->description);
+               ht_size_text(device->memory_bytes, memory), device->description);
         printf("%-*s  weights: %s; lengths: %s; memory: %s%s\n", name, "", device->dtypes,
                *device->static_lengths ? device->static_lengths : "any",
                device->unified_memory ? "unified" : "dedicated",

@@ -1,6 +1,8 @@
 /* hetero inspect: what a model file says of itself. */
 #include "cli.h"
 
+#include "base/base.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -49,9 +51,9 @@ static void print_text(const ht_model_info *info) {
     char bytes[32];
     if (!strncmp(info->path, "shape:", 6))
         printf("shape           %s: no file; made-up weights of %s, for timing\n", info->path + 6,
-               cli_bytes(info->file_bytes, bytes));
+               ht_size_text(info->file_bytes, bytes));
     else
-        printf("file            %s, %s\n", info->path, cli_bytes(info->file_bytes, bytes));
+        printf("file            %s, %s\n", info->path, ht_size_text(info->file_bytes, bytes));
     printf("name            %s\n", *info->name ? info->name : "(none)");
     printf("architecture    %s, %.1f million parameters, mostly %s\n", info->architecture,
            (double)info->parameters / 1e6, info->quantisation);
@@ -69,7 +71,7 @@ static void print_text(const ht_model_info *info) {
     for (size_t i = 0; i < info->n_types; i++)
         printf("%-15s %-6s %6llu tensors %14llu parameters %11s\n", i ? "" : "tensors", info->types[i].type,
                (unsigned long long)info->types[i].tensors, (unsigned long long)info->types[i].parameters,
-               cli_bytes(info->types[i].bytes, bytes));
+               ht_size_text(info->types[i].bytes, bytes));
 }
 
 int cli_inspect(const cli_options *options) {

@@ -1,6 +1,7 @@
 /* One table of options: parsing, checking and --help all come from it. */
 #include "cli.h"
 
+#include "base/base.h"
 #include "base/os.h"
 
 #include <errno.h>
@@ -44,7 +45,7 @@ enum {
     ONE_SETTING = (HAS_MODEL | CLI_PROFILE) & ~CLI_BENCH /* bench takes several values where the others take one */
 };
 #define MANY_MAX 2147483647.0
-#define CUTS "row|sequence|hybrid|feature|head|query|causal|layer"
+#define CUTS "row|sequence|hybrid|feature|head|query|expert|channel|causal|layer"
 
 static const option_row rows[] = {
     /* a row without a name is a heading */
@@ -86,6 +87,8 @@ static const option_row rows[] = {
     {"prompt", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_prompt), "N,N,...", 0, MANY_MAX,
      "prompt lengths (default 64,256,1024)"},
     {"gen", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_gen), "N,N,...", 0, MANY_MAX, "tokens to decode (default 64)"},
+    {"sequences", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_sequences), "N,N,...", 1, 64,
+     "sequences decoded together, one row each (default 1)"},
     {"all", 0, OPTION_FLAG, CLI_DEVICES, AT(all), NULL, 0, 0, "simulated devices, too (sim:SOC/gpu, ...)"},
     {"quick", 0, OPTION_FLAG, CLI_PROFILE, AT(quick), NULL, 0, 0,
      "measure fewer lengths with shorter runs: seconds instead of minutes"},
@@ -145,6 +148,8 @@ static const option_row rows[] = {
      "how to wait for devices with a queue of their own (default auto)"},
     {"npu-memory", 0, OPTION_SIZE, HAS_MODEL, AT(npu_memory), "SIZE", 0, 9e18,
      "memory limit of NPU graphs, such as 512M (default: half of the device's memory)"},
+    {"place", 0, OPTION_TEXT, HAS_MODEL & ~CLI_PROFILE, AT(place), "TEXT=DEVICE,...", 0, 0,
+     "compute operators with TEXT in the name that plan shows on DEVICE; the first TEXT counts"},
     {"openvino", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES | CLI_PROFILE | CLI_REPORT, AT(openvino), "PATH", 0, 0,
      "path of the OpenVINO runtime (default: searched)"},
     {"onnxruntime", 0, OPTION_PATH, HAS_MODEL | CLI_DEVICES | CLI_PROFILE | CLI_REPORT, AT(onnxruntime), "PATH", 0, 0,
@@ -263,19 +268,11 @@ static bool set_numbers(const option_row *row, const char *text, cli_numbers *nu
 }
 
 static bool set_size(const option_row *row, const char *text, int64_t *size) {
-    static const char units[] = "KMGT";
-    if (!read_number(row, &text, size))
+    uint64_t bytes;
+    if (!ht_parse_size(text, &bytes) || (double)bytes < row->min || (double)bytes > row->max)
         return false;
-    /* a letter in either case; of a blank nothing would be left, which is found at the end of units */
-    const char *unit = *text & ~0x20 ? strchr(units, *text & ~0x20) : NULL;
-    if (unit) {
-        int shift = 10 * (int)(unit - units + 1);
-        if (*size > INT64_MAX >> shift)
-            return false;
-        *size <<= shift;
-        text++;
-    }
-    return !*text;
+    *size = (int64_t)bytes;
+    return true;
 }
 
 static bool set_choices(const option_row *row, const char *text, cli_words *words) {

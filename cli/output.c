@@ -121,8 +121,10 @@ json_t *cli_json_devices(const ht_engine_info *info) {
 void cli_print_piece(const ht_model *model, int32_t id) {
     size_t bytes = 0;
     const char *text = ht_token_text(model, id, true, &bytes);
+    if (!text) /* no tokenizer, or a row of the embedding that it has no token for */
+        return;
     putchar('"');
-    for (size_t i = 0; text && i < bytes;) {
+    for (size_t i = 0; i < bytes;) {
         size_t length = character_length(text + i, bytes - i);
         unsigned char byte = (unsigned char)text[i];
         if (byte == '\n')
@@ -138,14 +140,4 @@ void cli_print_piece(const ht_model *model, int32_t id) {
         i += length ? length : 1;
     }
     putchar('"');
-}
-
-const char *cli_bytes(uint64_t bytes, char buffer[32]) {
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-    double value = (double)bytes;
-    int unit = 0;
-    for (; value >= 1024 && unit < 4; unit++)
-        value /= 1024;
-    snprintf(buffer, 32, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
-    return buffer;
 }

@@ -1,6 +1,8 @@
 /* A plan's JSON as a table for people, whether it was made just now or kept in a file, which is checked first. */
 #include "cli.h"
 
+#include "base/base.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -97,6 +99,24 @@ static int check_operator(const cli_options *options, const char *path, size_t n
     return CLI_DONE;
 }
 
+/* What devices leave to others; plans of earlier versions do not say it. */
+static int check_left(const cli_options *options, const char *path, const json_t *left) {
+    static const field fields[] = {{"device", TEXT, false}, {"why", TEXT, false}, {"operators", LIST, false}};
+    size_t i, k;
+    json_t *row, *name;
+    int status = CLI_DONE;
+    json_array_foreach(left, i, row) {
+        char place[64];
+        snprintf(place, sizeof place, "left[%zu].", i);
+        status = check_fields(options, path, place, row, fields, sizeof fields / sizeof *fields);
+        if (status != CLI_DONE)
+            return status;
+        json_array_foreach(json_object_get(row, "operators"), k, name) if (!is_kind(name, TEXT)) return cli_wrong(
+            options->command, "%s: %soperators must be lines of text", path, place);
+    }
+    return status;
+}
+
 int cli_plan_check(const cli_options *options, const char *path, json_t *plan) {
     static const field fields[] = {{"operators", LIST, false},         {"memory", OBJECT, false},
                                    {"tokens", WHOLE, false},           {"regime", TEXT, false},
@@ -137,6 +157,9 @@ int cli_plan_check(const cli_options *options, const char *path, json_t *plan) {
         if (!json_is_string(value) || !is_line(json_string_value(value)))
             return cli_wrong(options->command, "%s: dropped must be lines of text", path);
     }
+    status = check_left(options, path, json_object_get(plan, "left"));
+    if (status != CLI_DONE)
+        return status;
     json_array_foreach(json_object_get(plan, "operators"), i, value) {
         status = check_operator(options, path, i, value, memory);
         if (status != CLI_DONE)
@@ -181,12 +204,20 @@ static void describe_share(const json_t *operator, const json_t * slice, char *o
     json_int_t first, last;
     tokens_of(json_object_get(operator, "slices"), &first, &last);
     *out = 0;
+    if (json_is_true(json_object_get(slice, "rest"))) {
+        snprintf(out, size, "what is past capacity");
+        return;
+    }
     if (whole(slice, "head_end") > 0)
         add_range(out, size, "heads", whole(slice, "head_begin"), whole(slice, "head_end"));
     else if (row_end > 0 && row_end - row != rows)
-        add_range(out, size, rows ? "rows" : "features", row, row_end);
+        add_range(out, size,
+                  rows                                            ? "rows"
+                  : !strcmp(text(operator, "strategy"), "expert") ? "experts"
+                                                                  : "features",
+                  row, row_end);
     if (cols && column_end - column != cols)
-        add_range(out, size, "columns", column, column_end);
+        add_range(out, size, rows ? "columns" : "features", column, column_end);
     if (token != first || token_end != last)
         add_range(out, size, "tokens", token, token_end);
     if (!*out)
@@ -209,7 +240,7 @@ static void print_cell(const json_t *operator, const json_t * slice) {
         describe_share(operator, slice, share, sizeof share);
         snprintf(us, sizeof us, json_is_null(predicted) ? "-" : "%.1f", json_number_value(predicted));
         if (whole(slice, "bytes"))
-            cli_bytes((uint64_t)whole(slice, "bytes"), memory);
+            ht_size_text((uint64_t)whole(slice, "bytes"), memory);
     }
     printf("  %-22s %8s %10s", share, us, memory);
 }
@@ -298,21 +329,55 @@ static void print_operators(const json_t *operators, const json_t *memory) {
 
 /* ---- totals ------------------------------------------------------------------------------------------------------------- */
 
+/* How much of the work with weights each device has, and what it leaves to others. */
+static void print_left(const json_t *plan) {
+    const json_t *memory = json_object_get(plan, "memory"), *left = json_object_get(plan, "left");
+    const char *device;
+    json_t *value, *row, *name;
+    double all = 0;
+    size_t i, k;
+    json_object_foreach((json_t *)memory, device, value) all += json_number_value(json_object_get(value, "products"));
+    if (all <= 0 || json_array_size(left) == 0)
+        return;
+    json_object_foreach((json_t *)memory, device, value) {
+        printf("%s computes %.1f%% of the multiplications with weights", device,
+               100 * json_number_value(json_object_get(value, "products")) / all);
+        const char *between = "; leaves ";
+        json_array_foreach(left, i, row) {
+            if (strcmp(text(row, "device"), device) != 0)
+                continue;
+            json_array_foreach(json_object_get(row, "operators"), k, name) {
+                printf("%s%s", between, json_string_value(name));
+                between = ", ";
+            }
+            printf(" (%s)", text(row, "why"));
+            between = "; ";
+        }
+        putchar('\n');
+    }
+}
+
 static void print_totals(const json_t *plan) {
     const json_t *predicted = json_object_get(plan, "predicted_ms");
     const json_int_t joins = whole(plan, "joins_per_layer");
     const char *device, *between = "; alone: ";
     json_t *value;
-    char held[32], limit[32];
+    char held[32], limit[32], all[32];
     bool emulated = false;
     size_t i;
     json_object_foreach(json_object_get(plan, "memory"), device, value) {
-        printf("%s holds %s", device, cli_bytes((uint64_t)whole(value, "bytes"), held));
+        printf("%s holds %s", device, ht_size_text((uint64_t)whole(value, "bytes"), held));
+        if (whole(value, "limit"))
+            printf(", %s with caches and buffers of %s that it may hold",
+                   ht_size_text((uint64_t)whole(value, "held"), all),
+                   ht_size_text((uint64_t)whole(value, "limit"), limit));
         if (whole(value, "graph_limit"))
-            printf(" (graphs: at most %s, see --npu-memory)", cli_bytes((uint64_t)whole(value, "graph_limit"), limit));
+            printf(" (graphs: at most %s, see --npu-memory)",
+                   ht_size_text((uint64_t)whole(value, "graph_limit"), limit));
         emulated |= json_is_true(json_object_get(value, "emulated"));
         puts(json_is_true(json_object_get(value, "emulated")) ? "; emulated: timings are not meaningful" : "");
     }
+    print_left(plan);
     json_array_foreach(json_object_get(plan, "dropped"), i, value) printf("not used: %s\n", json_string_value(value));
     if (emulated)
         puts("emulated: shares follow a rule, no times are predicted");

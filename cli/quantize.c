@@ -1,6 +1,8 @@
 /* hetero quantize: a model in another type. */
 #include "cli.h"
 
+#include "base/base.h"
+
 #include <stdio.h>
 
 int cli_quantize(const cli_options *options) {
@@ -21,6 +23,7 @@ int cli_quantize(const cli_options *options) {
     if (options->json)
         return cli_print_json(json_pack("{s:I, s:I}", "in_bytes", (json_int_t)result.in_bytes, "out_bytes",
                                         (json_int_t)result.out_bytes));
-    printf("%s -> %s (%s)\n", cli_bytes(result.in_bytes, in), cli_bytes(result.out_bytes, out), options->arguments[2]);
+    printf("%s -> %s (%s)\n", ht_size_text(result.in_bytes, in), ht_size_text(result.out_bytes, out),
+           options->arguments[2]);
     return CLI_DONE;
 }

@@ -225,7 +225,7 @@ typedef struct ht_engine_options {
     int chunk;
     ht_sync sync;
     ht_strategy strategy;
-    /* of TENSOR: only these of "row,sequence,hybrid,feature,head,query,causal,layer", between several devices; NULL:
+    /* of TENSOR: only these of "row,sequence,hybrid,feature,head,query,expert,channel,causal,layer", between several devices; NULL:
      * all */
     const char *cuts;
     /* measure the devices anew, even where an earlier measurement is kept */
@@ -239,6 +239,10 @@ typedef struct ht_engine_options {
     /* called on the thread that calls ht_engine_create, and not after that has returned */
     ht_progress_function progress;
     void *progress_user;
+    /* of AUTO and SINGLE: "TEXT=DEVICE,...": operators with this text in their names ("ffn_experts", "blk.3.") are computed
+     * on that device of `devices`, named as there, options left out or not; the first text that fits counts. Others where they
+     * are quickest. NULL, "": all of them so */
+    const char *place;
 } ht_engine_options;
 
 /* Lives as long as the engine. */
@@ -274,13 +278,21 @@ const int32_t *ht_session_tokens(const ht_session *session, size_t *n);
 /* Makes the next call in progress, or the next one, return HT_ERROR_CANCELLED soon (the session stays usable). */
 void ht_session_cancel(ht_session *session);
 
-/* Makes ids[0..n) the session's tokens: the longest common prefix with what it holds is reused, the rest computed in
- * chunks. *logits: [vocabulary] float32 that follow the last token, owned by the session, valid until the next call.
- * *reused (may be NULL): tokens not computed again. HT_ERROR_CONTEXT if n exceeds the context: nothing has changed. */
+/* Makes ids[0..n) the session's tokens: the longest common prefix with what it holds is reused (models with states: only if it is all
+ * of that), the rest computed in chunks. *logits: [vocabulary] float32 that follow the last token, the session's, valid until the next
+ * call. *reused (may be NULL): tokens not computed again. HT_ERROR_CONTEXT if n exceeds the context: nothing has changed. */
 ht_status ht_session_prefill(ht_session *session, const int32_t *ids, size_t n, const float **logits, size_t *reused,
                              ht_error *error);
 /* Appends one token. HT_ERROR_CONTEXT when the context is full. */
 ht_status ht_session_decode(ht_session *session, int32_t id, const float **logits, ht_error *error);
+
+/* Writes the session's tokens, their keys, values and states to a file. Load makes them the session's, whatever it
+ * held: of the same model, precision and kv_type, a context that has room for the tokens, and a host of the same byte
+ * order; devices with memory of their own compute them again. HT_ERROR_FORMAT: no such file, or damaged;
+ * HT_ERROR_UNSUPPORTED: of another version; HT_ERROR_ARGUMENT: of another model, precision or kv_type;
+ * HT_ERROR_CONTEXT: too long. The session is as it was then. */
+ht_status ht_session_save(ht_session *session, const char *path, ht_error *error);
+ht_status ht_session_load(ht_session *session, const char *path, ht_error *error);
 
 /* Make it with HT_INIT; zero means greedy. */
 typedef struct ht_sampling {
@@ -319,6 +331,11 @@ typedef struct ht_generation {
 /* Called on the thread that generates. False: stop here. */
 typedef bool (*ht_token_function)(const ht_generation *step, void *user);
 
+/* Sees the logits [n] before a token is chosen from them, and may change them: -INFINITY rules a token out. tokens:
+ * [n_tokens] all so far, the prompt included. Called on the thread that generates or steps; log-probabilities that are
+ * reported are the model's own. */
+typedef void (*ht_logits_function)(float *logits, size_t n, const int32_t *tokens, size_t n_tokens, void *user);
+
 /* Make it with HT_INIT. */
 typedef struct ht_generate_options {
     size_t struct_size;
@@ -333,6 +350,9 @@ typedef struct ht_generate_options {
     int top_logprobs;
     ht_token_function on_token;
     void *user;
+    /* may be NULL */
+    ht_logits_function on_logits;
+    void *logits_user;
 } ht_generate_options;
 
 typedef enum ht_stop {
@@ -370,6 +390,58 @@ typedef struct ht_generate_result {
 ht_status ht_session_generate(ht_session *session, const int32_t *ids, size_t n, const ht_generate_options *options,
                               ht_generate_result *result, ht_error *error);
 void ht_generate_result_clear(ht_generate_result *result);
+
+/* ---- batch --------------------------------------------------------------------------------------------------------- */
+/* Requests that are answered together: a pass takes a token of every answer under way and pieces of the prompts behind
+ * them, so that weights are read once for all. One thread steps; add, fork, cancel, take and pending may be called from
+ * any, too. */
+typedef struct ht_batch ht_batch;
+
+/* Make it with HT_INIT; every zero means the default. */
+typedef struct ht_batch_options {
+    size_t struct_size;
+    /* that are computed at once, each with keys and values of its own (ht_engine_info.kv_bytes_per_session); who comes
+     * later waits for one to end; 0: 8, at most 64 */
+    int sequences;
+    /* tokens, of all these together, whose keys and values are held: where they do not suffice, the request that came
+     * last waits, and is computed again from where its tokens begin to differ; 0: any number */
+    size_t tokens;
+    /* seconds that pieces of prompts may make answers under way wait; 0: 0.25 */
+    double pass_seconds;
+} ht_batch_options;
+
+/* What a step has brought for one request. */
+typedef struct ht_batch_event {
+    uint64_t request;
+    /* id -1 and no text: nothing new. Valid until the next step, and until the request is taken */
+    ht_generation piece;
+    /* nothing follows: ht_batch_take has the result */
+    bool ended;
+} ht_batch_event;
+
+/* The engine must outlive the batch; sessions on it go on as ever, pass by pass in turn. options may be NULL. */
+ht_status ht_batch_create(ht_engine *engine, const ht_batch_options *options, ht_batch **batch, ht_error *error);
+void ht_batch_destroy(ht_batch *batch); /* NULL is allowed; requests that have not ended go with it */
+/* Adds a request, which *request names from then on; nothing is computed yet. What ids and options point to is copied.
+ * Tokens that an earlier or another request has begun with are not computed again where their keys and values are held.
+ * options as of ht_session_generate, but for on_token: events stand for it. HT_ERROR_CONTEXT: longer than the context,
+ * or than `tokens` above. */
+ht_status ht_batch_add(ht_batch *batch, const int32_t *ids, size_t n, const ht_generate_options *options,
+                       uint64_t *request, ht_error *error);
+/* The same with all tokens that another request has by now, its prompt and the beginning of its answer, as the prompt. */
+ht_status ht_batch_fork(ht_batch *batch, uint64_t of, const ht_generate_options *options, uint64_t *request,
+                        ht_error *error);
+/* One pass. *events: [*n], valid until the next step; none where no request is pending. After an error nothing is lost:
+ * what the pass was to compute, the next step tries again. */
+ht_status ht_batch_step(ht_batch *batch, const ht_batch_event **events, size_t *n, ht_error *error);
+/* Requests that have not ended. */
+size_t ht_batch_pending(ht_batch *batch);
+/* The request ends in the next step (HT_STOP_CANCELLED), with what there is by then. One that is unknown or has ended:
+ * nothing happens. */
+void ht_batch_cancel(ht_batch *batch, uint64_t request);
+/* The result of a request that has ended, which is forgotten then, or the error that it ended with. HT_ERROR_ARGUMENT:
+ * it has not, or there is none of this name. prefill_ms counts from when the request's turn came. */
+ht_status ht_batch_take(ht_batch *batch, uint64_t request, ht_generate_result *result, ht_error *error);
 
 /* ---- measuring ------------------------------------------------------------------------------------------------------ */
 /* Teacher forcing: logprobs[i] = log p(ids[i] | ids[0..i)), logprobs[0] = NAN. top (may be NULL): [n][n_top], row i is

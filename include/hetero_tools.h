@@ -36,13 +36,13 @@ ht_status ht_quantize(const char *in, const char *out, const char *type, ht_prog
 /* What one device computes of one operator. Ranges are [begin, end). */
 typedef struct ht_plan_row {
     const char *op, *device;
-    /* "single", "row", "feature", "head", "query", "sequence", "hybrid", "causal", "layer", "every" device */
+    /* "single", "row", "feature", "head", "query", "expert", "channel", "sequence", "hybrid", "causal", "layer", "every" device */
     const char *cut;
     /* the operator's number in the model */
     size_t number;
-    /* of its weights; 0: none; of a feed-forward block: features, embedding */
+    /* of its weights; 0: none; of a feed-forward block: features, embedding; of experts: 0, and the features of each */
     size_t rows, cols;
-    /* the device's share of rows, and of columns */
+    /* the device's share of rows, and of columns; of experts, and of their features */
     size_t row_begin, row_end, reduction_begin, reduction_end;
     /* of key-value heads and the query heads that use them; cut "query": of query heads; 0, 0: not cut so */
     size_t head_begin, head_end;
@@ -54,6 +54,12 @@ typedef struct ht_plan_row {
     bool joins;
     /* held by the device for it: packed weights, or graphs of all lengths */
     uint64_t bytes;
+    /* multiplications of weights by values of these tokens; of experts, as many as if all were chosen equally often */
+    double products;
+    /* only what another device of its lane has no room for, if anything: tokens of experts that are chosen too often */
+    bool rest;
+    /* the device named before it that does not compute this, and why; NULL: there is none */
+    const char *left_by, *why;
 } ht_plan_row;
 
 /* What a pass with the head of one token is predicted to take; all 0: nothing was measured. */
@@ -74,6 +80,8 @@ typedef struct ht_plan_times {
     struct {
         const char *name;
         uint64_t bytes, limit;
+        /* with one session's caches, and where it has memory of its own the buffers; what it may hold, 0: any number */
+        uint64_t held, room;
         /* timings are not meaningful */
         bool emulated;
     } devices[8];
@@ -110,11 +118,13 @@ typedef struct ht_perplexity_result {
 ht_status ht_perplexity(ht_session *session, ht_session *reference, const char *text, size_t bytes,
                         ht_progress_function progress, void *user, ht_perplexity_result *result, ht_error *error);
 
-/* Zero-initialise. Exactly one of prompt and gen is positive: prefill of `prompt` tokens, or `gen` tokens decoded after one.
- * repetitions 0: 5. One warm-up run comes before them. */
+/* Zero-initialise. Exactly one of prompt and gen is positive: prefill of `prompt` tokens, or `gen` tokens decoded after
+ * one. repetitions 0: 5. One warm-up run comes before them. sequences: so many are decoded together, each of them `gen`
+ * tokens, and speeds are those of all; 0: 1. */
 typedef struct ht_bench_options {
     int prompt, gen;
     int repetitions;
+    int sequences;
 } ht_bench_options;
 typedef struct ht_bench_result {
     /* tokens per second */

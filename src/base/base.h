@@ -81,6 +81,10 @@ void ht_pages_free(void *pages, size_t bytes);
 char *ht_copy_text(const char *text, size_t bytes);
 /* Gives memory that was freed back to the system, where the C library can. Milliseconds: after large work only. */
 void ht_memory_trim(void);
+/* "512M", "512MB", "512MiB": bytes, of a whole number with K, M, G or T (powers of 1024, either case) or nothing behind it. */
+bool ht_parse_size(const char *text, uint64_t *bytes);
+/* The same for a person: "500.0 KiB", in the largest unit of which it is one or more. buffer. */
+const char *ht_size_text(uint64_t bytes, char buffer[32]);
 /* Allocations made through this header so far, in the whole process: what the "steady decode allocates nothing" test
  * watches. Counts ht_alloc, ht_grow, ht_pages_alloc, arena blocks and the growth of an ht_text. */
 uint64_t ht_alloc_count(void);

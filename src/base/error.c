@@ -38,6 +38,16 @@ void ht_make_printable(char *text) {
     }
 }
 
+const char *ht_size_text(uint64_t bytes, char buffer[32]) {
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    int unit = 0;
+    for (; value >= 1024 && unit < 4; unit++)
+        value /= 1024;
+    snprintf(buffer, 32, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return buffer;
+}
+
 ht_status(ht_fail)(ht_error *error, ht_status status, const char *format, ...) {
     if (!error)
         return status;

@@ -1,6 +1,7 @@
 /* Allocation: checked, counted, zeroed. Arenas, page blocks, growing text. */
 #include "base/os.h"
 
+#include <errno.h>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
@@ -8,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define ARENA_BLOCK ((size_t)64 << 10)
 
@@ -180,4 +182,23 @@ void ht_memory_trim(void) {
 #ifdef __GLIBC__
     malloc_trim(0);
 #endif
+}
+
+bool ht_parse_size(const char *text, uint64_t *bytes) {
+    static const char units[] = "KMGT";
+    char *end;
+    errno = 0;
+    const long long number = strtoll(text, &end, 10);
+    if (end == text || errno || number < 0)
+        return false;
+    /* a letter in either case; of a blank nothing would be left, which is found at the end of units */
+    const char *unit = *end & ~0x20 ? strchr(units, *end & ~0x20) : NULL;
+    const int shift = unit ? 10 * (int)(unit - units + 1) : 0;
+    if (number > INT64_MAX >> shift)
+        return false;
+    *bytes = (uint64_t)number << shift;
+    if (!unit)
+        return !*end;
+    end++;
+    return !*end || !strcasecmp(end, "b") || !strcasecmp(end, "ib");
 }

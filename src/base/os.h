@@ -69,6 +69,7 @@ void *ht_os_pages(size_t bytes);
 void ht_os_pages_free(void *pages, size_t bytes);
 size_t ht_os_page_bytes(void);
 uint64_t ht_os_memory_bytes(void); /* of the machine */
+uint64_t ht_os_cache_bytes(void);  /* of the last cache before memory, which cores share; 0: unknown */
 
 /* ---- libraries ------------------------------------------------------------------------------------------------------ */
 

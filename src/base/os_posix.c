@@ -68,6 +68,15 @@ uint64_t ht_os_memory_bytes(void) {
     return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+uint64_t ht_os_cache_bytes(void) {
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    const long bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    return bytes > 0 ? (uint64_t)bytes : 0;
+#else
+    return 0;
+#endif
+}
+
 uint64_t ht_peak_rss_bytes(void) {
     /* VmHWM first: ru_maxrss survives exec, so it may be the peak of the program that started this one. */
     unsigned long long kib = 0;

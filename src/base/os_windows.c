@@ -86,6 +86,9 @@ size_t ht_os_page_bytes(void) {
 uint64_t ht_os_memory_bytes(void) {
     return 0;
 }
+uint64_t ht_os_cache_bytes(void) {
+    return 0;
+}
 uint64_t ht_peak_rss_bytes(void) {
     return 0;
 }

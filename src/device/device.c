@@ -39,6 +39,32 @@ bool ht_device_option(const char *options, const char *key, char *value, size_t 
     return false;
 }
 
+ht_status ht_device_take_limit(char spec[256], uint64_t *limit, ht_error *error) {
+    static const char key[] = ":limit";
+    char *option = spec;
+    *limit = 0;
+    while ((option = strstr(option, key))) {
+        char *value = option + sizeof key - 1, text[64];
+        const size_t n = strcspn(value, ":");
+        const int name = (int)(option - spec);
+        if (n && *value != '=') { /* the beginning of another word */
+            option = value;
+            continue;
+        }
+        if (!n)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "device %.*s: option 'limit' needs a value, such as limit=512M",
+                           name, spec);
+        snprintf(text, sizeof text, "%.*s", (int)ht_min_size(n - 1, sizeof text - 1), value + 1);
+        if (*limit)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "device %.*s: limit= is given twice", name, spec);
+        if (*text < '0' || *text > '9' || !ht_parse_size(text, limit) || *limit == 0)
+            return ht_fail(error, HT_ERROR_ARGUMENT, "device %.*s: limit=%s is not a size such as 512M or 2G", name,
+                           spec, text);
+        memmove(option, value + n, strlen(value + n) + 1);
+    }
+    return HT_OK;
+}
+
 ht_status ht_device_word(const ht_device_options *options, const char *key, const char *const *words, int *choice,
                          ht_error *error) {
     char text[64];
@@ -71,11 +97,11 @@ ht_status ht_device_check_options(const char *name, const char *options, const c
             found = strlen(known[i]) == key_bytes && memcmp(known[i], key, key_bytes) == 0;
         if (found)
             continue;
-        char list[128] = "none";
+        char list[192] = "";
         for (size_t i = 0, at = 0; known[i] && at < sizeof list; i++)
-            at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", known[i]);
-        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: unknown option '%.*s' (known: %s)", name, (int)key_bytes,
-                       key, list);
+            at += (size_t)snprintf(list + at, sizeof list - at, "%s, ", known[i]);
+        return ht_fail(error, HT_ERROR_ARGUMENT, "device %s: unknown option '%.*s' (known: %slimit)", name,
+                       (int)key_bytes, key, list); /* that one is taken out before: ht_device_take_limit */
     }
     return HT_OK;
 }
@@ -168,6 +194,28 @@ bool ht_share_fits(const ht_op *op, const ht_slice *s) {
         if (op->parts[i].rows % (s->group > 1 && i > 0 ? s->of / s->group : s->of))
             return false;
     return true;
+}
+
+ht_slice ht_spell_out_experts(const ht_op *op, const ht_slice *slice) {
+    ht_slice s = *slice;
+    if (!s.of)
+        s.of = s.row_end = (size_t)op->experts;
+    if (!s.reduction_end)
+        s.reduction_end = ht_op_summed(op);
+    return s;
+}
+
+const char *ht_refuse_experts(const ht_op *op, const ht_slice *slice) {
+    if (!slice->of && (slice->row_begin || slice->row_end))
+        return "ranges of rows are for matrix multiplications";
+    const ht_slice s = ht_spell_out_experts(op, slice);
+    if (s.of != (size_t)op->experts || s.group > 1)
+        return "shares are of experts";
+    if (s.row_begin >= s.row_end || s.row_end > s.of)
+        return "the share is empty or more than all";
+    if (s.reduction_begin >= s.reduction_end || s.reduction_end > ht_op_summed(op))
+        return "the slice's features are not in the experts";
+    return NULL;
 }
 
 bool ht_counts_heads(const ht_slice *s, const ht_hparams *shape) {

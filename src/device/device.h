@@ -29,7 +29,8 @@ typedef enum ht_device_kind { HT_DEVICE_CPU, HT_DEVICE_GPU, HT_DEVICE_NPU } ht_d
  * `of` not 0: rows are a share, parts [row_begin, row_end) of `of` equal ones. MATMUL: that share of each of its matrices'
  * rows, at their own places in the output (of QKV with of = kv_heads: whole heads with their keys and values; of gate and up
  * with of = feed_forward: features); each matrix must have a whole number of rows for one part. ROPE, ATTENTION: key-value
- * heads and the query heads that use them, of = kv_heads. GLU: features, of = feed_forward.
+ * heads and the query heads that use them, of = kv_heads. GLU: `of` equal parts of its features, whatever `of` divides these.
+ * CONV: channels, of = width. DELTA_NET: value heads, of = heads. SCAN: groups with their heads, of = kv_heads.
  *
  * `group` more than 1: the share is of query heads, of = heads, of which so many use one key-value head. MATMUL: that share of
  * the first matrix's rows; of the others' (keys, values: a group'th as many) the key-value heads whose first query head is in
@@ -51,6 +52,10 @@ static inline void ht_share_rows(const ht_slice *s, int part, size_t rows, size_
 }
 /* Has every matrix of the operator a whole number of rows for one part of the share? */
 bool ht_share_fits(const ht_op *op, const ht_slice *s);
+/* Of EXPERTS: zeros that stand for all experts or features as what they stand for: experts are rows, features the reduction
+ * range. And why a slice is none of them; NULL: it is. */
+ht_slice ht_spell_out_experts(const ht_op *op, const ht_slice *slice);
+const char *ht_refuse_experts(const ht_op *op, const ht_slice *slice);
 
 /* Heads of a slice of ROPE or ATTENTION: query heads [queries, queries_end), which use key-value heads [used,
  * used_end), of which it makes [own, used_end). */
@@ -69,12 +74,21 @@ typedef struct ht_view {
 } ht_view;
 
 /* Keys and values of one layer: [kv_head][position][head_dim] each, fp16 or float32 as `type` says; `positions` is the
- * allocated length. */
+ * allocated length. Of an operator that keeps a state, nothing but that: ht_op_state floats, which stand for all tokens before
+ * `position` of a submit, and behind it for its tokens, too. A submit at position 0 begins with zeros, whatever is there. */
 typedef struct ht_kv_layer {
     void *keys, *values;
     size_t positions;
     ht_kv_type type;
+    float *state;
 } ht_kv_layer;
+
+/* Tokens of a pass that are one sequence's, which follow each other from its position `position` on. */
+typedef struct ht_segment {
+    const ht_kv_layer *kv; /* the sequence's: [caches of the model] */
+    const int32_t *ids;    /* [n] */
+    size_t n, position;
+} ht_segment;
 
 /* What a submitted task works on. All tokens of a submit follow each other: token t is at position `position` + t. */
 typedef struct ht_binding {
@@ -82,6 +96,11 @@ typedef struct ht_binding {
     const ht_kv_layer *kv; /* [caches of the model] */
     size_t position;
     size_t tokens;
+    /* Of a pass over several sequences, instead of kv and position: whose its tokens are, one sequence's behind the
+     * other's, and how many of the pass come before this binding's first. src/pass gives what looks at caches or
+     * positions to devices once for each sequence, with these set to NULL and 0. */
+    const ht_segment *segments;
+    size_t n_segments, skipped;
     /* Rows of the slots, from their data on, that are this submit's to read, and to write where it computes whole rows: for
      * padding. Less than tokens: none beyond them. */
     size_t room;
@@ -95,10 +114,15 @@ typedef struct ht_binding {
     /* Only this of the task's slice; NULL: all of it. For devices that say `divisible`, on tasks that are whole; refuses()
      * says which slices those are. So a ratio moves from submit to submit, and weights are there once. */
     const ht_slice *part;
-    /* For devices with memory of their own; bit s is slot s, HT_BIT_KV the cache rows of these tokens. Zero is always right,
+    /* For devices with memory of their own; bit s is slot s, HT_BIT_KV the cache rows of these tokens, or a state. Zero is always right,
      * what is set saves transfers. */
     uint32_t resident; /* the newest values are this device's own: nothing to bring in */
     uint32_t kept;     /* nobody else reads them before they are written again: nothing to hand out */
+    /* EXPERTS, for devices that say `leaves`: where they put the weights of what they did not compute, a row of all experts for each
+     * token, as in slot more[0]; 0: it is in slot out, or was not chosen. */
+    const ht_view *left;
+    /* EXPERTS, for devices that say `adds`: what is computed is added to slot out, which is left alone where nothing is chosen. */
+    bool adds;
     bool yields; /* another device computes on the same cores next: threads that would wait for more should sleep */
     bool joined; /* somebody will wait for this very ticket: make that cheap */
 } ht_binding;
@@ -112,8 +136,12 @@ typedef struct ht_device_caps {
     bool emulated;       /* numbers count, times do not */
     bool runs_in_caller; /* submit computes before it returns: submit it last in a step */
     bool divisible;      /* takes binding.part */
-    size_t granule;     /* tokens that are multiplied together: more take as long as the next multiple; 0: any number */
-    bool many_only;     /* slow with one token: decode belongs elsewhere if another device takes the operator */
+    bool leaves;         /* EXPERTS: computes as many tokens of an expert as its graph has room for, see binding.left */
+    bool adds;           /* takes binding.adds */
+    size_t granule; /* tokens that are multiplied together: more take as long as the next multiple; 0: any number */
+    bool
+        many_only; /* slow with one token: decode belongs elsewhere if another device takes the operator; who `leaves` is so
+                         * with EXPERTS, whatever this says */
     const int *lengths; /* static lengths, ascending; NULL: any length */
     size_t n_lengths;
     uint64_t graph_bytes; /* of graphs that it may hold (static lengths) */
@@ -263,6 +291,10 @@ void ht_device_companion(const ht_cores *cores, char spec[256]);
 ht_status ht_device_host(ht_device_info *info, ht_error *error);
 /* Does a device of this name take some operators only, whether it is there or not? */
 bool ht_device_is_partial(const char *spec);
+/* Bytes of the name at the beginning of "name:option=value:...". */
+size_t ht_device_name_bytes(const char *spec);
+/* Takes "limit=SIZE" out of a device's name with options: *limit is what it may hold, in bytes; 0: it has none. */
+ht_status ht_device_take_limit(char spec[256], uint64_t *limit, ht_error *error);
 /* Value of `key` in "a=1:b=2"; false if absent. An option whose key is not in the NULL-terminated `known` is an error. */
 bool ht_device_option(const char *options, const char *key, char *value, size_t capacity);
 /* The place of the option's value among the NULL-terminated words; *choice stays where the option is not given. */

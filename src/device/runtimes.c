@@ -73,7 +73,7 @@ static ht_status resolve_kind(char *name, size_t capacity, ht_error *error) {
 
 /* Bytes of the name of "openvino:CPU:cpus=1": every piece before the first with a '='. Where slashes are the name's own,
  * what is before the last one is, too, a SoC's changes ("sim:SOC@memory.peak_GBps=80/gpu") included. */
-static size_t name_bytes(const char *spec) {
+size_t ht_device_name_bytes(const char *spec) {
     const ht_device_ops *runtime = find_runtime(spec);
     const char *slash = runtime && runtime->slashes ? strrchr(spec, '/') : NULL;
     const char *equals = strchr(slash ? slash : spec, '=');
@@ -84,7 +84,7 @@ static size_t name_bytes(const char *spec) {
 }
 
 ht_status ht_device_open(const char *spec, const ht_device_options *options, ht_device **device, ht_error *error) {
-    const size_t bytes = name_bytes(spec);
+    const size_t bytes = ht_device_name_bytes(spec);
     char name[256];
     if (bytes == 0 && *spec)
         return ht_fail(error, HT_ERROR_ARGUMENT, "device '%s': a name must come before options", spec);

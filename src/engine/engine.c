@@ -13,7 +13,8 @@
 
 /* Names of cuts, separated by commas, as bits. */
 static ht_status parse_cuts(const char *text, unsigned *cuts, ht_error *error) {
-    static const char *const names[] = {"layer", "row", "sequence", "hybrid", "feature", "head", "causal", "query"};
+    static const char *const names[] = {"layer", "row",    "sequence", "hybrid", "feature",
+                                        "head",  "causal", "query",    "expert", "channel"};
     *cuts = 0;
     while (*text) {
         const size_t n = strcspn(text, ",");
@@ -23,7 +24,8 @@ static ht_status parse_cuts(const char *text, unsigned *cuts, ht_error *error) {
         if (i == HT_COUNT(names))
             return ht_fail(
                 error, HT_ERROR_ARGUMENT,
-                "cuts: invalid value \"%.*s\" (expected layer, row, sequence, hybrid, feature, head, causal or query)",
+                "cuts: invalid value \"%.*s\" (expected layer, row, sequence, hybrid, feature, head, causal, "
+                "query, expert or channel)",
                 (int)n, text);
         *cuts |= 1u << i;
         text += n + (text[n] == ',');
@@ -106,10 +108,13 @@ static void name_devices(ht_engine *engine) {
         if (ht_lanes_use(&engine->set, d, false))
             engine->names[engine->info.n_devices++] = name;
         else if (d < engine->n_named) {
-            ht_engine_drop(engine, "%s: idle, other devices handle every operator", name);
-            if (engine->found)
-                continue;
-            ht_log(HT_LOG_WARN, "%s is idle: other devices handle every operator", name);
+            char room[32], why[128] = "other devices handle every operator";
+            if (ht_engine_is_bounded(engine, d))
+                snprintf(why, sizeof why, "it may hold %s, and nothing that fits is quicker there",
+                         ht_size_text(engine->set.limits[d], room));
+            ht_engine_drop(engine, "%s: idle, %s", name, why);
+            if (!engine->found)
+                ht_log(HT_LOG_WARN, "%s is idle: %s", name, why);
         }
     }
     engine->info.devices = engine->names;

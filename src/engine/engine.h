@@ -24,6 +24,7 @@ struct ht_engine {
     ht_passes passes;
     bool found;                        /* nobody asked for the devices: they were found */
     size_t n_named;                    /* the first so many devices were asked for, others are companions */
+    char asked[HT_MAX_DEVICES][256];   /* by device: what it was opened as, "gpu:cpus=0", without its limit */
     const char *names[HT_MAX_DEVICES]; /* info.devices */
     char dropped_texts[HT_MAX_DEVICES][320];
     const char *dropped[HT_MAX_DEVICES]; /* info.dropped: these */
@@ -55,6 +56,24 @@ ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, 
 /* Adds to info.dropped: "NAME: why" (devices.c). */
 void ht_engine_drop(ht_engine *engine, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Follows options->place (place.c): operators are left by all devices but the one that is named for them. */
+ht_status ht_engine_place(ht_engine *engine, const char *rules, ht_error *error);
+#define HT_OF_MEMORY 95 /* hundredths of a device's own memory that it may hold where no limit is given */
+/* What does not fit on a device with a limit goes to another one of its lane (fit.c): which operators those are follows from
+ * what each takes on either, in prompts and in decode, and from what handing over takes. Nothing to do where all fits.
+ * HT_ERROR_MEMORY with sizes where nobody takes the rest. What options->place says comes first. */
+ht_status ht_engine_fit(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+
+/* May the device hold less than the model, so that what it computes was chosen by the planner? For its limit, that is. */
+static inline bool ht_engine_is_bounded(const ht_engine *engine, size_t d) {
+    return *engine->set.quicker[d] != 0;
+}
+/* Does the rest beside others: is it a CPU, the machine's own or of the simulated chip? */
+bool ht_engine_does_rest(const ht_engine *engine, size_t d);
+/* Closes the devices that are none of `kept` (bits); the others move up, and with them all that is kept by their numbers but for
+ * lanes, which are the caller's. Nothing is under way. */
+void ht_engine_keep_devices(ht_engine *engine, uint32_t kept);
+
 /* ---- parts of them ------------------------------------------------------------------------------------------------------- */
 
 /* The device that computes beside device d what d does not take: one that is open, or a new one. */
@@ -68,6 +87,9 @@ ht_status ht_engine_keep_lane(ht_engine *engine, size_t lane, const ht_engine_op
 #define HT_LATER_POSITION 1024 /* of the second point at which attention is timed */
 /* Measures a lane's costs (measure.c), on the cache of some session, which is overwritten. */
 ht_status ht_engine_time_lane(ht_engine *engine, ht_lane *lane, const ht_kv_layer *kv, ht_error *error);
+/* Median seconds of steps, one behind another, for so many tokens from `position` on. */
+ht_status ht_engine_time_steps(ht_engine *engine, ht_lane *lane, const ht_kv_layer *kv, const ht_step *steps,
+                               size_t n_steps, size_t tokens, size_t position, double *seconds, ht_error *error);
 /* What lanes take beside each other: every two that share no cores, and where there are more, as many as share none. */
 ht_status ht_engine_time_together(ht_engine *engine, const ht_kv_layer *kv, ht_error *error);
 /* One lane's costs on a cache made for that, or by rule. */

@@ -164,7 +164,8 @@ static ht_status try_passes(ht_engine *engine, trials *t, size_t n, size_t posit
     for (size_t i = 0; i < (n > 1 ? TRIALS : TRIALS_OF_ONE) && !status && spent < TRIAL_SECONDS; i++) {
         const double start = ht_clock_now(engine->set.time);
         const float *logits;
-        status = ht_passes_forward(&engine->passes, t->kv, t->ids, n, position, n - wanted, NULL, error);
+        const ht_segment all = {.kv = t->kv, .ids = t->ids, .n = n, .position = position};
+        status = ht_passes_forward(&engine->passes, &all, 1, n - wanted, NULL, error);
         if (!status && wanted)
             status = ht_passes_head(&engine->passes, n - 1, 1, &logits, error);
         spent += ht_clock_now(engine->set.time) - start;
@@ -258,7 +259,7 @@ static uint64_t weight_bytes(const ht_op *op) {
     uint64_t bytes = 0;
     for (int i = 0; op->kind == HT_OP_FFN && i < 3; i++)
         bytes += weight_bytes(&op->members[i]);
-    for (int i = 0; op->kind == HT_OP_MATMUL && i < op->n_parts; i++)
+    for (int i = 0; (op->kind == HT_OP_MATMUL || op->kind == HT_OP_EXPERTS) && i < op->n_parts; i++)
         bytes += (uint64_t)op->parts[i].rows * op->parts[i].row_bytes;
     return bytes;
 }

@@ -110,13 +110,48 @@ static void predict(const listing *l, const ht_lane *lane, const ht_slice *own, 
         share = (double)(own->row_end - own->row_begin) / (double)own->of;
     else if (whole.row_end)
         share = (double)(own->row_end - own->row_begin) / (double)whole.row_end;
-    if (whole.reduction_end)
-        share *= (double)(own->reduction_end - own->reduction_begin) / (double)whole.reduction_end;
+    const size_t summed = op->kind == HT_OP_EXPERTS && own->reduction_end ? ht_op_summed(op) : whole.reduction_end;
+    if (summed)
+        share *= (double)(own->reduction_end - own->reduction_begin) / (double)summed;
     const ht_estimate e =
         ht_op_estimate(&lane->cost, op->signature, row->token_end - row->token_begin, share, row->token_begin);
     const double drift = drift_of(l, lane), factor = shared ? beside_others(l, lane, listed->head) : 1;
     row->seconds = e.busy < INFINITY ? drift * (e.wait + factor * e.busy) : 0;
     listed->join = row->joins ? drift * lane->cost.join : 0;
+}
+
+/* What the device computes of it in this pass. */
+static double products_of(const listing *l, const ht_step *step, const ht_slice *own, size_t tokens) {
+    const ht_op *op = step->op;
+    const ht_slice whole = ht_whole_slice(op);
+    const ht_matrix_cut *cut;
+    const ht_axis *axis = own->of ? axis_of(l, step, &cut) : NULL;
+    double share = 1;
+    if (step->rest)
+        return 0;
+    if (axis)
+        share = ht_axis_share(axis, ht_op_place(l->engine->model, op), own->of, own->row_begin,
+                              own->row_end - own->row_begin);
+    else if (own->of || whole.row_end)
+        share = (double)(own->row_end - own->row_begin) / (double)(own->of ? own->of : whole.row_end);
+    if (own->reduction_end)
+        share *= (double)(own->reduction_end - own->reduction_begin) /
+                 (double)(whole.reduction_end ? whole.reduction_end : ht_op_summed(op));
+    return share * ht_op_products(op) * (double)tokens;
+}
+
+static void explain(const listing *l, const ht_lane *lane, ht_listed *listed) {
+    const ht_step *step = listed->step;
+    const ht_lanes *set = &l->engine->set;
+    ht_plan_row *row = &listed->row;
+    const bool one = listed->head || row->token_end - row->token_begin <= 1;
+    const int by = step->rest
+                       ? step[-1].device
+                       : ht_lane_leaver(set, lane, step->op, one ? HT_FORM_ONE : HT_FORM_MANY, step->device, &row->why);
+    if (step->rest)
+        row->why = HT_REST_REASON;
+    row->rest = step->rest;
+    row->left_by = by < 0 ? NULL : ht_lanes_caps(set, (size_t)by)->name;
 }
 
 static void fill_row(const listing *l, const ht_lane *lane, size_t begin, size_t end, ht_listed *listed) {
@@ -128,7 +163,8 @@ static void fill_row(const listing *l, const ht_lane *lane, size_t begin, size_t
     const ht_axis *axis = axis_of(l, step, &cut);
     const bool ffn = op->kind == HT_OP_FFN, matrix = op->kind == HT_OP_MATMUL;
     const bool heads = own->of && axis && (axis->kind == HT_AXIS_HEADS || axis->kind == HT_AXIS_QUERIES);
-    const size_t cols = ffn ? ht_op_cols(&op->members[0]) : whole.reduction_end;
+    const bool experts = op->kind == HT_OP_EXPERTS; /* rows are experts, columns their features */
+    const size_t cols = ffn ? ht_op_cols(&op->members[0]) : experts ? ht_op_summed(op) : whole.reduction_end;
     ht_plan_row *row = &listed->row;
     *row = (ht_plan_row){.op = op->name,
                          .device = device->ops->caps(device)->name,
@@ -139,7 +175,7 @@ static void fill_row(const listing *l, const ht_lane *lane, size_t begin, size_t
                          .row_begin = own->row_begin,
                          .row_end = own->row_end,
                          .reduction_begin = own->reduction_begin,
-                         .reduction_end = ffn ? cols : own->reduction_end,
+                         .reduction_end = ffn || (experts && !own->reduction_end) ? cols : own->reduction_end,
                          .head_begin = heads ? own->row_begin : 0,
                          .head_end = heads ? own->row_end : 0,
                          .token_begin = step->end ? step->begin : begin,
@@ -157,7 +193,10 @@ static void fill_row(const listing *l, const ht_lane *lane, size_t begin, size_t
     } else if (heads) {
         row->row_begin = row->row_end = 0;
     }
-    predict(l, lane, own, listed);
+    row->products = products_of(l, step, own, row->token_end - row->token_begin);
+    explain(l, lane, listed);
+    if (!step->rest) /* it was timed with what leaves it */
+        predict(l, lane, own, listed);
 }
 
 /* ---- all rows ----------------------------------------------------------------------------------------------------------- */
@@ -236,15 +275,6 @@ static size_t count_joins(const ht_listed *rows, size_t n) {
     return joins;
 }
 
-static uint64_t held_bytes(const ht_engine *engine, size_t d) {
-    const ht_device *device = engine->set.devices[d];
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < engine->set.n_tasks; i++)
-        if (engine->set.tasks[i].device == (int)d && engine->set.tasks[i].task && device->ops->task_bytes)
-            bytes += device->ops->task_bytes(engine->set.tasks[i].task);
-    return bytes;
-}
-
 /* Devices of one name, such as CPUs beside others, count as one. */
 static void list_devices(const ht_engine *engine, const ht_listed *rows, size_t n, ht_plan_times *times) {
     for (size_t d = 0; d < engine->set.n_devices; d++) {
@@ -259,8 +289,10 @@ static void list_devices(const ht_engine *engine, const ht_listed *rows, size_t 
             continue;
         times->n_devices = ht_max_size(times->n_devices, k + 1);
         times->devices[k].name = caps->name;
-        times->devices[k].bytes += held_bytes(engine, d);
+        times->devices[k].bytes += ht_lanes_weight_bytes(&engine->set, d);
         times->devices[k].limit += caps->graph_bytes;
+        times->devices[k].held += ht_lanes_device_bytes(&engine->set, d);
+        times->devices[k].room += engine->set.limits[d];
         times->devices[k].emulated |= caps->emulated;
     }
 }

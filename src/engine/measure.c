@@ -65,10 +65,9 @@ static ht_status time_steps(const timer *t, size_t n, size_t position, bool apar
 
 /* ---- which steps ------------------------------------------------------------------------------------------------------------- */
 
+/* Of one token. */
 static double weight_bytes(const ht_op *op) {
-    if (op->kind == HT_OP_FFN)
-        return weight_bytes(&op->members[0]) + weight_bytes(&op->members[2]);
-    return op->kind == HT_OP_MATMUL ? 0.5 * (double)ht_op_rows(op) * (double)ht_op_cols(op) : 0;
+    return 0.5 * ht_op_products(op);
 }
 
 static double layer_bytes(const ht_program *program, int layer) {
@@ -126,12 +125,29 @@ static bool stands_apart(const timer *t, const ht_program *program, int signatur
 static void keep_matrices(timer *t) {
     size_t n = 0;
     for (size_t i = 0; i < t->n_steps; i++)
-        if (t->steps[i].op->kind == HT_OP_MATMUL || t->steps[i].op->kind == HT_OP_FFN)
+        if (t->steps[i].op->kind == HT_OP_MATMUL || t->steps[i].op->kind == HT_OP_FFN ||
+            t->steps[i].op->kind == HT_OP_EXPERTS)
             t->steps[n++] = t->steps[i];
     t->n_steps = n;
 }
 
-/* Takes the steps of a signature (ALL: of all, but what stands around the layers) in the sampled blocks. */
+/* Weights as a router would leave them if every expert were chosen as often: what made-up tokens choose are a few experts, over and
+ * over. A device with a copy of its own is to bring them in. */
+static void choose_evenly(const timer *t, ht_step *step) {
+    const ht_op *op = step->op;
+    const ht_view *view = &t->engine->set.slots[op->more[0]];
+    const size_t experts = (size_t)op->experts, used = op->route.used ? (size_t)op->route.used : experts;
+    step->resident &= ~(1u << op->more[0]);
+    for (size_t n = 0; n < (size_t)t->engine->info.chunk && view->data; n++) {
+        float *weights = (float *)view->data + n * view->stride;
+        memset(weights, 0, experts * sizeof *weights);
+        for (size_t k = 0; k < used; k++)
+            weights[(n * used + k) % experts] = 1 / (float)used;
+    }
+}
+
+/* Takes the steps of a signature (ALL: of all, but what stands around the layers, and routers' choices, which would be those of
+ * made-up tokens) in the sampled blocks. */
 static void take_steps(timer *t, const ht_program *program, int signature, int samples) {
     const ht_model *model = t->engine->model;
     t->n_steps = 0;
@@ -139,9 +155,21 @@ static void take_steps(timer *t, const ht_program *program, int signature, int s
         const ht_op *op = program->steps[i].op;
         const bool around = op->layer < 0 && (op->block < 0 || model->signatures[op->signature].head);
         const bool inside = op->layer >= 0 ? is_sampled(model, op->block, samples) : around && signature != ALL;
-        if (inside && (signature == ALL || op->signature == signature))
-            t->steps[t->n_steps++] = program->steps[i];
+        if (!inside || (signature == ALL ? op->kind == HT_OP_ROUTE : op->signature != signature))
+            continue;
+        t->steps[t->n_steps] = program->steps[i];
+        if (op->kind == HT_OP_EXPERTS)
+            choose_evenly(t, &t->steps[t->n_steps]);
+        t->n_steps++;
     }
+}
+
+/* Operators of the steps: what one leaves, another computes. */
+static size_t count_ops(const timer *t) {
+    size_t n = 0;
+    for (size_t i = 0; i < t->n_steps; i++)
+        n += !t->steps[i].rest;
+    return n ? n : 1;
 }
 
 static int count_samples(const timer *t, const ht_program *program, size_t n) {
@@ -221,11 +249,11 @@ static ht_status measure_point(timer *t, size_t n, ht_error *error) {
         take_steps(t, program, s, samples);
         if (t->n_steps == 0 || is_around(model, s))
             continue;
-        count[s] = t->n_steps;
+        count[s] = count_ops(t);
         const bool apart = stands_apart(t, program, s);
         status = time_steps(t, n, 0, apart, &seconds[s], error);
-        seconds[s] = (apart ? seconds[s] : without_join(t, seconds[s])) / (double)t->n_steps;
-        sum += seconds[s] * (double)count[s];
+        seconds[s] = (apart ? seconds[s] : without_join(t, seconds[s])) / (double)count[s];
+        sum += model->signatures[s].op->kind == HT_OP_ROUTE ? 0 : seconds[s] * (double)count[s];
     }
     if (status)
         return status;
@@ -400,7 +428,7 @@ static ht_status measure_rest(timer *t, const size_t *lengths, size_t n_lengths,
         if (is_around(model, s))
             status = measure_around(t, s, most, error);
     for (int s = 0; s < (int)model->n_signatures && !status && later; s++)
-        if (ht_op_reads(model->signatures[s].op) & HT_BIT_KV)
+        if (ht_op_reads(model->signatures[s].op) & HT_BIT_KV && !ht_op_state(model->signatures[s].op, &model->hparams))
             status = measure_keys(t, s, n, later, error);
     return status;
 }
@@ -414,6 +442,19 @@ static void clear_cost(const ht_engine *engine, ht_lane *lane) {
         const bool matrix = signature->op->kind == HT_OP_MATMUL || signature->op->kind == HT_OP_FFN;
         lane->cost.ops[s].granule = matrix && !signature->head ? granule : 0;
     }
+}
+
+ht_status ht_engine_time_steps(ht_engine *engine, ht_lane *lane, const ht_kv_layer *kv, const ht_step *steps,
+                               size_t n_steps, size_t tokens, size_t position, double *seconds, ht_error *error) {
+    timer *t;
+    ht_status status = ht_alloc((void **)&t, 1, sizeof *t, "measuring", error);
+    if (status)
+        return status;
+    *t = (timer){.engine = engine, .lane = lane, .kv = kv, .n_steps = ht_min_size(n_steps, MOST_STEPS)};
+    memcpy(t->steps, steps, t->n_steps * sizeof *steps);
+    status = time_steps(t, tokens, position, false, seconds, error);
+    free(t);
+    return status;
 }
 
 ht_status ht_engine_time_lane(ht_engine *engine, ht_lane *lane, const ht_kv_layer *kv, ht_error *error) {

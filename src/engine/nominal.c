@@ -3,16 +3,14 @@
  * told these times, and nothing is learnt or kept. */
 #include "engine/engine.h"
 
+#include <math.h>
+
 #define EACH 1e-9 /* seconds of a multiply-add: enough that joins are never worth avoiding */
 #define EMULATED \
     0.98 /* of that on emulated devices: what is only ever whole, such as a matrix of strategy layer, goes there */
 
 static double multiply_adds(const ht_op *op) {
-    if (op->kind == HT_OP_MATMUL)
-        return (double)ht_op_rows(op) * (double)ht_op_cols(op);
-    if (op->kind == HT_OP_FFN)
-        return multiply_adds(&op->members[0]) + multiply_adds(&op->members[2]);
-    return 1;
+    return fmax(ht_op_products(op), 1);
 }
 
 /* One point of one token for what a lane does with any number, the device's lengths for the rest. */

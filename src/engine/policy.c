@@ -28,40 +28,36 @@ static uint32_t good_lanes(ht_engine *engine, size_t n, size_t position) {
     return good;
 }
 
+static void tell_dropped(ht_engine *engine, size_t d) {
+    const char *name = ht_lanes_caps(&engine->set, d)->name;
+    char room[32];
+    if (!ht_engine_is_bounded(engine, d)) {
+        ht_engine_drop(engine, "%s: the rest is predicted to be as quick without it", name);
+        return;
+    }
+    ht_size_text(engine->set.limits[d], room);
+    ht_engine_drop(engine, "%s: it may hold %s, and the rest is predicted to be as quick without it", name, room);
+    if (d < engine->n_named && !engine->found)
+        ht_log(HT_LOG_WARN, "%s is not used: it may hold %s, and the rest is predicted to be as quick without it", name,
+               room);
+}
+
 /* Keeps the devices of one lane and closes the others: nothing is there yet but tasks and the pool. */
 static void keep_devices(ht_engine *engine, size_t keep) {
-    const ht_lane lane = engine->set.lanes[keep];
-    int place[HT_MAX_DEVICES] = {0};
-    size_t n = 0, n_tasks = 0;
+    const uint32_t kept = engine->set.lanes[keep].devices;
     ht_lanes_settle(&engine->set);
     for (size_t d = 0; d < engine->set.n_devices; d++)
-        place[d] = lane.devices >> d & 1 ? (int)n++ : -1;
-    for (size_t t = 0; t < engine->set.n_tasks; t++) {
-        ht_slice_task task = engine->set.tasks[t];
-        if (place[task.device] < 0) {
-            if (task.task)
-                engine->set.devices[task.device]->ops->release(engine->set.devices[task.device], task.task);
-            continue;
-        }
-        task.device = place[task.device];
-        engine->set.tasks[n_tasks++] = task;
-    }
-    engine->set.n_tasks = n_tasks;
-    for (size_t d = 0; d < engine->set.n_devices; d++)
-        if (place[d] < 0) {
-            ht_engine_drop(engine, "%s: the rest is predicted to be as quick without it",
-                           ht_lanes_caps(&engine->set, d)->name);
-            engine->set.devices[d]->ops->close(engine->set.devices[d]);
-        } else
-            engine->set.devices[place[d]] = engine->set.devices[d]; /* never behind where it was */
-    engine->set.n_devices = engine->n_named = n;
+        if (!(kept >> d & 1))
+            tell_dropped(engine, d);
+    ht_engine_keep_devices(engine, kept);
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane_free_buffers(&engine->set, &engine->set.lanes[l]);
+        ht_lane_free_left(&engine->set, &engine->set.lanes[l]);
         for (size_t p = 0; p < HT_FORMS; p++)
             free(engine->set.lanes[l].programs[p].steps);
     }
     memset(engine->set.lanes, 0, sizeof engine->set.lanes);
-    engine->set.lanes[0].devices = (1u << n) - 1;
+    engine->set.lanes[0].devices = (1u << engine->set.n_devices) - 1;
     engine->set.n_lanes = 1;
     ht_crew_destroy(engine->passes.crew);
     engine->passes.crew = NULL;

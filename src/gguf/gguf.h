@@ -68,6 +68,9 @@ const ht_tensor *ht_gguf_tensor(const ht_gguf *file, const char *name);  /* NULL
  * A key of the wrong kind or out of [min, max] is always an error that names file and key. */
 ht_status ht_gguf_int(const ht_gguf *file, const char *key, bool required, int64_t min, int64_t max, int64_t *out,
                       ht_error *error);
+/* The same of item `index` of an array (of flags: 0 or 1), or of what one number says for all; *out stays where the key is absent. */
+ht_status ht_gguf_int_at(const ht_gguf *file, const char *key, uint64_t index, int64_t min, int64_t max, int64_t *out,
+                         ht_error *error);
 ht_status ht_gguf_float(const ht_gguf *file, const char *key, bool required, float *out, ht_error *error);
 ht_status ht_gguf_bool(const ht_gguf *file, const char *key, bool required, bool *out, ht_error *error);
 ht_status ht_gguf_string(const ht_gguf *file, const char *key, bool required, ht_string *out, ht_error *error);

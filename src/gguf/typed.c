@@ -59,6 +59,20 @@ static bool is_integer(ht_gguf_kind kind) {
     return kind <= HT_GGUF_I32 || kind == HT_GGUF_U64 || kind == HT_GGUF_I64;
 }
 
+/* Item `index` of a value of integers, within bounds. */
+static ht_status bounded(const ht_gguf *file, const ht_gguf_value *value, const char *key, uint64_t index, int64_t min,
+                         int64_t max, int64_t *out, ht_error *error) {
+    const bool too_big = number_kind(value) == HT_GGUF_U64 && value->data[index * 8 + 7] >> 7; /* past INT64_MAX */
+    const int64_t number = ht_gguf_item_int(value, index);
+    if (too_big || number < min || number > max) {
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is %s%lld, which is not in %lld..%lld",
+                       ht_gguf_path(file), key, too_big ? "more than " : "", (long long)number, (long long)min,
+                       (long long)max);
+    }
+    *out = number;
+    return HT_OK;
+}
+
 ht_status ht_gguf_int(const ht_gguf *file, const char *key, bool required, int64_t min, int64_t max, int64_t *out,
                       ht_error *error) {
     const ht_gguf_value *value;
@@ -68,17 +82,21 @@ ht_status ht_gguf_int(const ht_gguf *file, const char *key, bool required, int64
     if (!is_integer(number_kind(value)))
         return wrong_kind(file, value, key, "an integer", error);
     status = check_alike(file, value, key, error);
-    if (status)
-        return status;
-    const bool too_big = number_kind(value) == HT_GGUF_U64 && value->data[7] >> 7; /* past INT64_MAX */
-    const int64_t number = ht_gguf_item_int(value, 0);
-    if (too_big || number < min || number > max) {
-        return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is %s%lld, which is not in %lld..%lld",
-                       ht_gguf_path(file), key, too_big ? "more than " : "", (long long)number, (long long)min,
-                       (long long)max);
-    }
-    *out = number;
-    return HT_OK;
+    return status ? status : bounded(file, value, key, 0, min, max, out, error);
+}
+
+ht_status ht_gguf_int_at(const ht_gguf *file, const char *key, uint64_t index, int64_t min, int64_t max, int64_t *out,
+                         ht_error *error) {
+    const ht_gguf_value *value = ht_gguf_find(file, key);
+    if (!value)
+        return HT_OK;
+    const bool array = value->kind == HT_GGUF_ARRAY, flags = array && value->item_kind == HT_GGUF_BOOL;
+    if (!flags && !is_integer(number_kind(value)))
+        return wrong_kind(file, value, key, "an integer", error);
+    if (array && index >= value->count)
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" has %llu items, and none of number %llu",
+                       ht_gguf_path(file), key, (unsigned long long)value->count, (unsigned long long)index);
+    return bounded(file, value, key, array ? index : 0, min, max, out, error);
 }
 
 ht_status ht_gguf_float(const ht_gguf *file, const char *key, bool required, float *out, ht_error *error) {

@@ -18,6 +18,7 @@ static const ht_type_traits traits[] = {
     {HT_TYPE_Q5_K,   "Q5_K",   256, 176,  8,   32,   true},
     {HT_TYPE_Q6_K,   "Q6_K",   256, 210,  6,   16,   false},
     {HT_TYPE_IQ4_NL, "IQ4_NL", 32,  18,   8,   32,   false},
+    {HT_TYPE_MXFP4,  "MXFP4",  32,  17,   8,   32,   false},
     /* not for weights, bits 0: some files carry tables of these, which no operator reads */
     {(ht_type)HT_TYPE_I8,     "I8",     1,   1,    0,   0,    false},
     {(ht_type)HT_TYPE_I16,    "I16",    1,   2,    0,   0,    false},

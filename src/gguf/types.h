@@ -17,7 +17,8 @@ typedef enum ht_type {
     HT_TYPE_Q5_K = 13,
     HT_TYPE_Q6_K = 14,
     HT_TYPE_IQ4_NL = 20,
-    HT_TYPE_BF16 = 30
+    HT_TYPE_BF16 = 30,
+    HT_TYPE_MXFP4 = 39
 } ht_type;
 /* Tensors of these are carried along; no operator takes them as weights, so whatever switches over ht_type need not know. */
 enum { HT_TYPE_I8 = 24, HT_TYPE_I16, HT_TYPE_I32, HT_TYPE_I64, HT_TYPE_F64 };

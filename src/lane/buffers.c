@@ -1,4 +1,4 @@
-/* Memory that devices work on: the pool of slots, lanes' own buffers, caches of keys and values. */
+/* Memory that devices work on: the pool of slots, lanes' own buffers, caches of keys and values, states. */
 #include "lane/lane.h"
 
 #include <stdlib.h>
@@ -6,36 +6,12 @@
 
 /* ---- pool ------------------------------------------------------------------------------------------------------------ */
 
-size_t ht_lanes_slot_tokens(const ht_lanes *set, ht_slot slot) {
-    const ht_slot_role role = set->model->slots[slot].role;
-    return role == HT_ROLE_LOGITS || role == HT_ROLE_PICK ? ht_min_size(HT_HEAD_TOKENS, set->chunk) : set->chunk;
-}
-
-/* Pages for a buffer that every device of the set sees. */
-static ht_status make_view(ht_lanes *set, size_t bytes, size_t stride, ht_view *view, ht_error *error) {
-    *view = (ht_view){ht_device_pages_alloc(set->devices, set->n_devices, bytes), stride};
-    if (!view->data)
-        return ht_fail(error, HT_ERROR_MEMORY, "no memory for a buffer of %zu bytes", bytes);
-    set->buffer_bytes += bytes;
-    for (size_t d = 0; d < set->n_devices; d++) {
-        const ht_device_ops *ops = set->devices[d]->ops;
-        ht_status status = ops->import ? ops->import(set->devices[d], view->data, bytes, error) : HT_OK;
-        if (status)
-            return status;
-    }
-    return HT_OK;
-}
-
 ht_status ht_lanes_make_slots(ht_lanes *set, ht_error *error) {
     ht_status status = HT_OK;
     for (ht_slot slot = 0; slot < set->model->n_slots && !status; slot++) {
-        const ht_slot_info *info = &set->model->slots[slot];
-        /* rows begin on cache lines of their own, so that devices writing neighbours do not share one; logits go to
-         * callers, who are promised [count][vocabulary] */
-        const bool packed = info->type == HT_SLOT_INT32 || info->role == HT_ROLE_LOGITS;
-        const size_t stride = packed ? info->width : ht_round_up(info->width, 16);
-        set->slot_bytes[slot] = ht_round_up(stride * ht_lanes_slot_tokens(set, slot) * 4, 4096);
-        status = make_view(set, set->slot_bytes[slot], stride, &set->slots[slot], error);
+        set->slot_bytes[slot] = ht_lanes_slot_bytes(set, slot);
+        status =
+            ht_lanes_make_view(set, set->slot_bytes[slot], ht_lanes_slot_stride(set, slot), &set->slots[slot], error);
     }
     return status;
 }
@@ -54,7 +30,7 @@ void ht_lanes_clear_ids(ht_lanes *set) {
 /* ---- lanes' own ---------------------------------------------------------------------------------------------------------- */
 
 static ht_status make_like(ht_lanes *set, ht_slot slot, ht_view *view, ht_error *error) {
-    return make_view(set, set->slot_bytes[slot], set->slots[slot].stride, view, error);
+    return ht_lanes_make_view(set, set->slot_bytes[slot], set->slots[slot].stride, view, error);
 }
 
 ht_status ht_lanes_make_buffers(ht_lanes *set, ht_error *error) {
@@ -63,7 +39,7 @@ ht_status ht_lanes_make_buffers(ht_lanes *set, ht_error *error) {
         ht_lane *lane = &set->lanes[l];
         for (ht_slot slot = 0; slot < set->model->n_slots && !status; slot++) {
             const ht_slot_role role = set->model->slots[slot].role;
-            if (role == HT_ROLE_OWN)
+            if (role == HT_ROLE_OWN || role == HT_ROLE_PRIVATE)
                 status = make_like(set, slot, &lane->own[slot], error);
             for (size_t i = 0; i < HT_LANE_SUMS && role == HT_ROLE_SUMS && !status; i++)
                 status = make_like(set, slot, &lane->sums[i][slot], error);
@@ -94,30 +70,18 @@ void ht_lane_free_buffers(ht_lanes *set, ht_lane *lane) {
 
 /* ---- KV cache ------------------------------------------------------------------------------------------------------------------- */
 
-/* Of keys, or of values, of one cache: as large as who writes it needs. */
-static size_t cache_bytes(const ht_lanes *set, size_t cache) {
-    const ht_model *model = set->model;
-    ht_hparams h = model->hparams;
-    for (size_t i = 0; i < model->n_ops; i++)
-        if (model->ops[i].cache == (int)cache && ht_op_writes(&model->ops[i]) & HT_BIT_KV)
-            h = ht_op_shape(&model->ops[i], &model->hparams);
-    const size_t size = set->kv_type == HT_KV_F32 ? sizeof(float) : sizeof(uint16_t);
-    return (size_t)h.kv_heads * set->context * (size_t)h.head_dim * size;
-}
-
-uint64_t ht_kv_bytes(const ht_lanes *set) {
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < set->model->n_caches; i++)
-        bytes += 2 * (uint64_t)cache_bytes(set, i);
-    return bytes;
-}
-
-/* Devices that read or write the cache see it; the others need not. */
-static ht_status import_cache(ht_lanes *set, void *pages, size_t bytes, ht_error *error) {
+/* Pages of a cache, zeroed. Devices that read or write it see them; the others need not. */
+static ht_status make_cache(ht_lanes *set, size_t bytes, void **pages, ht_error *error) {
+    if (!bytes)
+        return HT_OK;
+    *pages = ht_pages_alloc(bytes);
+    if (!*pages)
+        return ht_fail(error, HT_ERROR_MEMORY, "no memory for a KV cache of %zu MiB (context %zu)",
+                       (size_t)(ht_kv_bytes(set) >> 20), set->context);
     for (size_t d = 0; d < set->n_devices; d++) {
         const ht_device_ops *ops = set->devices[d]->ops;
         ht_status status =
-            ops->import && ht_lanes_use(set, d, true) ? ops->import(set->devices[d], pages, bytes, error) : HT_OK;
+            ops->import && ht_lanes_use(set, d, true) ? ops->import(set->devices[d], *pages, bytes, error) : HT_OK;
         if (status)
             return status;
     }
@@ -131,15 +95,15 @@ ht_status ht_kv_create_locked(ht_lanes *set, ht_kv_layer **out, ht_error *error)
     if (status)
         return status;
     for (size_t i = 0; i < caches && !status; i++) {
-        const size_t bytes = cache_bytes(set, i);
-        kv[i] = (ht_kv_layer){ht_pages_alloc(bytes), ht_pages_alloc(bytes), set->context, set->kv_type};
-        if (!kv[i].keys || !kv[i].values)
-            status = ht_fail(error, HT_ERROR_MEMORY, "no memory for a KV cache of %zu MiB (context %zu)",
-                             (size_t)(ht_kv_bytes(set) >> 20), set->context);
+        const ht_cache_bytes bytes = ht_lanes_cache(set, i);
+        void *state = NULL;
+        kv[i] = (ht_kv_layer){.positions = set->context, .type = set->kv_type};
+        status = make_cache(set, bytes.keys, &kv[i].keys, error);
         if (!status)
-            status = import_cache(set, kv[i].keys, bytes, error);
+            status = make_cache(set, bytes.values, &kv[i].values, error);
         if (!status)
-            status = import_cache(set, kv[i].values, bytes, error);
+            status = make_cache(set, bytes.state, &state, error);
+        kv[i].state = state;
     }
     if (status) {
         ht_kv_destroy_locked(set, kv);
@@ -163,9 +127,10 @@ void ht_kv_destroy_locked(ht_lanes *set, ht_kv_layer *kv) {
     if (!kv)
         return;
     for (size_t i = 0; i < set->model->n_caches; i++) {
-        const size_t bytes = cache_bytes(set, i);
-        free_cache(set, kv[i].keys, bytes);
-        free_cache(set, kv[i].values, bytes);
+        const ht_cache_bytes bytes = ht_lanes_cache(set, i);
+        free_cache(set, kv[i].keys, bytes.keys);
+        free_cache(set, kv[i].values, bytes.values);
+        free_cache(set, kv[i].state, bytes.state);
     }
     free(kv);
 }
@@ -181,6 +146,65 @@ void ht_kv_destroy(ht_lanes *set, ht_kv_layer *kv) {
     ht_lanes_lock(set);
     ht_kv_destroy_locked(set, kv);
     ht_lanes_unlock(set);
+}
+
+typedef struct ht_kv_rows {
+    void *data, *twin;
+    size_t bytes, heads, positions;
+} ht_kv_rows;
+
+bool ht_kv_is_hosts(const ht_lanes *set) {
+    for (size_t d = 0; d < set->n_devices; d++)
+        if (ht_lanes_facts(set, 1u << d).copies)
+            return false;
+    return true;
+}
+
+/* What is kept of one cache's tokens [from, to), head by head: a row of bytes for each position. */
+static bool each_row(const ht_kv_rows *rows, size_t from, size_t to, ht_kv_function call, void *user) {
+    const size_t pitch = rows->heads ? rows->bytes / rows->heads : 0, row = pitch / rows->positions;
+    bool good = true;
+    for (size_t h = 0; h < rows->heads && rows->bytes && good; h++) {
+        const size_t at = h * pitch + from * row;
+        good = call((char *)rows->data + at, rows->twin ? (char *)rows->twin + at : NULL, (to - from) * row, user);
+    }
+    return good;
+}
+
+bool ht_kv_each(const ht_lanes *set, const ht_kv_layer *kv, const ht_kv_layer *twin, size_t from, size_t to,
+                ht_kv_function call, void *user) {
+    bool good = true;
+    for (size_t i = 0; i < set->model->n_caches && good; i++) {
+        const ht_cache_bytes bytes = ht_lanes_cache(set, i);
+        const ht_kv_rows keys = {kv[i].keys, twin ? twin[i].keys : NULL, bytes.keys, bytes.kv_heads, set->context};
+        const ht_kv_rows values = {kv[i].values, twin ? twin[i].values : NULL, bytes.values, bytes.kv_heads,
+                                   set->context};
+        good = each_row(&keys, from, to, call, user) && each_row(&values, from, to, call, user);
+        if (good && bytes.state && from == 0)
+            good = call(kv[i].state, twin ? twin[i].state : NULL, bytes.state, user);
+    }
+    return good;
+}
+
+static bool copy(void *data, void *twin, size_t bytes, void *user) {
+    memcpy(twin, data, bytes);
+    return true;
+}
+
+void ht_kv_copy(const ht_lanes *set, ht_kv_layer *to, const ht_kv_layer *from, size_t n) {
+    ht_kv_each(set, from, to, 0, n, copy, NULL);
+}
+
+static bool drop(void *data, void *twin, size_t bytes, void *user) {
+    ht_mapping_drop(data, bytes);
+    return true;
+}
+
+bool ht_kv_drop(const ht_lanes *set, ht_kv_layer *kv, size_t n) {
+    for (size_t d = 0; d < set->n_devices; d++)
+        if (set->devices[d]->ops->import)
+            return false;
+    return ht_kv_each(set, kv, NULL, n, set->context, drop, NULL);
 }
 
 /* ---- all of it ------------------------------------------------------------------------------------------------------------- */

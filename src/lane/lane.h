@@ -29,6 +29,10 @@ typedef struct ht_step {
     uint32_t resident, kept;
     bool yields; /* likewise */
 
+    /* EXPERTS: what is past the capacity of its device's graphs is left to the next step; that one computes the rest, and adds
+     * it. Nothing stands between the two. */
+    bool leaves, rest;
+
     bool divides; /* only `part` of the task */
     bool own;     /* slots that every lane has all of are the lane's own: every lane computes the same norms */
     /* NORM, of slot number k that it adds: what lane i of the pass wrote to its buffer number sums[k] - 1, for every
@@ -79,6 +83,9 @@ typedef struct ht_lane {
     ht_lane_cost whole; /* the same, with the lengths only whose graphs of whole operators are there */
     /* By slots, no data: not allocated, or of another role. Where every lane computes the residual stream: */
     ht_view own[HT_MAX_SLOTS];
+    /* [chunk][experts]: what one device of the lane leaves to another (ht_binding.left); no data: none does. */
+    ht_view left;
+    size_t left_bytes;
     ht_view sums[HT_LANE_SUMS][HT_MAX_SLOTS]; /* partial sums, of one block and the next in turn */
 } ht_lane;
 
@@ -93,6 +100,13 @@ typedef struct ht_slice_task {
     bool dropped; /* its device could not do what it said it could */
 } ht_slice_task;
 
+/* Which devices leave an operator to others, by reason. Bit d: ht_lanes.devices[d]. */
+typedef struct ht_leavers {
+    uint32_t placed; /* a person placed it elsewhere */
+    uint32_t slow;   /* there would be room, and another device of the lane is quicker: ht_lanes.quicker says which */
+    uint32_t full;   /* there is no room */
+} ht_leavers;
+
 typedef struct ht_lanes {
     const ht_model *model;
     size_t chunk, context;      /* most tokens of a pass, and of a session */
@@ -102,8 +116,11 @@ typedef struct ht_lanes {
     struct ht_machine *machine; /* of simulated devices */
     ht_device *devices[HT_MAX_DEVICES];
     size_t n_devices;
-    atomic_uint failed;            /* bit d: device d has failed since the last recovery */
-    ht_lane lanes[HT_MAX_DEVICES]; /* in the order in which they take tokens */
+    uint64_t limits[HT_MAX_DEVICES];  /* bytes that a device may hold; 0: any number */
+    ht_leavers *left;                 /* [operators of the model]; NULL: nothing is left by anyone */
+    char quicker[HT_MAX_DEVICES][96]; /* why a device leaves what it would have room for: "quicker on cpu" */
+    atomic_uint failed;               /* bit d: device d has failed since the last recovery */
+    ht_lane lanes[HT_MAX_DEVICES];    /* in the order in which they take tokens */
     size_t n_lanes;
     bool ffn_apart; /* what a block could have as one operator never is: the cuts asked for are of single matrices */
     ht_slice_task *tasks;
@@ -153,11 +170,23 @@ static inline ht_sync ht_lane_sync(const ht_lanes *set, const ht_lane *lane) {
  * machine are not this one's. */
 void ht_stay_on_cores(const ht_lanes *set, const ht_lane *lane, ht_stay *stay);
 
+/* ---- pages (pages.c) --------------------------------------------------------------------------------------------------- */
+
+/* Pages for a buffer that every device of the set sees. The view has them also where a device fails. */
+ht_status ht_lanes_make_view(ht_lanes *set, size_t bytes, size_t stride, ht_view *view, ht_error *error);
+/* lane->left, where it is not there; and away with it, while its devices are open. */
+ht_status ht_lane_make_left(ht_lanes *set, ht_lane *lane, ht_error *error);
+void ht_lane_free_left(ht_lanes *set, ht_lane *lane);
+
 /* ---- buffers and caches (buffers.c) ------------------------------------------------------------------------------------ */
 
 #define HT_HEAD_TOKENS 32 /* most tokens of one head: logits are wide */
 
-size_t ht_lanes_slot_tokens(const ht_lanes *set, ht_slot slot); /* rows of its buffer */
+/* Rows of a slot's buffer, what lies between two of them in elements, and bytes, whether it is there or not (held.c). */
+size_t ht_lanes_slot_tokens(const ht_lanes *set, ht_slot slot);
+size_t ht_lanes_slot_stride(const ht_lanes *set, ht_slot slot);
+size_t ht_lanes_slot_bytes(const ht_lanes *set, ht_slot slot);
+uint64_t ht_lanes_pool_bytes(const ht_lanes *set); /* of all of them */
 /* The pool, which every device sees. */
 ht_status ht_lanes_make_slots(ht_lanes *set, ht_error *error);
 void ht_lanes_free_slots(ht_lanes *set);
@@ -166,14 +195,27 @@ void ht_lanes_clear_ids(ht_lanes *set); /* tokens whose ids nobody has given are
 ht_status ht_lanes_make_buffers(ht_lanes *set, ht_error *error);
 void ht_lane_free_buffers(ht_lanes *set, ht_lane *lane);
 
-uint64_t ht_kv_bytes(const ht_lanes *set); /* of one session's keys and values */
-/* Keys and values of one session: [caches of the model]. Pages are touched as tokens arrive. Both take the lanes for a moment: devices
+uint64_t ht_kv_bytes(const ht_lanes *set); /* of one session's keys, values and states */
+/* Keys, values and states of one session: [caches of the model]. Pages are touched as tokens arrive. Both take the lanes for a moment: devices
  * import and forget the pages. Any thread. */
 ht_status ht_kv_create(ht_lanes *set, ht_kv_layer **kv, ht_error *error);
 void ht_kv_destroy(ht_lanes *set, ht_kv_layer *kv);
 /* The same for who holds the lanes already. */
 ht_status ht_kv_create_locked(ht_lanes *set, ht_kv_layer **kv, ht_error *error);
 void ht_kv_destroy_locked(ht_lanes *set, ht_kv_layer *kv);
+/* Is all that sequences keep in the host's memory, so that it may copy it? No device has a copy of its own. What
+ * follows is for such lanes only, while nothing is under way. */
+bool ht_kv_is_hosts(const ht_lanes *set);
+/* Each run of bytes that is kept of tokens [from, to), and its place in a twin (NULL: none), until one call is false;
+ * states, which stand for all tokens, with those from token 0 on. */
+typedef bool (*ht_kv_function)(void *data, void *twin, size_t bytes, void *user);
+bool ht_kv_each(const ht_lanes *set, const ht_kv_layer *kv, const ht_kv_layer *twin, size_t from, size_t to,
+                ht_kv_function call, void *user);
+/* What `from` keeps of its first n tokens; states, which stand for all of its tokens, as they are. */
+void ht_kv_copy(const ht_lanes *set, ht_kv_layer *to, const ht_kv_layer *from, size_t n);
+/* Gives memory back in which nothing is kept of tokens before `n`, and says whether it could: not where a device may
+ * hold on to it. */
+bool ht_kv_drop(const ht_lanes *set, ht_kv_layer *kv, size_t n);
 
 /* ---- placement (placement.c) ------------------------------------------------------------------------------------------- */
 
@@ -184,16 +226,37 @@ static inline const ht_program *ht_lane_program(const ht_lane *lane, size_t toke
 ht_slice ht_whole_slice(const ht_op *op);
 /* Why the device does not compute the operator whole; NULL: it does. */
 const char *ht_device_refuses_whole(const ht_device *device, const ht_op *op);
+/* The first device of the lane before `device` that is not used for the operator in this form, and why; -1: `device` is the first. */
+int ht_lane_leaver(const ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_form form, int device,
+                   const char **why);
+#define HT_REST_REASON "past the capacity of its graphs"
 /* Does any of these devices (bits) compute each of the model's operators? */
 bool ht_lanes_take_all(const ht_lanes *set, uint32_t devices);
-/* Is the device part of any program; cache_only: of its ROPE or ATTENTION steps? */
+/* Is the device part of any program; cache_only: of its steps that have to do with caches? */
 bool ht_lanes_use(const ht_lanes *set, size_t device, bool cache_only);
 /* Fills the lanes' programs, prepares their tasks, builds what the first requests need. */
 ht_status ht_lanes_place(ht_lanes *set, const ht_engine_options *options, ht_error *error);
 void ht_lanes_unplace(ht_lanes *set); /* nothing is under way */
 /* Fills one lane's programs anew, after it has lost a device. */
 ht_status ht_lanes_place_lane(ht_lanes *set, ht_lane *lane, const ht_engine_options *options, ht_error *error);
-uint64_t ht_lanes_task_bytes(const ht_lanes *set); /* memory that all tasks hold */
+uint64_t ht_lanes_task_bytes(const ht_lanes *set);                  /* memory that all tasks hold */
+uint64_t ht_lanes_matrix_bytes(const ht_model *model);              /* of all matrices, as the file has them */
+uint64_t ht_lanes_weight_bytes(const ht_lanes *set, size_t device); /* of one device's tasks */
+/* What one device holds: its tasks, the keys, values and states of one session that it computes with, and where it has memory of
+ * its own a copy of the pool. */
+uint64_t ht_lanes_device_bytes(const ht_lanes *set, size_t device);
+/* Of one session, bytes of what one cache has: as much as who writes it needs. */
+typedef struct ht_cache_bytes {
+    size_t keys, values, state;
+    size_t kv_heads;
+} ht_cache_bytes;
+ht_cache_bytes ht_lanes_cache(const ht_lanes *set, size_t cache);
+uint64_t ht_lanes_cache_bytes(const ht_lanes *set, size_t cache); /* of all of it */
+/* Of the whole model with one session's caches and the pool, by what the file takes: devices may keep weights in
+ * forms that are a little larger. */
+uint64_t ht_lanes_model_bytes(const ht_lanes *set);
+/* May device d hold that, and a third more? */
+bool ht_lanes_fits(const ht_lanes *set, size_t d);
 /* A task of a slice of op on a device, prepared now if it is not there. */
 ht_status ht_lanes_task(ht_lanes *set, int device, const ht_op *op, const ht_slice *slice, ht_slice_task **task,
                         ht_error *error);

@@ -65,23 +65,86 @@ static bool is_dropped(const ht_lanes *set, int device, const ht_op *op) {
     return task && task->dropped;
 }
 
+/* Why the device leaves the operator, or one that it stands for, to another; NULL: it does not. */
+static const char *why_left(const ht_lanes *set, size_t d, const ht_op *op) {
+    const char *why = NULL;
+    if (!set->left)
+        return NULL;
+    for (size_t i = 0; op->kind == HT_OP_FFN && i < 3 && !why; i++)
+        why = why_left(set, d, &op->members[i]);
+    if (op->kind == HT_OP_FFN)
+        return why;
+    const ht_leavers *left = &set->left[op - set->model->ops];
+    return left->placed >> d & 1 ? "placed elsewhere by --place"
+           : left->slow >> d & 1 ? set->quicker[d]
+           : left->full >> d & 1 ? "there is no room for it, by limit= or in the device's own memory"
+                                 : NULL;
+}
+
+/* The device of the lane that computes what a device which leaves some of EXPERTS has left; -1: there is none. */
+static int choose_adder(const ht_lanes *set, const ht_lane *lane, const ht_op *op) {
+    for (size_t d = 0; d < set->n_devices; d++)
+        if (lane->devices >> d & 1 && ht_lanes_caps(set, d)->adds && !ht_device_refuses_whole(set->devices[d], op) &&
+            !is_dropped(set, (int)d, op))
+            return (int)d;
+    return -1;
+}
+
+static bool leaves_some(const ht_lanes *set, size_t device, const ht_op *op) {
+    return op->kind == HT_OP_EXPERTS && ht_lanes_caps(set, device)->leaves;
+}
+
+/* Why the device does not compute the operator; NULL: it does. */
+static const char *why_not(const ht_lanes *set, const ht_lane *lane, size_t d, const ht_op *op) {
+    const char *refusal = ht_device_refuses_whole(set->devices[d], op);
+    if (!refusal && is_dropped(set, (int)d, op))
+        refusal = "it failed there, or found no memory";
+    if (!refusal)
+        refusal = why_left(set, d, op);
+    if (!refusal && leaves_some(set, d, op) && choose_adder(set, lane, op) < 0)
+        refusal = "nobody beside it computes what is past the capacity of its graphs";
+    return refusal;
+}
+
+/* Is it slow with a single token? Then that belongs elsewhere. */
+static bool is_for_many(const ht_lanes *set, size_t d, const ht_op *op) {
+    return ht_lanes_caps(set, d)->many_only || leaves_some(set, d, op);
+}
+
+/* The lane's devices in the order in which they are asked: those first for which the planner said what fits, for the others would
+ * take all. Number k of them, or -1. */
+static int asked_at(const ht_lanes *set, const ht_lane *lane, size_t k) {
+    for (int bounded = 1; bounded >= 0; bounded--)
+        for (size_t d = 0; d < set->n_devices; d++)
+            if (lane->devices >> d & 1 && (*set->quicker[d] != 0) == bounded && k-- == 0)
+                return (int)d;
+    return -1;
+}
+
+int ht_lane_leaver(const ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_form form, int device,
+                   const char **why) {
+    for (int k = 0, d; (d = asked_at(set, lane, (size_t)k)) >= 0 && d != device; k++) {
+        *why = why_not(set, lane, (size_t)d, op);
+        if (!*why && form == HT_FORM_ONE && is_for_many(set, (size_t)d, op))
+            *why = "slow with a single token";
+        if (*why)
+            return d;
+    }
+    return -1;
+}
+
 /* The first device of the lane that takes op in this form, or -1 and why the last one does not. */
 static int choose_device(const ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_form form, const char **why) {
     int slow = -1;
     *why = "no device";
-    for (size_t d = 0; d < set->n_devices; d++) {
-        if (!(lane->devices >> d & 1))
-            continue;
-        ht_device *device = set->devices[d];
-        const char *refusal = ht_device_refuses_whole(device, op);
-        if (!refusal && is_dropped(set, (int)d, op))
-            refusal = "it failed there";
+    for (int k = 0, d; (d = asked_at(set, lane, (size_t)k)) >= 0; k++) {
+        const char *refusal = why_not(set, lane, (size_t)d, op);
         if (refusal)
             *why = refusal;
-        else if (form == HT_FORM_MANY || !device->ops->caps(device)->many_only)
-            return (int)d;
+        else if (form == HT_FORM_MANY || !is_for_many(set, (size_t)d, op))
+            return d;
         else if (slow < 0)
-            slow = (int)d;
+            slow = d;
     }
     return slow;
 }
@@ -141,6 +204,24 @@ static const ht_op *operator_at(const ht_lanes *set, const ht_lane *lane, size_t
     return device >= 0 && device == choose_device(set, lane, op, form, &why) ? block->fused : op;
 }
 
+/* Behind the program's last step, where that leaves some of its operator: the same on another device, which adds the rest. */
+static ht_status add_rest(ht_lanes *set, ht_lane *lane, ht_program *program, ht_error *error) {
+    ht_step *step = &program->steps[program->n_steps - 1];
+    const int device = choose_adder(set, lane, step->op);
+    ht_slice_task *task;
+    if (!leaves_some(set, (size_t)step->device, step->op))
+        return HT_OK;
+    ht_status status = ht_lane_make_left(set, lane, error);
+    if (!status)
+        status = get_task(set, device, step->op, &task, error);
+    if (status)
+        return status;
+    step->leaves = true;
+    program->steps[program->n_steps++] =
+        (ht_step){.op = step->op, .device = device, .slice = task->slice, .task = task->task, .rest = true};
+    return HT_OK;
+}
+
 static size_t program_number(const ht_lanes *set, const ht_lane *lane, ht_form form) {
     return (size_t)(lane - set->lanes) * HT_FORMS + form;
 }
@@ -150,8 +231,8 @@ static ht_status make_program(ht_lanes *set, ht_lane *lane, ht_form form, const 
     const ht_model *model = set->model;
     ht_program *program = &lane->programs[form];
     ht_status status = HT_OK;
-    status = ht_grow((void **)&program->steps, &program->cap_steps, model->n_ops, sizeof *program->steps, "a program",
-                     error);
+    status = ht_grow((void **)&program->steps, &program->cap_steps, 2 * model->n_ops, sizeof *program->steps,
+                     "a program", error); /* some have two steps */
     program->n_steps = 0;
     for (size_t i = 0; i < model->n_ops && !status; i++) {
         const ht_form here = i + HT_HEAD_STEPS >= model->n_ops ? HT_FORM_ONE : form; /* the head takes few tokens */
@@ -166,6 +247,7 @@ static ht_status make_program(ht_lanes *set, ht_lane *lane, ht_form form, const 
             break;
         program->steps[program->n_steps++] =
             (ht_step){.op = op, .device = device, .slice = task->slice, .task = task->task};
+        status = add_rest(set, lane, program, error);
         if (op != &model->ops[i]) {
             const ht_block *block = ht_op_block(model, op);
             i = block->first + block->fused_to - 1;
@@ -362,11 +444,16 @@ void ht_lanes_unplace(ht_lanes *set) {
     for (size_t i = 0; i < set->n_tasks; i++)
         release_task(set, &set->tasks[i]);
     free(set->tasks);
+    free(set->left);
+    for (size_t l = 0; l < set->n_lanes; l++)
+        ht_lane_free_left(set, &set->lanes[l]);
     for (size_t p = 0; p < set->n_lanes * HT_FORMS; p++)
         free(set->lanes[p / HT_FORMS].programs[p % HT_FORMS].steps);
 }
 
 bool ht_lanes_use(const ht_lanes *set, size_t device, bool cache_only) {
+    if (!set->lanes[0].programs[HT_FORM_ONE].n_steps) /* nothing is placed yet: it may */
+        return true;
     for (size_t p = 0; p < set->n_lanes * HT_FORMS; p++) {
         const ht_program *program = &set->lanes[p / HT_FORMS].programs[p % HT_FORMS];
         for (size_t i = 0; i < program->n_steps; i++) {

@@ -13,11 +13,16 @@ static uint32_t reads_pieces(const ht_op *op) {
     return ht_op_added(op) > 1 ? 1u << op->more[0] : 0;
 }
 
+/* What the step reads: where it adds to what is there, that too. */
+static uint32_t reads(const ht_step *step) {
+    return ht_op_reads(step->op) | (step->rest ? ht_op_writes(step->op) : 0);
+}
+
 /* Is what step `at` writes to the slots of `what` read by nobody but `device` before it is written again? */
 static bool stays(const ht_program *program, size_t at, uint32_t what, int device) {
     for (size_t i = at + 1; i < program->n_steps; i++) {
         const ht_step *step = &program->steps[i];
-        if ((ht_op_reads(step->op) & what && step->device != device) || reads_pieces(step->op) & what)
+        if ((reads(step) & what && step->device != device) || reads_pieces(step->op) & what)
             return false;
         if (ht_op_writes(step->op) & what)
             return true;
@@ -65,7 +70,8 @@ static void plan_transfers(const ht_lanes *set, const ht_lane *alone, ht_program
         step->resident = own_cache ? ht_op_reads(step->op) & HT_BIT_KV : 0;
         step->kept = own_cache ? ht_op_writes(step->op) & HT_BIT_KV : 0;
         for (ht_slot slot = 0; slot < set->model->n_slots; slot++) {
-            if (ht_op_reads(step->op) >> slot & 1 && owner[slot] == device)
+            const bool left = step->rest && slot == step->op->more[0]; /* what it reads is in another place */
+            if (reads(step) >> slot & 1 && owner[slot] == device && !left)
                 step->resident |= 1u << slot;
             if (ht_op_writes(step->op) >> slot & 1 && stays(program, i, 1u << slot, device))
                 step->kept |= 1u << slot;

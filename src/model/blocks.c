@@ -14,8 +14,9 @@ typedef struct axis_row {
     ht_axis_result result;
     size_t from, to;
     size_t least, most;
-    const char
-        *maps; /* a letter for each of the operators: (e)very, (r)eplicated, (s)hare, (c)olumns, ro(w)s, (g)roups */
+    const char *
+        maps; /* a letter for each of the operators: (e)very, (r)eplicated, (s)hare, (c)olumns, ro(w)s, (g)roups, (t)erms, (o)ne
+                * lane's */
 } axis_row;
 
 typedef struct kind_row {
@@ -29,6 +30,7 @@ typedef struct kind_row {
 
 #define BLOCK_OF_TYPE 32    /* features and rows: no codes of a quantised type are cut in two */
 #define COARSE 256          /* rows of a matrix that nobody cuts finer, for no more than this is gained */
+#define HEADS_OF_TYPE 8     /* heads of a mixer that are cut off together at the most, where one is no whole block */
 #define VOCABULARY_ROWS 256 /* a finer cut of the vocabulary gains nothing */
 
 static const kind_row kinds[HT_BLOCK_KINDS] = {
@@ -51,6 +53,84 @@ static const kind_row kinds[HT_BLOCK_KINDS] = {
                                         {HT_AXIS_FEATURES, HT_RESULT_COLUMNS, 0, 3, BLOCK_OF_TYPE, COARSE, "ess"},
                                         {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 3, 4, BLOCK_OF_TYPE, COARSE, "w"}},
                                .fused = 1},
+    [HT_BLOCK_GATED_ATTENTION] = {.name = "gated attention",
+                                  .n = 7,
+                                  .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_ROPE, HT_OP_ATTENTION, HT_OP_MATMUL,
+                                          HT_OP_GLU, HT_OP_MATMUL},
+                                  .n_axes = 7,
+                                  .axes = {{HT_AXIS_HEADS, HT_RESULT_SUMS, 0, 7, 1, 1, "esssssc"},
+                                           {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 7, 0, 0, "errrrrr"},
+                                           {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 0, 2, BLOCK_OF_TYPE, COARSE, "ew"},
+                                           {HT_AXIS_HEADS, HT_RESULT_COLUMNS, 2, 6, 1, 1, "ssss"},
+                                           {HT_AXIS_HEADS, HT_RESULT_SUMS, 2, 7, 1, 1, "ssssc"},
+                                           {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 6, 7, BLOCK_OF_TYPE, COARSE, "w"},
+                                           {HT_AXIS_QUERIES, HT_RESULT_SUMS, 0, 7, 1, 0, "egggssc"}}},
+    /* Queries and keys are normed as whole rows, of all heads: by one lane, between the others' matrices and attention. */
+    [HT_BLOCK_WHOLE_ROW_ATTENTION] = {.name = "attention with whole rows normed",
+                                      .n = 5,
+                                      .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_ROPE, HT_OP_ATTENTION, HT_OP_MATMUL},
+                                      .n_axes = 6,
+                                      .axes = {{HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 5, 0, 0, "errrr"},
+                                               {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 0, 2, BLOCK_OF_TYPE, COARSE, "ew"},
+                                               {HT_AXIS_FEATURES, HT_RESULT_COLUMNS, 2, 3, 1, 1, "o"},
+                                               {HT_AXIS_HEADS, HT_RESULT_SUMS, 3, 5, 1, 1, "sc"},
+                                               {HT_AXIS_HEADS, HT_RESULT_COLUMNS, 3, 4, 1, 1, "s"},
+                                               {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 4, 5, BLOCK_OF_TYPE, COARSE, "w"}}},
+    [HT_BLOCK_LATENT_ATTENTION] = {.name = "latent attention",
+                                   .n = 7,
+                                   .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_HEADS, HT_OP_ROPE, HT_OP_ATTENTION,
+                                           HT_OP_HEADS, HT_OP_MATMUL},
+                                   .n_axes = 2,
+                                   .axes = {{HT_AXIS_QUERIES, HT_RESULT_SUMS, 0, 7, 1, 0, "egggggc"},
+                                            {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 7, 0, 0, "errrrrr"}}},
+    [HT_BLOCK_LOW_RANK_ATTENTION] = {.name = "latent attention with latent queries",
+                                     .n = 9,
+                                     .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_NORM, HT_OP_MATMUL, HT_OP_HEADS,
+                                             HT_OP_ROPE, HT_OP_ATTENTION, HT_OP_HEADS, HT_OP_MATMUL},
+                                     .n_axes = 2,
+                                     .axes = {{HT_AXIS_QUERIES, HT_RESULT_SUMS, 0, 9, 1, 0, "errgggggc"},
+                                              {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 9, 0, 0, "errrrrrrr"}}},
+    [HT_BLOCK_EXPERTS] = {.name = "experts",
+                          .n = 4,
+                          .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_ROUTE, HT_OP_EXPERTS},
+                          .n_axes = 3,
+                          .axes = {{HT_AXIS_EXPERTS, HT_RESULT_SUMS, 0, 4, 1, 1, "errt"},
+                                   {HT_AXIS_FEATURES, HT_RESULT_SUMS, 0, 4, BLOCK_OF_TYPE, COARSE, "errc"},
+                                   {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 4, 0, 0, "errr"}}},
+    [HT_BLOCK_CONVOLUTION] = {.name = "convolution",
+                              .n = 4,
+                              .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_CONV, HT_OP_MATMUL},
+                              .n_axes = 4,
+                              .axes = {{HT_AXIS_CHANNELS, HT_RESULT_SUMS, 0, 4, BLOCK_OF_TYPE, COARSE, "essc"},
+                                       {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 4, 0, 0, "errr"},
+                                       {HT_AXIS_CHANNELS, HT_RESULT_COLUMNS, 0, 3, BLOCK_OF_TYPE, COARSE, "ess"},
+                                       {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 3, 4, BLOCK_OF_TYPE, COARSE, "w"}}},
+    [HT_BLOCK_DELTA_NET] = {.name = "delta net",
+                            .n = 5,
+                            .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_MATMUL, HT_OP_DELTA_NET, HT_OP_MATMUL},
+                            .n_axes = 4,
+                            .axes = {{HT_AXIS_CHANNELS, HT_RESULT_SUMS, 0, 5, 1, HEADS_OF_TYPE, "esssc"},
+                                     {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 5, 0, 0, "errrr"},
+                                     {HT_AXIS_CHANNELS, HT_RESULT_COLUMNS, 0, 4, 1, HEADS_OF_TYPE, "esss"},
+                                     {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 4, 5, BLOCK_OF_TYPE, COARSE, "w"}}},
+    /* A share of value heads needs key heads from everywhere: every lane has all of these. */
+    [HT_BLOCK_GROUPED_DELTA_NET] = {.name = "grouped delta net",
+                                    .n = 5,
+                                    .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_MATMUL, HT_OP_DELTA_NET, HT_OP_MATMUL},
+                                    .n_axes = 4,
+                                    .axes = {{HT_AXIS_CHANNELS, HT_RESULT_SUMS, 0, 5, 1, HEADS_OF_TYPE, "erssc"},
+                                             {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 5, 0, 0, "errrr"},
+                                             {HT_AXIS_CHANNELS, HT_RESULT_COLUMNS, 0, 4, 1, HEADS_OF_TYPE, "erss"},
+                                             {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 4, 5, BLOCK_OF_TYPE, COARSE, "w"}}},
+    /* Its norm is over a group's channels: the groups are what can be divided without exchanging its sums. */
+    [HT_BLOCK_SCAN] = {.name = "selective scan",
+                       .n = 5,
+                       .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_MATMUL, HT_OP_SCAN, HT_OP_MATMUL},
+                       .n_axes = 4,
+                       .axes = {{HT_AXIS_CHANNELS, HT_RESULT_SUMS, 0, 5, 1, HEADS_OF_TYPE, "esssc"},
+                                {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 5, 0, 0, "errrr"},
+                                {HT_AXIS_CHANNELS, HT_RESULT_COLUMNS, 0, 4, 1, HEADS_OF_TYPE, "esss"},
+                                {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 4, 5, BLOCK_OF_TYPE, COARSE, "w"}}},
     [HT_BLOCK_HEAD] = {.name = "head",
                        .n = 3,
                        .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_ARGMAX},
@@ -90,11 +170,14 @@ static ht_map map_of(char letter) {
     case 'r':
         return HT_MAP_REPLICATED;
     case 's':
+    case 'o': /* of one unit */
         return HT_MAP_SHARE;
     case 'c':
         return HT_MAP_COLUMNS;
     case 'g':
         return HT_MAP_GROUPS;
+    case 't':
+        return HT_MAP_TERMS;
     default:
         return HT_MAP_ROWS;
     }
@@ -105,7 +188,8 @@ static size_t group_pieces(const ht_model *model, const ht_op *op, const ht_axis
                            ht_axis_piece *pieces) {
     const bool matrices = op->kind == HT_OP_MATMUL;
     const ht_hparams h = ht_op_shape(op, &model->hparams);
-    const int n = matrices ? op->n_parts : ht_op_writes(op) & HT_BIT_KV ? 3 : 1; /* queries, keys, values */
+    const int cached = op->value_dim ? 2 : 3; /* queries, keys, values */
+    const int n = matrices ? op->n_parts : ht_op_writes(op) & HT_BIT_KV ? cached : 1;
     for (int i = 0; i < n; i++) {
         const size_t of = i ? axis->extent / axis->group : axis->extent, each = matrices ? op->parts[i].rows / of : 1;
         const size_t first = i ? ht_groups_before(axis->group, begin) : begin,
@@ -121,6 +205,9 @@ size_t ht_axis_pieces(const ht_model *model, const ht_block *block, const ht_axi
     const ht_op *op = &model->ops[block->first + place];
     const bool matrices = op->kind == HT_OP_MATMUL;
     switch (axis->maps[place]) {
+    case HT_MAP_TERMS:
+        pieces[0] = (ht_axis_piece){-1, false, begin, end, (size_t)op->experts};
+        return 1;
     case HT_MAP_SHARE:
         for (int i = 0; i < op->n_parts && matrices; i++) {
             const size_t each = op->parts[i].rows / axis->extent;
@@ -130,8 +217,8 @@ size_t ht_axis_pieces(const ht_model *model, const ht_block *block, const ht_axi
             pieces[0] = (ht_axis_piece){-1, false, begin, end, axis->extent};
         return matrices ? (size_t)op->n_parts : 1;
     case HT_MAP_COLUMNS: {
-        const size_t each = ht_op_cols(op) / axis->extent;
-        pieces[0] = (ht_axis_piece){0, true, begin * each, end * each, ht_op_cols(op)};
+        const size_t cols = ht_op_summed(op), each = cols / axis->extent;
+        pieces[0] = (ht_axis_piece){0, true, begin * each, end * each, cols};
         return 1;
     }
     case HT_MAP_ROWS:
@@ -167,16 +254,26 @@ static size_t extent_of(const ht_model *model, const ht_block *block, const axis
     const size_t lacking = lacks(model, block);
     if (row->kind == HT_AXIS_TOKENS)
         return 0;
+    if (row->maps[0] == 'o')
+        return 1;
+    if (row->kind == HT_AXIS_EXPERTS)
+        return (size_t)model->ops[block->first + block->n - 1].experts;
     if (row->kind == HT_AXIS_QUERIES) {
         const size_t queries = queries_of(model, block);
         return queries % block->units == 0 && queries > block->units ? queries : 0;
     }
     if (row->kind != HT_AXIS_ROWS)
-        return block->units % row->least == 0 ? block->units : 0;
+        return block->units % row->least == 0 ? block->units
+                                              : 0; /* of one, too: whoever has it computes the rest of the path */
     for (size_t i = row->from; i < row->to; i++)
         if (row->maps[i - row->from] == 'w')
             return ht_op_rows(&model->ops[block->first + i - lacking]);
     return 0;
+}
+
+/* May what is handed over begin with this operator? What a part does for itself the owner has done. */
+static bool may_hand(const ht_op *op, ht_map map) {
+    return (op->kind == HT_OP_MATMUL || op->kind == HT_OP_EXPERTS) && map != HT_MAP_REPLICATED;
 }
 
 /* Some of an axis that one device may compute for another: matrices, and what stands between them. Whoever has the rest of the
@@ -189,7 +286,7 @@ static void find_handed(const ht_model *model, const ht_block *block, ht_axis *a
         if ((ht_op_reads(&ops[i]) | ht_op_writes(&ops[i])) & HT_BIT_KV)
             return;
     axis->hand_from = axis->from;
-    while (axis->hand_from < axis->to && ops[axis->hand_from].kind != HT_OP_MATMUL)
+    while (axis->hand_from < axis->to && !may_hand(&ops[axis->hand_from], axis->maps[axis->hand_from]))
         axis->hand_from++;
     if (axis->hand_from == axis->to) {
         axis->hand_from = 0;
@@ -197,6 +294,7 @@ static void find_handed(const ht_model *model, const ht_block *block, ht_axis *a
     }
     axis->hand_to = axis->result == HT_RESULT_SUMS ? axis->to : axis->hand_from + 1;
     axis->handed = ht_op_in_width(&ops[axis->hand_from], &model->hparams) +
+                   ht_op_more_width(&ops[axis->hand_from], &model->hparams) +
                    ht_op_out_width(&ops[axis->hand_to - 1], &model->hparams);
 }
 
@@ -216,7 +314,7 @@ static void find_groups(const ht_model *model, const ht_block *block, ht_axis *a
         axis->common[i] = (double)common / (double)all;
         if (ht_op_writes(op) & HT_BIT_KV) {
             axis->ready = i + 1;
-            axis->lent = 2 * (size_t)ht_op_shape(op, &model->hparams).head_dim;
+            axis->lent = (op->value_dim ? 1 : 2) * (size_t)ht_op_shape(op, &model->hparams).head_dim;
         }
     }
 }
@@ -267,12 +365,32 @@ static ht_status add_axes(ht_builder *b, ht_block *block) {
 
 /* ---- what is alike --------------------------------------------------------------------------------------------------------- */
 
+/* ROPE and ATTENTION. */
+static void describe_heads(const ht_op *op, const ht_hparams *h, ht_text *text) {
+    ht_text_printf(text, NULL, " %d/%d x %d", h->heads, h->kv_heads, h->head_dim);
+    if (op->window || op->attention_chunk)
+        ht_text_printf(text, NULL, " %s %d", op->window ? "window" : "chunk",
+                       op->window ? op->window : op->attention_chunk);
+    if (op->q_norm || op->k_norm || op->v_norm)
+        ht_text_printf(text, NULL, " norms%s", op->norm_whole ? " whole" : "");
+    if (op->value_dim)
+        ht_text_printf(text, NULL, " values %d", op->value_dim);
+    if (op->soft_cap != 0.0f)
+        ht_text_printf(text, NULL, " capped");
+    if (op->slopes)
+        ht_text_printf(text, NULL, " slopes");
+}
+
 /* All that an operator's time depends on. A stream's first norm has nothing to add as yet: it counts as that
  * stream's next one, for else the first layer would be unlike all others. */
 static void describe(const ht_model *model, const ht_op *op, ht_text *text) {
-    static const char *const names[HT_OP_KINDS] = {
-        [HT_OP_EMBED] = "embed",         [HT_OP_NORM] = "norm", [HT_OP_MATMUL] = "matmul", [HT_OP_ROPE] = "rope",
-        [HT_OP_ATTENTION] = "attention", [HT_OP_GLU] = "glu",   [HT_OP_ARGMAX] = "argmax", [HT_OP_FFN] = "ffn"};
+    static const char *const names[HT_OP_KINDS] = {[HT_OP_EMBED] = "embed",         [HT_OP_NORM] = "norm",
+                                                   [HT_OP_MATMUL] = "matmul",       [HT_OP_ROPE] = "rope",
+                                                   [HT_OP_ATTENTION] = "attention", [HT_OP_GLU] = "glu",
+                                                   [HT_OP_ARGMAX] = "argmax",       [HT_OP_FFN] = "ffn",
+                                                   [HT_OP_ROUTE] = "route",         [HT_OP_EXPERTS] = "experts",
+                                                   [HT_OP_CONV] = "convolution",    [HT_OP_DELTA_NET] = "delta net",
+                                                   [HT_OP_SCAN] = "scan",           [HT_OP_HEADS] = "heads"};
     const ht_op *end = model->ops + model->n_ops, *next = op;
     while (op->kind == HT_OP_NORM && next < end &&
            (next->kind != HT_OP_NORM || next->aux == HT_SLOT_NONE || next->in != op->in))
@@ -287,6 +405,8 @@ static void describe(const ht_model *model, const ht_op *op, ht_text *text) {
         for (int i = 0; i < op->n_parts; i++)
             ht_text_printf(text, NULL, "%s %zu %s%s", i ? "," : ":", op->parts[i].rows, op->parts[i].type->name,
                            op->bias[i] ? " bias" : "");
+        if (op->positions)
+            ht_text_printf(text, NULL, " positions");
         break;
     case HT_OP_FFN:
         for (int i = 0; i < 3; i++) {
@@ -296,20 +416,43 @@ static void describe(const ht_model *model, const ht_op *op, ht_text *text) {
         break;
     case HT_OP_ROPE:
     case HT_OP_ATTENTION:
-        ht_text_printf(text, NULL, " %d/%d x %d", h->heads, h->kv_heads, h->head_dim);
-        if (op->window)
-            ht_text_printf(text, NULL, " window %d", op->window);
-        if (op->q_norm)
-            ht_text_printf(text, NULL, " norms");
+        describe_heads(op, h, text);
+        break;
+    case HT_OP_ROUTE:
+        ht_text_printf(text, NULL, " %d of %d", op->route.used, op->experts);
+        break;
+    case HT_OP_EXPERTS:
+        ht_text_printf(text, NULL, " %d of %d: %zu", op->route.used, op->experts, ht_op_cols(op));
+        for (int i = 0; i < op->n_parts; i++)
+            ht_text_printf(text, NULL, "%s %zu %s%s", i ? "," : " x", op->parts[i].rows / (size_t)op->experts,
+                           op->parts[i].type->name, op->bias[i] ? " bias" : "");
+        break;
+    case HT_OP_CONV:
+        ht_text_printf(text, NULL, " %d x %d", op->width, op->taps);
+        break;
+    case HT_OP_DELTA_NET:
+    case HT_OP_SCAN:
+        ht_text_printf(text, NULL, " %d/%d x %d, %d; %d", h->heads, h->kv_heads, h->head_dim, op->recurrence.key_dim,
+                       op->recurrence.taps);
+        break;
+    case HT_OP_HEADS:
+        ht_text_printf(text, NULL, " %d x %zu: %zu %s", h->heads, ht_op_cols(op), ht_op_rows(op),
+                       op->parts[0].type->name);
         break;
     case HT_OP_NORM:
     case HT_OP_ARGMAX:
-        ht_text_printf(text, NULL, " %zu%s", ht_op_in_width(op, h), op->post_norm ? " post" : "");
+        ht_text_printf(text, NULL, " %zu%s%s", ht_op_in_width(op, h), op->post_norm ? " post" : "",
+                       op->norm == HT_NORM_LAYER  ? " layer"
+                       : op->norm == HT_NORM_NONE ? " none"
+                                                  : "");
         if (op->n_more)
             ht_text_printf(text, NULL, " of %zu", ht_op_added(op));
         break;
     case HT_OP_GLU:
-        ht_text_printf(text, NULL, " %zu%s", ht_op_out_width(op, h), op->n_more ? " side" : "");
+        ht_text_printf(text, NULL, " %zu%s", ht_op_out_width(op, h),
+                       op->n_more    ? " side"
+                       : op->ungated ? " ungated"
+                                     : "");
         break;
     case HT_OP_KINDS:
         break;
@@ -489,6 +632,10 @@ ht_status ht_model_check_blocks(const ht_model *model, ht_error *error) {
             if (i >= block->n || i + lacking >= kind->n || model->ops[next + i].kind != kind->ops[i + lacking])
                 return ht_fail(error, HT_ERROR_FORMAT, "%s: %s has no place in a block of kind %s", model->info.path,
                                next + i < model->n_ops ? model->ops[next + i].name : "the end", kind->name);
+        for (size_t i = 0; i < block->n; i++) /* other kinds are cut by heads there */
+            if (model->ops[next + i].norm_whole && block->kind != HT_BLOCK_WHOLE_ROW_ATTENTION)
+                return ht_fail(error, HT_ERROR_FORMAT, "%s: %s norms whole rows in a block of kind %s",
+                               model->info.path, model->ops[next + i].name, kind->name);
         next += block->n;
     }
     if (next != model->n_ops || model->n_blocks == 0 || model->blocks[model->n_blocks - 1].kind != HT_BLOCK_HEAD)
@@ -517,18 +664,21 @@ static ht_status check_widths(const ht_model *model, const ht_op *op, size_t wid
     const size_t in = ht_op_in_width(op, &model->hparams), out = ht_op_out_width(op, &model->hparams);
     const size_t added = ht_op_added(op);
     const ht_slot slots[] = {op->in, op->out, added ? op->aux : op->in, added > 1 ? op->more[0] : op->in};
-    if (op->kind == HT_OP_GLU && op->n_more && op->more_first + out > widths[op->more[0]])
+    const size_t more = ht_op_more_width(op, &model->hparams);
+    if (more && op->more_first + more > widths[op->more[0]])
         return ht_fail(error, HT_ERROR_FORMAT, "%s: %s reads %zu values a token of slot %s, which has %zu",
-                       model->info.path, op->name, op->more_first + out, model->slots[op->more[0]].name,
+                       model->info.path, op->name, op->more_first + more, model->slots[op->more[0]].name,
                        widths[op->more[0]]);
     for (size_t i = 0; i < HT_COUNT(slots); i++) {
         const ht_slot_info *slot = &model->slots[slots[i]];
         const bool written = i == 1, whole = op->kind == (written ? HT_OP_ARGMAX : HT_OP_EMBED);
         const size_t width = written ? out : in, most = written ? slot->width : widths[slots[i]];
+        /* what lanes have for themselves is normed in part: a latent row, and what stands behind it */
+        const bool some = !written && op->kind == HT_OP_NORM && slot->role == HT_ROLE_PRIVATE;
         if ((slot->type == HT_SLOT_INT32) != whole)
             return ht_fail(error, HT_ERROR_FORMAT, "%s: %s has slot %s, which is of another type", model->info.path,
                            op->name, slot->name);
-        if (written ? width > most : width != most)
+        if (written || some ? width > most : width != most)
             return ht_fail(error, HT_ERROR_FORMAT, "%s: %s %s %zu values a token of slot %s, which has %zu",
                            model->info.path, op->name, written ? "writes" : "reads", width, slot->name, most);
     }
@@ -583,10 +733,11 @@ static ht_status check_slots(const ht_model *model, ht_error *error) {
             status = check_given(model, op, &given, error);
         if (status)
             return status;
-        if (ht_op_reads(op) & HT_BIT_KV && (op->cache < 0 || op->cache >= caches))
+        const bool own = ht_op_writes(op) & HT_BIT_KV; /* a state is read by who writes it */
+        if (ht_op_reads(op) & HT_BIT_KV && !own && (op->cache < 0 || op->cache >= caches))
             return ht_fail(error, HT_ERROR_FORMAT, "%s: %s reads cache %d, of which %d are written by then",
                            model->info.path, op->name, op->cache, caches);
-        if (ht_op_writes(op) & HT_BIT_KV && op->cache != caches++)
+        if (own && op->cache != caches++)
             return ht_fail(error, HT_ERROR_FORMAT, "%s: %s writes cache %d, not %d", model->info.path, op->name,
                            op->cache, caches - 1);
         written |= ht_op_writes(op);
@@ -619,7 +770,8 @@ static ht_status check_axis(const ht_model *model, const ht_block *block, const 
         good &= reached[p] == all[p];
     const bool divided = axis->maps[place] != HT_MAP_EVERY && axis->maps[place] != HT_MAP_REPLICATED;
     const bool adds = axis->result == HT_RESULT_SUMS && place + 1 == axis->to; /* sums are over what was divided */
-    if (good && (n > 0) == divided && (!adds || axis->maps[place] == HT_MAP_COLUMNS))
+    const bool summed = axis->maps[place] == HT_MAP_COLUMNS || axis->maps[place] == HT_MAP_TERMS;
+    if (good && (n > 0) == divided && (!adds || summed))
         return HT_OK;
     return ht_fail(error, HT_ERROR_FORMAT, "%s: %s does not divide into %zu parts", model->info.path, op->name,
                    axis->extent / least);
@@ -644,6 +796,10 @@ static ht_status check_readers(const ht_model *model, const ht_block *block, con
             return ht_fail(error, HT_ERROR_FORMAT, "%s: %s writes slot %s, which every lane %s", model->info.path,
                            op->name, slot_name(model, ht_op_writes(op) & ~HT_BIT_KV),
                            axis->maps[i] == HT_MAP_EVERY ? "computes, and has not of its own" : "has of its own");
+        const uint32_t alone = ht_op_writes(op) & ~own & ~ht_model_slots(model, HT_ROLE_PRIVATE);
+        if (axis->maps[i] == HT_MAP_REPLICATED && axis->kind != HT_AXIS_TOKENS && alone)
+            return ht_fail(error, HT_ERROR_FORMAT, "%s: %s writes slot %s for itself on every lane, which have one",
+                           model->info.path, op->name, slot_name(model, alone));
         shares = whole ? shares & ~ht_op_writes(op) : shares | ht_op_writes(op);
         const uint32_t early = i < axis->ready ? ht_op_reads(op) : ht_op_writes(op);
         if (axis->group && (early | (axis->maps[i] != HT_MAP_GROUPS ? ht_op_writes(op) : 0)) & HT_BIT_KV)

@@ -6,8 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const ht_family *const families[] = {&ht_families_like_llama[0], &ht_families_like_llama[1],
-                                            &ht_families_like_llama[2], &ht_family_gemma3, &ht_families_like_llama[3]};
+/* In the order in which errors name them. */
+static const ht_family *const families[] = {
+    &ht_families_like_llama[0], &ht_families_like_llama[1], &ht_families_like_llama[2], &ht_family_gemma3,
+    &ht_families_like_llama[3], &ht_families_like_llama[4], &ht_family_command_r,       &ht_family_deepseek2,
+    &ht_family_gpt_oss,         &ht_family_granitehybrid,   &ht_families_lfm2[0],       &ht_families_lfm2[1],
+    &ht_family_olmo2,           &ht_families_qwen35[0],     &ht_families_qwen35[1]};
 
 /* A string of the file as a C string in the arena; bytes below space become '?', so that it can be printed. */
 static ht_status keep_string(ht_model *model, ht_string string, const char **out, ht_error *error) {
@@ -22,7 +26,7 @@ static ht_status keep_string(ht_model *model, ht_string string, const char **out
 }
 
 static ht_status find_family(ht_model *model, const ht_family **family, ht_error *error) {
-    char names[128] = "";
+    char names[400] = "";
     for (size_t i = 0; i < HT_COUNT(families); i++) {
         if (strcmp(families[i]->arch, model->info.architecture) == 0) {
             *family = families[i];
@@ -36,18 +40,19 @@ static ht_status find_family(ht_model *model, const ht_family **family, ht_error
 
 /* ---- hyperparameters ---- */
 
-static ht_status read_sizes(ht_model *model, ht_error *error) {
+static ht_status read_sizes(const ht_family *family, ht_model *model, ht_error *error) {
     ht_hparams *h = &model->hparams;
     const struct {
         const char *key;
         int64_t max;
         int *out;
     } sizes[] = {
-        {"block_count", HT_MAX_LAYERS, &h->layers},         {"embedding_length", 1 << 18, &h->embedding},
-        {"feed_forward_length", 1 << 20, &h->feed_forward}, {"attention.head_count", 1 << 12, &h->heads},
-        {"context_length", 1 << 30, &h->context_length},
+        {"block_count", HT_MAX_LAYERS, &h->layers},      {"embedding_length", 1 << 18, &h->embedding},
+        {"context_length", 1 << 30, &h->context_length}, {"feed_forward_length", 1 << 20, &h->feed_forward},
+        {"attention.head_count", 1 << 12, &h->heads},
     };
-    for (size_t i = 0; i < HT_COUNT(sizes); i++) {
+    const size_t n = family->heads_differ ? HT_COUNT(sizes) - 2 : HT_COUNT(sizes); /* these are then the layers' */
+    for (size_t i = 0; i < n; i++) {
         char key[128];
         int64_t value = 0;
         snprintf(key, sizeof key, "%s.%s", model->info.architecture, sizes[i].key);
@@ -59,18 +64,29 @@ static ht_status read_sizes(ht_model *model, ht_error *error) {
     return HT_OK;
 }
 
-static ht_status read_hparams(ht_model *model, ht_error *error) {
+static ht_status read_hparams(const ht_family *family, ht_model *model, ht_error *error) {
     ht_hparams *h = &model->hparams;
-    ht_status status = read_sizes(model, error);
+    ht_status status = read_sizes(family, model, error);
     if (status != HT_OK)
         return status;
     ht_builder b = ht_build_begin(model, error);
     const char *arch = model->info.architecture;
-    h->kv_heads = (int)ht_build_int(&b, "attention.head_count_kv", 1, h->heads, h->heads);
+    if (family->heads_differ) {
+        h->heads = (int)ht_build_most(&b, "attention.head_count", 0, 1 << 12, 0);
+        h->kv_heads = (int)ht_build_most(&b, "attention.head_count_kv", 0, h->heads, h->heads);
+        h->feed_forward = (int)ht_build_most(&b, "feed_forward_length", 0, 1 << 20, 0);
+    } else {
+        h->kv_heads = (int)ht_build_int(&b, "attention.head_count_kv", 1, h->heads, h->heads);
+    }
+    if (b.status == HT_OK && (h->heads < 1 || h->kv_heads < 1 || h->feed_forward < 1))
+        ht_build_fail(&b, HT_ERROR_FORMAT, "%s: no layer has heads, or none has features", arch);
+    if (b.status != HT_OK)
+        return b.status;
     h->head_dim = (int)ht_build_int(&b, "attention.key_length", 2, 1024, h->embedding / h->heads);
     const int64_t value_length = ht_build_int(&b, "attention.value_length", 1, 1 << 20, h->head_dim);
-    h->eps = ht_build_float(&b, "attention.layer_norm_rms_epsilon", NAN);
-    if (ht_build_int(&b, "expert_count", 0, INT32_MAX, 0) > 0)
+    const char *const eps = family->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
+    h->eps = ht_build_float(&b, eps, NAN);
+    if (!family->experts && ht_build_int(&b, "expert_count", 0, INT32_MAX, 0) > 0)
         ht_build_fail(&b, HT_ERROR_UNSUPPORTED, "%s.expert_count: mixtures of experts are not supported", arch);
     if (h->heads % h->kv_heads != 0)
         ht_build_fail(&b, HT_ERROR_FORMAT, "%s.attention.head_count %d is not a multiple of head_count_kv %d", arch,
@@ -78,19 +94,32 @@ static ht_status read_hparams(ht_model *model, ht_error *error) {
     if (h->head_dim < 2 || h->head_dim > 1024 || h->head_dim % 2 != 0)
         ht_build_fail(&b, HT_ERROR_FORMAT, "%s: heads of %d dimensions: it must be an even number up to 1024", arch,
                       h->head_dim);
-    if (value_length != h->head_dim)
+    if (value_length != h->head_dim && !family->latent)
         ht_build_fail(&b, HT_ERROR_UNSUPPORTED,
                       "%s.attention.value_length %d differs from key_length %d: not supported", arch, (int)value_length,
                       h->head_dim);
     if (!(h->eps >= 0.0f && h->eps < 1.0f)) /* also when it is missing: NaN */
-        ht_build_fail(&b, HT_ERROR_FORMAT, "%s.attention.layer_norm_rms_epsilon is missing or not in 0..1", arch);
+        ht_build_fail(&b, HT_ERROR_FORMAT, "%s.%s is missing or not in 0..1", arch, eps);
     return b.status;
+}
+
+/* A tokenizer that is not there, or of a kind that is not known, is missed only by those who have text. */
+static ht_status read_tokenizer(ht_model *model, ht_error *error) {
+    ht_error why = {0};
+    ht_status status = ht_tokenizer_create(model->file, &model->tokenizer, &why);
+    if (status != HT_ERROR_UNSUPPORTED)
+        return status ? ht_fail(error, status, "%s", why.text) : HT_OK;
+    model->no_tokenizer = ht_arena_strndup(&model->arena, why.text, strlen(why.text));
+    if (!model->no_tokenizer)
+        return ht_fail(error, HT_ERROR_MEMORY, "%s: out of memory for its metadata", model->info.path);
+    ht_log(HT_LOG_WARN, "%s: continuing with token ids only", why.text);
+    return HT_OK;
 }
 
 /* The vocabulary is as many rows as the embedding has: files pad it past the tokenizer's, never the other way. */
 static ht_status read_vocabulary(ht_model *model, ht_error *error) {
     const ht_tensor *embedding = ht_gguf_tensor(model->file, "token_embd.weight");
-    const int tokens = ht_tokenizer_size(model->tokenizer);
+    const int tokens = model->tokenizer ? ht_tokenizer_size(model->tokenizer) : 1;
     if (!embedding)
         return ht_fail(error, HT_ERROR_FORMAT, "%s: tensor token_embd.weight is missing", model->info.path);
     if (embedding->dims[1] < (uint64_t)tokens || embedding->dims[1] > 1 << 24)
@@ -176,9 +205,12 @@ static ht_status fill_info(ht_model *model, ht_error *error) {
     return status == HT_OK ? count_tensors(model, error) : status;
 }
 
-static int by_address(const void *a, const void *b) {
-    const uintptr_t x = (uintptr_t) * (const char *const *)a, y = (uintptr_t) * (const char *const *)b;
-    return (x > y) - (x < y);
+/* Names of tensors; of some rows of one ("NAME[0+64/128]"), its name. */
+static int by_name(const void *a, const void *b) {
+    const char *x = *(const char *const *)a, *y = *(const char *const *)b;
+    const size_t n = strcspn(x, "["), m = strcspn(y, "[");
+    const int order = strncmp(x, y, ht_min_size(n, m));
+    return order ? order : (n > m) - (n < m);
 }
 
 /* Matrices of the file that no operator reads: a family's feature that we do not know of may hide there. */
@@ -191,10 +223,10 @@ static ht_status log_unused(const ht_model *model, ht_error *error) {
     for (size_t i = 0; i < model->n_ops; i++)
         for (int k = 0; k < model->ops[i].n_parts; k++)
             used[n++] = model->ops[i].parts[k].name;
-    qsort(used, n, sizeof *used, by_address);
+    qsort(used, n, sizeof *used, by_name);
     for (size_t i = 0; i < ht_gguf_tensor_count(model->file); i++) {
         const ht_tensor *tensor = ht_gguf_tensor_at(model->file, i);
-        if (tensor->dims[1] > 1 && !bsearch(&tensor->name, used, n, sizeof *used, by_address))
+        if (tensor->dims[1] > 1 && !bsearch(&tensor->name, used, n, sizeof *used, by_name))
             ht_log(HT_LOG_DEBUG, "%s: tensor %s is not used", model->info.path, tensor->name);
     }
     free(used);
@@ -214,9 +246,9 @@ static ht_status load_file(ht_model *model, const char *path, ht_error *error) {
     if (status == HT_OK)
         status = find_family(model, &family, error);
     if (status == HT_OK)
-        status = read_hparams(model, error);
+        status = read_hparams(family, model, error);
     if (status == HT_OK)
-        status = ht_tokenizer_create(model->file, &model->tokenizer, error);
+        status = read_tokenizer(model, error);
     if (status == HT_OK)
         status = read_vocabulary(model, error);
     if (status == HT_OK)

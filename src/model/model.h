@@ -1,6 +1,6 @@
 /* A model without a device: hyperparameters, weights, and the list of operators that makes one forward pass.
  *
- * A family (families/llama.c has four, gemma3.c one) is one function that reads its keys and appends operators; nothing after it knows
+ * A family (families/llama.c has five, gemma3.c one) is one function that reads its keys and appends operators; nothing after it knows
  * which family it was. Slots are buffers of the executor's pool, [tokens, width] each: the model says which there are.
  */
 #ifndef HT_MODEL_H
@@ -18,7 +18,9 @@ typedef enum ht_slot_role {
     HT_ROLE_BETWEEN, /* nothing: values on their way from one operator to the next */
     HT_ROLE_OWN,  /* every lane that computes the pass has all of it: a residual stream, what is normed, a side input */
     HT_ROLE_SUMS, /* what a block adds to a stream; where lanes divide it, each has partial sums of its own */
-    HT_ROLE_IDS,  /* of the pass's tokens */
+    /* Each lane that divides an axis computes it for itself (HT_MAP_REPLICATED): what a router says. */
+    HT_ROLE_PRIVATE,
+    HT_ROLE_IDS,    /* of the pass's tokens */
     HT_ROLE_LOGITS, /* of the head's tokens */
     HT_ROLE_PICK,   /* the id of each one's largest logit */
     HT_ROLES
@@ -34,23 +36,97 @@ typedef struct ht_slot_info {
 } ht_slot_info;
 
 typedef enum ht_op_kind {
-    HT_OP_EMBED,  /* in (ids) -> out: rows of the matrix, times `scale` */
+    HT_OP_EMBED, /* in (ids) -> out: rows of the matrix, times `scale`; positions: out += the rows of the tokens' positions */
     HT_OP_NORM,   /* if `aux` is a slot: in += aux + more[..] (their sum RMS-normalised by post_norm first, if there is
-                   * one); then out = rms(in) * weight */
+                   * one); then out = norm(in) * weight (+ norm_bias): see ht_norm */
     HT_OP_MATMUL, /* in -> out: the parts' rows in turn; out[t][r] = sum_c in[t][c] * W[r][c] (+ bias[r]) */
-    HT_OP_ROPE, /* queries, keys, values in place: RMS norm of each query and key head (if q_norm), rotation; keys and values
-                      * to the KV cache */
+    HT_OP_ROPE, /* queries, keys, values in place: norm of queries and keys (if q_norm, k_norm), rotation; keys and values to
+                      * the KV cache */
     HT_OP_ATTENTION, /* the queries of such a slot and the KV cache -> out, every head's values */
-    HT_OP_GLU,       /* in (gate, then up) -> out: act(gate) * up; with more[0]: in (gate), up from there */
-    HT_OP_ARGMAX,    /* logits -> int32: id of the largest, the lowest of equals; NaN is never it (-1 if all are) */
-    HT_OP_FFN,       /* in -> out: MATMUL gate and up, GLU, MATMUL down (`members`) as one. No model lists it: ht_op_ffn
+    HT_OP_GLU, /* in (gate, then up) -> out: act(gate) * up; with more[0]: in (gate), up from there; ungated: act(in) */
+    HT_OP_ARGMAX, /* logits -> int32: id of the largest, the lowest of equals; NaN is never it (-1 if all are) */
+    HT_OP_ROUTE, /* in (a value for each expert) -> out: the weight of each expert that is chosen, 0 of all others (route) */
+    /* in (normed), more[0] (weights, as ROUTE leaves them) -> out: sum over experts e of weight[e] * (down_e(act(gate_e x) *
+     * up_e x)). parts: gate, up, down, or where there is no gate up, down; each has the experts' rows one expert after
+     * another, rows / experts of each. Biases likewise, or NULL. */
+    HT_OP_EXPERTS,
+    /* in (b, c, x of `width` channels each), state -> out: c * conv(b * x): out[t][i] = c[t][i] * sum_k weight[k * width + i] *
+     * (b * x)[t - taps + 1 + k][i]. Liquid AI's short convolution, which has no bias. State: (b * x) of the last taps - 1
+     * tokens, the oldest first: [taps - 1][width]. */
+    HT_OP_CONV,
+    HT_OP_DELTA_NET, /* gated delta rule; see ht_recurrence */
+    HT_OP_SCAN,      /* Mamba-2's selective state space; see ht_recurrence */
+    /* in [heads][head_dim] -> out [heads][rows + rest]: head h's own matrix (its rows / heads rows of parts[0]) times its first
+     * `cols` values; its next `rest` values are copied behind. n_copied values are copied behind the last head: those of
+     * more[0] from more_first on, or without it those behind the heads of `in`. */
+    HT_OP_HEADS,
+    HT_OP_FFN, /* in -> out: MATMUL gate and up, GLU, MATMUL down (`members`) as one. No model lists it: ht_op_ffn
                       * makes it for devices that take it, whole or a share of its features */
     HT_OP_KINDS
 } ht_op_kind;
 
-typedef enum ht_activation { HT_ACT_SILU, HT_ACT_GELU_TANH } ht_activation;
+typedef enum ht_activation {
+    HT_ACT_SILU,
+    HT_ACT_GELU_TANH,
+    HT_ACT_GELU,  /* with the error function */
+    HT_ACT_RELU2, /* max(x, 0)^2 */
+    HT_ACT_SIGMOID,
+    /* gpt-oss: g = min(gate, 7), u = clamp(up, -7, 7): g * sigmoid(1.702 g) * (u + 1) */
+    HT_ACT_CLAMPED
+} ht_activation;
 
-#define HT_MAX_PARTS 3
+/* What a NORM does to a row. */
+typedef enum ht_norm {
+    HT_NORM_RMS,
+    HT_NORM_LAYER, /* mean taken off, divided by the standard deviation; times weight, plus norm_bias */
+    HT_NORM_NONE   /* a copy: families that norm only what a block gave */
+} ht_norm;
+
+#define HT_MAX_EXPERTS 1024
+/* ROUTE: who is chosen, and with what weight. p = the function of each expert's value; the `used` experts with the largest
+ * p + bias are chosen (the lowest number of equals; a NaN never), among those of the `groups_used` groups of experts in which the
+ * two largest of these sum up to most; their weights are p, over their sum (2^-14 at least) where `renormalise` is set, times
+ * `scale`. */
+typedef struct ht_route {
+    enum {
+        HT_ROUTE_SOFTMAX,
+        HT_ROUTE_SIGMOID,
+        HT_ROUTE_SOFTMAX_CHOSEN /* softmax over the values of those that are chosen */
+    } function;
+    int used;
+    int groups, groups_used; /* 0: no groups */
+    const float *bias;       /* [experts] or NULL: for choosing only */
+    bool renormalise;
+    float scale;
+} ht_route;
+
+/* DELTA_NET and SCAN: what a recurrent mixer does between its matrices. heads, kv_heads: value heads, and key heads (groups,
+ * of SCAN).
+ *
+ * State: of each unit (value head of DELTA_NET, group of SCAN), one behind another: what its channels of the convolution
+ * were at the last taps - 1 tokens, the oldest first, [taps - 1][channels of the unit]; then of each of its heads S^T,
+ * [key_dim][head_dim]. Channels of a unit: q, k, v; x, B, C. Value heads that use one key head have q and k each for
+ * itself: so a share of heads has nothing in common with another.
+ *
+ * DELTA_NET (Yang et al., "Gated Delta Networks", 2024): in q, k [kv_heads][key_dim] each; more[0] v, z [heads][head_dim]
+ * each, beta, alpha [heads] each. q, k, v through a causal convolution over the last `taps` tokens (no bias) and SiLU; q and k
+ * of each head over their length (x / sqrt(sum x^2 + eps)), q times 1 / sqrt(key_dim). Value head h uses key head h % kv_heads.
+ * g = exp(a[h] * softplus(alpha + dt_bias[h])), b = sigmoid(beta): S = g S; S += b (v - S k) k^T; o = S q. Out: RMS norm of
+ * o over its head, times norm, times SiLU(z).
+ *
+ * SCAN (Dao and Gu, "Transformers are SSMs", 2024): in z, x [heads][head_dim] each, dt [heads]; more[0] B, C
+ * [kv_heads][key_dim] each. x, B, C through the convolution (with conv_bias, where there is one) and SiLU. Head h uses group
+ * h / (heads / kv_heads). d = softplus(dt + dt_bias[h]): S = exp(a[h] d) S + d x B^T; y = S C + skip[h] x. Out: y * SiLU(z),
+ * RMS-normed over each of kv_heads equal parts of all channels, times norm. */
+typedef struct ht_recurrence {
+    int key_dim, taps;
+    /* [taps][channels], channels as they lie in the file: q, k, v; x, B, C */
+    const float *conv, *conv_bias;   /* conv_bias: SCAN; or NULL */
+    const float *a, *dt_bias, *skip; /* [heads] */
+    const float *norm;               /* DELTA_NET: [head_dim]; SCAN: [heads * head_dim] */
+} ht_recurrence;
+
+#define HT_MAX_PARTS 4
 #define HT_MAX_MORE 1
 #define HT_MAX_ADDED (1 + HT_MAX_MORE) /* slots of sums that one NORM adds */
 typedef struct ht_op {
@@ -59,29 +135,56 @@ typedef struct ht_op {
     int block;     /* of the model, that it belongs to; -1: of none (EMBED) */
     int signature; /* of the model's: operators of one signature take the same time */
     int site;      /* the same place of blocks that are alike (ht_model.n_sites of them) */
-    int cache;     /* ROPE: the cache that it writes; ATTENTION: that it reads; others: -1 */
+    int cache; /* ROPE: the cache that it writes; ATTENTION: that it reads; what keeps a state: its own; others: -1 */
     char name[40]; /* "blk.3.attn_qkv", for plans, traces, errors */
     ht_slot in, aux, out;
     int n_more;
-    ht_slot more[HT_MAX_MORE]; /* NORM: of sums, besides `aux`; GLU: a side input, from its value `more_first` on */
-    size_t more_first;
+    /* NORM: of sums, besides `aux`; GLU, HEADS: a side input, from its value `more_first` on; EXPERTS, DELTA_NET, SCAN: what
+     * they read besides */
+    ht_slot more[HT_MAX_MORE];
+    size_t more_first, n_copied;
     int n_parts;
     ht_matrix parts[HT_MAX_PARTS];   /* EMBED: 1; MATMUL: 1..3 with equal cols */
     const float *bias[HT_MAX_PARTS]; /* MATMUL: [parts[i].rows] or NULL */
-    const float *weight;             /* NORM: [width of the stream] */
-    const float *post_norm;          /* NORM: the same, or NULL */
-    const float *q_norm, *k_norm;    /* ROPE: [head_dim] or NULL */
-    const float *rope;               /* ROPE: [context][head_dim/2][2] cos, sin, scaling and magnitude included; shared
-                                      * by layers; rows below what ht_model_extend_rope was asked for are there */
-    bool rope_halves;                /* pairs (i, i + rope_dim/2), else neighbours (2i, 2i+1) */
-    int rope_dim;                    /* first dimensions of a head that are rotated */
-    float eps;                       /* NORM, ROPE */
-    float scale;                     /* EMBED; ATTENTION: of query.key */
-    int heads, kv_heads, head_dim;   /* ROPE, ATTENTION; 0: the model's */
-    int width;                       /* NORM: of the stream; GLU: features; ARGMAX: logits; 0: the model's */
-    int window;                      /* ATTENTION: a query sees the `window` last keys, its own included; 0: all */
-    ht_activation activation;        /* GLU, FFN */
-    const struct ht_op *members;     /* FFN: [3], in the model */
+    const float *weight;             /* NORM: [width of the stream]; CONV: [taps][width] */
+    const float *norm_bias;          /* NORM: [width of the stream] or NULL */
+    ht_norm norm;                    /* NORM; ROPE, of queries and keys, which have no bias */
+    ht_route route;               /* ROUTE; EXPERTS: what made its weights, of which `used` says most (0: any number) */
+    ht_recurrence recurrence;     /* DELTA_NET, SCAN */
+    int experts;                  /* ROUTE, EXPERTS */
+    int taps;                     /* CONV */
+    int rest;                     /* HEADS */
+    const float *post_norm;       /* NORM: the same, or NULL */
+    const float *q_norm, *k_norm; /* ROPE: [head_dim] or NULL; norm_heads, norm_whole: [heads][head_dim] */
+    /* ROPE. norm_whole: of all heads as one row (HT_BLOCK_WHOLE_ROW_ATTENTION); norm_heads: each head has weights of its own;
+     * norm_dim: of the first values of a head only, with so many weights; 0: of all. v_norm: an RMS norm without weights of
+     * each head's values, too. */
+    bool norm_whole, norm_heads, v_norm;
+    int norm_dim;
+    /* ROPE: [context][rope_dim/2][2] cos, sin, scaling and magnitude included; shared by layers; rows below what
+     * ht_model_extend_rope was asked for are there */
+    const float *rope;
+    bool rope_halves; /* pairs (i, i + rope_dim/2), else neighbours (2i, 2i+1) */
+    int rope_dim;     /* dimensions of a head that are rotated, from rope_first on; 0: none, and no table */
+    int rope_first;
+    const float *rope_queries; /* ROPE: of queries, where these have a table of their own; NULL: `rope` */
+    /* ROPE, ATTENTION: values are the first value_dim values of a key, and kept with it: no values in the slot, none in the cache.
+     * 0: they are others. What ATTENTION gives for each head is head_dim wide all the same. */
+    int value_dim;
+    const float *sinks; /* ATTENTION: [heads] logits that take part in each softmax, and have no value; or NULL */
+    const float *
+        slopes; /* ATTENTION: [heads]: slope * (key's position - query's) is added to a score that is capped; or NULL */
+    float soft_cap; /* ATTENTION (of scaled scores), ARGMAX (of the logits, in place): cap * tanh(x / cap); 0: none */
+    int attention_chunk; /* ATTENTION: a query sees keys of its own run of so many positions; 0: of all. No window, then */
+    float eps;           /* NORM, ROPE */
+    float scale;         /* EMBED; ATTENTION: of query.key */
+    int heads, kv_heads, head_dim; /* ROPE, ATTENTION; 0: the model's */
+    int width;  /* NORM: of the stream; GLU, EXPERTS: features; CONV: channels; ARGMAX: logits; 0: the model's */
+    int window; /* ATTENTION: a query sees the `window` last keys, its own included; 0: all */
+    ht_activation activation;    /* GLU, FFN, EXPERTS */
+    bool positions;              /* EMBED: learned positions */
+    bool ungated;                /* GLU, EXPERTS: out = act(in): there is no other factor */
+    const struct ht_op *members; /* FFN: [3], in the model */
 } ht_op;
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------------- */
@@ -94,6 +197,15 @@ typedef struct ht_op {
 typedef enum ht_block_kind {
     HT_BLOCK_ATTENTION,
     HT_BLOCK_FEED_FORWARD,
+    HT_BLOCK_WHOLE_ROW_ATTENTION, /* queries and keys are normed as whole rows (ht_op.norm_whole) */
+    HT_BLOCK_GATED_ATTENTION,     /* what heads give times act(gate) */
+    HT_BLOCK_LATENT_ATTENTION,    /* multi-head latent attention: keys and values in one latent row */
+    HT_BLOCK_LOW_RANK_ATTENTION,  /* the same; its queries come from a latent row, too */
+    HT_BLOCK_EXPERTS,
+    HT_BLOCK_CONVOLUTION,
+    HT_BLOCK_DELTA_NET,         /* as many key heads as value heads */
+    HT_BLOCK_GROUPED_DELTA_NET, /* fewer */
+    HT_BLOCK_SCAN,
     HT_BLOCK_HEAD, /* final norm, output matrix, the greedy choice */
     HT_BLOCK_KINDS
 } ht_block_kind;
@@ -107,6 +219,8 @@ typedef enum ht_axis_kind {
     HT_AXIS_FEATURES, /* hidden features of a feed-forward block */
     HT_AXIS_ROWS,     /* of one matrix */
     HT_AXIS_QUERIES,  /* query heads, of which some use one key-value head */
+    HT_AXIS_EXPERTS,
+    HT_AXIS_CHANNELS, /* of a recurrent mixer */
     HT_AXIS_KINDS
 } ht_axis_kind;
 
@@ -124,6 +238,7 @@ typedef enum ht_map {
     HT_MAP_SHARE,      /* the same share of the rows of each of its matrices, or of its heads or features */
     HT_MAP_COLUMNS,    /* that share of the columns of its matrix: of what is summed over */
     HT_MAP_ROWS,       /* rows of its matrices, taken as one list */
+    HT_MAP_TERMS,      /* that share of what it adds up, each term whole: experts */
     /* The same share of the first matrix's rows, or of its heads. What a group of units has in common (the other
      * matrices' rows, keys, values) belongs to whoever has the group's first unit. Who has others of the group needs
      * them of that part. */
@@ -194,8 +309,9 @@ typedef struct ht_hparams {
 
 struct ht_model {
     ht_arena arena;
-    ht_gguf *file; /* NULL for shape: models */
-    ht_tokenizer *tokenizer;
+    ht_gguf *file;            /* NULL for shape: models */
+    ht_tokenizer *tokenizer;  /* NULL: it takes token ids only */
+    const char *no_tokenizer; /* why a file's has none; NULL: it has, or there is no file */
     const ht_chat_template *chat;
     ht_hparams hparams;
     ht_model_info info;
@@ -237,6 +353,10 @@ static inline size_t ht_op_added(const ht_op *op) {
     return op->kind == HT_OP_NORM && op->aux != HT_SLOT_NONE ? 1 + (size_t)op->n_more : 0;
 }
 #define HT_BIT_KV (1u << HT_MAX_SLOTS)
+/* Does it matter to the operator which sequence a token is of, and where in it? */
+static inline bool ht_op_sees_sequences(const ht_op *op) {
+    return ((ht_op_reads(op) | ht_op_writes(op)) & HT_BIT_KV) || op->positions;
+}
 /* The slots of a role, as bits; and the first of them, HT_SLOT_NONE where there is none. */
 uint32_t ht_model_slots(const ht_model *model, ht_slot_role role);
 ht_slot ht_model_slot(const ht_model *model, ht_slot_role role);
@@ -276,8 +396,21 @@ ht_hparams ht_op_shape(const ht_op *op, const ht_hparams *model);
 /* Values a token that it reads from slot `in` (a NORM from `aux`, too), and writes to `out`. */
 size_t ht_op_in_width(const ht_op *op, const ht_hparams *model);
 size_t ht_op_out_width(const ht_op *op, const ht_hparams *model);
+/* Values a token that it reads from slot more[0], where that is not one of sums; else 0. */
+size_t ht_op_more_width(const ht_op *op, const ht_hparams *model);
+/* Floats of the state that it keeps from one pass to the next, besides keys and values; 0: none. A pass that begins at
+ * position 0 begins with zeros. */
+size_t ht_op_state(const ht_op *op, const ht_hparams *model);
+/* Units of the state: channels of CONV, value heads of DELTA_NET, groups of SCAN. Shares are counted in these. */
+size_t ht_op_state_units(const ht_op *op, const ht_hparams *model);
+/* Does any operator keep a state? Then what a session has computed cannot be cut back. */
+bool ht_model_has_state(const ht_model *model);
 size_t ht_op_rows(const ht_op *op); /* MATMUL: rows of all parts */
 size_t ht_op_cols(const ht_op *op);
+/* Multiplications of its weights for one token; of EXPERTS by those that are used. 0: it has no matrices, or reads rows (EMBED). */
+double ht_op_products(const ht_op *op);
+/* Columns of what it sums over: MATMUL: of its matrices; EXPERTS: of each expert's last one, its features. */
+size_t ht_op_summed(const ht_op *op);
 int ht_op_part(const ht_op *op, size_t row, size_t *local); /* the part that holds `row`, and its row there */
 /* The file's pages of the matrices of a MATMUL or FFN leave memory; they come back when read again. Nothing for other kinds
  * (an EMBED reads its rows where they lie) and for matrices that are in no file. */
@@ -298,6 +431,10 @@ typedef struct ht_family ht_family;
 struct ht_family {
     /* general.architecture */
     const char *arch;
+    bool layer_norm;   /* its epsilon is attention.layer_norm_epsilon */
+    bool experts;      /* files may have some */
+    bool latent;       /* attention.key_length and value_length are those of what is cached */
+    bool heads_differ; /* layers may have other numbers of key-value heads, or none */
     /* hparams read -> ops appended */
     ht_status (*build)(const ht_family *family, ht_model *model, ht_error *error);
     bool halves;          /* rotates halves of a head, not neighbours */
@@ -305,7 +442,9 @@ struct ht_family {
     bool qkv_bias;        /* files must have it */
     bool freq_base_known; /* a file without rope.freq_base is one of its models and means 10000 */
 };
-enum { HT_FAMILIES_LIKE_LLAMA = 4 };
-extern const ht_family ht_families_like_llama[HT_FAMILIES_LIKE_LLAMA], ht_family_gemma3;
+enum { HT_FAMILIES_LIKE_LLAMA = 5 };
+extern const ht_family ht_families_like_llama[HT_FAMILIES_LIKE_LLAMA], ht_family_command_r, ht_family_deepseek2,
+    ht_family_gemma3, ht_family_gpt_oss, ht_family_granitehybrid, ht_families_lfm2[2], ht_family_olmo2,
+    ht_families_qwen35[2];
 
 #endif

@@ -38,12 +38,12 @@ static ht_slot stream(ht_builder *b) {
                      : ht_build_slot(b, "x", HT_ROLE_OWN, (size_t)b->model->hparams.embedding);
 }
 
-static size_t stream_width(ht_builder *b) {
+size_t ht_build_stream_width(ht_builder *b) {
     const ht_slot slot = stream(b);
     return slot == HT_SLOT_NONE ? 0 : b->model->slots[slot].width;
 }
 
-static ht_slot normed(ht_builder *b) {
+ht_slot ht_build_normed(ht_builder *b) {
     return ht_build_slot(b, "normed", HT_ROLE_OWN, b->normed);
 }
 
@@ -59,12 +59,12 @@ static int free_sums(ht_builder *b) {
     return i % HT_BUILD_SUMS;
 }
 
-static ht_slot sums(ht_builder *b) {
-    return ht_build_slot(b, sums_names[free_sums(b)], HT_ROLE_SUMS, stream_width(b));
+ht_slot ht_build_sums(ht_builder *b) {
+    return ht_build_slot(b, sums_names[free_sums(b)], HT_ROLE_SUMS, ht_build_stream_width(b));
 }
 
 /* A zeroed operator at the end of the list, or NULL after an error. */
-static ht_op *append(ht_builder *b, ht_op_kind kind, const char *name, ht_slot in, ht_slot out) {
+ht_op *ht_build_op(ht_builder *b, ht_op_kind kind, const char *name, ht_slot in, ht_slot out) {
     ht_model *model = b->model;
     if (b->status != HT_OK)
         return NULL;
@@ -88,16 +88,22 @@ static ht_op *append(ht_builder *b, ht_op_kind kind, const char *name, ht_slot i
     return op;
 }
 
-static const ht_hparams *shape_of(const ht_builder *b) {
+const ht_hparams *ht_build_shape_of(const ht_builder *b) {
     return b->shape ? b->shape : &b->model->hparams;
 }
 
 void ht_build_shape(ht_builder *b, const ht_hparams *shape) {
     const ht_hparams *most = &b->model->hparams;
     const int group = most->group ? most->group : most->heads / (most->kv_heads ? most->kv_heads : 1);
+    const bool attends = shape && shape->kv_heads != 0; /* else it has no attention */
     b->shape = shape;
-    if (shape && (shape->heads > most->heads || shape->kv_heads > most->kv_heads || shape->kv_heads < 1 ||
-                  shape->heads % shape->kv_heads != 0 || shape->heads / shape->kv_heads > group ||
+    if (attends && (shape->heads % shape->kv_heads != 0 || shape->heads / shape->kv_heads > group))
+        ht_build_fail(
+            b, HT_ERROR_UNSUPPORTED,
+            "layer %d has %d heads for %d key-value heads; supported is a whole multiple, %d at most: what the "
+            "layers' most heads are of their most key-value heads",
+            b->layer, shape->heads, shape->kv_heads, group);
+    if (shape && (shape->heads > most->heads || shape->kv_heads > most->kv_heads || shape->kv_heads < 0 ||
                   shape->head_dim > most->head_dim || shape->feed_forward > most->feed_forward ||
                   shape->embedding != most->embedding))
         ht_build_fail(b, HT_ERROR_FORMAT,
@@ -106,32 +112,47 @@ void ht_build_shape(ht_builder *b, const ht_hparams *shape) {
                       most->kv_heads, most->head_dim, most->feed_forward);
 }
 
-typedef struct part {
-    const char *name; /* without ".weight" */
-    size_t rows;
-} part;
+ht_hparams ht_build_layer_shape(ht_builder *b, int layer) {
+    ht_hparams h = b->model->hparams;
+    h.heads = (int)ht_build_int_at(b, "attention.head_count", layer, 0, h.heads, h.heads);
+    h.kv_heads = (int)ht_build_int_at(b, "attention.head_count_kv", layer, 0, h.kv_heads, h.kv_heads);
+    h.feed_forward = (int)ht_build_int_at(b, "feed_forward_length", layer, 0, h.feed_forward, h.feed_forward);
+    return h;
+}
 
-/* From one slot to another, `cols` values of the first. */
-typedef struct way {
-    ht_slot in, out;
-    size_t cols;
-} way;
+/* The values of a bias that go with some rows of its matrix. */
+static const float *part_bias(ht_builder *b, const ht_build_part *part, ht_bias bias) {
+    char name[64];
+    snprintf(name, sizeof name, "%s.bias", part->name);
+    const size_t all = part->stride ? part->rows / part->run * part->stride : part->rows;
+    const bool required = bias == HT_BIAS_REQUIRED || (b->biased && b->layer >= 0);
+    const float *whole = ht_build_vector(b, name, all, required, 0.0f);
+    if (!part->stride || !whole)
+        return whole;
+    float *some = ht_arena_alloc(&b->model->arena, part->rows * sizeof *some);
+    if (!some)
+        ht_build_fail(b, HT_ERROR_MEMORY, "out of memory for norms and biases");
+    for (size_t r = 0; some && r < part->rows; r++)
+        some[r] = whole[part->first + r / part->run * part->stride + r % part->run];
+    return some;
+}
 
-static void matmul(ht_builder *b, const char *name, way from, const part *parts, int n, ht_bias bias) {
-    ht_op *op = append(b, HT_OP_MATMUL, name, from.in, from.out);
+void ht_build_matmul(ht_builder *b, const char *name, ht_slot in, ht_slot out, size_t cols, const ht_build_part *parts,
+                     int n, ht_bias bias) {
+    ht_op *op = ht_build_op(b, HT_OP_MATMUL, name, in, out);
     if (!op)
         return;
     op->n_parts = n;
     for (int i = 0; i < n; i++) {
-        char bias_name[64];
-        snprintf(bias_name, sizeof bias_name, "%s.bias", parts[i].name);
-        op->parts[i] = ht_build_matrix(b, parts[i].name, parts[i].rows, from.cols);
-        op->bias[i] = ht_build_vector(b, bias_name, parts[i].rows, bias == HT_BIAS_REQUIRED, 0.0f);
+        const ht_build_part *p = &parts[i];
+        op->parts[i] = p->stride ? ht_build_rows(b, p->name, p->rows, cols, p->first, p->run, p->stride)
+                                 : ht_build_matrix(b, p->name, p->rows, cols);
+        op->bias[i] = part_bias(b, p, bias);
     }
 }
 
 static void embed(ht_builder *b, const char *name, ht_slot out, size_t width, float scale) {
-    ht_op *op = append(b, HT_OP_EMBED, name, ht_build_slot(b, "ids", HT_ROLE_IDS, 1), out);
+    ht_op *op = ht_build_op(b, HT_OP_EMBED, name, ht_build_slot(b, "ids", HT_ROLE_IDS, 1), out);
     if (!op)
         return;
     op->n_parts = 1;
@@ -147,24 +168,43 @@ void ht_build_side(ht_builder *b, const char *name, size_t width, float scale) {
     embed(b, name, ht_build_slot(b, name, HT_ROLE_OWN, width), width, scale);
 }
 
+void ht_build_positions(ht_builder *b, const char *name) {
+    ht_op *op = ht_build_op(b, HT_OP_EMBED, name, ht_build_slot(b, "ids", HT_ROLE_IDS, 1), stream(b));
+    if (!op)
+        return;
+    op->positions = true, op->scale = 1.0f;
+    op->n_parts = 1;
+    op->parts[0] = ht_build_matrix(b, name, (size_t)b->model->hparams.context_length, ht_build_stream_width(b));
+}
+
 void ht_build_stream(ht_builder *b, const char *name) {
     b->stream = name;
-    if (stream_width(b) > (size_t)b->model->hparams.embedding)
+    if (ht_build_stream_width(b) > (size_t)b->model->hparams.embedding)
         ht_build_fail(b, HT_ERROR_UNSUPPORTED, "stream %s is %zu values wide, more than the embedding's %d",
-                      name ? name : "x", stream_width(b), b->model->hparams.embedding);
+                      name ? name : "x", ht_build_stream_width(b), b->model->hparams.embedding);
 }
 
 void ht_build_layer(ht_builder *b, int layer) {
     b->layer = layer;
 }
 
+/* A norm's bias, where it may have one: NULL if it has none. */
+static const float *norm_bias(ht_builder *b, ht_norm kind, const char *name, size_t n) {
+    char full[64];
+    snprintf(full, sizeof full, "%s.bias", name);
+    return kind == HT_NORM_LAYER ? ht_build_vector(b, full, n, false, 0.0f) : NULL;
+}
+
 void ht_build_norm(ht_builder *b, const char *name) {
-    b->normed = stream_width(b);
-    ht_op *op = append(b, HT_OP_NORM, name, stream(b), normed(b));
+    b->normed = ht_build_stream_width(b);
+    ht_op *op = ht_build_op(b, HT_OP_NORM, name ? name : "copy", stream(b), ht_build_normed(b));
     if (!op)
         return;
     op->width = (int)b->normed;
-    op->weight = norm_weight(b, name, b->normed);
+    op->eps = b->stream_eps > 0 ? b->stream_eps : op->eps;
+    op->norm = name ? b->norm : HT_NORM_NONE;
+    op->weight = name ? norm_weight(b, name, b->normed) : NULL;
+    op->norm_bias = name ? norm_bias(b, op->norm, name, b->normed) : NULL;
     for (int i = 0; i < HT_BUILD_SUMS && b->status == HT_OK; i++) {
         ht_given *given = &b->given[i];
         if (!given->waits || given->stream != op->in)
@@ -184,107 +224,236 @@ void ht_build_norm(ht_builder *b, const char *name) {
 }
 
 void ht_build_add(ht_builder *b, const char *post_norm) {
-    const float *weight = post_norm ? norm_weight(b, post_norm, stream_width(b)) : NULL;
+    if (post_norm && b->norm != HT_NORM_RMS)
+        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "%s: what a block gave is normed by its root mean square only",
+                      post_norm);
+    const float *weight = post_norm ? norm_weight(b, post_norm, ht_build_stream_width(b)) : NULL;
     b->given[free_sums(b)] = (ht_given){true, stream(b), weight};
 }
 
 /* Of the layer at hand: queries, keys and values of all heads; every head's values; gate, and up where `parts` is 2;
  * features. */
 static ht_slot qkv_slot(ht_builder *b) {
-    const ht_hparams *h = shape_of(b);
+    const ht_hparams *h = ht_build_shape_of(b);
     return ht_build_slot(b, "qkv", HT_ROLE_BETWEEN, ((size_t)h->heads + 2 * (size_t)h->kv_heads) * (size_t)h->head_dim);
 }
 
+/* Of latent attention: queries in the latent space, and one key that is the values, too. */
+static ht_slot latent_qkv_slot(ht_builder *b) {
+    const ht_hparams *h = ht_build_shape_of(b);
+    return ht_build_slot(b, "latent", HT_ROLE_BETWEEN, (size_t)(h->heads + h->kv_heads) * (size_t)h->head_dim);
+}
+
 static ht_slot heads_slot(ht_builder *b) {
-    const ht_hparams *h = shape_of(b);
+    const ht_hparams *h = ht_build_shape_of(b);
     return ht_build_slot(b, "attn", HT_ROLE_BETWEEN, (size_t)h->heads * (size_t)h->head_dim);
 }
 
 static ht_slot gate_slot(ht_builder *b, size_t parts) {
-    return ht_build_slot(b, "ffn", HT_ROLE_BETWEEN, parts * (size_t)shape_of(b)->feed_forward);
+    return ht_build_slot(b, "ffn", HT_ROLE_BETWEEN, parts * (size_t)ht_build_shape_of(b)->feed_forward);
 }
 
 static ht_slot features_slot(ht_builder *b) {
-    return ht_build_slot(b, "act", HT_ROLE_BETWEEN, (size_t)shape_of(b)->feed_forward);
+    return ht_build_slot(b, "act", HT_ROLE_BETWEEN, (size_t)ht_build_shape_of(b)->feed_forward);
+}
+
+void ht_build_qkv_of(ht_builder *b, const ht_build_part *parts, ht_bias bias) {
+    ht_build_matmul(b, "attn_qkv", ht_build_normed(b), qkv_slot(b), b->normed, parts, 3, bias);
 }
 
 void ht_build_qkv(ht_builder *b, ht_bias bias) {
-    const ht_hparams *h = shape_of(b);
+    const ht_hparams *h = ht_build_shape_of(b);
     const size_t q = (size_t)h->heads * (size_t)h->head_dim, kv = (size_t)h->kv_heads * (size_t)h->head_dim;
-    const way from = {normed(b), qkv_slot(b), b->normed};
-    matmul(b, "attn_qkv", from, (part[]){{"attn_q", q}, {"attn_k", kv}, {"attn_v", kv}}, 3, bias);
+    ht_build_qkv_of(b,
+                    (ht_build_part[]){
+                        {.name = "attn_q", .rows = q}, {.name = "attn_k", .rows = kv}, {.name = "attn_v", .rows = kv}},
+                    bias);
+}
+
+/* Weights of queries' or keys' norm: of one head, of each of `heads`, of all of them as one row. */
+static const float *head_norm(ht_builder *b, const ht_rotation *rotation, const char *name, int heads) {
+    const size_t dim = (size_t)(rotation->norm_dim ? rotation->norm_dim : ht_build_shape_of(b)->head_dim);
+    char full[64];
+    if (!name)
+        return NULL;
+    snprintf(full, sizeof full, "%s.weight", name);
+    if (rotation->norm_heads) /* [heads, head_dim] in the file */
+        return ht_build_vectors(b, full, dim, (size_t)heads, true, 1.0f);
+    return ht_build_vector(b, full, rotation->norm_whole ? dim * (size_t)heads : dim, true, 1.0f);
 }
 
 void ht_build_rope(ht_builder *b, const ht_rotation *rotation) {
-    const ht_hparams *h = shape_of(b);
-    const size_t head_dim = (size_t)h->head_dim;
-    ht_op *op = append(b, HT_OP_ROPE, "rope", qkv_slot(b), qkv_slot(b));
+    const ht_hparams *h = ht_build_shape_of(b);
+    const ht_slot slot = rotation->value_dim ? latent_qkv_slot(b) : qkv_slot(b);
+    ht_op *op = ht_build_op(b, HT_OP_ROPE, "rope", slot, slot);
     if (!op)
         return;
     op->cache = b->caches++;
     op->heads = h->heads, op->kv_heads = h->kv_heads, op->head_dim = h->head_dim;
-    op->rope = rotation->table;
+    op->rope = rotation->table, op->rope_queries = rotation->queries;
     op->rope_halves = rotation->halves;
-    op->rope_dim = (int)ht_min_size((size_t)ht_rope_dim(b->model), head_dim);
-    op->q_norm = rotation->q_norm ? norm_weight(b, rotation->q_norm, head_dim) : NULL;
-    op->k_norm = rotation->k_norm ? norm_weight(b, rotation->k_norm, head_dim) : NULL;
+    op->rope_dim = rotation->table ? ht_rope_dim(b->model, rotation->table) : 0;
+    op->rope_first = rotation->first;
+    op->value_dim = rotation->value_dim;
+    op->norm = rotation->norm;
+    op->norm_whole = rotation->norm_whole, op->norm_heads = rotation->norm_heads, op->v_norm = rotation->v_norm;
+    op->norm_dim = rotation->norm_dim;
+    op->q_norm = head_norm(b, rotation, rotation->q_norm, h->heads);
+    op->k_norm = head_norm(b, rotation, rotation->k_norm, h->kv_heads);
+    if (op->rope_first + op->rope_dim > h->head_dim || op->norm_dim > h->head_dim)
+        ht_build_fail(b, HT_ERROR_FORMAT, "%s: %d of the %d dimensions of a head are rotated, from %d on", op->name,
+                      op->rope_dim, h->head_dim, op->rope_first);
+    if (op->rope_queries && ht_rope_dim(b->model, op->rope_queries) != op->rope_dim)
+        ht_build_fail(b, HT_ERROR_FORMAT, "%s: tables of queries and keys differ in length", op->name);
+}
+
+/* Press et al., "Train Short, Test Long: Attention with Linear Biases" (2022): of heads that are no power of two, those past
+ * the power below take every second slope of twice as many. */
+static const float *make_slopes(ht_builder *b, float most, int heads) {
+    int whole = 1;
+    while (whole * 2 <= heads)
+        whole *= 2;
+    float *slopes = ht_arena_alloc(&b->model->arena, (size_t)heads * sizeof *slopes);
+    if (!slopes)
+        ht_build_fail(b, HT_ERROR_MEMORY, "out of memory for slopes");
+    for (int i = 0; slopes && i < heads; i++)
+        slopes[i] = i < whole ? exp2f(-most * (float)(i + 1) / (float)whole)
+                              : exp2f(-most * (float)(2 * (i - whole) + 1) / (float)(2 * whole));
+    return slopes;
+}
+
+void ht_build_attention_of(ht_builder *b, const ht_attending *attending) {
+    const ht_slot in = attending->value_dim ? latent_qkv_slot(b) : qkv_slot(b);
+    ht_op *op = ht_build_op(b, HT_OP_ATTENTION, "attn", in, heads_slot(b));
+    if (!op)
+        return;
+    const ht_hparams *h = ht_build_shape_of(b);
+    op->heads = h->heads, op->kv_heads = h->kv_heads, op->head_dim = h->head_dim;
+    op->cache = b->caches - 1;
+    op->scale = attending->scale != 0.0f ? attending->scale : 1.0f / sqrtf((float)h->head_dim);
+    op->soft_cap = attending->soft_cap;
+    op->window = attending->window, op->attention_chunk = attending->chunk;
+    op->value_dim = attending->value_dim;
+    op->sinks = attending->sinks ? ht_build_vector(b, attending->sinks, (size_t)h->heads, true, 0.0f) : NULL;
+    op->slopes = attending->alibi != 0.0f ? make_slopes(b, attending->alibi, h->heads) : NULL;
+    if (op->window && op->attention_chunk)
+        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "%s: a window and chunks at once", op->name);
 }
 
 void ht_build_attention(ht_builder *b, float scale, int window) {
-    ht_op *op = append(b, HT_OP_ATTENTION, "attn", qkv_slot(b), heads_slot(b));
-    if (!op)
-        return;
-    const ht_hparams *h = shape_of(b);
-    op->heads = h->heads, op->kv_heads = h->kv_heads, op->head_dim = h->head_dim;
-    op->cache = b->caches - 1;
-    op->scale = scale != 0.0f ? scale : 1.0f / sqrtf((float)h->head_dim);
-    op->window = window;
+    ht_build_attention_of(b, &(ht_attending){.scale = scale, .window = window});
 }
 
-/* The block's last matrix, from `cols` values of a slot to what the next norm of the stream adds. */
-static void give(ht_builder *b, const char *name, ht_slot in, size_t cols) {
-    const way from = {in, sums(b), cols};
-    matmul(b, name, from, (part[]){{name, stream_width(b)}}, 1, HT_BIAS_OPTIONAL);
+/* What gates all heads' values, and the gated values. */
+static ht_slot head_gates_slot(ht_builder *b, const char *name) {
+    const ht_hparams *h = ht_build_shape_of(b);
+    return ht_build_slot(b, name, HT_ROLE_BETWEEN, (size_t)h->heads * (size_t)h->head_dim);
+}
+
+void ht_build_attention_gate(ht_builder *b, const ht_build_part *gate) {
+    ht_build_matmul(b, "attn_gate", ht_build_normed(b), head_gates_slot(b, "gate"), b->normed, gate, 1,
+                    HT_BIAS_OPTIONAL);
+    ht_op *op = ht_build_op(b, HT_OP_GLU, "attn_gated", head_gates_slot(b, "gate"), head_gates_slot(b, "gated"));
+    if (!op)
+        return;
+    op->activation = HT_ACT_SIGMOID;
+    op->width = ht_build_shape_of(b)->heads * ht_build_shape_of(b)->head_dim;
+    op->n_more = 1, op->more[0] = heads_slot(b);
+}
+
+void ht_build_gated_output(ht_builder *b) {
+    const ht_hparams *h = ht_build_shape_of(b);
+    ht_build_give(b, "attn_output", head_gates_slot(b, "gated"), (size_t)h->heads * (size_t)h->head_dim);
+}
+
+void ht_build_give(ht_builder *b, const char *name, ht_slot in, size_t cols) {
+    ht_build_matmul(b, name, in, ht_build_sums(b), cols,
+                    (ht_build_part[]){{.name = name, .rows = ht_build_stream_width(b)}}, 1, HT_BIAS_OPTIONAL);
 }
 
 void ht_build_attention_output(ht_builder *b) {
-    const ht_hparams *h = shape_of(b);
-    give(b, "attn_output", heads_slot(b), (size_t)h->heads * (size_t)h->head_dim);
+    const ht_hparams *h = ht_build_shape_of(b);
+    ht_build_give(b, "attn_output", heads_slot(b), (size_t)h->heads * (size_t)h->head_dim);
 }
 
 void ht_build_gate_up(ht_builder *b) {
-    const size_t rows = (size_t)shape_of(b)->feed_forward;
-    const way from = {normed(b), gate_slot(b, 2), b->normed};
-    matmul(b, "ffn_gate_up", from, (part[]){{"ffn_gate", rows}, {"ffn_up", rows}}, 2, HT_BIAS_OPTIONAL);
+    const size_t rows = (size_t)ht_build_shape_of(b)->feed_forward;
+    ht_build_matmul(b, "ffn_gate_up", ht_build_normed(b), gate_slot(b, 2), b->normed,
+                    (ht_build_part[]){{.name = "ffn_gate", .rows = rows}, {.name = "ffn_up", .rows = rows}}, 2,
+                    HT_BIAS_OPTIONAL);
 }
 
 void ht_build_glu(ht_builder *b, ht_activation activation) {
-    ht_op *op = append(b, HT_OP_GLU, "ffn_act", gate_slot(b, 2), features_slot(b));
+    ht_op *op = ht_build_op(b, HT_OP_GLU, "ffn_act", gate_slot(b, 2), features_slot(b));
     if (op)
-        op->activation = activation, op->width = shape_of(b)->feed_forward;
+        op->activation = activation, op->width = ht_build_shape_of(b)->feed_forward;
+}
+
+void ht_build_up(ht_builder *b) {
+    const size_t rows = (size_t)ht_build_shape_of(b)->feed_forward;
+    ht_build_matmul(b, "ffn_up", ht_build_normed(b), gate_slot(b, 1), b->normed,
+                    (ht_build_part[]){{.name = "ffn_up", .rows = rows}}, 1, HT_BIAS_OPTIONAL);
+}
+
+void ht_build_activation(ht_builder *b, ht_activation activation) {
+    ht_op *op = ht_build_op(b, HT_OP_GLU, "ffn_act", gate_slot(b, 1), features_slot(b));
+    if (op)
+        op->activation = activation, op->ungated = true, op->width = ht_build_shape_of(b)->feed_forward;
 }
 
 void ht_build_down(ht_builder *b) {
-    give(b, "ffn_down", features_slot(b), (size_t)shape_of(b)->feed_forward);
+    ht_build_give(b, "ffn_down", features_slot(b), (size_t)ht_build_shape_of(b)->feed_forward);
+}
+
+void ht_build_feed_forward(ht_builder *b, const char *norm, ht_activation activation, const char *post_norm) {
+    ht_build_block(b, HT_BLOCK_FEED_FORWARD, ht_build_shape_of(b)->feed_forward);
+    ht_build_norm(b, norm);
+    ht_build_gate_up(b);
+    ht_build_glu(b, activation);
+    ht_build_down(b);
+    ht_build_add(b, post_norm);
 }
 
 void ht_build_side_gate(ht_builder *b) {
-    const size_t rows = (size_t)shape_of(b)->feed_forward;
-    const way from = {normed(b), gate_slot(b, 1), b->normed};
-    matmul(b, "inp_gate", from, (part[]){{"inp_gate", rows}}, 1, HT_BIAS_OPTIONAL);
+    const size_t rows = (size_t)ht_build_shape_of(b)->feed_forward;
+    ht_build_matmul(b, "inp_gate", ht_build_normed(b), gate_slot(b, 1), b->normed,
+                    (ht_build_part[]){{.name = "inp_gate", .rows = rows}}, 1, HT_BIAS_OPTIONAL);
 }
 
 void ht_build_side_glu(ht_builder *b, ht_activation activation, const char *side, size_t first) {
     const ht_slot up = ht_build_slot(b, side, HT_ROLE_OWN, 0);
-    ht_op *op = append(b, HT_OP_GLU, "inp_act", gate_slot(b, 1), features_slot(b));
+    ht_op *op = ht_build_op(b, HT_OP_GLU, "inp_act", gate_slot(b, 1), features_slot(b));
     if (!op)
         return;
-    op->activation = activation, op->width = shape_of(b)->feed_forward;
+    op->activation = activation, op->width = ht_build_shape_of(b)->feed_forward;
     op->n_more = 1, op->more[0] = up, op->more_first = first;
 }
 
 void ht_build_side_output(ht_builder *b) {
-    give(b, "proj", features_slot(b), (size_t)shape_of(b)->feed_forward);
+    ht_build_give(b, "proj", features_slot(b), (size_t)ht_build_shape_of(b)->feed_forward);
+}
+
+/* Multiplies the weights of the norm that was listed last. */
+static void scale_norm(ht_builder *b, float scale) {
+    if (b->status != HT_OK || scale == 0.0f)
+        return;
+    ht_op *op = &b->model->ops[b->model->n_ops - 1];
+    float *weight = ht_arena_alloc(&b->model->arena, b->normed * sizeof *weight + 64);
+    if (!weight) {
+        ht_build_fail(b, HT_ERROR_MEMORY, "out of memory for norms and biases");
+        return;
+    }
+    for (size_t i = 0; i < b->normed; i++)
+        weight[i] = op->weight[i] * scale;
+    op->weight = weight;
+    if (!op->norm_bias)
+        return;
+    float *bias = ht_arena_alloc(&b->model->arena, b->normed * sizeof *bias + 64);
+    if (!bias)
+        ht_build_fail(b, HT_ERROR_MEMORY, "out of memory for norms and biases");
+    for (size_t i = 0; bias && i < b->normed; i++)
+        bias[i] = op->norm_bias[i] * scale;
+    op->norm_bias = bias;
 }
 
 ht_status ht_build_head(ht_builder *b) {
@@ -292,13 +461,17 @@ ht_status ht_build_head(ht_builder *b) {
     b->layer = -1;
     ht_build_stream(b, NULL);
     ht_build_block(b, HT_BLOCK_HEAD, model->hparams.vocabulary);
-    ht_build_norm(b, "output_norm");
+    ht_build_norm(b, b->output_norm ? b->output_norm : "output_norm");
+    scale_norm(b, b->output_scale);
     const bool tied = model->file ? !ht_gguf_tensor(model->file, "output.weight") : model->shape->tied;
     const size_t rows = (size_t)model->hparams.vocabulary;
-    const way from = {normed(b), ht_build_slot(b, "logits", HT_ROLE_LOGITS, rows), b->normed};
-    matmul(b, "output", from, (part[]){{tied ? "token_embd" : "output", rows}}, 1, HT_BIAS_OPTIONAL);
-    ht_op *pick = append(b, HT_OP_ARGMAX, "argmax", from.out, ht_build_slot(b, "pick", HT_ROLE_PICK, 1));
+    const ht_slot logits = ht_build_slot(b, "logits", HT_ROLE_LOGITS, rows);
+    ht_build_matmul(b, "output", ht_build_normed(b), logits, b->normed,
+                    (ht_build_part[]){{.name = tied ? "token_embd" : "output", .rows = rows}}, 1, HT_BIAS_OPTIONAL);
+    ht_op *pick = ht_build_op(b, HT_OP_ARGMAX, "argmax", logits, ht_build_slot(b, "pick", HT_ROLE_PICK, 1));
+    if (b->output_scale != 0.0f && b->status == HT_OK && model->ops[model->n_ops - 2].bias[0])
+        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "output.bias, and a scale of logits");
     if (pick)
-        pick->width = model->hparams.vocabulary;
+        pick->width = model->hparams.vocabulary, pick->soft_cap = b->output_cap;
     return ht_build_blocks(b);
 }

@@ -11,35 +11,40 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ROPE_TABLES = 2, ROPE_BLOCK = 64 };
+enum { ROPE_TABLES = 4, ROPE_BLOCK = 64 };
 
 typedef struct rope_table {
-    float *data;       /* [reserved][head_dim/2][2] */
-    double *frequency; /* [head_dim/2] radians a position; 0 past rope_dim: not rotated */
-    double magnitude;  /* of the rotated pairs */
+    float *data; /* [reserved][pairs][2] */
+    size_t pairs;
+    size_t filled;        /* rows that are there */
+    double *frequency;    /* [pairs] radians a position */
+    double magnitude;     /* of the rotated pairs */
+    double growth, every; /* ht_rope_kind's */
 } rope_table;
 
 struct ht_rope {
     rope_table tables[ROPE_TABLES];
     int n_tables;
-    size_t pairs;          /* head_dim / 2 */
-    size_t rotated;        /* rope_dim / 2 */
     size_t reserved;       /* rows there is room for */
-    size_t filled;         /* rows that are there, in every table */
     pthread_mutex_t mutex; /* over filled and the rows past it */
 };
 
 /* Rows [begin, end), begin a multiple of ROPE_BLOCK. One cos and sin a block and pair, the rest by the addition
  * theorem: in double its error over a block stays near 1e-14, far below a float's, and it is much faster. */
-static void fill_rows(const struct ht_rope *rope, const rope_table *table, size_t begin, size_t end) {
+static void fill_rows(const rope_table *table, size_t begin, size_t end) {
     for (size_t block = begin; block < end; block += ROPE_BLOCK) {
         const size_t stop = ht_min_size(block + ROPE_BLOCK, end);
-        for (size_t pair = 0; pair < rope->pairs; pair++) {
+        double lengths[ROPE_BLOCK];
+        for (size_t row = block; row < stop; row++)
+            lengths[row - block] =
+                table->magnitude *
+                (table->growth != 0.0 ? 1.0 + table->growth * log(1.0 + floor((double)row / table->every)) : 1.0);
+        for (size_t pair = 0; pair < table->pairs; pair++) {
             const double f = table->frequency[pair], step_cos = cos(f), step_sin = sin(f);
-            const double magnitude = pair < rope->rotated ? table->magnitude : 1.0;
             double c = cos((double)block * f), s = sin((double)block * f);
             for (size_t row = block; row < stop; row++) {
-                float *out = table->data + (row * rope->pairs + pair) * 2;
+                const double magnitude = lengths[row - block];
+                float *out = table->data + (row * table->pairs + pair) * 2;
                 out[0] = (float)(c * magnitude);
                 out[1] = (float)(s * magnitude);
                 const double next = c * step_cos - s * step_sin;
@@ -55,15 +60,21 @@ ht_status ht_model_extend_rope(ht_model *model, size_t positions, ht_error *erro
     if (positions > (size_t)model->hparams.context_length)
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: a context of %zu tokens is past the model's %d", model->info.path,
                        positions, model->hparams.context_length);
+    if (!rope) /* nothing is rotated */
+        return HT_OK;
     if (positions > HT_MAX_POSITIONS)
         return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: a context of %zu tokens is past the %d supported",
                        model->info.path, positions, HT_MAX_POSITIONS);
+    if (!rope) /* no layer rotates */
+        return HT_OK;
     pthread_mutex_lock(&rope->mutex);
     const size_t end = ht_min_size(ht_round_up(positions, ROPE_BLOCK), rope->reserved);
-    if (end > rope->filled) {
-        for (int i = 0; i < rope->n_tables; i++)
-            fill_rows(rope, &rope->tables[i], rope->filled, end);
-        rope->filled = end;
+    for (int i = 0; i < rope->n_tables; i++) {
+        rope_table *table = &rope->tables[i];
+        if (end > table->filled) {
+            fill_rows(table, table->filled, end);
+            table->filled = end;
+        }
     }
     pthread_mutex_unlock(&rope->mutex);
     return HT_OK;
@@ -73,7 +84,7 @@ void ht_rope_destroy(struct ht_rope *rope) {
     if (!rope)
         return;
     for (int i = 0; i < rope->n_tables; i++)
-        ht_pages_free(rope->tables[i].data, rope->reserved * rope->pairs * 2 * sizeof(float));
+        ht_pages_free(rope->tables[i].data, rope->reserved * rope->tables[i].pairs * 2 * sizeof(float));
     pthread_mutex_destroy(&rope->mutex); /* the struct itself lives in the model's arena */
 }
 
@@ -113,22 +124,15 @@ static rope_scaling_kind read_kind(ht_builder *b) {
     return SCALING_NONE;
 }
 
-static double positive(ht_builder *b, const char *key, double absent) {
-    const double value = ht_build_float(b, key, (float)absent);
-    if (b->status == HT_OK && !(value > 0.0 && value < 1e9)) /* also false for NaN */
-        ht_build_fail(b, HT_ERROR_FORMAT, "%s.%s is %g, not a positive number", b->model->info.architecture, key,
-                      value);
-    return value;
+static double positive(ht_builder *b, const char *key, float absent) {
+    return (double)ht_build_float_in(b, key, 1e-6f, 1e6f, absent);
 }
 
 static rope_scaling read_scaling(ht_builder *b, size_t rope_dim) {
     rope_scaling s = {.kind = read_kind(b)};
-    const double old_factor = ht_build_float(b, "rope.scale_linear", 0.0f); /* the older name; 0 means none */
-    s.factor = ht_build_float(b, "rope.scaling.factor", (float)old_factor);
+    const float old_factor = ht_build_factor(b, "rope.scale_linear", 0.0f); /* the older name */
+    s.factor = (double)ht_build_factor(b, "rope.scaling.factor", old_factor);
     s.factor = s.factor == 0.0 ? (s.kind == SCALING_LLAMA3 ? 8.0 : 1.0) : s.factor;
-    if (b->status == HT_OK && !(s.factor > 0.0 && s.factor < 1e6))
-        ht_build_fail(b, HT_ERROR_FORMAT, "%s.rope.scaling.factor is %g, not a positive number",
-                      b->model->info.architecture, s.factor);
     s.original = (double)ht_build_int(b, "rope.scaling.original_context_length", 1, INT32_MAX,
                                       s.kind == SCALING_LLAMA3 ? 8192 : b->model->hparams.context_length);
     s.attn_factor = positive(b, "rope.scaling.attn_factor", 1.0);
@@ -141,12 +145,9 @@ static rope_scaling read_scaling(ht_builder *b, size_t rope_dim) {
     if (s.kind == SCALING_YARN) {
         s.beta_fast = positive(b, "rope.scaling.yarn_beta_fast", 32.0);
         s.beta_slow = positive(b, "rope.scaling.yarn_beta_slow", 1.0);
-        s.log_multiplier = ht_build_float(b, "rope.scaling.yarn_log_multiplier", 0.0f);
-        s.extrapolation = ht_build_float(b, "rope.scaling.yarn_ext_factor", 1.0f);
+        s.log_multiplier = (double)ht_build_float_in(b, "rope.scaling.yarn_log_multiplier", 0.0f, 1000.0f, 0.0f);
+        s.extrapolation = (double)ht_build_float_in(b, "rope.scaling.yarn_ext_factor", -1.0f, 1000.0f, 1.0f);
         s.extrapolation = s.extrapolation < 0.0 ? 1.0 : s.extrapolation; /* -1 is how files say "the default" */
-        if (b->status == HT_OK && !(isfinite(s.log_multiplier) && isfinite(s.extrapolation)))
-            ht_build_fail(b, HT_ERROR_FORMAT,
-                          "rope.scaling.yarn_log_multiplier or yarn_ext_factor is not a finite number");
     }
     const int layer = b->layer;
     b->layer = -1;
@@ -215,12 +216,6 @@ static struct ht_rope *rope_of(ht_builder *b) {
         ht_build_fail(b, HT_ERROR_MEMORY, "out of memory for the rope tables");
         return NULL;
     }
-    const int head_dim = model->hparams.head_dim;
-    rope->pairs = (size_t)head_dim / 2;
-    const int64_t rope_dim = ht_build_int(b, "rope.dimension_count", 2, head_dim, head_dim);
-    if (rope_dim % 2 != 0)
-        ht_build_fail(b, HT_ERROR_FORMAT, "rope.dimension_count is odd");
-    rope->rotated = (size_t)rope_dim / 2;
     rope->reserved = ht_min_size((size_t)model->hparams.context_length, HT_MAX_POSITIONS);
     rope->reserved = ht_round_up(rope->reserved, ROPE_BLOCK);
     pthread_mutex_init(&rope->mutex, NULL);
@@ -228,39 +223,57 @@ static struct ht_rope *rope_of(ht_builder *b) {
     return rope;
 }
 
-int ht_rope_dim(const ht_model *model) {
-    return model->rope ? (int)model->rope->rotated * 2 : 0;
+int ht_rope_dim(const ht_model *model, const float *table) {
+    for (int i = 0; model->rope && i < model->rope->n_tables; i++)
+        if (model->rope->tables[i].data == table)
+            return (int)model->rope->tables[i].pairs * 2;
+    return 0;
 }
 
-const float *ht_build_rope_table(ht_builder *b, float freq_base, bool scaled) {
-    struct ht_rope *rope = b->status == HT_OK ? rope_of(b) : NULL;
+/* Room for a table of rows of rope_dim floats; NULL after an error. */
+static rope_table *add_table(ht_builder *b, size_t rope_dim) {
+    struct ht_rope *rope = rope_of(b);
     if (!rope || b->status != HT_OK)
         return NULL;
-    if (!(freq_base > 1.0f && isfinite(freq_base))) {
-        ht_build_fail(b, HT_ERROR_FORMAT, "the rope frequency base is %g, not above 1", (double)freq_base);
-        return NULL;
-    }
     if (rope->n_tables == ROPE_TABLES) {
         ht_build_fail(b, HT_ERROR_UNSUPPORTED, "a model has %d rope tables at most", ROPE_TABLES);
         return NULL;
     }
-    const size_t rope_dim = rope->rotated * 2;
-    const rope_scaling scaling =
-        scaled ? read_scaling(b, rope_dim) : (rope_scaling){.kind = SCALING_NONE, .attn_factor = 1.0};
     rope_table *table = &rope->tables[rope->n_tables];
-    table->frequency = ht_arena_alloc(&b->model->arena, rope->pairs * sizeof(double));
-    table->data = b->status == HT_OK && table->frequency
-                      ? ht_pages_alloc(rope->reserved * rope->pairs * 2 * sizeof(float))
-                      : NULL;
+    table->pairs = rope_dim / 2;
+    table->frequency = ht_arena_alloc(&b->model->arena, table->pairs * sizeof(double));
+    table->data = table->frequency ? ht_pages_alloc(rope->reserved * rope_dim * sizeof(float)) : NULL;
     if (!table->data) {
         ht_build_fail(b, HT_ERROR_MEMORY, "out of memory for the rope tables");
         return NULL;
     }
     rope->n_tables++;
-    table->magnitude = scaled_magnitude(&scaling);
-    for (size_t pair = 0; pair < rope->rotated; pair++) {
-        const double f = pow(freq_base, -2.0 * (double)pair / (double)rope_dim);
-        table->frequency[pair] = scaled_frequency(&scaling, f, pair, rope_dim, freq_base);
+    return table;
+}
+
+const float *ht_build_rope_table_of(ht_builder *b, const ht_rope_kind *kind) {
+    const int head_dim = b->model->hparams.head_dim;
+    const float base = kind->freq_base;
+    const int dim = kind->dim ? kind->dim : (int)ht_build_int(b, "rope.dimension_count", 2, head_dim, head_dim);
+    if (dim % 2 != 0)
+        ht_build_fail(b, HT_ERROR_FORMAT, "rope.dimension_count is odd");
+    if (base != 0.0f && !(base > 1.0f && isfinite(base)))
+        ht_build_fail(b, HT_ERROR_FORMAT, "the rope frequency base is %g, not above 1", (double)base);
+    const size_t rope_dim = (size_t)dim;
+    const rope_scaling scaling =
+        kind->scaled ? read_scaling(b, rope_dim) : (rope_scaling){.kind = SCALING_NONE, .attn_factor = 1.0};
+    rope_table *table = b->status == HT_OK ? add_table(b, rope_dim) : NULL;
+    if (!table)
+        return NULL;
+    table->magnitude = kind->unit ? scaling.attn_factor : scaled_magnitude(&scaling);
+    table->growth = (double)kind->growth, table->every = kind->every ? (double)kind->every : 1.0;
+    for (size_t pair = 0; pair < table->pairs; pair++) {
+        const double f = base != 0.0f ? pow((double)base, -2.0 * (double)pair / (double)rope_dim) : 0.0;
+        table->frequency[pair] = base != 0.0f ? scaled_frequency(&scaling, f, pair, rope_dim, (double)base) : 0.0;
     }
     return table->data;
+}
+
+const float *ht_build_rope_table(ht_builder *b, float freq_base, bool scaled) {
+    return ht_build_rope_table_of(b, &(ht_rope_kind){.freq_base = freq_base ? freq_base : NAN, .scaled = scaled});
 }

@@ -33,11 +33,22 @@ static const ht_shape shapes[] = {
     {"qwen3-4b", "qwen3", {36, 2560, 32, 8, 128, 9728, 151936, 40960, 0, 1e-6f, 0}, 1000000.0f, true},
     {"qwen3-8b", "qwen3", {36, 4096, 32, 8, 128, 12288, 151936, 40960, 0, 1e-6f, 0}, 1000000.0f, false},
     {"qwen3-14b", "qwen3", {40, 5120, 40, 8, 128, 17408, 151936, 40960, 0, 1e-6f, 0}, 1000000.0f, false},
+    {"qwen3-30b-a3b", "qwen3moe", {48, 2048, 32, 4, 128, 6144, 151936, 40960, 0, 1e-6f, 0}, 1000000.0f, false},
     {"gemma-3-1b", "gemma3", {26, 1152, 4, 1, 256, 6912, 262144, 32768, 512, 1e-6f, 0}, 1000000.0f, true},
     {"gemma-3-4b", "gemma3", {34, 2560, 8, 4, 256, 10240, 262208, 131072, 1024, 1e-6f, 0}, 1000000.0f, true},
     {"smollm2-135m", "llama", {30, 576, 9, 3, 64, 1536, 49152, 8192, 0, 1e-5f, 0}, 100000.0f, true},
-    {"tiny", "llama", {2, 128, 4, 2, 32, 256, 512, 1024, 0, 1e-5f, 0}, 10000.0f, true}, /* no real model: for tests */
+    {"tiny", "llama", {2, 128, 4, 2, 32, 256, 512, 1024, 0, 1e-5f, 0}, 10000.0f, true}, /* no real models: for tests */
+    {"tiny-experts", "qwen3moe", {2, 128, 4, 2, 32, 256, 512, 1024, 0, 1e-5f, 0}, 10000.0f, true},
 };
+
+static const ht_shape_mixture mixtures[] = {{"qwen3-30b-a3b", 128, 8, 768}, {"tiny-experts", 8, 3, 64}};
+
+const ht_shape_mixture *ht_shape_experts(const ht_shape *shape) {
+    for (size_t i = 0; i < HT_COUNT(mixtures); i++)
+        if (strcmp(mixtures[i].name, shape->name) == 0)
+            return &mixtures[i];
+    return NULL;
+}
 
 ht_status ht_shape_find(const char *spec, const ht_shape **shape, const ht_type_traits **type, ht_error *error) {
     const char *name = spec + strlen("shape:");

@@ -8,6 +8,8 @@
 static ht_status need_tokenizer(const ht_model *model, ht_error *error) {
     if (model->tokenizer)
         return HT_OK;
+    if (model->no_tokenizer)
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s; it takes token ids only", model->no_tokenizer);
     return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s has no tokenizer and takes token ids only",
                    model->info.path ? model->info.path : "this model");
 }

@@ -47,20 +47,38 @@ static ht_status run_shared(ht_passes *passes, ht_schedule *schedule, const ht_b
     return HT_OK;
 }
 
-ht_status ht_passes_forward(ht_passes *passes, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
-                            size_t first, const atomic_bool *cancel, ht_error *error) {
+/* The position from which one sequence's tokens, as many as the segments' together, would see as many keys. */
+static size_t usual_position(const ht_segment *segments, size_t n_segments, size_t n) {
+    double pairs = 0;
+    for (size_t i = 0; i < n_segments; i++)
+        pairs += (double)segments[i].n * ((double)segments[i].position + 0.5 * (double)(segments[i].n - 1));
+    const double position = pairs / (double)n - 0.5 * (double)(n - 1);
+    return position > 0 ? (size_t)position : 0;
+}
+
+ht_status ht_passes_forward(ht_passes *passes, const ht_segment *segments, size_t n_segments, size_t first,
+                            const atomic_bool *cancel, ht_error *error) {
+    const bool several = n_segments > 1;
+    size_t n = 0;
+    for (size_t i = 0; i < n_segments; i++)
+        n += segments[i].n;
+    const size_t position = several ? usual_position(segments, n_segments, n) : segments->position;
     const ht_binding binding = {.slots = passes->set->slots,
-                                .kv = kv,
+                                .kv = segments->kv,
                                 .position = position,
                                 .tokens = n,
+                                .segments = several ? segments : NULL,
+                                .n_segments = several ? n_segments : 0,
                                 .room = passes->set->chunk,
-                                .cached = passes->set->n_lanes > 1 ? 0 : position, /* other lanes wrote some */
+                                .cached = passes->set->n_lanes > 1 ? 0 : SIZE_MAX, /* other lanes wrote some */
                                 .sync = passes->set->sync};
     /* an earlier chunk's ids may not have been read yet */
     ht_status status = ht_lanes_join(passes->set, HT_SYNC_EVENT, error);
     if (status)
         return status;
-    memcpy(passes->set->slots[ht_model_slot(passes->set->model, HT_ROLE_IDS)].data, ids, n * sizeof *ids);
+    int32_t *ids = passes->set->slots[ht_model_slot(passes->set->model, HT_ROLE_IDS)].data;
+    for (size_t i = 0; i < n_segments; ids += segments[i++].n)
+        memcpy(ids, segments[i].ids, segments[i].n * sizeof *ids);
     ht_schedule *schedule = NULL;
     if (passes->set->n_lanes > 1)
         status = ht_passes_schedule(passes, n, position, n - first, &schedule, error);
@@ -76,7 +94,8 @@ ht_status ht_passes_forward(ht_passes *passes, const ht_kv_layer *kv, const int3
     return status;
 }
 
-/* The head up to where the slot of role `wanted` is written, which is *found. */
+/* The head up to where the slot of role `wanted` is written, which is *found. Who picks caps the logits, too, where they are
+ * to be capped. */
 static ht_status run_head(ht_passes *passes, size_t first, size_t count, ht_slot_role wanted, const void **found,
                           ht_error *error) {
     const ht_model *model = passes->set->model;
@@ -86,6 +105,7 @@ static ht_status run_head(ht_passes *passes, size_t first, size_t count, ht_slot
         return ht_fail(error, HT_ERROR_ARGUMENT, "head: tokens %zu..%zu of %zu..%zu, %zu at a time", first,
                        first + count, passes->first_token, passes->last_tokens, most);
     *found = passes->set->slots[slot].data;
+    const bool picks = ht_op_writes(&model->ops[model->n_ops - 1]) >> slot & 1;
     ht_view slots[HT_MAX_SLOTS];
     const ht_binding all = {.slots = passes->set->slots,
                             .tokens = first + count,
@@ -100,12 +120,12 @@ static ht_status run_head(ht_passes *passes, size_t first, size_t count, ht_slot
             const ht_program *program = &passes->current->programs[i];
             work.first[i] = program->head;
             /* the first lane's last step picks */
-            work.end[i] = program->n_steps - (i == 0 && wanted == HT_ROLE_LOGITS);
+            work.end[i] = program->n_steps - (i == 0 && !picks);
         }
         return ht_crew_run(passes, &work, NULL, error);
     }
     const ht_run run = {.passes = passes, .lane = passes->running, .program = passes->program};
-    const size_t end = run.program->n_steps - (wanted == HT_ROLE_LOGITS);
+    const size_t end = run.program->n_steps - !picks;
     return ht_run_steps(&run, run.program->head, end, &binding, error);
 }
 

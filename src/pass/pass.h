@@ -139,13 +139,13 @@ ht_slice ht_units_slice(const ht_axis *axis, const ht_units *units, const ht_op 
 /* Nothing is recorded any more. */
 void ht_passes_forget_recordings(ht_passes *passes);
 
-/* Everything but the head for ids[0..n), n <= chunk, at positions position .. position + n - 1; keys and values go to
- * kv. The head may be asked for tokens [first, n) afterwards: the tail computes no more than that for the others.
- * Devices may still be computing when it returns: the head waits for them, and so does whoever uses their memory next.
- * `cancel` (may be NULL) is looked at between steps: HT_ERROR_CANCELLED. The caller has checked ids and position.
- * Allocates nothing. */
-ht_status ht_passes_forward(ht_passes *passes, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
-                            size_t first, const atomic_bool *cancel, ht_error *error);
+/* Everything but the head for the tokens of segments[0..n_segments), in this order, `chunk` at most in all; each
+ * sequence is there once, and its keys and values go to its kv. The head may be asked for tokens [first, n of all)
+ * afterwards: the tail computes no more than that for the others. Devices may still be computing when it returns: the
+ * head waits for them, and so does whoever uses their memory next. `cancel` (may be NULL) is looked at between steps:
+ * HT_ERROR_CANCELLED. The caller has checked ids and positions. Allocates nothing. */
+ht_status ht_passes_forward(ht_passes *passes, const ht_segment *segments, size_t n_segments, size_t first,
+                            const atomic_bool *cancel, ht_error *error);
 /* Logits of tokens [first, first + count) of the newest forward, count <= HT_HEAD_TOKENS: [count][vocabulary], valid until
  * the next call. Once for each token: the final norm adds the last block's output to the residual stream. */
 ht_status ht_passes_head(ht_passes *passes, size_t first, size_t count, const float **logits, ht_error *error);

@@ -75,7 +75,7 @@ static ht_step *append(builder *b, size_t i, const ht_step *step) {
 /* Does the step compute the operator, by itself or with others as one? */
 static bool computes(const ht_model *model, const ht_step *step, const ht_op *op) {
     if (step->op == op || step->op->kind != HT_OP_FFN)
-        return step->op == op;
+        return step->op == op && !step->rest;
     const ht_block *block = ht_op_block(model, step->op);
     const size_t place = (size_t)(op - model->ops) - block->first;
     return op->block == step->op->block && place >= block->fused_from && place < block->fused_to;
@@ -141,7 +141,25 @@ static bool find_step(builder *b, const piece *p, ht_step *step) {
     return !b->status;
 }
 
-/* The piece as a step at the end of its lane's program; NULL: it is none. */
+/* What the step leaves, as the lane's next one. */
+static ht_step *append_rest(builder *b, const piece *p, const ht_step *step) {
+    const ht_program *program = ht_lane_program(b->schedule->lanes[p->lane], p->end - p->begin);
+    const ht_step *whole = step_of(b, program, p->op) + 1; /* behind that which leaves it */
+    ht_step rest = *step;
+    rest.leaves = false, rest.rest = true;
+    rest.device = whole->device, rest.slice = whole->slice, rest.task = whole->task;
+    rest.resident = whole->resident & p->spared, rest.kept = whole->kept & p->spared;
+    rest.yields = whole->yields;
+    rest.waits = 0, rest.need = 0;
+    if (p->axis != ALL) {
+        const ht_slice part = part_of(b->passes, p->axis, rest.op, p->first, p->units);
+        take_part(b, &rest, &part);
+    }
+    return append(b, p->lane, &rest);
+}
+
+/* The piece as a step (and another, where that one leaves some) at the end of its lane's program. Returns the last of these;
+ * NULL: it is none. */
 static ht_step *lower(builder *b, const piece *p) {
     ht_step step;
     if (!find_step(b, p, &step))
@@ -164,7 +182,8 @@ static ht_step *lower(builder *b, const piece *p) {
         const ht_slice part = part_of(b->passes, p->axis, step.op, p->first, p->units);
         take_part(b, &step, &part);
     }
-    return append(b, p->lane, &step);
+    ht_step *appended = append(b, p->lane, &step);
+    return appended && step.leaves ? append_rest(b, p, &step) : appended;
 }
 
 /* What the lanes had to tell at the last join is waited for by this piece. */
@@ -609,7 +628,8 @@ static ht_status build(ht_passes *passes, ht_schedule *schedule, ht_error *error
                  .choice = &schedule->choice,
                  .n = schedule->tokens,
                  .wanted = schedule->wanted,
-                 .own = ht_model_slots(passes->set->model, HT_ROLE_OWN),
+                 .own = ht_model_slots(passes->set->model, HT_ROLE_OWN) |
+                        ht_model_slots(passes->set->model, HT_ROLE_PRIVATE),
                  .sums = ht_model_slots(passes->set->model, HT_ROLE_SUMS),
                  .error = error};
     schedule->n_lanes = schedule->choice.n_lanes;

@@ -59,6 +59,49 @@ static void bind(const ht_run *run, const ht_step *step, const ht_binding *commo
         binding->part = &step->part;
 }
 
+/* What one device leaves of an operator, and another computes. */
+static void bind_rest(const ht_run *run, const ht_step *step, ht_view slots[HT_MAX_SLOTS], ht_binding *binding) {
+    if (step->leaves)
+        binding->left = &run->lane->left;
+    if (!step->rest)
+        return;
+    if (binding->slots != slots)
+        memcpy(slots, binding->slots, (size_t)run->passes->set->model->n_slots * sizeof *slots);
+    slots[step->op->more[0]] = run->lane->left;
+    binding->slots = slots;
+    binding->adds = true;
+}
+
+/* The step once, or once for each sequence that its tokens are of, where that matters. The queue keeps their order:
+ * *ticket is the last one's. */
+static ht_status submit(const ht_run *run, const ht_step *step, const ht_binding *binding, const ht_dependency *after,
+                        size_t n_after, ht_ticket *ticket, ht_error *error) {
+    const ht_model *model = run->passes->set->model;
+    ht_device *device = run->passes->set->devices[step->device];
+    ht_status status = HT_OK;
+    if (!binding->segments || !ht_op_sees_sequences(step->op))
+        return device->ops->submit(device, step->task, binding, after, n_after, ticket, error);
+    const size_t first = binding->skipped, end = first + binding->tokens;
+    for (size_t i = 0, begin = 0; i < binding->n_segments && !status; begin += binding->segments[i++].n) {
+        const ht_segment *segment = &binding->segments[i];
+        const size_t from = ht_max_size(begin, first), to = ht_min_size(begin + segment->n, end);
+        ht_view slots[HT_MAX_SLOTS];
+        if (from >= to)
+            continue;
+        ht_binding own = ht_binding_from(model, binding, from - first, slots);
+        own.kv = segment->kv;
+        own.position = segment->position + from - begin;
+        own.tokens = to - from;
+        own.segments = NULL, own.n_segments = 0, own.skipped = 0;
+        if (to < end) { /* what is behind is another sequence's, and will be computed */
+            own.room = own.tokens;
+            own.joined = false;
+        }
+        status = device->ops->submit(device, step->task, &own, after, n_after, ticket, error);
+    }
+    return status;
+}
+
 /* Submits a step behind all that the lane has under way elsewhere. Waits for nothing itself: queues keep their own order,
  * other devices' tickets are dependencies. */
 static ht_status run_step(const ht_run *run, const ht_step *step, const ht_binding *common, ht_error *error) {
@@ -79,8 +122,9 @@ static ht_status run_step(const ht_run *run, const ht_step *step, const ht_bindi
         bind(run, step, common, slots, pieces, &binding);
     else
         bind_added(run, step, common, slots, pieces, &binding);
+    bind_rest(run, step, slots, &binding);
     binding.room = ht_min_size(binding.room, ht_lanes_slot_tokens(passes->set, step->op->out) - step->begin);
-    ht_status status = device->ops->submit(device, step->task, &binding, after, n_after, &ticket, error);
+    ht_status status = submit(run, step, &binding, after, n_after, &ticket, error);
     if (status) {
         if (status == HT_ERROR_DEVICE)
             atomic_fetch_or(&passes->set->failed, 1u << step->device);
@@ -164,9 +208,8 @@ ht_binding ht_binding_from(const ht_model *model, const ht_binding *all, size_t 
             slots[slot] = view_from(slots[slot], first);
     ht_binding binding = *all;
     binding.slots = slots;
-    if (binding.cached == binding.position)
-        binding.cached += first;
     binding.position += first;
+    binding.skipped += first;
     binding.tokens -= first;
     binding.room -= first;
     return binding;

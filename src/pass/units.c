@@ -29,12 +29,13 @@ ht_slice ht_units_slice(const ht_axis *axis, const ht_units *units, const ht_op 
     switch (axis->maps[place]) {
     case HT_MAP_SHARE:
     case HT_MAP_GROUPS:
+    case HT_MAP_TERMS:
         s.row_begin = begin, s.row_end = end;
         s.of = op->kind == HT_OP_FFN ? 0 : axis->extent;
         s.group = axis->group;
         return s;
     case HT_MAP_COLUMNS: {
-        const size_t each = ht_op_cols(op) / axis->extent;
+        const size_t each = ht_op_summed(op) / axis->extent;
         s.reduction_begin = begin * each, s.reduction_end = end * each;
         return s;
     }

@@ -76,7 +76,7 @@ const char *ht_plan_misfit(const ht_model *model) {
 }
 
 const char *ht_axis_cut(const ht_axis *axis) {
-    static const char *const names[HT_AXIS_KINDS] = {"causal", "head", "feature", "row", "query"};
+    static const char *const names[HT_AXIS_KINDS] = {"causal", "head", "feature", "row", "query", "expert", "channel"};
     /* matrices that are cut by the same features, with a join behind the first: rows of each */
     return axis->kind == HT_AXIS_FEATURES && axis->result == HT_RESULT_COLUMNS ? "row" : names[axis->kind];
 }

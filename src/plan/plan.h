@@ -24,7 +24,7 @@
 #define HT_MAX_POINTS 16
 /* Of a model that several lanes can share. */
 #define HT_MAX_SIGNATURES 64
-#define HT_MAX_AXES 64
+#define HT_MAX_AXES 160
 #define HT_MAX_GROUPS 32
 #define HT_MAX_BLOCK_AXES 8
 
@@ -92,7 +92,9 @@ typedef enum ht_cuts {
     HT_CUT_HEADS = 32,    /* of a whole attention block */
     HT_CUT_CAUSAL = 64,   /* tokens of the whole pass */
     HT_CUT_QUERIES = 128, /* the same, and query heads of one key-value head may be different lanes' */
-    HT_CUT_ALL = 255
+    HT_CUT_EXPERTS = 256,
+    HT_CUT_CHANNELS = 512, /* of a convolution, a delta net or a selective scan */
+    HT_CUT_ALL = 1023
 } ht_cuts;
 
 typedef enum ht_regime { HT_REGIME_SOLO, HT_REGIME_TOKENS, HT_REGIME_SHARES, HT_REGIME_OWNER, HT_REGIMES } ht_regime;

@@ -270,12 +270,12 @@ void ht_solve_owner(solver *s, size_t owner, size_t other) {
     ht_choice c = {.regime = HT_REGIME_OWNER, .n_lanes = 2, .head = ht_estimate_head(s, owner) * own_pace};
     bool any = false;
     handed of[HT_MAX_GROUPS];
-    memset(of, 0, sizeof of);
     c.seconds = seconds_of(ht_estimate_embedding(s, owner, p->tokens)) * own_pace + c.head;
     if (!((c.seconds + owner_rest(s, owner) * own_pace) * factor < s->bound)) /* even if matrices took no time */
         return;
     for (size_t k = 0; k + 1 < s->model->n_groups; k++) {
         const ht_group *g = &s->model->groups[k];
+        memset(of[k], 0, sizeof of[k]);
         solve_handed(s, g, of, owner, other);
         c.seconds += (double)g->count * owner_block(s, g, of[k], owner, &c.groups[k]);
         for (size_t a = 0; a < block_of(s, g)->n_axes; a++)

@@ -410,11 +410,11 @@ static double divide_units(const part *parts, const bool *any, size_t n_lanes, s
 
 /* Cuts that allow the axis, any of them. The head is cut with whatever of a block is. */
 static unsigned cuts_of(const span *x) {
-    static const unsigned cuts[HT_AXIS_KINDS] = {HT_CUT_CAUSAL, HT_CUT_HEADS, HT_CUT_FEATURES, HT_CUT_ROWS,
-                                                 HT_CUT_QUERIES};
+    static const unsigned cuts[HT_AXIS_KINDS] = {HT_CUT_CAUSAL,  HT_CUT_HEADS,   HT_CUT_FEATURES, HT_CUT_ROWS,
+                                                 HT_CUT_QUERIES, HT_CUT_EXPERTS, HT_CUT_CHANNELS};
     const unsigned own = cuts[x->axis->kind];
     if (x->group->head)
-        return HT_CUT_ROWS | HT_CUT_HEADS | HT_CUT_FEATURES | HT_CUT_QUERIES;
+        return HT_CUT_ROWS | HT_CUT_HEADS | HT_CUT_FEATURES | HT_CUT_QUERIES | HT_CUT_EXPERTS | HT_CUT_CHANNELS;
     if (x->axis->kind == HT_AXIS_FEATURES) /* one matrix's features by themselves are its rows */
         return x->axis->result == HT_RESULT_COLUMNS ? HT_CUT_ROWS : own;
     return x->axis->result == HT_RESULT_COLUMNS ? own | HT_CUT_ROWS : own;

@@ -7,6 +7,7 @@
 #include "quant/quant.h"
 #include "quant/synthetic.h"
 
+#include <math.h>
 #include <string.h>
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -109,6 +110,20 @@ static void unpack_iq4_nl(const uint8_t *restrict in, size_t blocks, int8_t *res
     }
 }
 
+/* OCP Microscaling Formats (2023): an E8M0 scale, a power of two, and E2M1 values. The codes are twice these (0, 0.5, 1, 1.5, 2,
+ * 3, 4, 6), so the scale is half of the file's. Scale 255 is the format's NaN, which devices refuse. */
+static void unpack_mxfp4(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
+                         float *restrict minima) {
+    static const int8_t levels[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+    for (size_t b = 0; b < blocks; b++, in += 17, codes += 32) {
+        scales[b] = in[0] == 255 ? NAN : ldexpf(1, in[0] - 128);
+        for (int j = 0; j < 16; j++) {
+            codes[j] = levels[in[1 + j] & 15];
+            codes[j + 16] = levels[in[1 + j] >> 4];
+        }
+    }
+}
+
 /* Q4_K and Q5_K: d, dmin, then eight 6-bit scales and eight 6-bit minima in 12 bytes. The first four of each lie in the
  * low six bits of bytes 0-3 and 4-7; the last four have their low four bits in bytes 8-11 and their top two bits in the
  * spare top bits of bytes 0-3 (scales) and 4-7 (minima). */
@@ -171,10 +186,22 @@ static const struct {
     unpack_row *unpack;
     float bias; /* what was taken from an asymmetric format's unsigned codes: its minimum belongs to code -bias */
 } formats[] = {
-    [HT_TYPE_Q4_0] = {unpack_q4_0, 0},  [HT_TYPE_Q4_1] = {unpack_q4_1, 8}, [HT_TYPE_Q5_0] = {unpack_q5_0, 0},
-    [HT_TYPE_Q5_1] = {unpack_q5_1, 16}, [HT_TYPE_Q8_0] = {unpack_q8_0, 0}, [HT_TYPE_Q4_K] = {unpack_q4_k, 8},
-    [HT_TYPE_Q5_K] = {unpack_q5_k, 16}, [HT_TYPE_Q6_K] = {unpack_q6_k, 0}, [HT_TYPE_IQ4_NL] = {unpack_iq4_nl, 0},
+    [HT_TYPE_Q4_0] = {unpack_q4_0, 0},   [HT_TYPE_Q4_1] = {unpack_q4_1, 8}, [HT_TYPE_Q5_0] = {unpack_q5_0, 0},
+    [HT_TYPE_Q5_1] = {unpack_q5_1, 16},  [HT_TYPE_Q8_0] = {unpack_q8_0, 0}, [HT_TYPE_Q4_K] = {unpack_q4_k, 8},
+    [HT_TYPE_Q5_K] = {unpack_q5_k, 16},  [HT_TYPE_Q6_K] = {unpack_q6_k, 0}, [HT_TYPE_IQ4_NL] = {unpack_iq4_nl, 0},
+    [HT_TYPE_MXFP4] = {unpack_mxfp4, 0},
 };
+
+ht_matrix ht_matrix_of(const ht_tensor *tensor) {
+    const ht_type_traits *type = ht_type_get(tensor->type);
+    const size_t cols = (size_t)tensor->dims[0];
+    return (ht_matrix){.name = tensor->name,
+                       .type = type,
+                       .rows = (size_t)(tensor->dims[1] * tensor->dims[2] * tensor->dims[3]),
+                       .cols = cols,
+                       .data = tensor->data,
+                       .row_bytes = cols / (size_t)type->block * (size_t)type->block_bytes};
+}
 
 void ht_matrix_codes(const ht_matrix *matrix, size_t row, size_t n, int8_t *codes, float *scales, float *offsets) {
     const ht_type_traits *type = matrix->type;
@@ -188,8 +215,7 @@ void ht_matrix_codes(const ht_matrix *matrix, size_t row, size_t n, int8_t *code
             ht_synthetic_codes(matrix, row + r, 0, groups, row_codes, row_scales, type->offset ? row_offsets : NULL);
             continue;
         }
-        formats[type->type].unpack(matrix->data + (row + r) * matrix->row_bytes, blocks, row_codes, row_scales,
-                                   row_offsets);
+        formats[type->type].unpack(ht_matrix_row(matrix, row + r), blocks, row_codes, row_scales, row_offsets);
         float bias = formats[type->type].bias;
         if (type->offset && row_offsets) { /* callers of an asymmetric type do give it */
             for (size_t g = 0; g < groups; g++)
@@ -233,7 +259,7 @@ static void floats_of_row(ht_type type, const uint8_t *restrict in, size_t cols,
 
 static void quantised_row(const ht_matrix *matrix, size_t row, float *restrict out) {
     const ht_type_traits *type = matrix->type;
-    const uint8_t *in = matrix->data ? matrix->data + row * matrix->row_bytes : NULL;
+    const uint8_t *in = ht_matrix_row(matrix, row);
     size_t group = (size_t)type->group, block = (size_t)type->block;
     float bias = matrix->data ? formats[type->type].bias : 0;
     int8_t codes[CHUNK];
@@ -265,6 +291,57 @@ void ht_matrix_floats(const ht_matrix *matrix, size_t row, size_t n, float *out)
         else if (!matrix->data)
             ht_synthetic_floats(matrix, row + r, out);
         else
-            floats_of_row(type->type, matrix->data + (row + r) * matrix->row_bytes, matrix->cols, out);
+            floats_of_row(type->type, ht_matrix_row(matrix, row + r), matrix->cols, out);
     }
+}
+
+/* ---- what nothing is computed with ---- */
+
+/* Of canonical MXFP4 scales, which are half of the file's: fp16 has them, and with codes of 4 bits no product overflows. */
+#define MOST_MXFP4 0x1p15f
+
+static bool is_finite(ht_type type, const uint8_t *restrict in, size_t n) {
+    uint32_t bad = 0; /* no early end, so that it becomes vectors */
+    if (type == HT_TYPE_F32)
+        for (size_t i = 0; i < n; i++) {
+            uint32_t bits;
+            memcpy(&bits, in + 4 * i, sizeof bits);
+            bad |= (bits & 0x7f800000u) == 0x7f800000u;
+        }
+    else
+        for (size_t i = 0, exponent = type == HT_TYPE_F16 ? 0x7c00u : 0x7f80u; i < n; i++)
+            bad |= (load16(in + 2 * i) & exponent) == exponent;
+    return !bad;
+}
+
+static bool is_wide(const float *scales, size_t n) {
+    bool found = false;
+    for (size_t i = 0; i < n; i++)
+        found |= scales[i] > MOST_MXFP4;
+    return found;
+}
+
+bool ht_matrix_is_bad(const ht_matrix *matrix, size_t row, const float *scales, const float *offsets) {
+    const ht_type_traits *type = matrix->type;
+    if (!matrix->data)
+        return false;
+    if (!type->group)
+        return !is_finite(type->type, ht_matrix_row(matrix, row), matrix->cols);
+    const size_t groups = matrix->cols / (size_t)type->group;
+    return !is_finite(HT_TYPE_F32, (const uint8_t *)scales, groups) ||
+           (offsets && !is_finite(HT_TYPE_F32, (const uint8_t *)offsets, groups)) ||
+           (type->type == HT_TYPE_MXFP4 && is_wide(scales, groups));
+}
+
+ht_status ht_matrix_refuse(const ht_matrix *matrix, size_t row, ht_error *error) {
+    int largest = 0; /* MXFP4's largest scale in the row, as the file has it */
+    for (size_t b = 0; matrix->type->type == HT_TYPE_MXFP4 && b < matrix->cols / 32; b++) {
+        const int scale = ht_matrix_row(matrix, row)[b * 17];
+        largest = scale > largest ? scale : largest;
+    }
+    if (largest && largest < 255)
+        return ht_fail(error, HT_ERROR_FORMAT, "weights of %s, row %zu: a scale of 2^%d, above 2^16, is too large",
+                       matrix->name, row, largest - 127);
+    return ht_fail(error, HT_ERROR_FORMAT, "weights of %s, row %zu, are not numbers (NaN or infinite)", matrix->name,
+                   row);
 }

@@ -25,7 +25,7 @@ void ht_matrix_levels(const ht_matrix *matrix, size_t row, size_t n, uint16_t *d
     const bool q6 = matrix->type->type == HT_TYPE_Q6_K;
     const size_t groups = q6 ? 16 : 8;
     for (size_t r = 0; r < n; r++) {
-        const uint8_t *block = matrix->data + (row + r) * matrix->row_bytes;
+        const uint8_t *block = ht_matrix_row(matrix, row + r);
         for (size_t b = 0; b < blocks; b++, block += bytes) {
             const size_t at = r * blocks + b;
             if (q6) {

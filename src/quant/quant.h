@@ -11,20 +11,43 @@
 
 #include "gguf/gguf.h"
 
-/* A matrix of a file (or of a shape: model): device-free, no copy. */
+/* A matrix of a file (or of a shape: model), or some rows of one: device-free, no copy. Rows follow each other in runs: `run`
+ * rows, then as many as are left of `stride` are another matrix's, and so on. run 0: all follow each other. */
 typedef struct ht_matrix {
-    const char *name;
+    const char *name; /* of rows of a tensor "NAME[FIRST+RUN/STRIDE]" */
     const ht_type_traits *type;
     size_t rows, cols;
-    const uint8_t *data; /* rows of row_bytes; NULL: made-up weights (shape: models), reproducible by row */
+    const uint8_t *data; /* of its first row; NULL: made-up weights (shape: models), reproducible by row */
     size_t row_bytes;
+    size_t run, stride;
+    bool made; /* data lies in the model's own memory, not in the file */
 } ht_matrix;
+
+/* A tensor's rows, those of all its matrices one behind the other. */
+ht_matrix ht_matrix_of(const ht_tensor *tensor);
+/* Where a row lies; NULL: the weights are made up. */
+static inline const uint8_t *ht_matrix_row(const ht_matrix *m, size_t row) {
+    const size_t at = m->run ? row / m->run * m->stride + row % m->run : row;
+    return m->data ? m->data + at * m->row_bytes : NULL;
+}
+/* Bytes from its first row to the end of its last. */
+static inline size_t ht_matrix_span(const ht_matrix *m) {
+    const size_t last = m->rows - 1;
+    return ((m->run ? last / m->run * m->stride + last % m->run : last) + 1) * m->row_bytes;
+}
 
 /* Codes of rows [row, row+n) : codes [n][cols], scales and offsets [n][cols/group]. offsets may be NULL where the type has
  * none; where given and the type has none it is filled with zeros. Only for group-quantised types. */
 void ht_matrix_codes(const ht_matrix *matrix, size_t row, size_t n, int8_t *codes, float *scales, float *offsets);
 /* Rows [row, row+n) as float32 [n][cols]; every type of weights. The reference of everything else. */
 void ht_matrix_floats(const ht_matrix *matrix, size_t row, size_t n, float *out);
+
+/* Has the row weights that nothing is computed with: NaN, infinite, or an MXFP4 scale above 2^16? Of group-quantised types it is
+ * scales and offsets that tell, as ht_matrix_codes gives them (offsets NULL: there are none); of others the file's own row, and
+ * both are NULL. Never of made-up weights. */
+bool ht_matrix_is_bad(const ht_matrix *matrix, size_t row, const float *scales, const float *offsets);
+/* The error of such a row, the same from every device that packs it. */
+ht_status ht_matrix_refuse(const ht_matrix *matrix, size_t row, ht_error *error);
 
 /* Two-level scales, as the K formats keep them: scale = d * sub, offset (to unsigned codes) = dmin * sub_min. Keeping the
  * levels apart saves a device the bytes of float scales and their rounding. Only for Q4_K, Q5_K, Q6_K with data; rows

@@ -38,6 +38,24 @@ static ht_type target_of(const job *work, const ht_tensor *tensor) {
     return tensor->n_dims >= 2 && tensor->dims[0] % (uint64_t)traits->block == 0 ? work->type : HT_TYPE_F32;
 }
 
+/* Rows of at least a block that are no whole blocks: not small, and larger in the result than asked for. One line for all of them. */
+static void tell_of_kept(const job *work) {
+    const ht_type_traits *traits = ht_type_get(work->type);
+    const ht_tensor *first = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < ht_gguf_tensor_count(work->in); i++) {
+        const ht_tensor *tensor = ht_gguf_tensor_at(work->in, i);
+        if (ht_type_get(tensor->type)->bits == 0 || tensor->n_dims < 2 || tensor->dims[0] < (uint64_t)traits->block ||
+            target_of(work, tensor) == work->type)
+            continue;
+        first = n++ ? first : tensor;
+    }
+    if (n)
+        ht_log(HT_LOG_WARN, "%s: %zu %s F32, %s%s: rows of %llu values are no whole blocks of %d, which %s has",
+               ht_gguf_path(work->in), n, n == 1 ? "tensor is" : "tensors are", first->name, n == 1 ? "" : " first",
+               (unsigned long long)first->dims[0], traits->block, traits->name);
+}
+
 static bool key_is(const ht_gguf_value *value, const char *key) {
     return value->key.bytes == strlen(key) && !memcmp(value->key.data, key, value->key.bytes);
 }
@@ -72,10 +90,8 @@ static ht_status copy_tensor(job *work, const ht_tensor *tensor) {
 static ht_status convert_tensor(job *work, const ht_tensor *tensor) {
     if (ht_type_get(tensor->type)->bits == 0)
         return copy_tensor(work, tensor);
-    const ht_type_traits *from = ht_type_get(tensor->type), *to = ht_type_get(target_of(work, tensor));
-    ht_matrix matrix = {.name = tensor->name, .type = from, .cols = (size_t)tensor->dims[0], .data = tensor->data};
-    matrix.rows = (size_t)(tensor->dims[1] * tensor->dims[2] * tensor->dims[3]);
-    matrix.row_bytes = matrix.cols / (size_t)from->block * (size_t)from->block_bytes;
+    const ht_type_traits *to = ht_type_get(target_of(work, tensor));
+    const ht_matrix matrix = ht_matrix_of(tensor);
     size_t out_bytes = matrix.cols / (size_t)to->block * (size_t)to->block_bytes;
     size_t at_once = ht_min_size(matrix.rows, ht_max_size(1, ((size_t)1 << 20) / matrix.cols));
     ht_status status = ht_grow((void **)&work->floats, &work->cap_floats, at_once * matrix.cols, sizeof *work->floats,
@@ -113,7 +129,11 @@ static ht_status convert(job *work, const char *out, uint32_t file_type) {
     for (size_t i = 0; i < ht_gguf_tensor_count(work->in) && !status; i++) {
         status = convert_tensor(work, ht_gguf_tensor_at(work->in, i));
     }
-    return status ? status : ht_gguf_finish(work->out, work->error);
+    if (!status)
+        status = ht_gguf_finish(work->out, work->error);
+    if (!status)
+        tell_of_kept(work);
+    return status;
 }
 
 ht_status ht_quantize(const char *in, const char *out, const char *type, ht_progress_function progress, void *user,

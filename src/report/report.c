@@ -161,9 +161,8 @@ static ht_status add_plan(ht_engine *engine, int tokens, json_t **plans, ht_erro
     return HT_OK;
 }
 
-static ht_status add_bench(ht_session *session, const ht_engine_info *info, size_t run, json_t **rows,
+static ht_status add_bench(ht_session *session, const ht_engine_info *info, size_t run, int tokens, json_t **rows,
                            ht_error *error) {
-    const int tokens = runs[run].tokens;
     const ht_bench_options wanted = {
         .prompt = runs[run].gen ? 0 : tokens, .gen = runs[run].gen ? tokens : 0, .repetitions = REPETITIONS};
     ht_bench_result result;
@@ -180,27 +179,42 @@ static ht_status add_bench(ht_session *session, const ht_engine_info *info, size
     return HT_OK;
 }
 
+/* How long a run is where no more than `context` tokens fit; 0: a longer one than the one before it, which is that long already. */
+static int run_tokens(size_t run, int context) {
+    const int most = runs[run].gen ? context - 1 : context;
+    const bool same = run > 0 && runs[run].gen == runs[run - 1].gen && runs[run - 1].tokens >= most;
+    return same ? 0 : runs[run].tokens < most ? runs[run].tokens : most;
+}
+
 static ht_status run_model(const char *const *asked, char **json, ht_error *error) {
-    static const int prompts[] = {1, 64, 256};
     const char *path = ht_part_value(asked, "model"), *threads = ht_part_value(asked, "threads");
-    const ht_engine_options options =
-        HT_INIT(ht_engine_options, .devices = ht_part_value(asked, "devices"), .threads = threads ? atoi(threads) : 0,
-                .context = 512, .prompts = prompts, .n_prompts = 3);
+    int prompts[1 + HT_COUNT(runs)] = {1}, n_prompts = 1, context = 512;
     json_t *plans = json_array(), *rows = json_array();
     ht_model *model = NULL;
     ht_engine *engine = NULL;
     ht_session *session = NULL;
     const double start = ht_seconds();
     ht_status status = ht_model_open(path ? path : DEFAULT_MODEL, &model, error);
+    if (!status && ht_model_get_info(model)->context_length < context)
+        context = ht_model_get_info(model)->context_length;
+    for (size_t i = 0; i < HT_COUNT(runs); i++)
+        if (!runs[i].gen && run_tokens(i, context))
+            prompts[n_prompts++] = run_tokens(i, context);
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = ht_part_value(asked, "devices"), .threads = threads ? atoi(threads) : 0,
+                .context = context, .prompts = prompts, .n_prompts = (size_t)n_prompts);
     if (!status)
         status = ht_engine_create(model, &options, &engine, error);
     if (!status)
         status = ht_session_create(engine, &session, error);
     const double opened = ht_seconds() - start;
     for (size_t i = 0; i < HT_COUNT(runs) && !status; i++) {
-        status = add_plan(engine, runs[i].gen ? 1 : runs[i].tokens, &plans, error);
+        const int tokens = run_tokens(i, context);
+        if (!tokens)
+            continue;
+        status = add_plan(engine, runs[i].gen ? 1 : tokens, &plans, error);
         if (!status)
-            status = add_bench(session, ht_engine_get_info(engine), i, &rows, error);
+            status = add_bench(session, ht_engine_get_info(engine), i, tokens, &rows, error);
     }
     const char *apart = ht_part_value(asked, "apart");
     if (!apart ||

@@ -1,4 +1,4 @@
-/* Measuring a model: log-probabilities of given tokens, perplexity and divergence, speed. */
+/* Measuring a model: log-probabilities of given tokens, perplexity and divergence. */
 #include "session/session.h"
 
 #include "base/base.h"
@@ -202,9 +202,11 @@ static ht_status walk_windows(const walk *w, divergence *d, const int32_t *ids, 
 
 ht_status ht_perplexity(ht_session *session, ht_session *reference, const char *text, size_t bytes,
                         ht_progress_function progress, void *user, ht_perplexity_result *result, ht_error *error) {
-    const ht_tokenizer *tokenizer = session->engine->model->tokenizer;
+    const ht_model *model = session->engine->model;
+    const ht_tokenizer *tokenizer = model->tokenizer;
     if (tokenizer == NULL)
-        return ht_fail(error, HT_ERROR_UNSUPPORTED, "perplexity: the model has no tokenizer");
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "perplexity: %s",
+                       model->no_tokenizer ? model->no_tokenizer : "the model has no tokenizer");
     size_t context = ht_session_context(session), chunk = (size_t)session->engine->info.chunk;
     ht_status status = HT_OK;
     if (reference != NULL) {
@@ -250,89 +252,4 @@ ht_status ht_perplexity(ht_session *session, ht_session *reference, const char *
         result->top1_agreement = (double)d.agreements / counted;
     }
     return HT_OK;
-}
-
-/* ---- speed ------------------------------------------------------------------------------------------------------ */
-
-/* Fixed ids that look random, so that neither embedding rows nor predictions repeat. Control tokens are left out: a
- * prompt does not hold them in numbers. */
-static void fill_ids(const ht_session *session, int32_t *ids, size_t n) {
-    const ht_tokenizer *tokenizer = session->engine->model->tokenizer;
-    const size_t vocabulary = ht_session_vocabulary(session);
-    uint64_t state = 1;
-    for (size_t i = 0; i < n; i++) {
-        size_t bytes = 0;
-        for (int tries = 0; tries < 16 && bytes == 0; tries++) {
-            state = state * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
-            ids[i] = (int32_t)((state >> 33) % vocabulary);
-            if (tokenizer == NULL)
-                break;
-            if (ht_tokenizer_text(tokenizer, ids[i], false, &bytes) == NULL)
-                bytes = 0;
-        }
-    }
-}
-
-/* One run: *seconds for the prompt alone, or for the tokens decoded behind a prompt of one. */
-static ht_status run_bench(ht_session *session, const ht_bench_options *options, const int32_t *ids, double *seconds,
-                           ht_error *error) {
-    session->n_tokens = 0; /* nothing is reused */
-    ht_clock *clock = session->engine->set.time;
-    double start = ht_clock_now(clock);
-    const size_t prompt = options->gen > 0 ? 1 : (size_t)options->prompt;
-    ht_status status = ht_session_prefill(session, ids, prompt, NULL, NULL, error);
-    if (options->gen > 0)
-        start = ht_clock_now(clock);
-    for (int i = 1; i <= options->gen && status == HT_OK; i++)
-        status = ht_session_decode(session, ids[i], NULL, error);
-    *seconds = ht_clock_now(clock) - start;
-    return status;
-}
-
-static ht_status check_bench(const ht_session *session, const ht_bench_options *options, ht_error *error) {
-    const char *const names[] = {"prompt", "gen", "repetitions"};
-    const int values[] = {options->prompt, options->gen, options->repetitions};
-    for (size_t i = 0; i < HT_COUNT(names); i++)
-        if (values[i] < 0)
-            return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %d is negative", names[i], values[i]);
-    if ((options->prompt > 0) == (options->gen > 0))
-        return ht_fail(error, HT_ERROR_ARGUMENT, "prompt, gen: exactly one of them must be positive");
-    const size_t tokens = options->prompt > 0 ? (size_t)options->prompt : (size_t)options->gen + 1;
-    if (tokens > ht_session_context(session))
-        return ht_fail(error, HT_ERROR_CONTEXT, "%s: %zu tokens exceed the context of %zu tokens",
-                       options->prompt > 0 ? "prompt" : "gen", tokens, ht_session_context(session));
-    return HT_OK;
-}
-
-ht_status ht_bench(ht_session *session, const ht_bench_options *options, ht_bench_result *result, ht_error *error) {
-    ht_status status = check_bench(session, options, error);
-    if (status != HT_OK)
-        return status;
-    const size_t n = options->gen > 0 ? (size_t)options->gen + 1 : (size_t)options->prompt;
-    const int repetitions = options->repetitions > 0 ? options->repetitions : 5;
-    const double tokens = options->gen > 0 ? options->gen : options->prompt;
-    int32_t *ids = NULL;
-    double *speeds = NULL; /* tokens per second */
-    status = ht_alloc((void **)&ids, n, sizeof *ids, "bench tokens", error);
-    if (status == HT_OK)
-        status = ht_alloc((void **)&speeds, (size_t)repetitions, sizeof *speeds, "bench times", error);
-    if (status == HT_OK)
-        fill_ids(session, ids, n);
-    for (int i = -1; i < repetitions && status == HT_OK; i++) { /* -1: the warm-up */
-        double seconds = 0;
-        status = run_bench(session, options, ids, &seconds, error);
-        if (i >= 0)
-            speeds[i] = tokens / fmax(seconds, 1e-9); /* a clock may be coarse */
-    }
-    if (status == HT_OK) {
-        ht_sort_doubles(speeds, (size_t)repetitions);
-        *result = (ht_bench_result){.tps_median = 0.5 * (speeds[(repetitions - 1) / 2] + speeds[repetitions / 2]),
-                                    .tps_min = speeds[0],
-                                    .tps_max = speeds[repetitions - 1],
-                                    .peak_rss_bytes = ht_peak_rss_bytes(),
-                                    .repetitions = repetitions};
-    }
-    free(speeds);
-    free(ids);
-    return status;
 }

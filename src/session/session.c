@@ -23,6 +23,7 @@ ht_status ht_session_create(ht_engine *engine, ht_session **session, ht_error *e
     if (status != HT_OK)
         return status;
     made->engine = engine;
+    made->recurrent = ht_model_has_state(engine->model);
     atomic_init(&made->cancel, false);
     const size_t context = ht_session_context(made), vocabulary = ht_session_vocabulary(made);
     status = ht_alloc((void **)&made->tokens, context, sizeof *made->tokens, "session's tokens", error);
@@ -77,40 +78,86 @@ ht_status ht_session_check_ids(const ht_session *session, const int32_t *ids, si
     return HT_OK;
 }
 
-/* Keys and values of the session's tokens anew, where a device took them along when it failed. */
+ht_status ht_session_check_prompt(const ht_session *session, const int32_t *ids, size_t n, ht_error *error) {
+    const size_t context = ht_session_context(session);
+    if (n == 0)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "empty prompt: there is no token to compute");
+    if (n > context)
+        return ht_fail(error, HT_ERROR_CONTEXT, "prompt of %zu tokens exceeds the context of %zu tokens", n, context);
+    return ht_session_check_ids(session, ids, n, error);
+}
+
+/* Keys, values and states of the session's tokens anew: where a device took them along when it failed, or where the states
+ * stand for other tokens. */
 static ht_status restore_cache(ht_session *session, const atomic_bool *cancel, ht_error *error) {
     ht_engine *engine = session->engine;
     const size_t chunk = (size_t)engine->info.chunk;
     const unsigned lost = engine->caches_lost;
     ht_status status = HT_OK;
-    if (session->caches_lost == lost)
+    if (session->caches_lost == lost && (!session->recurrent || session->state_tokens == session->n_tokens))
         return HT_OK;
+    session->state_tokens = HT_NO_STATE;
     for (size_t begin = 0; begin < session->n_tokens && !status; begin += chunk) {
         const size_t n = ht_min_size(chunk, session->n_tokens - begin);
-        status = ht_passes_forward(&engine->passes, session->kv, session->tokens + begin, n, begin, n, cancel, error);
+        const ht_segment piece = {.kv = session->kv, .ids = session->tokens + begin, .n = n, .position = begin};
+        status = ht_passes_forward(&engine->passes, &piece, 1, n, cancel, error);
     }
-    if (!status)
-        session->caches_lost = lost;
+    if (status)
+        return status;
+    session->caches_lost = lost;
+    session->state_tokens = session->n_tokens;
+    return HT_OK;
+}
+
+ht_status ht_session_settle(ht_engine *engine, ht_error *error) {
+    ht_status status;
+    do
+        status = ht_lanes_join(&engine->set, HT_SYNC_EVENT, error);
+    while (status == HT_ERROR_DEVICE && ht_engine_recover(engine));
+    return status;
+}
+
+/* The parts behind their sessions' tokens, in one pass. A device that fails is done without; keys and values that it
+ * alone had are computed again. */
+static ht_status run_parts(const ht_session_part *parts, size_t n_parts, size_t first, atomic_bool *cancel,
+                           ht_error *error) {
+    ht_engine *engine = parts[0].session->engine;
+    ht_segment segments[HT_MAX_SEQUENCES];
+    ht_status status;
+    do {
+        status = HT_OK;
+        for (size_t i = 0; i < n_parts && !status; i++) {
+            ht_session *session = parts[i].session;
+            status = restore_cache(session, cancel, error);
+            segments[i] = (ht_segment){session->kv, parts[i].ids, parts[i].n, session->n_tokens};
+        }
+        for (size_t i = 0; i < n_parts && !status; i++)
+            parts[i].session->state_tokens = HT_NO_STATE; /* until the pass is whole */
+        if (!status)
+            status = ht_passes_forward(&engine->passes, segments, n_parts, first, cancel, error);
+    } while (status == HT_ERROR_DEVICE && ht_engine_recover(engine));
+    return status;
+}
+
+ht_status ht_session_feed_parts(const ht_session_part *parts, size_t n_parts, size_t first, atomic_bool *cancel,
+                                ht_error *error) {
+    ht_status status = run_parts(parts, n_parts, first, cancel, error);
+    if (status == HT_ERROR_CANCELLED)
+        atomic_store(cancel, false);
+    for (size_t i = 0; i < n_parts && !status; i++) {
+        ht_session *session = parts[i].session;
+        /* ids may be the session's own array: the prompt of a repeated prefill. */
+        memmove(session->tokens + session->n_tokens, parts[i].ids, parts[i].n * sizeof *parts[i].ids);
+        session->n_tokens += parts[i].n;
+        session->state_tokens = session->n_tokens;
+    }
     return status;
 }
 
 ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, size_t first, atomic_bool *cancel,
                           ht_error *error) {
-    ht_status status;
-    do { /* a device that fails is done without; keys and values that it alone had are computed again */
-        status = restore_cache(session, cancel, error);
-        if (status == HT_OK)
-            status = ht_passes_forward(&session->engine->passes, session->kv, ids, n, session->n_tokens, first, cancel,
-                                       error);
-    } while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine));
-    if (status == HT_ERROR_CANCELLED)
-        atomic_store(cancel, false);
-    if (status != HT_OK)
-        return status;
-    /* ids may be the session's own array: the prompt of a repeated prefill. */
-    memmove(session->tokens + session->n_tokens, ids, n * sizeof *ids);
-    session->n_tokens += n;
-    return HT_OK;
+    const ht_session_part all = {session, ids, n};
+    return ht_session_feed_parts(&all, 1, first, cancel, error);
 }
 
 /* What is to follow a pass: nothing, logits in session->logits, or the id of the largest. */
@@ -150,12 +197,7 @@ static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, wan
 
 static ht_status prefill(ht_session *session, const int32_t *ids, size_t n, wanted what, int32_t *pick, size_t *reused,
                          ht_error *error) {
-    const size_t context = ht_session_context(session);
-    if (n == 0)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "empty prompt: there is no token to compute");
-    if (n > context)
-        return ht_fail(error, HT_ERROR_CONTEXT, "prompt of %zu tokens exceeds the context of %zu tokens", n, context);
-    ht_status status = ht_session_check_ids(session, ids, n, error);
+    ht_status status = ht_session_check_prompt(session, ids, n, error);
     if (status == HT_OK)
         status = ht_session_check_cancel(session, error);
     if (status != HT_OK)
@@ -165,6 +207,8 @@ static ht_status prefill(ht_session *session, const int32_t *ids, size_t n, want
     const size_t common = ht_min_size(n - 1, session->n_tokens); /* the last token is computed again for its logits */
     while (prefix < common && session->tokens[prefix] == ids[prefix])
         prefix++;
+    if (session->recurrent && session->state_tokens != prefix)
+        prefix = 0; /* a state is not what it was some tokens ago */
     session->n_tokens = prefix;
 
     const size_t chunk = (size_t)session->engine->info.chunk;

@@ -5,12 +5,18 @@
 #include "engine/engine.h"
 #include "session/sampler.h"
 
+#define HT_NO_STATE SIZE_MAX
+
 struct ht_session {
     ht_engine *engine;
     ht_kv_layer *kv;
     int32_t *tokens; /* [context]; the first n_tokens have their keys and values in kv */
     size_t n_tokens;
     unsigned caches_lost; /* of the engine, when kv was whole last */
+    /* The model has states: these stand for the first state_tokens of tokens, HT_NO_STATE: for nothing that is known, because
+     * a pass ended within. They cannot be cut back. */
+    bool recurrent;
+    size_t state_tokens;
     float *logits;      /* [vocabulary]: a copy, because the engine's own are overwritten by the next session's pass */
     atomic_bool cancel; /* set from anywhere, taken back by the call that returns HT_ERROR_CANCELLED */
 };
@@ -19,6 +25,8 @@ size_t ht_session_vocabulary(const ht_session *session);
 size_t ht_session_context(const ht_session *session);
 /* HT_ERROR_ARGUMENT, naming index and id, if one of ids[0..n) is outside the vocabulary. */
 ht_status ht_session_check_ids(const ht_session *session, const int32_t *ids, size_t n, ht_error *error);
+/* The same, and that there are some, and no more than the context takes (HT_ERROR_CONTEXT). */
+ht_status ht_session_check_prompt(const ht_session *session, const int32_t *ids, size_t n, ht_error *error);
 /* True, once, after ht_session_cancel. */
 bool ht_session_take_cancel(ht_session *session);
 /* What every call does before a pass: HT_ERROR_CANCELLED if that was asked for. */
@@ -28,6 +36,19 @@ ht_status ht_session_check_cancel(ht_session *session, ht_error *error);
  * on the way (the session's own, or that of the session a measurement was called with). */
 ht_status ht_session_feed(ht_session *session, const int32_t *ids, size_t n, size_t first, atomic_bool *cancel,
                           ht_error *error);
+/* The same of several sessions of one engine, each there once, in one pass of `chunk` tokens at most: the parts follow
+ * each other, and logits may be asked for from token `first` of them all on. */
+typedef struct ht_session_part {
+    ht_session *session;
+    const int32_t *ids;
+    size_t n;
+} ht_session_part;
+#define HT_MAX_SEQUENCES 64 /* of one pass */
+ht_status ht_session_feed_parts(const ht_session_part *parts, size_t n_parts, size_t first, atomic_bool *cancel,
+                                ht_error *error);
+/* Nothing is under way any more, devices that failed are done without, and the host may read and write what sessions
+ * keep. The caller holds the engine. */
+ht_status ht_session_settle(ht_engine *engine, ht_error *error);
 /* The logits that follow token `position` are numbers; else an error that says which weights are none (numbers.c). */
 ht_status ht_session_check_logits(const ht_session *session, const float *logits, size_t position, ht_error *error);
 /* That error, where it is known that there are none: HT_OP_ARGMAX gave -1. */

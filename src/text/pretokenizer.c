@@ -21,6 +21,9 @@
 #define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+|" SIGNS "|" S "+(?!" NOT_S ")|" S "+"
 #define LLAMA3 ENDING "|" WORD "|\\p{N}{1,3}|" SIGNS "[\\r\\n]*|" BLANKS
 #define QWEN2 ENDING "|" WORD "|\\p{N}|" SIGNS "[\\r\\n]*|" BLANKS
+/* As QWEN2, where marks belong to the letters before them. */
+#define QWEN35 \
+    ENDING "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^" SPACES "\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" BLANKS
 #define TEKKEN                                                                                            \
     "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*|\\p{N}|" SIGNS \
     "[\\r\\n/]*|" BLANKS
@@ -28,8 +31,9 @@
 static const ht_pretokenizer table[] = {
     {{"default", "gpt-2", "olmo", "mpt"}, {GPT2}, false, false},
     {{"smollm", "starcoder", "refact", "command-r", "codeshell"}, {"\\p{N}", GPT2}, false, false},
-    {{"llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"}, {LLAMA3}, true, true},
+    {{"llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2"}, {LLAMA3}, true, true},
     {{"qwen2", "deepseek-r1-qwen", "megrez"}, {QWEN2}, false, false},
+    {{"qwen35"}, {QWEN35}, false, false},
     {{"tekken"}, {TEKKEN}, true, true},
 };
 

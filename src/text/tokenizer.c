@@ -503,6 +503,9 @@ static ht_status build_trie(ht_tokenizer *t, ht_error *error) {
 static ht_status load_kind(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     ht_string model, pre = {"default", 7};
     bool named = ht_gguf_find(file, KEY("pre")) != NULL;
+    if (!ht_gguf_find(file, KEY("model")))
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: it has no tokenizer (key \"" KEY("model") "\" is missing)",
+                       ht_gguf_path(file));
     ht_status status = ht_gguf_string(file, KEY("model"), true, &model, error);
     if (status == HT_OK)
         status = ht_gguf_string(file, KEY("pre"), false, &pre, error);

@@ -250,6 +250,17 @@ def test_bench(hetero, model):
         (1, 8), (1, 16), (1, None), (2, 8), (2, 16), (2, None)]
 
 
+def test_bench_sequences(hetero, model):
+    rows = hetero("bench", model, "--prompt", 4, "--gen", "4,6", "--sequences", "1,3", "-r", 1, "--json").json["rows"]
+    assert [(row.get("prompt"), row.get("gen"), row["sequences"]) for row in rows] == [
+        (4, None, 1), (None, 4, 1), (None, 4, 3), (None, 6, 1), (None, 6, 3)]
+    assert all(row["tps_median"] > 0 for row in rows)
+    shown = hetero("bench", model, "--prompt", 0, "--gen", 4, "--sequences", 3, "-r", 1).out
+    assert " 4x3 " in shown
+    hetero("bench", model, "--sequences", 65).refuses("sequences")
+    hetero("bench", model, "--sequences", 0).refuses("sequences")
+
+
 def test_bench_table_and_left_out_phases(hetero, model):
     shown = hetero("bench", model, "--prompt", 0, "--gen", 2, "-r", 1, "--precision", "fast,exact", "--sync", "auto,flag",
                    "--strategy", "single")

@@ -160,7 +160,7 @@ def test_plan(hetero, model, lacks, npu_device="openvino:CPU"):
     assert by_name["blk.28.ffn"]["slices"] == [{
         "device": npu_device, "row_begin": 0, "row_end": 1536, "reduction_begin": 0, "reduction_end": 576,
         "head_begin": 0, "head_end": 0, "token_begin": 0, "token_end": 64, "predicted_us": None,
-        "bytes": by_name["blk.0.ffn"]["slices"][0]["bytes"]}]
+        "bytes": by_name["blk.0.ffn"]["slices"][0]["bytes"], "products": 64 * 3 * 576 * 1536, "rest": False}]
     assert by_name["blk.0.attn"]["slices"][0]["device"] == "cpu" and "blk.0.ffn_down" not in by_name
     # only the last token goes through the end of the last layer: alone, so not as a graph
     last = by_name["blk.29.ffn_down"]["slices"][0]

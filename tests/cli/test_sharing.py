@@ -9,8 +9,8 @@ pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two lanes nee
 LENGTH = 96
 CUTS = ["row", "head,feature", "query,feature", "causal", "layer"]
 SLICE = {"device", "row_begin", "row_end", "reduction_begin", "reduction_end", "head_begin", "head_end", "token_begin",
-         "token_end", "predicted_us", "bytes"}
-WHOLE = {"operators", "memory", "tokens", "regime", "joins_per_layer", "predicted_ms", "single_device_ms", "lanes",
+         "token_end", "predicted_us", "bytes", "products", "rest"}
+WHOLE = {"left", "operators", "memory", "tokens", "regime", "joins_per_layer", "predicted_ms", "single_device_ms", "lanes",
          "dropped"}
 LAYERS, QUERIES, HEADS, FEATURES = 30, 9, 3, 1536  # SmolLM2
 

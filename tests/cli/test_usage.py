@@ -21,7 +21,7 @@ OPTIONS = {
     "report": ["--out", "--devices", "--openvino", "--onnxruntime"],
 }
 COMMON = ["--threads", "--quiet", "--log-level", "--help"]
-DEVICE = ["--devices", "--strategy", "--precision", "--sync", "--npu-memory", "--openvino", "--onnxruntime"]
+DEVICE = ["--devices", "--strategy", "--precision", "--sync", "--npu-memory", "--place", "--openvino", "--onnxruntime"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

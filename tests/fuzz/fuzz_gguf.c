@@ -36,8 +36,8 @@ static void read_tensors(const ht_gguf *file) {
         const ht_type_traits *type = ht_type_get(tensor->type);
         if (type->bits == 0)
             continue;
-        size_t cols = (size_t)tensor->dims[0], row_bytes = cols / (size_t)type->block * (size_t)type->block_bytes;
-        ht_matrix matrix = {tensor->name, type, tensor->bytes / row_bytes, cols, tensor->data, row_bytes};
+        size_t cols = (size_t)tensor->dims[0];
+        const ht_matrix matrix = ht_matrix_of(tensor);
         float *floats = malloc(cols * sizeof *floats), *scales = malloc(cols * sizeof *scales);
         float *offsets = malloc(cols * sizeof *offsets);
         int8_t *codes = malloc(cols);

@@ -9,11 +9,6 @@ int cli_wrong(const cli_command *command, const char *format, ...) {
     return CLI_WRONG;
 }
 
-const char *cli_bytes(uint64_t bytes, char buffer[32]) {
-    snprintf(buffer, 32, "%llu B", (unsigned long long)bytes);
-    return buffer;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     static FILE *nowhere;
     const cli_options options = {.command = NULL};

@@ -12,7 +12,7 @@ static double uniform(void) { /* in [-1, 1) */
     random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
     return (double)(random_state >> 11) * 0x1p-52 - 1;
 }
-static void fill(float *x, size_t n) {
+static inline void fill(float *x, size_t n) {
     for (size_t i = 0; i < n; i++)
         x[i] = (float)(uniform() * (i % 37 == 0 ? 8 : 1)); /* outliers, as activations have */
 }
@@ -21,14 +21,18 @@ static const struct {
     ht_type type;
     int halves[2];
 } block_types[] = {/* where a block keeps its fp16 scales */
-                   {HT_TYPE_Q4_0, {0, -1}}, {HT_TYPE_Q4_1, {0, 2}},    {HT_TYPE_Q5_0, {0, -1}},
-                   {HT_TYPE_Q5_1, {0, 2}},  {HT_TYPE_Q8_0, {0, -1}},   {HT_TYPE_Q4_K, {0, 2}},
-                   {HT_TYPE_Q5_K, {0, 2}},  {HT_TYPE_Q6_K, {208, -1}}, {HT_TYPE_IQ4_NL, {0, -1}},
-                   {HT_TYPE_F16, {-1, -1}}, {HT_TYPE_BF16, {-1, -1}},  {HT_TYPE_F32, {-1, -1}}};
+                   {HT_TYPE_Q4_0, {0, -1}},   {HT_TYPE_Q4_1, {0, 2}},    {HT_TYPE_Q5_0, {0, -1}},
+                   {HT_TYPE_Q5_1, {0, 2}},    {HT_TYPE_Q8_0, {0, -1}},   {HT_TYPE_Q4_K, {0, 2}},
+                   {HT_TYPE_Q5_K, {0, 2}},    {HT_TYPE_Q6_K, {208, -1}}, {HT_TYPE_IQ4_NL, {0, -1}},
+                   {HT_TYPE_MXFP4, {-1, -1}}, {HT_TYPE_F16, {-1, -1}},   {HT_TYPE_BF16, {-1, -1}},
+                   {HT_TYPE_F32, {-1, -1}}};
 
-static ht_matrix make_matrix(const char *name, size_t kind, size_t rows, size_t cols) {
+enum { FIRST_FLOAT = 10 }; /* of these */
+
+static inline ht_matrix make_matrix(const char *name, size_t kind, size_t rows, size_t cols) {
     const ht_type_traits *traits = ht_type_get(block_types[kind].type);
-    ht_matrix m = {name, traits, rows, cols, NULL, cols / (size_t)traits->block * (size_t)traits->block_bytes};
+    ht_matrix m = {.name = name, .type = traits, .rows = rows, .cols = cols};
+    m.row_bytes = cols / (size_t)traits->block * (size_t)traits->block_bytes;
     uint8_t *data = malloc(rows * m.row_bytes);
     if (!traits->group) {
         float *row = malloc(cols * sizeof *row);
@@ -46,6 +50,8 @@ static ht_matrix make_matrix(const char *name, size_t kind, size_t rows, size_t 
                 uint16_t half = ht_f32_to_f16((float)(0.002 + 0.001 * uniform()) * (h ? -3 : 1));
                 memcpy(block + block_types[kind].halves[h], &half, 2);
             }
+        for (uint8_t *block = data; block < data + rows * m.row_bytes && traits->type == HT_TYPE_MXFP4; block += 17)
+            block[0] = (uint8_t)(119 + block[0] % 3); /* 2^-8 .. 2^-6 */
     }
     m.data = data;
     return m;

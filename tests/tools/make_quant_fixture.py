@@ -14,7 +14,7 @@ ROWS, COLS = 2, 512
 # Type -> byte offsets of the fp16 scales in a block: random bits there would be NaN or huge now and then.
 SCALES = {
     "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
-    "IQ4_NL": [0], "F16": None, "BF16": None,
+    "IQ4_NL": [0], "MXFP4": [], "F16": None, "BF16": None,
 }
 ENCODED = ["F16", "BF16", "Q4_0", "Q4_1", "Q8_0"]
 
@@ -31,6 +31,9 @@ def random_blocks(rng, name, scales):
     for at in scales:
         half = rng.uniform(-0.5, 0.5, (ROWS, COLS // block, 1)).astype("<f2")
         data[:, :, at:at + 2] = half.view(np.uint8)
+    if name == "MXFP4":  # a power of two: every kind of it, the format's NaN (255) left out
+        data[:, :, 0] = rng.integers(90, 150, (ROWS, COLS // block))
+        data[0, 0, 0], data[0, 1, 0], data[0, 2, 0], data[0, 3, 0] = 0, 1, 2, 200
     return data.reshape(ROWS, -1)
 
 

@@ -13,7 +13,8 @@ import gguf
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from reference import llama3_divisors
+import tiny_families # noqa: E402
+from reference_ops import llama3_divisors # noqa: E402
 
 Type = gguf.GGMLQuantizationType
 
@@ -23,7 +24,11 @@ GEMMA = dict(SMALL, arch="gemma3", layers=7, head_dim=32, tied=True, tokenizer="
 SCALED = dict(SMALL, head_dim=32, heads=4, tokens=80) # 80 tokens go past an original context of 32
 LLAMA3 = dict(type="llama3", factor=8.0, original_context_length=32, low_freq_factor=1.0, high_freq_factor=4.0)
 
-# name -> options. "weights": draws the same weights as that case. recorded=False: llama.cpp cannot read it.
+# What no quantiser touches: routers, kernels of convolutions, norms with weights for each head or group.
+ALWAYS_F32 = {"ffn_gate_inp", "conv", "ssm_conv1d", "ssm_norm", "attn_q_norm", "attn_k_norm"}
+
+# name -> options. "weights": draws the same weights as that case. "seed": others than without. recorded=False: llama.cpp cannot
+# read it.
 CASES = {
     "llama": dict(SMALL),
     "llama-tied": dict(SMALL, kv_heads=4, tied=True, tokenizer="llama"),
@@ -51,6 +56,10 @@ CASES = {
         token_embd=Type.Q8_0, output=Type.BF16)),
     "gemma3-mixed": dict(GEMMA, embedding=256, head_dim=64, feed_forward=256, type=Type.Q4_K, recorded=False, types=dict(
         attn_v=Type.Q5_0, ffn_gate=Type.IQ4_NL, ffn_down=Type.Q6_K, token_embd=Type.Q8_0)),
+    **tiny_families.FAMILIES,
+    # as real files are; llama.cpp rounds what it multiplies with such blocks to 8 bits
+    "gpt-oss-mxfp4": dict(tiny_families.FAMILIES["gpt-oss"], seed=" 1", recorded=False, types=dict.fromkeys(
+        ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"), Type.MXFP4)),
 }
 
 
@@ -71,8 +80,8 @@ class Random:
             return z ^ (z >> np.uint64(31))
 
     def floats(self, shape, deviation, mean=0.0):
-        uniform = (self.bits(int(np.prod(shape))) >> np.uint64(40)).astype(np.float64) / 2 ** 24 - 0.5
-        return (mean + deviation * np.sqrt(12) * uniform).astype(np.float32).reshape(shape)
+        uniform = (self.bits(int(np.prod(shape))) >> np.uint64(40)).astype(np.float64).reshape(shape) / 2 ** 24 - 0.5
+        return (mean + deviation * np.sqrt(12) * uniform).astype(np.float32)
 
     def bytes(self, n, limit=256):
         return (self.bits(n) >> np.uint64(33)).astype(np.int64) % limit
@@ -105,7 +114,7 @@ MERGES = ["t h", "th e", "Ġ the", "i n", "a n", "an d", "Ġ and", "o u", "e r",
 
 
 def add_tokenizer(writer, kind, arch):
-    """A small but whole tokenizer; returns its size"""
+    """A small but whole tokenizer; returns its tokens. Kind None writes none of it, kind "t5" one that the engine does not know."""
     if kind == "gpt2":
         tokens = byte_characters() + [m.replace(" ", "") for m in MERGES] + ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
         special = len(tokens) - 3
@@ -119,9 +128,12 @@ def add_tokenizer(writer, kind, arch):
         tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)] + pieces
         types = [gguf.TokenType.UNKNOWN] + [gguf.TokenType.CONTROL] * 2 + [gguf.TokenType.BYTE] * 256
         types += [gguf.TokenType.NORMAL] * len(pieces)
-        writer.add_token_scores([0.0] * 259 + [float(-i) for i in range(len(pieces))])
-        writer.add_unk_token_id(0)
+        if kind is not None:
+            writer.add_token_scores([0.0] * 259 + [float(-i) for i in range(len(pieces))])
+            writer.add_unk_token_id(0)
         bos, eos = 1, 2
+    if kind is None:
+        return tokens
     writer.add_tokenizer_model(kind)
     writer.add_token_list(tokens)
     writer.add_token_types([int(t) for t in types])
@@ -131,7 +143,7 @@ def add_tokenizer(writer, kind, arch):
     return tokens
 
 
-def add_hyperparameters(writer, arch, o):
+def add_hyperparameters(writer, arch, o, changed):
     writer.add_block_count(o["layers"])
     writer.add_context_length(o["context"])
     writer.add_embedding_length(o["embedding"])
@@ -148,16 +160,21 @@ def add_hyperparameters(writer, arch, o):
         writer.add_sliding_window(o["window"])
     if o.get("pattern"):
         writer.add_uint32(f"{arch}.attention.sliding_window_pattern", o["pattern"])
-    more = {f"rope.scaling.{key}": value for key, value in o.get("scaling", {}).items()} | o.get("keys", {})
     for key in o.get("without", ()):
-        writer.kv_data[0].pop(f"{arch}.{key}")
+        writer.kv_data[0].pop(f"{arch}.{key}", None)
+    more = {f"rope.scaling.{key}": value for key, value in o.get("scaling", {}).items()} | o.get("keys", {})
+    adders = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32,
+              list: writer.add_array}
     for key, value in more.items():
-        adders = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32, list: writer.add_array}
-        adders[type(value)](f"{arch}.{key}", value)
+        if key in changed or key not in o.get("without", ()):
+            adders[type(value)](f"{arch}.{key}", value)
 
 
 def tensor_shapes(arch, o, vocabulary):
     """(name, shape, deviation, mean): [rows, cols] matrices, [n] norms and biases"""
+    if arch in {case["arch"] for case in tiny_families.FAMILIES.values()}:
+        yield from tiny_families.tensors(arch, o, vocabulary)
+        return
     dim, q, kv, ff = o["embedding"], o["heads"] * o["head_dim"], o["kv_heads"] * o["head_dim"], o["feed_forward"]
     matrices = dict(attn_q=(q, dim), attn_k=(kv, dim), attn_v=(kv, dim), attn_output=(dim, q), ffn_gate=(ff, dim),
                     ffn_up=(ff, dim), ffn_down=(dim, ff))
@@ -186,24 +203,27 @@ def tensor_shapes(arch, o, vocabulary):
 
 def write(name, path, arch=None, shapes=(), **changes):
     """Writes the file of case `name`. For broken ones: another architecture's name, {tensor: shape or None for none},
-    and changed options."""
+    and changed options: among them edits, {tensor: what changes its values or blocks in place}."""
     o, shapes = {**CASES[name], **changes}, dict(shapes)
-    arch, random = arch or o.get("arch", "llama"), Random(o.get("weights", name))
+    arch, random = arch or o.get("arch", "llama"), Random(o.get("weights", name) + o.get("seed", ""))
     writer = gguf.GGUFWriter(path, arch)
     writer.add_name(f"tiny {name}")
-    add_hyperparameters(writer, arch, o)
+    add_hyperparameters(writer, arch, o, changes.get("keys", ()))
     vocabulary = len(add_tokenizer(writer, o.get("tokenizer", "gpt2"), arch))
     for full, shape, deviation, mean in tensor_shapes(arch, o, vocabulary):
         shape = shapes.get(full, shape)
         if shape is None:
             continue
-        short = full.split(".")[-2]
-        kind = o.get("types", {}).get(short, o.get("type", Type.F32)) if len(shape) == 2 else Type.F32
+        short = full.removesuffix(".weight").split(".")[-1]
+        blocks = len(shape) > 1 and full.endswith(".weight") and short not in ALWAYS_F32
+        kind = o.get("types", {}).get(short, o.get("type", Type.F32)) if blocks else Type.F32
         if kind in (Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.IQ4_NL):
             writer.add_tensor(full, random_blocks(random, kind, *shape, deviation), raw_dtype=kind)
             continue
-        values = random.floats(shape, deviation, mean)
-        writer.add_tensor(full, gguf.quantize(values, kind), raw_dtype=kind)
+        values = gguf.quantize(random.floats(shape, deviation, mean), kind)
+        if full in o.get("edits", {}):
+            o["edits"][full](values)
+        writer.add_tensor(full, values, raw_dtype=kind)
     if "freqs" in o:
         freq = o["base"] ** (-np.arange(0, o["head_dim"], 2) / o["head_dim"])
         rule = [o["freqs"][k] for k in ("original_context_length", "factor", "low_freq_factor", "high_freq_factor")]

@@ -3,16 +3,31 @@
 
 usage: reference.py MODEL.gguf IDS [TOP]     IDS: comma-separated token ids; prints JSON: per position the TOP ids with
                                              log-probabilities
-Needs the PyPI packages gguf and numpy. Families: llama, qwen2, qwen3, gemma3, internlm2. Weights are dequantised as the
-file says; everything after them is computed in double. Written from the papers' formulas, not from the engine's code.
+Needs the PyPI packages gguf and numpy. Families: those of HALVES. Weights are dequantised as the file says; everything after
+them is computed in double. Written from the papers' formulas, not from the engine's code. reference_ops.py has norms, rotations
+and attention, reference_mixers.py what stands in attention's place, reference_experts.py the experts.
 """
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 from gguf import GGUFReader, dequantize
 
-HALVES = {"llama": False, "internlm2": False, "qwen2": True, "qwen3": True, "gemma3": True}
+sys.path.insert(0, str(Path(__file__).parent))
+from reference_experts import experts # noqa: E402
+from reference_mixers import delta_net, latent_attention, mamba2, short_convolution # noqa: E402
+from reference_ops import attention, gelu, layer_norm, rms_norm, rope, rope_table, sigmoid, silu # noqa: E402
+
+# Which pairs rope turns: (i, i + dim/2), else neighbours.
+HALVES = {"llama": False, "internlm2": False, "qwen2": True, "qwen3": True, "gemma3": True, "qwen3moe": True, "gpt-oss": True,
+          "lfm2": True, "lfm2moe": True, "qwen35": True, "qwen35moe": True, "granitehybrid": False, "deepseek2": False,
+          "command-r": False, "olmo2": True}
+PARALLEL = {"command-r"} # both blocks of a layer read the same norm and are added at once
+POST_NORMS = ("gemma3", "olmo2") # norms of what a block adds; elsewhere post_attention_norm is the feed-forward block's own
+# every so manieth layer sees all tokens, where the file does not say; 0: none of those with a window
+PATTERN = {"gemma3": 6, "gpt-oss": 2, "olmo2": 4, "lfm2": 0}
+MIXERS = {"shortconv.in_proj": short_convolution, "ssm_alpha": delta_net, "ssm_in": mamba2, "attn_kv_a_mqa": latent_attention}
 
 
 def load(path):
@@ -23,117 +38,145 @@ def load(path):
     return tensors, {k: f.contents() for k, f in reader.fields.items() if not k.startswith("tokenizer")}
 
 
-def rms_norm(x, weight, eps):
-    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weight
-
-
-def llama3_divisors(freq, original, factor, low, high):
-    """what Llama 3.1 divides each frequency by; GGUF files may carry it as rope_freqs.weight"""
-    wavelength = 2 * np.pi / freq
-    smooth = (original / wavelength - low) / (high - low)
-    middle = 1 / ((1 - smooth) / factor + smooth)
-    return np.where(wavelength < original / high, 1.0, np.where(wavelength > original / low, factor, middle))
-
-
-def yarn_frequencies(freq, dim, base, original, factor, beta_fast, beta_slow):
-    """YaRN: pairs that turn often over the original context keep their frequency, slow ones are divided by the factor"""
-    index_of = lambda turns: dim * np.log(original / (turns * 2 * np.pi)) / (2 * np.log(base))
-    low, high = max(np.floor(index_of(beta_fast)), 0), min(np.ceil(index_of(beta_slow)), dim - 1)
-    interpolate = np.clip((np.arange(dim // 2) - low) / max(high - low, 0.001), 0, 1)
-    return freq / factor * interpolate + freq * (1 - interpolate)
-
-
-def rope_table(get, positions, dim, base, scaled, freq_divisors):
-    """cos and sin [tokens, 1, dim/2] of the rotations, times the magnitude the scaling gives them"""
-    freq, magnitude = base ** (-np.arange(0, dim, 2) / dim), 1.0
-    if scaled:
-        kind, factor = get("rope.scaling.type", "linear"), get("rope.scaling.factor", get("rope.scale_linear", 1.0)) or 1.0
-        original = get("rope.scaling.original_context_length", get("context_length"))
-        magnitude = get("rope.scaling.attn_factor", 1.0)
-        if freq_divisors is not None:
-            freq = freq / freq_divisors
-        elif kind == "llama3":
-            freq = freq / llama3_divisors(freq, original, factor, get("rope.scaling.low_freq_factor", 1.0),
-                                          get("rope.scaling.high_freq_factor", 4.0))
-        if kind == "linear":
-            freq = freq / factor
-        elif kind == "yarn":
-            freq = yarn_frequencies(freq, dim, base, original, factor, get("rope.scaling.yarn_beta_fast", 32.0),
-                                    get("rope.scaling.yarn_beta_slow", 1.0))
-            magnitude *= 1 + 0.1 * np.log(factor)
-    angle = positions[:, None] * freq
-    return np.cos(angle)[:, None] * magnitude, np.sin(angle)[:, None] * magnitude
-
-
-def rope(x, table, halves):
-    """rotate the first dimensions of [tokens, heads, head_dim]; halves: pairs (i, i + dim/2), else neighbours (2i, 2i+1)"""
-    cos, sin = table
-    dim = 2 * cos.shape[-1]
-    out = x.copy()
-    first, second = (slice(0, dim // 2), slice(dim // 2, dim)) if halves else (slice(0, dim, 2), slice(1, dim, 2))
-    a, b = x[..., first], x[..., second]
-    out[..., first], out[..., second] = a * cos - b * sin, a * sin + b * cos
-    return out
-
-
-def attention(q, k, v, mask, scale):
-    """[tokens, heads, dim] each, keys and values of fewer heads; returns [tokens, heads * dim]"""
-    k, v = (np.repeat(t, q.shape[1] // k.shape[1], 1) for t in (k, v))
-    w = np.einsum("qhd,khd->hqk", q, k) * scale + mask
-    w = np.exp(w - w.max(-1, keepdims=True))
-    return np.einsum("hqk,khd->qhd", w / w.sum(-1, keepdims=True), v).reshape(q.shape[0], -1)
-
-
-def silu(x): return x / (1 + np.exp(-x))
-def gelu(x): return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
-
-
-def local_layers(get, layers):
+def local_layers(get, layers, pattern):
     """which layers see only the sliding window"""
-    pattern = get("attention.sliding_window_pattern", 6)
+    pattern = get("attention.sliding_window_pattern", pattern)
     if isinstance(pattern, (list, tuple, np.ndarray)):
         return [bool(flag) for flag in pattern[:layers]]
-    return [layer % pattern < pattern - 1 for layer in range(layers)]
+    return [pattern == 0 or layer % pattern < pattern - 1 for layer in range(layers)]
 
 
-def log_probabilities(tensors, meta, ids, kv_type=np.float64):
-    """[tokens, vocabulary] log-probabilities of the next token at every position.
-    kv_type: what keys and values are rounded to on their way into the cache."""
-    arch = meta["general.architecture"]
-    gemma, halves = arch == "gemma3", HALVES[arch]
-    get = lambda key, default=None: meta.get(f"{arch}.{key}", default)
-    heads, eps = get("attention.head_count"), get("attention.layer_norm_rms_epsilon")
-    kv_heads, layers, window = get("attention.head_count_kv", heads), get("block_count"), get("attention.sliding_window", 0)
-    x = tensors["token_embd.weight"][np.asarray(ids)].astype(np.float64)
-    n, dim = x.shape
-    head_dim, pos = get("attention.key_length", dim // heads), np.arange(n)
-    if gemma:
-        x = x * np.float32(np.sqrt(dim))
-    scale = 1 / np.sqrt(dim // heads if gemma and layers == 62 else head_dim)
-    rope_dim = get("rope.dimension_count", head_dim)
-    wide = rope_table(get, pos, rope_dim, get("rope.freq_base", 10000.0), True, tensors.get("rope_freqs.weight"))
-    local = rope_table(get, pos, rope_dim, get("rope.freq_base_swa", 10000.0), False, None)
-    is_local = local_layers(get, layers) if gemma and window else [False] * layers
-    for layer in range(layers):
-        weight = lambda name: tensors[f"blk.{layer}.{name}.weight"]
-        matmul = lambda x, name: x @ weight(name).T + tensors.get(f"blk.{layer}.{name}.bias", 0.0)
-        post = lambda y, name: rms_norm(y, weight(name), eps) if gemma else y
-        hidden = (pos[None] > pos[:, None]) | (is_local[layer] & (pos[:, None] - pos[None] >= window))
-        h = rms_norm(x, weight("attn_norm"), eps)
-        q, k, v = (matmul(h, f"attn_{t}").reshape(n, c, head_dim)
-                   for t, c in (("q", heads), ("k", kv_heads), ("v", kv_heads)))
-        if arch in ("qwen3", "gemma3"):
-            q, k = rms_norm(q, weight("attn_q_norm"), eps), rms_norm(k, weight("attn_k_norm"), eps)
-        table = local if is_local[layer] else wide
-        k, v = (t.astype(kv_type).astype(np.float64) for t in (rope(k, table, halves), v))
-        y = attention(rope(q, table, halves), k, v, np.where(hidden, -np.inf, 0.0), scale)
-        x = x + post(matmul(y, "attn_output"), "post_attention_norm")
-        h = rms_norm(x, weight("ffn_norm"), eps)
-        y = matmul((gelu if gemma else silu)(matmul(h, "ffn_gate")) * matmul(h, "ffn_up"), "ffn_down")
-        x = x + post(y, "post_ffw_norm")
-    z = rms_norm(x, tensors["output_norm.weight"], eps) @ tensors.get("output.weight", tensors["token_embd.weight"]).T
+class Pass:
+    """One model and one sequence: what the blocks of reference_mixers.py and reference_experts.py look up."""
+
+    def __init__(self, tensors, meta, n, kv_type):
+        self.tensors, self.arch = tensors, meta["general.architecture"]
+        self.get = lambda key, default=None: meta.get(f"{self.arch}.{key}", default)
+        get, arch = self.get, self.arch
+        self.kv_type, self.halves, self.layers = kv_type, HALVES[arch], get("block_count")
+        self.eps = get("attention.layer_norm_rms_epsilon") or get("attention.layer_norm_epsilon")
+        self.plain_norm = layer_norm if get("attention.layer_norm_epsilon") else rms_norm
+        self.dim = get("embedding_length")
+        self.head_dim = get("attention.key_length") or self.dim // np.max(get("attention.head_count"))
+        rope_dim, base, self.pos = get("rope.dimension_count", self.head_dim), get("rope.freq_base", 10000.0), np.arange(n)
+        turns = arch != "granitehybrid" or get("rope.scaling.finetuned", True) # Granite's hybrids have no positions at all
+        self.wide = rope_table(get, self.pos, rope_dim, base, True, tensors.get("rope_freqs.weight")) if turns else None
+        self.local = self.wide # gpt-oss scales the rotations of all layers, the others those of the wide ones
+        if arch in ("gemma3", "olmo2"):
+            own = get("rope.freq_base_swa", base if arch == "olmo2" else 10000.0)
+            self.local = rope_table(get, self.pos, rope_dim, own, False, None)
+        self.window = get("attention.sliding_window", 0)
+        known = arch in PATTERN and self.window
+        self.is_local = local_layers(get, self.layers, PATTERN[arch]) if known else [False] * self.layers
+        self.margin, self.chosen = np.inf, {} # see reference_experts.routes
+
+    def weight(self, layer, name):
+        return self.tensors[f"blk.{layer}.{name}.weight"]
+
+    def bias(self, layer, name):
+        return self.tensors.get(f"blk.{layer}.{name}.bias", 0.0)
+
+    def matmul_of(self, layer, x, name, expert):
+        return x @ self.weight(layer, name)[expert].T + self.tensors.get(f"blk.{layer}.{name}.bias", {expert: 0.0})[expert]
+
+    def matmul(self, layer, x, name):
+        return x @ self.weight(layer, name).T + self.bias(layer, name)
+
+    def norm(self, layer, x, name):
+        """x as it is where the model has no such norm"""
+        weight = self.tensors.get(f"blk.{layer}.{name}.weight")
+        return x if weight is None else self.plain_norm(x, weight, self.eps)
+
+    def cached(self, x):
+        """what keys, values and latents are after they lay in the cache. Recurrent states are never rounded."""
+        return x.astype(self.kv_type).astype(np.float64)
+
+    def mask(self, layer):
+        distance = self.pos[:, None] - self.pos[None]
+        return np.where((distance < 0) | (self.is_local[layer] & (distance >= self.window)), -np.inf, 0.0)
+
+
+def of_layer(value, layer):
+    return value[layer] if isinstance(value, (list, tuple, np.ndarray)) else value
+
+
+def self_attention(m, layer, h):
+    """Attention with what families add to it: biases, norms of queries and keys (by head, or of the whole row), windows,
+    sinks, a gate"""
+    n, head_dim = len(h), m.head_dim
+    heads = of_layer(m.get("attention.head_count"), layer)
+    kv_heads = of_layer(m.get("attention.head_count_kv", heads), layer)
+    q, k, v = (m.matmul(layer, h, f"attn_{t}") for t in "qkv")
+    gate = None
+    if m.arch in ("qwen35", "qwen35moe"): # each head's rows: its query, then its gate
+        q, gate = np.split(q.reshape(n, heads, 2 * head_dim), 2, -1)
+    by_head = lambda x, count: x.reshape(n, count, head_dim)
+    whole = m.arch == "olmo2"
+    if whole:
+        q, k = m.norm(layer, q, "attn_q_norm"), m.norm(layer, k, "attn_k_norm")
+    q, k, v = by_head(q, heads), by_head(k, kv_heads), by_head(v, kv_heads)
+    if not whole:
+        q, k = m.norm(layer, q, "attn_q_norm"), m.norm(layer, k, "attn_k_norm")
+    table = m.local if m.is_local[layer] else m.wide
+    k, v = m.cached(rope(k, table, m.halves)), m.cached(v)
+    default = 1 / np.sqrt(m.dim // heads if m.arch == "gemma3" and m.layers == 62 else head_dim)
+    y = attention(rope(q, table, m.halves), k, v, m.mask(layer), m.get("attention.scale", 0.0) or default,
+                  m.tensors.get(f"blk.{layer}.attn_sinks.weight"))
+    if gate is not None:
+        y = y * sigmoid(gate.reshape(n, -1))
+    return m.matmul(layer, y, "attn_output")
+
+
+def mix(m, layer, h):
+    """The layer's attention or what it has in its place, found by its tensors"""
+    for name, mixer in MIXERS.items():
+        if f"blk.{layer}.{name}.weight" in m.tensors:
+            return mixer(m, layer, h)
+    return self_attention(m, layer, h)
+
+
+def feed_forward(m, layer, h):
+    if f"blk.{layer}.ffn_gate_inp.weight" in m.tensors:
+        return experts(m, layer, h)
+    act = gelu if m.arch == "gemma3" else silu
+    return m.matmul(layer, act(m.matmul(layer, h, "ffn_gate")) * m.matmul(layer, h, "ffn_up"), "ffn_down")
+
+
+def embed(m, ids):
+    x = m.tensors["token_embd.weight"][np.asarray(ids)].astype(np.float64)
+    return x * (np.float32(np.sqrt(m.dim)) if m.arch == "gemma3" else m.get("embedding_scale", 0.0) or 1.0)
+
+
+def unembed(m, x):
+    final = "token_embd_norm.weight" if m.arch.startswith("lfm2") else "output_norm.weight"
+    z = m.plain_norm(x, m.tensors[final], m.eps) @ m.tensors.get("output.weight", m.tensors["token_embd.weight"]).T
+    scale = m.get("logit_scale", 0.0) or 1.0
+    z = z / scale if m.arch == "granitehybrid" else z * scale
     z = z - z.max(-1, keepdims=True)
     return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+def log_probabilities(tensors, meta, ids, kv_type=np.float64, trace=None):
+    """[tokens, vocabulary] log-probabilities of the next token at every position.
+    kv_type: what keys and values are rounded to on their way into the cache. trace: a dict that gets `margin`, the nearest
+    choice of experts in units of their scores, and `chosen`, {layer: [tokens, used]}."""
+    m = Pass(tensors, meta, len(ids), kv_type)
+    post = m.arch in POST_NORMS
+    own_norm = "ffn_norm" if post or "blk.0.ffn_norm.weight" in tensors else "post_attention_norm"
+    residual = m.get("residual_scale", 0.0) or 1.0
+    x = embed(m, ids)
+    for layer in range(m.layers):
+        h = m.norm(layer, x, "attn_norm")
+        y = mix(m, layer, h)
+        if m.arch in PARALLEL:
+            x = x + y + feed_forward(m, layer, h)
+            continue
+        x = x + residual * (m.norm(layer, y, "post_attention_norm") if post else y)
+        y = feed_forward(m, layer, m.norm(layer, x, own_norm))
+        x = x + residual * (m.norm(layer, y, "post_ffw_norm") if post else y)
+    if trace is not None:
+        trace.update(margin=m.margin, chosen=m.chosen)
+    return unembed(m, x)
 
 
 if __name__ == "__main__":

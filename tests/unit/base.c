@@ -664,8 +664,27 @@ static void test_seeded_hash(void **state) {
     assert_true(ht_hash_seeded(1, "name", 4) == ht_hash_seeded(1, "names", 4));
 }
 
+static void test_parse_size(void **state) {
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } good[] = {
+        {"0", 0},           {"17", 17},     {"512M", 512ull << 20}, {"512MB", 512ull << 20}, {"8GiB", 8ull << 30},
+        {"8g", 8ull << 30}, {"1kib", 1024}, {"2T", 2ull << 40}};
+    static const char *const bad[] = {"", "G", "-1", "8 G", "8Gi", "8GiBs", "8B", "8iB", "1e9", "8GG", "9999999999T"};
+    uint64_t bytes;
+    for (size_t i = 0; i < HT_COUNT(good); i++) {
+        assert_true(ht_parse_size(good[i].text, &bytes));
+        assert_int_equal(bytes, good[i].bytes);
+    }
+    for (size_t i = 0; i < HT_COUNT(bad); i++)
+        if (ht_parse_size(bad[i], &bytes))
+            fail_msg("\"%s\" was taken for a size", bad[i]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_parse_size),
         cmocka_unit_test(test_seeded_hash),
         cmocka_unit_test(test_fail),
         cmocka_unit_test(test_fail_is_one_line),

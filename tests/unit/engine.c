@@ -71,6 +71,28 @@ static void close_session(ht_session *session, ht_engine *engine) {
     ht_engine_destroy(engine);
 }
 
+static void test_steady_batch_allocates_nothing(void **state) {
+    ht_engine *engine;
+    ht_session *session = open_session(&HT_INIT(ht_engine_options, .threads = 2), &engine);
+    ht_batch *batch;
+    ht_error error = {0};
+    const ht_batch_event *events;
+    size_t n;
+    check(ht_batch_create(engine, NULL, &batch, &error), &error);
+    for (int i = 0; i < 4; i++) {
+        uint64_t request;
+        check(ht_batch_add(batch, ids + i, 20, NULL, &request, &error), &error);
+    }
+    unsigned long before = 0;
+    for (int i = 0; i < 40; i++) {
+        before = i == 8 ? allocations() : before;
+        check(ht_batch_step(batch, &events, &n, &error), &error);
+    }
+    assert_int_equal(allocations(), before);
+    ht_batch_destroy(batch);
+    close_session(session, engine);
+}
+
 static void test_steady_decode_allocates_nothing(void **state) {
     for (int precision = 0; precision < 2; precision++) {
         ht_engine *engine;
@@ -166,6 +188,46 @@ typedef struct runner {
     ht_status status;
 } runner;
 
+/* What is kept by devices' numbers moves with them. */
+static void test_kept_devices_keep_what_is_theirs(void **state) {
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = "cpu:isa=scalar,cpu:limit=1G", .strategy = HT_STRATEGY_SINGLE,
+                .place = "ffn_down=cpu:isa=scalar, attn_output = cpu");
+    ht_engine *engine;
+    ht_error error = {0};
+    if (ht_engine_create(model, &options, &engine, &error))
+        fail_msg("%s", error.text);
+    ht_lanes *set = &engine->set;
+    size_t n[2] = {0};
+    assert_int_equal(set->limits[0], 0);
+    assert_int_equal(set->limits[1], 1 << 30);
+    for (size_t i = 0; i < model->n_ops; i++) {
+        n[0] += set->left[i].placed == 1; /* attn_output */
+        n[1] += set->left[i].placed == 2;
+    }
+    assert_int_equal(n[0], (size_t)model->hparams.layers);
+    assert_int_equal(n[1], (size_t)model->hparams.layers);
+    set->left[0].slow = set->left[0].full = 3;
+    atomic_store(&set->failed, 2);
+    snprintf(set->quicker[1], sizeof set->quicker[1], "quicker elsewhere");
+    engine->info.n_devices = 0; /* their names go with them */
+    ht_engine_keep_devices(engine, 2);
+    assert_int_equal(set->n_devices, 1);
+    assert_int_equal(engine->n_named, 1);
+    assert_int_equal(set->limits[0], 1 << 30);
+    assert_string_equal(engine->asked[0], "cpu");
+    assert_string_equal(set->quicker[0], "quicker elsewhere");
+    assert_int_equal(atomic_load(&set->failed), 1);
+    assert_int_equal(set->left[0].slow | set->left[0].full << 1, 3);
+    for (size_t i = 0; i < model->n_ops; i++)
+        n[1] -= set->left[i].placed == 1;
+    assert_int_equal(n[1], 0);
+    for (size_t t = 0; t < set->n_tasks; t++)
+        assert_int_equal(set->tasks[t].device, 0);
+    atomic_store(&set->failed, 0);
+    ht_engine_destroy(engine);
+}
+
 static void *run_score(void *argument) {
     runner *r = argument;
     ht_error error;
@@ -221,9 +283,14 @@ static void test_cancel_from_another_thread(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_steady_decode_allocates_nothing), cmocka_unit_test(test_chunks_agree),
-        cmocka_unit_test(test_thread_counts_and_isas_agree),    cmocka_unit_test(test_bad_options_are_named),
-        cmocka_unit_test(test_two_sessions_take_turns),         cmocka_unit_test(test_cancel_from_another_thread),
+        cmocka_unit_test(test_steady_decode_allocates_nothing),
+        cmocka_unit_test(test_steady_batch_allocates_nothing),
+        cmocka_unit_test(test_chunks_agree),
+        cmocka_unit_test(test_thread_counts_and_isas_agree),
+        cmocka_unit_test(test_bad_options_are_named),
+        cmocka_unit_test(test_kept_devices_keep_what_is_theirs),
+        cmocka_unit_test(test_two_sessions_take_turns),
+        cmocka_unit_test(test_cancel_from_another_thread),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }

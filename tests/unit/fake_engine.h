@@ -1,6 +1,6 @@
 /* A fake engine and a fake tokenizer for tests of sessions, generation and measuring.
  *
- * Defines the functions of lane.h, pass.h, engine.h and text.h that session.c, generate.c and score.c call, so the linker takes none of
+ * Defines the functions of lane.h, pass.h, engine.h and text.h that src/session calls, so the linker takes none of
  * the real ones from the library. The fake model's logits are a hash of the whole token history, carried from position to
  * position in the KV cache: a token fed at a wrong position, or a reused cache that is stale, changes every logit after
  * it. A script can make chosen tokens win. */
@@ -128,7 +128,7 @@ static void oracle(const fake *f, const int32_t *ids, size_t n, float *logits) {
         logits[id] = fake_logit(f, state, n, id);
 }
 
-static double oracle_logprob(const fake *f, const int32_t *ids, size_t n, int32_t next) {
+static inline double oracle_logprob(const fake *f, const int32_t *ids, size_t n, int32_t next) {
     float logits[VOCABULARY];
     oracle(f, ids, n, logits);
     double sum = 0;
@@ -137,7 +137,7 @@ static double oracle_logprob(const fake *f, const int32_t *ids, size_t n, int32_
     return logits[next] - log(sum);
 }
 
-static int32_t oracle_best(const fake *f, const int32_t *ids, size_t n) {
+static inline int32_t oracle_best(const fake *f, const int32_t *ids, size_t n) {
     float logits[VOCABULARY];
     oracle(f, ids, n, logits);
     int32_t best = 0;
@@ -165,6 +165,23 @@ void ht_kv_destroy(ht_lanes *set, ht_kv_layer *kv) {
     free(kv);
 }
 
+bool ht_kv_is_hosts(const ht_lanes *set) {
+    return true;
+}
+
+void ht_kv_copy(const ht_lanes *set, ht_kv_layer *to, const ht_kv_layer *from, size_t n) {
+    memcpy(to->keys, from->keys, n * sizeof(uint64_t));
+}
+
+bool ht_kv_drop(const ht_lanes *set, ht_kv_layer *kv, size_t n) {
+    memset((uint64_t *)kv->keys + n, 0, (kv->positions - n) * sizeof(uint64_t));
+    return true;
+}
+
+ht_status ht_lanes_join(ht_lanes *set, ht_sync sync, ht_error *error) {
+    return HT_OK;
+}
+
 void ht_lanes_lock(ht_lanes *set) {
     fake *f = fake_of(set);
     assert_false(f->held);
@@ -177,13 +194,32 @@ void ht_lanes_unlock(ht_lanes *set) {
     f->held = false;
 }
 
-ht_status ht_passes_forward(ht_passes *passes, const ht_kv_layer *kv, const int32_t *ids, size_t n, size_t position,
-                            size_t first, const atomic_bool *cancel, ht_error *error) {
+/* One segment's tokens, the first of them number `first` of the pass. */
+static void fake_segment(fake *f, const ht_segment *segment, size_t first) {
+    uint64_t *states = (uint64_t *)(void *)segment->kv->keys;
+    for (size_t i = 0; i < segment->n; i++) {
+        assert_in_range(segment->ids[i], 0, VOCABULARY - 1);
+        const size_t p = segment->position + i;
+        states[p] = mix(p > 0 ? states[p - 1] : 1, (uint64_t)segment->ids[i] + 1);
+        f->states[first + i] = states[p];
+        f->positions[first + i] = p;
+        if (f->tokens_computed < HT_COUNT(f->fed))
+            f->fed[f->tokens_computed] = segment->ids[i];
+        f->tokens_computed++;
+    }
+}
+
+ht_status ht_passes_forward(ht_passes *passes, const ht_segment *segments, size_t n_segments, size_t first,
+                            const atomic_bool *cancel, ht_error *error) {
     fake *f = fake_of(passes->set);
+    size_t n = 0;
     assert_true(f->held);
+    for (size_t i = 0; i < n_segments; i++) {
+        n += segments[i].n;
+        assert_true(segments[i].n > 0 && segments[i].position + segments[i].n <= passes->set->context);
+    }
     assert_in_range(first, 0, n);
     assert_in_range(n, 1, passes->set->chunk);
-    assert_true(position + n <= passes->set->context);
     f->forwards++;
     if (f->fail_at > 0 && --f->fail_at == 0)
         return ht_fail(error, HT_ERROR_DEVICE, "made up");
@@ -194,19 +230,10 @@ ht_status ht_passes_forward(ht_passes *passes, const ht_kv_layer *kv, const int3
         for (int i = 0; i < 5000 && !atomic_load(cancel); i++)
             usleep(1000);
     }
-    if (atomic_load(cancel))
+    if (cancel && atomic_load(cancel))
         return ht_fail(error, HT_ERROR_CANCELLED, "cancelled");
-    uint64_t *states = (uint64_t *)(void *)kv->keys;
-    for (size_t i = 0; i < n; i++) {
-        assert_in_range(ids[i], 0, VOCABULARY - 1);
-        const size_t p = position + i;
-        states[p] = mix(p > 0 ? states[p - 1] : 1, (uint64_t)ids[i] + 1);
-        f->states[i] = states[p];
-        f->positions[i] = p;
-        if (f->tokens_computed < HT_COUNT(f->fed))
-            f->fed[f->tokens_computed] = ids[i];
-        f->tokens_computed++;
-    }
+    for (size_t i = 0, at = 0; i < n_segments; at += segments[i++].n)
+        fake_segment(f, &segments[i], at);
     passes->first_token = first;
     passes->last_tokens = n;
     return HT_OK;
@@ -249,7 +276,7 @@ bool ht_engine_recover(ht_engine *engine) {
     return false;
 }
 
-static fake *fake_create(int context, int chunk) {
+static inline fake *fake_create(int context, int chunk) {
     fake *f = calloc(1, sizeof *f);
     assert_non_null(f);
     f->tokenizer.bos = BOS;
@@ -270,7 +297,7 @@ typedef struct fixture {
     ht_session *session;
 } fixture;
 
-static int set_up(void **state) {
+static inline int set_up(void **state) {
     fixture *x = calloc(1, sizeof *x);
     x->f = fake_create(CONTEXT, CHUNK);
     ht_error error = {0};
@@ -281,7 +308,7 @@ static int set_up(void **state) {
     return 0;
 }
 
-static int tear_down(void **state) {
+static inline int tear_down(void **state) {
     fixture *x = *state;
     ht_session_destroy(x->session);
     free(x->f);
@@ -292,13 +319,13 @@ static int tear_down(void **state) {
 static const int32_t PROMPT[] = {9, 8, 7, 6, 5, 4, 3, 2, 30, 31};
 enum { N_PROMPT = HT_COUNT(PROMPT) };
 
-static void check_logits(const fake *f, const float *logits, const int32_t *ids, size_t n) {
+static inline void check_logits(const fake *f, const float *logits, const int32_t *ids, size_t n) {
     float expected[VOCABULARY];
     oracle(f, ids, n, expected);
     assert_memory_equal(logits, expected, sizeof expected);
 }
 
-static void check_tokens(const ht_session *session, const int32_t *ids, size_t n) {
+static inline void check_tokens(const ht_session *session, const int32_t *ids, size_t n) {
     size_t held;
     const int32_t *tokens = ht_session_tokens(session, &held);
     assert_int_equal(held, n);

@@ -12,12 +12,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
-#define SANITIZED 1 /* the sanitizers have handlers and descriptors of their own */
-#else
-#define SANITIZED 0
-#endif
-
 extern char **environ;
 
 #define MAX_LINES 512
@@ -126,6 +120,7 @@ static void same(host before, host after, const char *const *known, const char *
 
 /* Opens a model and devices, generates, looks, closes, looks again. */
 static void use(const char *devices, const char *const *known) {
+    /* the sanitizers have handlers and descriptors of their own */
     const host before = look(!SANITIZED), again = look(false);
     ht_error error = {0};
     ht_model *model = NULL;

@@ -44,9 +44,8 @@ static double read_everything(const ht_gguf *file) {
     }
     for (size_t i = 0; i < ht_gguf_tensor_count(file); i++) {
         const ht_tensor *tensor = ht_gguf_tensor_at(file, i);
-        const ht_type_traits *type = ht_type_get(tensor->type);
-        size_t cols = (size_t)tensor->dims[0], row_bytes = cols / (size_t)type->block * (size_t)type->block_bytes;
-        ht_matrix matrix = {tensor->name, type, tensor->bytes / row_bytes, cols, tensor->data, row_bytes};
+        size_t cols = (size_t)tensor->dims[0];
+        const ht_matrix matrix = ht_matrix_of(tensor);
         float *row = malloc(cols * sizeof *row);
         assert_non_null(row);
         for (size_t r = 0; r < matrix.rows; r++) {

@@ -106,11 +106,6 @@ static void refuses(const ht_model *model, const char *what) {
         fail_msg("\"%s\" does not say \"%s\"", error.text, what);
 }
 
-static void test_planted_faults(void **state) {
-    ht_model *model = open_model("shape:tiny");
-    ht_error error;
-    ht_op *ops = model->ops, kept;
-    ht_block *blocks = model->blocks;
 #define PLANT(place, member, value, what)                      \
     do {                                                       \
         const __typeof__((place).member) was = (place).member; \
@@ -119,10 +114,17 @@ static void test_planted_faults(void **state) {
         (place).member = was;                                  \
         check(ht_model_check(model, &error), &error);          \
     } while (0)
+
+static void test_planted_faults(void **state) {
+    ht_model *model = open_model("shape:tiny");
+    ht_error error;
+    ht_op *ops = model->ops, kept;
+    ht_block *blocks = model->blocks;
     PLANT(blocks[1], first, blocks[1].first + 1, "block 1 (feed-forward, layer 0) begins at operator 7, not 6");
     PLANT(blocks[1], kind, HT_BLOCK_ATTENTION, "ffn_act has no place in a block of kind attention");
     PLANT(blocks[0], n, 4, "attn_output has no place");
     PLANT(ops[3], kind, HT_OP_GLU, "rope has no place");
+    PLANT(ops[3], norm_whole, true, "rope norms whole rows in a block of kind attention");
     PLANT(*model, n_blocks, model->n_blocks - 1, "its blocks end at operator");
     PLANT(*model, n_ops, model->n_ops - 1, "its blocks end at operator 22 of 21");
     PLANT(ops[7], out, ops[8].out, "ffn_gate_up writes 512 values a token of slot act, which has 256");
@@ -163,11 +165,34 @@ static void test_planted_faults(void **state) {
     PLANT(*queries, maps[3], HT_MAP_REPLICATED, "attn needs all of slot qkv, of which there is a share");
     PLANT(*queries, ready, 2, "rope and the cache that query heads share");
     PLANT(*queries, ready, 4, "attn and the cache that query heads share");
-#undef PLANT
     kept = ops[4]; /* two operators in the wrong order */
     ops[4] = ops[3];
     ops[3] = kept;
     refuses(model, "has no place");
+    ht_model_close(model);
+}
+
+/* A block of experts: who has what of it, and what may go wrong. */
+static void test_experts(void **state) {
+    ht_model *model = open_model("shape:tiny-experts");
+    const ht_block *block = &model->blocks[1];
+    const ht_op *ops = &model->ops[block->first];
+    ht_axis *by_experts = &model->axes[block->first_axis], *by_features = by_experts + 1;
+    ht_error error;
+    assert_int_equal(block->kind, HT_BLOCK_EXPERTS);
+    assert_int_equal(ops[3].kind, HT_OP_EXPERTS);
+    assert_int_equal(ops[3].parts[2].rows, 8 * 128);
+    assert_int_equal(ops[3].parts[2].cols, 64);
+    assert_int_equal(by_experts->extent, 8);
+    assert_int_equal(by_features->extent, 64);
+    assert_int_equal(by_experts->hand_from, 3); /* the router is not handed over: what it says is */
+    assert_int_equal(by_experts->handed, 128 + 8 + 128);
+    PLANT(model->slots[ops[1].out], role, HT_ROLE_BETWEEN,
+          "ffn_gate_inp writes slot router for itself on every lane, which have one");
+    PLANT(model->slots[ops[3].out], role, HT_ROLE_BETWEEN, "which is not for sums");
+    PLANT(*by_experts, extent, 9, "ffn_experts does not divide");
+    PLANT(*by_experts, maps[3], HT_MAP_REPLICATED, "ffn_experts does not divide");
+    PLANT(model->ops[block->first + 2], experts, 7, "ffn_route reads 7 values a token of slot router, which has 8");
     ht_model_close(model);
 }
 
@@ -356,20 +381,37 @@ static void test_rope(void **state) {
     ht_model_close(model);
 }
 
-/* Of shorter heads no more is rotated than they have, and there is no third table. */
+/* Rows of a table are as long as what is rotated: shorter heads have one of their own, and there is no fifth. */
 static void test_rope_limits(void **state) {
     ht_model *model = open_model("shape:tiny");
     ht_error error = {0};
     ht_builder b = ht_build_begin(model, &error);
     ht_hparams few = model->hparams;
-    const ht_rotation rotation = {.table = model->ops[3].rope};
+    ht_rotation rotation = {.table = ht_build_rope_table_of(&b, &(ht_rope_kind){.freq_base = 500, .dim = 16})};
     few.head_dim = 16;
     ht_build_shape(&b, &few);
     ht_build_rope(&b, &rotation);
-    assert_int_equal(model->ops[model->n_ops - 1].rope_dim, 16);
+    const ht_op *rope = &model->ops[model->n_ops - 1];
+    assert_int_equal(rope->rope_dim, 16);
+    check(ht_model_extend_rope(model, 65, &error), &error);
+    for (size_t i = 0; i < 8; i++) {
+        const double angle = 64 * pow(500, -2.0 * (double)i / 16);
+        assert_true(fabs((double)rope->rope[64 * 16 + 2 * i] - cos(angle)) < 1e-6);
+        assert_true(fabs((double)rope->rope[64 * 16 + 2 * i + 1] - sin(angle)) < 1e-6);
+    }
+    /* lengths that grow with the position, of which half is not rotated */
+    rotation.queries = ht_build_rope_table_of(&b, &(ht_rope_kind){.dim = 16, .growth = 0.5f, .every = 8});
+    ht_build_rope(&b, &rotation);
+    check(ht_model_extend_rope(model, 65, &error), &error);
+    rope = &model->ops[model->n_ops - 1];
+    assert_true(fabs((double)rope->rope_queries[64 * 16] - (1 + 0.5 * log(9))) < 1e-6);
+    assert_true(rope->rope_queries[64 * 16 + 1] == 0);
     assert_non_null(ht_build_rope_table(&b, 500, false));
     assert_null(ht_build_rope_table(&b, 500, false));
-    fails(b.status, HT_ERROR_UNSUPPORTED, &error, "a model has 2 rope tables at most");
+    fails(b.status, HT_ERROR_UNSUPPORTED, &error, "a model has 4 rope tables at most");
+    b.status = HT_OK;
+    ht_build_rope(&b, &(ht_rotation){.table = model->ops[3].rope});
+    fails(b.status, HT_ERROR_FORMAT, &error, "32 of the 16 dimensions");
     ht_model_close(model);
 }
 
@@ -396,9 +438,9 @@ static void test_errors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes), cmocka_unit_test(test_planted_faults), cmocka_unit_test(test_families),
-        cmocka_unit_test(test_slots),  cmocka_unit_test(test_groups),         cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_errors), cmocka_unit_test(test_rope_limits),
+        cmocka_unit_test(test_shapes),   cmocka_unit_test(test_planted_faults), cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_families), cmocka_unit_test(test_slots),          cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_rope),     cmocka_unit_test(test_errors),         cmocka_unit_test(test_rope_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,13 +14,11 @@
 #include <stdatomic.h>
 #include <sys/mman.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
+#if SANITIZED
 #define OURS(name) __wrap_##name
 #define REAL(name) __real_##name
 #include <sanitizer/lsan_interface.h>
 #else
-#define SANITIZED 0
 #define OURS(name) name
 #define REAL(name) __libc_##name
 #endif

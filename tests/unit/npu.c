@@ -4,7 +4,9 @@
 #include "slots.h"
 
 #include "device/npu/npu.h"
+#include "device/npu/onnxruntime_graph.h"
 #include "device/npu/openvino_api.h"
+#include "device/npu/openvino_graph.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -396,6 +398,85 @@ static void test_share_refusals(void **state) {
 
 /* ---- memory, failures -------------------------------------------------------------------------------------------------------- */
 
+/* Feed-forward blocks and experts whose activation no graph has are somebody else's: they are not computed with another one. */
+static void test_activations(void **state) {
+    const ht_matrix square = {.name = "w", .type = ht_type_by_name("Q4_0"), .rows = 64, .cols = 64},
+                    wide = {.name = "w", .type = square.type, .rows = 128, .cols = 64};
+    const ht_slice features = {.row_end = 64}, all = {0};
+    ht_npu_graph graph;
+    for (ht_activation kind = HT_ACT_SILU; kind <= HT_ACT_CLAMPED; kind++) {
+        ht_op ffn,
+            members[3] = {
+                {.kind = HT_OP_MATMUL, .in = SLOT_NORMED, .out = SLOT_FFN, .n_parts = 2, .parts = {square, square}},
+                {.kind = HT_OP_GLU, .in = SLOT_FFN, .out = SLOT_ACT, .activation = kind},
+                {.kind = HT_OP_MATMUL, .in = SLOT_ACT, .out = SLOT_DELTA, .n_parts = 1, .parts = {square}}};
+        const ht_op experts = {.kind = HT_OP_EXPERTS,
+                               .n_parts = 3,
+                               .parts = {wide, wide, square},
+                               .experts = 2,
+                               .route = {.used = 1},
+                               .activation = kind};
+        const bool has = kind != HT_ACT_GELU && kind != HT_ACT_SIGMOID;
+        assert_true(ht_op_ffn(members, 3, &ffn));
+        assert_true((ht_npu_describe(&ffn, &features, false, &graph) == NULL) == has);
+        assert_true((ht_npu_describe(&experts, &all, false, &graph) == NULL) == has);
+    }
+}
+
+/* An expert's capacity is half as much again as its mean, in eights, and no more than there are tokens. */
+static void test_capacity(void **state) {
+    const ht_op experts = {.kind = HT_OP_EXPERTS, .experts = 128, .route = {.used = 8}};
+    const ht_npu_graph graph = {.op = &experts, .experts = 16};
+    static const size_t rows[][2] = {{1, 1}, {4, 4}, {32, 8}, {64, 8}, {256, 24}, {512, 48}, {1024, 96}};
+    for (size_t i = 0; i < HT_COUNT(rows); i++) {
+        assert_int_equal(ht_npu_capacity(&graph, rows[i][0]), rows[i][1]);
+        assert_int_equal(ht_npu_rows(&graph, rows[i][0]), 16 * rows[i][1]);
+    }
+}
+
+/* Constants of a graph at one length: from malloc. */
+static uint8_t *blob_of(const ht_npu_graph *graph, size_t length, bool onnx, size_t *bytes) {
+    ht_error error = {0};
+    ht_ov_graph *ov = NULL;
+    ht_ort_graph *ort = NULL;
+    check(onnx ? ht_ort_graph_create(graph, length, 0, &ort, &error)
+               : ht_ov_graph_create(graph, length, false, &ov, &error),
+          &error);
+    *bytes = onnx ? ht_ort_graph_bytes(ort) : ht_ov_graph_bytes(ov);
+    uint8_t *blob = calloc(1, *bytes);
+    assert_non_null(blob);
+    check(onnx ? ht_ort_graph_fill(ort, blob, &error) : ht_ov_graph_fill(ov, blob, &error), &error);
+    ht_ort_graph_destroy(ort), ht_ov_graph_destroy(ov);
+    return blob;
+}
+
+/* All lengths share one blob of constants, in either form: it is that of any of them. */
+static void test_blobs(void **state) {
+    const ht_matrix wide = {.name = "w", .type = ht_type_by_name("Q4_1"), .rows = 256, .cols = 64};
+    const ht_op experts = {.kind = HT_OP_EXPERTS,
+                           .n_parts = 3,
+                           .parts = {wide, wide, wide},
+                           .experts = 4,
+                           .route = {.used = 1},
+                           .activation = HT_ACT_CLAMPED};
+    static const size_t lengths[] = {1, 32, 64, 256};
+    for (int form = 0; form < 6; form++) { /* of runtimes; a matrix, or experts with either order of operands */
+        const bool onnx = form % 2, weights_first = form / 2 == 2;
+        const ht_slice all = form / 2 ? (ht_slice){0} : whole;
+        size_t bytes, others;
+        ht_npu_graph graph;
+        assert_null(ht_npu_describe(form / 2 ? &experts : &op, &all, weights_first, &graph));
+        uint8_t *first = blob_of(&graph, lengths[0], onnx, &bytes);
+        for (size_t i = 1; i < HT_COUNT(lengths); i++) {
+            uint8_t *other = blob_of(&graph, lengths[i], onnx, &others);
+            assert_int_equal(others, bytes);
+            assert_memory_equal(other, first, bytes);
+            free(other);
+        }
+        free(first);
+    }
+}
+
 static void test_budget(void **state) {
     const uint64_t one = 2 * (ROWS * COLS / 2 + ROWS * COLS / 32 * 4); /* a graph of 64: as handed over, as packed */
     ht_device *d = open_with("", one, NULL);
@@ -485,6 +566,34 @@ static void test_wrong_numbers(void **state) {
             assert_non_null(strstr(error.text, "blk.3.attn_qkv at length"));
             close_all(d, task);
         }
+}
+
+/* A graph that fails is said: by who waits, else in one warning of the device, whatever stands in for it. */
+static void test_failures_are_told(void **state) {
+    ht_device *d = open_with("", 0, NULL);
+    ht_task *tasks[] = {prepare(d), prepare(d)};
+    ht_error error = {0};
+    fake.refuses = 64;
+    fails(d->ops->settle(d, tasks[0], 64, &error), HT_ERROR_DEVICE, &error, "the compiler says no");
+    d->ops->release(d, tasks[0]);
+    assert_string_equal(log_text, "");
+    tasks[0] = prepare(d);
+    for (size_t i = 0; i < HT_COUNT(tasks); i++)
+        check(d->ops->warm(d, tasks[i], 64, &error), &error);
+    while (fake.compiled < 3)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000L}, NULL);
+    d->ops->release(d, tasks[0]);
+    d->ops->release(d, tasks[1]); /* waits for what is under way */
+    tasks[0] = prepare(d);
+    fake.refuses = 256;
+    check(settle(d, tasks[0], 32, &error), &error);
+    for (int i = 0; i < 2; i++)
+        check(submit(d, tasks[0], 256, &error), &error);
+    close_all(d, tasks[0]);
+    assert_string_equal(log_text,
+                        "openvino:FAKE: continuing without a graph: blk.3.attn_qkv at length 64: the compiler "
+                        "says no\nopenvino:FAKE: continuing with graphs of 32 tokens: blk.3.attn_qkv at length "
+                        "256: the compiler says no\n");
 }
 
 /* Somebody stops waiting; the build goes on and is there later. */
@@ -693,6 +802,33 @@ static void test_first_sentence(void **state) {
     }
 }
 
+/* Constants of a graph are refused as other devices refuse what they pack. */
+static void test_bad_weights(void **state) {
+    static const char *const types[] = {"Q4_0", "F16"};
+    for (size_t i = 0; i < HT_COUNT(types); i++) {
+        const ht_type_traits *type = ht_type_by_name(types[i]);
+        uint8_t data[2 * 64] = {0};
+        const size_t bytes = 32 / (size_t)type->block * (size_t)type->block_bytes;
+        const ht_op bad = {
+            .kind = HT_OP_MATMUL,
+            .n_parts = 1,
+            .parts = {{.name = "w", .type = type, .rows = 2, .cols = 32, .data = data, .row_bytes = bytes}}};
+        const ht_slice slice = {.row_end = 2, .reduction_end = 32};
+        ht_npu_graph g;
+        int8_t codes[32];
+        float values[32], scales[1];
+        ht_error error = {0};
+        data[bytes + 1] = 0x7c; /* the second row begins with an infinity */
+        assert_null(ht_npu_describe(&bad, &slice, false, &g));
+        for (size_t row = 0; row < 2; row++) {
+            const ht_status status = type->group ? ht_npu_codes(&g.parts[0], row, 1, codes, scales, NULL, &error)
+                                                 : ht_npu_floats(&g.parts[0], row, 1, values, &error);
+            assert_int_equal(status, row ? HT_ERROR_FORMAT : HT_OK);
+        }
+        assert_non_null(strstr(error.text, "weights of w, row 1, are not numbers"));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {TEST(test_first_sentence),
                                        TEST(test_own_pages),
@@ -700,7 +836,9 @@ int main(void) {
                                        TEST(test_what_is_there),
                                        TEST(test_any_count),
                                        TEST(test_budget),
+                                       TEST(test_blobs),
                                        TEST(test_compiler_fails),
+                                       TEST(test_failures_are_told),
                                        TEST(test_wrong_numbers),
                                        TEST(test_progress_ends),
                                        TEST(test_cancel),
@@ -710,6 +848,9 @@ int main(void) {
                                        TEST(test_options),
                                        TEST(test_share),
                                        TEST(test_share_keys),
-                                       TEST(test_share_refusals)};
+                                       TEST(test_share_refusals),
+                                       TEST(test_activations),
+                                       TEST(test_capacity),
+                                       TEST(test_bad_weights)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,7 +33,12 @@ static void make_weights(void) {
             codes[(c * ROWS + r) / 2] |= (uint8_t)(((q - 8) & 15) << (r % 2 * 4));
         }
     }
-    op.parts[0] = (ht_matrix){"w", ht_type_by_name("Q4_0"), ROWS, COLS, blocks[0][0], sizeof blocks[0]};
+    op.parts[0] = (ht_matrix){.name = "w",
+                              .type = ht_type_by_name("Q4_0"),
+                              .rows = ROWS,
+                              .cols = COLS,
+                              .data = blocks[0][0],
+                              .row_bytes = sizeof blocks[0]};
 }
 
 static void good(OrtStatus *status) {

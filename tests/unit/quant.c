@@ -8,8 +8,9 @@
 
 #define FIXTURE "tests/golden/quant_fixture.gguf"
 
-static const ht_type types[] = {HT_TYPE_F32,  HT_TYPE_F16,  HT_TYPE_BF16, HT_TYPE_Q4_0, HT_TYPE_Q4_1, HT_TYPE_Q5_0,
-                                HT_TYPE_Q5_1, HT_TYPE_Q8_0, HT_TYPE_Q4_K, HT_TYPE_Q5_K, HT_TYPE_Q6_K, HT_TYPE_IQ4_NL};
+static const ht_type types[] = {HT_TYPE_F32,  HT_TYPE_F16,    HT_TYPE_BF16, HT_TYPE_Q4_0, HT_TYPE_Q4_1,
+                                HT_TYPE_Q5_0, HT_TYPE_Q5_1,   HT_TYPE_Q8_0, HT_TYPE_Q4_K, HT_TYPE_Q5_K,
+                                HT_TYPE_Q6_K, HT_TYPE_IQ4_NL, HT_TYPE_MXFP4};
 
 static ht_gguf *fixture;
 
@@ -346,6 +347,41 @@ static void test_quantize_refuses(void **state) {
     free(in);
 }
 
+/* What every device that packs a row refuses, and in which words. */
+static void test_bad_rows(void **state) {
+    static const struct {
+        uint8_t scale;
+        const char *says; /* NULL: nothing */
+    } scales[] = {
+        {0, NULL}, {143, NULL}, {144, "a scale of 2^17, above 2^16"}, {254, "2^127, above"}, {255, "not numbers"}};
+    static const float values[] = {NAN, INFINITY, -INFINITY, 65504, 0};
+    uint8_t blocks[2 * 17] = {127, [17] = 127};
+    int8_t codes[64];
+    float two[2];
+    ht_error error = {0};
+    ht_matrix m = {"tensor", ht_type_get(HT_TYPE_MXFP4), 1, 64, blocks, sizeof blocks, 0, 0, false};
+    for (size_t i = 0; i < HT_COUNT(scales); i++) {
+        blocks[17] = scales[i].scale;
+        ht_matrix_codes(&m, 0, 1, codes, two, NULL);
+        assert_int_equal(ht_matrix_is_bad(&m, 0, two, NULL), scales[i].says != NULL);
+        if (scales[i].says)
+            fails(ht_matrix_refuse(&m, 0, &error), HT_ERROR_FORMAT, &error, scales[i].says);
+    }
+    for (size_t i = 0; i < HT_COUNT(values); i++) {
+        static const ht_type floats[] = {HT_TYPE_F32, HT_TYPE_F16, HT_TYPE_BF16};
+        for (size_t t = 0; t < HT_COUNT(floats); t++) {
+            uint8_t row[8 * sizeof(float)] = {0};
+            const float one[8] = {[5] = values[i]};
+            ht_encode_row(floats[t], one, 8, row);
+            m = (ht_matrix){"tensor", ht_type_get(floats[t]), 1, 8, row, sizeof row, 0, 0, false};
+            assert_int_equal(ht_matrix_is_bad(&m, 0, NULL, NULL), i < 3);
+        }
+    }
+    fails(ht_matrix_refuse(&m, 0, &error), HT_ERROR_FORMAT, &error, "weights of tensor, row 0, are not numbers");
+    m = (ht_matrix){"tensor", ht_type_get(HT_TYPE_F16), 1, 8, NULL, 16, 0, 0, false};
+    assert_false(ht_matrix_is_bad(&m, 0, NULL, NULL)); /* made up */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_traits),
@@ -355,6 +391,7 @@ int main(void) {
         cmocka_unit_test(test_encode),
         cmocka_unit_test(test_encode_not_finite),
         cmocka_unit_test(test_synthetic),
+        cmocka_unit_test(test_bad_rows),
         cmocka_unit_test_setup_teardown(test_quantize, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_quantize_refuses, make_folder, remove_folder),
     };

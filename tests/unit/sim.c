@@ -492,7 +492,7 @@ static void test_numbers_of_cuts(void **state) {
     for (size_t i = 0; i < HT_COUNT(expected); i++)
         largest = fmaxf(largest, fabsf(expected[i]));
     for (size_t d = 0; d < HT_COUNT(devices); d++)
-        for (size_t c = 0; c < HT_COUNT(cuts); c++) {
+        for (size_t c = SANITIZED ? d : 0; c < HT_COUNT(cuts); c += SANITIZED ? 3 : 1) {
             ht_session *session = open_session(devices[d], "", HT_STRATEGY_TENSOR, cuts[c], &engine);
             assert_int_equal(engine->set.n_lanes, 2 + d);
             run(session, got);

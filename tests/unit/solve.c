@@ -593,7 +593,8 @@ static double exchanged(const ht_problem *p, size_t n, const along *x) {
 static bool is_allowed(const ht_problem *p, const along *x) {
     const bool columns = x->axis->result == HT_RESULT_COLUMNS;
     if (x->b == head_block(p))
-        return p->cuts & (HT_CUT_ROWS | HT_CUT_HEADS | HT_CUT_FEATURES | HT_CUT_QUERIES);
+        return p->cuts &
+               (HT_CUT_ROWS | HT_CUT_HEADS | HT_CUT_FEATURES | HT_CUT_QUERIES | HT_CUT_EXPERTS | HT_CUT_CHANNELS);
     switch (x->axis->kind) {
     case HT_AXIS_TOKENS:
         return p->cuts & HT_CUT_CAUSAL;

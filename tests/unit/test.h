@@ -22,6 +22,12 @@
 #define TIMED false
 #endif
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1 /* what is computed takes ten times as long */
+#else
+#define SANITIZED 0
+#endif
+
 static char test_folder[64];
 
 /* cmocka setup and teardown: a folder in $TMPDIR (or /tmp), removed with everything in it. */

@@ -172,6 +172,10 @@ static const struct {
     {"llama-bpe", "end   ", "end|   "},
     {"qwen2", "we'RE 123 .x", "we|'RE| |1|2|3| .|x"},
     {"tekken", "HelloWorld HTTPServer a/b\n 12", "Hello|World| HTTPServer| a|/b|\n| |1|2"},
+    {"qwen2", "ne\u0301e 12", "ne|\u0301e| |1|2"}, /* a mark begins a word */
+    {"qwen35", "ne\u0301e 12", "ne\u0301e| |1|2"},
+    {"qwen35", "it's //\n a\u0301 !", "it|'s| //\n| a\u0301| !"},
+    {"lfm2", "HTTP 1234 it'S\n", "HTTP| |123|4| it|'S|\n"},
     {"tekken", "camelCase it's //\n", "camel|Case| it|'s| //\n"},
     {"llama-bpe",
      "a\xff\xfe\xe4\xbd"
@@ -590,7 +594,8 @@ static void hostile_vocabularies(void **state) {
     memset(huge, 'q', sizeof huge - 1);
     static const char *no_space[] = {"a b", "ab"};
     static const char *only_space[] = {" "};
-    BAD_BPE("tokenizer.ggml.model", b.file.model = NULL);
+    /* such a file opens without a tokenizer */
+    REFUSED(byte_level_init(&b, "gpt-2"), b, HT_ERROR_UNSUPPORTED, "tokenizer.ggml.model", b.file.model = NULL);
     BAD_BPE("tokenizer.ggml.tokens", b.file.tokens = NULL);
     BAD_BPE("tokenizer.ggml.tokens", b.file.n_tokens = 0);
     BAD_BPE("tokenizer.ggml.tokens", b.file.bad_kind = "tokenizer.ggml.tokens");

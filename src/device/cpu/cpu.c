@@ -1,7 +1,10 @@
 /* The CPU as a device: computes in the caller's thread and its pool, so that a submit has finished when it returns. */
 #include "base/os.h"
 #include "device/common.h"
+#include "device/cpu/experts.h"
+#include "device/cpu/heads.h"
 #include "device/cpu/kernels.h"
+#include "device/cpu/mixers.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -13,6 +16,7 @@
 #include <string.h>
 
 #define ATTENTION_TOKENS 48 /* tokens of one prefill attention item: their states stay in L2 */
+#define ATTENTION_HEADS 16  /* query heads of one, at most: a key-value head of latent attention has up to 128 */
 
 typedef struct cpu_device {
     ht_device base;
@@ -29,6 +33,9 @@ typedef struct cpu_device {
     float *scratch; /* [threads][scratch_floats] */
     size_t scratch_floats;
     size_t aside; /* where in a thread's scratch a strip of max_tokens tokens is kept that is not wholly wanted */
+    ht_experts_room room, heads_room; /* of EXPERTS, of HEADS */
+    float *mixing;                    /* of recurrent mixers */
+    size_t mixing_bytes;
     ht_ticket last;
     unsigned long fail, submits; /* every fail-th submit fails; 0: none */
 } cpu_device;
@@ -40,6 +47,8 @@ struct ht_task {
     size_t n_parts;
     ht_packed parts[HT_MAX_PARTS];  /* those with rows in the slice */
     size_t first_row[HT_MAX_PARTS]; /* of the operator, where parts[i] begins */
+    ht_experts *experts;            /* EXPERTS */
+    ht_head_matrices *heads;        /* HEADS */
 };
 
 /* ---- choosing kernels ------------------------------------------------------------------------------------------------- */
@@ -142,7 +151,8 @@ static void processor_name(char *out, size_t capacity) {
 }
 
 static void describe(ht_device_caps *caps, const ht_cpu_kernels *kernels) {
-    *caps = (ht_device_caps){.kind = HT_DEVICE_CPU, .unified_memory = true, .runs_in_caller = true, .divisible = true};
+    *caps = (ht_device_caps){
+        .kind = HT_DEVICE_CPU, .unified_memory = true, .runs_in_caller = true, .divisible = true, .adds = true};
     snprintf(caps->name, sizeof caps->name, "cpu");
     snprintf(caps->runtime, sizeof caps->runtime, "hetero %s", kernels->name);
     snprintf(caps->dtypes, sizeof caps->dtypes, "int4,int6,int8,f16,bf16,f32");
@@ -178,8 +188,14 @@ static void cpu_close(ht_device *device) {
     ht_pool_destroy(cpu->pool);
     if (cpu->acts_pages)
         ht_pages_free(cpu->acts_pages, cpu->acts_bytes);
+    if (cpu->mixing)
+        ht_pages_free(cpu->mixing, cpu->mixing_bytes);
     if (cpu->scratch)
         ht_pages_free(cpu->scratch, (size_t)cpu->threads * cpu->scratch_floats * sizeof(float));
+    if (cpu->room.pages)
+        ht_pages_free(cpu->room.pages, cpu->room.bytes);
+    if (cpu->heads_room.pages)
+        ht_pages_free(cpu->heads_room.pages, cpu->heads_room.bytes);
     free(cpu);
 }
 
@@ -231,7 +247,8 @@ static ht_status cpu_open(const ht_device_options *options, ht_device **device, 
         size_t group = h->group ? (size_t)h->group : h->kv_heads ? (size_t)(h->heads / h->kv_heads) : 1;
         cpu->aside = ht_round_up(cpu->kernels->strip_scratch(cpu->max_tokens), 16);
         size_t floats = ht_max_size(cpu->aside + cpu->max_tokens * HT_STRIP,
-                                    cpu->kernels->attention_scratch((size_t)h->head_dim, group, ATTENTION_TOKENS));
+                                    cpu->kernels->attention_scratch(
+                                        (size_t)h->head_dim, ht_min_size(group, ATTENTION_HEADS), ATTENTION_TOKENS));
         cpu->scratch_floats = ht_round_up(ht_max_size(floats, (size_t)h->embedding), 1024);
         cpu->scratch = ht_pages_alloc((size_t)cpu->threads * cpu->scratch_floats * sizeof(float));
         if (!cpu->scratch)
@@ -260,17 +277,26 @@ static const char *refuse_share(const ht_hparams *model, const ht_op *op, const 
     const ht_hparams own = ht_op_shape(op, model), *h = &own;
     if (s->row_begin >= s->row_end || s->row_end > s->of)
         return "the share is empty or more than all";
+    if (op->norm_whole)
+        return "whole rows of heads are normed";
     switch (op->kind) {
     case HT_OP_MATMUL:
         return ht_share_fits(op, s) ? NULL : "a matrix's rows are not whole parts of the share";
     case HT_OP_ROPE:
     case HT_OP_ATTENTION:
+    case HT_OP_HEADS:
         return ht_counts_heads(s, h) ? NULL : "shares are of key-value heads or of query heads";
     case HT_OP_GLU:
-        return s->of == (size_t)h->feed_forward ? NULL : "shares are of the hidden layer's features";
+        return (size_t)h->feed_forward % s->of == 0 ? NULL : "shares are of equal parts of the features";
+    case HT_OP_CONV:
+    case HT_OP_DELTA_NET:
+    case HT_OP_SCAN:
+        return s->of == ht_op_state_units(op, model) ? NULL : "shares are of channels, value heads or groups";
     case HT_OP_EMBED:
     case HT_OP_NORM:
     case HT_OP_ARGMAX:
+    case HT_OP_ROUTE:
+    case HT_OP_EXPERTS:
     case HT_OP_FFN:
     case HT_OP_KINDS:
         break;
@@ -282,13 +308,17 @@ static const char *refuse_share(const ht_hparams *model, const ht_op *op, const 
 static const ht_pool_function per_token[HT_OP_KINDS];
 
 static bool is_known(const ht_op *op) {
-    return op->kind < HT_OP_KINDS && (op->kind == HT_OP_MATMUL || op->kind == HT_OP_ATTENTION || per_token[op->kind]);
+    return op->kind < HT_OP_KINDS &&
+           (op->kind == HT_OP_MATMUL || op->kind == HT_OP_ATTENTION || op->kind == HT_OP_EXPERTS ||
+            op->kind == HT_OP_HEADS || ht_is_mixer(op) || per_token[op->kind]);
 }
 
 /* Rows may begin and end anywhere; beginning inside a strip costs the strip twice, once here and once where it is shared. */
 static const char *cpu_refuses(const ht_device *device, const ht_op *op, const ht_slice *s) {
     if (!is_known(op))
         return "unknown operator";
+    if (op->kind == HT_OP_EXPERTS)
+        return ht_experts_refuse(op, s);
     if (s->of) {
         const char *why = refuse_share(&((const cpu_device *)device)->hparams, op, s);
         if (why)
@@ -313,6 +343,8 @@ static const char *cpu_refuses(const ht_device *device, const ht_op *op, const h
 /* Zeros that stand for all rows or columns as what they stand for, and a share that is all as none. */
 static ht_slice spell_out(const ht_op *op, const ht_slice *slice) {
     ht_slice s = *slice;
+    if (op->kind == HT_OP_EXPERTS)
+        return ht_spell_out_experts(op, slice);
     if (s.of && s.row_begin == 0 && s.row_end == s.of)
         s.row_end = s.of = s.group = 0;
     if (op->kind != HT_OP_MATMUL)
@@ -325,6 +357,9 @@ static ht_slice spell_out(const ht_op *op, const ht_slice *slice) {
 }
 
 static bool is_whole(const ht_op *op, const ht_slice *s) { /* spelt out */
+    if (op->kind == HT_OP_EXPERTS)
+        return s->row_begin == 0 && s->row_end == s->of && s->reduction_begin == 0 &&
+               s->reduction_end == ht_op_summed(op);
     if (s->of)
         return false;
     return op->kind != HT_OP_MATMUL || (s->row_begin == 0 && s->row_end == ht_op_rows(op) && s->reduction_begin == 0 &&
@@ -378,8 +413,7 @@ static ht_status pack_part(cpu_device *cpu, const ht_op *op, int part, size_t be
     if (!bad)
         return HT_OK;
     ht_packed_free(packed);
-    return ht_fail(error, HT_ERROR_FORMAT, "weights of %s, row %zu, are not numbers (NaN or infinite)", m->name,
-                   bad - 1);
+    return ht_matrix_refuse(m, bad - 1, error);
 }
 
 /* Room for the activations of max_tokens tokens of `cols` columns, both kinds. */
@@ -401,11 +435,29 @@ static ht_status reserve_acts(cpu_device *cpu, size_t cols, ht_error *error) {
     return HT_OK;
 }
 
+/* What mixers need beside their slots and states, at least as much as this one does. */
+static ht_status reserve_mixing(cpu_device *cpu, const ht_op *op, ht_error *error) {
+    const ht_hparams shape = ht_op_shape(op, &cpu->hparams);
+    const size_t bytes = ht_mixer_scratch(op, &shape, cpu->threads) * sizeof(float);
+    if (bytes <= cpu->mixing_bytes)
+        return HT_OK;
+    float *pages = ht_pages_alloc(bytes);
+    if (!pages)
+        return ht_fail(error, HT_ERROR_MEMORY, "cpu: no memory for %s", op->name);
+    if (cpu->mixing)
+        ht_pages_free(cpu->mixing, cpu->mixing_bytes);
+    cpu->mixing = pages;
+    cpu->mixing_bytes = bytes;
+    return HT_OK;
+}
+
 static void cpu_release(ht_device *device, ht_task *task) {
     if (!task)
         return;
     for (size_t i = 0; i < task->n_parts; i++)
         ht_packed_free(&task->parts[i]);
+    ht_experts_release(task->experts);
+    ht_heads_release(task->heads);
     free(task);
 }
 
@@ -424,6 +476,25 @@ static ht_status pack_parts(cpu_device *cpu, ht_task *task, ht_error *error) {
     return status;
 }
 
+static ht_cpu_tools tools_of(cpu_device *cpu) {
+    return (ht_cpu_tools){.kernels = cpu->kernels,
+                          .pool = cpu->pool,
+                          .threads = cpu->threads,
+                          .precision = cpu->precision,
+                          .max_tokens = cpu->max_tokens,
+                          .scratch = cpu->scratch,
+                          .scratch_floats = cpu->scratch_floats,
+                          .aside = cpu->aside,
+                          .room = &cpu->room};
+}
+
+/* The same with the memory of HEADS. */
+static ht_cpu_tools heads_tools_of(cpu_device *cpu) {
+    ht_cpu_tools tools = tools_of(cpu);
+    tools.room = &cpu->heads_room;
+    return tools;
+}
+
 static ht_status cpu_prepare(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **out,
                              ht_error *error) {
     cpu_device *cpu = (cpu_device *)device;
@@ -439,6 +510,13 @@ static ht_status cpu_prepare(ht_device *device, const ht_op *op, const ht_slice 
     task->whole = is_whole(op, &task->slice);
     if (op->kind == HT_OP_MATMUL)
         status = pack_parts(cpu, task, error);
+    const ht_cpu_tools tools = tools_of(cpu), heads_tools = heads_tools_of(cpu);
+    if (op->kind == HT_OP_EXPERTS)
+        status = ht_experts_prepare(&tools, op, &task->slice, &task->experts, error);
+    else if (op->kind == HT_OP_HEADS)
+        status = ht_heads_prepare(&heads_tools, op, &task->heads, error);
+    else if (ht_is_mixer(op))
+        status = reserve_mixing(cpu, op, error);
     if (status) {
         cpu_release(device, task);
         return status;
@@ -448,7 +526,7 @@ static ht_status cpu_prepare(ht_device *device, const ht_op *op, const ht_slice 
 }
 
 static size_t cpu_task_bytes(const ht_task *task) {
-    size_t bytes = 0;
+    size_t bytes = ht_experts_bytes(task->experts) + ht_heads_bytes(task->heads);
     for (size_t i = 0; i < task->n_parts; i++)
         bytes += task->parts[i].bytes;
     return bytes;
@@ -482,8 +560,9 @@ static float *thread_scratch(const cpu_device *cpu, int thread) {
 
 /* Of `all` features the range that a share has. */
 static void share_range(const ht_slice *s, size_t all, size_t *begin, size_t *end) {
-    *begin = s->of ? s->row_begin : 0;
-    *end = s->of ? s->row_end : all;
+    const size_t each = s->of ? all / s->of : 1;
+    *begin = s->of ? s->row_begin * each : 0;
+    *end = s->of ? s->row_end * each : all;
 }
 
 static void acts_item(void *context, size_t item, int thread) {
@@ -603,11 +682,13 @@ static void embed_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
     const int32_t *ids = job->binding->slots[op->in].data;
-    float *out = slot_row(job->binding, op->out, t);
-    ht_matrix_floats(&op->parts[0], (size_t)ids[t], 1, out);
-    if (op->scale != 1)
-        for (size_t i = 0; i < op->parts[0].cols; i++)
-            out[i] *= op->scale;
+    const size_t cols = op->parts[0].cols, row = op->positions ? job->binding->position + t : (size_t)ids[t];
+    float *out = slot_row(job->binding, op->out, t), *to = op->positions ? thread_scratch(job->cpu, thread) : out;
+    ht_matrix_floats(&op->parts[0], row, 1, to);
+    for (size_t i = 0; i < cols && op->scale != 1; i++)
+        to[i] *= op->scale;
+    for (size_t i = 0; i < cols && op->positions; i++)
+        out[i] += to[i];
 }
 
 static void norm_item(void *context, size_t t, int thread) {
@@ -626,8 +707,15 @@ static void norm_item(void *context, size_t t, int thread) {
         }
         delta = sum;
     }
-    job->cpu->kernels->norm(slot_row(b, op->in, t), delta, op->post_norm, op->weight, op->eps, n,
-                            slot_row(b, op->out, t));
+    job->cpu->kernels->norm(&(ht_norm_job){.kind = op->norm,
+                                           .x = slot_row(b, op->in, t),
+                                           .delta = delta,
+                                           .post = op->post_norm,
+                                           .weight = op->weight,
+                                           .bias = op->norm_bias,
+                                           .eps = op->eps,
+                                           .n = n,
+                                           .out = slot_row(b, op->out, t)});
 }
 
 static void glu_item(void *context, size_t t, int thread) {
@@ -637,15 +725,25 @@ static void glu_item(void *context, size_t t, int thread) {
     size_t begin, end;
     share_range(&job->slice, n, &begin, &end);
     const float *gate = slot_row(job->binding, op->in, t) + begin;
-    const float *up = op->n_more ? slot_row(job->binding, op->more[0], t) + op->more_first + begin : gate + n;
+    const float *up = op->ungated  ? NULL
+                      : op->n_more ? slot_row(job->binding, op->more[0], t) + op->more_first + begin
+                                   : gate + n;
     job->cpu->kernels->glu(op->activation, gate, up, end - begin, slot_row(job->binding, op->out, t) + begin);
+}
+
+static void route_item(void *context, size_t t, int thread) {
+    const run_job *job = context;
+    const ht_op *op = job->task->op;
+    ht_route_token(op, slot_row(job->binding, op->in, t), slot_row(job->binding, op->out, t));
 }
 
 /* Blocks of ids each find their largest by plain loops that the compiler turns into vectors; a NaN is never larger. */
 static void argmax_item(void *context, size_t t, int thread) {
     const run_job *job = context;
-    const float *logits = slot_row(job->binding, job->task->op->in, t);
+    float *logits = slot_row(job->binding, job->task->op->in, t);
     const size_t n = (size_t)ht_op_shape(job->task->op, &job->cpu->hparams).vocabulary;
+    if (job->task->op->soft_cap > 0)
+        job->cpu->kernels->soft_cap(logits, job->task->op->soft_cap, n);
     enum { BLOCK = 1024 };
     float most = -INFINITY;
     size_t block = 0;
@@ -663,38 +761,65 @@ static void argmax_item(void *context, size_t t, int thread) {
         best < n ? (int32_t)best : -1;
 }
 
+/* Normalises heads [begin, end) of queries or keys, which begin at `row`. */
+static void norm_heads(const run_job *job, float *row, size_t begin, size_t end, const float *weight, size_t dim) {
+    const ht_op *op = job->task->op;
+    const size_t n = op->norm_dim ? (size_t)op->norm_dim : dim;
+    ht_norm_job norm = {.kind = op->norm, .weight = weight, .eps = op->eps, .n = op->norm_whole ? end * dim : n};
+    if (!weight || begin == end)
+        return;
+    for (size_t i = begin; i < (op->norm_whole ? begin + 1 : end); i++) {
+        norm.x = norm.out = row + i * dim;
+        norm.weight = op->norm_heads ? weight + i * n : weight;
+        job->cpu->kernels->norm(&norm);
+    }
+}
+
+static void norm_values(const run_job *job, float *row, size_t begin, size_t end, size_t dim) {
+    for (size_t i = begin; i < end; i++)
+        job->cpu->kernels->norm(
+            &(ht_norm_job){.x = row + i * dim, .eps = job->task->op->eps, .n = dim, .out = row + i * dim});
+}
+
+static void rotate_heads(const run_job *job, float *row, size_t begin, size_t end, const float *table, size_t dim) {
+    const ht_op *op = job->task->op;
+    for (size_t i = begin; i < end && op->rope_dim; i++)
+        job->cpu->kernels->rope(row + i * dim + op->rope_first, table, (size_t)op->rope_dim, op->rope_halves);
+}
+
+/* Heads [begin, end) of keys or values, which begin at `row`, to rows `position` of the cache. */
+static void keep_heads(const run_job *job, const float *row, size_t begin, size_t end, void *cache, size_t position,
+                       size_t dim) {
+    const ht_kv_layer *kv = &job->binding->kv[job->task->op->cache];
+    for (size_t i = begin; i < end; i++) {
+        const size_t at = (i * kv->positions + position) * dim;
+        if (kv->type == HT_KV_F32)
+            memcpy((float *)cache + at, row + i * dim, dim * sizeof *row);
+        else
+            job->cpu->kernels->to_half(row + i * dim, dim, (uint16_t *)cache + at);
+    }
+}
+
 static void rope_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
-    const ht_hparams own = ht_op_shape(op, &job->cpu->hparams), *h = &own;
+    const ht_hparams h = ht_op_shape(op, &job->cpu->hparams);
     const ht_kv_layer *kv = &job->binding->kv[op->cache];
-    const size_t dim = (size_t)h->head_dim, position = job->binding->position + t, heads = (size_t)h->heads,
-                 kv_heads = (size_t)h->kv_heads;
-    const ht_heads own_heads = ht_slice_heads(&job->slice, h);
-    const float *table = op->rope + position * dim;
-    float *qkv = slot_row(job->binding, op->in, t);
-    for (size_t i = own_heads.queries; i < heads + own_heads.used_end; i++) {
-        if (i == own_heads.queries_end)
-            i = heads + own_heads.own; /* from its last query head to its first key */
-        if (i == heads + own_heads.used_end)
-            break; /* it has none */
-        float *head = qkv + i * dim;
-        const float *weight = i < heads ? op->q_norm : op->k_norm;
-        if (weight)
-            job->cpu->kernels->norm(head, NULL, NULL, weight, op->eps, dim, head);
-        job->cpu->kernels->rope(head, table, (size_t)op->rope_dim, op->rope_halves);
-    }
-    for (size_t i = own_heads.own; i < own_heads.used_end; i++) {
-        const size_t at = (i * kv->positions + position) * dim;
-        const float *key = qkv + (heads + i) * dim, *value = key + kv_heads * dim;
-        if (kv->type == HT_KV_F32) {
-            memcpy((float *)kv->keys + at, key, dim * sizeof *key);
-            memcpy((float *)kv->values + at, value, dim * sizeof *value);
-        } else {
-            job->cpu->kernels->to_half(key, dim, (uint16_t *)kv->keys + at);
-            job->cpu->kernels->to_half(value, dim, (uint16_t *)kv->values + at);
-        }
-    }
+    const size_t dim = (size_t)h.head_dim, position = job->binding->position + t, row = position * (size_t)op->rope_dim;
+    const ht_heads own = ht_slice_heads(&job->slice, &h);
+    float *queries = slot_row(job->binding, op->in, t), *keys = queries + (size_t)h.heads * dim,
+          *values = keys + (size_t)h.kv_heads * dim;
+    const float *angles = op->rope_dim ? op->rope + row : NULL;
+    norm_heads(job, queries, own.queries, own.queries_end, op->q_norm, dim);
+    norm_heads(job, keys, own.own, own.used_end, op->k_norm, dim);
+    rotate_heads(job, queries, own.queries, own.queries_end, op->rope_queries ? op->rope_queries + row : angles, dim);
+    rotate_heads(job, keys, own.own, own.used_end, angles, dim);
+    keep_heads(job, keys, own.own, own.used_end, kv->keys, position, dim);
+    if (op->value_dim) /* they are in the keys */
+        return;
+    if (op->v_norm)
+        norm_values(job, values, own.own, own.used_end, dim);
+    keep_heads(job, values, own.own, own.used_end, kv->values, position, dim);
 }
 
 /* Items: one query head when few tokens come (all threads share a decode step), else (kv head's query heads, block
@@ -709,25 +834,34 @@ static void attention_item(void *context, size_t item, int thread) {
     const size_t kv_size = kv->type == HT_KV_F32 ? sizeof(float) : sizeof(uint16_t);
     const bool few = job->block == 0;
     const ht_heads heads = ht_slice_heads(&job->slice, h);
-    const size_t blocks = few ? 1 : (b->tokens + job->block - 1) / job->block;
+    const size_t blocks = few ? 1 : (b->tokens + job->block - 1) / job->block,
+                 runs = (group + ATTENTION_HEADS - 1) / ATTENTION_HEADS;
     /* the last blocks see the most keys: hand them out first */
     const size_t first = few ? 0 : (blocks - 1 - item % blocks) * job->block;
-    const size_t kv_head = few ? (heads.queries + item) / group : heads.used + item / blocks;
-    const size_t head = few ? heads.queries + item : ht_max_size(kv_head * group, heads.queries),
-                 end = ht_min_size((kv_head + 1) * group, heads.queries_end);
+    const size_t kv_head = few ? (heads.queries + item) / group : heads.used + item / blocks / runs,
+                 run = kv_head * group + item / blocks % runs * ATTENTION_HEADS;
+    const size_t head = few ? heads.queries + item : ht_max_size(run, heads.queries),
+                 end = ht_min_size(ht_min_size(run + ATTENTION_HEADS, (kv_head + 1) * group), heads.queries_end);
+    if (!few && head >= end) /* another share's */
+        return;
     ht_attention_job a = {.queries = slot_row(b, op->in, first) + head * dim,
                           .query_stride = b->slots[op->in].stride,
                           .out = slot_row(b, op->out, first) + head * dim,
                           .out_stride = b->slots[op->out].stride,
                           .keys = (const char *)kv->keys + kv_head * kv->positions * dim * kv_size,
-                          .values = (const char *)kv->values + kv_head * kv->positions * dim * kv_size,
+                          .values = (const char *)(op->value_dim ? kv->keys : kv->values) +
+                                    kv_head * kv->positions * dim * kv_size,
                           .kv_type = kv->type,
                           .head_dim = dim,
                           .heads = few ? 1 : end - head,
                           .position = b->position + first,
                           .tokens = few ? b->tokens : ht_min_size(job->block, b->tokens - first),
                           .window = (size_t)op->window,
+                          .chunk = (size_t)op->attention_chunk,
                           .scale = op->scale,
+                          .soft_cap = op->soft_cap,
+                          .sinks = op->sinks ? op->sinks + head : NULL,
+                          .slopes = op->slopes ? op->slopes + head : NULL,
                           .scratch = thread_scratch(job->cpu, thread)};
     job->cpu->kernels->attention(&a);
 }
@@ -737,9 +871,22 @@ static void run_attention(run_job *job) {
     const size_t tokens = job->binding->tokens;
     job->block = tokens < 4 ? 0 : ht_min_size(ATTENTION_TOKENS, ht_round_up(tokens, job->cpu->kernels->tile));
     const ht_heads heads = ht_slice_heads(&job->slice, h);
-    const size_t items = job->block ? (heads.used_end - heads.used) * ((tokens + job->block - 1) / job->block)
+    const size_t group = (size_t)(h->heads / h->kv_heads), runs = (group + ATTENTION_HEADS - 1) / ATTENTION_HEADS;
+    const size_t items = job->block ? (heads.used_end - heads.used) * runs * ((tokens + job->block - 1) / job->block)
                                     : heads.queries_end - heads.queries;
     ht_pool_run(job->cpu->pool, attention_item, job, items, 1);
+}
+
+static void run_mixer(const run_job *job) {
+    const cpu_device *cpu = job->cpu;
+    const ht_mixer_job mixer = {.kernels = cpu->kernels,
+                                .pool = cpu->pool,
+                                .op = job->task->op,
+                                .binding = job->binding,
+                                .slice = job->slice,
+                                .shape = ht_op_shape(job->task->op, &cpu->hparams),
+                                .scratch = cpu->mixing};
+    ht_mixer_run(&mixer);
 }
 
 /* Cheap operators of a token or two are not worth waking anybody. */
@@ -764,11 +911,9 @@ static ht_status choose_slice(run_job *job, ht_error *error) {
     return HT_OK;
 }
 
-static const ht_pool_function per_token[HT_OP_KINDS] = {[HT_OP_EMBED] = embed_item,
-                                                        [HT_OP_NORM] = norm_item,
-                                                        [HT_OP_ROPE] = rope_item,
-                                                        [HT_OP_GLU] = glu_item,
-                                                        [HT_OP_ARGMAX] = argmax_item};
+static const ht_pool_function per_token[HT_OP_KINDS] = {
+    [HT_OP_EMBED] = embed_item, [HT_OP_NORM] = norm_item,   [HT_OP_ROPE] = rope_item,
+    [HT_OP_GLU] = glu_item,     [HT_OP_ROUTE] = route_item, [HT_OP_ARGMAX] = argmax_item};
 
 static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
                             size_t n_after, ht_ticket *ticket, ht_error *error) {
@@ -791,6 +936,23 @@ static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *
         break;
     case HT_OP_ATTENTION:
         run_attention(&job);
+        break;
+    case HT_OP_EXPERTS: {
+        const ht_cpu_tools tools = tools_of(cpu);
+        ht_experts_run(&tools, task->experts, &job.slice, binding);
+        break;
+    }
+    case HT_OP_HEADS: {
+        const ht_cpu_tools tools = heads_tools_of(cpu);
+        const ht_hparams shape = ht_op_shape(task->op, &cpu->hparams);
+        const ht_heads own = ht_slice_heads(&job.slice, &shape);
+        ht_heads_run(&tools, task->heads, &own, binding);
+        break;
+    }
+    case HT_OP_CONV:
+    case HT_OP_DELTA_NET:
+    case HT_OP_SCAN:
+        run_mixer(&job);
         break;
     default:
         ht_pool_run(cpu->pool, per_token[task->op->kind], &job, binding->tokens, token_grain(binding->tokens));

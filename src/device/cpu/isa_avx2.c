@@ -103,6 +103,9 @@ PRIM vi vi_and(vi a, vi b) {
 PRIM vi vi_or(vi a, vi b) {
     return _mm256_or_si256(a, b);
 }
+PRIM vi vi_pick(vi a, const uint8_t table[16]) {
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table)), a);
+}
 PRIM vi vi_srl(vi a, int n) {
     return _mm256_srli_epi32(a, n);
 }

@@ -103,6 +103,10 @@ PRIM vi vi_and(vi a, vi b) {
 PRIM vi vi_or(vi a, vi b) {
     return _mm512_or_si512(a, b);
 }
+/* Each byte, 0 to 15, becomes the table's. */
+PRIM vi vi_pick(vi a, const uint8_t table[16]) {
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table)), a);
+}
 PRIM vi vi_srl(vi a, int n) {
     return _mm512_srli_epi32(a, (unsigned)n);
 }

@@ -128,6 +128,14 @@ PRIM vi vi_and(vi a, vi b) {
 PRIM vi vi_or(vi a, vi b) {
     return a | b;
 }
+PRIM vi vi_pick(vi a, const uint8_t table[16]) {
+    uint8_t bytes[sizeof a];
+    memcpy(bytes, &a, sizeof a);
+    for (size_t i = 0; i < sizeof a; i++)
+        bytes[i] = table[bytes[i] & 15];
+    memcpy(&a, bytes, sizeof a);
+    return a;
+}
 PRIM vi vi_srl(vi a, int n) {
     return (vi)((vu)a >> n);
 }

@@ -102,6 +102,9 @@ PRIM vi vi_or(vi a, vi b) {
     return vorrq_s32(a, b);
 }
 /* as operators, because the intrinsics take no shift by 0 */
+PRIM vi vi_pick(vi a, const uint8_t table[16]) {
+    return vreinterpretq_s32_u8(vqtbl1q_u8(vld1q_u8(table), vreinterpretq_u8_s32(a)));
+}
 PRIM vi vi_srl(vi a, int n) {
     return vreinterpretq_s32_u32(vreinterpretq_u32_s32(a) >> n);
 }

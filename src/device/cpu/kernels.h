@@ -28,6 +28,7 @@ typedef enum ht_pack_form {
     HT_FORM_4,    /* 4 bits, f16 scale: Q4_0 */
     HT_FORM_4O,   /* 4 bits, f16 scale and offset: Q4_1 */
     HT_FORM_4SO,  /* 4 bits, two-level scale and offset: Q4_K */
+    HT_FORM_4X,   /* 4 bits that name one of 16 codes (ht_named_codes), f16 scale: MXFP4 */
     HT_FORM_6,    /* 6 bits, f16 scale: Q5_0 */
     HT_FORM_6O,   /* Q5_1 */
     HT_FORM_6SO,  /* Q5_K */
@@ -57,6 +58,7 @@ __attribute__((unused)) static const ht_form_traits ht_forms[HT_FORM_COUNT] = {
     [HT_FORM_4] = {4, 8, false, false, 1, HT_SUMS_8, 64 + 512, 0},
     [HT_FORM_4O] = {4, 0, true, false, 1, HT_SUMS_8, 128 + 512, 0},
     [HT_FORM_4SO] = {4, 0, true, true, 1, HT_SUMS_8, 64 + 512, 128},
+    [HT_FORM_4X] = {4, 32, false, false, 1, HT_SUMS_32, 64 + 512, 0},
     [HT_FORM_6] = {6, 32, false, false, 1, HT_SUMS_32, 64 + 768, 0},
     [HT_FORM_6O] = {6, 0, true, false, 1, HT_SUMS_8, 128 + 768, 0},
     [HT_FORM_6SO] = {6, 0, true, true, 1, HT_SUMS_8, 64 + 768, 128},
@@ -66,6 +68,10 @@ __attribute__((unused)) static const ht_form_traits ht_forms[HT_FORM_COUNT] = {
     [HT_FORM_BF16] = {0, 0, false, false, 0, HT_SUMS_8, 2 * (HT_STRIP * HT_STEP), 0},
     [HT_FORM_F32] = {0, 0, false, false, 0, HT_SUMS_8, 4 * (HT_STRIP * HT_STEP), 0},
 };
+
+/* Codes of HT_FORM_4X with their bias: twice the values of E2M1. */
+__attribute__((unused)) static const uint8_t ht_named_codes[16] = {32, 33, 34, 35, 36, 38, 40, 44,
+                                                                   32, 31, 30, 29, 28, 26, 24, 20};
 
 typedef struct ht_packed {
     ht_pack_form form;
@@ -89,6 +95,16 @@ typedef struct ht_acts {
     float *floats;
 } ht_acts;
 
+/* HT_OP_NORM of one token, and the norms of ROPE. */
+typedef struct ht_norm_job {
+    ht_norm kind;
+    float *x;
+    const float *delta, *post, *weight, *bias; /* each may be NULL; x is written only where there is a delta */
+    float eps;
+    size_t n;
+    float *out; /* may be x */
+} ht_norm_job;
+
 /* Fast softmax attention state of one thread, see attention in kernels_impl.h */
 typedef struct ht_attention_job {
     const float *queries; /* token t, head h at queries + t * stride + h * head_dim */
@@ -99,10 +115,42 @@ typedef struct ht_attention_job {
     ht_kv_type kv_type;
     size_t head_dim, heads;  /* heads: query heads that share this kv head, following each other */
     size_t position, tokens; /* first token's position, and how many tokens */
-    size_t window;           /* 0: all */
-    float scale;
-    float *scratch; /* attention_scratch(...) floats, 64-byte aligned */
+    size_t window, chunk;    /* 0: all */
+    float scale, soft_cap;
+    const float *sinks, *slopes; /* of these heads; NULL: none */
+    float *scratch;              /* attention_scratch(...) floats, 64-byte aligned */
 } ht_attention_job;
+
+/* Some channels of a causal convolution over tokens that follow each other. */
+typedef struct ht_convolution_job {
+    const float *in,
+        *factor; /* token t, channel i at in + t * in_stride + i; times `factor`, which lies alike; or NULL */
+    size_t in_stride;
+    const float *weights; /* tap k of channel i, the last for the token itself, at weights + k * weights_stride + i */
+    size_t weights_stride;
+    const float *bias; /* [channels] or NULL */
+    float
+        *state; /* of the last taps - 1 tokens, the oldest first: at state + k * state_stride + i; read, then written */
+    size_t state_stride;
+    float *out; /* as `in`; with `gate`: times gate, which lies alike, else silu of it */
+    size_t out_stride;
+    const float *gate; /* with in_stride */
+    size_t channels, tokens;
+    int taps; /* HT_MAX_TAPS at most */
+} ht_convolution_job;
+#define HT_MAX_TAPS 8
+
+/* One head of a linear recurrence over tokens that follow each other: S = decay S + k u^T, out = q S, where u is v, or with
+ * `rate` the error of what S says of k: u = rate (v - k (decay S)). */
+typedef struct ht_recurrence_job {
+    float *state;       /* S: [key_dim][head_dim]; read, then written */
+    const float *q, *k; /* of token t [key_dim], at t * key_stride */
+    const float *v;     /* [head_dim], at t * value_stride */
+    const float *decay; /* [tokens] */
+    const float *rate;  /* [tokens] or NULL */
+    float *out;         /* [head_dim], at t * out_stride */
+    size_t key_dim, head_dim, key_stride, value_stride, out_stride, tokens;
+} ht_recurrence_job;
 
 typedef struct ht_cpu_kernels {
     const char *name;
@@ -118,13 +166,17 @@ typedef struct ht_cpu_kernels {
     void (*strip_exact)(const ht_packed *packed, size_t strip, const ht_acts *acts, float *y, size_t stride,
                         float *scratch);
     size_t (*strip_scratch)(size_t tokens);
-    /* one token; delta, post may be NULL (HT_OP_NORM) */
-    void (*norm)(float *x, const float *delta, const float *post, const float *weight, float eps, size_t n, float *out);
+    void (*norm)(const ht_norm_job *job);
+    /* up NULL: ungated. `out` may be one of the others. */
     void (*glu)(ht_activation activation, const float *gate, const float *up, size_t n, float *out);
     void (*attention)(const ht_attention_job *job);
     size_t (*attention_scratch)(size_t head_dim, size_t heads, size_t tokens);
     void (*to_half)(const float *in, size_t n, uint16_t *out);
+    void (*convolve)(const ht_convolution_job *job);
+    void (*recur)(const ht_recurrence_job *job);
+    void (*over_length)(float *x, size_t n, float eps, float scale);             /* x *= scale / sqrt(sum x^2 + eps) */
     void (*rope)(float *head, const float *table, size_t rope_dim, bool halves); /* table [rope_dim/2][2] cos, sin */
+    void (*soft_cap)(float *x, float cap, size_t n);                             /* in place: cap * tanh(x / cap) */
 } ht_cpu_kernels;
 
 extern const ht_cpu_kernels ht_kernels_generic;

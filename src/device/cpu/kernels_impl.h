@@ -212,9 +212,10 @@ INLINE void step_dot(ht_pack_form form, vi quads[RV][8], vf scale[RV][2], const 
         acc[r] = sums ? vi_bcast(sums[0]) : vi_bcast(0);
         high[r] = halves ? vi_bcast(sums[half_stride]) : vi_bcast(0);
     }
-    dot_quads(acc, quads, x, 0, halves ? 4 : 8, ht_forms[form].bits);
+    const int bits = form == HT_FORM_4X ? 6 : ht_forms[form].bits; /* of what the names stand for */
+    dot_quads(acc, quads, x, 0, halves ? 4 : 8, bits);
     if (halves)
-        dot_quads(high, quads, x, 4, 8, ht_forms[form].bits);
+        dot_quads(high, quads, x, 4, 8, bits);
     for (int r = 0; r < RV; r++) {
         out[r] = vf_mul(vf_from_vi(acc[r]), scale[r][0]);
         if (halves)
@@ -229,6 +230,8 @@ INLINE void load_step(ht_pack_form form, const uint8_t *strip, size_t step, int 
         offset[r] = vf_zero();
         load_scales(form, strip, step, v0 + r, scale[r], &offset[r]);
         load_codes(ht_forms[form].bits, codes, v0 + r, quads[r]);
+        for (int j = 0; j < 8 && form == HT_FORM_4X; j++)
+            quads[r][j] = vi_pick(quads[r][j], ht_named_codes);
     }
 }
 
@@ -302,7 +305,8 @@ INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const
 }
 
 #define FORMS(X) \
-    X(HT_FORM_4) X(HT_FORM_4O) X(HT_FORM_4SO) X(HT_FORM_6) X(HT_FORM_6O) X(HT_FORM_6SO) X(HT_FORM_6S16) X(HT_FORM_8)
+    X(HT_FORM_4) \
+    X(HT_FORM_4O) X(HT_FORM_4SO) X(HT_FORM_4X) X(HT_FORM_6) X(HT_FORM_6O) X(HT_FORM_6SO) X(HT_FORM_6S16) X(HT_FORM_8)
 
 /* A function a form keeps the compiler's work and the code's size in hand. */
 #define FAST_FUNCTIONS(FORM)                                                                              \
@@ -500,28 +504,52 @@ static size_t strip_scratch(size_t tokens) {
 
 /* ---- norms, activation ------------------------------------------------------------------------------------------------------------ */
 
-static float inverse_rms(const float *x, size_t n, float eps) {
+static float mean_of(const float *x, size_t n) {
+    vf sum = vf_zero();
+    size_t i = 0;
+    for (; i + VW <= n; i += VW)
+        sum = vf_add(sum, vf_load(x + i));
+    double total = (double)vf_hsum(sum);
+    for (; i < n; i++)
+        total += (double)x[i];
+    return (float)(total / (double)n);
+}
+
+/* One over the root of the mean square of x - mean. */
+static float inverse_rms(const float *x, float mean, size_t n, float eps) {
     vf sum[2] = {vf_zero(), vf_zero()};
+    const vf off = vf_bcast(mean);
     size_t i = 0;
     for (; i + 2 * VW <= n; i += 2 * VW)
-        for (int j = 0; j < 2; j++)
-            sum[j] = vf_fma(vf_load(x + i + j * VW), vf_load(x + i + j * VW), sum[j]);
+        for (int j = 0; j < 2; j++) {
+            const vf v = vf_sub(vf_load(x + i + j * VW), off);
+            sum[j] = vf_fma(v, v, sum[j]);
+        }
     double total = (double)vf_hsum(vf_add(sum[0], sum[1]));
     for (; i < n; i++)
-        total += (double)x[i] * (double)x[i];
+        total += ((double)x[i] - (double)mean) * ((double)x[i] - (double)mean);
     return (float)(1 / sqrt(total / (double)n + (double)eps));
 }
 
-static void norm(float *x, const float *delta, const float *post, const float *weight, float eps, size_t n,
-                 float *out) {
+static void norm(const ht_norm_job *job) {
+    float *x = job->x, *out = job->out;
+    const float *delta = job->delta, *post = job->post, *weight = job->weight, *bias = job->bias;
+    const size_t n = job->n;
     if (delta) {
-        float scale = post ? inverse_rms(delta, n, eps) : 1;
+        const float scale = post ? inverse_rms(delta, 0, n, job->eps) : 1;
         for (size_t i = 0; i < n; i++)
             x[i] += delta[i] * scale * (post ? post[i] : 1);
     }
-    float scale = inverse_rms(x, n, eps);
+    if (job->kind == HT_NORM_NONE) {
+        memcpy(out, x, n * sizeof *out);
+        return;
+    }
+    const float mean = job->kind == HT_NORM_LAYER ? mean_of(x, n) : 0;
+    const float scale = inverse_rms(x, mean, n, job->eps);
     for (size_t i = 0; i < n; i++)
-        out[i] = x[i] * scale * weight[i];
+        out[i] = (x[i] - mean) * scale * (weight ? weight[i] : 1);
+    for (size_t i = 0; i < n && bias; i++)
+        out[i] += bias[i];
 }
 
 /* exp(x) by 2^n * p(r), |r| <= ln2/2, degree 6 (Cephes' scheme; coefficients are 1/k!): relative error below 2e-7. */
@@ -541,25 +569,108 @@ INLINE vf vf_exp(vf x) {
     return vf_scale2(p, vf_bits(shifted)); /* adds n (low bits of `shifted`) to the exponent */
 }
 
-INLINE vf activate(ht_activation kind, vf x) {
-    const vf one = vf_bcast(1);
-    if (kind == HT_ACT_SILU)
-        return vf_div(x, vf_add(one, vf_exp(vf_sub(vf_zero(), x))));
-    /* 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3) */
-    vf u2 = vf_mul(vf_mul(x, vf_bcast(1.5957691216f)), vf_fma(vf_mul(x, x), vf_bcast(0.044715f), one));
-    return vf_div(x, vf_add(one, vf_exp(vf_sub(vf_zero(), u2))));
+/* erfc(z) / 2 of z >= 0, to 1.2e-7 of itself: a fit by Chebyshev polynomials in 1 / (1 + z / 2) (Press et al., "Numerical
+ * Recipes", section 6.2). */
+INLINE vf half_erfc(vf z) {
+    static const float terms[] = {-0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f, -0.18628806f,
+                                  0.09678418f,  0.37409196f, 1.00002368f,  -1.26551223f};
+    const vf t = vf_div(vf_bcast(1), vf_fma(z, vf_bcast(0.5f), vf_bcast(1)));
+    vf sum = vf_bcast(0.17087277f);
+    for (size_t i = 0; i < HT_COUNT(terms); i++)
+        sum = vf_fma(sum, t, vf_bcast(terms[i]));
+    return vf_mul(vf_mul(t, vf_bcast(0.5f)), vf_exp(vf_sub(sum, vf_mul(z, z))));
 }
 
-static void glu(ht_activation kind, const float *gate, const float *up, size_t n, float *out) {
+INLINE vf sigmoid_of(vf x) {
+    return vf_div(vf_bcast(1), vf_add(vf_bcast(1), vf_exp(vf_sub(vf_zero(), x))));
+}
+
+INLINE vf activate(ht_activation kind, vf x) {
+    const vf one = vf_bcast(1), zero = vf_zero();
+    switch (kind) {
+    case HT_ACT_SILU:
+        return vf_div(x, vf_add(one, vf_exp(vf_sub(zero, x))));
+    case HT_ACT_GELU_TANH: {
+        /* 0.5 x (1 + tanh(u)) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3) */
+        vf u2 = vf_mul(vf_mul(x, vf_bcast(1.5957691216f)), vf_fma(vf_mul(x, x), vf_bcast(0.044715f), one));
+        return vf_div(x, vf_add(one, vf_exp(vf_sub(zero, u2))));
+    }
+    case HT_ACT_GELU: { /* x times the share of a normal distribution below it: no cancellation in either tail */
+        const vf size = vf_abs(x);
+        return vf_sub(vf_max(x, zero), vf_mul(size, half_erfc(vf_mul(size, vf_bcast(0.70710678f)))));
+    }
+    case HT_ACT_RELU2:
+        x = vf_max(x, zero);
+        return vf_mul(x, x);
+    case HT_ACT_SIGMOID:
+        return sigmoid_of(x);
+    case HT_ACT_CLAMPED:
+        x = vf_min(x, vf_bcast(7));
+        return vf_mul(x, sigmoid_of(vf_mul(x, vf_bcast(1.702f))));
+    }
+    return x;
+}
+
+/* What the activated gate is multiplied by. */
+INLINE vf factor_of(ht_activation kind, vf up) {
+    if (kind != HT_ACT_CLAMPED)
+        return up;
+    return vf_add(vf_max(vf_min(up, vf_bcast(7)), vf_bcast(-7)), vf_bcast(1));
+}
+
+INLINE void glu_of(ht_activation kind, bool gated, const float *gate, const float *up, size_t n, float *out) {
     size_t i = 0;
-    for (; i + VW <= n; i += VW)
-        vf_store(out + i, vf_mul(activate(kind, vf_load(gate + i)), vf_load(up + i)));
+    for (; i + VW <= n; i += VW) {
+        const vf a = activate(kind, vf_load(gate + i));
+        vf_store(out + i, gated ? vf_mul(a, factor_of(kind, vf_load(up + i))) : a);
+    }
     if (i < n) {
         float g[VW] = {0}, u[VW] = {0};
         memcpy(g, gate + i, (n - i) * sizeof(float));
-        memcpy(u, up + i, (n - i) * sizeof(float));
-        vf_store(g, vf_mul(activate(kind, vf_load(g)), vf_load(u)));
+        if (gated)
+            memcpy(u, up + i, (n - i) * sizeof(float));
+        const vf a = activate(kind, vf_load(g));
+        vf_store(g, gated ? vf_mul(a, factor_of(kind, vf_load(u))) : a);
         memcpy(out + i, g, (n - i) * sizeof(float));
+    }
+}
+
+/* One loop for each activation, with and without a factor. */
+static void glu(ht_activation kind, const float *gate, const float *up, size_t n, float *out) {
+    switch (kind) {
+#define GLU_CASE(KIND)                               \
+    case KIND:                                       \
+        if (up)                                      \
+            glu_of(KIND, true, gate, up, n, out);    \
+        else                                         \
+            glu_of(KIND, false, gate, gate, n, out); \
+        return;
+        GLU_CASE(HT_ACT_SILU)
+        GLU_CASE(HT_ACT_GELU_TANH)
+        GLU_CASE(HT_ACT_GELU)
+        GLU_CASE(HT_ACT_RELU2)
+        GLU_CASE(HT_ACT_SIGMOID)
+        GLU_CASE(HT_ACT_CLAMPED)
+#undef GLU_CASE
+    }
+}
+
+/* cap * tanh(x / cap); tanh(u) = 1 - 2 / (1 + exp(2u)) */
+INLINE vf capped(vf x, float cap) {
+    const vf e = vf_exp(vf_mul(x, vf_bcast(2 / cap)));
+    const vf fall = vf_div(vf_bcast(2 * cap), vf_add(vf_bcast(1), e));
+    return vf_sub(vf_bcast(cap), fall);
+}
+
+static void soft_cap(float *x, float cap, size_t n) {
+    size_t i = 0;
+    for (; i + VW <= n; i += VW)
+        vf_store(x + i, capped(vf_load(x + i), cap));
+    if (i < n) {
+        float rest[VW] = {0};
+        memcpy(rest, x + i, (n - i) * sizeof *x);
+        vf_store(rest, capped(vf_load(rest), cap));
+        memcpy(x + i, rest, (n - i) * sizeof *x);
     }
 }
 
@@ -586,7 +697,22 @@ static void rope(float *head, const float *table, size_t rope_dim, bool halves) 
 /* Online softmax (Milakov and Gimelshein 2018; tiled as in FlashAttention, Dao 2022). */
 
 INLINE size_t first_visible(const ht_attention_job *j, size_t position) {
-    return j->window && position + 1 > j->window ? position + 1 - j->window : 0;
+    const size_t first = j->window && position + 1 > j->window ? position + 1 - j->window : 0;
+    return j->chunk ? ht_max_size(first, position / j->chunk * j->chunk) : first;
+}
+
+/* Caps the scores of keys [p0, p0 + n), and adds what their distance from the query costs. n: whole vectors. */
+INLINE void bend_scores(const ht_attention_job *j, size_t head, float *score, size_t p0, size_t n, size_t position) {
+    static const float lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const float away = (float)((double)p0 - (double)position);
+    for (size_t i = 0; i < n; i += VW) {
+        vf s = vf_load(score + i);
+        if (j->soft_cap > 0)
+            s = capped(s, j->soft_cap);
+        if (j->slopes)
+            s = vf_fma(vf_add(vf_load(lanes), vf_bcast(away + (float)i)), vf_bcast(j->slopes[head]), s);
+        vf_store(score + i, s);
+    }
 }
 
 INLINE vf kv_load(const void *cache, size_t at, bool wide) {
@@ -610,10 +736,12 @@ INLINE vf key_dot(const float *q, const void *keys, size_t at, size_t dim, bool 
 }
 
 /* One token, one head: scores of a block of positions, then its values. */
-INLINE void attend_one(const ht_attention_job *j, const float *q, size_t position, float *out, bool wide) {
+INLINE void attend_one(const ht_attention_job *j, size_t head, const float *q, size_t position, float *out, bool wide) {
     enum { BLOCK = 64 };
     const size_t dim = j->head_dim, whole = dim / VW * VW;
-    float most = -INFINITY, total = 0;
+    const bool bends = j->soft_cap > 0 || j->slopes;
+    /* a sink is one more score, of a key without values */
+    float most = j->sinks ? j->sinks[head] : -INFINITY, total = j->sinks ? 1 : 0;
     _Alignas(64) float score[BLOCK];
     memset(out, 0, dim * sizeof(float));
     for (size_t p0 = first_visible(j, position); p0 <= position; p0 += BLOCK) {
@@ -624,8 +752,15 @@ INLINE void attend_one(const ht_attention_job *j, const float *q, size_t positio
             for (size_t d = whole; d < dim; d++)
                 s += q[d] * kv_value(j->keys, (p0 + i) * dim + d, wide);
             score[i] = s * j->scale;
-            if (score[i] > block_most)
+            if (score[i] > block_most && !bends)
                 block_most = score[i];
+        }
+        if (bends) {
+            for (size_t i = n; i < BLOCK; i++)
+                score[i] = 0;
+            bend_scores(j, head, score, p0, BLOCK, position);
+            for (size_t i = 0; i < n; i++)
+                block_most = score[i] > block_most ? score[i] : block_most;
         }
         for (size_t i = n; i < BLOCK; i++)
             score[i] = -INFINITY;
@@ -668,8 +803,9 @@ static tile_state tile_at(float *base, size_t index, size_t dim) {
     return (tile_state){at, at + TILE * dim, at + 2 * TILE * dim, at + 2 * TILE * dim + 16};
 }
 
-static void tile_block(const ht_attention_job *j, tile_state s, size_t q0, size_t rows, size_t p0, size_t n,
+static void tile_block(const ht_attention_job *j, size_t head, tile_state s, size_t q0, size_t rows, size_t p0,
                        const float *keys, const float *values) {
+    const size_t n = ht_min_size(PASS_ROWS, j->position + j->tokens - p0);
     const size_t dim = j->head_dim;
     _Alignas(64) float score[TILE * PASS_ROWS];
     memset(score, 0, sizeof score);
@@ -680,6 +816,8 @@ static void tile_block(const ht_attention_job *j, tile_state s, size_t q0, size_
         const size_t first = first_visible(j, position);
         const bool whole = n == PASS_ROWS && p0 + n <= position + 1 && p0 >= first;
         bool any = whole;
+        if (j->soft_cap > 0 || j->slopes)
+            bend_scores(j, head, row, p0, PASS_ROWS, position);
         for (size_t k = 0; k < PASS_ROWS && !whole; k++) {
             bool visible = k < n && p0 + k <= position && p0 + k >= first;
             if (!visible)
@@ -723,7 +861,7 @@ INLINE void attend_tiles(const ht_attention_job *j, bool wide) {
                 const float *q = j->queries + t * j->query_stride + h * dim;
                 for (size_t d = 0; d < dim; d++)
                     s.queries[d * TILE + i] = t < j->tokens ? q[d] * j->scale : 0;
-                s.most[i] = -INFINITY, s.total[i] = 0;
+                s.most[i] = j->sinks ? j->sinks[h] : -INFINITY, s.total[i] = j->sinks ? 1 : 0;
             }
             memset(s.out, 0, TILE * dim * sizeof(float));
         }
@@ -746,7 +884,7 @@ INLINE void attend_tiles(const ht_attention_job *j, bool wide) {
             if (p0 > q0 + rows - 1 || p0 + n <= first_visible(j, q0))
                 continue;
             for (size_t h = 0; h < j->heads; h++)
-                tile_block(j, tile_at(states, h * tiles + tile, dim), q0, rows, p0, n, keys, values);
+                tile_block(j, h, tile_at(states, h * tiles + tile, dim), q0, rows, p0, keys, values);
         }
     }
     for (size_t h = 0; h < j->heads; h++)
@@ -766,7 +904,7 @@ INLINE void attend(const ht_attention_job *j, bool wide) {
     }
     for (size_t t = 0; t < j->tokens; t++)
         for (size_t h = 0; h < j->heads; h++)
-            attend_one(j, j->queries + t * j->query_stride + h * j->head_dim, j->position + t,
+            attend_one(j, h, j->queries + t * j->query_stride + h * j->head_dim, j->position + t,
                        j->out + t * j->out_stride + h * j->head_dim, wide);
 }
 
@@ -780,6 +918,8 @@ static void attention(const ht_attention_job *j) {
 static size_t attention_scratch(size_t dim, size_t heads, size_t tokens) {
     return 2 * PASS_ROWS * dim + heads * ((tokens + TILE - 1) / TILE) * (2 * TILE * dim + 2 * 16);
 }
+
+#include "device/cpu/mixers_impl.h"
 
 const ht_cpu_kernels KERNELS = {
     .name = ISA_NAME,
@@ -796,4 +936,8 @@ const ht_cpu_kernels KERNELS = {
     .attention_scratch = attention_scratch,
     .to_half = to_half,
     .rope = rope,
+    .soft_cap = soft_cap,
+    .convolve = convolve,
+    .recur = recur,
+    .over_length = over_length,
 };

@@ -15,6 +15,8 @@ ht_pack_form ht_form_of(const ht_matrix *matrix) {
         return levels ? HT_FORM_4SO : HT_FORM_4O;
     case HT_TYPE_Q5_0:
         return HT_FORM_6;
+    case HT_TYPE_MXFP4:
+        return matrix->data ? HT_FORM_4X : HT_FORM_8; /* made-up codes are any */
     case HT_TYPE_Q5_1:
         return HT_FORM_6O;
     case HT_TYPE_Q5_K:
@@ -42,6 +44,8 @@ static int code_bias(const ht_matrix *matrix) {
         return 16;
     case HT_TYPE_Q5_0:
         return 32;
+    case HT_TYPE_MXFP4:
+        return matrix->data ? 32 : 128;
     default:
         return 1 << (matrix->type->bits - 1);
     }
@@ -114,26 +118,28 @@ static inline void put_codes(const ht_pack_form form, const uint8_t *u, size_t r
     }
 }
 
+/* The names of 32 codes of HT_FORM_4X: ht_named_codes turned about. */
+static void name_codes(uint8_t *u) {
+    static const uint8_t names[25] = {[0] = 15, [4] = 14, [6] = 13, [8] = 12, [9] = 11, [10] = 10, [11] = 9,
+                                      [13] = 1, [14] = 2, [15] = 3, [16] = 4, [18] = 5, [20] = 6,  [24] = 7};
+    for (int i = 0; i < HT_STEP; i++)
+        u[i] = names[u[i] - 20];
+}
+
 static void put_half(uint8_t *at, size_t index, uint16_t half) {
     memcpy(at + 2 * index, &half, 2);
 }
 
-/* Infinite or NaN. Rounding activations to int8 would lose it, and with it what it says of the file. */
-static bool is_bad(const float *values, size_t n) {
-    uint32_t found = 0;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &values[i], 4);
-        found |= (bits & 0x7f800000) == 0x7f800000;
-    }
-    return found;
+/* Rounding activations to int8 would lose a NaN, and with it what it says of the file. */
+static void note_bad(const ht_matrix *m, size_t row, const float *scales, const float *offsets, ht_packed *p) {
+    if (ht_matrix_is_bad(m, row, scales, offsets))
+        atomic_store_explicit(&p->bad, row + 1, memory_order_relaxed);
 }
 
 static void pack_float_row(const ht_matrix *m, size_t source, size_t col_begin, ht_packed *p, uint8_t *strip,
                            size_t lane, float *row) {
     ht_matrix_floats(m, source, 1, row);
-    if (is_bad(row, m->cols))
-        atomic_store_explicit(&p->bad, source + 1, memory_order_relaxed);
+    note_bad(m, source, NULL, NULL, p); /* made-up ones of group-quantised types come here, too */
     const size_t size = p->form == HT_FORM_F32 ? 4 : 2;
     for (size_t c = 0; c < p->cols && col_begin + c < m->cols; c++) {
         const float value = row[col_begin + c];
@@ -155,8 +161,9 @@ static void pack_coded_row(const ht_matrix *m, size_t source, size_t col_begin, 
     int8_t *codes = (int8_t *)(offsets + groups);
     const int bias = code_bias(m);
     ht_matrix_codes(m, source, 1, codes, scales, offsets);
-    if (is_bad(scales, 2 * groups)) /* offsets follow, zeros where there are none */
-        atomic_store_explicit(&p->bad, source + 1, memory_order_relaxed);
+    /* MXFP4's scales, here half of the file's, go beyond fp16: one below 2^-24 becomes 0, which the values of other blocks do not
+     * notice. */
+    note_bad(m, source, scales, offsets, p);
     uint8_t *levels = (uint8_t *)scales; /* the floats are not needed when the levels are */
     uint16_t *d = (uint16_t *)(void *)levels, *dmin = d + m->cols / 256;
     int8_t *sub = (int8_t *)(dmin + m->cols / 256), *sub_min = sub + groups;
@@ -168,6 +175,8 @@ static void pack_coded_row(const ht_matrix *m, size_t source, size_t col_begin, 
         uint8_t u[HT_STEP];
         for (int i = 0; i < HT_STEP; i++)
             u[i] = (uint8_t)(codes[col + (size_t)i] + bias);
+        if (p->form == HT_FORM_4X)
+            name_codes(u);
         if (t.super) {
             head = strip + s / 8 * (size_t)(t.head_bytes + 8 * t.step_bytes);
             step = head + t.head_bytes + s % 8 * (size_t)t.step_bytes;

@@ -1,8 +1,13 @@
 /* What a static graph computes, and its weights: from an operator's slice to a list of constant matrices. */
 #include "device/npu/npu.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MARGIN 1.5                       /* of an expert's capacity, over what it gets on average */
+#define CAPACITY_STEP 8                  /* processors compute so many rows together */
+#define MOST_BYTES (UINT64_C(256) << 20) /* of the weights of one graph of experts */
 
 /* ---- describing -------------------------------------------------------------------------------------------------------- */
 
@@ -89,11 +94,20 @@ static const char *describe_matmul(const ht_op *op, const ht_slice *s, ht_npu_gr
     return why;
 }
 
+/* Runtimes have these, and the check of a built graph knows them. */
+static bool is_built(ht_activation activation) {
+    return activation == HT_ACT_SILU || activation == HT_ACT_GELU_TANH || activation == HT_ACT_RELU2 ||
+           activation == HT_ACT_CLAMPED;
+}
+#define NOT_BUILT "no graph has its activation"
+
 static const char *describe_ffn(const ht_op *op, const ht_slice *s, ht_npu_graph *g) {
     const ht_op *gate_up = &op->members[0], *down = &op->members[2];
     const size_t features = gate_up->parts[0].rows, n = s->row_end - s->row_begin;
     if (s->of)
         return "shares are of matrix multiplications";
+    if (!is_built(op->activation))
+        return NOT_BUILT;
     if (s->row_begin >= s->row_end || s->row_end > features || ht_op_cols(down) != features)
         return "the slice's features are not in the block";
     add_run(g, 0, ht_op_rows(down));
@@ -104,12 +118,71 @@ static const char *describe_ffn(const ht_op *op, const ht_slice *s, ht_npu_graph
     return why ? why : add_rows(g, down, 0, g->rows, s->row_begin, n);
 }
 
+static uint64_t coded_bytes(const ht_npu_matrix *m);
+
+/* Experts of one graph: compilers take long for large ones. */
+static size_t most_experts(const ht_npu_graph *g) {
+    uint64_t bytes = 1;
+    for (int i = 0; i < g->n_parts; i++)
+        bytes += coded_bytes(&g->parts[i]);
+    return ht_min_size(HT_NPU_EXPERTS, ht_max_size((size_t)(MOST_BYTES / bytes), 1));
+}
+
+static const char *describe_experts(const ht_op *op, const ht_slice *slice, ht_npu_graph *g) {
+    const size_t experts = (size_t)op->experts;
+    const char *why = ht_refuse_experts(op, slice);
+    if (why)
+        return why;
+    const ht_slice s = ht_spell_out_experts(op, slice);
+    if (!is_built(op->activation))
+        return NOT_BUILT;
+    size_t base = 0;
+    for (int i = 0; i < op->n_parts; base += op->parts[i++].rows) {
+        const bool last = i + 1 == op->n_parts;
+        const size_t each = op->parts[i].rows / experts, cols = s.reduction_end - s.reduction_begin;
+        ht_npu_matrix *m = &g->parts[g->n_parts++];
+        if (!form_of(op, i, last ? s.reduction_begin : 0, last ? cols : op->parts[i].cols, m))
+            return "the columns are not whole groups";
+        m->row = base + s.row_begin * each + (last ? 0 : s.reduction_begin);
+        m->rows = last ? each : cols;
+    }
+    g->expert = s.row_begin;
+    g->experts = ht_min_size(s.row_end - s.row_begin, most_experts(g));
+    g->cols = ht_op_cols(op);
+    add_run(g, 0, g->parts[g->n_parts - 1].rows);
+    return NULL;
+}
+
+ht_npu_matrix ht_npu_of_expert(const ht_npu_graph *g, int part, size_t i) {
+    ht_npu_matrix m = g->parts[part];
+    m.row += i ? i * (g->op->parts[part].rows / (size_t)g->op->experts) : 0;
+    return m;
+}
+
+ht_status ht_npu_matrices(const ht_npu_graph *g, ht_npu_matrix **matrices, ht_error *error) {
+    const size_t parts = (size_t)g->n_parts, n = ht_npu_sets(g) * parts;
+    const ht_status status = ht_alloc((void **)matrices, n, sizeof **matrices, g->op->name, error);
+    for (size_t i = 0; i < n && status == HT_OK; i++)
+        (*matrices)[i] = ht_npu_of_expert(g, (int)(i % parts), i / parts);
+    return status;
+}
+
+size_t ht_npu_capacity(const ht_npu_graph *g, size_t length) {
+    if (!g->experts)
+        return length;
+    const double mean = (double)length * g->op->route.used / g->op->experts;
+    const size_t wanted = ht_round_up((size_t)ceil(mean * MARGIN), CAPACITY_STEP);
+    return ht_max_size(ht_min_size(wanted, length), 1);
+}
+
 const char *ht_npu_describe(const ht_op *op, const ht_slice *slice, bool weights_first, ht_npu_graph *graph) {
     *graph = (ht_npu_graph){.op = op, .slice = *slice, .weights_first = weights_first};
     if (op->kind == HT_OP_MATMUL)
         return describe_matmul(op, slice, graph);
     if (op->kind == HT_OP_FFN)
         return describe_ffn(op, slice, graph);
+    if (op->kind == HT_OP_EXPERTS)
+        return describe_experts(op, slice, graph);
     return "only matrix multiplications";
 }
 
@@ -122,24 +195,28 @@ size_t ht_npu_bits(ht_npu_element element) {
 
 ht_status ht_npu_codes(const ht_npu_matrix *m, size_t row, size_t n, int8_t *codes, float *scales, float *offsets,
                        ht_error *error) {
-    const size_t all = ht_op_cols(m->op), groups = all / m->group, first = m->col / m->group, want = m->cols / m->group;
+    size_t first_row;
+    const size_t all = m->op->parts[ht_op_part(m->op, m->row, &first_row)].cols, groups = all / m->group,
+                 first = m->col / m->group, want = m->cols / m->group;
     void *line; /* one whole row: codes, scales, offsets */
     ht_status status = ht_alloc(&line, all + 2 * groups * sizeof(float), 1, m->op->name, error);
     if (status != HT_OK)
         return status;
     float *row_scales = line, *row_offsets = row_scales + groups;
     int8_t *row_codes = (int8_t *)(row_offsets + groups);
-    for (size_t r = 0; r < n; r++) {
+    for (size_t r = 0; r < n && status == HT_OK; r++) {
         size_t local;
         const ht_matrix *part = &m->op->parts[ht_op_part(m->op, m->row + row + r, &local)];
         ht_matrix_codes(part, local, 1, row_codes, row_scales, row_offsets);
+        if (ht_matrix_is_bad(part, local, row_scales, row_offsets))
+            status = ht_matrix_refuse(part, local, error);
         memcpy(codes + r * m->cols, row_codes + m->col, m->cols);
         memcpy(scales + r * want, row_scales + first, want * sizeof *scales);
         if (offsets)
             memcpy(offsets + r * want, row_offsets + first, want * sizeof *offsets);
     }
     free(line);
-    return HT_OK;
+    return status;
 }
 
 #define CHUNK 16 /* rows at once */
@@ -165,17 +242,21 @@ ht_status ht_npu_put_codes(const ht_npu_matrix *m, ht_npu_put put, const void *t
 
 ht_status ht_npu_floats(const ht_npu_matrix *m, size_t row, size_t n, float *out, ht_error *error) {
     float *line;
-    ht_status status = ht_alloc((void **)&line, ht_op_cols(m->op), sizeof *line, m->op->name, error);
+    size_t first_row;
+    const size_t all = m->op->parts[ht_op_part(m->op, m->row, &first_row)].cols;
+    ht_status status = ht_alloc((void **)&line, all, sizeof *line, m->op->name, error);
     if (status != HT_OK)
         return status;
-    for (size_t r = 0; r < n; r++) {
+    for (size_t r = 0; r < n && status == HT_OK; r++) {
         size_t local;
         const ht_matrix *part = &m->op->parts[ht_op_part(m->op, m->row + row + r, &local)];
         ht_matrix_floats(part, local, 1, line);
         memcpy(out + r * m->cols, line + m->col, m->cols * sizeof *out);
+        if (!part->type->group && ht_matrix_is_bad(part, local, NULL, NULL))
+            status = ht_matrix_refuse(part, local, error);
     }
     free(line);
-    return HT_OK;
+    return status;
 }
 
 void ht_npu_bias(const ht_npu_matrix *m, float *out) {
@@ -195,9 +276,9 @@ static uint64_t hash_rows(const ht_npu_matrix *m, uint64_t hash) {
         const int i = ht_op_part(m->op, row, &local);
         const ht_matrix *part = &m->op->parts[i];
         const size_t n = ht_min_size(part->rows - local, m->row + m->rows - row);
-        if (part->data)
-            hash = ht_hash(hash, part->data + local * part->row_bytes, n * part->row_bytes);
-        else /* made-up weights follow from the name */
+        for (size_t r = local; part->data && r < local + n; r += part->run ? 1 : n)
+            hash = ht_hash(hash, ht_matrix_row(part, r), (part->run ? 1 : n) * part->row_bytes);
+        if (!part->data) /* made-up weights follow from the name */
             hash = ht_hash(ht_hash(hash, part->name, strlen(part->name)), &local, sizeof local);
         if (m->bias && m->op->bias[i])
             hash = ht_hash(hash, m->op->bias[i] + local, n * sizeof(float));
@@ -207,14 +288,22 @@ static uint64_t hash_rows(const ht_npu_matrix *m, uint64_t hash) {
 }
 
 ht_status ht_npu_key(const ht_npu_graph *g, ht_text *key, ht_error *error) {
-    ht_status status =
-        ht_text_printf(key, error, "%s %zux%zu act %d order %d;", g->op->kind == HT_OP_FFN ? "ffn" : "matmul", g->rows,
-                       g->cols, (int)g->op->activation, (int)g->weights_first);
+    ht_status status = ht_text_printf(key, error, "%s %zux%zu act %d order %d;",
+                                      g->experts                 ? "experts"
+                                      : g->op->kind == HT_OP_FFN ? "ffn"
+                                                                 : "matmul",
+                                      g->rows, g->cols, (int)g->op->activation, (int)g->weights_first);
+    if (g->experts && status == HT_OK)
+        status = ht_text_printf(key, error, " %zu, %d of %d;", g->experts, g->op->route.used, g->op->experts);
     for (int i = 0; i < g->n_parts && status == HT_OK; i++) {
         const ht_npu_matrix *m = &g->parts[i];
+        uint64_t hash = HT_HASH_START;
+        for (size_t e = 0; e < ht_npu_sets(g); e++) {
+            const ht_npu_matrix one = ht_npu_of_expert(g, i, e);
+            hash = hash_rows(&one, hash);
+        }
         status = ht_text_printf(key, error, " %zux%zu+%zu form %d/%zu/%d/%d %016llx;", m->rows, m->cols, m->col,
-                                (int)m->element, m->group, (int)m->offset, (int)m->bias,
-                                (unsigned long long)hash_rows(m, HT_HASH_START));
+                                (int)m->element, m->group, (int)m->offset, (int)m->bias, (unsigned long long)hash);
     }
     return status;
 }
@@ -229,7 +318,7 @@ uint64_t ht_npu_estimate_shared(const ht_npu_graph *g) {
     uint64_t bytes = 0;
     for (int i = 0; i < g->n_parts; i++)
         bytes += coded_bytes(&g->parts[i]);
-    return bytes;
+    return bytes * ht_npu_sets(g);
 }
 
 uint64_t ht_npu_estimate(const ht_npu_graph *g, size_t length) {
@@ -238,8 +327,9 @@ uint64_t ht_npu_estimate(const ht_npu_graph *g, size_t length) {
         const ht_npu_matrix *m = &g->parts[i];
         /* floats of 16 bits are multiplied out and packed in 32 */
         bytes += m->group ? coded_bytes(m) : m->rows * m->cols * 2 * sizeof(float);
-        const bool inner = g->op->kind == HT_OP_FFN ? i < 2 : g->n_parts > 1;
+        const bool inner = g->op->kind == HT_OP_MATMUL ? g->n_parts > 1 : i + 1 < g->n_parts || g->experts;
         values += m->rows * (inner + m->offset);
     }
-    return bytes + length * values * sizeof(float);
+    values += g->experts ? g->cols : 0; /* each expert's rows of x */
+    return ht_npu_sets(g) * (bytes + ht_npu_capacity(g, length) * values * sizeof(float));
 }

@@ -3,6 +3,8 @@
  * A submit of n tokens runs at the shortest length that holds them and whose graph is there; more than the longest length
  * is split first. Padding costs no copy where the slots have room for it; else, and where a slot's rows are not dense, two
  * staging buffers of the device are used. Submits compute in the caller. What is no matrix multiplication is refused.
+ *
+ * A mixture of experts has a graph for each group of experts. What is past an expert's capacity stays in binding.left.
  */
 #include "device/lengths.h"
 #include "device/npu/npu.h"
@@ -27,12 +29,24 @@ typedef struct npu_device {
     int lengths[HT_MOST_LENGTHS]; /* ascending */
     float *in, *out;              /* staging: [longest][cols], [longest][rows] of the widest tasks */
     size_t in_bytes, out_bytes;
-    ht_ticket last; /* every ticket given is complete */
+    ht_npu_place *places; /* of the largest group of experts */
+    size_t n_places;
+    uint64_t pairs, left; /* of tokens and experts that they have chosen: so far, and past a graph's capacity */
+    bool told;            /* of a graph that failed when it was needed */
+    ht_ticket last;       /* every ticket given is complete */
 } npu_device;
 
-struct ht_task {
+typedef struct task_graph {
     ht_npu_graph graph;
     ht_npu_entry *entry;
+} task_graph;
+
+struct ht_task {
+    const ht_op *op;
+    ht_slice slice; /* EXPERTS: spelt out */
+    size_t n;       /* one; EXPERTS: for each group of experts one */
+    size_t capacity;
+    task_graph *graphs;
 };
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
@@ -59,6 +73,10 @@ void ht_npu_close(ht_device *device) {
     if (!d)
         return;
     ht_npu_store_destroy(d->store);
+    if (d->pairs)
+        ht_log(HT_LOG_INFO, "%s: %llu of %llu pairs of a token and an expert were past the capacity of their graphs",
+               d->caps.name, (unsigned long long)d->left, (unsigned long long)d->pairs);
+    free(d->places);
     if (d->npu)
         d->runtime->close(d->npu);
     if (d->in)
@@ -120,6 +138,7 @@ static void state_caps(npu_device *d) {
     d->caps.unified_memory = info->unified_memory;
     d->caps.emulated = info->emulated;
     d->caps.runs_in_caller = true;
+    d->caps.leaves = true;
     d->caps.cores = d->config.cores;
     if (!ht_cores_any(&d->caps.cores) && (cpu || info->emulated))
         d->caps.cores = *ht_all_cores();
@@ -207,38 +226,66 @@ static ht_status grow(const npu_device *d, float **buffer, size_t *bytes, size_t
     return HT_OK;
 }
 
+/* One more graph, and the buffers that it needs at the longest length. */
+static ht_status add_graph(npu_device *d, ht_task *task, const ht_npu_graph *graph, ht_error *error) {
+    const size_t longest = ht_npu_rows(graph, (size_t)d->lengths[d->caps.n_lengths - 1]);
+    ht_status status =
+        ht_grow((void **)&task->graphs, &task->capacity, task->n + 1, sizeof *task->graphs, task->op->name, error);
+    if (status == HT_OK)
+        status = grow(d, &d->in, &d->in_bytes, longest * graph->cols * sizeof(float), error);
+    if (status == HT_OK)
+        status = grow(d, &d->out, &d->out_bytes, longest * graph->rows * sizeof(float), error);
+    if (status == HT_OK && graph->experts)
+        status = ht_grow((void **)&d->places, &d->n_places, longest, sizeof *d->places, "tokens of experts", error);
+    if (status != HT_OK)
+        return status;
+    task_graph *made = &task->graphs[task->n];
+    *made = (task_graph){.graph = *graph};
+    status = ht_npu_entry_create(d->store, graph, &made->entry, error);
+    task->n += status == HT_OK;
+    return status;
+}
+
 ht_status ht_npu_prepare(ht_device *device, const ht_op *op, const ht_slice *slice, ht_task **out, ht_error *error) {
     npu_device *d = (npu_device *)device;
     ht_task *task;
     ht_status status = ht_alloc((void **)&task, 1, sizeof *task, op->name, error);
     if (status != HT_OK)
         return status;
-    const char *why = ht_npu_describe(op, slice, d->weights_first, &task->graph);
-    const size_t longest = (size_t)d->lengths[d->caps.n_lengths - 1];
-    if (why)
-        status = ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: %s: %s", d->caps.name, op->name, why);
-    if (status == HT_OK)
-        status = grow(d, &d->in, &d->in_bytes, longest * task->graph.cols * sizeof(float), error);
-    if (status == HT_OK)
-        status = grow(d, &d->out, &d->out_bytes, longest * task->graph.rows * sizeof(float), error);
-    if (status == HT_OK)
-        status = ht_npu_entry_create(d->store, &task->graph, &task->entry, error);
+    const char *why = NULL;
+    ht_npu_graph graph;
+    task->op = op;
+    task->slice =
+        op->kind == HT_OP_EXPERTS && !ht_npu_refuses(device, op, slice) ? ht_spell_out_experts(op, slice) : *slice;
+    for (ht_slice rest = task->slice; status == HT_OK;) {
+        why = ht_npu_describe(op, &rest, d->weights_first, &graph);
+        status = why ? ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: %s: %s", d->caps.name, op->name, why)
+                     : add_graph(d, task, &graph, error);
+        rest.row_begin += graph.experts;
+        if (graph.experts == 0 || rest.row_begin >= rest.row_end)
+            break;
+    }
     if (status == HT_OK)
         *out = task;
     else
-        free(task);
+        ht_npu_release(device, task);
     return status;
 }
 
 void ht_npu_release(ht_device *device, ht_task *task) {
     if (!task)
         return;
-    ht_npu_entry_destroy(task->entry);
+    for (size_t k = 0; k < task->n; k++)
+        ht_npu_entry_destroy(task->graphs[k].entry);
+    free(task->graphs);
     free(task);
 }
 
 size_t ht_npu_task_bytes(const ht_task *task) {
-    return (size_t)ht_npu_entry_bytes(task->entry);
+    size_t bytes = 0;
+    for (size_t k = 0; k < task->n; k++)
+        bytes += (size_t)ht_npu_entry_bytes(task->graphs[k].entry);
+    return bytes;
 }
 
 static size_t choose_length(const npu_device *d, size_t tokens) {
@@ -250,10 +297,26 @@ ht_status ht_npu_warm(ht_device *device, ht_task *task, size_t tokens, ht_error 
     const npu_device *d = (npu_device *)device;
     while (tokens > 0) { /* the pieces that submit cuts them into */
         const size_t i = choose_length(d, tokens);
-        ht_npu_entry_want(task->entry, i);
+        for (size_t k = 0; k < task->n; k++)
+            ht_npu_entry_want(task->graphs[k].entry, i);
         tokens -= ht_min_size(tokens, (size_t)d->lengths[i]);
     }
     return HT_OK;
+}
+
+static ht_status await(const ht_task *task, size_t i, ht_error *error) {
+    ht_status status = HT_OK;
+    for (size_t k = 0; k < task->n && status == HT_OK; k++)
+        status = ht_npu_entry_await(task->graphs[k].entry, i, error);
+    return status;
+}
+
+static bool is_there(const void *context, size_t i) {
+    const ht_task *task = context;
+    for (size_t k = 0; k < task->n; k++)
+        if (!ht_npu_entry_program(task->graphs[k].entry, i))
+            return false;
+    return true;
 }
 
 ht_status ht_npu_settle(ht_device *device, ht_task *task, size_t tokens, ht_error *error) {
@@ -261,7 +324,7 @@ ht_status ht_npu_settle(ht_device *device, ht_task *task, size_t tokens, ht_erro
     ht_status status = HT_OK;
     while (tokens > 0 && status == HT_OK) {
         const size_t i = choose_length(d, tokens);
-        status = ht_npu_entry_await(task->entry, i, error);
+        status = await(task, i, error);
         tokens -= ht_min_size(tokens, (size_t)d->lengths[i]);
     }
     return status;
@@ -272,14 +335,17 @@ bool ht_npu_ready(ht_device *device, ht_task *task, size_t tokens) {
     bool ready = true;
     while (tokens > 0 && ready) {
         const size_t i = choose_length(d, tokens);
-        ready = ht_npu_entry_program(task->entry, i) != NULL;
+        ready = is_there(task, i);
         tokens -= ht_min_size(tokens, (size_t)d->lengths[i]);
     }
     return ready;
 }
 
-static bool is_there(const void *task, size_t i) {
-    return ht_npu_entry_program(((const ht_task *)task)->entry, i) != NULL;
+/* Once: it will be so again. Want of memory is no failure. */
+static void tell_shorter(npu_device *d, ht_status status, int length, const ht_error *error) {
+    if (status == HT_ERROR_DEVICE && !d->told && error)
+        ht_log(HT_LOG_WARN, "%s: continuing with graphs of %d tokens: %s", d->caps.name, length, error->text);
+    d->told |= status == HT_ERROR_DEVICE;
 }
 
 /* A length whose graph is there for up to `tokens` tokens. Nothing suitable: the right one is built now, and if it cannot be,
@@ -288,36 +354,52 @@ static ht_status find_length(npu_device *d, ht_task *task, size_t tokens, size_t
     const ht_lengths lengths = {d->lengths, d->caps.n_lengths, PIECE_TOKENS};
     if (ht_find_length(&lengths, tokens, is_there, task, found))
         return HT_OK;
-    ht_status status = ht_npu_entry_await(task->entry, *found, error);
+    ht_status status = await(task, *found, error);
     for (size_t i = *found; status && i-- > 0 && status != HT_ERROR_CANCELLED;)
-        if (is_there(task, i))
+        if (is_there(task, i)) {
+            tell_shorter(d, status, d->lengths[i], error);
             return *found = i, HT_OK;
+        }
     return status;
 }
 
-/* Runs `tokens` <= lengths[i] tokens from source to target, of which `room` rows are ours to read and write. */
-static ht_status run(npu_device *d, ht_task *task, size_t i, size_t tokens, size_t room, const ht_view *source,
-                     const ht_view *target, ht_error *error) {
-    float *in = source->data, *out = target->data;
-    const size_t in_stride = source->stride, out_stride = target->stride;
-    const ht_npu_graph *g = &task->graph;
-    const size_t length = (size_t)d->lengths[i], cols = g->cols, rows = g->rows;
-    ht_npu_program *program = ht_npu_entry_program(task->entry, i);
+static ht_status run_program(const npu_device *d, ht_npu_program *program, float *in, float *out, ht_error *error) {
+    ht_status status = d->runtime->bind(d->npu, program, in, out, error);
+    if (status == HT_OK)
+        status = d->runtime->start(d->npu, program, error);
+    return status == HT_OK ? d->runtime->wait(d->npu, program, error) : status;
+}
+
+/* A piece of a submit: tokens [first, first + tokens) of it at lengths[i], which is no less; of the slots' rows `room` are ours to read
+ * and to write. */
+typedef struct piece {
+    const ht_binding *binding;
+    size_t first, tokens, room, i;
+} piece;
+
+static ht_view view_of(const piece *p, const ht_view *view, size_t column) {
+    return (ht_view){(float *)view->data + p->first * view->stride + column, view->stride};
+}
+
+static ht_status run(npu_device *d, ht_task *task, const piece *p, ht_error *error) {
+    const ht_npu_graph *g = &task->graphs[0].graph;
+    const size_t first_in = g->op->kind == HT_OP_MATMUL ? g->slice.reduction_begin : 0; /* an FFN's columns are whole */
+    const ht_view source = view_of(p, &p->binding->slots[g->op->in], first_in),
+                  target = view_of(p, &p->binding->slots[g->op->out], 0);
+    float *in = source.data, *out = target.data;
+    const size_t in_stride = source.stride, out_stride = target.stride, tokens = p->tokens;
+    const size_t length = (size_t)d->lengths[p->i], cols = g->cols, rows = g->rows;
     float *from = in, *to = out + g->runs[0].to;
-    if (length > room || (length > 1 && in_stride != cols)) {
+    if (length > p->room || (length > 1 && in_stride != cols)) {
         from = d->in;
         for (size_t t = 0; t < tokens; t++)
             memcpy(from + t * cols, in + t * in_stride, cols * sizeof *in);
         /* Padding's results are dropped, but stale bits there could be NaNs or denormals, which are slow. */
         memset(from + tokens * cols, 0, (length - tokens) * cols * sizeof *in);
     }
-    if (length > room || (length > 1 && out_stride != rows) || g->n_runs > 1)
+    if (length > p->room || (length > 1 && out_stride != rows) || g->n_runs > 1)
         to = d->out;
-    ht_status status = d->runtime->bind(d->npu, program, from, to, error);
-    if (status == HT_OK)
-        status = d->runtime->start(d->npu, program, error);
-    if (status == HT_OK)
-        status = d->runtime->wait(d->npu, program, error);
+    ht_status status = run_program(d, ht_npu_entry_program(task->graphs[0].entry, p->i), from, to, error);
     for (size_t t = 0; t < tokens && status == HT_OK && to == d->out; t++)
         for (int k = 0; k < g->n_runs; k++)
             memcpy(out + t * out_stride + g->runs[k].to, to + t * rows + g->runs[k].from,
@@ -325,28 +407,59 @@ static ht_status run(npu_device *d, ht_task *task, size_t i, size_t tokens, size
     return status;
 }
 
+/* Group by group: one of which nobody has chosen an expert is not run. */
+static ht_status run_experts(npu_device *d, ht_task *task, const piece *p, ht_error *error) {
+    const ht_op *op = task->op;
+    const ht_view out = view_of(p, &p->binding->slots[op->out], 0);
+    const ht_npu_crowd crowd = {.x = view_of(p, &p->binding->slots[op->in], 0),
+                                .weights = view_of(p, &p->binding->slots[op->more[0]], op->more_first),
+                                .left = view_of(p, p->binding->left, 0),
+                                .tokens = p->tokens};
+    size_t left = 0, rows = task->graphs[0].graph.rows;
+    ht_status status = HT_OK;
+    for (size_t t = 0; t < p->tokens; t++) {
+        const float *weights = (float *)crowd.weights.data + t * crowd.weights.stride;
+        memset((float *)out.data + t * out.stride, 0, rows * sizeof(float));
+        memcpy((float *)crowd.left.data + t * crowd.left.stride, weights, (size_t)op->experts * sizeof *weights);
+        for (size_t e = task->slice.row_begin; e < task->slice.row_end; e++)
+            left += weights[e] != 0.0f;
+    }
+    d->pairs += left;
+    for (size_t k = 0; k < task->n && status == HT_OK; k++) {
+        const ht_npu_graph *g = &task->graphs[k].graph;
+        const size_t capacity = ht_npu_capacity(g, (size_t)d->lengths[p->i]),
+                     n = ht_npu_gather(g, capacity, &crowd, d->in, d->places);
+        left -= n;
+        if (n)
+            status = run_program(d, ht_npu_entry_program(task->graphs[k].entry, p->i), d->in, d->out, error);
+        if (n && status == HT_OK)
+            ht_npu_scatter(g, capacity, d->out, d->places, &out);
+    }
+    d->left += left;
+    return status;
+}
+
 ht_status ht_npu_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
                         size_t n_after, ht_ticket *ticket, ht_error *error) {
     npu_device *d = (npu_device *)device;
-    const ht_npu_graph *g = &task->graph;
-    const ht_view *in = &binding->slots[g->op->in], *out = &binding->slots[g->op->out];
-    const size_t first_in = g->op->kind == HT_OP_MATMUL ? g->slice.reduction_begin : 0; /* an FFN's columns are whole */
+    const bool experts = task->op->kind == HT_OP_EXPERTS;
     const size_t room = ht_max_size(binding->room, binding->tokens);
     if (binding->part)
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: a graph computes its whole slice, not a part", d->caps.name,
-                       g->op->name);
+                       task->op->name);
+    if (experts && !binding->left)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: nowhere to leave what is past the capacity", d->caps.name,
+                       task->op->name);
     ht_status status = ht_wait_all(device, after, n_after, binding->sync, error);
     for (size_t done = 0; done < binding->tokens && status == HT_OK;) {
-        const size_t left = binding->tokens - done;
-        size_t i, tokens = 0;
-        status = find_length(d, task, left, &i, error);
+        piece p = {.binding = binding, .first = done, .room = room - done};
+        const size_t more = binding->tokens - done;
+        status = find_length(d, task, more, &p.i, error);
         if (status == HT_OK) {
-            tokens = ht_min_size(left, (size_t)d->lengths[i]);
-            const ht_view source = {(float *)in->data + done * in->stride + first_in, in->stride},
-                          target = {(float *)out->data + done * out->stride, out->stride};
-            status = run(d, task, i, tokens, room - done, &source, &target, error);
+            p.tokens = ht_min_size(more, (size_t)d->lengths[p.i]);
+            status = experts ? run_experts(d, task, &p, error) : run(d, task, &p, error);
         }
-        done += tokens;
+        done += p.tokens;
     }
     if (status == HT_OK)
         *ticket = ++d->last;

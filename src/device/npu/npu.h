@@ -29,11 +29,17 @@ typedef struct ht_npu_run {
 } ht_npu_run;
 
 #define HT_NPU_PARTS 3
+#define HT_NPU_EXPERTS 16 /* most experts of one graph */
 /* x [length][cols] -> out [length][rows], float32. A MATMUL's slice: parts are its rows, one run after another; a share has
  * a run of each matrix, and they follow each other without the gaps between them (runs says where they belong). A share of
- * an FFN's features: parts are gate, up [features][cols] and down [rows][features], out = down(act(gate x) * up x). */
+ * an FFN's features: parts are gate, up [features][cols] and down [rows][features], out = down(act(gate x) * up x).
+ *
+ * A group of an EXPERTS' experts: parts are those of the first of them (ht_npu_of_expert: of the others); up, down where there is
+ * no gate. Each expert has `capacity` rows of x and of out, one expert's behind another's: x [experts * capacity][cols]. `length`
+ * is the number of tokens that all of the operator's experts share (ht_npu_capacity). */
 typedef struct ht_npu_graph {
     const ht_op *op;
+    size_t expert, experts; /* EXPERTS: [expert, expert + experts); others: 0 */
     ht_slice slice;
     size_t cols, rows;
     ht_npu_matrix parts[HT_NPU_PARTS];
@@ -43,8 +49,25 @@ typedef struct ht_npu_graph {
     bool weights_first; /* out^T = W x^T: the weights stream past what is held; else out = x W^T */
 } ht_npu_graph;
 
-/* NULL and *graph filled, or why not, for a person. */
+/* NULL and *graph filled, or why not, for a person. Of EXPERTS the graph has as many of the slice's experts, from the first on, as
+ * one graph may have: who wants the others describes what is left of the slice. */
 const char *ht_npu_describe(const ht_op *op, const ht_slice *slice, bool weights_first, ht_npu_graph *graph);
+/* Matrix number `part` of the graph's expert number i, counted from 0; of graphs without experts i is 0. */
+ht_npu_matrix ht_npu_of_expert(const ht_npu_graph *graph, int part, size_t i);
+/* All of them: *matrices [sets][n_parts], from malloc. */
+ht_status ht_npu_matrices(const ht_npu_graph *graph, ht_npu_matrix **matrices, ht_error *error);
+/* Sets of matrices that compute rows of their own: experts, else 1. */
+static inline size_t ht_npu_sets(const ht_npu_graph *graph) {
+    return graph->experts ? graph->experts : 1;
+}
+/* Rows that one set of matrices computes at a length: an expert's capacity, else all. As NPUMoE (arXiv 2604.18788) has it: half as
+ * many again as each expert gets where all are chosen equally often, for a graph must know the number. What is past
+ * it is somebody else's. */
+size_t ht_npu_capacity(const ht_npu_graph *graph, size_t length);
+/* Rows of x and of out at a length. */
+static inline size_t ht_npu_rows(const ht_npu_graph *graph, size_t length) {
+    return ht_npu_sets(graph) * ht_npu_capacity(graph, length);
+}
 size_t ht_npu_bits(ht_npu_element element);
 /* Rows [row, row + n) of a matrix (from its own first), canonical (quant.h): codes [n][cols], scales and offsets
  * [n][cols/group]; offsets may be NULL where the matrix has none. */
@@ -100,7 +123,8 @@ typedef struct ht_npu_runtime {
     ht_status (*list)(ht_device_info **list, size_t *n, ht_error *error);
     ht_status (*open)(const ht_npu_config *config, ht_npu **npu, ht_npu_facts *facts, ht_error *error);
     void (*close)(ht_npu *npu);
-    /* like (NULL: none): a program of the same graph at another length, to share what can be shared. */
+    /* like (NULL: none): a program of the same graph at another length, to share what can be shared. Its input is
+     * [ht_npu_rows][cols], its output [ht_npu_rows][rows]. */
     ht_status (*compile)(ht_npu *npu, const ht_npu_graph *graph, size_t length, const ht_npu_program *like,
                          ht_npu_program **program, ht_error *error);
     void (*discard)(ht_npu *npu, ht_npu_program *program);
@@ -167,6 +191,27 @@ ht_status ht_npu_submit(ht_device *device, ht_task *task, const ht_binding *bind
 ht_ticket ht_npu_completed(ht_device *device);
 ht_status ht_npu_wait(ht_device *device, ht_ticket ticket, ht_sync sync, ht_error *error);
 void *ht_npu_alloc_shared(ht_device *device, size_t bytes);
+
+/* ---- mixtures of experts (experts.c) --------------------------------------------------------------------------------- */
+
+typedef struct ht_npu_place { /* whose row of an expert's it is */
+    uint32_t token;
+    float weight; /* 0: nobody's */
+} ht_npu_place;
+
+/* Where a piece of a submit's tokens lies: what they are, the weights of all experts, and where those are put that are left. */
+typedef struct ht_npu_crowd {
+    ht_view x, weights, left;
+    size_t tokens;
+} ht_npu_crowd;
+
+/* Of each of the graph's experts the first `capacity` tokens that have chosen it: their rows of x to `in`, zeros behind them, and
+ * whose they are to places [experts][capacity]; their weights in `left` become 0. Returns how many there are in all. */
+size_t ht_npu_gather(const ht_npu_graph *graph, size_t capacity, const ht_npu_crowd *crowd, float *in,
+                     ht_npu_place *places);
+/* Adds what came of them, times the weights, to the tokens' rows of `to`: in the order of experts. */
+void ht_npu_scatter(const ht_npu_graph *graph, size_t capacity, const float *out, const ht_npu_place *places,
+                    const ht_view *to);
 
 /* ---- the store (store.c) --------------------------------------------------------------------------------------------- */
 

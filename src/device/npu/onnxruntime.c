@@ -223,7 +223,7 @@ static ht_status new_program(const ht_npu_graph *graph, size_t length, ht_npu_pr
     ht_status status = ht_alloc((void **)program, 1, sizeof **program, graph->op->name, error);
     for (int i = 0; i < 2 && status == HT_OK; i++) {
         (*program)->dims[i][0] = 1;
-        (*program)->dims[i][1] = (int64_t)length;
+        (*program)->dims[i][1] = (int64_t)ht_npu_rows(graph, length);
         (*program)->dims[i][2] = (int64_t)(i ? graph->rows : graph->cols);
     }
     return status;

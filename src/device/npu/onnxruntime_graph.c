@@ -1,7 +1,8 @@
 /* One graph for every provider. Weights in groups are MatMulNBits (com.microsoft): codes without sign [rows, groups, bytes],
  * a scale each, rows by columns as they come; CPU and Hexagon both have it for 4 and 8 bits in groups of 16 and 32. It
  * takes one integer zero point, so offsets are a second, 32 times smaller MatMul of the activations' group sums. Values
- * have three dimensions, for QNN takes MatMulNBits in no other. */
+ * have three dimensions, for QNN takes MatMulNBits in no other. Experts have a Slice of the rows and products each, for
+ * MatMulNBits knows no batches. */
 #include "device/npu/onnxruntime_graph.h"
 
 #include <stdio.h>
@@ -15,7 +16,7 @@ typedef struct attribute { /* of an operator */
     int64_t integer;
 } attribute;
 
-#define MAX_INPUTS 3
+#define MAX_INPUTS 4
 #define MAX_ATTRIBUTES 5
 typedef struct node { /* an operator or a constant; its value is named for its place in the list */
     const char *type, *domain;
@@ -29,16 +30,17 @@ typedef struct node { /* an operator or a constant; its value is named for its p
     const ht_npu_matrix *matrix; /* whose constant it is */
     int64_t integers[4];
     float number;
-    size_t offset, bytes; /* a constant's place in the blob */
+    size_t offset, bytes; /* a constant's place in the blob (in_blob) */
 } node;
 
-#define MAX_NODES 64
+#define SET_NODES 64 /* more than one set of matrices has: three parts with offsets and biases */
 struct ht_ort_graph {
     const ht_npu_graph *of;
-    size_t length, bytes;
+    size_t length, rows, bytes; /* length: rows that one set of matrices computes; rows: all of them */
     int accuracy;
-    node nodes[MAX_NODES]; /* the first is the input, the last the output */
+    ht_npu_matrix *matrices; /* [sets][n_parts] */
     int n;
+    node nodes[]; /* [SET_NODES] for each set; the first is the input, the last the output */
 };
 
 /* ---- nodes ------------------------------------------------------------------------------------------------------- */
@@ -50,9 +52,13 @@ struct ht_ort_graph {
     { .name = (key), .integer = (int64_t)(value) }
 #define MICROSOFT "com.microsoft"
 
-/* MAX_NODES is more than the largest graph has: three parts with offsets and biases. */
+/* Integers and numbers have no place there: some depend on the length, and all lengths have one blob. */
+static bool in_blob(const node *n) {
+    return n->constant && n->constant != INTEGERS && n->constant != NUMBER;
+}
+
 static int add(ht_ort_graph *g, node n) {
-    if (n.constant) {
+    if (in_blob(&n)) {
         n.offset = g->bytes;
         g->bytes = ht_round_up(g->bytes + n.bytes, 64);
     }
@@ -125,53 +131,110 @@ static int product(ht_ort_graph *g, int x, const ht_npu_matrix *m, int sums[2]) 
     return m->bias ? add_two(g, "Add", y, add_constant(g, BIAS, m, rows, 0)) : y;
 }
 
-/* Both kinds are z + z * tanh(t) with z half the gate, t that of SiLU, 0.79788 g + 0.03568 g^3 of GELU. Hexagon's tanh is
+/* Those that are smooth are z + z * tanh(t) with z half the gate, t that of SiLU, 0.79788 g + 0.03568 g^3 of GELU. Hexagon's tanh is
  * right to a rounding or two; its sigmoid errs by 2^-9, and so do ONNX's own Gelu and QuickGelu there. */
 static int activate(ht_ort_graph *g, int gate, ht_activation kind) {
     const double root = 0.7978845608028654; /* of 2 / pi */
+    if (kind == HT_ACT_RELU2) {
+        const int positive = add(g, (node){.type = "Relu", INPUTS(gate)});
+        return add_two(g, "Mul", positive, positive);
+    }
+    if (kind == HT_ACT_CLAMPED)
+        gate = add_two(g, "Min", gate, add_number(g, 7));
     const int z = add_two(g, "Mul", gate, add_number(g, 0.5));
     int t = z;
     if (kind == HT_ACT_GELU_TANH) {
         const int cubic = add_two(g, "Mul", add_two(g, "Mul", gate, gate), add_number(g, 0.044715 * root));
         t = add_two(g, "Mul", add_two(g, "Add", cubic, add_number(g, root)), gate);
     }
+    if (kind == HT_ACT_CLAMPED)
+        t = add_two(g, "Mul", gate, add_number(g, 0.5 * 1.702));
     const int tanh = add(g, (node){.type = "Tanh", INPUTS(t)});
     return add_two(g, "Add", z, add_two(g, "Mul", z, tanh));
 }
 
-static int block(ht_ort_graph *g, int x) { /* FFN */
+/* An FFN, or an expert, of these matrices. */
+static int block(ht_ort_graph *g, int x, const ht_npu_matrix *matrices) {
+    const ht_activation kind = g->of->op->activation;
+    const int last = g->of->n_parts - 1;
+    int sums[2] = {-1, -1}, hidden_sums[2] = {-1, -1}, up = -1;
+    const int gate = product(g, x, &matrices[0], sums);
+    if (last > 1)
+        up = product(g, x, &matrices[1], sums);
+    int hidden = activate(g, gate, kind);
+    if (last > 1 && kind == HT_ACT_CLAMPED) {
+        const int below = add_two(g, "Min", up, add_number(g, 7));
+        up = add_two(g, "Add", add_two(g, "Max", below, add_number(g, -7)), add_number(g, 1));
+    }
+    if (last > 1)
+        hidden = add_two(g, "Mul", hidden, up);
+    return product(g, hidden, &matrices[last], hidden_sums);
+}
+
+/* Rows [first, first + g->length) of x. */
+static int rows_from(ht_ort_graph *g, int x, size_t first) {
+    const int64_t begin[4] = {(int64_t)first}, end[4] = {(int64_t)(first + g->length)}, axis[4] = {1};
+    const int from = add_integers(g, 1, begin), to = add_integers(g, 1, end), along = add_integers(g, 1, axis);
+    return add(g, (node){.type = "Slice", INPUTS(x, from, to, along)});
+}
+
+static int concat(ht_ort_graph *g, int a, int b, int axis) {
+    return add(g, (node){.type = "Concat", INPUTS(a, b), ATTRIBUTES(INTEGER("axis", axis))});
+}
+
+/* Their results are put together two at a time, as in stack: in rounds, so that no row is copied more often than there are of
+ * these. */
+static int experts(ht_ort_graph *g, int x) {
     const ht_npu_graph *of = g->of;
-    int sums[2] = {-1, -1}, hidden_sums[2] = {-1, -1};
-    const int gate = product(g, x, &of->parts[0], sums), up = product(g, x, &of->parts[1], sums);
-    const int hidden = add_two(g, "Mul", activate(g, gate, of->op->activation), up);
-    return product(g, hidden, &of->parts[2], hidden_sums);
+    int parts[HT_NPU_EXPERTS];
+    size_t n = of->experts;
+    for (size_t i = 0; i < n; i++) {
+        const int own = n == 1 ? x : rows_from(g, x, i * g->length);
+        parts[i] = block(g, own, g->matrices + i * (size_t)of->n_parts);
+    }
+    for (; n > 1; n = (n + 1) / 2)
+        for (size_t i = 0; i < n; i += 2)
+            parts[i / 2] = i + 1 < n ? concat(g, parts[i], parts[i + 1], 1) : parts[i];
+    return parts[0];
 }
 
 static int stack(ht_ort_graph *g, int x) { /* MATMUL */
-    int sums[2] = {-1, -1}, all = product(g, x, &g->of->parts[0], sums);
+    int sums[2] = {-1, -1}, all = product(g, x, &g->matrices[0], sums);
     for (int i = 1; i < g->of->n_parts; i++) { /* two at a time: QNN's compiler fails on a Concat of three products */
-        const int next = product(g, x, &g->of->parts[i], sums);
-        all = add(g, (node){.type = "Concat", INPUTS(all, next), ATTRIBUTES(INTEGER("axis", 2))});
+        const int next = product(g, x, &g->matrices[i], sums);
+        all = concat(g, all, next, 2);
     }
     return all;
 }
 
 ht_status ht_ort_graph_create(const ht_npu_graph *graph, size_t length, int accuracy, ht_ort_graph **out,
                               ht_error *error) {
+    const size_t sets = ht_npu_sets(graph);
     ht_ort_graph *g;
-    ht_status status = ht_alloc((void **)&g, 1, sizeof *g, graph->op->name, error);
-    if (status != HT_OK)
+    ht_status status =
+        ht_alloc((void **)&g, 1, sizeof *g + sets * SET_NODES * sizeof *g->nodes, graph->op->name, error);
+    if (status == HT_OK)
+        status = ht_npu_matrices(graph, &g->matrices, error);
+    if (status != HT_OK) {
+        free(g);
         return status;
+    }
     g->of = graph;
-    g->length = length;
+    g->length = ht_npu_capacity(graph, length);
+    g->rows = ht_npu_rows(graph, length);
     g->accuracy = accuracy;
     const int x = add(g, (node){.type = NULL});
-    graph->op->kind == HT_OP_FFN ? block(g, x) : stack(g, x); /* what they add last is the result */
+    if (graph->experts) /* what they add last is the result */
+        experts(g, x);
+    else
+        graph->op->kind == HT_OP_FFN ? block(g, x, g->matrices) : stack(g, x);
     *out = g;
     return HT_OK;
 }
 
 void ht_ort_graph_destroy(ht_ort_graph *graph) {
+    if (graph)
+        free(graph->matrices);
     free(graph);
 }
 
@@ -248,8 +311,6 @@ ht_status ht_ort_graph_fill(const ht_ort_graph *g, uint8_t *out, ht_error *error
             status = fill_floats(n->matrix, (float *)(void *)at, error);
         else if (n->constant == BIAS)
             ht_npu_bias(n->matrix, (float *)(void *)at);
-        else if (n->constant == INTEGERS || n->constant == NUMBER)
-            memcpy(at, n->constant == NUMBER ? (const void *)&n->number : n->integers, n->bytes);
     }
     return status;
 }
@@ -286,7 +347,7 @@ static void value_name(const ht_ort_graph *g, int i, char name[16]) {
 
 /* Declares the graph's input or output. */
 static ht_status add_port(const maker *m, bool output) {
-    const int64_t dims[] = {1, (int64_t)m->g->length, (int64_t)(output ? m->g->of->rows : m->g->of->cols)};
+    const int64_t dims[] = {1, (int64_t)m->g->rows, (int64_t)(output ? m->g->of->rows : m->g->of->cols)};
     OrtTensorTypeAndShapeInfo *shape = NULL;
     OrtTypeInfo *type = NULL;
     OrtValueInfo *value = NULL;
@@ -308,11 +369,14 @@ static ht_status add_port(const maker *m, bool output) {
     return status;
 }
 
-#define LEAST_EXTERNAL 128 /* bytes: smaller tensors must be ONNX Runtime's own */
+#define LEAST_EXTERNAL 128 /* bytes: smaller tensors must be ONNX Runtime's own, and integers and numbers are */
 
 static ht_status add_initializer(const maker *m, int i) {
     const node *n = &m->g->nodes[i];
     const bool external = n->bytes >= LEAST_EXTERNAL;
+    const void *from = in_blob(n)              ? (const void *)(m->blob + n->offset)
+                       : n->constant == NUMBER ? (const void *)&n->number
+                                               : n->integers;
     char name[16];
     OrtValue *value = NULL;
     void *data;
@@ -323,7 +387,7 @@ static ht_status add_initializer(const maker *m, int i) {
     if (status == HT_OK && !external) {
         status = TRY(m, GetTensorMutableData, value, &data);
         if (status == HT_OK)
-            memcpy(data, m->blob + n->offset, n->bytes);
+            memcpy(data, from, n->bytes);
     }
     value_name(m->g, i, name);
     if (status == HT_OK) /* takes the value */

@@ -14,8 +14,8 @@ ht_status ht_ort_check(const ht_ort *ort, OrtStatus *status, const char *device,
 
 typedef struct ht_ort_graph ht_ort_graph; /* operators, and where each constant lies in the blob */
 
-/* The graph at one length. The blob is the same at all lengths. accuracy: MatMulNBits' accuracy_level, 0 float activations,
- * 4 int8 ones. HT_ERROR_UNSUPPORTED where ONNX has no such form. */
+/* The graph at one length. The blob is the same at all lengths, which share one. accuracy: MatMulNBits' accuracy_level, 0
+ * float activations, 4 int8 ones. HT_ERROR_UNSUPPORTED where ONNX has no such form. */
 ht_status ht_ort_graph_create(const ht_npu_graph *graph, size_t length, int accuracy, ht_ort_graph **out,
                               ht_error *error);
 void ht_ort_graph_destroy(ht_ort_graph *graph);

@@ -23,8 +23,8 @@ struct ht_npu_program {
     ht_npu_constants *weights; /* NULL: it was loaded */
     ov_compiled_model_t *compiled;
     ov_infer_request_t *request;
-    int64_t length, cols, rows;
-    ov_tensor_t *tensors[2]; /* in, out: over the caller's memory */
+    int64_t length, cols, rows; /* length: rows of in and out */
+    ov_tensor_t *tensors[2];    /* in, out: over the caller's memory */
     float *bound[2];
 };
 
@@ -199,7 +199,7 @@ static void discard(ht_npu *npu, ht_npu_program *program) {
 static ht_status new_program(const ht_npu_graph *graph, size_t length, ht_npu_program **program, ht_error *error) {
     ht_status status = ht_alloc((void **)program, 1, sizeof **program, graph->op->name, error);
     if (status == HT_OK) {
-        (*program)->length = (int64_t)length;
+        (*program)->length = (int64_t)ht_npu_rows(graph, length);
         (*program)->cols = (int64_t)graph->cols;
         (*program)->rows = (int64_t)graph->rows;
     }

@@ -1,6 +1,10 @@
 /* Weights stay compressed: Const i4 or i8 [rows, groups, size] -> Convert -> Multiply(scale) -> Reshape -> Convert -> MatMul
  * is the pattern that OpenVINO's plugins fuse. Offsets are a second, 32 times smaller MatMul of the activations' group
- * sums. Gate and up of an FFN are two MatMuls of one input: quicker than one whose result is split. */
+ * sums. Gate and up of an FFN are two MatMuls of one input: quicker than one whose result is split.
+ *
+ * Experts have MatMuls each, between a Split of the rows and a Concat: plugins fuse compressed weights of two dimensions only,
+ * and as floats, which one batched MatMul would need, they are eight times as large. A Split says nowhere how many rows each
+ * has: constants, which all lengths share, must not depend on the length. */
 #include "device/npu/openvino_graph.h"
 
 #include <math.h>
@@ -8,33 +12,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum constant_kind { NO_CONSTANT, CODES, SCALES, OFFSETS, BIAS, FLOATS, INTEGERS } constant_kind;
+typedef enum constant_kind { NO_CONSTANT, CODES, SCALES, OFFSETS, BIAS, FLOATS, INTEGERS, NUMBER } constant_kind;
 
 typedef struct node {
-    const char *type, *opset; /* operator; "opset1" unless said */
+    const char *type, *opset; /* operator; "opset1" unless said. NULL: it only stands for one of its input's results */
     const char *element;      /* its result's type, "f32" */
     size_t dims[3];
     int n_dims;
-    int inputs[HT_NPU_PARTS], n_inputs; /* other nodes */
-    const char *attributes;             /* of <data>, or NULL */
+    int inputs[HT_NPU_EXPERTS], n_inputs; /* other nodes */
+    int n_results, result;                /* of a Split: how many; of what stands for one: which. Others: 0 */
+    const char *attributes;               /* of <data>, or NULL */
     constant_kind constant;
     const ht_npu_matrix *matrix; /* whose constant it is */
     int64_t integers[3];
+    float number;
     size_t offset, bytes; /* a constant's place in the blob */
 } node;
 
-#define MAX_NODES 80
+#define SET_NODES 80 /* more than one set of matrices has: three parts with offsets and biases */
 struct ht_ov_graph {
     const ht_npu_graph *of;
-    size_t length, bytes;
+    size_t length, bytes; /* length: rows that one set of matrices computes */
     bool half;
-    node nodes[MAX_NODES];
+    ht_npu_matrix *matrices; /* [sets][n_parts] */
+    char num_splits[24];     /* the Split's attribute */
     int n;
+    node nodes[]; /* [SET_NODES] for each set */
 };
 
 /* ---- nodes --------------------------------------------------------------------------------------------------------------- */
 
-/* MAX_NODES is more than the largest graph has: three parts with offsets and biases. */
 static int add(ht_ov_graph *g, node n) {
     if (n.constant) {
         n.type = "Const";
@@ -56,6 +63,15 @@ static int add_integers(ht_ov_graph *g, int n, int64_t a, int64_t b, int64_t c) 
                          DIMS((size_t)n),
                          .integers = {a, b, c},
                          .bytes = (size_t)n * sizeof a});
+}
+
+static int add_scalar(ht_ov_graph *g, int64_t integer) {
+    return add(g, (node){.constant = INTEGERS, .element = "i64", .integers = {integer}, .bytes = sizeof integer});
+}
+
+static int add_number(ht_ov_graph *g, double number) {
+    return add(
+        g, (node){.constant = NUMBER, .element = "f32", DIMS(1, 1), .number = (float)number, .bytes = sizeof(float)});
 }
 
 static int convert(ht_ov_graph *g, int from, const char *element, const char *attributes) {
@@ -137,11 +153,26 @@ static int multiply(ht_ov_graph *g, int x, int w) {
     return add(g, (node){.type = "Transpose", .element = "f32", DIMS(g->length, rows), INPUTS(turned, order)});
 }
 
-static int plus(ht_ov_graph *g, int a, int b) {
+/* Of two values of a's shape, or which b is stretched to. */
+static int two(ht_ov_graph *g, const char *type, int a, int b) {
     return add(
         g,
         (node){
-            .type = "Add", .element = "f32", .attributes = NUMPY, DIMS(g->length, g->nodes[a].dims[1]), INPUTS(a, b)});
+            .type = type, .element = "f32", .attributes = NUMPY, DIMS(g->length, g->nodes[a].dims[1]), INPUTS(a, b)});
+}
+
+static int plus(ht_ov_graph *g, int a, int b) {
+    return two(g, "Add", a, b);
+}
+
+/* Of one, with attributes and opset, or NULL. */
+static int one(ht_ov_graph *g, const char *type, const char *opset, const char *attributes, int a) {
+    return add(g, (node){.type = type,
+                         .opset = opset,
+                         .element = "f32",
+                         .attributes = attributes,
+                         DIMS(g->length, g->nodes[a].dims[1]),
+                         INPUTS(a)});
 }
 
 /* x [length, cols] by one matrix -> [length, rows]. all_sums: x's group sums for groups of 32 and of 16, made when first
@@ -182,22 +213,62 @@ static int product(ht_ov_graph *g, int x, const ht_npu_matrix *m, int all_sums[2
     return y;
 }
 
-static int block(ht_ov_graph *g, int x) { /* FFN */
-    const ht_npu_graph *of = g->of;
+static int activate(ht_ov_graph *g, int gate) {
+    int act;
+    switch (g->of->op->activation) {
+    case HT_ACT_RELU2:
+        act = one(g, "ReLU", NULL, NULL, gate);
+        return two(g, "Multiply", act, act);
+    case HT_ACT_CLAMPED:
+        gate = two(g, "Minimum", gate, add_number(g, 7));
+        act = one(g, "Sigmoid", NULL, NULL, two(g, "Multiply", gate, add_number(g, 1.702)));
+        return two(g, "Multiply", gate, act);
+    case HT_ACT_GELU_TANH:
+        return one(g, "Gelu", "opset7", "approximation_mode=\"TANH\"", gate);
+    default:
+        return one(g, "Swish", "opset4", NULL, gate);
+    }
+}
+
+/* An FFN, or an expert, of these matrices. */
+static int block(ht_ov_graph *g, int x, const ht_npu_matrix *matrices) {
     int sums[2] = {-1, -1}, hidden_sums[2] = {-1, -1};
-    const int gate = product(g, x, &of->parts[0], sums), up = product(g, x, &of->parts[1], sums);
-    const size_t features = of->parts[0].rows;
-    const bool silu = of->op->activation == HT_ACT_SILU;
-    const int act = add(g, (node){.type = silu ? "Swish" : "Gelu",
-                                  .opset = silu ? "opset4" : "opset7",
-                                  .element = "f32",
-                                  .attributes = silu ? NULL : "approximation_mode=\"TANH\"",
-                                  DIMS(g->length, features),
-                                  INPUTS(gate)});
-    const int hidden = add(
-        g,
-        (node){.type = "Multiply", .element = "f32", .attributes = NUMPY, DIMS(g->length, features), INPUTS(act, up)});
-    return product(g, hidden, &of->parts[2], hidden_sums);
+    const int last = g->of->n_parts - 1, gate = product(g, x, &matrices[0], sums);
+    int hidden, up = -1;
+    if (last > 1)
+        up = product(g, x, &matrices[1], sums);
+    hidden = activate(g, gate);
+    if (last > 1 && g->of->op->activation == HT_ACT_CLAMPED)
+        up = plus(g, one(g, "Clamp", NULL, "min=\"-7\" max=\"7\"", up), add_number(g, 1));
+    if (last > 1)
+        hidden = two(g, "Multiply", hidden, up);
+    return product(g, hidden, &matrices[last], hidden_sums);
+}
+
+/* x into as many runs of rows as there are experts. */
+static int split(ht_ov_graph *g, int x) {
+    const int axis = add_scalar(g, 0);
+    snprintf(g->num_splits, sizeof g->num_splits, "num_splits=\"%zu\"", g->of->experts);
+    return add(g, (node){.type = "Split",
+                         .element = "f32",
+                         .attributes = g->num_splits,
+                         DIMS(g->length, g->of->cols),
+                         INPUTS(x, axis),
+                         .n_results = (int)g->of->experts});
+}
+
+static int experts(ht_ov_graph *g, int x) {
+    const ht_npu_graph *of = g->of;
+    if (of->experts == 1)
+        return block(g, x, g->matrices);
+    node all = {
+        .type = "Concat", .element = "f32", .attributes = "axis=\"0\"", DIMS(of->experts * g->length, of->rows)};
+    const int runs = split(g, x);
+    for (int i = 0; i < (int)of->experts; i++) {
+        const int own = add(g, (node){.element = "f32", DIMS(g->length, of->cols), INPUTS(runs), .result = i});
+        all.inputs[all.n_inputs++] = block(g, own, g->matrices + i * of->n_parts);
+    }
+    return add(g, all);
 }
 
 static int stack(ht_ov_graph *g, int x) { /* MATMUL */
@@ -205,26 +276,36 @@ static int stack(ht_ov_graph *g, int x) { /* MATMUL */
     int sums[2] = {-1, -1};
     node all = {.type = "Concat", .element = "f32", .attributes = "axis=\"1\"", DIMS(g->length, of->rows)};
     for (int i = 0; i < of->n_parts; i++)
-        all.inputs[all.n_inputs++] = product(g, x, &of->parts[i], sums);
+        all.inputs[all.n_inputs++] = product(g, x, &g->matrices[i], sums);
     return of->n_parts == 1 ? all.inputs[0] : add(g, all);
 }
 
 ht_status ht_ov_graph_create(const ht_npu_graph *graph, size_t length, bool half, ht_ov_graph **out, ht_error *error) {
+    const size_t sets = ht_npu_sets(graph), rows = ht_npu_rows(graph, length);
     ht_ov_graph *g;
-    ht_status status = ht_alloc((void **)&g, 1, sizeof *g, graph->op->name, error);
-    if (status != HT_OK)
+    ht_status status =
+        ht_alloc((void **)&g, 1, sizeof *g + sets * SET_NODES * sizeof *g->nodes, graph->op->name, error);
+    if (status == HT_OK)
+        status = ht_npu_matrices(graph, &g->matrices, error);
+    if (status != HT_OK) {
+        free(g);
         return status;
+    }
     g->of = graph;
-    g->length = length;
+    g->length = ht_npu_capacity(graph, length);
     g->half = half;
-    const int x = add(g, (node){.type = "Parameter", .element = "f32", DIMS(length, graph->cols)});
-    const int y = graph->op->kind == HT_OP_FFN ? block(g, x) : stack(g, x);
-    add(g, (node){.type = "Result", .element = "f32", DIMS(length, graph->rows), INPUTS(y)});
+    const int x = add(g, (node){.type = "Parameter", .element = "f32", DIMS(rows, graph->cols)});
+    const int y = graph->experts                 ? experts(g, x)
+                  : graph->op->kind == HT_OP_FFN ? block(g, x, g->matrices)
+                                                 : stack(g, x);
+    add(g, (node){.type = "Result", .element = "f32", DIMS(rows, graph->rows), INPUTS(y)});
     *out = g;
     return HT_OK;
 }
 
 void ht_ov_graph_destroy(ht_ov_graph *graph) {
+    if (graph)
+        free(graph->matrices);
     free(graph);
 }
 
@@ -302,6 +383,9 @@ ht_status ht_ov_graph_fill(const ht_ov_graph *g, uint8_t *out, ht_error *error) 
         case INTEGERS:
             memcpy(out + n->offset, n->integers, n->bytes);
             break;
+        case NUMBER:
+            memcpy(out + n->offset, &n->number, n->bytes);
+            break;
         default:
             break;
         }
@@ -351,25 +435,31 @@ static ht_status write_node(ht_text *xml, const node *nodes, int id, ht_error *e
         status = ht_text_printf(xml, error, "</input>");
     if (status == HT_OK && strcmp(n->type, "Result") != 0) {
         status = ht_text_printf(xml, error, "<output>");
-        if (status == HT_OK)
-            status = write_port(xml, n->n_inputs, n, true, error);
+        for (int i = 0; i < (n->n_results ? n->n_results : 1) && status == HT_OK; i++)
+            status = write_port(xml, n->n_inputs + i, n, true, error);
         if (status == HT_OK)
             status = ht_text_printf(xml, error, "</output>");
     }
     return status == HT_OK ? ht_text_printf(xml, error, "</layer>") : status;
 }
 
+/* From whichever node has the result that `from` is or stands for. */
+static ht_status write_edge(ht_text *xml, const node *nodes, int from, int to, int to_port, ht_error *error) {
+    const int layer = nodes[from].type ? from : nodes[from].inputs[0];
+    return ht_text_printf(xml, error, "<edge from-layer=\"%d\" from-port=\"%d\" to-layer=\"%d\" to-port=\"%d\"/>",
+                          layer, nodes[layer].n_inputs + nodes[from].result, to, to_port);
+}
+
 ht_status ht_ov_graph_write(const ht_ov_graph *g, ht_text *xml, ht_error *error) {
     ht_status status =
         ht_text_printf(xml, error, "<?xml version=\"1.0\"?><net name=\"hetero\" version=\"11\"><layers>");
     for (int i = 0; i < g->n && status == HT_OK; i++)
-        status = write_node(xml, g->nodes, i, error);
+        if (g->nodes[i].type)
+            status = write_node(xml, g->nodes, i, error);
     if (status == HT_OK)
         status = ht_text_printf(xml, error, "</layers><edges>");
     for (int i = 0; i < g->n; i++)
-        for (int j = 0; j < g->nodes[i].n_inputs && status == HT_OK; j++)
-            status =
-                ht_text_printf(xml, error, "<edge from-layer=\"%d\" from-port=\"%d\" to-layer=\"%d\" to-port=\"%d\"/>",
-                               g->nodes[i].inputs[j], g->nodes[g->nodes[i].inputs[j]].n_inputs, i, j);
+        for (int j = 0; j < g->nodes[i].n_inputs && g->nodes[i].type && status == HT_OK; j++)
+            status = write_edge(xml, g->nodes, g->nodes[i].inputs[j], i, j, error);
     return status == HT_OK ? ht_text_printf(xml, error, "</edges></net>") : status;
 }

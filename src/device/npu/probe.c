@@ -6,7 +6,7 @@
  * both factors of a product, so a sum of products p errs by u * |p|_2 or less; adding n terms in float32 by eps * sqrt(n) *
  * |p|_2 (eight of these); a scale kept in fp16 by 2^-11 of its group's sum. Activations in 8 bits err by up to half a step
  * of their group: a standard deviation of step / sqrt(12) each, times the weights. In an FFN the hidden values' errors go
- * through the activation (its slope is at most 1.13 for both kinds) and then through down, like any input's. */
+ * through the activation (its slope is at most 1.13 for all kinds but the square) and then through down, like any input's. */
 #include "device/npu/npu.h"
 
 #include <math.h>
@@ -17,16 +17,21 @@
 #define ROWS 16   /* sampled of a graph's outputs */
 #define EPS 0x1p-24
 
+typedef struct answer { /* of one set of matrices */
+    double want[VECTORS][ROWS], bound[VECTORS][ROWS];
+} answer;
+
 struct ht_npu_probe {
     size_t rows[ROWS], n_rows;
-    float *x; /* [VECTORS][cols] */
-    double want[VECTORS][ROWS], bound[VECTORS][ROWS];
+    float *x;        /* [VECTORS][cols] */
+    answer *answers; /* [sets of matrices] */
 };
 
 void ht_npu_probe_free(ht_npu_probe *probe) {
     if (!probe)
         return;
     free(probe->x);
+    free(probe->answers);
     free(probe);
 }
 
@@ -120,38 +125,61 @@ static ht_status matrix_rows(const ht_npu_facts *facts, const ht_npu_matrix *m, 
 
 /* ---- what a graph should say ------------------------------------------------------------------------------------------------- */
 
-static double activate(ht_activation kind, double g) {
-    if (kind == HT_ACT_SILU)
-        return g / (1 + exp(-g));
-    return 0.5 * g * (1 + tanh(0.7978845608028654 * (g + 0.044715 * g * g * g)));
-}
-
 #define SLOPE 1.13
 
-/* The hidden layer of an FFN for every vector, and how far the device's may be off: hidden, spread [VECTORS][features]. */
-static ht_status hidden_layer(const ht_npu_facts *facts, const ht_npu_graph *g, const double *const *x, double *hidden,
-                              double *spread, ht_error *error) {
-    const size_t features = g->parts[0].rows;
+/* act(g), and *slope: by how much at most what is wrong with g is multiplied. */
+static double activate(ht_activation kind, double g, double *slope) {
+    *slope = SLOPE;
+    switch (kind) {
+    case HT_ACT_RELU2:
+        *slope = 2 * fmax(g, 0);
+        return g > 0 ? g * g : 0;
+    case HT_ACT_CLAMPED:
+        g = fmin(g, 7);
+        return g / (1 + exp(-1.702 * g));
+    case HT_ACT_GELU_TANH:
+        return 0.5 * g * (1 + tanh(0.7978845608028654 * (g + 0.044715 * g * g * g)));
+    default:
+        return g / (1 + exp(-g));
+    }
+}
+
+/* The hidden layer of an FFN, or an expert, for every vector, and how far the device's may be off: hidden, spread
+ * [VECTORS][features]. parts: gate, up; without a gate up alone. */
+static ht_status hidden_layer(const ht_npu_facts *facts, const ht_npu_graph *g, const ht_npu_matrix *parts,
+                              const double *const *x, double *hidden, double *spread, ht_error *error) {
+    const size_t features = parts[0].rows;
+    const bool gated = g->n_parts > 2;
     row_sum *sums;
     ht_status status = ht_alloc((void **)&sums, 2 * VECTORS * features, sizeof *sums, "a graph's check", error);
     row_sum *up = sums + VECTORS * features;
     if (status == HT_OK)
-        status = matrix_rows(facts, &g->parts[0], 0, features, x, NULL, sums, error);
-    if (status == HT_OK)
-        status = matrix_rows(facts, &g->parts[1], 0, features, x, NULL, up, error);
+        status = matrix_rows(facts, &parts[0], 0, features, x, NULL, sums, error);
+    if (status == HT_OK && gated)
+        status = matrix_rows(facts, &parts[1], 0, features, x, NULL, up, error);
     for (size_t i = 0; i < VECTORS * features && status == HT_OK; i++) {
-        const double a = activate(g->op->activation, sums[i].sum), u = fmax(facts->step, 4 * EPS);
+        double slope;
+        const double a = activate(g->op->activation, sums[i].sum, &slope), u = fmax(facts->step, 4 * EPS);
+        if (!gated)
+            up[i] = (row_sum){1, 0};
+        else if (g->op->activation == HT_ACT_CLAMPED)
+            up[i].sum = fmin(fmax(up[i].sum, -7), 7) + 1;
         hidden[i] = a * up[i].sum;
-        spread[i] = SLOPE * SLOPE * sums[i].variance * (up[i].sum * up[i].sum + up[i].variance) +
+        spread[i] = slope * slope * sums[i].variance * (up[i].sum * up[i].sum + up[i].variance) +
                     a * a * up[i].variance + 16 * u * u * hidden[i] * hidden[i];
     }
     free(sums);
     return status;
 }
 
-static ht_status answers(ht_npu_probe *p, const ht_npu_facts *facts, const ht_npu_graph *g, ht_error *error) {
-    const bool ffn = g->op->kind == HT_OP_FFN;
-    const size_t cols = g->cols, features = ffn ? g->parts[0].rows : 0;
+/* What set number `set` of the graph's matrices should say. */
+static ht_status find_answer(const ht_npu_probe *p, const ht_npu_facts *facts, const ht_npu_graph *g, size_t set,
+                             ht_error *error) {
+    const bool inner = g->op->kind != HT_OP_MATMUL;
+    ht_npu_matrix parts[HT_NPU_PARTS];
+    for (int i = 0; i < g->n_parts; i++)
+        parts[i] = ht_npu_of_expert(g, i, set);
+    const size_t cols = g->cols, features = inner ? parts[0].rows : 0;
     double *memory;
     ht_status status =
         ht_alloc((void **)&memory, VECTORS * (cols + 2 * features), sizeof *memory, "a graph's check", error);
@@ -164,21 +192,21 @@ static ht_status answers(ht_npu_probe *p, const ht_npu_facts *facts, const ht_np
             memory[v * cols + c] = (double)p->x[v * cols + c];
         x[v] = memory + v * cols;
     }
-    if (ffn) {
-        status = hidden_layer(facts, g, x, hidden, spreads, error);
+    if (inner) {
+        status = hidden_layer(facts, g, parts, x, hidden, spreads, error);
         for (size_t v = 0; v < VECTORS; v++)
             x[v] = hidden + v * features, spread[v] = spreads + v * features;
     }
     for (size_t i = 0; i < p->n_rows && status == HT_OK; i++) {
         size_t row = p->rows[i];
-        int part = ffn ? 2 : 0;
-        while (row >= g->parts[part].rows)
-            row -= g->parts[part++].rows;
+        int part = inner ? g->n_parts - 1 : 0;
+        while (row >= parts[part].rows)
+            row -= parts[part++].rows;
         row_sum sums[VECTORS];
-        status = matrix_rows(facts, &g->parts[part], row, 1, x, ffn ? spread : NULL, sums, error);
+        status = matrix_rows(facts, &parts[part], row, 1, x, inner ? spread : NULL, sums, error);
         for (size_t v = 0; v < VECTORS && status == HT_OK; v++) {
-            p->want[v][i] = sums[v].sum;
-            p->bound[v][i] = 6 * sqrt(sums[v].variance) + 1e-30;
+            p->answers[set].want[v][i] = sums[v].sum;
+            p->answers[set].bound[v][i] = 6 * sqrt(sums[v].variance) + 1e-30;
         }
     }
     free(memory);
@@ -202,11 +230,14 @@ static ht_status make_probe(ht_npu_probe **out, const ht_npu_facts *facts, const
     ht_status status = ht_alloc((void **)&p, 1, sizeof *p, "a graph's check", error);
     if (status == HT_OK)
         status = ht_alloc((void **)&p->x, VECTORS * g->cols, sizeof *p->x, "a graph's check", error);
+    if (status == HT_OK)
+        status = ht_alloc((void **)&p->answers, ht_npu_sets(g), sizeof *p->answers, "a graph's check", error);
     if (status == HT_OK) {
         fill(1, p->x, VECTORS * g->cols);
         sample_rows(p, g);
-        status = answers(p, facts, g, error);
     }
+    for (size_t set = 0; set < ht_npu_sets(g) && status == HT_OK; set++)
+        status = find_answer(p, facts, g, set, error);
     if (status == HT_OK)
         *out = p;
     else
@@ -216,14 +247,16 @@ static ht_status make_probe(ht_npu_probe **out, const ht_npu_facts *facts, const
 
 /* ---- the check ----------------------------------------------------------------------------------------------------------------- */
 
-static ht_status compare(const ht_npu_probe *p, const ht_npu_graph *g, const float *out, size_t token, size_t vector,
-                         ht_error *error) {
+/* Row `token` of a graph's output, which set number `set` of its matrices computed. */
+static ht_status compare(const ht_npu_probe *p, const ht_npu_graph *g, const float *out, size_t set, size_t token,
+                         size_t vector, ht_error *error) {
+    const answer *a = &p->answers[set];
     for (size_t i = 0; i < p->n_rows; i++) {
-        const double got = (double)out[token * g->rows + p->rows[i]], want = p->want[vector][i];
-        if (!(fabs(got - want) <= p->bound[vector][i]))
+        const double got = (double)out[token * g->rows + p->rows[i]], want = a->want[vector][i];
+        if (!(fabs(got - want) <= a->bound[vector][i]))
             return ht_fail(error, HT_ERROR_DEVICE,
                            "computes wrong numbers: token %zu, row %zu is %.9g, not %.9g (within %.2g)", token,
-                           p->rows[i], got, want, p->bound[vector][i]);
+                           p->rows[i], got, want, a->bound[vector][i]);
     }
     return HT_OK;
 }
@@ -234,16 +267,18 @@ ht_status ht_npu_probe_check(ht_npu_probe **probe, const ht_npu_store_options *o
     if (status != HT_OK)
         return status;
     const ht_npu_probe *p = *probe;
-    const size_t tokens[] = {0, length - 1, length / 2}, vectors[] = {0, 1, 0}, n = ht_min_size(length, 3);
-    const size_t in_bytes = length * g->cols * sizeof(float), out_bytes = length * g->rows * sizeof(float);
+    const size_t each = ht_npu_capacity(g, length), all = ht_npu_rows(g, length), sets = ht_npu_sets(g);
+    const size_t tokens[] = {0, each - 1, each / 2}, vectors[] = {0, 1, 0}, n = ht_min_size(each, 3);
+    const size_t in_bytes = all * g->cols * sizeof(float), out_bytes = all * g->rows * sizeof(float);
     float *in = ht_npu_pages_alloc(o->runtime, o->npu, in_bytes),
           *out = ht_npu_pages_alloc(o->runtime, o->npu, out_bytes);
     if (!in || !out)
         status = ht_fail(error, HT_ERROR_MEMORY, "no memory to check a graph");
     if (status == HT_OK) {
-        fill(2, in, length * g->cols);
-        for (size_t i = 0; i < n; i++)
-            memcpy(in + tokens[i] * g->cols, p->x + vectors[i] * g->cols, g->cols * sizeof *in);
+        fill(2, in, all * g->cols);
+        for (size_t i = 0; i < n * sets; i++)
+            memcpy(in + (i / n * each + tokens[i % n]) * g->cols, p->x + vectors[i % n] * g->cols,
+                   g->cols * sizeof *in);
         memset(out, 0xff, out_bytes); /* NaNs: what is not written is wrong too */
         status = o->runtime->bind(o->npu, program, in, out, error);
     }
@@ -251,8 +286,8 @@ ht_status ht_npu_probe_check(ht_npu_probe **probe, const ht_npu_store_options *o
         status = o->runtime->start(o->npu, program, error);
     if (status == HT_OK)
         status = o->runtime->wait(o->npu, program, error);
-    for (size_t i = 0; i < n && status == HT_OK; i++)
-        status = compare(p, g, out, tokens[i], vectors[i], error);
+    for (size_t i = 0; i < n * sets && status == HT_OK; i++)
+        status = compare(p, g, out, i / n, i / n * each + tokens[i % n], vectors[i % n], error);
     if (in)
         ht_npu_pages_free(o->runtime, in, in_bytes);
     if (out)

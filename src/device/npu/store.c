@@ -48,6 +48,7 @@ struct ht_npu_store {
     int started;
     bool stop;
     int waiting; /* callers of await */
+    bool told;   /* of a failure that nobody waited for */
     job *jobs;   /* the next one first */
     size_t n, capacity;
     size_t wanted, done; /* since the store was last idle: for progress */
@@ -197,6 +198,16 @@ typedef struct builder_start {
     int index;
 } builder_start;
 
+/* Of a build that failed. Who waits says what comes of it. Else the first one is a warning, for it costs speed and nobody would
+ * know why; others are likely to be like it. */
+static void tell_failure(ht_npu_store *s, const char *text) {
+    pthread_mutex_lock(&s->lock);
+    const bool warn = s->waiting == 0 && !s->told;
+    s->told |= warn;
+    pthread_mutex_unlock(&s->lock);
+    ht_log(warn ? HT_LOG_WARN : HT_LOG_DEBUG, "%s: continuing without a graph: %s", s->o.config->name, text);
+}
+
 static void *builder_main(void *argument) {
     const builder_start start = *(builder_start *)argument;
     free(argument);
@@ -216,6 +227,8 @@ static void *builder_main(void *argument) {
         ht_npu_program *program = NULL;
         ht_error error = {0};
         const ht_status status = build(next.entry, next.i, &program, &error);
+        if (status != HT_OK)
+            tell_failure(s, error.text);
         pthread_mutex_lock(&s->lock);
         if (status == HT_OK) {
             atomic_store_explicit(&slot->program, program, memory_order_release);
@@ -225,7 +238,6 @@ static void *builder_main(void *argument) {
             slot->error = error;
             slot->refused = false;
             slot->freed = s->freed;
-            ht_log(HT_LOG_DEBUG, "%s", error.text);
         }
         slot->state = status == HT_OK ? READY : FAILED;
         s->done++;
@@ -338,7 +350,8 @@ static void queue(ht_npu_entry *entry, size_t i) {
     const uint64_t shared = entry->shared ? 0 : ht_npu_estimate_shared(&entry->graph);
     double more = s->o.facts->more_graph;
     for (int k = 0; k < entry->graph.n_parts; k++)
-        more += s->o.facts->more_weight * (double)entry->graph.parts[k].rows * (double)entry->graph.parts[k].cols;
+        more += s->o.facts->more_weight * (double)ht_npu_sets(&entry->graph) * (double)entry->graph.parts[k].rows *
+                (double)entry->graph.parts[k].cols;
     const uint64_t own = ht_npu_estimate(&entry->graph, (size_t)s->o.lengths[i]) + (uint64_t)more, bytes = own + shared;
     if (s->n == 0 && s->done == s->wanted)
         s->done = s->wanted = 0;

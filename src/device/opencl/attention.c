@@ -1,6 +1,7 @@
 /* ATTENTION: which kernel, how large its tiles, into how many splits. */
 #include "device/opencl/kernel.h"
 #include "device/opencl/ops.h"
+#include "device/opencl/weights.h"
 
 #if HT_HAVE_OPENCL
 #include <stdio.h>
@@ -35,12 +36,15 @@ static way choose(const ht_cl_device *d, const ht_task *task, size_t tokens) {
     return tokens > FEW_SIMT && choose_tile(d, task) ? TILES : SPLIT;
 }
 
-/* The work on a head is unrolled, so there is a program for every head_dim; all else that layers may differ in is an
- * argument. */
+/* The work on a head is unrolled, so there is a program for every head_dim, and for what is done to scores; all else that
+ * layers may differ in is an argument. */
 static ht_status get_kernel(ht_cl_device *d, const ht_task *task, way w, const char *name, ht_kv_type type,
                             cl_kernel *kernel, ht_error *error) {
-    char options[128];
-    int n = snprintf(options, sizeof options, "-DDIM=%d -DKV_F32=%d", task->shape.head_dim, type == HT_KV_F32);
+    const ht_op *op = task->op;
+    char options[160];
+    int n = snprintf(options, sizeof options, "-DDIM=%d -DKV_F32=%d -DCAPPED=%d -DSLOPED=%d -DCHUNKED=%d -DSINKS=%d",
+                     task->shape.head_dim, type == HT_KV_F32, op->soft_cap > 0, op->slopes != NULL,
+                     op->attention_chunk > 0, op->sinks != NULL);
     if (w == TILES) {
         const struct tile *t = choose_tile(d, task);
         snprintf(options + n, sizeof options - (size_t)n, " -DITEMS=%d -DQUERIES=%zu -DKEYS=%zu", ITEMS, t->queries,
@@ -50,6 +54,8 @@ static ht_status get_kernel(ht_cl_device *d, const ht_task *task, way w, const c
     return ht_cl_kernel(d, w == TILES || w == SPLIT ? "attention_simt" : "attention_vector", name, options, kernel,
                         error);
 }
+
+enum { SINKS, SLOPES }; /* the task's tables */
 
 static const char *const names[] = {"attention_many", "attention_few", "attention_tiles", "attention_split"};
 
@@ -79,6 +85,12 @@ static size_t most_partial_bytes(const ht_cl_device *d, const ht_task *task, siz
 ht_status ht_cl_attention_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
     bool built[HT_COUNT(names)] = {false};
     size_t room = sizeof(float);
+    const size_t heads = (size_t)task->shape.heads;
+    ht_status made = ht_cl_table(d, task, SINKS, task->op->sinks, heads, error);
+    if (made == HT_OK)
+        made = ht_cl_table(d, task, SLOPES, task->op->slopes, heads, error);
+    if (made != HT_OK)
+        return made;
     for (size_t tokens = 1; tokens <= d->max_tokens; tokens++) {
         const way w = choose(d, task, tokens);
         if (w == SPLIT)
@@ -128,10 +140,12 @@ ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_ca
                   group = (cl_uint)(task->shape.heads / task->shape.kv_heads),
                   heads = (cl_uint)(own.queries_end - own.queries), lead = (cl_uint)(own.queries - own.used * group),
                   positions = (cl_uint)kv->positions, position = (cl_uint)call->binding->position,
-                  tokens = call->tokens, window = (cl_uint)op->window;
-    const size_t keys = position + tokens;
-    const cl_uint splits =
-        w == SPLIT ? (cl_uint)count_splits(d, heads, tokens, window ? ht_min_size(keys, window) : keys) : 1;
+                  tokens = call->tokens, window = (cl_uint)op->window, chunk = (cl_uint)op->attention_chunk,
+                  first_head = (cl_uint)own.queries;
+    const size_t keys = position + tokens, seen = chunk ? chunk : window ? window : keys;
+    const cl_uint splits = w == SPLIT ? (cl_uint)count_splits(d, heads, tokens, ht_min_size(keys, seen)) : 1;
+    const cl_mem some = call->in.region->memory, sinks = task->tables[SINKS] ? task->tables[SINKS] : some,
+                 slopes = task->tables[SLOPES] ? task->tables[SLOPES] : some;
     /* A part of the heads is an attention of its own, that begins elsewhere everywhere. */
     const cl_ulong dim = (cl_ulong)task->shape.head_dim, columns = own.queries * dim, rows = own.used * positions * dim,
                    in_offset = call->in.offset + columns, out_offset = call->out.offset + columns,
@@ -154,6 +168,11 @@ ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_ca
                                         HT_CL_ARGUMENT(tokens),
                                         HT_CL_ARGUMENT(window),
                                         HT_CL_ARGUMENT(op->scale),
+                                        HT_CL_ARGUMENT(sinks),
+                                        HT_CL_ARGUMENT(slopes),
+                                        HT_CL_ARGUMENT(first_head),
+                                        HT_CL_ARGUMENT(op->soft_cap),
+                                        HT_CL_ARGUMENT(chunk),
                                         HT_CL_ARGUMENT(d->scratch[HT_CL_SCRATCH_SPLITS]),
                                         HT_CL_ARGUMENT(splits)};
     const size_t n = w == SPLIT ? HT_COUNT(arguments) : HT_COUNT(arguments) - 2;

@@ -10,7 +10,6 @@
 #define kv_t half
 #define kv_load(i, from) vload_half(i, from)
 #endif
-#define NOTHING -1e30f /* a score below all others, whose differences are still numbers */
 
 #ifdef QUERIES
 /* ---- many tokens: QUERIES x KEYS tiles in local memory ------------------------------------------------------------------
@@ -24,7 +23,7 @@
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attention_tiles(
     __global const float *qkv, ulong offset, uint stride, __global const kv_t *keys, ulong keys_offset,
     __global const kv_t *values, ulong values_offset, __global float *out, ulong out_offset, uint out_stride, uint heads,
-    uint group, uint lead, uint positions, uint position, uint tokens, uint window, float scale) {
+    uint group, uint lead, uint positions, uint position, uint tokens, uint window, float scale, BENDS) {
     __local float q[DIM * QUERIES];      /* [column][query] */
     __local float block[DIM * KEYS];     /* keys [column][key], then values [key][column] */
     __local float scores[KEYS * QUERIES]; /* [key][query] */
@@ -40,17 +39,16 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attention_tiles
         q[d * QUERIES + t] = t < n ? from[(ulong)t * stride + d] * scale : 0.0f;
     }
     for (uint i = lid; i < QUERIES; i += ITEMS) {
-        most[i] = NOTHING;
-        sum[i] = 0.0f;
+        most[i] = MOST_BEFORE;
+        sum[i] = SUM_BEFORE;
     }
     float4 o[DIMS_EACH];
 #pragma unroll
     for (uint i = 0; i < DIMS_EACH; i++) o[i] = (float4)(0.0f);
 
     uint mine = lid % Q4 * 4, side = lid / Q4;
-    uint last = position + first + n - 1, begin = 0;
-    if (window && position + first + 1 > window) begin = position + first + 1 - window;
-    for (uint k = begin; k <= last; k += KEYS) {
+    uint last = position + first + n - 1;
+    for (uint k = first_seen(position + first, window, chunk); k <= last; k += KEYS) {
         barrier(CLK_LOCAL_MEM_FENCE);
         for (uint i = lid; i < DIM * KEYS; i += ITEMS) {
             uint j = i / DIM, d = i % DIM;
@@ -70,6 +68,12 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attention_tiles
             int key = (int)(k + side * KEYS_EACH + j);
             int4 at = (int)(position + first + mine) + (int4)(0, 1, 2, 3), seen = (int4)(key) <= at;
             if (window) seen = seen & ((int4)(key) > at - (int)window);
+#if CHUNKED
+            seen = seen & ((int4)(key) >= at - at % (int)chunk);
+#endif
+#if BENT
+            s[j] = BEND_SCORE(s[j], convert_float4((int4)(key) - at), exp);
+#endif
             vstore4(select((float4)(NOTHING), s[j], seen), 0, scores + (side * KEYS_EACH + j) * QUERIES + mine);
         }
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -120,12 +124,11 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attention_tiles
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attention_split(
     __global const float *qkv, ulong offset, uint stride, __global const kv_t *keys, ulong keys_offset,
     __global const kv_t *values, ulong values_offset, __global float *out, ulong out_offset, uint out_stride, uint heads,
-    uint group, uint lead, uint positions, uint position, uint tokens, uint window, float scale, __global float *partials,
+    uint group, uint lead, uint positions, uint position, uint tokens, uint window, float scale, BENDS, __global float *partials,
     uint splits) {
     __local float q[DIM], scores[KEYS], shared[ITEMS], o[PARTS * DIM];
     uint head = get_group_id(0), t = get_group_id(1), split = get_group_id(2), lid = get_local_id(0);
-    uint end = position + t + 1, begin = 0;
-    if (window && end > window) begin = end - window;
+    uint end = position + t + 1, begin = first_seen(position + t, window, chunk);
     uint each = (end - begin + splits - 1) / splits;
     begin = min(begin + split * each, end);
     end = min(begin + each, end);
@@ -134,7 +137,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attention_split
     __global const float *from = qkv + offset + (ulong)t * stride + head * DIM;
     for (uint d = lid; d < DIM; d += ITEMS) q[d] = from[d] * scale;
     for (uint d = lid; d < PARTS * DIM; d += ITEMS) o[d] = 0.0f;
-    float most = NOTHING, sum = 0.0f;
+    float most = split ? NOTHING : MOST_BEFORE, sum = split ? 0.0f : SUM_BEFORE;
     for (uint k = begin; k < end; k += KEYS) {
         uint n = min(end - k, (uint)KEYS);
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -150,6 +153,9 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attention_split
 #endif
             float score = lanes_sum4(products);
             for (; d < DIM; d++) score += q[d] * kv_load(d, row);
+#if BENT
+            score = BEND_SCORE(score, (float)(k + j) - (float)(position + t), exp);
+#endif
             scores[j] = score;
             larger = fmax(larger, score);
         }

@@ -1,6 +1,6 @@
 /* ATTENTION for drivers of CPUs: explicit vectors of 16, one work-item a group.
  *
- * Built with DIM (of a head) and KV_F32. Online softmax (Milakov and Gimelshein, 2018; blocks of keys as in
+ * Built with DIM (of a head), KV_F32 and with what attention.clh wants. Online softmax (Milakov and Gimelshein, 2018; blocks of keys as in
  * FlashAttention): largest score, sum and output so far, rescaled when a larger score comes.
  */
 #if KV_F32
@@ -12,7 +12,6 @@
 #define kv_load16(i, from) vload_half16(0, (from) + (i))
 #define kv_load(i, from) vload_half(i, from)
 #endif
-#define NOTHING -1e30f /* a score below all others, whose differences are still numbers */
 #define WHOLE (DIM / 16 * 16)
 
 /* One row of the cache as floats. */
@@ -28,7 +27,7 @@ static inline void read_row(__global const kv_t *from, float *to) {
 WIDE __kernel void attention_many(__global const float *qkv, ulong offset, uint stride, __global const kv_t *keys,
                                   ulong keys_offset, __global const kv_t *values, ulong values_offset,
                                   __global float *out, ulong out_offset, uint out_stride, uint heads, uint group, uint lead,
-                                  uint positions, uint position, uint tokens, uint window, float scale) {
+                                  uint positions, uint position, uint tokens, uint window, float scale, BENDS) {
     uint blocks = (tokens + 15) / 16;
     /* the last tokens see the most keys: they go first, so that the units end together */
     uint head = get_group_id(0), first = (blocks - 1 - get_group_id(1)) * 16, n = min(tokens - first, 16u);
@@ -41,12 +40,11 @@ WIDE __kernel void attention_many(__global const float *qkv, ulong offset, uint 
         for (uint d = 0; d < DIM; d++) ((float *)q)[d * 16 + lane] = from[d] * scale;
     }
     for (uint d = 0; d < DIM; d++) o[d] = (float16)(0.0f);
-    float16 most = (float16)(NOTHING), sum = (float16)(0.0f);
+    float16 most = (float16)(MOST_BEFORE), sum = (float16)(SUM_BEFORE);
     int16 at = (int)(position + first) + (int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    uint last = position + first + n - 1, begin = 0;
-    if (window && position + first + 1 > window) begin = position + first + 1 - window;
+    uint last = position + first + n - 1;
 
-    for (uint k = begin; k <= last; k += KEYS) {
+    for (uint k = first_seen(position + first, window, chunk); k <= last; k += KEYS) {
         float block[KEYS * DIM];
         float16 s[KEYS];
         FOR_KEYS read_row(ks + (ulong)min(k + j, last) * DIM, block + j * DIM);
@@ -60,6 +58,12 @@ WIDE __kernel void attention_many(__global const float *qkv, ulong offset, uint 
             int key = (int)(k + j);
             int16 seen = (int16)(key) <= at; /* a key past the last one is past every query's own */
             if (window) seen = seen & ((int16)(key) > at - (int)window);
+#if CHUNKED
+            seen = seen & ((int16)(key) >= at - at % (int)chunk);
+#endif
+#if BENT
+            s[j] = BEND_SCORE(s[j], convert_float16((int16)(key) - at), exp16);
+#endif
             s[j] = select((float16)(NOTHING), s[j], seen);
             larger = fmax(larger, s[j]);
         }
@@ -89,8 +93,8 @@ WIDE __kernel void attention_many(__global const float *qkv, ulong offset, uint 
 WIDE __kernel void attention_few(__global const float *qkv, ulong offset, uint stride, __global const kv_t *keys,
                                  ulong keys_offset, __global const kv_t *values, ulong values_offset,
                                  __global float *out, ulong out_offset, uint out_stride, uint heads, uint group, uint lead,
-                                 uint positions, uint position, uint tokens, uint window, float scale) {
-    uint head = get_group_id(0), t = get_group_id(1), last = position + t, begin = 0;
+                                 uint positions, uint position, uint tokens, uint window, float scale, BENDS) {
+    uint head = get_group_id(0), t = get_group_id(1), last = position + t;
     ulong cache = (ulong)((lead + head) / group) * positions * DIM;
     __global const kv_t *ks = keys + keys_offset + cache, *vs = values + values_offset + cache;
     __global const float *from = qkv + offset + (ulong)t * stride + head * DIM;
@@ -99,9 +103,8 @@ WIDE __kernel void attention_few(__global const float *qkv, ulong offset, uint s
         q[d] = from[d] * scale;
         o[d] = 0.0f;
     }
-    if (window && last + 1 > window) begin = last + 1 - window;
-    float most = NOTHING, sum = 0.0f;
-    for (uint k = begin; k <= last; k += 16) {
+    float most = MOST_BEFORE, sum = SUM_BEFORE;
+    for (uint k = first_seen(last, window, chunk); k <= last; k += 16) {
         float scores[16];
         uint n = min(last + 1 - k, 16u);
         for (uint j = 0; j < 16; j++) {
@@ -110,6 +113,9 @@ WIDE __kernel void attention_few(__global const float *qkv, ulong offset, uint s
             for (uint d = 0; d < WHOLE; d += 16) products += vload16(0, q + d) * kv_load16(d, row);
             float score = lanes_sum16(products);
             for (uint d = WHOLE; d < DIM; d++) score += q[d] * kv_load(d, row);
+#if BENT
+            score = BEND_SCORE(score, (float)(k + j) - (float)last, exp);
+#endif
             scores[j] = j < n ? score : NOTHING;
         }
         float larger = most;

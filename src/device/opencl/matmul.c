@@ -23,12 +23,12 @@ static const ht_cl_matmul_row *choose(const ht_cl_device *d, const ht_cl_form *f
     return tuned ? tuned : ht_cl_matmul_by_rule(d, form, rows, cols, tokens);
 }
 
-static ht_status kernel_of(ht_cl_device *d, const ht_cl_matmul_row *row, const ht_cl_form *form, const char *name,
-                           cl_kernel *kernel, ht_error *error) {
+ht_status ht_cl_matmul_kernel(ht_cl_device *d, const ht_cl_matmul_row *row, const ht_cl_form *form, const char *name,
+                              const char *more, cl_kernel *kernel, ht_error *error) {
     char options[256];
     ht_cl_form_options(form, options, sizeof options);
     const size_t n = strlen(options);
-    snprintf(options + n, sizeof options - n, " %s", row->options);
+    snprintf(options + n, sizeof options - n, " %s%s", row->options, more);
     return ht_cl_kernel(d, row->source, name, options, kernel, error);
 }
 
@@ -139,15 +139,15 @@ ht_status ht_cl_matmul_launch(ht_cl_device *d, ht_task *task, const ht_cl_produc
 ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols, size_t tokens,
                                struct ht_cl_choice *choice, ht_error *error) {
     const ht_cl_matmul_row *row = choice->row;
-    ht_status status = kernel_of(d, row, form, row->kernel, &choice->kernel, error);
+    ht_status status = ht_cl_matmul_kernel(d, row, form, row->kernel, "", &choice->kernel, error);
     if (!status && row->packed) {
-        status = kernel_of(d, row, form, "pack_acts", &choice->pack, error);
+        status = ht_cl_matmul_kernel(d, row, form, "pack_acts", "", &choice->pack, error);
         if (!status)
             status = ht_cl_scratch(d, HT_CL_SCRATCH_ACTS, packed_bytes(row, tokens, cols), error);
     }
     const size_t parts = ht_cl_matmul_parts(d, row, rows, cols, tokens);
     if (!status && row->parts > 1)
-        status = kernel_of(d, row, form, "add_parts", &choice->add, error);
+        status = ht_cl_matmul_kernel(d, row, form, "add_parts", "", &choice->add, error);
     if (!status && parts > 1)
         status = ht_cl_scratch(d, HT_CL_SCRATCH_PARTS, parts * tokens * ht_round_up(rows, HT_CL_BLOCK) * sizeof(float),
                                error);

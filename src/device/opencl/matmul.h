@@ -57,6 +57,9 @@ typedef struct ht_cl_product {
     cl_uint tokens;
 } ht_cl_product;
 ht_status ht_cl_matmul_launch(ht_cl_device *d, ht_task *task, const ht_cl_product *product, ht_error *error);
+/* Builds kernel `name` of the row's source for weights of this form; more: of the compiler's options, "" or " -D...". */
+ht_status ht_cl_matmul_kernel(ht_cl_device *d, const ht_cl_matmul_row *row, const ht_cl_form *form, const char *name,
+                              const char *more, cl_kernel *kernel, ht_error *error);
 /* Fills the kernels of choice for choice->row, building them, and makes room for what they need for rows x cols weights
  * with up to `tokens`. */
 ht_status ht_cl_matmul_kernels(ht_cl_device *d, const ht_cl_form *form, size_t rows, size_t cols, size_t tokens,

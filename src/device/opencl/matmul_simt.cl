@@ -54,7 +54,7 @@ typedef struct record {
 
 /* x of one token and group as a record, written for every token. Global size: (groups of columns, tokens). */
 __kernel void pack_acts(__global const float *x, ulong x_offset, uint x_stride, __global record *acts, uint cols,
-                        uint tokens) {
+                        uint tokens PACK_ARGUMENTS) {
     uint g = get_global_id(0), t = get_global_id(1), n_groups = (cols + 31) / 32;
     if (g >= n_groups) return;
     x += x_offset + (ulong)t * x_stride + g * 32;
@@ -118,9 +118,15 @@ static inline float4 four_weights(__global const uchar *from, uint4 words, uint 
 __kernel __attribute__((reqd_work_group_size(16, LANES, 1))) void matvec_simt(
     __global const uchar *codes, __global const uchar *scales, __global const uchar *mins, __global const float *bias,
     __global const float *x, ulong x_offset, uint x_stride, __global float *out, ulong out_offset, uint out_stride,
-    uint rows, uint cols, uint tokens, uint has_bias, uint first_block, uint first_group, uint row_groups) {
+    uint rows, uint cols, uint tokens, uint has_bias, uint first_block, uint first_group,
+    uint row_groups EXPERT_ARGUMENTS) {
     __local float shared[BLOCKS * TOKENS * LANES * 16];
     uint row = get_local_id(0), lane = get_local_id(1), first = get_group_id(1) * TOKENS, last = (rows - 1) / 16;
+#if EXPERTS
+    BEGIN_TILE((uint)get_group_id(1), TOKENS)
+    first = 0;
+    cols = tokens ? cols : 0; /* barriers are for all: a tile that nobody needs sums up nothing */
+#endif
     uint n_groups = (cols + 31) / 32, whole = cols / 32;
     BEGIN_PART
     bool aligned = ((x_offset | x_stride) & 3) == 0;
@@ -128,7 +134,7 @@ __kernel __attribute__((reqd_work_group_size(16, LANES, 1))) void matvec_simt(
     ulong block[BLOCKS];
     float sums[BLOCKS][TOKENS];
     /* surplus tokens and blocks repeat the last one and are not stored */
-    EACH_TOKEN xs[t] = x + x_offset + (ulong)min(first + t, tokens - 1) * x_stride;
+    EACH_TOKEN xs[t] = x + x_offset + (ulong)ROW_OF(min(first + t, tokens - 1)) * x_stride;
     EACH_BLOCK block[b] = (ulong)min((uint)get_group_id(0) * BLOCKS + b, last) * row_groups;
     EACH sums[b][t] = 0.0f;
 #if INT8
@@ -155,7 +161,7 @@ __kernel __attribute__((reqd_work_group_size(16, LANES, 1))) void matvec_simt(
                 ulong factor = ((block[b] + g) * PARTS + part) * 16 + row;
                 float scale = factor_at(scales, factor), low = MINS ? factor_at(mins, factor) : 0.0f;
                 EACH_TOKEN {
-                    __global const record *r = acts + (ulong)min(first + t, tokens - 1) * n_groups + g;
+                    __global const record *r = acts + (ulong)ROW_OF(min(first + t, tokens - 1)) * n_groups + g;
                     int sum = 0;
 #pragma unroll
                     for (uint i = part * (8 / PARTS); i < (part + 1) * (8 / PARTS); i++)
@@ -343,10 +349,10 @@ static inline void expand(const raw *w, __local real *to, uint row, uint piece) 
 }
 #endif
 
-static inline float4 fetch_x(__global const float *x, uint stride, uint token, uint tokens, uint col, uint cols,
-                             bool aligned) {
-    if (token >= tokens || col >= cols) return (float4)(0.0f);
-    __global const float *from = x + (ulong)token * stride + col;
+/* Columns col .. col + 3 of a token; 0 where there are none. */
+static inline float4 fetch_x(__global const float *x, uint col, uint cols, bool aligned) {
+    if (col >= cols) return (float4)(0.0f);
+    __global const float *from = x + col;
     if (col + 4 <= cols) return read4(from, aligned);
     float4 v = (float4)(0.0f);
     v.x = from[0];
@@ -358,7 +364,8 @@ static inline float4 fetch_x(__global const float *x, uint stride, uint token, u
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
     __global const uchar *codes, __global const uchar *scales, __global const uchar *mins, __global const float *bias,
     __global const float *x, ulong x_offset, uint x_stride, __global float *out, ulong out_offset, uint out_stride,
-    uint rows, uint cols, uint tokens, uint has_bias, uint first_block, uint first_group, uint row_groups) {
+    uint rows, uint cols, uint tokens, uint has_bias, uint first_block, uint first_group,
+    uint row_groups EXPERT_ARGUMENTS) {
     __local real ws[STEPS * TILE_ROWS] __attribute__((aligned(16)));
     __local real xs[STEPS * TILE_TOKENS] __attribute__((aligned(16)));
 #if INT8
@@ -370,9 +377,16 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
 #endif
     uint lid = get_local_id(0), row0 = get_group_id(0) * TILE_ROWS, token0 = get_group_id(1) * TILE_TOKENS;
     uint n_groups = (cols + 31) / 32, blocks = (rows + 15) / 16;
+#if EXPERTS
+    BEGIN_TILE((uint)get_group_id(1), TILE_TOKENS)
+    token0 = 0;
+#endif
     BEGIN_PART
     uint part_of = get_group_id(2), parts = get_num_groups(2);
     uint begin = n_groups * part_of / parts, end = n_groups * (part_of + 1) / parts;
+#if EXPERTS
+    end = tokens ? end : begin;
+#endif
     uint my_row = lid % ROW_SIDE * 4, my_token = lid / ROW_SIDE * 4;
     bool aligned = ((x_offset | x_stride) & 3) == 0;
     x += x_offset;
@@ -388,15 +402,17 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void matmul_simt(
 #define FETCH_X(g) \
     _Pragma("unroll") for (uint i = 0; i < X_UNITS; i++) { \
         uint unit = lid + i * ITEMS, token = token0 + unit % TILE_TOKENS; \
-        if (unit < X_ALL) v[i] = vload4(unit / TILE_TOKENS, acts[(ulong)min(token, tokens - 1) * n_groups + (g)].words); \
+        if (unit < X_ALL) v[i] = vload4(unit / TILE_TOKENS, acts[(ulong)ROW_OF(min(token, tokens - 1)) * n_groups + (g)].words); \
     } \
-    if (lid < TILE_TOKENS) factors = vload4(0, &acts[(ulong)min(token0 + lid, tokens - 1) * n_groups + (g)].scale);
+    if (lid < TILE_TOKENS) factors = vload4(0, &acts[(ulong)ROW_OF(min(token0 + lid, tokens - 1)) * n_groups + (g)].scale);
 #else
     float4 v[X_UNITS];
 #define FETCH_X(g) \
     _Pragma("unroll") for (uint i = 0; i < X_UNITS; i++) { \
         uint unit = lid + i * ITEMS; \
-        v[i] = fetch_x(x, x_stride, token0 + unit / 8, tokens, (g) * 32 + unit % 8 * 4, cols, aligned); \
+        v[i] = token0 + unit / 8 < tokens ? fetch_x(x + (ulong)ROW_OF(token0 + unit / 8) * x_stride, \
+                                                    (g) * 32 + unit % 8 * 4, cols, aligned) \
+                                          : (float4)(0.0f); \
     }
 #endif
 #define FETCH(g) \

@@ -73,14 +73,19 @@ static inline void store_rows(float16 sum, uint block, uint rows, __global const
 WIDE __kernel void matvec_vector(__global const uchar *codes, __global const uchar *scales, __global const uchar *mins,
                                  __global const float *bias, __global const float *x, ulong x_offset, uint x_stride,
                                  __global float *out, ulong out_offset, uint out_stride, uint rows, uint cols,
-                                 uint tokens, uint has_bias, uint first_block, uint first_group, uint row_groups) {
+                                 uint tokens, uint has_bias, uint first_block, uint first_group,
+                                 uint row_groups EXPERT_ARGUMENTS) {
+#if EXPERTS
+    BEGIN_TILE((uint)get_global_id(1), TOKENS)
+    if (!tokens) return;
+#endif
     BEGIN_PART
     uint first = get_global_id(0) * BLOCKS, last = (rows - 1) / 16, n_groups = (cols + 31) / 32;
     if (first > last) return;
     __global const float *xs[TOKENS];
     __global const uchar *from[BLOCKS];
     float16 sums[BLOCKS][TOKENS];
-    EACH_TOKEN xs[t] = x + x_offset + (ulong)min(t, tokens - 1) * x_stride;
+    EACH_TOKEN xs[t] = x + x_offset + (ulong)ROW_OF(min(t, tokens - 1)) * x_stride;
     EACH_BLOCK from[b] = codes + (ulong)min(first + b, last) * row_groups * GROUP_BYTES;
     EACH sums[b][t] = 0.0f;
 #if CODED
@@ -159,9 +164,17 @@ WIDE __kernel void matvec_vector(__global const uchar *codes, __global const uch
 /* Activations as the tiles want them: [tile][padded columns][TILE], zeros past the columns and tokens. Global size:
  * (groups of columns, tiles). */
 __kernel void pack_acts(__global const float *x, ulong x_offset, uint x_stride, __global float *acts, uint cols,
-                        uint tokens) {
+                        uint tokens PACK_ARGUMENTS) {
     uint first = get_global_id(0) * 32, tile = get_global_id(1), n_groups = get_global_size(0);
     __global float *to = acts + ((ulong)tile * n_groups * 32 + first) * TILE;
+#if EXPERTS
+    uint n = min(cols - first, 32u), m = plan[4 * tile + 1], place0 = tile * TILE;
+    x += x_offset + first;
+    for (uint t = 0; t < TILE && m; t++) {
+        __global const float *row = x + (ulong)ROW_OF(min(t, m - 1)) * x_stride;
+        for (uint c = 0; c < 32; c++) to[c * TILE + t] = c < n && t < m ? row[c] : 0.0f;
+    }
+#else
     uint n = min(cols - first, 32u), m = min(tokens - tile * TILE, (uint)TILE);
     x += x_offset + (ulong)tile * TILE * x_stride + first;
     if (n == 32 && m == TILE) {
@@ -171,6 +184,7 @@ __kernel void pack_acts(__global const float *x, ulong x_offset, uint x_stride, 
         for (uint c = 0; c < 32; c++)
             for (uint t = 0; t < TILE; t++) to[c * TILE + t] = c < n && t < m ? x[(ulong)t * x_stride + c] : 0.0f;
     }
+#endif
 }
 
 /* One group of a block as floats: column j to to[2 * j]. */
@@ -229,11 +243,22 @@ DEFINE_TILE(12)
 WIDE __kernel void matmul_vector(__global const uchar *codes, __global const uchar *scales, __global const uchar *mins,
                                  __global const float *bias, __global const float *x, ulong x_offset, uint x_stride,
                                  __global float *out, ulong out_offset, uint out_stride, uint rows, uint cols,
-                                 uint tokens, uint has_bias, uint first_block, uint first_group, uint row_groups) {
+                                 uint tokens, uint has_bias, uint first_block, uint first_group,
+                                 uint row_groups EXPERT_ARGUMENTS) {
+#if EXPERTS
+    /* the first tile of a run of an expert's does all of it */
+    uint begin = get_global_id(1);
+    if (!plan[4 * begin + 1] || plan[4 * begin + 2] % RUN) return;
+    uint end = begin + min(plan[4 * begin + 3], (uint)RUN);
+    first_block += plan[4 * begin] * expert_blocks;
+    tokens = (end - 1) * TILE + plan[4 * end - 3];
+#endif
     BEGIN_PART
     uint first = get_global_id(0) * 2, last = (rows - 1) / 16, n_groups = (cols + 31) / 32;
+#if !EXPERTS
     uint n_tiles = (tokens + TILE - 1) / TILE, n_runs = get_global_size(1), run = get_global_id(1);
     uint begin = n_tiles * run / n_runs, end = n_tiles * (run + 1) / n_runs;
+#endif
     uint second = min(first + 1, last);
     float16 panel[DEPTH * 2], sums[RUN * TILE * 2];
     for (uint g = 0; g < n_groups; g += DEPTH / 32) {

@@ -195,7 +195,8 @@ static ht_status find_cache(const ht_cl_device *d, const ht_task *task, const ht
     const ht_kv_layer *kv = &b->kv[op->cache];
     const size_t bytes = (size_t)task->shape.kv_heads * kv->positions * (size_t)task->shape.head_dim * kv_size(kv);
     call->keys = find_region(d, kv->keys, bytes);
-    call->values = find_region(d, kv->values, bytes);
+    const void *const values_at = op->value_dim ? kv->keys : kv->values; /* some are the keys' first values */
+    call->values = find_region(d, values_at, bytes);
     if (!call->keys || !call->values)
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: the KV cache is not in imported memory", d->caps.name,
                        op->name);
@@ -203,18 +204,57 @@ static ht_status find_cache(const ht_cl_device *d, const ht_task *task, const ht
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: position %zu in a cache of %zu", d->caps.name, op->name,
                        b->position + b->tokens - 1, kv->positions);
     call->keys_offset = (size_t)((char *)kv->keys - call->keys->host);
-    call->values_offset = (size_t)((char *)kv->values - call->values->host);
+    call->values_offset = (size_t)((const char *)values_at - call->values->host);
     return HT_OK;
 }
 
-/* Columns that the operator reads and writes for this part. */
-static void find_columns(const ht_task *task, const ht_slice *part, ht_cl_place *in, ht_cl_place *out) {
+static ht_status find_state(const ht_cl_device *d, const ht_task *task, const ht_binding *b, ht_cl_call *call,
+                            ht_error *error) {
+    const float *state = b->kv[task->op->cache].state;
+    call->state = find_region(d, state, ht_op_state(task->op, &d->hparams) * sizeof *state);
+    if (!call->state)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: %s: the state is not in imported memory", d->caps.name,
+                       task->op->name);
+    call->state_offset = (size_t)((const char *)state - call->state->host) / sizeof *state;
+    return HT_OK;
+}
+
+/* Columns of a recurrent mixer: of each thing that its units have theirs. Key heads are everybody's. */
+static void mixer_columns(const ht_task *task, const ht_slice *part, ht_cl_place *in, ht_cl_place *more,
+                          ht_cl_place *out) {
+    const ht_op *op = task->op;
+    const ht_hparams *h = &task->shape;
+    const bool scan = op->kind == HT_OP_SCAN;
+    const size_t first = part->row_begin, n = part->row_end - first, heads = (size_t)h->heads / part->of,
+                 inner = (size_t)h->heads * (size_t)h->head_dim, key_dim = (size_t)op->recurrence.key_dim,
+                 keys = (size_t)h->kv_heads * key_dim, own = inner / part->of;
+    if (op->kind == HT_OP_CONV) {
+        for (size_t i = 0; i < 3; i++)
+            add_columns(in, i * part->of + first, n);
+        add_columns(out, first, n);
+        return;
+    }
+    for (size_t i = 0; i < 2; i++) /* z, x; v, z */
+        add_columns(scan ? in : more, i * inner + first * own, n * own);
+    for (size_t i = 0; i < (scan ? 1 : 2); i++) /* dt; beta, alpha */
+        add_columns(scan ? in : more, 2 * inner + (i * part->of + first) * heads, n * heads);
+    for (size_t i = 0; i < 2; i++) /* B, C; q, k */
+        if (scan)
+            add_columns(more, i * keys + first * key_dim, n * key_dim);
+        else
+            add_columns(in, i * keys, keys);
+    add_columns(out, first * own, n * own);
+}
+
+/* Columns that the operator reads and writes for this part; more: of its side input. */
+static void find_columns(const ht_task *task, const ht_slice *part, ht_cl_place *in, ht_cl_place *more,
+                         ht_cl_place *out) {
     const ht_op *op = task->op;
     const ht_hparams *h = &task->shape;
     const size_t dim = (size_t)h->head_dim, kvs = (size_t)h->kv_heads, heads = (size_t)h->heads,
                  first = part->row_begin, n = part->row_end - first;
     ht_heads own = {0};
-    if (op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION)
+    if (op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION || op->kind == HT_OP_HEADS)
         own = ht_slice_heads(part, h);
     const size_t queries = (own.queries_end - own.queries) * dim, made = (own.used_end - own.own) * dim;
     switch (op->kind) {
@@ -225,21 +265,41 @@ static void find_columns(const ht_task *task, const ht_slice *part, ht_cl_place 
     case HT_OP_ROPE:
         add_columns(in, own.queries * dim, queries);
         add_columns(in, (heads + own.own) * dim, made);
-        add_columns(in, (heads + kvs + own.own) * dim, made);
+        add_columns(in, (heads + kvs + own.own) * dim, op->value_dim ? 0 : made);
         *out = *in;
         break;
     case HT_OP_ATTENTION: /* queries alone */
         add_columns(in, own.queries * dim, queries);
         *out = *in;
         break;
-    case HT_OP_GLU:
-        add_columns(in, first, n);
-        add_columns(in, (size_t)h->feed_forward + first, n);
-        add_columns(out, first, n);
+    case HT_OP_HEADS: {
+        const size_t made_of = op->parts[0].rows / heads + (size_t)op->rest,
+                     copied = own.own < own.used_end ? op->n_copied : 0;
+        add_columns(in, own.queries * dim, queries);
+        add_columns(in, heads * dim, op->n_more ? 0 : copied);
+        add_columns(more, op->more_first, op->n_more ? copied : 0);
+        add_columns(out, own.queries * made_of, (own.queries_end - own.queries) * made_of);
+        add_columns(out, heads * made_of, copied);
+        break;
+    }
+    case HT_OP_GLU: {
+        const size_t each = (size_t)h->feed_forward / part->of;
+        add_columns(in, first * each, n * each);
+        add_columns(out, first * each, n * each);
+        add_columns(more, op->more_first + first * each, op->n_more ? n * each : 0);
+        if (!op->n_more && !op->ungated)
+            add_columns(in, (size_t)h->feed_forward + first * each, n * each);
+        break;
+    }
+    case HT_OP_CONV:
+    case HT_OP_DELTA_NET:
+    case HT_OP_SCAN:
+        mixer_columns(task, part, in, more, out);
         break;
     default:
         add_columns(in, 0, ht_op_in_width(op, h));
         add_columns(out, 0, ht_op_out_width(op, h));
+        add_columns(more, op->more_first, ht_op_more_width(op, h));
     }
 }
 
@@ -247,7 +307,7 @@ ht_status ht_cl_find_places(ht_cl_device *d, const ht_task *task, const ht_bindi
                             ht_error *error) {
     const ht_op *op = task->op;
     call->part = b->part ? ht_cl_resolve(d, op, b->part) : task->slice;
-    find_columns(task, &call->part, &call->in, &call->out);
+    find_columns(task, &call->part, &call->in, &call->aux, &call->out);
     ht_status status = HT_OK;
     if (op->aux != HT_SLOT_NONE && op->kind == HT_OP_NORM) {
         call->aux = call->in;
@@ -258,12 +318,16 @@ ht_status ht_cl_find_places(ht_cl_device *d, const ht_task *task, const ht_bindi
             status = find_view(d, op, b, &b->pieces[call->n_pieces], "piece", (int)call->n_pieces, piece, error);
         }
     }
+    if (call->aux.n_runs && op->kind != HT_OP_NORM)
+        status = find_place(d, op, b, op->more[0], &call->aux, error);
     if (!status)
         status = find_place(d, op, b, op->in, &call->in, error);
     if (!status)
         status = find_place(d, op, b, op->out, &call->out, error);
     if (!status && (op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION))
         status = find_cache(d, task, b, call, error);
+    if (!status && ht_op_state_units(op, &d->hparams))
+        status = find_state(d, task, b, call, error);
     return status;
 }
 
@@ -334,7 +398,24 @@ static ht_status move_cache(ht_cl_device *d, const ht_task *task, const ht_cl_ca
     if (heads == 0)
         return HT_OK;
     ht_status status = move(d, call->keys, call->keys_offset + at, width, heads, pitch, to_device, error);
-    return status ? status : move(d, call->values, call->values_offset + at, width, heads, pitch, to_device, error);
+    return status || task->op->value_dim
+               ? status
+               : move(d, call->values, call->values_offset + at, width, heads, pitch, to_device, error);
+}
+
+/* The state of the part's units, whole: to the device unless the submit begins with zeros. */
+static ht_status move_state(ht_cl_device *d, const ht_task *task, const ht_cl_call *call, bool to_device,
+                            ht_error *error) {
+    const size_t all = ht_op_state(task->op, &d->hparams) * sizeof(float), first = call->part.row_begin,
+                 n = call->part.row_end - first, at = call->state_offset * sizeof(float);
+    if (!call->state->mirrored || (to_device && call->binding->position == 0))
+        return HT_OK;
+    if (task->op->kind == HT_OP_CONV) {
+        const size_t rows = (size_t)task->op->taps - 1;
+        return move(d, call->state, at + first * sizeof(float), n * sizeof(float), rows, all / rows, to_device, error);
+    }
+    const size_t unit = all / call->part.of;
+    return move(d, call->state, at + first * unit, n * unit, 1, n * unit, to_device, error);
 }
 
 static bool has_bit(uint32_t bits, ht_slot slot) {
@@ -348,12 +429,17 @@ ht_status ht_cl_bring_in(ht_cl_device *d, const ht_task *task, const ht_cl_call 
     ht_status status = HT_OK;
     if (!has_bit(resident, task->op->in))
         status = move_place(d, &call->in, call->tokens, true, error);
-    if (!status && call->aux.region && !has_bit(resident, task->op->aux))
+    const ht_op *op = task->op;
+    if (!status && call->aux.region && !has_bit(resident, op->kind == HT_OP_NORM ? op->aux : op->more[0]))
         status = move_place(d, &call->aux, call->tokens, true, error);
+    if (!status && op->kind == HT_OP_EMBED && op->positions && !has_bit(resident, op->out)) /* it is added to */
+        status = move_place(d, &call->out, call->tokens, true, error);
     for (size_t i = 0; i < call->n_pieces && !status; i++) /* others' by nature */
         status = move_place(d, &call->pieces[i], call->tokens, true, error);
     if (!status && task->op->kind == HT_OP_ATTENTION && !(resident & HT_BIT_KV))
         status = move_cache(d, task, call, true, error);
+    if (!status && call->state && !(resident & HT_BIT_KV))
+        status = move_state(d, task, call, true, error);
     return status;
 }
 
@@ -362,10 +448,14 @@ ht_status ht_cl_hand_out(ht_cl_device *d, const ht_task *task, const ht_cl_call 
         return HT_OK;
     const uint32_t kept = call->binding->kept;
     ht_status status = HT_OK;
-    if (call->aux.region && !has_bit(kept, task->op->in)) /* NORM added to it */
+    const bool adds = call->aux.region && task->op->kind == HT_OP_NORM,
+               caps = task->op->kind == HT_OP_ARGMAX && task->op->soft_cap > 0;
+    if ((adds || caps) && !has_bit(kept, task->op->in))
         status = move_place(d, &call->in, call->tokens, false, error);
     if (!status && task->op->kind == HT_OP_ROPE && !(kept & HT_BIT_KV))
         status = move_cache(d, task, call, false, error);
+    if (!status && call->state && !(kept & HT_BIT_KV))
+        status = move_state(d, task, call, false, error);
     if (!status && !has_bit(kept, task->op->out))
         status = move_place(d, &call->out, call->tokens, false, error);
     return status;

@@ -24,10 +24,12 @@ typedef struct ht_cl_call {
     cl_uint tokens;
     size_t shape_tokens; /* kernels are chosen for this many: `tokens` but when a task is warmed */
     ht_slice part;       /* what to compute, as ht_cl_resolve says it */
-    ht_cl_place in, aux, out, pieces[HT_MAX_PIECES];
+    ht_cl_place in, aux, out, pieces[HT_MAX_PIECES]; /* aux: of NORM; of others their side input, more[0] */
     size_t n_pieces;
     const ht_cl_region *keys, *values;   /* ROPE, ATTENTION */
     cl_ulong keys_offset, values_offset; /* in bytes, from the region's beginning to the layer's */
+    const ht_cl_region *state;           /* of recurrent mixers */
+    cl_ulong state_offset;               /* in floats, likewise */
 } ht_cl_call;
 
 ht_status ht_cl_import(ht_device *device, void *host, size_t bytes, ht_error *error);

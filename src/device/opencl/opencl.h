@@ -12,6 +12,7 @@
  *   tiles.c     what measurements found
  *   matmul.c    MATMUL: segments, kernel choice, launches
  *   attention.c ATTENTION
+ *   experts.c   ROUTE and EXPERTS
  *   ops.c       the other operators, and the table of all
  *   tune.c      the search for tiles
  *   queue.c     submits, tickets and the four ways to join
@@ -25,11 +26,11 @@
 
 #if HT_HAVE_OPENCL
 
-#define HT_CL_IN_FLIGHT 64    /* submits whose events are kept; a further one waits for the oldest */
-#define HT_CL_BLOCK 16        /* rows interleaved in packed weights */
-#define HT_CL_MAX_SEGMENTS 32 /* of one MATMUL task */
-#define HT_CL_MAX_ARGUMENTS 24
-#define HT_CL_CHOICES 8 /* of kernels, that a segment remembers */
+#define HT_CL_IN_FLIGHT 64     /* submits whose events are kept; a further one waits for the oldest */
+#define HT_CL_BLOCK 16         /* rows interleaved in packed weights */
+#define HT_CL_MAX_SEGMENTS 32  /* of one MATMUL task */
+#define HT_CL_MAX_ARGUMENTS 32 /* of a kernel, bits of a word */
+#define HT_CL_CHOICES 8        /* of kernels, that a segment remembers */
 
 typedef struct ht_cl_device ht_cl_device;
 
@@ -86,7 +87,16 @@ typedef struct ht_cl_shared {
     int users;
 } ht_cl_shared;
 
-enum { HT_CL_SCRATCH_ACTS, HT_CL_SCRATCH_SPLITS, HT_CL_SCRATCH_PARTS, HT_CL_SCRATCH_WARM, HT_CL_SCRATCHES };
+enum {
+    HT_CL_SCRATCH_ACTS,
+    HT_CL_SCRATCH_SPLITS,
+    HT_CL_SCRATCH_PARTS,
+    HT_CL_SCRATCH_WARM,
+    HT_CL_SCRATCH_PLAN,
+    HT_CL_SCRATCH_HIDDEN,
+    HT_CL_SCRATCH_GIVEN,
+    HT_CL_SCRATCHES
+};
 
 /* ---- tasks ---------------------------------------------------------------------------------------------------------- */
 
@@ -127,7 +137,7 @@ struct ht_task {
     ht_hparams shape;
     ht_cl_segment *segments;
     size_t n_segments, cap_segments;
-    cl_kernel kernels[2];   /* those of kinds that need no choice at submit */
+    cl_kernel kernels[5];   /* those of kinds that need no choice at submit */
     struct ht_cl_launched { /* its copies of kernels, and the arguments they were given last */
         cl_kernel of, copy;
         uint64_t arguments[HT_CL_MAX_ARGUMENTS];
@@ -135,7 +145,8 @@ struct ht_task {
         unsigned of_drops; /* ht_cl_device.dropped when they were set */
     } * launched;
     size_t n_launched;
-    cl_mem tables[4]; /* NORM: weight, post_norm; ROPE: rope, q_norm, k_norm */
+    cl_mem tables
+        [6]; /* NORM: weight, post_norm, bias; ROPE: rope, q_norm, k_norm, rope_queries; ATTENTION: sinks, slopes */
     size_t bytes;
 };
 

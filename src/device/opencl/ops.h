@@ -19,6 +19,10 @@ const char *ht_cl_refuses_part(const ht_device *device, const ht_op *op, const h
 
 ht_status ht_cl_attention_prepare(ht_cl_device *d, ht_task *task, ht_error *error);
 ht_status ht_cl_attention_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error);
+/* CONV, DELTA_NET and SCAN (mixers.c). */
+const char *ht_cl_mixer_refuses(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
+ht_status ht_cl_mixer_prepare(ht_cl_device *d, ht_task *task, ht_error *error);
+ht_status ht_cl_mixer_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error);
 
 #endif
 #endif

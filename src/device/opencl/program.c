@@ -1,6 +1,6 @@
 /* Programs: source text, build options, binaries kept on disk.
  *
- * A program is common.clh, codec.clh and one .cl file, built with the device's options and its own. What a driver made of
+ * A program is common.clh, codec.clh, attention.clh and one .cl file, built with the device's options and its own. What a driver made of
  * it lies in the cache folder in a file named for a hash of everything that went into it: device, driver, options, text,
  * our version. A file is written whole and then renamed, so that processes which build the same program at the same time
  * never see a part of one; a file that is short, damaged or another's, and one that the driver refuses, is removed and
@@ -20,7 +20,7 @@ struct ht_cl_source {
 };
 extern const struct ht_cl_source ht_cl_sources[];
 
-#define HEADERS 2 /* files before the program's own */
+#define HEADERS 3 /* files before the program's own */
 #define OPTIONS 768
 
 typedef struct hash {
@@ -64,7 +64,7 @@ static const char *find_text(const char *name) {
 static ht_status make_recipe(const ht_cl_device *d, const char *source, const char *options, recipe *r,
                              ht_error *error) {
     char own[64];
-    const char *const files[HEADERS + 1] = {"common.clh", "codec.clh", own};
+    const char *const files[HEADERS + 1] = {"common.clh", "codec.clh", "attention.clh", own};
     snprintf(own, sizeof own, "%s.cl", source);
     r->source = source;
     int length = snprintf(r->options, sizeof r->options, "%s%s%s", d->build_options, *options ? " " : "", options);

@@ -484,17 +484,21 @@ ht_status ht_cl_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *
                  caches = task->op->cache > 0 ? (size_t)task->op->cache + 1 : 1;
     size_t width = ht_max_size((size_t)(h->heads + 2 * h->kv_heads) * head, 2 * (size_t)h->feed_forward);
     width = ht_max_size(width, ht_max_size((size_t)h->vocabulary, (size_t)h->embedding));
+    width = ht_max_size(width, task->op->more_first + ht_op_more_width(task->op, h));
+    width = ht_max_size(width, ht_max_size(ht_op_in_width(task->op, h), ht_op_out_width(task->op, h)));
     if (task->op->kind == HT_OP_MATMUL)
         width = ht_max_size(width, ht_max_size(task->slice.row_end, task->slice.reduction_end));
-    ht_status status = ht_cl_scratch(d, HT_CL_SCRATCH_WARM, 3 * width * sizeof(float), error);
+    width = ht_max_size(width, ht_max_size(ht_op_in_width(task->op, h), ht_op_out_width(task->op, h)));
+    const size_t floats = 3 * width + ht_op_state(task->op, h);
+    ht_status status = ht_cl_scratch(d, HT_CL_SCRATCH_WARM, floats * sizeof(float), error);
     ht_kv_layer *kv = NULL;
     if (!status)
         status = ht_alloc((void **)&kv, caches, sizeof *kv, "warming", error);
     if (status)
         return status;
     for (size_t i = 0; i < caches; i++)
-        kv[i] = (ht_kv_layer){NULL, NULL, 1, d->kv_type};
-    const ht_cl_region region = {NULL, 3 * width * sizeof(float), d->scratch[HT_CL_SCRATCH_WARM], false};
+        kv[i] = (ht_kv_layer){.positions = 1, .type = d->kv_type};
+    const ht_cl_region region = {NULL, floats * sizeof(float), d->scratch[HT_CL_SCRATCH_WARM], false};
     ht_view slots[HT_MAX_SLOTS] = {{NULL, 0}};
     const ht_binding binding = {.slots = slots, .kv = kv, .tokens = 1};
     ht_cl_call call = {
@@ -508,7 +512,9 @@ ht_status ht_cl_warm(ht_device *device, ht_task *task, size_t tokens, ht_error *
         .keys = &region,
         .values = &region,
         .keys_offset = width * sizeof(float),
-        .values_offset = 2 * width * sizeof(float)};
+        .values_offset = 2 * width * sizeof(float),
+        .state = &region,
+        .state_offset = 3 * width};
     status = ht_cl_ops[task->op->kind].enqueue(d, task, &call, error);
     if (!status && task->op->kind == HT_OP_NORM && task->op->aux != HT_SLOT_NONE) {
         call.pieces[call.n_pieces++] = call.aux; /* another kernel adds pieces */

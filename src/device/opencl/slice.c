@@ -4,19 +4,21 @@
 #if HT_HAVE_OPENCL
 size_t ht_cl_units_of(const ht_cl_device *d, const ht_op *op) {
     const ht_hparams own = ht_op_shape(op, &d->hparams);
-    return op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION ? (size_t)own.kv_heads
-           : op->kind == HT_OP_GLU                               ? (size_t)own.feed_forward
-                                                                 : 0;
+    return op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION || op->kind == HT_OP_HEADS ? (size_t)own.kv_heads
+           : op->kind == HT_OP_GLU                                                          ? (size_t)own.feed_forward
+           : op->kind == HT_OP_EXPERTS                                                      ? (size_t)op->experts
+                                       : ht_op_state_units(op, &d->hparams);
 }
 
 ht_slice ht_cl_resolve(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
     ht_slice s = *slice;
+    if ((op->kind == HT_OP_MATMUL || op->kind == HT_OP_EXPERTS) && s.reduction_end == 0)
+        s.reduction_end = ht_op_summed(op);
     if (op->kind != HT_OP_MATMUL) {
-        const size_t units = ht_cl_units_of(d, op);
-        return s.of ? s : (ht_slice){.row_end = units, .of = units};
+        if (!s.of)
+            s.row_end = s.of = ht_cl_units_of(d, op);
+        return s;
     }
-    if (s.reduction_end == 0)
-        s.reduction_end = ht_op_cols(op);
     if (s.of && s.row_begin == 0 && s.row_end == s.of)
         s.of = s.group = 0, s.row_end = ht_op_rows(op);
     return s;
@@ -27,7 +29,9 @@ bool ht_cl_is_whole(const ht_cl_device *d, const ht_op *op, const ht_slice *slic
     if (op->kind == HT_OP_MATMUL)
         return !s.of && s.row_end - s.row_begin == ht_op_rows(op) &&
                s.reduction_end - s.reduction_begin == ht_op_cols(op);
-    return s.row_end - s.row_begin == (s.group > 1 ? s.of : ht_cl_units_of(d, op));
+    if (op->kind == HT_OP_EXPERTS && s.reduction_end - s.reduction_begin != ht_op_summed(op))
+        return false;
+    return s.row_end - s.row_begin == s.of;
 }
 
 void ht_cl_add_run(ht_cl_run runs[HT_MAX_PARTS], size_t *n, size_t first, size_t width) {

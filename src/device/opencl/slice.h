@@ -9,7 +9,8 @@
 /* What a share of an operator is counted in; 0: it has none. */
 size_t ht_cl_units_of(const ht_cl_device *d, const ht_op *op);
 /* A slice in one form, whichever way it was said. MATMUL: of 0 where that says the same, columns always a range. ROPE,
- * ATTENTION, GLU: rows are heads (ht_slice_heads) or features, all of them where the slice is whole. Others: zeros. */
+ * ATTENTION, GLU, EXPERTS: rows are heads (ht_slice_heads), features or experts, all of them where the slice is whole, and
+ * columns features of EXPERTS. Others: zeros. */
 ht_slice ht_cl_resolve(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);
 /* Is it the whole operator? */
 bool ht_cl_is_whole(const ht_cl_device *d, const ht_op *op, const ht_slice *slice);

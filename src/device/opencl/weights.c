@@ -107,7 +107,9 @@ typedef struct packer {
     uint8_t *lines;              /* [HT_CL_BLOCK][groups * row_bytes]: codes, row after row */
     float *floats;               /* canonical: a row's scales and offsets; floats of a made-up row */
     int8_t *codes;               /* canonical, a row's */
-    uint8_t *pieces[BUFFERS];    /* as the device gets them */
+    const ht_matrix *bad;        /* of a row that nothing is computed with; NULL: none yet */
+    size_t bad_row;
+    uint8_t *pieces[BUFFERS]; /* as the device gets them */
 } packer;
 
 static void put_factor(const packer *k, uint8_t *block, size_t factor, size_t r, float value) {
@@ -119,12 +121,18 @@ static void put_factor(const packer *k, uint8_t *block, size_t factor, size_t r,
         memcpy(block + at * 4, &value, 4);
 }
 
+static void note_bad(packer *k, const ht_matrix *m, size_t row, const float *scales, const float *offsets) {
+    if (!k->bad && ht_matrix_is_bad(m, row, scales, offsets))
+        k->bad = m, k->bad_row = row;
+}
+
 /* Codes of one quantised row to line[], its scales and minimums to lane r of factors[]. */
-static void pack_coded_row(const packer *k, const ht_matrix *m, size_t row, size_t r, uint8_t *line,
+static void pack_coded_row(packer *k, const ht_matrix *m, size_t row, size_t r, uint8_t *line,
                            uint8_t *const factors[BUFFERS]) {
     const size_t group = (size_t)k->form.group, all = m->cols / group, first = k->col / group;
     float *scales = k->floats, *offsets = k->floats + all;
     ht_matrix_codes(m, row, 1, k->codes, scales, k->form.mins ? offsets : NULL);
+    note_bad(k, m, row, scales, k->form.mins ? offsets : NULL);
     const int8_t *codes = k->codes + k->col;
     if (k->form.bits == 4)
         for (size_t g = 0; g < k->groups; g++, codes += 32, line += 16)
@@ -140,10 +148,11 @@ static void pack_coded_row(const packer *k, const ht_matrix *m, size_t row, size
     }
 }
 
-static void pack_float_row(const packer *k, const ht_matrix *m, size_t row, uint8_t *line) {
+static void pack_float_row(packer *k, const ht_matrix *m, size_t row, uint8_t *line) {
     const size_t size = k->form.bits == 32 ? 4 : 2;
+    note_bad(k, m, row, NULL, NULL);
     if (m->data) {
-        memcpy(line, m->data + row * m->row_bytes + k->col * size, k->cols * size);
+        memcpy(line, ht_matrix_row(m, row) + k->col * size, k->cols * size);
         return;
     }
     ht_matrix_floats(m, row, 1, k->floats);
@@ -164,7 +173,7 @@ static inline void interleave(const uint8_t *restrict lines, size_t line_bytes, 
 }
 
 /* Block number `block` of the packed rows to its place in the pieces. */
-static void pack_block(const packer *k, size_t block, size_t place) {
+static void pack_block(packer *k, size_t block, size_t place) {
     uint8_t *to[BUFFERS];
     for (int i = 0; i < BUFFERS; i++) {
         to[i] = k->pieces[i] + place * k->block_bytes[i];
@@ -219,6 +228,8 @@ static ht_status pack(ht_cl_device *d, packer *k, const cl_mem memory[BUFFERS], 
         const size_t n = ht_min_size(at_once, blocks - block);
         for (size_t i = 0; i < n; i++)
             pack_block(k, block + i, i);
+        if (k->bad)
+            status = ht_matrix_refuse(k->bad, k->bad_row, error);
         for (int i = 0; i < BUFFERS && status == HT_OK; i++) {
             const size_t bytes = k->block_bytes[i];
             if (!bytes)
@@ -323,6 +334,14 @@ void ht_cl_weights_release(ht_cl_device *d, ht_cl_weights *weights) {
     ht_cl_unshare(d, weights->mins);
     ht_cl_unshare(d, weights->bias);
     *weights = (ht_cl_weights){0};
+}
+
+#define SHARED_TABLE 1 /* `kind` of buffers made from plain arrays of floats */
+
+ht_status ht_cl_table(ht_cl_device *d, ht_task *task, size_t which, const float *values, size_t n, ht_error *error) {
+    return values ? ht_cl_share(d, values, SHARED_TABLE + n * 256, values, n * sizeof *values, task->op->name,
+                                &task->tables[which], error)
+                  : HT_OK;
 }
 
 #else

@@ -20,6 +20,8 @@ bool ht_cl_same_form(const ht_cl_form *a, const ht_cl_form *b);
 ht_status ht_cl_share(ht_cl_device *d, const void *host, uint64_t kind, const void *data, size_t bytes,
                       const char *what, cl_mem *memory, ht_error *error);
 void ht_cl_unshare(ht_cl_device *d, cl_mem memory);
+/* A table of n floats that tasks may share, as task->tables[which]; values NULL: none. */
+ht_status ht_cl_table(ht_cl_device *d, ht_task *task, size_t which, const float *values, size_t n, ht_error *error);
 
 #endif
 #endif

@@ -4,7 +4,7 @@
 
 /* ---- how much there is to do ---------------------------------------------------------------------------------------- */
 
-typedef struct extent { /* of a slice of a MATMUL */
+typedef struct extent { /* of a slice of a MATMUL, or of HEADS: all heads' rows */
     double rows, cols, bytes;
 } extent;
 
@@ -48,7 +48,7 @@ void ht_law_weights(const ht_op *op, const ht_slice *slice, double *count, doubl
         ht_law_weights(&op->members[2], &down, &more, &more_bytes);
         *count += more;
         *bytes += more_bytes;
-    } else if (op->kind == HT_OP_MATMUL) {
+    } else if (op->kind == HT_OP_MATMUL || op->kind == HT_OP_HEADS) {
         const extent e = extent_of(op, slice);
         *count = e.rows * e.cols;
         *bytes = e.bytes;
@@ -173,9 +173,27 @@ static ht_load ffn_load(const ht_law *law, const ht_op *op, const ht_slice *slic
     return load;
 }
 
+/* Each head's own matrix: heads do not share what they read. */
+static ht_load heads_load(const ht_law *law, const ht_op *op, const ht_slice *slice, size_t tokens) {
+    ht_load load = product_load(law, op, slice, tokens, true);
+    const double share = slice->of ? (double)(slice->row_end - slice->row_begin) / (double)slice->of : 1;
+    const size_t width = ht_op_in_width(op, law->hparams) + ht_op_out_width(op, law->hparams);
+    if (!law->whole)
+        load.bytes += activation_bytes(law) * (double)tokens * share * (double)width;
+    return load;
+}
+
+/* Keys that queries [0, n) see together in runs of `chunk` positions. */
+static double chunks_seen(double n, double chunk) {
+    const double whole = floor(n / chunk), rest = n - whole * chunk;
+    return whole * chunk * (chunk + 1) / 2 + rest * (rest + 1) / 2;
+}
+
 /* Keys that all tokens see together. */
 static double keys_seen(const ht_op *op, double tokens, double position) {
-    const double window = (double)op->window;
+    const double window = (double)op->window, chunk = (double)op->attention_chunk;
+    if (op->attention_chunk)
+        return chunks_seen(position + tokens, chunk) - chunks_seen(position, chunk);
     if (op->window == 0 || position + tokens <= window)
         return tokens * position + tokens * (tokens + 1) / 2;
     const double ramp = fmax(window - position, 0); /* tokens that see fewer than the window */
@@ -192,11 +210,12 @@ static double heads_share(const ht_slice *s, const ht_hparams *h, bool makes) {
  * and features a share. */
 static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, size_t tokens, size_t position) {
     const ht_hparams own = ht_op_shape(op, law->hparams), *h = &own;
-    const double n = (double)tokens, share = s->of ? (double)(s->row_end - s->row_begin) / (double)s->of : 1;
+    const double n = (double)tokens;
+    double share = s->of ? (double)(s->row_end - s->row_begin) / (double)s->of : 1;
     double made = share; /* of what is read or written besides activations */
     const double value = law->soc->figures[HT_SOC_ACTIVATION_BYTES].value, dim = (double)h->head_dim;
     const double kept = law->kv_bytes > 0 ? law->kv_bytes : law->kv_type == HT_KV_F32 ? 4 : 2;
-    const double key = 2 * (double)h->kv_heads * dim * kept; /* and value, of a token */
+    const double key = (op->value_dim ? 1 : 2) * (double)h->kv_heads * dim * kept; /* and value, of a token */
     double values = 0, bytes = 0, flops = 0, scores = 0;
     switch (op->kind) {
     case HT_OP_EMBED:
@@ -217,17 +236,44 @@ static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, 
         const double seen = fixed > 0 ? n * fixed : keys_seen(op, n, (double)position);
         const double all = fixed > 0 ? fixed : (double)position + n;
         values = 2 * h->heads * dim;
-        bytes = key * (op->window ? fmin(all, op->window + n) : all);
+        const double window = op->attention_chunk ? op->attention_chunk : op->window;
+        bytes = key * (window > 0 ? fmin(all, window + n) : all);
         flops = 4 * h->heads * dim * seen;
         scores = h->heads * (is_npu(law) ? seen * round_up(n, figure(law, HT_SOC_ARRAY)) / n : seen);
         break;
     }
     case HT_OP_GLU:
-        values = 3 * (double)h->feed_forward;
+        values = (op->ungated ? 2 : 3) * (double)h->feed_forward;
         break;
     case HT_OP_ARGMAX:
         values = h->vocabulary;
         break;
+    case HT_OP_ROUTE:
+        values = 2 * op->experts;
+        break;
+    case HT_OP_EXPERTS: {
+        const double used = op->route.used ? (double)op->route.used / op->experts : 1;
+        const double all = (double)ht_op_summed(op);
+        share *= s->reduction_end ? (double)(s->reduction_end - s->reduction_begin) / all : 1;
+        made = share;
+        for (int i = 0; i < op->n_parts; i++) {
+            bytes += (double)op->parts[i].rows * (double)op->parts[i].row_bytes;
+            flops += 2 * (double)op->parts[i].rows * (double)op->parts[i].cols * used * n;
+        }
+        bytes *= 1 - pow(1 - used, n); /* of the experts that somebody is expected to choose */
+        values = (double)ht_op_cols(op) + (double)ht_op_out_width(op, h) + 2.0 * op->n_parts * used * op->experts * all;
+        break;
+    }
+    case HT_OP_CONV:
+    case HT_OP_DELTA_NET:
+    case HT_OP_SCAN: { /* a state is read and written once; of each of its values k S, S and q S are made */
+        const double state = (double)ht_op_state(op, law->hparams);
+        values = (double)(ht_op_in_width(op, h) + ht_op_more_width(op, h) + ht_op_out_width(op, h));
+        bytes = 2 * sizeof(float) * state;
+        flops = n * (op->kind == HT_OP_CONV ? 2 * (state + h->feed_forward) : 7 * state);
+        break;
+    }
+    case HT_OP_HEADS:
     case HT_OP_MATMUL: /* products have laws of their own */
     case HT_OP_FFN:
     case HT_OP_KINDS:
@@ -246,5 +292,7 @@ ht_work ht_law_work(const ht_law *law, const ht_op *op, const ht_slice *slice, s
         return work_of(law, product_load(law, op, slice, tokens, law->whole));
     if (op->kind == HT_OP_FFN)
         return work_of(law, ffn_load(law, op, slice, tokens));
+    if (op->kind == HT_OP_HEADS)
+        return work_of(law, heads_load(law, op, slice, tokens));
     return rest_work(law, op, slice, tokens, position);
 }

@@ -128,6 +128,25 @@ static ht_status read_options(sim_device *d, const ht_device_options *options, h
     return HT_OK;
 }
 
+/* The chip's own CPU: an NPU's own companion, else the last one; beside a GPU, which may lack room, the first that is not there
+ * for an NPU. A CPU has none. */
+static void state_companion(sim_device *d, const ht_device_options *options) {
+    const ht_soc *soc = d->law.soc;
+    const ht_soc_processor *p = d->law.processor,
+                           *first = p->kind == HT_DEVICE_GPU ? ht_soc_first(soc, HT_DEVICE_CPU) : NULL;
+    const char *name = first ? first->name : p->companion;
+    char numbers[8];
+    for (size_t i = 0; i < soc->n_processors && !first && !*p->companion; i++)
+        if (soc->processors[i].kind == HT_DEVICE_CPU)
+            name = soc->processors[i].name;
+    if (p->kind == HT_DEVICE_CPU || !*name)
+        return;
+    const bool said = ht_device_option(options->options, "numbers", numbers, sizeof numbers);
+    snprintf(d->companion, sizeof d->companion, "sim:%s/%s%s%s", soc->spec, name, said ? ":numbers=" : "",
+             said ? numbers : "");
+    d->caps.companion = d->companion;
+}
+
 static void state_caps(sim_device *d, const ht_device_options *options) {
     const ht_soc *soc = d->law.soc;
     const ht_soc_processor *p = d->law.processor;
@@ -144,6 +163,7 @@ static void state_caps(sim_device *d, const ht_device_options *options) {
     caps->cores = p->cores;
     caps->lengths = is_static(d) ? d->lengths : NULL;
     caps->many_only = is_static(d) && d->lengths[0] > 1;
+    state_companion(d, options);
     if (!is_static(d))
         return;
     const double half = caps->memory_bytes / 2.0, sessions = figure(d, HT_SOC_SESSION) * figure(d, HT_SOC_SESSIONS);
@@ -151,15 +171,6 @@ static void state_caps(sim_device *d, const ht_device_options *options) {
     caps->graph_bytes = options->graph_memory ? options->graph_memory
                         : known               ? (uint64_t)fmin((double)caps->memory_bytes, sessions)
                                               : (uint64_t)half;
-    const char *name = p->companion;
-    for (size_t i = 0; i < soc->n_processors && !*p->companion; i++)
-        if (soc->processors[i].kind == HT_DEVICE_CPU)
-            name = soc->processors[i].name;
-    char numbers[8];
-    const bool said = ht_device_option(options->options, "numbers", numbers, sizeof numbers);
-    snprintf(d->companion, sizeof d->companion, "sim:%s/%s%s%s", soc->spec, name, said ? ":numbers=" : "",
-             said ? numbers : "");
-    caps->companion = *name ? d->companion : NULL;
 }
 
 static void sim_close(ht_device *device) {

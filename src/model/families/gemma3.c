@@ -5,23 +5,6 @@
 
 #include <math.h>
 
-/* is_local[layer] for every layer. The pattern key is a period (its last layer is global) or a flag for each layer. */
-static void read_pattern(ht_builder *b, bool *is_local, int layers) {
-    const ht_gguf *file = b->model->file;
-    const char *key = "gemma3.attention.sliding_window_pattern";
-    const ht_gguf_value *value = file ? ht_gguf_find(file, key) : NULL;
-    if (value && value->kind == HT_GGUF_ARRAY) {
-        if (value->item_kind == HT_GGUF_STRING || value->count < (uint64_t)layers)
-            ht_build_fail(b, HT_ERROR_FORMAT, "%s must have a flag for each of the %d layers", key, layers);
-        for (int layer = 0; layer < layers && b->status == HT_OK; layer++)
-            is_local[layer] = ht_gguf_item(value, (uint64_t)layer) != 0.0;
-        return;
-    }
-    const int64_t period = ht_build_int(b, "attention.sliding_window_pattern", 0, 1024, 6);
-    for (int layer = 0; layer < layers; layer++)
-        is_local[layer] = period == 0 || layer % period < period - 1; /* 0: every layer, as llama.cpp reads it */
-}
-
 /* A rope base under the name that llama.cpp's converter writes, or under Ollama's; absent: the family's own. */
 static float read_base(ht_builder *b, const char *key, const char *other, float absent) {
     return ht_build_float(b, key, ht_build_float(b, other, absent));
@@ -33,12 +16,11 @@ static ht_status build_gemma3(const ht_family *family, ht_model *model, ht_error
     bool is_local[HT_MAX_LAYERS] = {false};
     h->sliding_window = (int)ht_build_int(&b, "attention.sliding_window", 0, INT32_MAX, h->sliding_window);
     if (h->sliding_window > 0)
-        read_pattern(&b, is_local, h->layers);
+        ht_build_pattern(&b, is_local, 6);
     else if (!ht_build_has(&b, "attention.sliding_window"))
         ht_log(HT_LOG_WARN, "%s: key \"gemma3.attention.sliding_window\" is missing: every layer attends to all tokens",
                model->info.path);
-    if (ht_build_float(&b, "final_logit_softcapping", 0.0f) != 0.0f)
-        ht_build_fail(&b, HT_ERROR_UNSUPPORTED, "gemma3.final_logit_softcapping is not supported");
+    b.output_cap = ht_build_factor(&b, "final_logit_softcapping", 0.0f);
 
     ht_rotation wide = {.halves = true, .q_norm = "attn_q_norm", .k_norm = "attn_k_norm"}, local = wide;
     wide.table = ht_build_rope_table(&b, read_base(&b, "rope.freq_base", "rope.global.freq_base", 1e6f), true);
@@ -58,12 +40,7 @@ static ht_status build_gemma3(const ht_family *family, ht_model *model, ht_error
         ht_build_attention(&b, scale, is_local[layer] ? h->sliding_window : 0);
         ht_build_attention_output(&b);
         ht_build_add(&b, "post_attention_norm");
-        ht_build_block(&b, HT_BLOCK_FEED_FORWARD, h->feed_forward);
-        ht_build_norm(&b, "ffn_norm");
-        ht_build_gate_up(&b);
-        ht_build_glu(&b, HT_ACT_GELU_TANH);
-        ht_build_down(&b);
-        ht_build_add(&b, "post_ffw_norm");
+        ht_build_feed_forward(&b, "ffn_norm", HT_ACT_GELU_TANH, "post_ffw_norm");
     }
     return ht_build_head(&b);
 }

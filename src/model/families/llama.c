@@ -3,6 +3,7 @@
  *   qwen2      Qwen2 and Qwen2.5. Yang et al., "Qwen2 Technical Report" (2024). Biases on queries, keys and values.
  *   qwen3      Qwen3, the dense ones. Yang et al., "Qwen3 Technical Report" (2025). Every query and key head is
  *              RMS-normalised before the rotation; heads * head_dim need not be the embedding's width.
+ *   qwen3moe   The same with a mixture of experts in every layer, weighted by a softmax over those that are chosen.
  *   internlm2  Cai et al., "InternLM2 Technical Report" (2024). Its checkpoints hold one interleaved wqkv; GGUF files have it
  *              already cut into attn_q, attn_k and attn_v.
  */
@@ -15,6 +16,7 @@ static ht_status build(const ht_family *family, ht_model *model, ht_error *error
                                   .halves = family->halves,
                                   .q_norm = family->head_norms ? "attn_q_norm" : NULL,
                                   .k_norm = family->head_norms ? "attn_k_norm" : NULL};
+    const ht_mixture mixture = family->experts ? ht_build_mixture(&b, HT_ROUTE_SOFTMAX, true) : (ht_mixture){0};
 
     ht_build_embed(&b, 1.0f);
     for (int layer = 0; layer < model->hparams.layers; layer++) {
@@ -26,12 +28,7 @@ static ht_status build(const ht_family *family, ht_model *model, ht_error *error
         ht_build_attention(&b, 0.0f, 0);
         ht_build_attention_output(&b);
         ht_build_add(&b, NULL);
-        ht_build_block(&b, HT_BLOCK_FEED_FORWARD, model->hparams.feed_forward);
-        ht_build_norm(&b, "ffn_norm");
-        ht_build_gate_up(&b);
-        ht_build_glu(&b, HT_ACT_SILU);
-        ht_build_down(&b);
-        ht_build_add(&b, NULL);
+        ht_build_mixed(&b, &mixture, "ffn_norm");
     }
     return ht_build_head(&b);
 }
@@ -41,4 +38,5 @@ const ht_family ht_families_like_llama[HT_FAMILIES_LIKE_LLAMA] = {
     {.arch = "qwen2", .build = build, .halves = true, .qkv_bias = true},
     {.arch = "qwen3", .build = build, .halves = true, .head_norms = true},
     {.arch = "internlm2", .build = build},
+    {.arch = "qwen3moe", .build = build, .halves = true, .head_norms = true, .experts = true},
 };
