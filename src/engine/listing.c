@@ -307,10 +307,12 @@ static void list_times(const ht_engine *engine, const ht_schedule *schedule, ht_
     if (engine->info.emulated)
         return;
     times->seconds = known(schedule->choice.seconds);
+    /* What was learnt of whole passes may make them quicker than the parts of their lanes, which a reader is not to see. */
+    const double stall = schedule->solved.stall[schedule->choice.regime], less = stall > 0 ? fmin(stall, 1) : 1;
     for (size_t i = 0; i < schedule->n_lanes; i++) {
         const ht_device *first = engine->set.devices[__builtin_ctz(schedule->lanes[i]->devices)];
         times->busy[i].device = first->ops->caps(first)->name;
-        times->busy[i].busy = known(schedule->lanes_take[i].busy);
+        times->busy[i].busy = known(schedule->lanes_take[i].busy) * less;
         times->busy[i].wait = known(schedule->lanes_take[i].wait);
         times->n_busy = i + 1;
     }

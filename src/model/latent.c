@@ -8,7 +8,7 @@
 #include <string.h>
 
 static size_t key_row(const ht_latent *l) { /* as it is cached */
-    return (size_t)(l->latent + l->rotated);
+    return (size_t)l->latent + (size_t)l->rotated;
 }
 
 static size_t all_queries(const ht_builder *b, const ht_latent *l) {

@@ -176,7 +176,7 @@ static ht_status hidden_layer(const ht_npu_facts *facts, const ht_npu_graph *g, 
 static ht_status find_answer(const ht_npu_probe *p, const ht_npu_facts *facts, const ht_npu_graph *g, size_t set,
                              ht_error *error) {
     const bool inner = g->op->kind != HT_OP_MATMUL;
-    ht_npu_matrix parts[HT_NPU_PARTS];
+    ht_npu_matrix parts[HT_NPU_PARTS] = {{0}};
     for (int i = 0; i < g->n_parts; i++)
         parts[i] = ht_npu_of_expert(g, i, set);
     const size_t cols = g->cols, features = inner ? parts[0].rows : 0;
