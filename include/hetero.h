@@ -124,6 +124,10 @@ typedef struct ht_model_info {
 
 /* PATH is a GGUF file (any part of a split one). */
 ht_status ht_model_open(const char *path, ht_model **model, ht_error *error);
+/* The same of a file that is open for reading, as systems hand it over that give a program no path: all of it, wherever the
+ * descriptor's position is. The descriptor stays the caller's and need not outlive the call. name (NULL: "the model"): for errors, and
+ * ht_model_info.path. A part of a split file is HT_ERROR_UNSUPPORTED. */
+ht_status ht_model_open_descriptor(int descriptor, const char *name, ht_model **model, ht_error *error);
 void ht_model_close(ht_model *model); /* NULL is allowed; engines on it must be gone */
 const ht_model_info *ht_model_get_info(const ht_model *model);
 
@@ -286,14 +290,6 @@ ht_status ht_session_prefill(ht_session *session, const int32_t *ids, size_t n, 
 /* Appends one token. HT_ERROR_CONTEXT when the context is full. */
 ht_status ht_session_decode(ht_session *session, int32_t id, const float **logits, ht_error *error);
 
-/* Writes the session's tokens, their keys, values and states to a file. Load makes them the session's, whatever it
- * held: of the same model, precision and kv_type, a context that has room for the tokens, and a host of the same byte
- * order; devices with memory of their own compute them again. HT_ERROR_FORMAT: no such file, or damaged;
- * HT_ERROR_UNSUPPORTED: of another version; HT_ERROR_ARGUMENT: of another model, precision or kv_type;
- * HT_ERROR_CONTEXT: too long. The session is as it was then. */
-ht_status ht_session_save(ht_session *session, const char *path, ht_error *error);
-ht_status ht_session_load(ht_session *session, const char *path, ht_error *error);
-
 /* Make it with HT_INIT; zero means greedy. */
 typedef struct ht_sampling {
     size_t struct_size;
@@ -310,6 +306,17 @@ typedef struct ht_sampling {
     /* draw a seed instead; ht_generate_result.seed tells which */
     bool random_seed;
 } ht_sampling;
+
+/* Chooses tokens from logits, for programs that do so themselves; `sampling` below has generation make one. One thread's at a time. */
+typedef struct ht_sampler ht_sampler;
+/* For logits [vocabulary]. sampling may be NULL: greedy. */
+ht_status ht_sampler_create(const ht_sampling *sampling, size_t vocabulary, ht_sampler **sampler, ht_error *error);
+void ht_sampler_destroy(ht_sampler *sampler); /* NULL is allowed */
+/* The id of a token, by logits [vocabulary], which are left as they are, and history[0..n), the tokens so far, the newest last (for
+ * the repeat penalty). A NaN is never chosen. */
+int32_t ht_sampler_pick(ht_sampler *sampler, const float *logits, const int32_t *history, size_t n);
+/* What it draws with: the one asked for, or the random one. */
+uint64_t ht_sampler_seed(const ht_sampler *sampler);
 
 typedef struct ht_token_logprob {
     int32_t id;
@@ -353,6 +360,9 @@ typedef struct ht_generate_options {
     /* may be NULL */
     ht_logits_function on_logits;
     void *logits_user;
+    /* the caller's own, instead of `sampling`, and in use until the answer has ended: the next answer goes on drawing where this one
+     * has stopped */
+    ht_sampler *sampler;
 } ht_generate_options;
 
 typedef enum ht_stop {
@@ -385,6 +395,15 @@ typedef struct ht_generate_result {
     /* that the tokens were drawn with */
     uint64_t seed;
 } ht_generate_result;
+
+/* Writes the session's tokens, their keys, values and states to a file, and where the generator of `sampler` stands, if that is not
+ * NULL. Load makes them the session's and the sampler's, whatever these held: of the same model, precision and kv_type, a context that
+ * has room for the tokens, and a host of the same byte order; devices with memory of their own compute them again. A sampler that
+ * stands as another did draws as that would, if it was made with the same ht_sampling. HT_ERROR_FORMAT: no such file, or damaged;
+ * HT_ERROR_UNSUPPORTED: of another version; HT_ERROR_ARGUMENT: of another model, precision or kv_type, or without a sampler's
+ * generator where one is wanted; HT_ERROR_CONTEXT: too long. Session and sampler are as they were then. */
+ht_status ht_session_save(ht_session *session, const ht_sampler *sampler, const char *path, ht_error *error);
+ht_status ht_session_load(ht_session *session, ht_sampler *sampler, const char *path, ht_error *error);
 
 /* Prefills ids and generates. Cancellation is a result (HT_STOP_CANCELLED), not an error. */
 ht_status ht_session_generate(ht_session *session, const int32_t *ids, size_t n, const ht_generate_options *options,
@@ -448,6 +467,31 @@ ht_status ht_batch_take(ht_batch *batch, uint64_t request, ht_generate_result *r
  * what follows token i, best first. chunk: tokens fed at a time; 0: the engine's own. Replaces the session's tokens. */
 ht_status ht_session_score(ht_session *session, const int32_t *ids, size_t n, int chunk, float *logprobs, size_t n_top,
                            ht_token_logprob *top, ht_error *error);
+
+/* Called on the calling thread with the logits [vocabulary] that follow token `position`; valid during the call. False: stop. */
+typedef bool (*ht_position_function)(size_t position, const float *logits, size_t vocabulary, void *user);
+/* Logits of any position: makes ids[0..n) the session's tokens, all computed, and calls `visit` for tokens first, first + 1, ...,
+ * n - 1. HT_ERROR_CANCELLED if it returns false. */
+ht_status ht_session_logits(ht_session *session, const int32_t *ids, size_t n, size_t first, ht_position_function visit,
+                            void *user, ht_error *error);
+
+/* What of a text's tokens makes up its embedding. DEFAULT: what the file's key "pooling_type" says; without one, LAST. */
+typedef enum ht_pooling {
+    HT_POOLING_DEFAULT,
+    HT_POOLING_NONE,
+    HT_POOLING_MEAN,
+    HT_POOLING_FIRST,
+    HT_POOLING_LAST
+} ht_pooling;
+/* "default", "none", "mean", "first", "last" */
+const char *ht_pooling_name(ht_pooling pooling);
+/* The pooling that DEFAULT stands for; DEFAULT: one that is not known here (a ranking head). */
+ht_pooling ht_model_pooling(const ht_model *model);
+/* What the model makes of ids[0..n): the hidden states behind its last norm, pooled. *vectors: [*count][embedding] (ht_model_info),
+ * from malloc (ht_free); *count is n for NONE, else 1. normalise: each vector over its length. Replaces the session's tokens.
+ * HT_ERROR_UNSUPPORTED: DEFAULT, and the file's is none of these. */
+ht_status ht_session_embed(ht_session *session, const int32_t *ids, size_t n, ht_pooling pooling, bool normalise,
+                           float **vectors, size_t *count, ht_error *error);
 
 #ifdef __cplusplus
 }

@@ -130,6 +130,8 @@ typedef struct ht_mapping {
     size_t bytes;
 } ht_mapping;
 ht_status ht_mapping_open(const char *path, ht_mapping *mapping, ht_error *error);
+/* Of a file that is open for reading; the descriptor stays the caller's. `name`: for errors. */
+ht_status ht_mapping_of(int descriptor, const char *name, ht_mapping *mapping, ht_error *error);
 void ht_mapping_close(ht_mapping *mapping);
 /* The pages inside [data, data+bytes) leave this process's memory (they stay in the page cache). */
 void ht_mapping_drop(const void *data, size_t bytes);

@@ -117,7 +117,7 @@ void ht_os_pages_free(void *pages, size_t bytes) {
     munmap(pages, bytes);
 }
 
-static ht_status map_descriptor(int descriptor, const char *path, ht_mapping *mapping, ht_error *error) {
+ht_status ht_mapping_of(int descriptor, const char *path, ht_mapping *mapping, ht_error *error) {
     struct stat info;
     if (fstat(descriptor, &info))
         return ht_fail(error, HT_ERROR_IO, "%s: %s", path, strerror(errno));
@@ -139,7 +139,7 @@ ht_status ht_mapping_open(const char *path, ht_mapping *mapping, ht_error *error
     int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (descriptor < 0)
         return ht_fail(error, HT_ERROR_IO, "%s: %s", path, strerror(errno));
-    ht_status status = map_descriptor(descriptor, path, mapping, error);
+    ht_status status = ht_mapping_of(descriptor, path, mapping, error);
     close(descriptor);
     return status;
 }

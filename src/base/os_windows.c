@@ -95,6 +95,9 @@ uint64_t ht_peak_rss_bytes(void) {
 ht_status ht_mapping_open(const char *path, ht_mapping *mapping, ht_error *error) {
     return not_yet(path, error);
 }
+ht_status ht_mapping_of(int descriptor, const char *name, ht_mapping *mapping, ht_error *error) {
+    return not_yet(name, error);
+}
 void ht_mapping_close(ht_mapping *mapping) {
     *mapping = (ht_mapping){0};
 }

@@ -45,9 +45,10 @@ static bool wish_is_there(const ht_engine *engine) {
 
 /* Has the graphs of `schedule`'s best way begun, whatever is there. */
 static ht_status begin_wish(ht_engine *engine, ht_schedule *schedule, ht_error *error) {
-    const size_t tokens = schedule->tokens, position = schedule->position, wanted = schedule->wanted;
+    const size_t tokens = schedule->tokens, position = schedule->position, wanted = schedule->wanted,
+                 apart = schedule->apart;
     schedule->stale = true;
-    ht_status status = ht_passes_schedule(&engine->passes, tokens, position, wanted, &schedule, error);
+    ht_status status = ht_passes_schedule(&engine->passes, tokens, position, wanted, apart, &schedule, error);
     if (!status)
         status = keep_wish(engine, schedule, error);
     return status ? status : ht_engine_begin_graphs(engine, schedule, error);
@@ -56,7 +57,8 @@ static ht_status begin_wish(ht_engine *engine, ht_schedule *schedule, ht_error *
 /* The choice is made from what is there until all of the wish is. */
 static void make_wish(ht_engine *engine, const ht_schedule *moved) {
     ht_passes *passes = &engine->passes;
-    ht_schedule *schedule = ht_passes_find_schedule(passes, moved->tokens, moved->position, moved->wanted);
+    ht_schedule *schedule =
+        ht_passes_find_schedule(passes, moved->tokens, moved->position, moved->wanted, moved->apart);
     const double now = schedule->choice.seconds;
     const size_t n_tasks = engine->set.n_tasks;
     const ht_graphs before = passes->graphs;
@@ -64,8 +66,8 @@ static void make_wish(ht_engine *engine, const ht_schedule *moved) {
     ht_choice wish;
     ht_error error;
     passes->stage = HT_STAGE_WEIGHING;
-    const ht_problem p =
-        ht_passes_problem(passes, schedule->tokens, schedule->position, schedule->wanted, &schedule->pace, &question);
+    const ht_problem p = ht_passes_problem(passes, schedule->tokens, schedule->position, schedule->wanted,
+                                           schedule->apart, &schedule->pace, &question);
     ht_solve(&p, &wish);
     if (wish.seconds < WORTH_BUILDING * now) {
         ht_log(HT_LOG_INFO, "building graphs in the background: %zu tokens in %.1f ms instead of %.1f",

@@ -192,7 +192,7 @@ static void read_learnt(ht_engine *engine, const json_t *list) {
         }
         if (!good)
             continue;
-        ht_schedule *s = ht_passes_find_schedule(&engine->passes, (size_t)n, (size_t)position, (size_t)wanted);
+        ht_schedule *s = ht_passes_find_schedule(&engine->passes, (size_t)n, (size_t)position, (size_t)wanted, 0);
         s->tried = true;
         for (size_t k = 0; k < PACES; k++)
             *pace_number(&s->usual, k) = json_number_value(json_array_get(pace, k));

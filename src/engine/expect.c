@@ -93,7 +93,7 @@ ht_status ht_engine_begin_graphs(ht_engine *engine, const ht_schedule *schedule,
 
 static ht_status solve_and_build(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_error *error) {
     ht_schedule *schedule;
-    ht_status status = ht_passes_schedule(&engine->passes, n, position, wanted, &schedule, error);
+    ht_status status = ht_passes_schedule(&engine->passes, n, position, wanted, 0, &schedule, error);
     if (status)
         return status;
     status = ht_engine_begin_graphs(engine, schedule, error);
@@ -173,7 +173,7 @@ static ht_status try_passes(ht_engine *engine, trials *t, size_t n, size_t posit
             status = expect(engine, n, position, wanted, error);
     }
     if (!status) {
-        ht_schedule *schedule = ht_passes_find_schedule(&engine->passes, n, position, wanted);
+        ht_schedule *schedule = ht_passes_find_schedule(&engine->passes, n, position, wanted, 0);
         schedule->tried = true;
         schedule->usual = schedule->pace;
     }
@@ -286,7 +286,7 @@ static void judge_pass(ht_engine *engine, size_t n, size_t position, size_t want
     ht_question question;
     ht_choice choice, lanes;
     double best = INFINITY;
-    ht_problem p = ht_passes_problem(&engine->passes, n, position, wanted, &ht_even_pace, &question);
+    ht_problem p = ht_passes_problem(&engine->passes, n, position, wanted, 0, &ht_even_pace, &question);
     ht_solve(&p, &choice);
     p.cuts = HT_CUT_NONE;
     for (size_t l = 0; l < p.n_lanes; l++)

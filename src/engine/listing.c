@@ -74,6 +74,8 @@ static const char *cut_of(const listing *l, const ht_step *step, bool head) {
         return share_cut(l, step);
     if (head) /* one lane's */
         return "single";
+    if (schedule->choice.apart)
+        return "sequence";
     return schedule->choice.regime == HT_REGIME_TOKENS ? "causal" : owner_cut(l, step);
 }
 
@@ -239,7 +241,7 @@ static void list_shared(listing *l) {
         add_steps(l, i, program, 0, program->head, 0, l->tokens, false);
         add_steps(l, i, program, program->head, program->n_steps, l->tokens - 1, l->tokens, true);
     }
-    if (schedule->choice.regime != HT_REGIME_SHARES) { /* one lane's head */
+    if (schedule->choice.regime != HT_REGIME_SHARES && !schedule->choice.apart) { /* one lane's head */
         const size_t i = schedule->choice.regime == HT_REGIME_TOKENS ? schedule->n_lanes - 1 : 0;
         add_head(l, i, ht_lane_program(schedule->lanes[i], 1));
     }
@@ -333,7 +335,7 @@ static ht_status predict_rest(ht_engine *engine, size_t tokens, double *seconds,
     for (size_t begin = chunk; begin < tokens && !status; begin += chunk) {
         ht_schedule *schedule;
         const size_t n = ht_min_size(chunk, tokens - begin);
-        status = ht_passes_schedule(&engine->passes, n, begin, begin + n == tokens, &schedule, error);
+        status = ht_passes_schedule(&engine->passes, n, begin, begin + n == tokens, 0, &schedule, error);
         if (!status && !engine->info.emulated)
             *seconds += known(schedule->choice.seconds);
     }
@@ -350,7 +352,7 @@ static ht_status plan_pass(ht_engine *engine, size_t tokens, ht_plan_row **rows,
     if (engine->set.n_lanes > 1) /* the rest first: of schedules only so many are kept */
         status = predict_rest(engine, ht_min_size(tokens, (size_t)engine->info.context), &rest, error);
     if (!status && engine->set.n_lanes > 1)
-        status = ht_passes_schedule(&engine->passes, pass, 0, 1, &schedule, error);
+        status = ht_passes_schedule(&engine->passes, pass, 0, 1, 0, &schedule, error);
     if (!status)
         status = ht_plan_list(engine, schedule, pass, &listed, n, error);
     if (status)

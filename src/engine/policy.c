@@ -15,7 +15,7 @@ const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *o
 static uint32_t good_lanes(ht_engine *engine, size_t n, size_t position) {
     ht_question question;
     ht_choice choice;
-    const ht_problem p = ht_passes_problem(&engine->passes, n, position, 1, &ht_even_pace, &question);
+    const ht_problem p = ht_passes_problem(&engine->passes, n, position, 1, 0, &ht_even_pace, &question);
     ht_solve(&p, &choice);
     double best = choice.alone[0];
     uint32_t good = 0;

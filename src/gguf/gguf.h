@@ -51,6 +51,8 @@ typedef struct ht_gguf ht_gguf;
 /* Opens every part of a split file when PATH names one of them. Checks: magic, version, counts and lengths against the
  * file's size, known types, whole blocks, offsets aligned, inside the file and not overlapping, no key or tensor twice. */
 ht_status ht_gguf_open(const char *path, ht_gguf **file, ht_error *error);
+/* The same of a file that is open for reading, which is no part of a split one; the descriptor stays the caller's. */
+ht_status ht_gguf_open_descriptor(int descriptor, const char *name, ht_gguf **file, ht_error *error);
 void ht_gguf_close(ht_gguf *file);
 const char *ht_gguf_path(const ht_gguf *file);
 uint64_t ht_gguf_file_bytes(const ht_gguf *file); /* all parts */

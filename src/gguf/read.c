@@ -376,8 +376,11 @@ static ht_status read_tensors(ht_gguf *file, part *piece, cursor *c, uint64_t n)
     return status;
 }
 
-/* Maps PATH as one more part and reads all of it. What is half done when it fails is released with the file. */
-static ht_status read_part(ht_gguf *file, const char *path, ht_error *error) {
+#define BY_PATH (-1) /* no descriptor: the file is opened here */
+
+/* Maps PATH, or what is open as `descriptor`, as one more part and reads all of it. What is half done when it fails is released
+ * with the file. */
+static ht_status read_part(ht_gguf *file, const char *path, int descriptor, ht_error *error) {
     ht_status status =
         ht_grow((void **)&file->parts, &file->cap_parts, file->n_parts + 1, sizeof *file->parts, "parts", error);
     if (status)
@@ -386,10 +389,12 @@ static ht_status read_part(ht_gguf *file, const char *path, ht_error *error) {
     *piece = (part){.path = ht_arena_strndup(&file->arena, path, strlen(path))};
     if (!piece->path)
         return ht_fail(error, HT_ERROR_MEMORY, "%s: out of memory", path);
-    status = ht_mapping_open(path, &piece->mapping, error);
+    status = descriptor == BY_PATH ? ht_mapping_open(path, &piece->mapping, error)
+                                   : ht_mapping_of(descriptor, path, &piece->mapping, error);
     if (status)
         return status;
-    ht_os_look(path, &piece->file);
+    if (descriptor == BY_PATH)
+        ht_os_look(path, &piece->file);
     file->file_bytes += piece->mapping.bytes;
     cursor c = {piece->path, piece->mapping.data, piece->mapping.bytes, 0, error};
     uint64_t n_tensors, n_values;
@@ -498,7 +503,7 @@ static ht_status read_split(ht_gguf *file, const char *path, int64_t count, ht_e
         status = ht_text_printf(&name, error, "%.*s" SPLIT_NUMBERS "%s", (int)stem, any, i, (int)count,
                                 any + strlen(any) - (sizeof SPLIT_ENDING - 1));
         if (!status)
-            status = read_part(file, name.data, error);
+            status = read_part(file, name.data, BY_PATH, error);
         ht_text_free(&name);
         if (status)
             ht_error_prefix(error, status, "part %d of %d of a split model", i, (int)count);
@@ -531,17 +536,20 @@ static ht_status build_indices(ht_gguf *file, ht_error *error) {
     return HT_OK;
 }
 
-ht_status ht_gguf_open(const char *path, ht_gguf **out, ht_error *error) {
+static ht_status open_file(const char *path, int descriptor, ht_gguf **out, ht_error *error) {
     ht_gguf *file = NULL;
     ht_status status = ht_alloc((void **)&file, 1, sizeof *file, "model file", error);
     if (status)
         return status;
     int64_t count = 0;
-    status = read_part(file, path, error);
+    status = read_part(file, path, descriptor, error);
     if (!status)
         status = split_number(&file->parts[0], "split.count", 1, &count, error);
     if (!status && count > 1)
-        status = read_split(file, path, count, error);
+        status = descriptor == BY_PATH
+                     ? read_split(file, path, count, error)
+                     : ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: is one part of a file split in %lld: give its path",
+                               path, (long long)count);
     if (!status)
         status = build_indices(file, error);
     if (!status)
@@ -551,6 +559,14 @@ ht_status ht_gguf_open(const char *path, ht_gguf **out, ht_error *error) {
     else
         *out = file;
     return status;
+}
+
+ht_status ht_gguf_open(const char *path, ht_gguf **out, ht_error *error) {
+    return open_file(path, BY_PATH, out, error);
+}
+
+ht_status ht_gguf_open_descriptor(int descriptor, const char *name, ht_gguf **out, ht_error *error) {
+    return open_file(name, descriptor, out, error);
 }
 
 void ht_gguf_close(ht_gguf *file) {

@@ -103,6 +103,15 @@ static ht_status read_hparams(const ht_family *family, ht_model *model, ht_error
     return b.status;
 }
 
+/* How a file says that a text's vectors become one, by llama.cpp's numbers. One that only ranks is no reason not to open it. */
+static ht_status read_pooling(ht_model *model, ht_error *error) {
+    static const ht_pooling known[] = {HT_POOLING_NONE, HT_POOLING_MEAN, HT_POOLING_FIRST, HT_POOLING_LAST};
+    ht_builder b = ht_build_begin(model, error);
+    const int64_t type = ht_build_int(&b, "pooling_type", 0, INT32_MAX, 3);
+    model->pooling = (size_t)type < HT_COUNT(known) ? known[type] : HT_POOLING_DEFAULT;
+    return b.status;
+}
+
 /* A tokenizer that is not there, or of a kind that is not known, is missed only by those who have text. */
 static ht_status read_tokenizer(ht_model *model, ht_error *error) {
     ht_error why = {0};
@@ -235,8 +244,11 @@ static ht_status log_unused(const ht_model *model, ht_error *error) {
 
 /* ---- open and close ---- */
 
-static ht_status load_file(ht_model *model, const char *path, ht_error *error) {
-    ht_status status = ht_gguf_open(path, &model->file, error);
+#define BY_PATH (-1) /* no descriptor */
+
+static ht_status load_file(ht_model *model, const char *path, int descriptor, ht_error *error) {
+    ht_status status = descriptor == BY_PATH ? ht_gguf_open(path, &model->file, error)
+                                             : ht_gguf_open_descriptor(descriptor, path, &model->file, error);
     ht_string arch = {NULL, 0};
     const ht_family *family = NULL;
     if (status == HT_OK)
@@ -254,6 +266,8 @@ static ht_status load_file(ht_model *model, const char *path, ht_error *error) {
     if (status == HT_OK)
         status = family->build(family, model, error);
     if (status == HT_OK)
+        status = read_pooling(model, error);
+    if (status == HT_OK)
         status = log_unused(model, error);
     if (status == HT_OK)
         model->chat = ht_chat_recognise(model->file);
@@ -266,15 +280,14 @@ static ht_status load_shape(ht_model *model, const char *spec, ht_error *error) 
     if (status == HT_OK) {
         model->hparams = model->shape->hparams;
         model->info.architecture = model->shape->arch;
+        model->pooling = HT_POOLING_LAST;
         status = find_family(model, &family, error);
     }
     return status == HT_OK ? family->build(family, model, error) : status;
 }
 
-ht_status ht_model_open(const char *path, ht_model **out, ht_error *error) {
+static ht_status open_model(const char *path, int descriptor, ht_model **out, ht_error *error) {
     ht_model *model = NULL;
-    if (!path || !*path)
-        return ht_fail(error, HT_ERROR_ARGUMENT, "no model was named");
     ht_status status = ht_alloc((void **)&model, 1, sizeof *model, "a model", error);
     if (status != HT_OK)
         return status;
@@ -282,10 +295,10 @@ ht_status ht_model_open(const char *path, ht_model **out, ht_error *error) {
     model->info.path = ht_arena_strndup(&model->arena, path, strlen(path));
     if (!model->info.path)
         status = ht_fail(error, HT_ERROR_MEMORY, "%s: out of memory", path);
-    else if (strncmp(path, "shape:", 6) == 0)
+    else if (descriptor == BY_PATH && strncmp(path, "shape:", 6) == 0)
         status = load_shape(model, path, error);
     else
-        status = load_file(model, path, error);
+        status = load_file(model, path, descriptor, error);
     if (status == HT_OK)
         status = fill_info(model, error);
     if (status == HT_OK)
@@ -297,6 +310,20 @@ ht_status ht_model_open(const char *path, ht_model **out, ht_error *error) {
     }
     *out = model;
     return HT_OK;
+}
+
+ht_status ht_model_open(const char *path, ht_model **out, ht_error *error) {
+    if (!path || !*path)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "no model was named");
+    return open_model(path, BY_PATH, out, error);
+}
+
+ht_status ht_model_open_descriptor(int descriptor, const char *name, ht_model **out, ht_error *error) {
+    if (!name || !*name)
+        name = "the model";
+    if (descriptor < 0)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: descriptor %d is none", name, descriptor);
+    return open_model(name, descriptor, out, error);
 }
 
 void ht_model_close(ht_model *model) {
@@ -313,6 +340,15 @@ void ht_model_close(ht_model *model) {
     ht_gguf_close(model->file);
     ht_arena_free(&model->arena);
     free(model);
+}
+
+ht_pooling ht_model_pooling(const ht_model *model) {
+    return model->pooling;
+}
+
+const char *ht_pooling_name(ht_pooling pooling) {
+    static const char *const names[] = {"default", "none", "mean", "first", "last"};
+    return (size_t)pooling < HT_COUNT(names) ? names[pooling] : "unknown";
 }
 
 const ht_model_info *ht_model_get_info(const ht_model *model) {

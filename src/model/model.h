@@ -314,6 +314,9 @@ struct ht_model {
     const char *no_tokenizer; /* why a file's has none; NULL: it has, or there is no file */
     const ht_chat_template *chat;
     ht_hparams hparams;
+    ht_pooling pooling; /* DEFAULT: one that is not known */
+    float
+        hidden_scale; /* what the final norm leaves is that many times the hidden state: the scale of logits; 0: once */
     ht_model_info info;
     ht_op *ops; /* the whole forward pass in order: EMBEDs, layers, final NORM, lm_head MATMUL, ARGMAX */
     size_t n_ops, cap_ops;

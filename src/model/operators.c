@@ -446,6 +446,7 @@ static void scale_norm(ht_builder *b, float scale) {
     for (size_t i = 0; i < b->normed; i++)
         weight[i] = op->weight[i] * scale;
     op->weight = weight;
+    b->model->hidden_scale = scale;
     if (!op->norm_bias)
         return;
     float *bias = ht_arena_alloc(&b->model->arena, b->normed * sizeof *bias + 64);

@@ -105,7 +105,7 @@ bool ht_passes_is_worse(const ht_schedule *s) {
 
 /* A choice but for how much each lane computes: regime and lanes, the owner first. */
 static uint64_t way_of(const ht_choice *c) {
-    uint64_t way = c->regime;
+    uint64_t way = c->regime + (c->apart ? HT_REGIMES : 0);
     for (size_t i = 0; i < c->n_lanes; i++)
         way = way * (HT_MAX_LANES + 1) + c->lanes[i] + 1;
     return way;

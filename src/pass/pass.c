@@ -41,8 +41,9 @@ static ht_status run_shared(ht_passes *passes, ht_schedule *schedule, const ht_b
     if (status)
         return status;
     ht_passes_learn(passes, schedule, ht_clock_now(passes->set->time) - start, busy);
-    const size_t head = schedule->choice.regime == HT_REGIME_TOKENS ? schedule->n_lanes - 1 : 0;
-    passes->running = schedule->choice.regime == HT_REGIME_SHARES ? NULL : schedule->lanes[head];
+    const ht_choice *c = &schedule->choice;
+    const size_t head = c->regime == HT_REGIME_TOKENS ? schedule->n_lanes - 1 : 0;
+    passes->running = c->regime == HT_REGIME_SHARES || c->apart ? NULL : schedule->lanes[head];
     passes->program = ht_lane_program(schedule->lanes[head], 1);
     return HT_OK;
 }
@@ -54,6 +55,14 @@ static size_t usual_position(const ht_segment *segments, size_t n_segments, size
         pairs += (double)segments[i].n * ((double)segments[i].position + 0.5 * (double)(segments[i].n - 1));
     const double position = pairs / (double)n - 0.5 * (double)(n - 1);
     return position > 0 ? (size_t)position : 0;
+}
+
+/* Tokens of each sequence, where all have as many; 0: they differ, or there is one. */
+static size_t alike(const ht_segment *segments, size_t n_segments) {
+    for (size_t i = 1; i < n_segments; i++)
+        if (segments[i].n != segments->n)
+            return 0;
+    return n_segments > 1 ? segments->n : 0;
 }
 
 ht_status ht_passes_forward(ht_passes *passes, const ht_segment *segments, size_t n_segments, size_t first,
@@ -81,7 +90,7 @@ ht_status ht_passes_forward(ht_passes *passes, const ht_segment *segments, size_
         memcpy(ids, segments[i].ids, segments[i].n * sizeof *ids);
     ht_schedule *schedule = NULL;
     if (passes->set->n_lanes > 1)
-        status = ht_passes_schedule(passes, n, position, n - first, &schedule, error);
+        status = ht_passes_schedule(passes, n, position, n - first, alike(segments, n_segments), &schedule, error);
     if (status)
         return status;
     passes->current = schedule;
@@ -94,18 +103,60 @@ ht_status ht_passes_forward(ht_passes *passes, const ht_segment *segments, size_
     return status;
 }
 
-/* The head up to where the slot of role `wanted` is written, which is *found. Who picks caps the logits, too, where they are
+/* Behind the head's steps that come to what the slot says: its last writer, and what comes before. */
+static size_t head_end(const ht_model *model, const ht_program *program, ht_slot slot) {
+    const ht_op *writer = &model->ops[model->n_ops - 1];
+    while (!(ht_op_writes(writer) >> slot & 1))
+        writer--;
+    size_t end = program->head;
+    while (end < program->n_steps && program->steps[end].op <= writer)
+        end++;
+    return end;
+}
+
+/* Where token `first` of the slot lies once the head has come to it: where every lane computes the norm, with one that does. */
+static ht_view find_rows(const ht_passes *passes, ht_slot slot, size_t first) {
+    const ht_schedule *schedule = passes->running ? NULL : passes->current;
+    ht_view view = passes->set->slots[slot];
+    for (size_t i = 0; schedule && i < schedule->n_lanes; i++) {
+        const ht_program *program = &schedule->programs[i];
+        const ht_view *own = &schedule->lanes[i]->own[slot];
+        if (head_end(passes->set->model, program, slot) == program->head || !program->steps[program->head].own ||
+            !own->data)
+            continue;
+        view = *own;
+        break;
+    }
+    const ht_slot_role role = passes->set->model->slots[slot].role;
+    if (role != HT_ROLE_LOGITS && role != HT_ROLE_PICK) /* these are the head's tokens' alone */
+        view.data = (float *)view.data + first * view.stride;
+    return view;
+}
+
+/* Where lanes have whole sequences: lane number i's head is of those of tokens [first, first + count) that are its own. False: none
+ * is. */
+static bool take_tokens(ht_schedule *schedule, size_t i, size_t first, size_t count) {
+    const ht_choice *c = &schedule->choice;
+    ht_program *program = &schedule->programs[i];
+    size_t begin = 0;
+    if (!c->apart)
+        return true;
+    for (size_t k = 0; k < i; k++)
+        begin += c->tokens[k];
+    const size_t from = ht_max_size(begin, first), to = ht_min_size(begin + c->tokens[i], first + count);
+    for (size_t k = program->head; k < program->n_steps && from < to; k++)
+        program->steps[k].begin = (uint32_t)(from - first), program->steps[k].end = (uint32_t)(to - first);
+    return from < to;
+}
+
+/* The head up to where the slot is written, for tokens [first, first + count): *rows. Who picks caps the logits, too, where they are
  * to be capped. */
-static ht_status run_head(ht_passes *passes, size_t first, size_t count, ht_slot_role wanted, const void **found,
-                          ht_error *error) {
+static ht_status run_head(ht_passes *passes, size_t first, size_t count, ht_slot slot, ht_view *rows, ht_error *error) {
     const ht_model *model = passes->set->model;
-    const ht_slot slot = ht_model_slot(model, wanted);
-    const size_t most = ht_lanes_slot_tokens(passes->set, slot);
+    const size_t most = ht_min_size(HT_HEAD_TOKENS, passes->set->chunk);
     if (count > most || first < passes->first_token || first + count > passes->last_tokens)
         return ht_fail(error, HT_ERROR_ARGUMENT, "head: tokens %zu..%zu of %zu..%zu, %zu at a time", first,
                        first + count, passes->first_token, passes->last_tokens, most);
-    *found = passes->set->slots[slot].data;
-    const bool picks = ht_op_writes(&model->ops[model->n_ops - 1]) >> slot & 1;
     ht_view slots[HT_MAX_SLOTS];
     const ht_binding all = {.slots = passes->set->slots,
                             .tokens = first + count,
@@ -114,37 +165,42 @@ static ht_status run_head(ht_passes *passes, size_t first, size_t count, ht_slot
                             .joined = true,
                             .kept = 1u << slot};
     const ht_binding binding = ht_binding_from(model, &all, first, slots);
-    if (!passes->running) { /* every lane has the residual stream: each computes some rows */
-        ht_crew_work work = {.schedule = passes->current, .binding = &binding, .offset = first};
-        for (size_t i = 0; i < passes->current->n_lanes; i++) {
-            const ht_program *program = &passes->current->programs[i];
+    *rows = find_rows(passes, slot, first);
+    if (!passes->running) { /* every lane has the residual stream, and computes some rows; or it has some tokens */
+        ht_schedule *schedule = passes->current;
+        ht_crew_work work = {.schedule = schedule, .binding = &binding, .offset = schedule->choice.apart ? 0 : first};
+        for (size_t i = 0; i < schedule->n_lanes; i++) {
+            const ht_program *program = &schedule->programs[i];
             work.first[i] = program->head;
-            /* the first lane's last step picks */
-            work.end[i] = program->n_steps - (i == 0 && !picks);
+            work.end[i] = take_tokens(schedule, i, first, count) ? head_end(model, program, slot) : program->head;
         }
         return ht_crew_run(passes, &work, NULL, error);
     }
     const ht_run run = {.passes = passes, .lane = passes->running, .program = passes->program};
-    const size_t end = run.program->n_steps - !picks;
-    return ht_run_steps(&run, run.program->head, end, &binding, error);
+    return ht_run_steps(&run, run.program->head, head_end(model, run.program, slot), &binding, error);
 }
 
 ht_status ht_passes_head(ht_passes *passes, size_t first, size_t count, const float **logits, ht_error *error) {
     const double start = ht_clock_now(passes->set->time);
-    const void *found = NULL;
-    ht_status status = run_head(passes, first, count, HT_ROLE_LOGITS, &found, error);
+    ht_view rows;
+    ht_status status = run_head(passes, first, count, ht_model_slot(passes->set->model, HT_ROLE_LOGITS), &rows, error);
     if (!status && count == 1)
         ht_passes_learn_head(passes, ht_clock_now(passes->set->time) - start);
     if (!status)
-        *logits = found;
+        *logits = rows.data;
     return status;
 }
 
+ht_status ht_passes_hidden(ht_passes *passes, size_t first, size_t count, ht_view *rows, ht_error *error) {
+    const ht_model *model = passes->set->model;
+    return run_head(passes, first, count, model->ops[model->blocks[model->n_blocks - 1].first].out, rows, error);
+}
+
 ht_status ht_passes_pick(ht_passes *passes, size_t token, int32_t *id, ht_error *error) {
-    const void *found = NULL;
-    ht_status status = run_head(passes, token, 1, HT_ROLE_PICK, &found, error);
+    ht_view rows;
+    ht_status status = run_head(passes, token, 1, ht_model_slot(passes->set->model, HT_ROLE_PICK), &rows, error);
     if (!status)
-        *id = *(const int32_t *)found;
+        *id = *(const int32_t *)rows.data;
     return status;
 }
 

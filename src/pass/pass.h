@@ -28,9 +28,9 @@ typedef struct ht_left {
 
 /* How a kind of pass is computed, and its lanes' programs (program.c). */
 typedef struct ht_schedule {
-    /* For passes of so many tokens of which the last `wanted` go to the end, from about this position on; tokens 0:
-     * unused. */
-    size_t tokens, wanted, position;
+    /* For passes of so many tokens of which the last `wanted` go to the end, from about this position on, in sequences of `apart`
+     * tokens each (0: one, or such as differ); tokens 0: unused. */
+    size_t tokens, wanted, position, apart;
     uint64_t age; /* when it was used last */
     ht_choice choice;
     ht_pace pace;   /* lately */
@@ -149,6 +149,9 @@ ht_status ht_passes_forward(ht_passes *passes, const ht_segment *segments, size_
 /* Logits of tokens [first, first + count) of the newest forward, count <= HT_HEAD_TOKENS: [count][vocabulary], valid until
  * the next call. Once for each token: the final norm adds the last block's output to the residual stream. */
 ht_status ht_passes_head(ht_passes *passes, size_t first, size_t count, const float **logits, ht_error *error);
+/* What the final norm leaves of the same tokens: row i at rows->data + i * rows->stride. As ht_passes_head, and instead of it: once for
+ * each token. */
+ht_status ht_passes_hidden(ht_passes *passes, size_t first, size_t count, ht_view *rows, ht_error *error);
 /* Only the id of the largest logit of token `token`, found where the logits are: for greedy generation. As
  * ht_passes_head, once for each token. */
 ht_status ht_passes_pick(ht_passes *passes, size_t token, int32_t *id, ht_error *error);
@@ -156,8 +159,8 @@ ht_status ht_passes_pick(ht_passes *passes, size_t token, int32_t *id, ht_error 
 /* ---- schedules (program.c) --------------------------------------------------------------------------------------------- */
 
 /* How to compute n tokens from `position` on, of which the last `wanted` go to the end: found again, or solved now. */
-ht_status ht_passes_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted, ht_schedule **schedule,
-                             ht_error *error);
+ht_status ht_passes_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted, size_t apart,
+                             ht_schedule **schedule, ht_error *error);
 #define HT_MAX_SAMPLES 256 /* shares of one block of each kind, on all lanes */
 
 /* What the solver's question points into. */
@@ -169,10 +172,10 @@ typedef struct ht_question {
 } ht_question;
 
 /* The solver's question for such a pass. It is good for as long as *question is, and no task is added or dropped. */
-ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position, size_t wanted, const ht_pace *pace,
-                             ht_question *question);
+ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position, size_t wanted, size_t apart,
+                             const ht_pace *pace, ht_question *question);
 /* The schedule of such passes, without a choice as yet if it is new; the one used least lately makes room for it. */
-ht_schedule *ht_passes_find_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted);
+ht_schedule *ht_passes_find_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted, size_t apart);
 void ht_passes_solve_anew(ht_passes *passes);       /* choices are made again, each at the next pass of its kind */
 void ht_passes_forget_schedules(ht_passes *passes); /* lanes have changed */
 

@@ -203,9 +203,19 @@ static size_t head_op(const ht_model *model) {
 
 /* ---- TOKENS ------------------------------------------------------------------------------------------------------------------ */
 
-/* Keys and values flow one way: who writes a cache tells, who reads it waits for the lanes before. */
+/* The head of the lane's own tokens: which of them, whoever asks for it says (ht_passes_head). */
+static void add_whole_head(builder *b, const piece *of) {
+    piece p = *of;
+    p.begin = 0, p.end = 1, p.waits = 0, p.need = 0;
+    for (p.op = head_op(b->model); p.op < b->model->n_ops; p.op++)
+        lower(b, &p);
+}
+
+/* Keys and values flow one way: who writes a cache tells, who reads it waits for the lanes before; but not where lanes have whole
+ * sequences. */
 static void build_tokens(builder *b) {
     const ht_model *model = b->model;
+    const bool apart = b->choice->apart;
     piece p = {.axis = ALL, .from = 0, .to = model->n_ops, .spared = EVERY_SLOT};
     size_t begin = 0;
     for (; p.lane < b->choice->n_lanes; p.lane++) {
@@ -217,14 +227,16 @@ static void build_tokens(builder *b) {
             const ht_op *op = &model->ops[p.op];
             p.begin = split ? ht_max_size(begin, first_token(b, p.op)) : begin;
             p.need = (uint32_t)op->cache + 1;
-            p.waits = ht_op_reads(op) & HT_BIT_KV ? (uint8_t)((1u << p.lane) - 1) : 0;
+            p.waits = ht_op_reads(op) & HT_BIT_KV && !apart ? (uint8_t)((1u << p.lane) - 1) : 0;
             ht_step *step = lower(b, &p);
             if (step && !p.waits)
                 step->need = 0;
-            if (step && ht_op_writes(op) & HT_BIT_KV && !last)
+            if (step && ht_op_writes(op) & HT_BIT_KV && !last && !apart)
                 step->publishes = (uint32_t)op->cache + 1;
         }
         b->schedule->programs[p.lane].head = b->schedule->programs[p.lane].n_steps;
+        if (apart)
+            add_whole_head(b, &p);
         begin = p.end;
     }
 }
@@ -547,8 +559,8 @@ static bool share_is_ready(const void *context, size_t lane, size_t axis, size_t
     return any;
 }
 
-ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position, size_t wanted, const ht_pace *pace,
-                             ht_question *question) {
+ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position, size_t wanted, size_t apart,
+                             const ht_pace *pace, ht_question *question) {
     ht_solver_lane *lanes = question->lanes;
     question->passes = passes;
     find_samples(passes->set, question);
@@ -561,6 +573,7 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
                     .tokens = n,
                     .wanted = wanted,
                     .position = position,
+                    .apart = apart,
                     .join = JOIN_SECONDS,
                     .exchange =
                         passes->set->time ? 0 : EXCHANGE_SECONDS, /* simulated operators move their bytes themselves */
@@ -684,8 +697,8 @@ static void choose(const ht_problem *p, ht_schedule *s) {
 
 static ht_status solve(ht_passes *passes, ht_schedule *schedule, ht_error *error) {
     ht_question question;
-    const ht_problem p =
-        ht_passes_problem(passes, schedule->tokens, schedule->position, schedule->wanted, &schedule->pace, &question);
+    const ht_problem p = ht_passes_problem(passes, schedule->tokens, schedule->position, schedule->wanted,
+                                           schedule->apart, &schedule->pace, &question);
     if (schedule->held)
         schedule->choice = schedule->best;
     else
@@ -717,13 +730,13 @@ static const ht_schedule *nearest_schedule(const ht_passes *passes, size_t n) {
     return nearest;
 }
 
-ht_schedule *ht_passes_find_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted) {
+ht_schedule *ht_passes_find_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted, size_t apart) {
     const size_t bucket = position / POSITIONS * POSITIONS;
     ht_schedule *oldest = &passes->schedules[0];
     passes->clock++;
     for (size_t i = 0; i < HT_SCHEDULES; i++) {
         ht_schedule *s = &passes->schedules[i];
-        if (s->tokens == n && s->position == bucket && s->wanted == wanted) {
+        if (s->tokens == n && s->position == bucket && s->wanted == wanted && s->apart == apart) {
             s->age = passes->clock;
             return s;
         }
@@ -732,7 +745,7 @@ ht_schedule *ht_passes_find_schedule(ht_passes *passes, size_t n, size_t positio
     }
     const ht_schedule *nearest = nearest_schedule(passes, n);
     const ht_pace pace = nearest ? nearest->pace : ht_even_pace, usual = nearest ? nearest->usual : ht_even_pace;
-    oldest->tokens = n, oldest->position = bucket, oldest->wanted = wanted;
+    oldest->tokens = n, oldest->position = bucket, oldest->wanted = wanted, oldest->apart = apart;
     oldest->age = passes->clock;
     oldest->tried = false, oldest->stale = true;
     oldest->runs = 0;
@@ -756,9 +769,9 @@ static void choose_anew(const ht_passes *passes, ht_schedule *s) {
         s->n_left = 0;
 }
 
-ht_status ht_passes_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted, ht_schedule **out,
-                             ht_error *error) {
-    ht_schedule *found = ht_passes_find_schedule(passes, n, position, wanted);
+ht_status ht_passes_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted, size_t apart,
+                             ht_schedule **out, ht_error *error) {
+    ht_schedule *found = ht_passes_find_schedule(passes, n, position, wanted, apart);
     ht_status status = HT_OK;
     const bool moved = ht_passes_have_moved(passes, found);
     if (found->stale || moved) {

@@ -50,6 +50,9 @@ static void bind(const ht_run *run, const ht_step *step, const ht_binding *commo
     }
     if (step->end) {
         *binding = ht_binding_from(model, binding, step->begin, slots);
+        for (ht_slot slot = 0; slot < model->n_slots; slot++) /* of a head: its own tokens', of which these are some */
+            if (model->slots[slot].role == HT_ROLE_LOGITS || model->slots[slot].role == HT_ROLE_PICK)
+                slots[slot] = view_from(slots[slot], step->begin);
         binding->tokens = step->end - step->begin;
         binding->cached = 0; /* others write what this lane has not seen */
         if (step->end < common->tokens)

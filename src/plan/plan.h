@@ -5,7 +5,8 @@
  * (cost.c). From these the solver (solve.c) finds the cheapest way to compute a pass: on one lane, or shared by several in one
  * of three regimes.
  *
- *   TOKENS  the causal cut: each lane takes a range of tokens through all layers; keys and values flow one way.
+ *   TOKENS  the causal cut: each lane takes a range of tokens through all layers; keys and values flow one way. Of a pass of
+ *           several sequences each lane may take some: then nothing flows, and there is no join.
  *   SHARES  every lane computes the residual stream itself (norms are cheap) and a share of the matrices: heads, features,
  *           rows. A join ends each axis; along which axes a block is cut is found by an exact dynamic programme.
  *   OWNER   as in the paper: one lane computes what is no matrix multiplication; each matrix is computed by it, by
@@ -86,7 +87,7 @@ typedef enum ht_cuts {
     HT_CUT_NONE = 0,
     HT_CUT_LAYER = 1,     /* whole matrices to another lane */
     HT_CUT_ROWS = 2,      /* output features of one matrix */
-    HT_CUT_SEQUENCE = 4,  /* tokens of one matrix */
+    HT_CUT_SEQUENCE = 4,  /* tokens of one matrix; of a pass of several sequences, these */
     HT_CUT_HYBRID = 8,    /* both */
     HT_CUT_FEATURES = 16, /* of a whole feed-forward block */
     HT_CUT_HEADS = 32,    /* of a whole attention block */
@@ -127,8 +128,10 @@ typedef struct ht_problem {
     size_t n_lanes;
     unsigned cuts;                   /* ht_cuts; none: a lane alone */
     size_t tokens, wanted, position; /* of the pass; the last `wanted` tokens go through the model's tail */
-    bool by_operator;                /* OWNER or a lane alone: nothing is planned over a whole block */
-    bool forced;                     /* several lanes, even where one alone would be quicker */
+    /* It is of sequences of so many tokens each, which need nothing of each other; 0: of one, or of such as differ. */
+    size_t apart;
+    bool by_operator;         /* OWNER or a lane alone: nothing is planned over a whole block */
+    bool forced;              /* several lanes, even where one alone would be quicker */
     double stall[HT_REGIMES]; /* what passes in a regime take lately over what their lanes are busy, and over what was
                                * predicted of that: multiplies the whole; 0: 1 */
     double head;              /* likewise of the head; 0: 1 */
@@ -161,10 +164,12 @@ typedef struct ht_group_choice {
 typedef struct ht_choice {
     ht_regime regime;
     size_t n_lanes;
-    size_t lanes[HT_MAX_LANES];            /* by index, ascending; OWNER: the owner, then the other */
-    double seconds, head;                  /* predicted, the head of one token included; the head of that */
-    double alone[HT_MAX_LANES];            /* what each of the problem's lanes alone would take; infinite: it cannot */
-    size_t tokens[HT_MAX_LANES];           /* TOKENS: of lanes[i] */
+    size_t lanes[HT_MAX_LANES];  /* by index, ascending; OWNER: the owner, then the other */
+    double seconds, head;        /* predicted, the head of one token included; the head of that */
+    double alone[HT_MAX_LANES];  /* what each of the problem's lanes alone would take; infinite: it cannot */
+    size_t tokens[HT_MAX_LANES]; /* TOKENS: of lanes[i] */
+    bool
+        apart; /* TOKENS: these are whole sequences. No lane needs another, and each computes the head of its own tokens. */
     ht_group_choice groups[HT_MAX_GROUPS]; /* of the model's groups of blocks */
     size_t lookups;                        /* times of operators that were looked up in tables to find it */
 } ht_choice;

@@ -55,6 +55,43 @@ static void try_tokens(solver *s, const size_t *lanes, size_t n_lanes) {
     ht_estimate_propose(s, &c, lanes);
 }
 
+/* Whole sequences [begin, begin + n), without the head: from the position on that stands for all of them. */
+static double sequence_seconds(void *context, size_t lane, size_t begin, size_t n) {
+    solver *s = context;
+    const ht_problem *p = s->p;
+    if (n == 0)
+        return 0;
+    const size_t tokens = n * p->apart, end = begin * p->apart + tokens, first = p->tokens - p->wanted;
+    const size_t w = end > first ? ht_min_size(end - first, tokens) : 0;
+    return beside(s, lane, HT_REGIME_TOKENS, ht_estimate_pass(s, lane, tokens, w, p->position));
+}
+
+static double own_head(solver *s, size_t lane) {
+    return ht_estimate_head(s, lane) * drift(s->p, lane, HT_REGIME_TOKENS);
+}
+
+static void try_sequences(solver *s, const size_t *lanes, size_t n_lanes) {
+    const ht_problem *p = s->p;
+    if (!(p->cuts & HT_CUT_SEQUENCE) || !p->apart || p->tokens / p->apart < n_lanes)
+        return;
+    ht_choice c = {.regime = HT_REGIME_TOKENS, .n_lanes = n_lanes, .apart = true};
+    for (size_t i = 0; i < n_lanes; i++)
+        c.head = fmax(c.head, own_head(s, lanes[i]));
+    division d = {.f = sequence_seconds,
+                  .context = s,
+                  .lanes = lanes,
+                  .n_lanes = n_lanes,
+                  .all = p->tokens / p->apart,
+                  .least = 1};
+    const double factor = stall(p, HT_REGIME_TOKENS), seconds = ht_divide(&d, s->bound / factor - c.head);
+    if (!(seconds + c.head < INFINITY))
+        return;
+    c.seconds = (seconds + c.head) * factor;
+    for (size_t i = 0; i < n_lanes; i++)
+        c.tokens[i] = d.many[i] * p->apart;
+    ht_estimate_propose(s, &c, lanes);
+}
+
 /* ---- all of them -------------------------------------------------------------------------------------------------------------- */
 
 /* Lanes of a set, if they share no cores and none is lost. */
@@ -95,6 +132,7 @@ static void solve_set(solver *s, const size_t *lanes, size_t n) {
     ht_estimate_set(s, lanes, n);
     if (!s->p->by_operator) {
         try_tokens(s, lanes, n);
+        try_sequences(s, lanes, n);
         ht_solve_shares(s, lanes, n);
     }
     if (n == 2) {
@@ -137,6 +175,8 @@ static double choice_busy(const ht_problem *p, const ht_choice *c, size_t i) {
     case HT_REGIME_TOKENS:
         for (size_t k = 0; k < i; k++)
             begin += c->tokens[k];
+        if (c->apart)
+            return sequence_seconds(&s, c->lanes[i], begin / p->apart, c->tokens[i] / p->apart);
         return token_seconds(&s, c->lanes[i], begin, c->tokens[i]) -
                (i + 1 == c->n_lanes ? ht_estimate_head(&s, c->lanes[i]) * drift(p, c->lanes[i], HT_REGIME_TOKENS) : 0);
     case HT_REGIME_SHARES:

@@ -183,7 +183,14 @@ ht_status ht_answer_begin(ht_answer *answer, const ht_model *model, size_t conte
     answer->n_top = (size_t)options->top_logprobs;
     if (options->max_tokens > 0)
         answer->limit = ht_min_size(answer->limit, (size_t)options->max_tokens);
-    status = ht_sampler_create(options->sampling, answer->vocabulary, &answer->sampler, error);
+    if (options->sampler && options->sampling)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "sampler and sampling: one of them, not both");
+    if (options->sampler && ht_sampler_vocabulary(options->sampler) != answer->vocabulary)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "sampler: made for %zu tokens, the model has %zu",
+                       ht_sampler_vocabulary(options->sampler), answer->vocabulary);
+    answer->sampler = options->sampler;
+    if (!answer->sampler)
+        status = ht_sampler_create(options->sampling, answer->vocabulary, &answer->sampler, error);
     if (status == HT_OK && options->on_logits != NULL)
         status = ht_alloc((void **)&answer->changed, answer->vocabulary, sizeof *answer->changed, "logits", error);
     if (status == HT_OK)
@@ -243,7 +250,8 @@ void ht_answer_move(ht_answer *answer, ht_generate_result *result) {
 }
 
 void ht_answer_clear(ht_answer *answer) {
-    ht_sampler_destroy(answer->sampler);
+    if (answer->options && !answer->options->sampler)
+        ht_sampler_destroy(answer->sampler);
     free(answer->stop_ids);
     free(answer->changed);
     free(answer->ids);

@@ -9,7 +9,7 @@
 
 typedef struct ht_answer {
     const ht_generate_options *options;
-    ht_sampler *sampler;
+    ht_sampler *sampler;     /* its own, or the options' */
     ht_tokenizer *tokenizer; /* NULL for a model without text */
     size_t vocabulary;
     size_t limit; /* tokens at most: max_tokens and what the context leaves */

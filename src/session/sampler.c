@@ -197,6 +197,21 @@ uint64_t ht_sampler_seed(const ht_sampler *sampler) {
     return sampler->options.seed;
 }
 
+size_t ht_sampler_vocabulary(const ht_sampler *sampler) {
+    return sampler->vocabulary;
+}
+
+ht_sampler_place ht_sampler_tell(const ht_sampler *sampler) {
+    ht_sampler_place place = {.seed = sampler->options.seed};
+    memcpy(place.state, sampler->state, sizeof place.state);
+    return place;
+}
+
+void ht_sampler_seek(ht_sampler *sampler, const ht_sampler_place *place) {
+    memcpy(sampler->state, place->state, sizeof sampler->state);
+    sampler->options.seed = place->seed;
+}
+
 void ht_sampler_destroy(ht_sampler *sampler) {
     if (sampler == NULL)
         return;

@@ -4,13 +4,13 @@
 
 #include "base/base.h"
 
-/* Picks a token from logits [vocabulary] (left as they are). history: the tokens so far, newest last. */
-typedef struct ht_sampler ht_sampler;
-ht_status ht_sampler_create(const ht_sampling *options, size_t vocabulary, ht_sampler **sampler, ht_error *error);
-void ht_sampler_destroy(ht_sampler *sampler);
-int32_t ht_sampler_pick(ht_sampler *sampler, const float *logits, const int32_t *history, size_t n_history);
-/* What it draws with: the one asked for, or the random one. */
-uint64_t ht_sampler_seed(const ht_sampler *sampler);
+size_t ht_sampler_vocabulary(const ht_sampler *sampler);
+/* Where its generator stands, and the seed that it began with: what one must be given to draw as another would. */
+typedef struct ht_sampler_place {
+    uint64_t state[4], seed;
+} ht_sampler_place;
+ht_sampler_place ht_sampler_tell(const ht_sampler *sampler);
+void ht_sampler_seek(ht_sampler *sampler, const ht_sampler_place *place);
 /* It always takes the largest logit. */
 bool ht_sampler_is_greedy(const ht_sampler *sampler);
 /* The n_top best tokens of logits [vocabulary] with their log-probabilities, best first (ties: lower id first). */

@@ -1,11 +1,10 @@
-/* A session in a file: its tokens, and what is kept of them. A file comes from anywhere: nothing of it is believed
+/* A session in a file: its tokens, what is kept of them, and where a sampler's generator stands. A file comes from anywhere: nothing of it is believed
  * before its sum is right and every size fits the model at hand, and the session stays as it was until then. */
 #include "session/session.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-enum { VERSION = 1 };
+enum { VERSION = 2 };
 static const char MAGIC[8] = "htrsess";
 
 /* Numbers as the host has them: a file from a host of another order has another magic version. */
@@ -14,6 +13,8 @@ typedef struct header {
     uint32_t version, kv_type, precision, n_caches;
     uint64_t model; /* which one it is of */
     uint64_t n_tokens;
+    uint64_t has_sampler; /* 0 or 1 */
+    ht_sampler_place sampler;
     uint64_t bytes; /* of keys, values and states behind the tokens; 0: there are none, they are to be computed again */
     uint64_t sum;   /* of all that follows, begun with all of this before */
 } header;
@@ -73,14 +74,17 @@ static bool get(void *data, void *twin, size_t bytes, void *user) {
     return true;
 }
 
-static header header_of(const ht_session *session, size_t n, bool whole) {
+static header header_of(const ht_session *session, const ht_sampler *sampler, size_t n, bool whole) {
     const ht_engine *engine = session->engine;
     header h = {.version = VERSION,
                 .kv_type = (uint32_t)engine->info.kv_type,
                 .precision = (uint32_t)engine->info.precision,
                 .n_caches = (uint32_t)engine->model->n_caches,
                 .model = model_of(engine->model),
-                .n_tokens = n};
+                .n_tokens = n,
+                .has_sampler = sampler != NULL};
+    if (sampler)
+        h.sampler = ht_sampler_tell(sampler);
     memcpy(h.magic, MAGIC, sizeof MAGIC);
     if (whole)
         each_run(session, n, count, &h.bytes);
@@ -88,13 +92,13 @@ static header header_of(const ht_session *session, size_t n, bool whole) {
 }
 
 /* The lanes are locked, nothing is under way. */
-static ht_status save(ht_session *session, const char *path, ht_error *error) {
+static ht_status save(ht_session *session, const ht_sampler *sampler, const char *path, ht_error *error) {
     const ht_engine *engine = session->engine;
     const bool whole = ht_kv_is_hosts(&engine->set) && session->caches_lost == engine->caches_lost &&
                        (!session->recurrent || session->state_tokens == session->n_tokens);
     const size_t n = session->n_tokens;
     ht_output *output;
-    header h = header_of(session, n, whole);
+    header h = header_of(session, sampler, n, whole);
     h.sum = ht_hash(HT_HASH_START, &h, offsetof(header, sum));
     h.sum = ht_hash(h.sum, session->tokens, n * sizeof *session->tokens);
     if (whole)
@@ -109,7 +113,8 @@ static ht_status save(ht_session *session, const char *path, ht_error *error) {
     return ht_output_finish(output, error);
 }
 
-static ht_status check(const ht_session *session, const char *path, const ht_mapping *file, ht_error *error) {
+static ht_status check(const ht_session *session, bool wants_sampler, const char *path, const ht_mapping *file,
+                       ht_error *error) {
     header h, own;
     if (file->bytes < sizeof h || memcmp(file->data, MAGIC, sizeof MAGIC) != 0)
         return ht_fail(error, HT_ERROR_FORMAT, "%s: not a saved session", path);
@@ -117,16 +122,18 @@ static ht_status check(const ht_session *session, const char *path, const ht_map
     if (h.version != VERSION)
         return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: version %u of saved sessions, %d is known", path, h.version,
                        VERSION);
-    own = header_of(session, 0, false);
+    own = header_of(session, NULL, 0, false);
     if (h.model != own.model || h.n_caches != own.n_caches)
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: a session of another model", path);
     if (h.kv_type != own.kv_type || h.precision != own.precision)
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: a session of another %s", path,
                        h.kv_type != own.kv_type ? "type of KV cache" : "precision");
+    if (wants_sampler && !h.has_sampler)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s: was saved without a sampler", path);
     if (h.n_tokens > ht_session_context(session))
         return ht_fail(error, HT_ERROR_CONTEXT, "%s: %llu tokens exceed the context of %zu tokens", path,
                        (unsigned long long)h.n_tokens, ht_session_context(session));
-    own = header_of(session, (size_t)h.n_tokens, h.bytes != 0);
+    own = header_of(session, NULL, (size_t)h.n_tokens, h.bytes != 0);
     const uint64_t bytes = sizeof h + h.n_tokens * sizeof *session->tokens + own.bytes;
     if (h.bytes != own.bytes || file->bytes != bytes)
         return ht_fail(error, HT_ERROR_FORMAT, "%s: damaged: %zu bytes, not %llu", path, file->bytes,
@@ -146,7 +153,7 @@ static ht_status check(const ht_session *session, const char *path, const ht_map
     return HT_OK;
 }
 
-static void load(ht_session *session, const ht_mapping *file) {
+static void load(ht_session *session, ht_sampler *sampler, const ht_mapping *file) {
     header h;
     memcpy(&h, file->data, sizeof h);
     const size_t n = (size_t)h.n_tokens;
@@ -154,6 +161,8 @@ static void load(ht_session *session, const ht_mapping *file) {
     memcpy(session->tokens, from, n * sizeof *session->tokens);
     from += n * sizeof *session->tokens;
     session->n_tokens = n;
+    if (sampler)
+        ht_sampler_seek(sampler, &h.sampler);
     if (h.bytes && ht_kv_is_hosts(&session->engine->set)) {
         each_run(session, n, get, &from);
         session->caches_lost = session->engine->caches_lost;
@@ -164,16 +173,16 @@ static void load(ht_session *session, const ht_mapping *file) {
     }
 }
 
-ht_status ht_session_save(ht_session *session, const char *path, ht_error *error) {
+ht_status ht_session_save(ht_session *session, const ht_sampler *sampler, const char *path, ht_error *error) {
     ht_lanes_lock(&session->engine->set);
     ht_status status = ht_session_settle(session->engine, error);
     if (!status)
-        status = save(session, path, error);
+        status = save(session, sampler, path, error);
     ht_lanes_unlock(&session->engine->set);
     return status;
 }
 
-ht_status ht_session_load(ht_session *session, const char *path, ht_error *error) {
+ht_status ht_session_load(ht_session *session, ht_sampler *sampler, const char *path, ht_error *error) {
     ht_mapping file;
     ht_status status = ht_mapping_open(path, &file, error);
     if (status)
@@ -181,9 +190,9 @@ ht_status ht_session_load(ht_session *session, const char *path, ht_error *error
     ht_lanes_lock(&session->engine->set);
     status = ht_session_settle(session->engine, error);
     if (!status)
-        status = check(session, path, &file, error);
+        status = check(session, sampler != NULL, path, &file, error);
     if (!status)
-        load(session, &file);
+        load(session, sampler, &file);
     ht_lanes_unlock(&session->engine->set);
     ht_mapping_close(&file);
     return status;

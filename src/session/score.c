@@ -8,8 +8,8 @@
 
 /* ---- teacher forcing -------------------------------------------------------------------------------------------- */
 
-/* logits[i]: [vocabulary], of sessions[i], what follows token `position`. */
-typedef void (*position_function)(size_t position, const float *const *logits, void *user);
+/* logits[i]: [vocabulary], of sessions[i], what follows token `position`. False: no more of them. */
+typedef bool (*position_function)(size_t position, const float *const *logits, void *user);
 
 /* A text fed to one session, or to two side by side (the second one, on an engine of its own, is the yardstick). */
 typedef struct walk {
@@ -53,7 +53,10 @@ static ht_status walk_chunk(const walk *w, const int32_t *ids, size_t begin, siz
                 status = ht_session_check_logits(w->sessions[s], logits[s], block + i, error);
             if (status != HT_OK)
                 break;
-            w->visit(block + i, logits, w->user);
+            if (!w->visit(block + i, logits, w->user)) {
+                status = ht_fail(error, HT_ERROR_CANCELLED, "stopped by the caller");
+                break;
+            }
             for (size_t s = 0; s < w->n_sessions; s++)
                 logits[s] += ht_session_vocabulary(w->sessions[s]);
         }
@@ -90,7 +93,7 @@ typedef struct scoring {
     ht_token_logprob *top;
 } scoring;
 
-static void score_position(size_t position, const float *const *logits, void *user) {
+static bool score_position(size_t position, const float *const *logits, void *user) {
     const scoring *s = user;
     if (position + 1 < s->n) {
         const double log_sum = ht_log_sum_exp(logits[0], s->vocabulary);
@@ -98,6 +101,7 @@ static void score_position(size_t position, const float *const *logits, void *us
     }
     if (s->n_top > 0)
         ht_top_logprobs(logits[0], s->vocabulary, s->n_top, s->top + position * s->n_top);
+    return true;
 }
 
 ht_status ht_session_score(ht_session *session, const int32_t *ids, size_t n, int chunk, float *logprobs, size_t n_top,
@@ -131,6 +135,33 @@ ht_status ht_session_score(ht_session *session, const int32_t *ids, size_t n, in
     return walk_tokens(&w, ids, n, 0, s.n_top > 0 ? n : n - 1, error);
 }
 
+/* ---- logits of any position ------------------------------------------------------------------------------------- */
+
+typedef struct visiting {
+    ht_position_function visit;
+    void *user;
+    size_t vocabulary;
+} visiting;
+
+static bool visit_position(size_t position, const float *const *logits, void *user) {
+    const visiting *v = user;
+    return v->visit(position, logits[0], v->vocabulary, v->user);
+}
+
+ht_status ht_session_logits(ht_session *session, const int32_t *ids, size_t n, size_t first, ht_position_function visit,
+                            void *user, ht_error *error) {
+    visiting v = {.visit = visit, .user = user, .vocabulary = ht_session_vocabulary(session)};
+    const walk w = {.sessions = {session},
+                    .n_sessions = 1,
+                    .chunk = (size_t)session->engine->info.chunk,
+                    .visit = visit_position,
+                    .user = &v};
+    ht_status status = ht_session_check_prompt(session, ids, n, error);
+    if (status == HT_OK && first >= n)
+        status = ht_fail(error, HT_ERROR_ARGUMENT, "first: token %zu of %zu", first, n);
+    return status == HT_OK ? walk_tokens(&w, ids, n, first, n, error) : status;
+}
+
 /* ---- perplexity ------------------------------------------------------------------------------------------------- */
 
 enum { WINDOW = 512, SHORTEST_TEXT = 32 };
@@ -141,7 +172,7 @@ typedef struct divergence {
     double loss, reference_loss, kl_sum, kl_most; /* nats */
 } divergence;
 
-static void count_position(size_t position, const float *const *logits, void *user) {
+static bool count_position(size_t position, const float *const *logits, void *user) {
     divergence *d = user;
     const float *own = logits[0], *reference = logits[1];
     const int32_t next = d->window[position + 1];
@@ -149,7 +180,7 @@ static void count_position(size_t position, const float *const *logits, void *us
     d->counted++;
     d->loss -= own[next] - own_sum;
     if (reference == NULL)
-        return;
+        return true;
     const double reference_sum = ht_log_sum_exp(reference, d->vocabulary);
     d->reference_loss -= reference[next] - reference_sum;
     double kl = 0;
@@ -165,6 +196,7 @@ static void count_position(size_t position, const float *const *logits, void *us
     if (!(kl <= d->kl_most))
         d->kl_most = kl; /* a NaN shows */
     d->agreements += ht_best_index(own, d->vocabulary) == ht_best_index(reference, d->vocabulary);
+    return true;
 }
 
 static ht_status check_reference(const ht_session *session, const ht_session *reference, ht_error *error) {

@@ -122,7 +122,8 @@ static ht_status predict(const ht_engine *engine, const ht_schedule *schedule, c
     for (size_t i = 0; i < n; i++)
         t.end[i] = -1;
     if (schedule)
-        t.join = ht_passes_problem(&engine->passes, schedule->tokens, 0, 1, &schedule->pace, &question).join;
+        t.join = ht_passes_problem(&engine->passes, schedule->tokens, 0, 1, schedule->apart, &schedule->pace, &question)
+                     .join;
     add_tracks(engine, events, PREDICTED);
     run_rows(&t, false);
     for (size_t lane = 0; lane < HT_MAX_DEVICES; lane++)
@@ -213,7 +214,7 @@ static ht_status predict_pass(ht_engine *engine, size_t tokens, bool needed, jso
     ht_status status = HT_OK;
     ht_lanes_lock(&engine->set);
     if (engine->set.n_lanes > 1)
-        status = ht_passes_schedule(&engine->passes, tokens, 0, 1, &schedule, error);
+        status = ht_passes_schedule(&engine->passes, tokens, 0, 1, 0, &schedule, error);
     if (!status && (!schedule || engine->info.emulated) && needed)
         status = ht_fail(error, HT_ERROR_ARGUMENT,
                          "one device alone has no predicted times: its trace needs a measured pass");

@@ -51,8 +51,9 @@ static ht_status perplexity(const scene *s, ht_error *error) {
 
 /* Matrices are read when a device takes them. */
 static void test_faulty_matrices(void **state) {
-    static const tiny_fault faults[] = {
-        {"blk.1.ffn_down.weight", 17}, {"blk.0.attn_v.weight", 3}, {"token_embd.weight", 101}};
+    static const tiny_fault faults[] = {{.tensor = "blk.1.ffn_down.weight", .row = 17},
+                                        {.tensor = "blk.0.attn_v.weight", .row = 3},
+                                        {.tensor = "token_embd.weight", .row = 101}};
     for (size_t i = 0; i < HT_COUNT(faults); i++) {
         ht_model *model = NULL;
         ht_engine *engine = NULL;
@@ -95,7 +96,7 @@ static void test_faulty_vectors(void **state) {
     for (size_t i = 0; i < HT_COUNT(names); i++) {
         ht_model *model = NULL;
         ht_error error = {0};
-        char *path = tiny_save("tiny.gguf", &(tiny_fault){names[i], 0});
+        char *path = tiny_save("tiny.gguf", &(tiny_fault){.tensor = names[i]});
         fails(ht_model_open(path, &model, &error), HT_ERROR_FORMAT, &error, names[i]);
         assert_non_null(strstr(error.text, "value 5 is not a number"));
         assert_null(model);

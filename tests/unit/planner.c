@@ -53,7 +53,7 @@ static void test_a_new_length_waits_less_than_a_millisecond(void **state) {
     for (size_t i = 0; i < HT_COUNT(lengths); i++) {
         ht_schedule *schedule;
         const double begin = thread_seconds();
-        check(ht_passes_schedule(&engine->passes, lengths[i], 0, 1, &schedule, &error), &error);
+        check(ht_passes_schedule(&engine->passes, lengths[i], 0, 1, 0, &schedule, &error), &error);
         seconds[i] = thread_seconds() - begin;
     }
     ht_sort_doubles(seconds, HT_COUNT(lengths));
@@ -82,7 +82,7 @@ static double planned(ht_engine *engine, int prompt, ht_stage stage) {
     ht_question question;
     ht_choice choice;
     engine->passes.stage = stage;
-    const ht_problem p = ht_passes_problem(&engine->passes, (size_t)prompt, 0, 1, &ht_even_pace, &question);
+    const ht_problem p = ht_passes_problem(&engine->passes, (size_t)prompt, 0, 1, 0, &ht_even_pace, &question);
     ht_solve(&p, &choice);
     engine->passes.stage = before;
     return choice.seconds;
@@ -300,7 +300,7 @@ static void test_equal_plans_take_no_turns(void **state) {
         double alone = INFINITY;
         size_t choices = 0;
         for (int i = 0; i < 400; i++) {
-            check(ht_passes_schedule(&engine->passes, 1, 0, 1, &s, &error), &error);
+            check(ht_passes_schedule(&engine->passes, 1, 0, 1, 0, &s, &error), &error);
             for (size_t l = 0; l < engine->set.n_lanes && i == 0; l++)
                 alone = fmin(alone, s->choice.alone[l]);
             choices += s->runs == 0;

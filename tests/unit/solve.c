@@ -272,6 +272,8 @@ static void make_problem(made *m, size_t n_lanes) {
                       .tokens_divide = pick(2)}};
     make_blocks(m);
     m->p.wanted = pick(2) ? m->p.tokens : 1;
+    const size_t n_sequences = 1 + pick(4);
+    m->p.apart = n_sequences > 1 && m->p.tokens % n_sequences == 0 ? m->p.tokens / n_sequences : 0;
     const size_t heads = 1 + pick(4), n_axes = m->model.n_axes;
     for (size_t a = 0; a < n_axes; a++)
         m->p.of[a] = m->axes[a].kind == HT_AXIS_HEADS ? heads : 3 + pick(4);
@@ -433,6 +435,31 @@ static double best_tokens(const ht_problem *p, const size_t *lanes, size_t n, si
     for (size_t end = begin + 1; end + (n - i - 1) <= p->tokens; end++)
         best = fmin(best, fmax(tokens_lane(p, lanes[i], begin, end), best_tokens(p, lanes, n, i + 1, end)));
     return best;
+}
+
+static double sequence_lane(const ht_problem *p, size_t lane, size_t begin, size_t end) {
+    const size_t first = p->tokens - p->wanted, from = first < begin ? begin : first < end ? first : end;
+    const size_t n = end - begin, wanted = end - from;
+    ht_problem own = *p; /* a pass of its own, at the same position */
+    own.tokens = n, own.wanted = wanted;
+    return beside(p, lane, HT_REGIME_TOKENS, body(&own, lane, 0, n));
+}
+
+/* The same of whole sequences: no lane waits, and each computes a head. */
+static double best_sequences(const ht_problem *p, const size_t *lanes, size_t n, size_t i, size_t begin) {
+    if (i + 1 >= n)
+        return sequence_lane(p, lanes[i], begin, p->tokens);
+    double best = INFINITY;
+    for (size_t end = begin + p->apart; end + (n - i - 1) * p->apart <= p->tokens; end += p->apart)
+        best = fmin(best, fmax(sequence_lane(p, lanes[i], begin, end), best_sequences(p, lanes, n, i + 1, end)));
+    return best;
+}
+
+static double slowest_head(const ht_problem *p, const size_t *lanes, size_t n) {
+    double most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = fmax(most, head(p, lanes[i]) * drift(p, lanes[i], HT_REGIME_TOKENS));
+    return most;
 }
 
 /* An axis of a block. */
@@ -763,6 +790,8 @@ static double brute_force(const ht_problem *p, bool *several) {
         set_lanes = lanes;
         if (p->cuts & HT_CUT_CAUSAL && p->tokens >= 2 * n && (p->wanted == 1 || p->tokens_divide))
             shared = fmin(shared, best_tokens(p, lanes, n, 0, 0));
+        if (p->cuts & HT_CUT_SEQUENCE && p->apart && p->tokens / p->apart >= n)
+            shared = fmin(shared, best_sequences(p, lanes, n, 0, 0) + slowest_head(p, lanes, n));
         shared = fmin(shared, best_shares(p, lanes, n));
         for (size_t owner = 0; owner < 2 && n == 2; owner++)
             shared = fmin(shared, best_owner(p, lanes[owner], lanes[1 - owner]));
@@ -793,10 +822,13 @@ static double evaluate(const ht_problem *p, const ht_choice *c) {
         size_t begin = 0;
         for (size_t i = 0; i < c->n_lanes; begin += c->tokens[i++]) {
             assert_true(c->tokens[i] > 0);
-            sum = fmax(sum, tokens_lane(p, c->lanes[i], begin, begin + c->tokens[i]));
+            const size_t end = begin + c->tokens[i];
+            if (c->apart)
+                assert_int_equal(end % p->apart, 0);
+            sum = fmax(sum, (c->apart ? sequence_lane : tokens_lane)(p, c->lanes[i], begin, end));
         }
         assert_int_equal(begin, p->tokens);
-        return sum;
+        return sum + (c->apart ? slowest_head(p, c->lanes, c->n_lanes) : 0);
     }
     assert_int_equal(c->regime, HT_REGIME_SHARES);
     for (size_t i = 0; i < c->n_lanes; i++)
@@ -844,7 +876,7 @@ static void check_lanes(const ht_problem *p, const ht_choice *c) {
 }
 
 static void compare(size_t n_lanes, unsigned cases) {
-    size_t won[4] = {0};
+    size_t won[4] = {0}, apart = 0;
     const unsigned first = seed_of(1);
     cut_groups = 0;
     for (unsigned seed = first; seed - first < cases; seed++) {
@@ -869,7 +901,10 @@ static void compare(size_t n_lanes, unsigned cases) {
                 seed, ht_regime_name(c.regime), c.n_lanes, c.seconds * 1e6, several ? "several" : "one", best * 1e6,
                 m.p.tokens, m.p.wanted, m.p.cuts, m.p.forced ? ", forced" : "");
         won[c.regime]++;
+        apart += c.apart;
     }
+    if (apart < cases / 200)
+        fail_msg("whole sequences won %zu times of %u only", apart, cases);
     if (cut_groups < cases / 200)
         fail_msg("lanes waited for keys and values of a cut group %zu times only", cut_groups);
     for (int r = 0; r < 4; r++) /* or the cases show nothing */
@@ -1077,6 +1112,7 @@ static void test_busy_agrees_with_prediction(void **state) {
                 i + 1 == c.n_lanes ? head(&m.p, c.lanes[i]) * drift(&m.p, c.lanes[i], HT_REGIME_TOKENS) : 0;
             slowest = fmax(slowest, ht_choice_estimate(&m.p, &c, i).busy + after);
         }
+        assert_false(c.apart); /* that takes another cut */
         assert_true(fabs(slowest / c.seconds - 1) < 1e-9);
         seen++;
     }

@@ -11,10 +11,11 @@
 
 enum { TINY_LAYERS = 2, TINY_WIDTH = 64, TINY_KV = 32, TINY_FFN = 128, TINY_TOKENS = 258, TINY_CONTEXT = 128 };
 
-/* NaN among the weights: one value of this tensor, in this row. NULL: none. */
+/* NaN among the weights: one value of this tensor, in this row. NULL: none. pooling: 0, or the key pooling_type plus one. */
 typedef struct tiny_fault {
     const char *tensor;
     size_t row;
+    int pooling;
 } tiny_fault;
 
 typedef struct tiny_tensor {
@@ -39,7 +40,7 @@ static inline void tiny_array(ht_text *f, const char *key, uint32_t kind, uint64
     put_u64(f, n);
 }
 
-static inline uint64_t tiny_keys(ht_text *f) {
+static inline uint64_t tiny_keys(ht_text *f, int pooling) {
     static const struct {
         const char *key;
         uint32_t value;
@@ -75,7 +76,9 @@ static inline uint64_t tiny_keys(ht_text *f) {
     for (uint32_t i = 0; i < TINY_TOKENS; i++)
         put_u32(f, i < 256 ? 1 : 3);
     tiny_array(f, "tokenizer.ggml.merges", HT_GGUF_STRING, 0);
-    return 5 + HT_COUNT(numbers) + 1 + 3;
+    if (pooling)
+        tiny_number(f, "llama.pooling_type", (uint32_t)pooling - 1);
+    return 5 + HT_COUNT(numbers) + 1 + 3 + (pooling != 0);
 }
 
 static inline size_t tiny_list(tiny_tensor *list) {
@@ -129,7 +132,7 @@ static inline char *tiny_save(const char *name, const tiny_fault *fault) {
     const size_t n = tiny_list(list);
     uint64_t offset = 0;
     ht_text keys = {0}, file = {0};
-    put_header(&file, 3, n, tiny_keys(&keys));
+    put_header(&file, 3, n, tiny_keys(&keys, fault ? fault->pooling : 0));
     put_bytes(&file, keys.data, keys.bytes);
     ht_text_free(&keys);
     for (size_t i = 0; i < n; i++) {

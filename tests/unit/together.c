@@ -105,6 +105,7 @@ typedef struct scene {
     ht_session *sessions[SEQUENCES];
     float bound; /* 0: to the bit */
     float worst;
+    size_t apart; /* passes whose sequences were divided */
     const char *name;
 } scene;
 
@@ -129,6 +130,7 @@ static void same_logits(scene *c, const float *logits, size_t s, size_t token) {
 static void run_pass(scene *c) {
     ht_session_part parts[SEQUENCES];
     size_t n = 0, tokens = 0, of[SEQUENCES], room = CHUNK;
+    const size_t same = pick(3) ? 0 : 1 + pick(8); /* pieces alike, which lanes may share out */
     ht_error error = {0};
     for (size_t k = 0, first = pick(SEQUENCES); k < SEQUENCES && room; k++) {
         const size_t s = (first + k) % SEQUENCES;
@@ -136,7 +138,9 @@ static void run_pass(scene *c) {
         if (session->n_tokens == TOKENS || pick(3) == 0)
             continue;
         const size_t most = ht_min_size(TOKENS - session->n_tokens, room);
-        const size_t piece = pick(2) ? 1 : 1 + pick(ht_min_size(most, 40));
+        const size_t piece = same ? same : pick(2) ? 1 : 1 + pick(ht_min_size(most, 40));
+        if (piece > most)
+            continue;
         parts[n] = (ht_session_part){session, ids[s] + session->n_tokens, piece};
         of[n++] = s;
         room -= piece;
@@ -145,10 +149,16 @@ static void run_pass(scene *c) {
         return;
     ht_lanes_lock(&c->engine->set);
     check(ht_session_feed_parts(parts, n, parts[0].n - 1, &c->sessions[0]->cancel, &error), &error);
+    c->apart += c->engine->passes.current && c->engine->passes.current->choice.apart;
+    const float *logits;
+    if (same == 1) /* all in one head */
+        check(ht_passes_head(&c->engine->passes, 0, n, &logits, &error), &error);
     for (size_t i = 0; i < n; i++) {
-        const float *logits;
         tokens += parts[i].n;
-        check(ht_passes_head(&c->engine->passes, tokens - 1, 1, &logits, &error), &error);
+        if (same != 1)
+            check(ht_passes_head(&c->engine->passes, tokens - 1, 1, &logits, &error), &error);
+        else if (i > 0)
+            logits += VOCABULARY;
         same_logits(c, logits, of[i], parts[i].session->n_tokens - 1);
     }
     ht_lanes_unlock(&c->engine->set);
@@ -163,9 +173,9 @@ static void disturb(scene *c) {
         session->n_tokens = pick(session->n_tokens + 1);
     } else if (pick(4) == 0) { /* written, and read by another session */
         char *path = temporary_path("session");
-        check(ht_session_save(session, path, &error), &error);
+        check(ht_session_save(session, NULL, path, &error), &error);
         check(ht_session_create(c->engine, &c->sessions[s], &error), &error);
-        check(ht_session_load(c->sessions[s], path, &error), &error);
+        check(ht_session_load(c->sessions[s], NULL, path, &error), &error);
         assert_int_equal(c->sessions[s]->n_tokens, session->n_tokens);
         ht_session_destroy(session);
         free(path);
@@ -191,6 +201,8 @@ static void run_schedules(const char *devices, ht_strategy strategy, const char 
             disturb(&c);
         }
     }
+    if (cuts && strcmp(cuts, "sequence") == 0)
+        assert_true(c.apart > 3 * schedules);
     for (size_t s = 0; s < SEQUENCES; s++)
         ht_session_destroy(c.sessions[s]);
     ht_engine_destroy(c.engine);
@@ -202,7 +214,8 @@ static void test_to_the_bit(void **state) {
 }
 
 static void test_over_lanes(void **state) {
-    static const char *const cuts[] = {"causal", "head,feature", "row", "layer,sequence,hybrid,row,feature,channel"};
+    static const char *const cuts[] = {"causal", "head,feature", "row", "sequence",
+                                       "layer,sequence,hybrid,row,feature,channel"};
     if ((ht_all_cores()->words[0] & 3) != 3)
         skip();
     for (size_t i = 0; i < HT_COUNT(cuts); i++)
@@ -231,7 +244,7 @@ static void test_hostile_files(void **state) {
     check(ht_session_create(engine, &other, &error), &error);
     check(ht_session_prefill(session, ids[0], 20, NULL, NULL, &error), &error);
     check(ht_session_prefill(other, ids[1], 30, &logits, NULL, &error), &error);
-    check(ht_session_save(session, path, &error), &error);
+    check(ht_session_save(session, NULL, path, &error), &error);
     ht_mapping file;
     check(ht_mapping_open(path, &file, &error), &error);
     uint8_t *bytes = malloc(file.bytes);
@@ -240,16 +253,16 @@ static void test_hostile_files(void **state) {
         memcpy(bytes, file.data, file.bytes);
         bytes[at] ^= 0x40;
         check(ht_file_write(bad, bytes, file.bytes, &error), &error);
-        if (!ht_session_load(other, bad, &error))
+        if (!ht_session_load(other, NULL, bad, &error))
             fail_msg("byte %zu is another one, and it is read", at);
         assert_non_null(strstr(error.text, bad));
     }
     for (size_t n = 0; n < file.bytes; n += n < 200 ? 7 : file.bytes / 20) { /* cut off, and longer */
         check(ht_file_write(bad, file.data, n, &error), &error);
-        assert_true(ht_session_load(other, bad, &error));
+        assert_true(ht_session_load(other, NULL, bad, &error));
     }
     check(ht_file_write(bad, bytes, file.bytes, &error), &error);
-    assert_true(ht_session_load(other, "/nowhere/session", &error));
+    assert_true(ht_session_load(other, NULL, "/nowhere/session", &error));
     assert_int_equal(other->n_tokens, 30); /* as it was */
     check(ht_session_decode(other, ids[1][30], &logits, &error), &error);
     scene c = {.bound = 2e-5f, .name = "after hostile files"};
