@@ -64,6 +64,69 @@ static void test_a_new_length_waits_less_than_a_millisecond(void **state) {
     ht_model_close(model);
 }
 
+/* What the solver takes of this thread's time: the linker has every call of it come here (CMakeLists.txt). */
+static double solving;
+void __real_ht_solve(const ht_problem *problem, ht_choice *choice);
+void __wrap_ht_solve(const ht_problem *problem, ht_choice *choice);
+void __wrap_ht_solve(const ht_problem *problem, ht_choice *choice) {
+    const double begin = thread_seconds();
+    __real_ht_solve(problem, choice);
+    solving += thread_seconds() - begin;
+}
+
+static uint32_t random_state;
+static size_t pick(size_t n) {
+    random_state = random_state * 1664525u + 1013904223u;
+    return (random_state >> 8) % n;
+}
+
+/* Requests of all lengths come and go, passes are of whatever tokens are there: planning them takes next to nothing of the time that
+ * they take. */
+static void test_a_mix_of_requests_is_planned_on_the_way(void **state) {
+    static const char *const models[] = {"shape:llama-3.2-1b", "shape:llama-3-8b"};
+    for (size_t m = 0; m < HT_COUNT(models); m++) {
+        ht_model *model = open_model(models[m]);
+        ht_engine *engine = open_engine(model, GPU "," NPU "," CPU, 16ull << 30, NULL, 0);
+        ht_batch *batch;
+        ht_error error = {0};
+        const size_t vocabulary = (size_t)ht_model_get_info(model)->vocabulary;
+        size_t steps = 0, requests = 0;
+        random_state = 11;
+        solving = 0;
+        check(ht_batch_create(engine, NULL, &batch, &error), &error);
+        const double begin = ht_clock_now(engine->set.time);
+        while (ht_clock_now(engine->set.time) - begin < 120) {
+            const ht_batch_event *events;
+            size_t n_events;
+            while (ht_batch_pending(batch) < 2 + pick(8)) { /* some ask briefly, some paste a document */
+                int32_t ids[1500];
+                uint64_t request;
+                const size_t n = 1 + (pick(3) ? pick(200) : pick(HT_COUNT(ids)));
+                const ht_generate_options options = HT_INIT(ht_generate_options, .max_tokens = 1 + (int)pick(200));
+                for (size_t i = 0; i < n; i++)
+                    ids[i] = (int32_t)pick(vocabulary);
+                check(ht_batch_add(batch, ids, n, &options, &request, &error), &error);
+                requests++;
+            }
+            check(ht_batch_step(batch, &events, &n_events, &error), &error);
+            for (size_t i = 0; i < n_events; i++) {
+                ht_generate_result result = HT_INIT(ht_generate_result);
+                if (events[i].ended)
+                    check(ht_batch_take(batch, events[i].request, &result, &error), &error);
+                ht_generate_result_clear(&result);
+            }
+            steps++;
+        }
+        const double took = ht_clock_now(engine->set.time) - begin;
+        print_message("%s, %zu requests in %zu passes of %.0f s: %.2f%% of it solving\n", models[m], requests, steps,
+                      took, 100 * solving / took);
+        assert_true(!TIMED || solving < 0.01 * took);
+        ht_batch_destroy(batch);
+        ht_engine_destroy(engine);
+        ht_model_close(model);
+    }
+}
+
 /* Tokens a second: of a prompt, or (0) of decode. */
 static double rate(ht_engine *engine, int prompt) {
     const ht_bench_options options = {.prompt = prompt, .gen = prompt ? 0 : 16, .repetitions = 3};
@@ -388,6 +451,7 @@ int main(void) {
         cmocka_unit_test(test_unknown_times),
         cmocka_unit_test(test_overlong_name),
         cmocka_unit_test(test_a_new_length_waits_less_than_a_millisecond),
+        cmocka_unit_test(test_a_mix_of_requests_is_planned_on_the_way),
         cmocka_unit_test(test_what_was_built_is_used),
         cmocka_unit_test(test_a_third_device_costs_nothing),
         cmocka_unit_test(test_the_best_of_all_sets),
