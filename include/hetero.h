@@ -282,8 +282,8 @@ const int32_t *ht_session_tokens(const ht_session *session, size_t *n);
 /* Makes the next call in progress, or the next one, return HT_ERROR_CANCELLED soon (the session stays usable). */
 void ht_session_cancel(ht_session *session);
 
-/* Makes ids[0..n) the session's tokens: the longest common prefix with what it holds is reused (models with states: only if it is all
- * of that), the rest computed in chunks. *logits: [vocabulary] float32 that follow the last token, the session's, valid until the next
+/* Makes ids[0..n) the session's tokens: the longest common prefix with what it holds is reused (models with states: as far as
+ * there is a copy of these), the rest computed in chunks. *logits: [vocabulary] float32 that follow the last token, the session's, valid until the next
  * call. *reused (may be NULL): tokens not computed again. HT_ERROR_CONTEXT if n exceeds the context: nothing has changed. */
 ht_status ht_session_prefill(ht_session *session, const int32_t *ids, size_t n, const float **logits, size_t *reused,
                              ht_error *error);

@@ -11,14 +11,13 @@ enum {
 
 /* ---- sequences --------------------------------------------------------------------------------------------------- */
 
-/* Tokens of the request that the session's keys and values stand for, less the last one, which is always computed. A
- * state stands for all of a session's tokens or for nothing. */
-static size_t common_tokens(const ht_session *session, const ht_batch_request *r) {
+/* Tokens of the request that the session's keys, values and states stand for, less the last one, which is always computed. */
+static size_t common_tokens(ht_session *session, const ht_batch_request *r) {
     const size_t most = ht_min_size(r->n_ids - 1, session->n_tokens);
     size_t n = 0;
     while (n < most && session->tokens[n] == r->ids[n])
         n++;
-    return session->recurrent && (n != session->n_tokens || n != session->state_tokens) ? 0 : n;
+    return ht_session_reusable(session, n);
 }
 
 /* The free sequence that has most of the request's tokens, else the one used least lately; NULL: none is free. */
@@ -49,12 +48,11 @@ static const ht_sequence *find_busy(const ht_batch *batch, const ht_batch_reques
     return found;
 }
 
-static void copy_tokens(const ht_batch *batch, ht_session *to, const ht_session *from, size_t n) {
+static void copy_tokens(const ht_batch *batch, ht_session *to, ht_session *from, size_t n) {
     ht_kv_copy(&batch->engine->set, to->kv, from->kv, n);
     memcpy(to->tokens, from->tokens, n * sizeof *to->tokens);
-    to->n_tokens = n;
-    to->state_tokens = n;
     to->caches_lost = from->caches_lost;
+    ht_session_go_back(to, from, n);
 }
 
 /* Gives the request a sequence, with as many of its tokens as are there somewhere. False: none is free. */
@@ -67,8 +65,9 @@ static bool begin(ht_batch *batch, ht_batch_request *r) {
     if (from && other > own && ht_kv_is_hosts(&batch->engine->set)) {
         copy_tokens(batch, s->session, from->session, other);
         own = other;
+    } else {
+        ht_session_go_back(s->session, s->session, own);
     }
-    s->session->n_tokens = own;
     s->owner = r;
     r->sequence = s;
     r->phase = HT_PHASE_PREFILL;
@@ -256,6 +255,9 @@ ht_status ht_batch_run(ht_batch *batch, const ht_batch_pass *pass, ht_error *err
         pass->parts[i].session->n_tokens = before[i];
     if (status)
         return status;
+    for (size_t i = 0; i < pass->n_parts; i++)
+        if (pass->requests[i]->phase == HT_PHASE_PREFILL)
+            ht_session_passed(pass->parts[i].session, before[i], pass->wanted[i]);
     if (pass->prompt_tokens) {
         const double rate = (double)pass->tokens / (ht_clock_now(batch->engine->set.time) - start + 1e-9);
         batch->rate = batch->rate > 0 ? batch->rate + 0.5 * (rate - batch->rate) : rate;

@@ -31,6 +31,8 @@ ht_status ht_session_create(ht_engine *engine, ht_session **session, ht_error *e
         status = ht_alloc((void **)&made->logits, vocabulary, sizeof *made->logits, "session's logits", error);
     if (status == HT_OK)
         status = ht_kv_create(&engine->set, &made->kv, error);
+    if (status == HT_OK)
+        status = ht_snapshots_create(made, error);
     if (status != HT_OK) {
         ht_session_destroy(made);
         return status;
@@ -42,6 +44,7 @@ ht_status ht_session_create(ht_engine *engine, ht_session **session, ht_error *e
 void ht_session_destroy(ht_session *session) {
     if (session == NULL)
         return;
+    ht_snapshots_destroy(session);
     if (session->kv != NULL)
         ht_kv_destroy(&session->engine->set, session->kv);
     free(session->logits);
@@ -183,6 +186,8 @@ static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, wan
         if (status == HT_OK && what == PICK)
             status = ht_passes_pick(&session->engine->passes, n - 1, pick, error);
     } while (status == HT_ERROR_DEVICE && ht_engine_recover(session->engine));
+    if (status == HT_OK && n > 1)
+        ht_session_passed(session, before, what != NOTHING);
     if (status == HT_OK)
         ht_engine_adapt(session->engine);
     ht_lanes_unlock(&session->engine->set);
@@ -192,6 +197,22 @@ static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, wan
         status = ht_session_no_numbers(session, session->n_tokens - 1, error);
     if (status != HT_OK)
         session->n_tokens = before;
+    return status;
+}
+
+/* The session keeps its first *prefix tokens, or as many of these as there is a state of. */
+static ht_status go_back(ht_session *session, size_t *prefix, ht_error *error) {
+    ht_status status = HT_OK;
+    *prefix = ht_session_reusable(session, *prefix);
+    if (!session->recurrent || session->state_tokens == *prefix) {
+        session->n_tokens = *prefix;
+        return HT_OK;
+    }
+    ht_lanes_lock(&session->engine->set);
+    status = ht_session_settle(session->engine, error);
+    if (status == HT_OK)
+        ht_session_go_back(session, session, *prefix);
+    ht_lanes_unlock(&session->engine->set);
     return status;
 }
 
@@ -207,9 +228,9 @@ static ht_status prefill(ht_session *session, const int32_t *ids, size_t n, want
     const size_t common = ht_min_size(n - 1, session->n_tokens); /* the last token is computed again for its logits */
     while (prefix < common && session->tokens[prefix] == ids[prefix])
         prefix++;
-    if (session->recurrent && session->state_tokens != prefix)
-        prefix = 0; /* a state is not what it was some tokens ago */
-    session->n_tokens = prefix;
+    status = go_back(session, &prefix, error);
+    if (status != HT_OK)
+        return status;
 
     const size_t chunk = (size_t)session->engine->info.chunk;
     for (size_t begin = prefix; begin < n; begin += chunk) {

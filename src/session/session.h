@@ -6,6 +6,16 @@
 #include "session/sampler.h"
 
 #define HT_NO_STATE SIZE_MAX
+#define HT_SNAPSHOTS 4          /* of a session, the one used least lately goes first */
+#define HT_SNAPSHOT_TOKENS 2048 /* from one on the way of a long prompt to the next */
+
+/* Copies of a session's states (snapshot.c). */
+typedef struct ht_snapshot {
+    size_t tokens; /* that they stand for; 0: none */
+    uint64_t hash; /* of these */
+    uint64_t used;
+    uint8_t *data; /* NULL: devices have the states in memory of their own */
+} ht_snapshot;
 
 struct ht_session {
     ht_engine *engine;
@@ -17,6 +27,9 @@ struct ht_session {
      * a pass ended within. They cannot be cut back. */
     bool recurrent;
     size_t state_tokens;
+    ht_snapshot snapshots[HT_SNAPSHOTS];
+    size_t snapshot_bytes; /* of each; 0: none is taken */
+    uint64_t snapshot_clock;
     float *logits;      /* [vocabulary]: a copy, because the engine's own are overwritten by the next session's pass */
     atomic_bool cancel; /* set from anywhere, taken back by the call that returns HT_ERROR_CANCELLED */
 };
@@ -46,6 +59,18 @@ typedef struct ht_session_part {
 #define HT_MAX_SEQUENCES 64 /* of one pass */
 ht_status ht_session_feed_parts(const ht_session_part *parts, size_t n_parts, size_t first, atomic_bool *cancel,
                                 ht_error *error);
+/* Memory for copies of states, where the model has states and the host sees them. */
+ht_status ht_snapshots_create(ht_session *session, ht_error *error);
+void ht_snapshots_destroy(ht_session *session);
+/* A pass of a prompt's tokens is over, before which the session had `before`. Its states are copied where the prompt ends (`last`), for
+ * a later one may part from it there, and on the way of a long one. The caller holds the engine. */
+void ht_session_passed(ht_session *session, size_t before, bool last);
+/* Of the first `common` tokens of the session so many need not be computed again: all of them, or, with states, as many as there is
+ * a state of. */
+size_t ht_session_reusable(ht_session *session, size_t common);
+/* The session has n tokens, as many as ht_session_reusable has said of `from`: itself, or one whose tokens, keys, values and states it
+ * has copied. Nothing is under way. */
+void ht_session_go_back(ht_session *session, ht_session *from, size_t n);
 /* Nothing is under way any more, devices that failed are done without, and the host may read and write what sessions
  * keep. The caller holds the engine. */
 ht_status ht_session_settle(ht_engine *engine, ht_error *error);

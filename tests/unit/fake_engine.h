@@ -169,6 +169,11 @@ bool ht_kv_is_hosts(const ht_lanes *set) {
     return true;
 }
 
+bool ht_kv_each(const ht_lanes *set, const ht_kv_layer *kv, const ht_kv_layer *twin, size_t from, size_t to,
+                ht_kv_function call, void *user) {
+    return true; /* no states that are not a position's */
+}
+
 void ht_kv_copy(const ht_lanes *set, ht_kv_layer *to, const ht_kv_layer *from, size_t n) {
     memcpy(to->keys, from->keys, n * sizeof(uint64_t));
 }

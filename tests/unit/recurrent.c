@@ -97,7 +97,8 @@ static void test_pieces(void **state) {
     close_session(session, engine);
 }
 
-/* What goes on where the session's tokens end continues; all else begins anew, for a state is not what it was. */
+/* What goes on where the session's tokens end continues; what parts from them before, from where an earlier prompt ended, of which there
+ * is a copy of the states. */
 static void test_prefixes(void **state) {
     ht_engine *engine;
     ht_session *session = open_session("cpu", CHUNK, &engine);
@@ -110,12 +111,19 @@ static void test_prefixes(void **state) {
     same(prefill(session, ids, 20, &reused), expected[20], "a longer prompt");
     assert_int_equal(reused, 10);
     same(prefill(session, ids, 20, &reused), expected[20], "the same prompt");
-    assert_int_equal(reused, 0);
+    assert_int_equal(reused, 10);
     same(prefill(session, ids, 12, &reused), expected[12], "a shorter prompt");
-    assert_int_equal(reused, 0);
+    assert_int_equal(reused, 10);
     prefill(session, other, 30, &reused);
-    same(prefill(session, ids, 30, &reused), expected[30], "another prompt");
     assert_int_equal(reused, 0);
+    same(prefill(session, ids, 30, &reused), expected[30],
+         "another prompt"); /* the copies are of other tokens, or of more */
+    assert_int_equal(reused, 0);
+    same(prefill(session, ids, 30, &reused), expected[30], "an earlier prompt"); /* 20, 12 or 10: who was last stays */
+    assert_int_equal(reused, 20);
+    session->state_tokens = HT_NO_STATE; /* as after a pass that was cancelled */
+    same(prefill(session, ids, 40, &reused), expected[40], "after a pass that did not end");
+    assert_int_equal(reused, 30);
     close_session(session, engine);
 }
 
