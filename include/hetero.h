@@ -283,8 +283,9 @@ const int32_t *ht_session_tokens(const ht_session *session, size_t *n);
 void ht_session_cancel(ht_session *session);
 
 /* Makes ids[0..n) the session's tokens: the longest common prefix with what it holds is reused (models with states: as far as
- * there is a copy of these), the rest computed in chunks. *logits: [vocabulary] float32 that follow the last token, the session's, valid until the next
- * call. *reused (may be NULL): tokens not computed again. HT_ERROR_CONTEXT if n exceeds the context: nothing has changed. */
+ * there is a copy of these), the rest computed in chunks. *logits: [vocabulary] float32 that follow the last token, the
+ * session's, valid until the next call. *reused (may be NULL): tokens not computed again. HT_ERROR_CONTEXT if n exceeds the
+ * context: nothing has changed. */
 ht_status ht_session_prefill(ht_session *session, const int32_t *ids, size_t n, const float **logits, size_t *reused,
                              ht_error *error);
 /* Appends one token. HT_ERROR_CONTEXT when the context is full. */
