@@ -46,13 +46,14 @@ def write(name, path, seed=1):
     rng, arch = np.random.default_rng(seed), o["arch"]
     writer = gguf.GGUFWriter(path, arch)
     writer.add_name(f"{name} layers, random weights")
-    make_tiny.add_hyperparameters(writer, arch, o)
+    make_tiny.add_hyperparameters(writer, arch, o, ())
     vocabulary = len(make_tiny.add_tokenizer(writer, o["tokenizer"], arch))
     for full, shape, deviation, mean in tiny_families.tensors(arch, o, vocabulary):
         if len(shape) > 1 and shape[-1] % 32 == 0 and "conv" not in full.split(".")[-2]:
             writer.add_tensor(full, q4_0(rng, shape, deviation), raw_dtype=gguf.GGMLQuantizationType.Q4_0)
         else:
-            writer.add_tensor(full, (mean + deviation * rng.standard_normal(shape)).astype(np.float32))
+            values = (mean + deviation * rng.standard_normal(shape)).astype(np.float32)
+            writer.add_tensor(full, -np.abs(values) if full.endswith("ssm_a") else values) # states decay
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -10,7 +10,7 @@ import tarfile
 
 PACKAGE = "llama-cpp-python"
 VERSION = "0.3.36"
-TOOLS = ["llama-bench", "llama-quantize", "llama-perplexity", "llama-tokenize"]
+TOOLS = ["llama-bench", "llama-batched-bench", "llama-quantize", "llama-perplexity", "llama-tokenize"]
 # Tuned for the machine it runs on (GGML_NATIVE): the peer at its best. The rest only leaves out what is not measured.
 OPTIONS = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF",
            "-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF"]
