@@ -768,7 +768,8 @@ static void choose_anew(const ht_passes *passes, ht_schedule *s) {
 }
 
 /* Experts are chosen otherwise than the schedule's choice has it. Lanes that were slower than predicted, or quicker, for which
- * experts they have are so no more, for it will be predicted; and what other choices took is known no more. */
+ * experts they have are so no more, for it will be predicted; none comes to be further from what is usual by that, for not all of
+ * it may have been learnt. What other choices took is known no more. */
 static void explain(const ht_passes *passes, ht_schedule *s) {
     const ht_choice *c = &s->choice;
     ht_question question;
@@ -776,8 +777,10 @@ static void explain(const ht_passes *passes, ht_schedule *s) {
     for (size_t i = 0; i < c->n_lanes && c->regime == HT_REGIME_SHARES && s->runs; i++) {
         const double now = ht_choice_estimate(&p, c, i).busy, ratio = s->lanes_take[i].busy / now;
         double *pace = s->pace.lanes[c->lanes[i]];
+        const double *usual = s->usual.lanes[c->lanes[i]];
         for (size_t r = 0; r < HT_REGIMES && ratio > 0 && ratio < INFINITY; r++)
-            pace[r] = fmin(fmax(pace[r] * ratio, 0.25), 8);
+            pace[r] = ratio < 1 ? fmax(pace[r] * ratio, fmin(pace[r], usual[r]))
+                                : fmin(pace[r] * ratio, fmax(pace[r], usual[r]));
     }
     ht_passes_forget_left(s);
 }
