@@ -135,6 +135,8 @@ static ht_status make_trials(ht_engine *engine, trials *t, ht_error *error) {
     ht_status status = HT_OK;
     if (!t->ids)
         status = ht_alloc((void **)&t->ids, (size_t)engine->info.chunk, sizeof *t->ids, "planning", error);
+    for (size_t i = 0; i < (size_t)engine->info.chunk && !status; i++) /* all alike would all choose the same experts */
+        t->ids[i] = (int32_t)((uint32_t)i * 2654435761u % (uint32_t)engine->model->hparams.vocabulary);
     if (!status)
         status = ht_kv_create(&engine->set, &t->kv, error);
     t->failed = status != HT_OK;

@@ -105,7 +105,9 @@ static void predict(const listing *l, const ht_lane *lane, const ht_slice *own, 
         return;
     const ht_matrix_cut *cut;
     const ht_axis *axis = own->of ? axis_of(l, listed->step, &cut) : NULL;
-    if (axis)
+    if (axis && axis->kind == HT_AXIS_EXPERTS)
+        share = ht_passes_load_share(&l->engine->passes, (size_t)op->block, own->row_begin, own->row_end, own->of);
+    else if (axis)
         share = ht_axis_share(axis, ht_op_place(l->engine->model, op), own->of, own->row_begin,
                               own->row_end - own->row_begin);
     else if (own->of)

@@ -132,7 +132,8 @@ static void assign(ht_crew *crew, ht_passes *passes, const ht_crew_work *work) {
                           .cancel = work->cancel,
                           .crew = crew,
                           .index = i,
-                          .offset = work->offset};
+                          .offset = work->offset,
+                          .counts = ht_passes_do_count(passes)};
         p->binding = *binding;
         p->binding.joined = true;
         p->binding.sync = ht_lane_sync(passes->set, schedule->lanes[i]);

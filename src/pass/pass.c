@@ -10,7 +10,7 @@
 static ht_status run_alone(ht_passes *passes, ht_schedule *schedule, const ht_binding *binding, size_t first,
                            const atomic_bool *cancel, ht_error *error) {
     ht_lane *lane = schedule ? schedule->lanes[0] : &passes->set->lanes[0];
-    ht_run run = {.passes = passes, .lane = lane, .cancel = cancel};
+    ht_run run = {.passes = passes, .lane = lane, .cancel = cancel, .counts = schedule && ht_passes_do_count(passes)};
     ht_stay stay = {0};
     ht_binding own = *binding;
     own.sync = ht_lane_sync(passes->set, lane);
@@ -96,6 +96,8 @@ ht_status ht_passes_forward(ht_passes *passes, const ht_segment *segments, size_
     passes->current = schedule;
     status = schedule && schedule->n_lanes > 1 ? run_shared(passes, schedule, &binding, cancel, error)
                                                : run_alone(passes, schedule, &binding, first, cancel, error);
+    if (!status && schedule && ht_passes_do_count(passes))
+        ht_passes_learn_loads(passes, n);
     if (!status) {
         passes->first_token = first;
         passes->last_tokens = n;
@@ -218,7 +220,7 @@ ht_status ht_passes_prepare(ht_passes *passes, ht_error *error) {
     }
     if (!status)
         ht_passes_find_units(passes);
-    return status;
+    return status ? status : ht_passes_make_loads(passes, error);
 }
 
 void ht_passes_clear(ht_passes *passes) {
@@ -226,6 +228,7 @@ void ht_passes_clear(ht_passes *passes) {
     for (size_t i = 0; i < HT_SCHEDULES; i++)
         for (size_t k = 0; k < HT_MAX_LANES; k++)
             free(passes->schedules[i].programs[k].steps);
+    ht_passes_free_loads(passes);
     ht_passes_forget_recordings(passes);
 }
 

@@ -51,9 +51,10 @@ typedef struct ht_schedule {
     size_t patience; /* for so many passes */
     ht_left left[HT_LEFT];
     size_t n_left;
-    bool tried; /* what passes of this kind take was learnt before the first request, now or in an earlier process */
-    bool heads; /* one head was timed at least */
-    bool stale; /* the choice is to be made anew */
+    size_t moves; /* of ht_loads, when the choice was made */
+    bool tried;   /* what passes of this kind take was learnt before the first request, now or in an earlier process */
+    bool heads;   /* one head was timed at least */
+    bool stale;   /* the choice is to be made anew */
 } ht_schedule;
 #define HT_SCHEDULES 64
 
@@ -102,6 +103,27 @@ typedef struct ht_graphs {
     bool no_room; /* there is no memory for more, but for other lengths of shares that have some */
 } ht_graphs;
 
+/* How often the experts of one block are chosen (load.c). */
+typedef struct ht_load {
+    const ht_op *router;
+    size_t experts, units, grain; /* a unit of the axis is so many experts */
+    float *share;                 /* [experts]: of all that is chosen, lately */
+    float *before;                /* [units + 1]: of units [0, u), as plans believe */
+    float *now;                   /* [units + 1]: and as it is */
+    double away, chance;          /* how far these are apart, and how far chance would bring them */
+    uint32_t
+        *counts; /* [lanes][experts]: tokens that chose each, not in the average yet; a lane's thread writes its own */
+} ht_load;
+typedef struct ht_loads {
+    ht_load each[HT_MAX_LOADS];
+    ht_block_load plans[HT_MAX_LOADS]; /* the same as plans have it */
+    size_t n;
+    ht_load **of;   /* [blocks of the model]; NULL: none is kept of it */
+    size_t counted; /* tokens, not in the average yet */
+    double seen;    /* tokens that the average stands for */
+    size_t moves;   /* how often plans had to learn of it; 0: experts are believed to be chosen evenly */
+} ht_loads;
+
 typedef struct ht_passes {
     ht_lanes *set;
     ht_schedule schedules[HT_SCHEDULES];
@@ -116,6 +138,7 @@ typedef struct ht_passes {
     ht_crew *crew;               /* threads of the other lanes (crew.c); NULL: one lane */
     ht_units units[HT_MAX_AXES]; /* of the model's axes */
     ht_graphs graphs;
+    ht_loads loads;
     ht_recording *recordings; /* [n_lanes]; NULL: nothing is recorded */
     /* Of the newest forward: what ht_passes_head can be asked for, and how many tokens there were. */
     size_t first_token, last_tokens;
@@ -198,6 +221,24 @@ void ht_passes_forget_left(ht_schedule *schedule);
 /* Has what passes take moved so far that the choice is worth making anew? */
 bool ht_passes_have_moved(const ht_passes *passes, const ht_schedule *schedule);
 
+/* ---- loads of experts (load.c) ----------------------------------------------------------------------------------------- */
+
+/* Units are known (ht_passes_find_units). */
+ht_status ht_passes_make_loads(ht_passes *passes, ht_error *error);
+void ht_passes_free_loads(ht_passes *passes);
+/* Do passes count? Those that are tried choose for made-up tokens. */
+static inline bool ht_passes_do_count(const ht_passes *passes) {
+    return passes->loads.n && passes->stage == HT_STAGE_SERVING && !passes->policy.frozen;
+}
+/* The number of a block's load; HT_MAX_LOADS: it has none. */
+size_t ht_passes_block_load(const ht_passes *passes, size_t block);
+/* The share of what is chosen that plans believe experts [begin, end) of `of` to have. */
+double ht_passes_load_share(const ht_passes *passes, size_t block, size_t begin, size_t end, size_t of);
+/* Behind a step's submit: if it was a router's choice, and the host can read it, it is counted. The lane's thread. */
+void ht_passes_count(ht_passes *passes, const ht_lane *lane, const ht_step *step, const ht_binding *binding);
+/* After a pass of so many tokens, whose lanes have counted. */
+void ht_passes_learn_loads(ht_passes *passes, size_t tokens);
+
 /* ---- inside a pass (run.c, wait.c, crew.c) ----------------------------------------------------------------------------- */
 
 /* One lane's part of a pass. */
@@ -209,6 +250,7 @@ typedef struct ht_run {
     ht_crew *crew;             /* of a pass that several lanes share; NULL: this lane has it alone */
     size_t index;              /* of the lane among those that share it */
     size_t offset;             /* of the binding's token 0 in the lane's own buffers */
+    bool counts;               /* which experts are chosen */
 } ht_run;
 
 /* Runs steps [first, end) of the program; after a failure nothing of the lane is under way. */

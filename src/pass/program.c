@@ -373,10 +373,17 @@ static void add_axes(builder *b, size_t block) {
     const ht_group_choice *c = &b->choice->groups[s.block->group];
     const uint8_t buffer =
         (uint8_t)(1 + b->held[model->ops[s.block->first + s.block->n - 1].out].turn++ % HT_LANE_SUMS);
+    const size_t load = b->choice->by_load ? ht_passes_block_load(b->passes, block) : HT_MAX_LOADS;
     for (size_t a = 0; a < c->n_axes && !b->status; a++) {
+        size_t loaded[HT_MAX_SUMS];
         s.number = s.block->first_axis + c->axes[a];
         s.axis = &model->axes[s.number];
         s.units = c->units[c->axes[a]];
+        if (s.axis->kind == HT_AXIS_EXPERTS && load < HT_MAX_LOADS) {
+            for (size_t i = 0; i < b->choice->n_lanes; i++)
+                loaded[i] = b->choice->loaded[load][i];
+            s.units = loaded;
+        }
         s.out = s.axis->result == HT_RESULT_COLUMNS ? 0 : buffer;
         add_stretch(b, &s);
     }
@@ -579,6 +586,8 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
                         passes->set->time ? 0 : EXCHANGE_SECONDS, /* simulated operators move their bytes themselves */
                     .ready = share_is_ready,
                     .ready_context = question,
+                    .loads = passes->loads.plans,
+                    .n_loads = passes->loads.moves ? passes->loads.n : 0,
                     .tokens_divide = true};
     memcpy(p.stall, pace->stall, sizeof p.stall);
     p.head = pace->head;
@@ -699,6 +708,7 @@ static ht_status solve(ht_passes *passes, ht_schedule *schedule, ht_error *error
     ht_question question;
     const ht_problem p = ht_passes_problem(passes, schedule->tokens, schedule->position, schedule->wanted,
                                            schedule->apart, &schedule->pace, &question);
+    schedule->moves = passes->loads.moves;
     if (schedule->held)
         schedule->choice = schedule->best;
     else
@@ -749,6 +759,7 @@ ht_schedule *ht_passes_find_schedule(ht_passes *passes, size_t n, size_t positio
     oldest->age = passes->clock;
     oldest->tried = false, oldest->stale = true;
     oldest->runs = 0;
+    oldest->moves = passes->loads.moves;
     ht_passes_forget_left(oldest);
     oldest->pace = pace, oldest->usual = usual;
     return oldest;
@@ -769,15 +780,36 @@ static void choose_anew(const ht_passes *passes, ht_schedule *s) {
         s->n_left = 0;
 }
 
+/* Experts are chosen otherwise than the schedule's choice has it. Lanes that were slower than predicted, or quicker, for which
+ * experts they have are so no more, for it will be predicted; none comes to be further from what is usual by that, for not all of
+ * it may have been learnt. What other choices took is known no more. */
+static void explain(const ht_passes *passes, ht_schedule *s) {
+    const ht_choice *c = &s->choice;
+    ht_question question;
+    const ht_problem p = ht_passes_problem(passes, s->tokens, s->position, s->wanted, s->apart, &s->solved, &question);
+    for (size_t i = 0; i < c->n_lanes && c->regime == HT_REGIME_SHARES && s->runs; i++) {
+        const double now = ht_choice_estimate(&p, c, i).busy, ratio = s->lanes_take[i].busy / now;
+        double *pace = s->pace.lanes[c->lanes[i]];
+        const double *usual = s->usual.lanes[c->lanes[i]];
+        for (size_t r = 0; r < HT_REGIMES && ratio > 0 && ratio < INFINITY; r++)
+            pace[r] = ratio < 1 ? fmax(pace[r] * ratio, fmin(pace[r], usual[r]))
+                                : fmin(pace[r] * ratio, fmax(pace[r], usual[r]));
+    }
+    ht_passes_forget_left(s);
+}
+
 ht_status ht_passes_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted, size_t apart,
                              ht_schedule **out, ht_error *error) {
     ht_schedule *found = ht_passes_find_schedule(passes, n, position, wanted, apart);
     ht_status status = HT_OK;
     const bool moved = ht_passes_have_moved(passes, found);
-    if (found->stale || moved) {
+    const bool loads = found->moves != passes->loads.moves;
+    if (loads)
+        explain(passes, found);
+    else if (found->stale || moved)
         choose_anew(passes, found);
+    if (found->stale || moved || loads)
         status = solve(passes, found, error);
-    }
     if (moved && !found->held)
         passes->moved = found;
     if (status)

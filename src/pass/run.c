@@ -133,6 +133,8 @@ static ht_status run_step(const ht_run *run, const ht_step *step, const ht_bindi
             atomic_fetch_or(&passes->set->failed, 1u << step->device);
         return ht_error_prefix(error, status, "%s", step->op->name);
     }
+    if (run->counts)
+        ht_passes_count(passes, run->lane, step, &binding);
     memset(newest, 0, sizeof run->lane->front.newest);
     newest[step->device] = ticket;
     return HT_OK;

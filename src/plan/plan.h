@@ -28,6 +28,7 @@
 #define HT_MAX_AXES 160
 #define HT_MAX_GROUPS 32
 #define HT_MAX_BLOCK_AXES 8
+#define HT_MAX_LOADS 128 /* blocks whose experts are known to be chosen unequally often; more count as chosen evenly */
 
 /* ---- cost ----------------------------------------------------------------------------------------------------------------- */
 
@@ -122,6 +123,13 @@ typedef struct ht_solver_lane {
     size_t n_lengths;
 } ht_solver_lane;
 
+/* How much of what an axis of experts divides its units have, in one block: before[u] is the share of units [0, u), before[of]
+ * is 1. Experts are chosen unequally often, and in every layer others. */
+typedef struct ht_block_load {
+    size_t block; /* of the model */
+    const float *before;
+} ht_block_load;
+
 typedef struct ht_problem {
     const ht_model *model;       /* its operators' signatures, blocks, axes, groups; nothing else is looked at */
     const ht_solver_lane *lanes; /* in the order in which they take tokens */
@@ -142,7 +150,11 @@ typedef struct ht_problem {
     const void *ready_context;
     size_t of[HT_MAX_AXES];       /* units that an axis of the model can be divided into; 0: not at all */
     unsigned unable[HT_MAX_AXES]; /* lanes, as bits, that take no part of it: sets with one of them do not divide it */
-    bool tokens_divide;           /* whether several lanes may take tokens of their own and all are wanted (TOKENS) */
+    /* Of some blocks with an axis of experts, HT_MAX_LOADS at most; where there is none, units have equal shares. Lanes with static
+     * graphs of shares divide all blocks of a group alike. */
+    const ht_block_load *loads;
+    size_t n_loads;
+    bool tokens_divide; /* whether several lanes may take tokens of their own and all are wanted (TOKENS) */
 } ht_problem;
 
 /* ---- its answer ------------------------------------------------------------------------------------------------------------ */
@@ -171,7 +183,10 @@ typedef struct ht_choice {
     bool
         apart; /* TOKENS: these are whole sequences. No lane needs another, and each computes the head of its own tokens. */
     ht_group_choice groups[HT_MAX_GROUPS]; /* of the model's groups of blocks */
-    size_t lookups;                        /* times of operators that were looked up in tables to find it */
+    /* SHARES, by_load: along an axis of experts block loads[k].block of the problem is divided so, not as its group is. */
+    bool by_load;
+    uint16_t loaded[HT_MAX_LOADS][HT_MAX_SUMS];
+    size_t lookups; /* times of operators that were looked up in tables to find it */
 } ht_choice;
 
 /* A lane more than two has to make a pass this much quicker: about what a prediction with three lanes is off. */

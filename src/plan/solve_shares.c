@@ -49,16 +49,20 @@ typedef struct part {
     line lines[2];    /* else: the lesser of both */
 } part;
 
-static double part_seconds(const part *k, size_t units) {
+/* So many units, which have this share of what there is to do. */
+static double part_of(const part *k, size_t units, double share) {
     if (units == 0 || units >= k->of)
         return units ? k->all : k->none;
-    const double share = (double)units / (double)k->of;
     const line *a = &k->lines[0], *b = &k->lines[1];
     const double one = in_company(&k->company, (ht_estimate){a->at + a->slope * share, a->wait});
     if (b->at == INFINITY)
         return one;
     const double other = in_company(&k->company, (ht_estimate){b->at + b->slope * share, b->wait});
     return other < one ? other : one;
+}
+
+static double part_seconds(const part *k, size_t units) {
+    return part_of(k, units, (double)units / (double)k->of);
 }
 
 /* The most units, of so many, that are done within the limit. */
@@ -456,8 +460,96 @@ static double divide_axis(const solver *s, const span *x, const part *parts, con
     return best;
 }
 
+/* ---- experts: units whose shares differ from block to block ------------------------------------------------------------------- */
+
+/* One block of them. */
+typedef struct loaded {
+    const part *parts; /* of the lanes */
+    const float *before;
+    size_t n_lanes, of;
+} loaded;
+
+/* Units [begin, end) on a lane. */
+static double loaded_seconds(const loaded *l, size_t lane, size_t begin, size_t end) {
+    return part_of(&l->parts[lane], end - begin, (double)(l->before[end] - l->before[begin]));
+}
+
+/* Divides units [begin, of) among lanes [lane, n_lanes) so that the slowest of them ends first: those of lane i end at ends[i]. The
+ * more a lane takes, the later it ends, and the sooner the lanes behind it: the best is where they meet. Only all of the units may
+ * take less than most of them, on a lane that has a task of the whole. */
+static double divide_loaded(const loaded *l, size_t lane, size_t begin, size_t *ends) {
+    size_t trial[HT_MAX_LANES], low = begin, high = l->of;
+    double best = INFINITY;
+    if (lane + 1 == l->n_lanes) {
+        ends[lane] = l->of;
+        return loaded_seconds(l, lane, begin, l->of);
+    }
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        if (loaded_seconds(l, lane, begin, middle) < divide_loaded(l, lane + 1, middle, trial))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    const size_t tried[] = {low, low > begin ? low - 1 : low, begin, l->of};
+    for (size_t k = 0; k < (begin ? 2 : HT_COUNT(tried)); k++) {
+        trial[lane] = tried[k];
+        const double behind = divide_loaded(l, lane + 1, tried[k], trial),
+                     seconds = fmax(loaded_seconds(l, lane, begin, tried[k]), behind);
+        if (seconds < best) {
+            best = seconds;
+            memcpy(ends + lane, trial + lane, (l->n_lanes - lane) * sizeof *ends);
+        }
+    }
+    return best;
+}
+
+static bool is_of(const solver *s, const ht_block_load *load, const ht_group *group) {
+    return &s->model->groups[s->model->blocks[load->block].group] == group;
+}
+
+/* How many of the group's blocks have loads of their own. */
+static size_t count_loads(const solver *s, const ht_group *group) {
+    size_t n = 0;
+    for (size_t k = 0; k < s->p->n_loads; k++)
+        n += is_of(s, &s->p->loads[k], group);
+    return n;
+}
+
+/* Divides each block of the group by its own load, in c->loaded; lanes that have shares built have the same of each. units[]: of
+ * blocks without one. What a block takes on average. */
+static double divide_blocks(const solver *s, const span *x, const part *parts, const size_t *lanes, size_t n_lanes,
+                            size_t *units, ht_choice *c) {
+    const ht_problem *p = s->p;
+    const size_t others = x->group->count - count_loads(s, x->group);
+    loaded l = {.parts = parts, .n_lanes = n_lanes, .of = p->of[x->number]};
+    size_t options[HT_MAX_SHARES + 2];
+    bool any = true;
+    const double even = divide_axis(s, x, parts, lanes, n_lanes, INFINITY, units);
+    double sum = others ? (double)others * even : 0;
+    for (size_t i = 0; i < n_lanes; i++)
+        any &= list_options(s, x, lanes[i], options) == 1 && options[0] == ANY;
+    for (size_t k = 0; k < p->n_loads; k++) {
+        size_t ends[HT_MAX_LANES], begin = 0;
+        double seconds = 0;
+        if (!is_of(s, &p->loads[k], x->group))
+            continue;
+        l.before = p->loads[k].before;
+        if (any)
+            seconds = divide_loaded(&l, 0, 0, ends);
+        for (size_t i = 0; i < n_lanes && even < INFINITY; begin = ends[i++]) {
+            ends[i] = any ? ends[i] : begin + units[i];
+            c->loaded[k][i] = (uint16_t)(ends[i] - begin);
+            seconds = fmax(seconds, loaded_seconds(&l, i, begin, ends[i]));
+        }
+        sum += seconds;
+    }
+    return even < INFINITY ? sum / (double)x->group->count : INFINITY;
+}
+
 /* Divides along an axis; infinite where it cannot be, or not within the bound. */
-static double solve_axis(solver *s, const span *x, const size_t *lanes, size_t n_lanes, double bound, size_t *units) {
+static double solve_axis(solver *s, const span *x, const size_t *lanes, size_t n_lanes, double bound, size_t *units,
+                         ht_choice *c) {
     const ht_problem *p = s->p;
     if (!(p->cuts & cuts_of(x)))
         return INFINITY;
@@ -481,13 +573,16 @@ static double solve_axis(solver *s, const span *x, const size_t *lanes, size_t n
     part parts[HT_MAX_LANES];
     for (size_t i = 0; i < n_lanes; i++)
         parts[i] = make_part(s, x, lanes[i]);
+    if (x->axis->kind == HT_AXIS_EXPERTS && count_loads(s, x->group))
+        return joins + divide_blocks(s, x, parts, lanes, n_lanes, units, c);
     return joins + divide_axis(s, x, parts, lanes, n_lanes, bound - joins, units);
 }
 
 /* The shortest path over a block's operators up to `end`; infinite where it is longer than the bound. */
 static double solve_block(solver *s, const ht_group *g, size_t end, const size_t *lanes, size_t n_lanes, double bound,
-                          ht_group_choice *c) {
+                          ht_choice *choice) {
     const ht_block *block = block_of(s, g);
+    ht_group_choice *c = &choice->groups[g - s->model->groups];
     double at[HT_MAX_BLOCK_OPS + 1];
     size_t via[HT_MAX_BLOCK_OPS + 1] = {0}, reversed[HT_MAX_BLOCK_OPS], n = 0;
     at[0] = 0;
@@ -500,7 +595,7 @@ static double solve_block(solver *s, const ht_group *g, size_t end, const size_t
             if (x.axis->from != i || !(at[i] < bound))
                 continue;
             const double left = fmin(bound, at[to]) - at[i],
-                         there = at[i] + solve_axis(s, &x, lanes, n_lanes, left, c->units[a]);
+                         there = at[i] + solve_axis(s, &x, lanes, n_lanes, left, c->units[a], choice);
             if (there < at[to])
                 at[to] = there, via[to] = a;
         }
@@ -517,7 +612,7 @@ static double solve_block(solver *s, const ht_group *g, size_t end, const size_t
 void ht_solve_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     const ht_problem *p = s->p;
     const ht_group *head = head_group(s);
-    ht_choice c = {.regime = HT_REGIME_SHARES, .n_lanes = n_lanes};
+    ht_choice c = {.regime = HT_REGIME_SHARES, .n_lanes = n_lanes, .by_load = p->n_loads > 0};
     double seconds[HT_MAX_GROUPS], sum = 0;
     if (n_lanes * ht_max_size(s->model->most_added, 1) > HT_MAX_SUMS)
         return;
@@ -526,7 +621,7 @@ void ht_solve_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     const double factor = stall(p, HT_REGIME_SHARES), bound = s->bound / factor;
     /* the greedy choice is the first lane's */
     const size_t end = block_of(s, head)->n - 1, n = s->model->n_groups - 1;
-    c.head = solve_block(s, head, end, lanes, n_lanes, (bound - sum) / head_pace(p), &c.groups[n]);
+    c.head = solve_block(s, head, end, lanes, n_lanes, (bound - sum) / head_pace(p), &c);
     c.head += seconds_of(of_range(s, block_of(s, head), whole(s, lanes[0], 1), end, end + 1)) *
               drift(p, lanes[0], HT_REGIME_SHARES);
     c.head *= head_pace(p);
@@ -534,16 +629,31 @@ void ht_solve_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     for (size_t k = 0; k < n && sum < bound; k++) {
         const ht_group *g = &s->model->groups[k];
         const size_t same = ht_estimate_same_group(s, k);
-        if (same < k)
+        if (same < k && !count_loads(s, g) && !count_loads(s, &s->model->groups[same]))
             c.groups[k] = c.groups[same], seconds[k] = seconds[same];
         else
-            seconds[k] =
-                solve_block(s, g, block_of(s, g)->n, lanes, n_lanes, (bound - sum) / (double)g->count, &c.groups[k]);
+            seconds[k] = solve_block(s, g, block_of(s, g)->n, lanes, n_lanes, (bound - sum) / (double)g->count, &c);
         sum += (double)g->count * seconds[k];
     }
     c.seconds = sum * factor;
     if (sum < INFINITY)
         ht_estimate_propose(s, &c, lanes);
+}
+
+/* What lane number i of the choice is busy in an axis of experts, on average of the group's blocks. */
+static double loaded_busy(const solver *s, const ht_choice *c, const span *x, const part *own, const size_t *units,
+                          size_t i) {
+    const ht_problem *p = s->p;
+    double sum = (double)(x->group->count - count_loads(s, x->group)) * part_seconds(own, units[i]);
+    for (size_t k = 0; k < p->n_loads; k++) {
+        size_t begin = 0, end = 0;
+        if (!is_of(s, &p->loads[k], x->group))
+            continue;
+        for (size_t lane = 0; lane <= i; lane++)
+            begin = end, end += c->by_load ? c->loaded[k][lane] : units[lane];
+        sum += part_of(own, end - begin, (double)(p->loads[k].before[end] - p->loads[k].before[begin]));
+    }
+    return sum / (double)x->group->count;
 }
 
 /* What lane number i of the choice is busy in an axis of which the lanes have these units. */
@@ -561,7 +671,8 @@ static double busy_in(solver *s, const ht_choice *c, const span *x, const size_t
         return grouped_seconds(&h, 0, begin, units[i], &ready, &late);
     }
     const part p = make_part(s, x, c->lanes[i]);
-    return part_seconds(&p, units[i]);
+    return x->axis->kind == HT_AXIS_EXPERTS && s->p->n_loads ? loaded_busy(s, c, x, &p, units, i)
+                                                             : part_seconds(&p, units[i]);
 }
 
 double ht_shares_busy(solver *s, const ht_choice *c, size_t i) {

@@ -66,6 +66,14 @@ def test_tiny_simt(score, case, name, gpu, unoptimised): # noqa: F811
     tiny.check_llama_cpp(score, case(name), name, f"{gpu}:variant=simt", 16)
 
 
+@pytest.mark.parametrize("name", [name for name in tiny.RECORDED
+                                  if name.startswith(("qwen3moe", "gpt-oss", "lfm2", "qwen35", "granite", "deepseek2"))])
+@pytest.mark.parametrize("chunk,options", [(1, ""), (0, ":memory=copied")])
+def test_tiny_simt_kinds(score, case, name, gpu, chunk, options, unoptimised): # noqa: F811
+    """Experts, states, latent rows: a token and the whole of it take other kernels, and copies must move."""
+    tiny.check_llama_cpp(score, case(name), name, f"{gpu}:variant=simt{options}", chunk)
+
+
 @pytest.mark.parametrize("sync", ["finish", "event", "callback", "flag"])
 def test_joins(score, case, gpu, sync): # noqa: F811
     name = sorted(tiny.RECORDED)[0]

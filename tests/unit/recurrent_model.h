@@ -46,7 +46,7 @@ static void recurrent_feed_forward(ht_builder *b, int layer) {
 enum { RECURRENT_CACHES = 6, RECURRENT_MATRICES = 24 }; /* one behind another, what is between them taken for some */
 
 /* Layers of shape:tiny's width. The second convolution is like the first, and has a state of its own. */
-static ht_status recurrent_list(ht_builder *b, const ht_rotation *rotation) {
+static inline ht_status recurrent_list(ht_builder *b, const ht_rotation *rotation) {
     const ht_mixer even = {.taps = 4, .inner = 128, .state = 16, .heads = 4, .groups = 4};
     const ht_mixer fewer = {.taps = 4, .inner = 128, .state = 32, .heads = 4, .groups = 2};
     const ht_mixer scan = {.taps = 4, .inner = 256, .state = 16, .heads = 8, .groups = 4};
