@@ -49,6 +49,8 @@ ht_status ht_engine_measure(ht_engine *engine, const ht_engine_options *options,
 /* Policy (policy.c): where strategy auto finds one lane as quick for all prompts to come, and in decode, as any or several
  * are, the devices of the others are closed, and it is an engine of one lane from then on. */
 ht_status ht_engine_choose_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+/* Weights (hold.c): what lanes of strategy auto hold, and their tasks prepared, where that was put off. */
+ht_status ht_engine_hold(ht_engine *engine, const ht_engine_options *options, ht_error *error);
 /* Plans (expect.c): passes of the prompts that are expected are solved for, their graphs of shares built, and where times
  * are real they are tried. */
 ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error);
@@ -63,6 +65,9 @@ ht_status ht_engine_place(ht_engine *engine, const char *rules, ht_error *error)
  * what each takes on either, in prompts and in decode, and from what handing over takes. Nothing to do where all fits.
  * HT_ERROR_MEMORY with sizes where nobody takes the rest. What options->place says comes first. */
 ht_status ht_engine_fit(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+
+/* May lanes hold some of the weights only? */
+bool ht_engine_may_hold_some(const ht_engine *engine, const ht_engine_options *options);
 
 /* May the device hold less than the model, so that what it computes was chosen by the planner? For its limit, that is. */
 static inline bool ht_engine_is_bounded(const ht_engine *engine, size_t d) {

@@ -184,6 +184,7 @@ ht_status ht_engine_make_lanes(ht_engine *engine, const ht_engine_options *optio
     status = ht_lanes_make_slots(&engine->set, error);
     if (!status)
         status = ht_engine_fit(engine, options, error);
+    engine->set.late = !status && ht_engine_may_hold_some(engine, options);
     if (!status)
         status = ht_lanes_place(&engine->set, options, error);
     if (status)

@@ -579,6 +579,7 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
                              .cores = lane->cores,
                              .lost = lane->lost,
                              .may_build = ht_may_build(passes),
+                             .holds = &passes->holds[l],
                              .no_room = passes->graphs.no_room};
         memcpy(lanes[l].built, passes->graphs.built[l], sizeof lanes[l].built);
         memcpy(lanes[l].drift, pace->lanes[l], sizeof lanes[l].drift);

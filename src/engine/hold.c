@@ -1,0 +1,383 @@
+/* What each lane holds of the weights, where several share a model: the rows that its plans use, and a margin for ratios to
+ * move.
+ *
+ * Strategy auto finds one path of axes for every block along which lanes divide it (heads, then features), whatever the number
+ * of tokens. For each kind of pass that is expected the planner says how. A lane's window of an axis reaches from the first to
+ * the last unit that any of these gives it, and further by the margin; it is narrowed towards one of these plans until all
+ * lanes together hold no more than HELD_OF_FILE times what the file takes. Of several paths, and plans to narrow towards, those
+ * are taken with which passes are predicted to be quickest. Later plans keep within the windows (ht_solver_lane.holds).
+ *
+ * Nothing is prepared before that (ht_lanes.late) but what is measured, and is gone again. */
+#include "engine/engine.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HELD_OF_FILE 1.3  /* all lanes together, over the file's weights */
+#define MARGIN (1.0 / 16) /* of an axis, at either end of a window */
+#define WORTH_TWICE 1.3   /* plans with all weights are so much quicker, as a mean of all passes that are expected */
+enum { MOST_KINDS = 8, NARROWINGS = 16 };
+
+/* A kind of pass that is expected. */
+typedef struct kind {
+    size_t tokens, position;
+    double best; /* predicted seconds with all weights on every lane */
+    ht_choice choice;
+} kind;
+
+typedef struct holding {
+    ht_engine *engine;
+    kind kinds[MOST_KINDS];
+    size_t n_kinds;
+    bool used[HT_MAX_AXES];                                  /* the path of the candidate that is looked at */
+    ht_window ranges[MOST_KINDS][HT_MAX_LANES][HT_MAX_AXES]; /* what plans along it give */
+    ht_windows trial[HT_MAX_LANES], best[HT_MAX_LANES];
+    bool best_used[HT_MAX_AXES];
+    double least; /* of the best: product of predicted seconds over those with all weights */
+    uint64_t fixed, most;
+} holding;
+
+bool ht_engine_may_hold_some(const ht_engine *engine, const ht_engine_options *options) {
+    const ht_lanes *set = &engine->set;
+    uint32_t seen = 0;
+    if (set->n_lanes < 2 || options->strategy != HT_STRATEGY_AUTO || options->whole_weights || options->cuts ||
+        set->time || set->left || engine->info.emulated)
+        return false;
+    for (size_t l = 0; l < set->n_lanes; l++) {
+        const uint32_t devices = set->lanes[l].devices;
+        if (devices & seen || ht_lanes_facts(set, devices).static_caps) /* graphs of shares hold shares anyway */
+            return false;
+        seen |= devices;
+    }
+    return true;
+}
+
+/* ---- asking the planner -------------------------------------------------------------------------------------------------- */
+
+static void solve(const holding *h, const kind *k, const ht_windows *holds, ht_choice *choice) {
+    ht_passes *passes = &h->engine->passes;
+    ht_question question;
+    const ht_pace pace = ht_passes_find_schedule(passes, k->tokens, k->position, 1)->pace;
+    const ht_problem p = ht_passes_problem(passes, k->tokens, k->position, 1, &pace, &question);
+    for (size_t l = 0; l < p.n_lanes; l++)
+        question.lanes[l].holds = holds ? &holds[l] : NULL;
+    ht_solve(&p, choice);
+}
+
+static void add_kind(holding *h, size_t tokens, size_t position) {
+    for (size_t i = 0; i < h->n_kinds; i++)
+        if (h->kinds[i].tokens == tokens)
+            return;
+    if (h->n_kinds < MOST_KINDS && tokens)
+        h->kinds[h->n_kinds++] = (kind){.tokens = tokens, .position = position};
+}
+
+static void list_kinds(holding *h, const ht_engine_options *options) {
+    int usual[2];
+    size_t n_prompts;
+    const int *prompts = ht_engine_prompts(h->engine, options, usual, &n_prompts);
+    add_kind(h, 1, ht_min_size(128, h->engine->set.context - 1));
+    for (size_t i = 0; i < n_prompts; i++)
+        add_kind(h, ht_min_size((size_t)prompts[i], h->engine->set.chunk), 0);
+}
+
+/* ---- paths --------------------------------------------------------------------------------------------------------------- */
+
+/* Everything may be divided but by tokens; or, used: along these axes only. */
+static void free_windows(holding *h, const bool *used) {
+    const ht_model *model = h->engine->model;
+    for (size_t l = 0; l < h->engine->set.n_lanes; l++) {
+        h->trial[l].partly = true;
+        for (size_t a = 0; a < model->n_axes; a++) {
+            const bool there = model->axes[a].kind != HT_AXIS_TOKENS && (!used || used[a]);
+            h->trial[l].axes[a] = (ht_window){0, there ? h->engine->passes.units[a].of : 0};
+        }
+    }
+}
+
+/* The axes of a choice: of blocks that are alike, those of the group with most of them. */
+static void take_path(holding *h, const ht_choice *c) {
+    const ht_model *model = h->engine->model;
+    memset(h->used, 0, sizeof h->used);
+    for (size_t k = 0; k < model->n_groups; k++) {
+        const ht_block *block = &model->blocks[model->groups[k].block];
+        bool most = true;
+        for (size_t i = 0; i < model->n_groups; i++)
+            if (model->blocks[model->groups[i].block].first_axis == block->first_axis)
+                most &= model->groups[i].count < model->groups[k].count || i >= k;
+        for (size_t a = 0; a < c->groups[k].n_axes && most; a++)
+            h->used[block->first_axis + c->groups[k].axes[a]] = true;
+    }
+    for (size_t k = 0; k < model->n_groups;
+         k++) { /* a larger group further back has replaced nothing: paths may not mix */
+        const ht_block *block = &model->blocks[model->groups[k].block];
+        size_t covered = 0;
+        for (size_t a = 0; a < block->n_axes; a++)
+            if (h->used[block->first_axis + a])
+                covered += model->axes[block->first_axis + a].to - model->axes[block->first_axis + a].from;
+        if (covered == block->n - (model->groups[k].head ? 1 : 0))
+            continue;
+        for (size_t a = 0; a < block->n_axes; a++)
+            h->used[block->first_axis + a] = false;
+        for (size_t a = 0; a < c->groups[k].n_axes; a++)
+            h->used[block->first_axis + c->groups[k].axes[a]] = true;
+    }
+}
+
+static void widen(ht_window *w, size_t first, size_t end) {
+    if (first >= end)
+        return;
+    if (w->end == 0)
+        *w = (ht_window){first, end};
+    w->first = ht_min_size(w->first, first);
+    w->end = ht_max_size(w->end, end);
+}
+
+/* What a choice along the path gives each lane. */
+static void take_ranges(const holding *h, const ht_choice *c, ht_window ranges[HT_MAX_LANES][HT_MAX_AXES]) {
+    const ht_model *model = h->engine->model;
+    memset(ranges, 0, HT_MAX_LANES * sizeof *ranges);
+    for (size_t k = 0; k < model->n_groups; k++) {
+        const ht_group_choice *gc = &c->groups[k];
+        const size_t first = model->blocks[model->groups[k].block].first_axis;
+        for (size_t a = 0; a < gc->n_axes; a++)
+            for (size_t i = 0, begin = 0; i < c->n_lanes; begin += gc->units[gc->axes[a]][i++])
+                widen(&ranges[c->lanes[i]][first + gc->axes[a]], begin, begin + gc->units[gc->axes[a]][i]);
+    }
+}
+
+/* ---- windows and what they take ------------------------------------------------------------------------------------------ */
+
+/* The axis of the path that divides operator number `op` of the model's weights; -1: every lane has all of it. */
+static int axis_of(const ht_model *model, const bool *used, const ht_op *op) {
+    const ht_block *block = ht_op_block(model, op);
+    if (!block || op->kind != HT_OP_MATMUL)
+        return -1;
+    const size_t place = ht_op_place(model, op);
+    for (size_t a = block->first_axis; a < block->first_axis + block->n_axes; a++) {
+        const ht_axis *axis = &model->axes[a];
+        if (used[a] && axis->from <= place && place < axis->to && axis->maps[place] != HT_MAP_EVERY &&
+            axis->maps[place] != HT_MAP_REPLICATED)
+            return (int)a;
+    }
+    return -1;
+}
+
+/* Does the device hold the operator's matrix anyway, for an EMBED reads it? */
+static bool is_there(const ht_lanes *set, int device, const ht_op *op) {
+    if (!ht_op_is_table(set->model, op))
+        return false;
+    for (size_t t = 0; t < set->n_tasks; t++) {
+        const ht_slice_task *task = &set->tasks[t];
+        const ht_device_ops *ops = set->devices[task->device]->ops;
+        if (task->op->kind == HT_OP_EMBED && task->device == device && task->task && ops->task_bytes &&
+            ops->task_bytes(task->task) > 0)
+            return true;
+    }
+    return false;
+}
+
+static ht_slice slice_of(const holding *h, size_t axis, const ht_op *op, ht_window w) {
+    const ht_model *model = h->engine->model;
+    return ht_units_slice(&model->axes[axis], &h->engine->passes.units[axis], op, ht_op_place(model, op), w.first,
+                          w.end);
+}
+
+/* As the file has them. */
+static uint64_t slice_bytes(const ht_op *op, const ht_slice *s) {
+    const size_t cols = ht_op_cols(op), own = (s->reduction_end ? s->reduction_end : cols) - s->reduction_begin;
+    double bytes = 0;
+    for (int i = 0; i < op->n_parts; i++) {
+        size_t begin, end;
+        if (ht_slice_rows(op, s, i, &begin, &end))
+            bytes += (double)(end - begin) * (double)op->parts[i].row_bytes * (double)own / (double)cols;
+    }
+    return (uint64_t)bytes;
+}
+
+/* Which of its matrices' slices lane l holds of one step's operator by these windows. */
+static ht_holding holds_of(const holding *h, const bool *used, const ht_windows *windows, size_t l, const ht_step *step,
+                           ht_slice *slice) {
+    const ht_lanes *set = &h->engine->set;
+    const int axis = axis_of(set->model, used, step->op);
+    *slice = ht_whole_slice(step->op);
+    if (axis < 0)
+        return HT_HOLDS_ALL;
+    const ht_window w = windows[l].axes[axis];
+    const ht_device *device = set->devices[step->device];
+    if (w.first >= w.end)
+        return HT_HOLDS_NONE;
+    if (w.first == 0 && w.end == h->engine->passes.units[axis].of)
+        return HT_HOLDS_ALL;
+    *slice = slice_of(h, (size_t)axis, step->op, w);
+    return device->ops->refuses && device->ops->refuses(device, step->op, slice) ? HT_HOLDS_ALL : HT_HOLDS_SOME;
+}
+
+/* What all lanes hold by these windows. */
+static uint64_t bytes_of(const holding *h, const ht_windows *windows) {
+    const ht_lanes *set = &h->engine->set;
+    uint64_t bytes = h->fixed;
+    for (size_t l = 0; l < set->n_lanes; l++) {
+        const ht_program *program = &set->lanes[l].programs[HT_FORM_MANY];
+        for (size_t i = 0; i < program->n_steps && !set->lanes[l].lost; i++) {
+            const ht_step *step = &program->steps[i];
+            ht_slice slice;
+            const ht_holding holds = holds_of(h, h->used, windows, l, step, &slice);
+            const ht_slice whole = ht_whole_slice(step->op);
+            if (step->op->kind == HT_OP_MATMUL && holds != HT_HOLDS_NONE &&
+                !(holds == HT_HOLDS_ALL && is_there(set, step->device, step->op)))
+                bytes += slice_bytes(step->op, holds == HT_HOLDS_ALL ? &whole : &slice);
+        }
+    }
+    return bytes;
+}
+
+/* Is the axis of a matrix that the lane holds anyway? */
+static bool is_free(const holding *h, size_t l, size_t axis) {
+    const ht_lanes *set = &h->engine->set;
+    const ht_program *program = &set->lanes[l].programs[HT_FORM_MANY];
+    bool any = false, there = true;
+    for (size_t i = program->head; i < program->n_steps; i++)
+        if (axis_of(set->model, h->used, program->steps[i].op) == (int)axis) {
+            any = true;
+            there &= is_there(set, program->steps[i].device, program->steps[i].op);
+        }
+    return any && there;
+}
+
+/* Windows narrowed to kind `centre`: by nothing where narrow is 0, to no more than that plan gives where it is 1. */
+static void make_windows(holding *h, size_t centre, double narrow) {
+    const ht_model *model = h->engine->model;
+    for (size_t l = 0; l < h->engine->set.n_lanes; l++)
+        for (size_t a = 0; a < model->n_axes; a++) {
+            const size_t of = h->used[a] ? h->engine->passes.units[a].of : 0,
+                         margin = (size_t)(MARGIN * (double)of + 0.5);
+            const ht_window own = h->ranges[centre][l][a];
+            ht_window hull = {0, 0};
+            for (size_t k = 0; k < h->n_kinds; k++)
+                widen(&hull, h->ranges[k][l][a].first, h->ranges[k][l][a].end);
+            if (hull.end) {
+                hull.first -= ht_min_size(hull.first, margin);
+                hull.end = ht_min_size(hull.end + margin, of);
+            }
+            if (own.end) {
+                hull.first = own.first - (size_t)((1 - narrow) * (double)(own.first - hull.first));
+                hull.end = own.end + (size_t)((1 - narrow) * (double)(hull.end - own.end));
+            } else if (narrow > 0) {
+                hull = (ht_window){0, 0};
+            }
+            h->trial[l].axes[a] = is_free(h, l, a) ? (ht_window){0, of} : hull;
+        }
+}
+
+/* ---- candidates ---------------------------------------------------------------------------------------------------------- */
+
+/* The widest windows around kind `centre` that fit, and how they do. */
+static void try_centre(holding *h, size_t centre) {
+    double product = 1;
+    for (int i = 0; i <= NARROWINGS; i++) {
+        make_windows(h, centre, (double)i / NARROWINGS);
+        if (bytes_of(h, h->trial) <= h->most)
+            break;
+    }
+    for (size_t k = 0; k < h->n_kinds; k++) {
+        ht_choice c;
+        solve(h, &h->kinds[k], h->trial, &c);
+        product *= c.n_lanes ? c.seconds / h->kinds[k].best : INFINITY;
+    }
+    ht_log(HT_LOG_INFO, "weights by %zu tokens: %.2f of the file, %.3f of the time with all of them",
+           h->kinds[centre].tokens, (double)bytes_of(h, h->trial) / (double)h->most * HELD_OF_FILE,
+           pow(product, 1 / (double)h->n_kinds));
+    if (!(product < h->least))
+        return;
+    h->least = product;
+    memcpy(h->best, h->trial, sizeof h->best);
+    memcpy(h->best_used, h->used, sizeof h->best_used);
+}
+
+/* The path that kind number k would take if lanes held no tokens' worth of whole weights. */
+static void try_path(holding *h, size_t k) {
+    ht_choice c;
+    free_windows(h, NULL);
+    solve(h, &h->kinds[k], h->trial, &c);
+    if (c.n_lanes == 0)
+        return;
+    take_path(h, &c);
+    for (size_t i = 0; i < h->n_kinds; i++) {
+        free_windows(h, h->used);
+        solve(h, &h->kinds[i], h->trial, &c);
+        if (c.n_lanes == 0)
+            return;
+        take_ranges(h, &c, h->ranges[i]);
+    }
+    for (size_t i = 0; i < h->n_kinds; i++)
+        try_centre(h, i);
+}
+
+/* ---- holding them -------------------------------------------------------------------------------------------------------- */
+
+/* What is no matrix that can be divided is every lane's, and told apart by nothing. */
+static ht_status prepare_rest(holding *h, ht_error *error) {
+    ht_lanes *set = &h->engine->set;
+    ht_status status = HT_OK;
+    for (size_t t = 0; t < set->n_tasks && !status; t++) {
+        const ht_slice_task *task = &set->tasks[t];
+        ht_slice_task *same;
+        if (task->op->kind != HT_OP_MATMUL && !task->dropped)
+            status = ht_lanes_task(set, task->device, task->op, &task->slice, &same, error);
+    }
+    h->fixed = ht_lanes_task_bytes(set);
+    h->most = (uint64_t)(HELD_OF_FILE * (double)ht_lanes_file_bytes(set->model));
+    return status;
+}
+
+static void keep_best(const holding *h) {
+    ht_lanes *set = &h->engine->set;
+    for (size_t i = 0; i < set->n_lanes * set->n_tasks; i++) {
+        ht_slice_task *task = &set->tasks[i % set->n_tasks];
+        const size_t l = i / set->n_tasks;
+        const ht_step as = {.op = task->op, .device = task->device};
+        if (set->lanes[l].devices >> task->device & 1)
+            task->holds = holds_of(h, h->best_used, h->best, l, &as, &task->held);
+    }
+}
+
+static ht_status place(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    ht_status status = ht_lanes_place(&engine->set, options, error);
+    engine->info.weight_bytes = ht_lanes_task_bytes(&engine->set);
+    if (status)
+        return status;
+    ht_lanes_plan_transfers(&engine->set, NULL);
+    ht_passes_find_windows(&engine->passes);
+    return HT_OK;
+}
+
+ht_status ht_engine_hold(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    holding *h;
+    size_t lanes = 0;
+    if (!engine->set.late)
+        return HT_OK;
+    engine->set.late = false;
+    for (size_t l = 0; l < engine->set.n_lanes; l++)
+        lanes += !engine->set.lanes[l].lost;
+    ht_status status = ht_alloc((void **)&h, 1, sizeof *h, "finding out what devices hold", error);
+    if (status)
+        return status;
+    *h = (holding){.engine = engine, .least = INFINITY};
+    list_kinds(h, options);
+    engine->passes.stage = HT_STAGE_WEIGHING;
+    status = prepare_rest(h, error);
+    for (size_t k = 0; k < h->n_kinds && !status && lanes > 1; k++) {
+        ht_choice c;
+        solve(h, &h->kinds[k], NULL, &c);
+        h->kinds[k].best = c.seconds;
+    }
+    for (size_t k = 0; k < h->n_kinds && !status && lanes > 1; k++)
+        try_path(h, k);
+    if (!status && h->least < pow(WORTH_TWICE, (double)h->n_kinds))
+        keep_best(h);
+    engine->passes.stage = HT_STAGE_SERVING;
+    free(h);
+    return status ? status : place(engine, options, error);
+}
