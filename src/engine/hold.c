@@ -34,7 +34,9 @@ typedef struct holding {
     ht_window ranges[MOST_KINDS][HT_MAX_LANES][HT_MAX_AXES]; /* what plans along it give */
     ht_windows trial[HT_MAX_LANES], best[HT_MAX_LANES];
     bool best_used[HT_MAX_AXES];
-    double least; /* of the best: product of predicted seconds over those with all weights */
+    bool fits;    /* the best is within what may be held */
+    double least; /* and its product of predicted seconds over those with all weights */
+    unsigned fed; /* lanes, as bits, whose tokens another looks up */
     uint64_t fixed, most;
 } holding;
 
@@ -89,6 +91,7 @@ static void free_windows(holding *h, const bool *used) {
     const ht_model *model = h->engine->model;
     for (size_t l = 0; l < h->engine->set.n_lanes; l++) {
         h->trial[l].partly = true;
+        h->trial[l].fed = h->fed >> l & 1;
         for (size_t a = 0; a < model->n_axes; a++) {
             const bool there = model->axes[a].kind != HT_AXIS_TOKENS && (!used || used[a]);
             h->trial[l].axes[a] = (ht_window){0, there ? h->engine->passes.units[a].of : 0};
@@ -96,33 +99,22 @@ static void free_windows(holding *h, const bool *used) {
     }
 }
 
-/* The axes of a choice: of blocks that are alike, those of the group with most of them. */
+/* Does the group speak for all blocks like its own? The one with most of them does. */
+static bool speaks(const ht_model *model, size_t group) {
+    const ht_group *g = &model->groups[group];
+    for (size_t i = 0; i < model->n_groups; i++)
+        if (model->blocks[model->groups[i].block].first_axis == model->blocks[g->block].first_axis &&
+            (model->groups[i].count > g->count || (model->groups[i].count == g->count && i < group)))
+            return false;
+    return true;
+}
+
 static void take_path(holding *h, const ht_choice *c) {
     const ht_model *model = h->engine->model;
     memset(h->used, 0, sizeof h->used);
-    for (size_t k = 0; k < model->n_groups; k++) {
-        const ht_block *block = &model->blocks[model->groups[k].block];
-        bool most = true;
-        for (size_t i = 0; i < model->n_groups; i++)
-            if (model->blocks[model->groups[i].block].first_axis == block->first_axis)
-                most &= model->groups[i].count < model->groups[k].count || i >= k;
-        for (size_t a = 0; a < c->groups[k].n_axes && most; a++)
-            h->used[block->first_axis + c->groups[k].axes[a]] = true;
-    }
-    for (size_t k = 0; k < model->n_groups;
-         k++) { /* a larger group further back has replaced nothing: paths may not mix */
-        const ht_block *block = &model->blocks[model->groups[k].block];
-        size_t covered = 0;
-        for (size_t a = 0; a < block->n_axes; a++)
-            if (h->used[block->first_axis + a])
-                covered += model->axes[block->first_axis + a].to - model->axes[block->first_axis + a].from;
-        if (covered == block->n - (model->groups[k].head ? 1 : 0))
-            continue;
-        for (size_t a = 0; a < block->n_axes; a++)
-            h->used[block->first_axis + a] = false;
-        for (size_t a = 0; a < c->groups[k].n_axes; a++)
-            h->used[block->first_axis + c->groups[k].axes[a]] = true;
-    }
+    for (size_t k = 0; k < model->n_groups; k++)
+        for (size_t a = 0; a < c->groups[k].n_axes && speaks(model, k); a++)
+            h->used[model->blocks[model->groups[k].block].first_axis + c->groups[k].axes[a]] = true;
 }
 
 static void widen(ht_window *w, size_t first, size_t end) {
@@ -164,15 +156,18 @@ static int axis_of(const ht_model *model, const bool *used, const ht_op *op) {
     return -1;
 }
 
+static uint64_t task_bytes(const ht_lanes *set, const ht_slice_task *task) {
+    const ht_device_ops *ops = set->devices[task->device]->ops;
+    return task->task && ops->task_bytes ? ops->task_bytes(task->task) : 0;
+}
+
 /* Does the device hold the operator's matrix anyway, for an EMBED reads it? */
 static bool is_there(const ht_lanes *set, int device, const ht_op *op) {
     if (!ht_op_is_table(set->model, op))
         return false;
     for (size_t t = 0; t < set->n_tasks; t++) {
         const ht_slice_task *task = &set->tasks[t];
-        const ht_device_ops *ops = set->devices[task->device]->ops;
-        if (task->op->kind == HT_OP_EMBED && task->device == device && task->task && ops->task_bytes &&
-            ops->task_bytes(task->task) > 0)
+        if (task->op->kind == HT_OP_EMBED && task->device == device && task_bytes(set, task) > 0)
             return true;
     }
     return false;
@@ -262,8 +257,8 @@ static void make_windows(holding *h, size_t centre, double narrow) {
                 hull.end = ht_min_size(hull.end + margin, of);
             }
             if (own.end) {
-                hull.first = own.first - (size_t)((1 - narrow) * (double)(own.first - hull.first));
-                hull.end = own.end + (size_t)((1 - narrow) * (double)(hull.end - own.end));
+                hull.first = own.first - (size_t)ceil((1 - narrow) * (double)(own.first - hull.first));
+                hull.end = own.end + (size_t)ceil((1 - narrow) * (double)(hull.end - own.end));
             } else if (narrow > 0) {
                 hull = (ht_window){0, 0};
             }
@@ -289,9 +284,11 @@ static void try_centre(holding *h, size_t centre) {
     ht_log(HT_LOG_INFO, "weights by %zu tokens: %.2f of the file, %.3f of the time with all of them",
            h->kinds[centre].tokens, (double)bytes_of(h, h->trial) / (double)h->most * HELD_OF_FILE,
            pow(product, 1 / (double)h->n_kinds));
-    if (!(product < h->least))
+    const bool fits = bytes_of(h, h->trial) <= h->most;
+    if (h->fits > fits || (h->fits == fits && !(product < h->least)))
         return;
     h->least = product;
+    h->fits = fits;
     memcpy(h->best, h->trial, sizeof h->best);
     memcpy(h->best_used, h->used, sizeof h->best_used);
 }
@@ -317,19 +314,37 @@ static void try_path(holding *h, size_t k) {
 
 /* ---- holding them -------------------------------------------------------------------------------------------------------- */
 
-/* What is no matrix that can be divided is every lane's, and told apart by nothing. */
+/* What is no matrix that can be divided is every lane's. But where one looks up tokens without a table of its own, the others
+ * need none: it does so for them. */
 static ht_status prepare_rest(holding *h, ht_error *error) {
     ht_lanes *set = &h->engine->set;
     ht_status status = HT_OK;
-    for (size_t t = 0; t < set->n_tasks && !status; t++) {
-        const ht_slice_task *task = &set->tasks[t];
-        ht_slice_task *same;
-        if (task->op->kind != HT_OP_MATMUL && !task->dropped)
+    bool reads = false;
+    for (int tables = 0; tables < 2; tables++) /* those last that take memory, where there is a choice */
+        for (size_t t = 0; t < set->n_tasks && !status; t++) {
+            ht_slice_task *task = &set->tasks[t], *same;
+            const bool table = task->op->kind == HT_OP_EMBED;
+            const bool caller = ht_lanes_caps(set, (size_t)task->device)->runs_in_caller;
+            if (task->op->kind == HT_OP_MATMUL || task->dropped || tables != (table && !caller))
+                continue;
+            if (table && tables && reads) {
+                task->holds = HT_HOLDS_NONE;
+                for (size_t l = 0; l < set->n_lanes; l++)
+                    h->fed |= (set->lanes[l].devices >> task->device & 1u) << l;
+                continue;
+            }
             status = ht_lanes_task(set, task->device, task->op, &task->slice, &same, error);
-    }
+            reads |= !status && table && task_bytes(set, same) == 0;
+        }
     h->fixed = ht_lanes_task_bytes(set);
     h->most = (uint64_t)(HELD_OF_FILE * (double)ht_lanes_file_bytes(set->model));
     return status;
+}
+
+/* All lanes hold all. */
+static void keep_all(const holding *h) {
+    for (size_t t = 0; t < h->engine->set.n_tasks; t++)
+        h->engine->set.tasks[t].holds = HT_HOLDS_ALL;
 }
 
 static void keep_best(const holding *h) {
@@ -338,7 +353,7 @@ static void keep_best(const holding *h) {
         ht_slice_task *task = &set->tasks[i % set->n_tasks];
         const size_t l = i / set->n_tasks;
         const ht_step as = {.op = task->op, .device = task->device};
-        if (set->lanes[l].devices >> task->device & 1)
+        if (set->lanes[l].devices >> task->device & 1 && task->op->kind == HT_OP_MATMUL)
             task->holds = holds_of(h, h->best_used, h->best, l, &as, &task->held);
     }
 }
@@ -377,6 +392,8 @@ ht_status ht_engine_hold(ht_engine *engine, const ht_engine_options *options, ht
         try_path(h, k);
     if (!status && h->least < pow(WORTH_TWICE, (double)h->n_kinds))
         keep_best(h);
+    else
+        keep_all(h);
     engine->passes.stage = HT_STAGE_SERVING;
     free(h);
     return status ? status : place(engine, options, error);

@@ -33,8 +33,9 @@ typedef struct ht_step {
      * it. Nothing stands between the two. */
     bool leaves, rest;
 
-    bool divides; /* only `part` of the task */
-    bool own;     /* slots that every lane has all of are the lane's own: every lane computes the same norms */
+    bool divides;  /* only `part` of the task */
+    bool own;      /* slots that every lane has all of are the lane's own: every lane computes the same norms */
+    uint8_t feeds; /* not 0: they are those of lane number feeds - 1 of the pass, which cannot fill them itself */
     /* NORM, of slot number k that it adds: what lane i of the pass wrote to its buffer number sums[k] - 1, for every
      * bit i; others, k = 0: write to lane i's. */
     uint8_t adds[HT_MAX_ADDED];

@@ -54,9 +54,13 @@ void ht_passes_find_windows(ht_passes *passes) {
     const ht_model *model = set->model;
     for (size_t l = 0; l < set->n_lanes; l++) {
         ht_windows *holds = &passes->holds[l];
-        holds->partly = false;
-        for (size_t t = 0; t < set->n_tasks; t++)
-            holds->partly |= set->lanes[l].devices >> set->tasks[t].device & 1 && set->tasks[t].holds != HT_HOLDS_ALL;
+        holds->partly = holds->fed = false;
+        for (size_t t = 0; t < set->n_tasks; t++) {
+            const ht_slice_task *task = &set->tasks[t];
+            const bool lacks = set->lanes[l].devices >> task->device & 1 && task->holds != HT_HOLDS_ALL;
+            holds->partly |= lacks;
+            holds->fed |= lacks && task->op->kind == HT_OP_EMBED;
+        }
         for (size_t b = 0; b < model->n_blocks && holds->partly; b++) {
             const ht_block *block = &model->blocks[b];
             bool seen = false; /* blocks that are alike have the same axes */

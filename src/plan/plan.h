@@ -113,6 +113,7 @@ typedef struct ht_window {
 /* What a lane holds of the model where that is not all of it. */
 typedef struct ht_windows {
     bool partly;                 /* else all of it, and the rest says nothing */
+    bool fed;                    /* another lane looks up its tokens */
     ht_window axes[HT_MAX_AXES]; /* of tokens: [0, 1) where the operators of the axis are there whole, else [0, 0) */
 } ht_windows;
 

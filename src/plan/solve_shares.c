@@ -536,6 +536,13 @@ static double solve_block(solver *s, const ht_group *g, size_t end, const size_t
     return at[end];
 }
 
+/* Looking up tokens; for a lane that has it done, waiting for that. */
+static double embedding(solver *s, size_t lane) {
+    const bool fed = is_partly(s->p, lane) && s->p->lanes[lane].holds->fed;
+    return fed ? s->p->join + join_seconds(s->p, lane)
+               : beside(s, lane, HT_REGIME_SHARES, ht_estimate_embedding(s, lane, s->p->tokens));
+}
+
 void ht_solve_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     const ht_problem *p = s->p;
     const ht_group *head = head_group(s);
@@ -544,7 +551,7 @@ void ht_solve_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     if (n_lanes * ht_max_size(s->model->most_added, 1) > HT_MAX_SUMS)
         return;
     for (size_t i = 0; i < n_lanes; i++)
-        sum = fmax(sum, beside(s, lanes[i], HT_REGIME_SHARES, ht_estimate_embedding(s, lanes[i], p->tokens)));
+        sum = fmax(sum, embedding(s, lanes[i]));
     const double factor = stall(p, HT_REGIME_SHARES), bound = s->bound / factor;
     /* the greedy choice is the first lane's */
     const size_t end = block_of(s, head)->n - 1, n = s->model->n_groups - 1;
@@ -588,7 +595,7 @@ static double busy_in(solver *s, const ht_choice *c, const span *x, const size_t
 
 double ht_shares_busy(solver *s, const ht_choice *c, size_t i) {
     const size_t lane = c->lanes[i];
-    double sum = beside(s, lane, HT_REGIME_SHARES, ht_estimate_embedding(s, lane, s->p->tokens));
+    double sum = embedding(s, lane);
     for (size_t k = 0; k + 1 < s->model->n_groups; k++) {
         const ht_group *g = &s->model->groups[k];
         for (size_t a = 0; a < c->groups[k].n_axes; a++) {
