@@ -17,6 +17,13 @@ typedef struct ht_wish {
     ht_graphs graphs;      /* once all of it is there */
 } ht_wish;
 
+/* Tokens of the kinds of passes that what lanes hold was made for, and when that may be moved while requests run (hold.c). */
+#define HT_HOLD_KINDS 4
+typedef struct ht_hold {
+    size_t tokens[HT_HOLD_KINDS], n;
+    double next, pause;
+} ht_hold;
+
 struct ht_engine {
     ht_model *model;
     ht_engine_info info;
@@ -31,6 +38,7 @@ struct ht_engine {
     ht_progress progress;                /* the caller's, while the engine is created: devices keep a pointer to it */
     unsigned caches_lost;                /* counts devices that failed with keys and values which only they had */
     ht_wish wish;
+    ht_hold hold;
 };
 
 /* As ht_engine_create on this list of devices that nobody named: one that cannot be opened is left out, with a warning. */
@@ -66,6 +74,11 @@ ht_status ht_engine_place(ht_engine *engine, const char *rules, ht_error *error)
  * HT_ERROR_MEMORY with sizes where nobody takes the rest. What options->place says comes first. */
 ht_status ht_engine_fit(ht_engine *engine, const ht_engine_options *options, ht_error *error);
 
+/* Where lanes hold some weights only, and others would be quicker by a twentieth by what has been learnt: these, packed from the
+ * file, for passes of so many tokens besides those that were expected. Nothing is under way, and no head is to come. */
+ht_status ht_engine_hold_anew(ht_engine *engine, size_t tokens, ht_error *error);
+/* The same while requests run, behind a pass whose lanes' speeds have changed; not often. Fails with a warning. */
+void ht_engine_hold_moved(ht_engine *engine, const ht_schedule *moved);
 /* May lanes hold some of the weights only? */
 bool ht_engine_may_hold_some(const ht_engine *engine, const ht_engine_options *options);
 

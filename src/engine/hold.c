@@ -17,7 +17,9 @@
 #define HELD_OF_FILE 1.3  /* all lanes together, over the file's weights */
 #define MARGIN (1.0 / 16) /* of an axis, at either end of a window */
 #define WORTH_TWICE 1.3   /* plans with all weights are so much quicker, as a mean of all passes that are expected */
-enum { MOST_KINDS = 8, NARROWINGS = 16 };
+#define WORTH_MOVING 0.95 /* other windows are so much quicker, by what has been learnt, as the same mean */
+#define PAUSE 10 /* seconds before windows may be moved again while requests run, and twice as many every time */
+enum { MOST_KINDS = HT_HOLD_KINDS, NARROWINGS = 16 };
 
 /* A kind of pass that is expected. */
 typedef struct kind {
@@ -31,6 +33,7 @@ typedef struct holding {
     kind kinds[MOST_KINDS];
     size_t n_kinds;
     bool used[HT_MAX_AXES];                                  /* the path of the candidate that is looked at */
+    bool tried[MOST_KINDS][HT_MAX_AXES];                     /* those before */
     ht_window ranges[MOST_KINDS][HT_MAX_LANES][HT_MAX_AXES]; /* what plans along it give */
     ht_windows trial[HT_MAX_LANES], best[HT_MAX_LANES];
     bool best_used[HT_MAX_AXES];
@@ -67,7 +70,8 @@ static void solve(const holding *h, const kind *k, const ht_windows *holds, ht_c
     ht_solve(&p, choice);
 }
 
-static void add_kind(holding *h, size_t tokens, size_t position) {
+static void add_kind(holding *h, size_t tokens) {
+    const size_t position = tokens > 1 ? 0 : ht_min_size(128, h->engine->set.context - 1);
     for (size_t i = 0; i < h->n_kinds; i++)
         if (h->kinds[i].tokens == tokens)
             return;
@@ -79,9 +83,9 @@ static void list_kinds(holding *h, const ht_engine_options *options) {
     int usual[2];
     size_t n_prompts;
     const int *prompts = ht_engine_prompts(h->engine, options, usual, &n_prompts);
-    add_kind(h, 1, ht_min_size(128, h->engine->set.context - 1));
+    add_kind(h, 1);
     for (size_t i = 0; i < n_prompts; i++)
-        add_kind(h, ht_min_size((size_t)prompts[i], h->engine->set.chunk), 0);
+        add_kind(h, ht_min_size((size_t)prompts[i], h->engine->set.chunk));
 }
 
 /* ---- paths --------------------------------------------------------------------------------------------------------------- */
@@ -293,7 +297,7 @@ static void try_centre(holding *h, size_t centre) {
     memcpy(h->best_used, h->used, sizeof h->best_used);
 }
 
-/* The path that kind number k would take if lanes held no tokens' worth of whole weights. */
+/* The path that kind number k would take if no plan were to need whole weights. */
 static void try_path(holding *h, size_t k) {
     ht_choice c;
     free_windows(h, NULL);
@@ -301,6 +305,10 @@ static void try_path(holding *h, size_t k) {
     if (c.n_lanes == 0)
         return;
     take_path(h, &c);
+    memcpy(h->tried[k], h->used, sizeof h->used);
+    for (size_t i = 0; i < k; i++)
+        if (!memcmp(h->tried[i], h->used, sizeof h->used))
+            return;
     for (size_t i = 0; i < h->n_kinds; i++) {
         free_windows(h, h->used);
         solve(h, &h->kinds[i], h->trial, &c);
@@ -336,26 +344,26 @@ static ht_status prepare_rest(holding *h, ht_error *error) {
             status = ht_lanes_task(set, task->device, task->op, &task->slice, &same, error);
             reads |= !status && table && task_bytes(set, same) == 0;
         }
-    h->fixed = ht_lanes_task_bytes(set);
+    h->fixed = 0;
+    for (size_t t = 0; t < set->n_tasks; t++)
+        h->fixed += set->tasks[t].op->kind == HT_OP_MATMUL ? 0 : task_bytes(set, &set->tasks[t]);
     h->most = (uint64_t)(HELD_OF_FILE * (double)ht_lanes_file_bytes(set->model));
     return status;
 }
 
-/* All lanes hold all. */
-static void keep_all(const holding *h) {
-    for (size_t t = 0; t < h->engine->set.n_tasks; t++)
-        h->engine->set.tasks[t].holds = HT_HOLDS_ALL;
-}
-
-static void keep_best(const holding *h) {
+/* Tasks hold what the best windows say (all: everything); those that held something else are gone until they are placed. */
+static void keep(const holding *h, bool all) {
     ht_lanes *set = &h->engine->set;
-    for (size_t i = 0; i < set->n_lanes * set->n_tasks; i++) {
-        ht_slice_task *task = &set->tasks[i % set->n_tasks];
-        const size_t l = i / set->n_tasks;
-        const ht_step as = {.op = task->op, .device = task->device};
-        if (set->lanes[l].devices >> task->device & 1 && task->op->kind == HT_OP_MATMUL)
-            task->holds = holds_of(h, h->best_used, h->best, l, &as, &task->held);
-    }
+    for (size_t l = 0; l < set->n_lanes; l++)
+        for (size_t t = 0; t < set->n_tasks; t++) {
+            ht_slice_task *task = &set->tasks[t];
+            const ht_step as = {.op = task->op, .device = task->device};
+            ht_slice held = ht_whole_slice(task->op);
+            if (!(set->lanes[l].devices >> task->device & 1) || (task->op->kind != HT_OP_MATMUL && !all))
+                continue;
+            const ht_holding holds = all ? HT_HOLDS_ALL : holds_of(h, h->best_used, h->best, l, &as, &held);
+            ht_lanes_hold(set, task, holds, &held);
+        }
 }
 
 static ht_status place(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
@@ -368,21 +376,15 @@ static ht_status place(ht_engine *engine, const ht_engine_options *options, ht_e
     return HT_OK;
 }
 
-ht_status ht_engine_hold(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
-    holding *h;
+/* The best windows for the engine's kinds of passes; h->least is infinite where lanes cannot share. */
+static ht_status find(holding *h, ht_error *error) {
+    ht_engine *engine = h->engine;
     size_t lanes = 0;
-    if (!engine->set.late)
-        return HT_OK;
-    engine->set.late = false;
     for (size_t l = 0; l < engine->set.n_lanes; l++)
         lanes += !engine->set.lanes[l].lost;
-    ht_status status = ht_alloc((void **)&h, 1, sizeof *h, "finding out what devices hold", error);
-    if (status)
-        return status;
-    *h = (holding){.engine = engine, .least = INFINITY};
-    list_kinds(h, options);
+    const ht_stage before = engine->passes.stage;
     engine->passes.stage = HT_STAGE_WEIGHING;
-    status = prepare_rest(h, error);
+    ht_status status = prepare_rest(h, error);
     for (size_t k = 0; k < h->n_kinds && !status && lanes > 1; k++) {
         ht_choice c;
         solve(h, &h->kinds[k], NULL, &c);
@@ -390,11 +392,104 @@ ht_status ht_engine_hold(ht_engine *engine, const ht_engine_options *options, ht
     }
     for (size_t k = 0; k < h->n_kinds && !status && lanes > 1; k++)
         try_path(h, k);
-    if (!status && h->least < pow(WORTH_TWICE, (double)h->n_kinds))
-        keep_best(h);
-    else
-        keep_all(h);
-    engine->passes.stage = HT_STAGE_SERVING;
+    engine->passes.stage = before;
+    return status;
+}
+
+ht_status ht_engine_hold(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    holding *h;
+    if (!engine->set.late)
+        return HT_OK;
+    engine->set.late = false;
+    ht_status status = ht_alloc((void **)&h, 1, sizeof *h, "finding out what devices hold", error);
+    if (status)
+        return status;
+    h->engine = engine;
+    h->least = INFINITY;
+    list_kinds(h, options);
+    for (size_t k = 0; k < h->n_kinds; k++)
+        engine->hold.tokens[k] = h->kinds[k].tokens;
+    engine->hold.n = h->n_kinds;
+    status = find(h, error);
+    keep(h, status || !(h->least < pow(WORTH_TWICE, (double)h->n_kinds)));
     free(h);
     return status ? status : place(engine, options, error);
+}
+
+/* ---- moving windows ------------------------------------------------------------------------------------------------------ */
+
+/* Predicted seconds of all kinds by what lanes hold now, over those with all weights. */
+static double product_now(const holding *h) {
+    double product = 1;
+    for (size_t k = 0; k < h->n_kinds; k++) {
+        ht_choice c;
+        solve(h, &h->kinds[k], h->engine->passes.holds, &c);
+        product *= c.seconds / h->kinds[k].best;
+    }
+    return product;
+}
+
+/* Weights that lanes did not hold are packed from the file, once others are gone. What was there before comes back where there is
+ * no memory for them. */
+static ht_status move_windows(holding *h, ht_error *error) {
+    ht_engine *engine = h->engine;
+    ht_lanes *set = &engine->set;
+    const ht_engine_options plain = HT_INIT(ht_engine_options);
+    const size_t n = set->n_tasks;
+    ht_slice_task *before;
+    ht_status status = ht_alloc((void **)&before, n, sizeof *before, "what devices hold", error);
+    if (status)
+        return status;
+    memcpy(before, set->tasks, n * sizeof *before);
+    ht_lanes_settle(set);
+    keep(h, false);
+    if (place(engine, &plain, error)) {
+        for (size_t t = 0; t < n; t++)
+            ht_lanes_hold(set, &set->tasks[t], before[t].holds, &before[t].held);
+        status = place(engine, &plain, error);
+    }
+    free(before);
+    for (size_t i = 0; i < HT_SCHEDULES; i++) /* the best ways so far may be none any more */
+        ht_passes_forget_left(&engine->passes.schedules[i]);
+    ht_passes_solve_anew(&engine->passes);
+    engine->passes.current = NULL;
+    for (size_t l = 0; l < set->n_lanes && status; l++)
+        set->lanes[l].lost = true;
+    return status;
+}
+
+ht_status ht_engine_hold_anew(ht_engine *engine, size_t tokens, ht_error *error) {
+    bool some = false;
+    holding *h;
+    for (size_t l = 0; l < engine->set.n_lanes; l++)
+        some |= engine->passes.holds[l].partly;
+    if (!some)
+        return HT_OK;
+    ht_status status = ht_alloc((void **)&h, 1, sizeof *h, "finding out what devices hold", error);
+    if (status)
+        return status;
+    h->engine = engine;
+    h->least = INFINITY;
+    add_kind(h, tokens);
+    for (size_t k = 0; k < engine->hold.n; k++)
+        add_kind(h, engine->hold.tokens[k]);
+    status = find(h, error);
+    if (!status && h->fits && h->least < pow(WORTH_MOVING, (double)h->n_kinds) * product_now(h)) {
+        ht_log(HT_LOG_INFO, "windows move: %.2f of the time they take now",
+               pow(h->least / product_now(h), 1 / (double)h->n_kinds));
+        status = move_windows(h, error);
+    }
+    free(h);
+    return status;
+}
+
+void ht_engine_hold_moved(ht_engine *engine, const ht_schedule *moved) {
+    const double now = ht_clock_now(engine->set.time);
+    ht_error error;
+    if (now < engine->hold.next || engine->passes.policy.frozen)
+        return;
+    engine->hold.pause = engine->hold.pause > 0 ? 2 * engine->hold.pause : PAUSE;
+    engine->hold.next = now + engine->hold.pause;
+    if (ht_engine_hold_anew(engine, moved->tokens, &error))
+        ht_log(HT_LOG_WARN, "%s", error.text);
 }

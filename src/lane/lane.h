@@ -274,6 +274,8 @@ ht_status ht_lanes_task(ht_lanes *set, int device, const ht_op *op, const ht_sli
  * these; nothing is under way. */
 ht_status ht_lanes_prepare_steps(ht_lanes *set, ht_step *steps, size_t n, ht_error *error);
 void ht_lanes_release_late(ht_lanes *set);
+/* From now on the task is to hold this; it is gone until it is placed again if it holds something else. */
+void ht_lanes_hold(ht_lanes *set, ht_slice_task *task, ht_holding holds, const ht_slice *held);
 /* Releases tasks of these devices (bits) of which some is held only: whoever asks for them next gets them whole. */
 void ht_lanes_hold_all(ht_lanes *set, uint32_t devices);
 /* Releases tasks [first, n_tasks), which no program has. */

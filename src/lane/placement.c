@@ -378,14 +378,17 @@ void ht_lanes_release_late(ht_lanes *set) {
         release_task(set, &set->tasks[t]);
 }
 
-void ht_lanes_hold_all(ht_lanes *set, uint32_t devices) {
-    for (size_t t = 0; t < set->n_tasks; t++) {
-        ht_slice_task *task = &set->tasks[t];
-        if (!(devices >> task->device & 1) || task->holds == HT_HOLDS_ALL)
-            continue;
+void ht_lanes_hold(ht_lanes *set, ht_slice_task *task, ht_holding holds, const ht_slice *held) {
+    if (task->holds != holds || (holds == HT_HOLDS_SOME && memcmp(&task->held, held, sizeof *held) != 0))
         release_task(set, task);
-        task->holds = HT_HOLDS_ALL;
-    }
+    task->holds = holds;
+    task->held = *held;
+}
+
+void ht_lanes_hold_all(ht_lanes *set, uint32_t devices) {
+    for (size_t t = 0; t < set->n_tasks; t++)
+        if (devices >> set->tasks[t].device & 1)
+            ht_lanes_hold(set, &set->tasks[t], HT_HOLDS_ALL, &set->tasks[t].slice);
 }
 
 void ht_lanes_drop_tasks(ht_lanes *set, size_t first) {
