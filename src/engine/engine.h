@@ -79,6 +79,10 @@ ht_status ht_engine_fit(ht_engine *engine, const ht_engine_options *options, ht_
 ht_status ht_engine_hold_anew(ht_engine *engine, size_t tokens, ht_error *error);
 /* The same while requests run, behind a pass whose lanes' speeds have changed; not often. Fails with a warning. */
 void ht_engine_hold_moved(ht_engine *engine, const ht_schedule *moved);
+#define HT_HELD_OF_FILE \
+    1.3 /* what lanes of strategy auto hold in all of what can be divided, over what the file takes */
+/* Does the machine's memory hold all weights for every lane (lanes.c)? */
+bool ht_engine_has_room(const ht_engine *engine);
 /* May lanes hold some of the weights only? */
 bool ht_engine_may_hold_some(const ht_engine *engine, const ht_engine_options *options);
 

@@ -4,7 +4,7 @@
  * Strategy auto finds one path of axes for every block along which lanes divide it (heads, then features), whatever the number
  * of tokens. For each kind of pass that is expected the planner says how. A lane's window of an axis reaches from the first to
  * the last unit that any of these gives it, and further by the margin; it is narrowed towards one of these plans until all
- * lanes together hold no more than HELD_OF_FILE times what the file takes. Of several paths, and plans to narrow towards, those
+ * lanes together hold no more than HT_HELD_OF_FILE times what the file takes. Of several paths, and plans to narrow towards, those
  * are taken with which passes are predicted to be quickest. Later plans keep within the windows (ht_solver_lane.holds).
  *
  * Nothing is prepared before that (ht_lanes.late) but what is measured, and is gone again. */
@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HELD_OF_FILE 1.3  /* all lanes together, over the file's weights */
 #define MARGIN (1.0 / 16) /* of an axis, at either end of a window */
 #define WORTH_TWICE 1.3   /* plans with all weights are so much quicker, as a mean of all passes that are expected */
 #define WORTH_MOVING 0.95 /* other windows are so much quicker, by what has been learnt, as the same mean */
@@ -286,7 +285,7 @@ static void try_centre(holding *h, size_t centre) {
         product *= c.n_lanes ? c.seconds / h->kinds[k].best : INFINITY;
     }
     ht_log(HT_LOG_INFO, "weights by %zu tokens: %.2f of the file, %.3f of the time with all of them",
-           h->kinds[centre].tokens, (double)bytes_of(h, h->trial) / (double)h->most * HELD_OF_FILE,
+           h->kinds[centre].tokens, (double)bytes_of(h, h->trial) / (double)h->most * HT_HELD_OF_FILE,
            pow(product, 1 / (double)h->n_kinds));
     const bool fits = bytes_of(h, h->trial) <= h->most;
     if (h->fits > fits || (h->fits == fits && !(product < h->least)))
@@ -347,7 +346,7 @@ static ht_status prepare_rest(holding *h, ht_error *error) {
     h->fixed = 0;
     for (size_t t = 0; t < set->n_tasks; t++)
         h->fixed += set->tasks[t].op->kind == HT_OP_MATMUL ? 0 : task_bytes(set, &set->tasks[t]);
-    h->most = (uint64_t)(HELD_OF_FILE * (double)ht_lanes_file_bytes(set->model));
+    h->most = (uint64_t)(HT_HELD_OF_FILE * (double)ht_lanes_file_bytes(set->model));
     return status;
 }
 
@@ -411,7 +410,8 @@ ht_status ht_engine_hold(ht_engine *engine, const ht_engine_options *options, ht
         engine->hold.tokens[k] = h->kinds[k].tokens;
     engine->hold.n = h->n_kinds;
     status = find(h, error);
-    keep(h, status || !(h->least < pow(WORTH_TWICE, (double)h->n_kinds)));
+    const bool worth_twice = h->least >= pow(WORTH_TWICE, (double)h->n_kinds) && ht_engine_has_room(engine);
+    keep(h, status || h->least == INFINITY || worth_twice);
     free(h);
     return status ? status : place(engine, options, error);
 }

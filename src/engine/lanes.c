@@ -110,6 +110,23 @@ static uint64_t needed(const ht_engine *engine, size_t *copies) {
     return *copies * ht_lanes_matrix_bytes(set->model) + ht_kv_bytes(set);
 }
 
+/* The same where lanes hold their shares of what can be divided. */
+static uint64_t needed_in_shares(const ht_engine *engine, size_t copies) {
+    const ht_model *model = engine->model;
+    uint64_t undivided = 0;
+    for (size_t i = model->blocks[0].first; i < model->n_ops; i++)
+        for (int p = 0; p < model->ops[i].n_parts && model->ops[i].kind != HT_OP_MATMUL; p++)
+            undivided += (uint64_t)model->ops[i].parts[p].rows * model->ops[i].parts[p].row_bytes;
+    const double divided = (double)(ht_lanes_file_bytes(model) - undivided);
+    return copies * undivided + (uint64_t)(HT_HELD_OF_FILE * divided) + ht_kv_bytes(&engine->set);
+}
+
+bool ht_engine_has_room(const ht_engine *engine) {
+    size_t copies;
+    const uint64_t there = ht_os_memory_bytes();
+    return !there || needed(engine, &copies) <= there;
+}
+
 /* Made-up weights of simulated devices are computed with by nobody. */
 static ht_status check_memory(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const uint64_t there = ht_os_memory_bytes();
@@ -117,6 +134,8 @@ static ht_status check_memory(ht_engine *engine, const ht_engine_options *option
     size_t copies;
     uint64_t need = needed(engine, &copies);
     if (engine->set.time || !there || need <= there)
+        return HT_OK;
+    if (ht_engine_may_hold_some(engine, options) && needed_in_shares(engine, copies) <= there)
         return HT_OK;
     if (copies > 1 && options->strategy == HT_STRATEGY_AUTO) {
         ht_log(HT_LOG_WARN,

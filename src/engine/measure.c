@@ -201,8 +201,8 @@ static size_t list_lengths(const ht_engine *engine, const ht_lane *lane, size_t 
 }
 
 /* Graphs of the sampled layers for this length. */
-static ht_status warm(const timer *t, size_t n, ht_error *error) {
-    ht_status status = HT_OK;
+static ht_status warm(timer *t, size_t n, ht_error *error) {
+    ht_status status = ht_lanes_prepare_steps(&t->engine->set, t->steps, t->n_steps, error);
     for (int settle = 0; settle < 2; settle++)
         for (size_t i = 0; i < t->n_steps && !status; i++) {
             ht_device *device = t->engine->set.devices[t->steps[i].device];

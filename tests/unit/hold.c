@@ -131,7 +131,7 @@ static void check_steps(const ht_engine *engine) {
     const ht_lanes *set = &engine->set;
     for (size_t s = 0; s < HT_SCHEDULES; s++) {
         const ht_schedule *schedule = &engine->passes.schedules[s];
-        for (size_t i = 0; schedule->tokens && i < schedule->n_lanes; i++) {
+        for (size_t i = 0; schedule->tokens && !schedule->stale && i < schedule->n_lanes; i++) {
             const ht_program *program = ht_schedule_program(schedule, i);
             for (size_t k = 0; k < program->n_steps; k++) {
                 const ht_step *step = &program->steps[k];
@@ -235,6 +235,37 @@ static void test_bytes(void **state) {
     ht_engine_destroy(engine);
 }
 
+static uint64_t first_bytes(const ht_engine *engine) {
+    return ht_lanes_weight_bytes(&engine->set, 0);
+}
+
+/* Lanes that have become slower get other windows, and none where nothing has changed. */
+static void test_windows_move(void **state) {
+    ht_engine *engine = open_engine(BOTH, HT_STRATEGY_TENSOR, false);
+    ht_error error = {0};
+    ht_session *session = NULL;
+    const uint64_t once = ht_lanes_task_bytes(&engine->set) / 2;
+    pretend(engine, true);
+    hold(engine);
+    check(ht_session_create(engine, &session, &error), &error);
+    check(run_prompt(session, 2, &error), &error);
+    const uint64_t before = first_bytes(engine);
+    check(ht_engine_hold_anew(engine, 17, &error), &error);
+    assert_int_equal(first_bytes(engine), before);
+    for (size_t k = 0; k < model->n_signatures; k++) /* ten times as long */
+        for (size_t i = 0; i < engine->set.lanes[0].cost.ops[k].n_points; i++)
+            engine->set.lanes[0].cost.ops[k].points[i].seconds *= 10;
+    check(ht_engine_hold_anew(engine, 17, &error), &error);
+    assert_true(first_bytes(engine) < before * 3 / 4);
+    assert_true(ht_lanes_task_bytes(&engine->set) <= once * 13 / 10);
+    ht_lanes_keep_ready(&engine->set);
+    for (size_t i = 0; i < LENGTHS; i++)
+        check(run_prompt(session, i, &error), &error);
+    check_steps(engine);
+    ht_session_destroy(session);
+    ht_engine_destroy(engine);
+}
+
 /* Measuring has some operators whole, for as long as it takes. */
 static void test_measured_and_gone(void **state) {
     ht_engine *engine = open_engine(BOTH, HT_STRATEGY_TENSOR, false);
@@ -291,7 +322,7 @@ int main(void) {
     const struct CMUnitTest tiny[] = {
         cmocka_unit_test(test_right_logits),      cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_measured_and_gone), cmocka_unit_test(test_who_holds_all),
-        cmocka_unit_test(test_lost_device),
+        cmocka_unit_test(test_lost_device),       cmocka_unit_test(test_windows_move),
     };
     const struct CMUnitTest others[] = {cmocka_unit_test(test_right_logits), cmocka_unit_test(test_lost_device)};
     if ((ht_all_cores()->words[0] & 3) != 3) {
