@@ -83,7 +83,7 @@ void ht_engine_hold_moved(ht_engine *engine, const ht_schedule *moved);
     1.3 /* what lanes of strategy auto hold in all of what can be divided, over what the file takes */
 /* Does the machine's memory hold all weights for every lane (lanes.c)? */
 bool ht_engine_has_room(const ht_engine *engine);
-/* May lanes hold some of the weights only? */
+/* May lanes hold some of the weights only? Each has devices of its own, which take any part of an operator (lanes.c). */
 bool ht_engine_may_hold_some(const ht_engine *engine, const ht_engine_options *options);
 
 /* May the device hold less than the model, so that what it computes was chosen by the planner? For its limit, that is. */

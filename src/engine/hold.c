@@ -42,21 +42,6 @@ typedef struct holding {
     uint64_t fixed, most;
 } holding;
 
-bool ht_engine_may_hold_some(const ht_engine *engine, const ht_engine_options *options) {
-    const ht_lanes *set = &engine->set;
-    uint32_t seen = 0;
-    if (set->n_lanes < 2 || options->strategy != HT_STRATEGY_AUTO || options->whole_weights || options->cuts ||
-        set->time || set->left || engine->info.emulated)
-        return false;
-    for (size_t l = 0; l < set->n_lanes; l++) {
-        const uint32_t devices = set->lanes[l].devices;
-        if (devices & seen || ht_lanes_facts(set, devices).static_caps) /* graphs of shares hold shares anyway */
-            return false;
-        seen |= devices;
-    }
-    return true;
-}
-
 /* ---- asking the planner -------------------------------------------------------------------------------------------------- */
 
 static void solve(const holding *h, const kind *k, const ht_windows *holds, ht_choice *choice) {

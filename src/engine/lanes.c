@@ -95,6 +95,21 @@ static ht_status fit(const ht_engine *engine, bool asked, bool *fits, ht_error *
     return HT_OK;
 }
 
+bool ht_engine_may_hold_some(const ht_engine *engine, const ht_engine_options *options) {
+    const ht_lanes *set = &engine->set;
+    uint32_t seen = 0;
+    if (set->n_lanes < 2 || options->strategy != HT_STRATEGY_AUTO || options->whole_weights || options->cuts ||
+        set->time || set->left || engine->info.emulated)
+        return false;
+    for (size_t l = 0; l < set->n_lanes; l++) {
+        const uint32_t devices = set->lanes[l].devices;
+        if (devices & seen || ht_lanes_facts(set, devices).static_caps) /* graphs of shares hold shares anyway */
+            return false;
+        seen |= devices;
+    }
+    return true;
+}
+
 /* Does the machine's memory hold the weights of every lane, by what the file takes? Devices keep them in forms of their own; a device
  * that lanes share holds them once, and one with memory of its own elsewhere. */
 static uint64_t needed(const ht_engine *engine, size_t *copies) {
