@@ -41,7 +41,8 @@ typedef struct cli_words {
 typedef struct cli_options {
     const struct cli_command *command;
     const char *arguments[3]; /* MODEL, or IN OUT TYPE; NULL: one that may be left out was */
-    bool help, quiet, json, raw, no_special, parse_special, quick, decode, measure, all, stored, run, validate;
+    bool help, quiet, json, raw, no_special, parse_special, quick, decode, measure, whole_weights, all, stored, run,
+        validate;
     cli_words log_level, devices, strategy, cuts, precision, sync, kv, openvino, onnxruntime;
     cli_words prompt, file, system, stop, reference, report, save, load, trace, soc, out, place;
     cli_numbers ids, bench_prompt, bench_gen, bench_sequences, bench_threads;

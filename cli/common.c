@@ -229,6 +229,7 @@ int cli_open_session(const cli_options *options, const cli_setting *setting, ht_
             wanted.strategy = (ht_strategy)i;
     wanted.cuts = setting->cuts;
     wanted.measure = options->measure;
+    wanted.whole_weights = options->whole_weights;
     bool good;
     char *places = joined_places(&options->place, &good);
     if (!good)

@@ -137,6 +137,8 @@ static const option_row rows[] = {
      "cuts that strategy tensor may use, separated by commas; repeat the option for several rows"},
     {"measure", 0, OPTION_FLAG, COMPUTES, AT(measure), NULL, 0, 0,
      "measure the devices again (default: use saved measurements)"},
+    {"whole-weights", 0, OPTION_FLAG, COMPUTES, AT(whole_weights), NULL, 0, 0,
+     "strategy auto: all weights on every device (default: those that plans use)"},
     {"precision", 0, OPTION_CHOICE, ONE_SETTING, AT(precision), "fast|exact", 0, 0,
      "fast: 8-bit activations for quantised weights; exact: float activations (default fast)"},
     {"precision", 0, OPTION_CHOICES, CLI_BENCH, AT(precision), "fast|exact", 0, 0,

@@ -247,6 +247,8 @@ typedef struct ht_engine_options {
      * on that device of `devices`, named as there, options left out or not; the first text that fits counts. Others where they
      * are quickest. NULL, "": all of them so */
     const char *place;
+    /* of AUTO: each device holds all weights, not only those that its plans use and a margin around them */
+    bool whole_weights;
 } ht_engine_options;
 
 /* Lives as long as the engine. */

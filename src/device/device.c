@@ -187,6 +187,35 @@ ht_status ht_wait_all(const ht_device *self, const ht_dependency *after, size_t 
 
 /* ---- shares ---------------------------------------------------------------------------------------------------------------- */
 
+bool ht_slice_rows(const ht_op *op, const ht_slice *s, int part, size_t *begin, size_t *end) {
+    const size_t rows = op->parts[part].rows;
+    size_t base = 0;
+    if (s->of) {
+        ht_share_rows(s, part, rows, begin, end);
+        return *begin < *end;
+    }
+    for (int i = 0; i < part; i++)
+        base += op->parts[i].rows;
+    const size_t last = s->row_end ? s->row_end : base + rows;
+    *begin = s->row_begin - ht_min_size(s->row_begin, base);
+    *end = ht_min_size(last - ht_min_size(last, base), rows);
+    return *begin < *end;
+}
+
+bool ht_slice_lies_in(const ht_op *op, const ht_slice *part, const ht_slice *held) {
+    const size_t cols = ht_op_cols(op), end = part->reduction_end ? part->reduction_end : cols,
+                 held_end = held->reduction_end ? held->reduction_end : cols;
+    if (part->reduction_begin < held->reduction_begin || end > held_end)
+        return false;
+    for (int i = 0; i < op->n_parts; i++) {
+        size_t begin, last, held_begin, held_last;
+        if (ht_slice_rows(op, part, i, &begin, &last) &&
+            (!ht_slice_rows(op, held, i, &held_begin, &held_last) || begin < held_begin || last > held_last))
+            return false;
+    }
+    return true;
+}
+
 bool ht_share_fits(const ht_op *op, const ht_slice *s) {
     if (s->group > 1 && s->of % s->group)
         return false;

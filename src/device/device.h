@@ -50,6 +50,11 @@ static inline void ht_share_rows(const ht_slice *s, int part, size_t rows, size_
     *begin = each * (common ? ht_groups_before(s->group, s->row_begin) : s->row_begin);
     *end = each * (common ? ht_groups_before(s->group, s->row_end) : s->row_end);
 }
+/* Of a MATMUL: rows [*begin, *end) of its matrix number `part`, counted in that matrix, are in the slice, whichever way that
+ * says it. False: none. */
+bool ht_slice_rows(const ht_op *op, const ht_slice *s, int part, size_t *begin, size_t *end);
+/* Of a MATMUL: are all rows and columns of `part` among those of `held`? */
+bool ht_slice_lies_in(const ht_op *op, const ht_slice *part, const ht_slice *held);
 /* Has every matrix of the operator a whole number of rows for one part of the share? */
 bool ht_share_fits(const ht_op *op, const ht_slice *s);
 /* Of EXPERTS: zeros that stand for all experts or features as what they stand for: experts are rows, features the reduction
@@ -111,8 +116,9 @@ typedef struct ht_binding {
     /* NORM with aux: what is added is slot aux and these besides, in this order (partial sums of several devices). */
     const ht_view *pieces;
     size_t n_pieces; /* at most HT_MAX_PIECES */
-    /* Only this of the task's slice; NULL: all of it. For devices that say `divisible`, on tasks that are whole; refuses()
-     * says which slices those are. So a ratio moves from submit to submit, and weights are there once. */
+    /* Only this of the operator; NULL: all of the task's slice. For devices that say `divisible`, on tasks that are whole, or
+     * of a MATMUL on those whose slice it lies in (ht_slice_lies_in); refuses_part() says which slices those are. So a ratio
+     * moves from submit to submit, and weights are there once. */
     const ht_slice *part;
     /* For devices with memory of their own; bit s is slot s, HT_BIT_KV the cache rows of these tokens, or a state. Zero is always right,
      * what is set saves transfers. */

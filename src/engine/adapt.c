@@ -101,6 +101,8 @@ void ht_engine_adapt(ht_engine *engine) {
             wish->checks = 0;
         }
     }
+    if (moved && moved->tokens)
+        ht_engine_hold_moved(engine, moved);
     if (!moved || !moved->tokens || wish->checks || passes->graphs.no_room || passes->policy.frozen)
         return;
     const double now = ht_clock_now(engine->set.time);

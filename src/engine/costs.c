@@ -285,6 +285,8 @@ ht_status ht_engine_measure(ht_engine *engine, const ht_engine_options *options,
     }
     if (kv)
         ht_kv_destroy(&engine->set, kv);
+    ht_lanes_settle(&engine->set);
+    ht_lanes_release_late(&engine->set);
     if (!status && whole && kept)
         save_tables(engine, &key);
     ht_text_free(&key);

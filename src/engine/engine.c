@@ -135,9 +135,9 @@ static void fill_info(ht_engine *engine, const ht_engine_options *options) {
 /* found: nobody named options->devices. */
 static ht_status create_engine(ht_model *model, const ht_engine_options *options, bool found, ht_engine **out,
                                ht_error *error) {
-    static ht_status (*const phases[])(ht_engine *, const ht_engine_options *,
-                                       ht_error *) = {read_options,      ht_engine_open_devices, ht_engine_make_lanes,
-                                                      ht_engine_measure, ht_engine_choose_lanes, ht_engine_expect};
+    static ht_status (*const phases[])(ht_engine *, const ht_engine_options *, ht_error *) = {
+        read_options,           ht_engine_open_devices, ht_engine_make_lanes, ht_engine_measure,
+        ht_engine_choose_lanes, ht_engine_hold,         ht_engine_expect};
     ht_engine *engine;
     ht_status status = ht_alloc((void **)&engine, 1, sizeof *engine, "an engine", error);
     if (status)

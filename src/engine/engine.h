@@ -17,6 +17,13 @@ typedef struct ht_wish {
     ht_graphs graphs;      /* once all of it is there */
 } ht_wish;
 
+/* Tokens of the kinds of passes that what lanes hold was made for, and when that may be moved while requests run (hold.c). */
+#define HT_HOLD_KINDS 4
+typedef struct ht_hold {
+    size_t tokens[HT_HOLD_KINDS], n;
+    double next, pause;
+} ht_hold;
+
 struct ht_engine {
     ht_model *model;
     ht_engine_info info;
@@ -31,6 +38,7 @@ struct ht_engine {
     ht_progress progress;                /* the caller's, while the engine is created: devices keep a pointer to it */
     unsigned caches_lost;                /* counts devices that failed with keys and values which only they had */
     ht_wish wish;
+    ht_hold hold;
 };
 
 /* As ht_engine_create on this list of devices that nobody named: one that cannot be opened is left out, with a warning. */
@@ -49,6 +57,8 @@ ht_status ht_engine_measure(ht_engine *engine, const ht_engine_options *options,
 /* Policy (policy.c): where strategy auto finds one lane as quick for all prompts to come, and in decode, as any or several
  * are, the devices of the others are closed, and it is an engine of one lane from then on. */
 ht_status ht_engine_choose_lanes(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+/* Weights (hold.c): what lanes of strategy auto hold, and their tasks prepared, where that was put off. */
+ht_status ht_engine_hold(ht_engine *engine, const ht_engine_options *options, ht_error *error);
 /* Plans (expect.c): passes of the prompts that are expected are solved for, their graphs of shares built, and where times
  * are real they are tried. */
 ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error);
@@ -63,6 +73,18 @@ ht_status ht_engine_place(ht_engine *engine, const char *rules, ht_error *error)
  * what each takes on either, in prompts and in decode, and from what handing over takes. Nothing to do where all fits.
  * HT_ERROR_MEMORY with sizes where nobody takes the rest. What options->place says comes first. */
 ht_status ht_engine_fit(ht_engine *engine, const ht_engine_options *options, ht_error *error);
+
+/* Where lanes hold some weights only, and others would be quicker by a twentieth by what has been learnt: these, packed from the
+ * file, for passes of so many tokens besides those that were expected. Nothing is under way, and no head is to come. */
+ht_status ht_engine_hold_anew(ht_engine *engine, size_t tokens, ht_error *error);
+/* The same while requests run, behind a pass whose lanes' speeds have changed; not often. Fails with a warning. */
+void ht_engine_hold_moved(ht_engine *engine, const ht_schedule *moved);
+#define HT_HELD_OF_FILE \
+    1.3 /* what lanes of strategy auto hold in all of what can be divided, over what the file takes */
+/* Does the machine's memory hold all weights for every lane (lanes.c)? */
+bool ht_engine_has_room(const ht_engine *engine);
+/* May lanes hold some of the weights only? Each has devices of its own, which take any part of an operator (lanes.c). */
+bool ht_engine_may_hold_some(const ht_engine *engine, const ht_engine_options *options);
 
 /* May the device hold less than the model, so that what it computes was chosen by the planner? For its limit, that is. */
 static inline bool ht_engine_is_bounded(const ht_engine *engine, size_t d) {

@@ -380,6 +380,8 @@ ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, 
     ht_status status = expect_all(engine, options, false, &t, error); /* decode first: it is part of every answer */
     if (!status && engine->passes.graphs.no_room && !engine->passes.policy.must_share)
         status = expect_with_less(engine, options, &t, &keep, error);
+    if (!status) /* passes have taught what joins cost */
+        status = ht_engine_hold_anew(engine, 0, error);
     ht_passes_solve_anew(&engine->passes); /* they were free to ask for graphs */
     if (!status && t.kv)                   /* something was tried */
         ht_engine_keep_learnt(engine);

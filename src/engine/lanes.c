@@ -95,6 +95,21 @@ static ht_status fit(const ht_engine *engine, bool asked, bool *fits, ht_error *
     return HT_OK;
 }
 
+bool ht_engine_may_hold_some(const ht_engine *engine, const ht_engine_options *options) {
+    const ht_lanes *set = &engine->set;
+    uint32_t seen = 0;
+    if (set->n_lanes < 2 || options->strategy != HT_STRATEGY_AUTO || options->whole_weights || options->cuts ||
+        set->time || set->left || engine->info.emulated)
+        return false;
+    for (size_t l = 0; l < set->n_lanes; l++) {
+        const uint32_t devices = set->lanes[l].devices;
+        if (devices & seen || ht_lanes_facts(set, devices).static_caps) /* graphs of shares hold shares anyway */
+            return false;
+        seen |= devices;
+    }
+    return true;
+}
+
 /* Does the machine's memory hold the weights of every lane, by what the file takes? Devices keep them in forms of their own; a device
  * that lanes share holds them once, and one with memory of its own elsewhere. */
 static uint64_t needed(const ht_engine *engine, size_t *copies) {
@@ -110,6 +125,23 @@ static uint64_t needed(const ht_engine *engine, size_t *copies) {
     return *copies * ht_lanes_matrix_bytes(set->model) + ht_kv_bytes(set);
 }
 
+/* The same where lanes hold their shares of what can be divided. */
+static uint64_t needed_in_shares(const ht_engine *engine, size_t copies) {
+    const ht_model *model = engine->model;
+    uint64_t undivided = 0;
+    for (size_t i = model->blocks[0].first; i < model->n_ops; i++)
+        for (int p = 0; p < model->ops[i].n_parts && model->ops[i].kind != HT_OP_MATMUL; p++)
+            undivided += (uint64_t)model->ops[i].parts[p].rows * model->ops[i].parts[p].row_bytes;
+    const double divided = (double)(ht_lanes_file_bytes(model) - undivided);
+    return copies * undivided + (uint64_t)(HT_HELD_OF_FILE * divided) + ht_kv_bytes(&engine->set);
+}
+
+bool ht_engine_has_room(const ht_engine *engine) {
+    size_t copies;
+    const uint64_t there = ht_os_memory_bytes();
+    return !there || needed(engine, &copies) <= there;
+}
+
 /* Made-up weights of simulated devices are computed with by nobody. */
 static ht_status check_memory(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const uint64_t there = ht_os_memory_bytes();
@@ -117,6 +149,8 @@ static ht_status check_memory(ht_engine *engine, const ht_engine_options *option
     size_t copies;
     uint64_t need = needed(engine, &copies);
     if (engine->set.time || !there || need <= there)
+        return HT_OK;
+    if (ht_engine_may_hold_some(engine, options) && needed_in_shares(engine, copies) <= there)
         return HT_OK;
     if (copies > 1 && options->strategy == HT_STRATEGY_AUTO) {
         ht_log(HT_LOG_WARN,
@@ -184,6 +218,7 @@ ht_status ht_engine_make_lanes(ht_engine *engine, const ht_engine_options *optio
     status = ht_lanes_make_slots(&engine->set, error);
     if (!status)
         status = ht_engine_fit(engine, options, error);
+    engine->set.late = !status && ht_engine_may_hold_some(engine, options);
     if (!status)
         status = ht_lanes_place(&engine->set, options, error);
     if (status)

@@ -210,6 +210,8 @@ static void add_steps(listing *l, size_t i, const ht_program *program, size_t fi
                       size_t to, bool head) {
     const ht_lane *lane = l->schedule ? l->schedule->lanes[i] : &l->engine->set.lanes[0];
     for (size_t s = first; s < end && !l->status; s++) {
+        if (program->steps[s].feeds) /* once more what the lane does for itself */
+            continue;
         l->status = ht_grow((void **)&l->rows, &l->capacity, l->n + 1, sizeof *l->rows, "a plan", l->error);
         if (l->status)
             return;

@@ -47,10 +47,12 @@ static ht_status run_once(const timer *t, size_t n, size_t position, bool apart,
 }
 
 /* Median seconds of all steps. One run warms up; long ones are run once, for noise is short against them. */
-static ht_status time_steps(const timer *t, size_t n, size_t position, bool apart, double *seconds, ht_error *error) {
+static ht_status time_steps(timer *t, size_t n, size_t position, bool apart, double *seconds, ht_error *error) {
     double times[MOST_RUNS], spent = 0;
     size_t runs = 0;
-    ht_status status = run_once(t, n, position, apart, seconds, error);
+    ht_status status = ht_lanes_prepare_steps(&t->engine->set, t->steps, t->n_steps, error);
+    if (!status)
+        status = run_once(t, n, position, apart, seconds, error);
     const size_t most = t->engine->set.time ? 1 : MOST_RUNS; /* virtual time has no noise */
     while (!status && runs < most && (runs == 0 || spent < ENOUGH_SECONDS)) {
         status = run_once(t, n, position, apart, &times[runs], error);
@@ -199,8 +201,8 @@ static size_t list_lengths(const ht_engine *engine, const ht_lane *lane, size_t 
 }
 
 /* Graphs of the sampled layers for this length. */
-static ht_status warm(const timer *t, size_t n, ht_error *error) {
-    ht_status status = HT_OK;
+static ht_status warm(timer *t, size_t n, ht_error *error) {
+    ht_status status = ht_lanes_prepare_steps(&t->engine->set, t->steps, t->n_steps, error);
     for (int settle = 0; settle < 2; settle++)
         for (size_t i = 0; i < t->n_steps && !status; i++) {
             ht_device *device = t->engine->set.devices[t->steps[i].device];
@@ -575,10 +577,12 @@ static ht_status prepare_company(ht_engine *engine, company *c, ht_schedule *s, 
             take_steps(t, program, c->norms ? norm_of(t->engine->model) : ALL,
                        c->norms ? 2 : count_samples(t, program, c->tokens));
             leave_out_cache(t);
+            status = ht_lanes_prepare_steps(&engine->set, t->steps, t->n_steps, error);
             size_t again = c->tokens == 1 || c->norms ? 8 : 1; /* long against the start */
             if (c->n_lanes > 2 || c->norms)                    /* a lane that ends sooner leaves the others alone */
                 again *= (size_t)fmin(longest / c->alone[i] + 0.5, 64);
-            status = repeat_steps(t, c, i, again, &s->programs[i], error);
+            if (!status)
+                status = repeat_steps(t, c, i, again, &s->programs[i], error);
             c->alone[i] *= (double)again;
         }
     free(t);

@@ -66,6 +66,9 @@ static void keep_devices(ht_engine *engine, size_t keep) {
 
 ht_status ht_engine_keep_lane(ht_engine *engine, size_t lane, const ht_engine_options *options, ht_error *error) {
     keep_devices(engine, lane);
+    engine->set.late = false;
+    ht_lanes_hold_all(&engine->set, ~0u);
+    memset(engine->passes.holds, 0, sizeof engine->passes.holds);
     ht_status status = ht_lanes_place(&engine->set, options, error);
     engine->info.weight_bytes = ht_lanes_task_bytes(&engine->set);
     engine->info.buffer_bytes = engine->set.buffer_bytes;

@@ -16,6 +16,18 @@ static bool keeps_cache(const ht_lanes *set, size_t d) {
     return false;
 }
 
+/* Devices that are left get all weights again, from the file. False: they have them. */
+static bool hold_all(ht_engine *engine, uint32_t failed) {
+    bool some = false;
+    for (size_t l = 0; l < engine->set.n_lanes; l++)
+        some |= engine->passes.holds[l].partly;
+    if (!some)
+        return false;
+    ht_lanes_hold_all(&engine->set, ~failed);
+    memset(engine->passes.holds, 0, sizeof engine->passes.holds);
+    return true;
+}
+
 bool ht_engine_recover(ht_engine *engine) {
     const uint32_t failed = atomic_exchange(&engine->set.failed, 0);
     const ht_engine_options plain = HT_INIT(ht_engine_options);
@@ -30,9 +42,10 @@ bool ht_engine_recover(ht_engine *engine) {
             ht_log(HT_LOG_WARN, "%s failed: continuing without it", ht_lanes_caps(&engine->set, d)->name);
             engine->caches_lost += keeps_cache(&engine->set, d);
         }
+    const bool some = hold_all(engine, failed);
     for (size_t l = 0; l < engine->set.n_lanes; l++) {
         ht_lane *lane = &engine->set.lanes[l];
-        if (lane->devices & failed && !lane->lost) {
+        if ((lane->devices & failed || some) && !lane->lost) {
             ht_error error;
             lane->devices &= ~failed;
             lane->lost = !ht_lanes_take_all(&engine->set, lane->devices) ||

@@ -63,6 +63,26 @@ uint64_t ht_lanes_matrix_bytes(const ht_model *model) {
     return bytes;
 }
 
+/* Where the matrix lies in the file; made-up ones: what they follow from. */
+static const void *origin(const ht_matrix *m) {
+    return m->data ? (const void *)m->data : m->name;
+}
+
+bool ht_op_is_table(const ht_model *model, const ht_op *op) {
+    bool table = false;
+    for (size_t i = 0; i < model->blocks[0].first; i++)
+        table |= op->n_parts == 1 && &model->ops[i] != op && origin(op->parts) == origin(model->ops[i].parts);
+    return table;
+}
+
+uint64_t ht_lanes_file_bytes(const ht_model *model) {
+    uint64_t bytes = ht_lanes_matrix_bytes(model);
+    for (size_t i = model->blocks[0].first; i < model->n_ops; i++)
+        if (ht_op_is_table(model, &model->ops[i]))
+            bytes -= (uint64_t)model->ops[i].parts->rows * model->ops[i].parts->row_bytes;
+    return bytes;
+}
+
 uint64_t ht_lanes_weight_bytes(const ht_lanes *set, size_t device) {
     uint64_t bytes = 0;
     const ht_device_ops *ops = set->devices[device]->ops;

@@ -33,8 +33,9 @@ typedef struct ht_step {
      * it. Nothing stands between the two. */
     bool leaves, rest;
 
-    bool divides; /* only `part` of the task */
-    bool own;     /* slots that every lane has all of are the lane's own: every lane computes the same norms */
+    bool divides;  /* only `part` of the task */
+    bool own;      /* slots that every lane has all of are the lane's own: every lane computes the same norms */
+    uint8_t feeds; /* not 0: they are those of lane number feeds - 1 of the pass, which cannot fill them itself */
     /* NORM, of slot number k that it adds: what lane i of the pass wrote to its buffer number sums[k] - 1, for every
      * bit i; others, k = 0: write to lane i's. */
     uint8_t adds[HT_MAX_ADDED];
@@ -91,13 +92,18 @@ typedef struct ht_lane {
 
 /* ---- all lanes --------------------------------------------------------------------------------------------------------- */
 
+/* How much of a task's slice its lane is to hold: plans ask for no more. */
+typedef enum ht_holding { HT_HOLDS_ALL, HT_HOLDS_SOME, HT_HOLDS_NONE } ht_holding;
+
 /* A slice prepared on a device: steps of several programs may share it. */
 typedef struct ht_slice_task {
     int device;
     const ht_op *op;
     ht_slice slice;
-    ht_task *task;
-    bool dropped; /* its device could not do what it said it could */
+    ht_holding holds;
+    ht_slice held; /* HT_HOLDS_SOME: what is prepared */
+    ht_task *task; /* NULL: not prepared as yet (ht_lanes.late), or never */
+    bool dropped;  /* its device could not do what it said it could */
 } ht_slice_task;
 
 /* Which devices leave an operator to others, by reason. Bit d: ht_lanes.devices[d]. */
@@ -127,6 +133,7 @@ typedef struct ht_lanes {
     size_t n_tasks, cap_tasks;
     size_t next_task;            /* behind the one that was found last: where the next is likely to be */
     bool any_dropped;            /* of the tasks */
+    bool late;                   /* tasks are not prepared yet, for it is to be found out what lanes hold */
     ht_view slots[HT_MAX_SLOTS]; /* of the model: one pool of buffers, which every layer uses again */
     size_t slot_bytes[HT_MAX_SLOTS];
     uint64_t buffer_bytes; /* of slots and of the lanes' own buffers */
@@ -239,8 +246,11 @@ ht_status ht_lanes_place(ht_lanes *set, const ht_engine_options *options, ht_err
 void ht_lanes_unplace(ht_lanes *set); /* nothing is under way */
 /* Fills one lane's programs anew, after it has lost a device. */
 ht_status ht_lanes_place_lane(ht_lanes *set, ht_lane *lane, const ht_engine_options *options, ht_error *error);
-uint64_t ht_lanes_task_bytes(const ht_lanes *set);                  /* memory that all tasks hold */
-uint64_t ht_lanes_matrix_bytes(const ht_model *model);              /* of all matrices, as the file has them */
+uint64_t ht_lanes_task_bytes(const ht_lanes *set);     /* memory that all tasks hold */
+uint64_t ht_lanes_matrix_bytes(const ht_model *model); /* of all matrices, as the file has them */
+uint64_t ht_lanes_file_bytes(const ht_model *model);   /* the same, a matrix that two operators read once */
+/* Is the operator's only matrix what an EMBED reads, too? */
+bool ht_op_is_table(const ht_model *model, const ht_op *op);
 uint64_t ht_lanes_weight_bytes(const ht_lanes *set, size_t device); /* of one device's tasks */
 /* What one device holds: its tasks, the keys, values and states of one session that it computes with, and where it has memory of
  * its own a copy of the pool. */
@@ -260,6 +270,14 @@ bool ht_lanes_fits(const ht_lanes *set, size_t d);
 /* A task of a slice of op on a device, prepared now if it is not there. */
 ht_status ht_lanes_task(ht_lanes *set, int device, const ht_op *op, const ht_slice *slice, ht_slice_task **task,
                         ht_error *error);
+/* Steps whose tasks are not there get them, whole: for measuring before it is known what lanes hold. And away with all of
+ * these; nothing is under way. */
+ht_status ht_lanes_prepare_steps(ht_lanes *set, ht_step *steps, size_t n, ht_error *error);
+void ht_lanes_release_late(ht_lanes *set);
+/* From now on the task is to hold this; it is gone until it is placed again if it holds something else. */
+void ht_lanes_hold(ht_lanes *set, ht_slice_task *task, ht_holding holds, const ht_slice *held);
+/* Releases tasks of these devices (bits) of which some is held only: whoever asks for them next gets them whole. */
+void ht_lanes_hold_all(ht_lanes *set, uint32_t devices);
 /* Releases tasks [first, n_tasks), which no program has. */
 void ht_lanes_drop_tasks(ht_lanes *set, size_t first);
 /* Releases all static graphs of shares; no schedule is there. */

@@ -149,11 +149,35 @@ static int choose_device(const ht_lanes *set, const ht_lane *lane, const ht_op *
     return slow;
 }
 
+/* What is held of the task, where it is not there. */
+static ht_status prepare(ht_lanes *set, ht_slice_task *task, ht_error *error) {
+    ht_device *d = set->devices[task->device];
+    const ht_slice *slice = task->holds == HT_HOLDS_SOME ? &task->held : &task->slice;
+    if (task->task || task->dropped || task->holds == HT_HOLDS_NONE)
+        return HT_OK;
+    ht_status status = d->ops->prepare(d, task->op, slice, &task->task, error);
+    if (!status)
+        ht_op_drop_pages(task->op); /* the device has a copy of its own now */
+    return status;
+}
+
+ht_status ht_lanes_prepare_steps(ht_lanes *set, ht_step *steps, size_t n, ht_error *error) {
+    ht_status status = HT_OK;
+    for (size_t i = 0; i < n && !status; i++) {
+        if (steps[i].task)
+            continue;
+        ht_slice_task *task = find_slice(set, steps[i].device, steps[i].op, &steps[i].slice, set->next_task);
+        status = task ? prepare(set, task, error) : HT_OK;
+        steps[i].task = task ? task->task : NULL;
+    }
+    return status;
+}
+
 ht_status ht_lanes_task(ht_lanes *set, int device, const ht_op *op, const ht_slice *slice, ht_slice_task **out,
                         ht_error *error) {
     if ((*out = find_slice(set, device, op, slice, set->next_task))) {
         set->next_task = (size_t)(*out - set->tasks) + 1;
-        return HT_OK;
+        return set->late ? HT_OK : prepare(set, *out, error);
     }
     ht_status status =
         ht_grow((void **)&set->tasks, &set->cap_tasks, set->n_tasks + 1, sizeof *set->tasks, "a program", error);
@@ -161,12 +185,10 @@ ht_status ht_lanes_task(ht_lanes *set, int device, const ht_op *op, const ht_sli
         return status;
     ht_slice_task *task = &set->tasks[set->n_tasks];
     *task = (ht_slice_task){.device = device, .op = op, .slice = *slice};
-    ht_device *d = set->devices[device];
-    status = d->ops->prepare(d, op, &task->slice, &task->task, error);
+    status = set->late ? HT_OK : prepare(set, task, error);
     if (status)
         return status;
     set->n_tasks++;
-    ht_op_drop_pages(op); /* the device has a copy of its own now */
     *out = task;
     return HT_OK;
 }
@@ -252,7 +274,7 @@ static ht_status make_program(ht_lanes *set, ht_lane *lane, ht_form form, const 
             const ht_block *block = ht_op_block(model, op);
             i = block->first + block->fused_to - 1;
         }
-        if (options->progress &&
+        if (options->progress && !set->late &&
             !options->progress("loading", (double)(program_number(set, lane, form) * model->n_ops + i + 1),
                                (double)(HT_FORMS * set->n_lanes * model->n_ops), options->progress_user))
             return ht_fail(error, HT_ERROR_CANCELLED, "loading was stopped");
@@ -323,7 +345,7 @@ static ht_status warm_programs(ht_lanes *set, const ht_engine_options *options, 
             for (size_t i = 0; i < program->n_steps; i++) {
                 const ht_step *step = &program->steps[i];
                 const int device = step->device;
-                if (is_dropped(set, device, step->op))
+                if (is_dropped(set, device, step->op) || !step->task)
                     continue;
                 ht_error failure = {0};
                 ht_status status = for_expected(set, options, (ht_form)form, step, settle, &failure);
@@ -349,6 +371,24 @@ static void release_task(ht_lanes *set, ht_slice_task *task) {
     if (task->task)
         set->devices[task->device]->ops->release(set->devices[task->device], task->task);
     task->task = NULL;
+}
+
+void ht_lanes_release_late(ht_lanes *set) {
+    for (size_t t = 0; t < set->n_tasks && set->late; t++)
+        release_task(set, &set->tasks[t]);
+}
+
+void ht_lanes_hold(ht_lanes *set, ht_slice_task *task, ht_holding holds, const ht_slice *held) {
+    if (task->holds != holds || (holds == HT_HOLDS_SOME && memcmp(&task->held, held, sizeof *held) != 0))
+        release_task(set, task);
+    task->holds = holds;
+    task->held = *held;
+}
+
+void ht_lanes_hold_all(ht_lanes *set, uint32_t devices) {
+    for (size_t t = 0; t < set->n_tasks; t++)
+        if (devices >> set->tasks[t].device & 1)
+            ht_lanes_hold(set, &set->tasks[t], HT_HOLDS_ALL, &set->tasks[t].slice);
 }
 
 void ht_lanes_drop_tasks(ht_lanes *set, size_t first) {

@@ -139,7 +139,8 @@ typedef struct ht_passes {
     ht_units units[HT_MAX_AXES]; /* of the model's axes */
     ht_graphs graphs;
     ht_loads loads;
-    ht_recording *recordings; /* [n_lanes]; NULL: nothing is recorded */
+    ht_windows holds[HT_MAX_LANES]; /* what lanes hold of the weights (hold.c) */
+    ht_recording *recordings;       /* [n_lanes]; NULL: nothing is recorded */
     /* Of the newest forward: what ht_passes_head can be asked for, and how many tokens there were. */
     size_t first_token, last_tokens;
 } ht_passes;
@@ -159,6 +160,8 @@ void ht_passes_find_units(ht_passes *passes);
  * the whole slice as ht_whole_slice has it: a task of it is found as the whole operator's. */
 ht_slice ht_units_slice(const ht_axis *axis, const ht_units *units, const ht_op *op, size_t place, size_t begin,
                         size_t end);
+/* What each lane's tasks hold of every axis (hold.c); to be called whenever these have changed. */
+void ht_passes_find_windows(ht_passes *passes);
 /* Nothing is recorded any more. */
 void ht_passes_forget_recordings(ht_passes *passes);
 

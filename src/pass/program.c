@@ -33,7 +33,8 @@ typedef struct builder {
     uint32_t joins;   /* so far */
     uint8_t told;     /* lanes that publish at the newest join */
     held held[HT_MAX_SLOTS];
-    uint32_t own, sums; /* slots of these roles */
+    uint32_t own, sums;         /* slots of these roles */
+    uint32_t fed[HT_MAX_LANES]; /* slots that another lane has filled for this one, and it has not written since */
     ht_status status;
     ht_error *error;
 } builder;
@@ -164,8 +165,9 @@ static ht_step *lower(builder *b, const piece *p) {
     ht_step step;
     if (!find_step(b, p, &step))
         return NULL;
-    step.resident &= p->spared;
+    step.resident &= p->spared & ~b->fed[p->lane];
     step.kept &= p->spared;
+    b->fed[p->lane] &= ~ht_op_writes(step.op);
     step.own = p->own;
     step.begin = (uint32_t)p->begin;
     step.end = (uint32_t)p->end;
@@ -406,11 +408,46 @@ static void add_head(builder *b) {
     }
 }
 
+/* Does the lane look up tokens itself? One that holds no table leaves it to another. */
+static bool embeds(const builder *b, size_t lane) {
+    const ht_program *program = ht_lane_program(b->schedule->lanes[lane], b->n);
+    bool there = true;
+    for (size_t op = 0; op < b->model->blocks[0].first; op++) {
+        const ht_step *step = step_of(b, program, op);
+        there &= step && step->task;
+    }
+    return there;
+}
+
+/* The first lane that looks up tokens does so for those that do not, each into its own slots: a row is read from the file, and
+ * written, faster than another device could hold all of them. */
+static void feed(builder *b, size_t lane, piece embed) {
+    for (size_t i = 0; i < b->choice->n_lanes; i++) {
+        if (embeds(b, i))
+            continue;
+        for (embed.op = 0; embed.op < b->model->blocks[0].first; embed.op++) {
+            ht_step *step = lower(b, &embed);
+            if (!step)
+                return;
+            step->feeds = (uint8_t)(i + 1);
+            step->kept = 0;
+            b->fed[i] |= ht_op_writes(step->op);
+        }
+        b->told = (uint8_t)(1u << lane);
+    }
+    if (b->told)
+        b->schedule->programs[lane].steps[b->schedule->programs[lane].n_steps - 1].publishes = b->joins = 1;
+}
+
 static void build_shares(builder *b) {
     piece embed = {.end = b->n, .axis = ALL, .to = b->model->n_ops, .spared = EVERY_SLOT, .own = true};
-    for (; embed.lane < b->choice->n_lanes; embed.lane++)
-        for (embed.op = 0; embed.op < b->model->blocks[0].first; embed.op++)
+    bool fed = false;
+    for (; embed.lane < b->choice->n_lanes && !b->status; embed.lane++) {
+        for (embed.op = 0; embed.op < b->model->blocks[0].first && embeds(b, embed.lane); embed.op++)
             lower(b, &embed);
+        if (!fed && embeds(b, embed.lane))
+            fed = true, feed(b, embed.lane, embed);
+    }
     for (size_t block = 0; block + 1 < b->model->n_blocks && !b->status; block++)
         add_axes(b, block);
     add_head(b);
@@ -601,6 +638,7 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
                              .cores = lane->cores,
                              .lost = lane->lost,
                              .may_build = ht_may_build(passes),
+                             .holds = &passes->holds[l],
                              .no_room = passes->graphs.no_room};
         memcpy(lanes[l].built, passes->graphs.built[l], sizeof lanes[l].built);
         memcpy(lanes[l].drift, pace->lanes[l], sizeof lanes[l].drift);

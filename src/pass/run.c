@@ -35,14 +35,14 @@ static void bind_added(const ht_run *run, const ht_step *step, const ht_binding 
 /* What a step works on: its tokens of the pass, and the lane's own buffers where every lane computes the residual stream. */
 static void bind(const ht_run *run, const ht_step *step, const ht_binding *common, ht_view slots[HT_MAX_SLOTS],
                  ht_view pieces[HT_MAX_PIECES], ht_binding *binding) {
-    const ht_lane *lane = run->lane;
+    const ht_lane *lane = run->lane, *own = step->feeds ? run->passes->current->lanes[step->feeds - 1] : lane;
     const ht_model *model = run->passes->set->model;
     const ht_slot out = step->op->out;
     memcpy(slots, common->slots, (size_t)model->n_slots * sizeof *slots);
     binding->slots = slots;
     for (ht_slot slot = 0; slot < model->n_slots && step->own; slot++)
-        if (lane->own[slot].data)
-            slots[slot] = view_from(lane->own[slot], run->offset);
+        if (own->own[slot].data)
+            slots[slot] = view_from(own->own[slot], run->offset);
     bind_added(run, step, common, slots, pieces, binding);
     if (step->sums[0] && !ht_op_added(step->op)) {
         const ht_lane *into = step->adds[0] ? run->passes->current->lanes[0] : lane;

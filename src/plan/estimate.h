@@ -218,6 +218,23 @@ static inline bool is_ready(const ht_problem *p, size_t lane, size_t axis, size_
     return p->lanes[lane].may_build || !p->ready || p->ready(p->ready_context, lane, axis, units, tokens);
 }
 
+/* ---- what lanes hold ------------------------------------------------------------------------------------------------------ */
+
+/* Does the lane hold some of the weights only? */
+static inline bool is_partly(const ht_problem *p, size_t lane) {
+    return p->lanes[lane].holds && p->lanes[lane].holds->partly;
+}
+
+/* What it holds of an axis that divides into so many units. */
+static inline ht_window window_of(const ht_problem *p, size_t lane, size_t axis, size_t of) {
+    return is_partly(p, lane) ? p->lanes[lane].holds->axes[axis] : (ht_window){0, of};
+}
+
+/* Are units [begin, begin + n) in the window? None always are. */
+static inline bool is_held(ht_window w, size_t begin, size_t n) {
+    return n == 0 || (w.first <= begin && begin + n <= w.end);
+}
+
 /* ---- the regimes (solve.c, solve_shares.c, solve_owner.c) ------------------------------------------------------------------- */
 
 /* Seconds of tokens [begin, begin + n) on lane number `lane`; never falls as n grows. */

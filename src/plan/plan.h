@@ -107,6 +107,18 @@ const char *ht_plan_misfit(const ht_model *model);
 /* What a person calls a cut along the axis: "head", "query", "causal", "row", "feature". */
 const char *ht_axis_cut(const ht_axis *axis);
 
+/* Units [first, end) of an axis whose weights a lane holds. */
+typedef struct ht_window {
+    size_t first, end;
+} ht_window;
+
+/* What a lane holds of the model where that is not all of it. */
+typedef struct ht_windows {
+    bool partly;                 /* else all of it, and the rest says nothing */
+    bool fed;                    /* another lane looks up its tokens */
+    ht_window axes[HT_MAX_AXES]; /* of tokens: [0, 1) where the operators of the axis are there whole, else [0, 0) */
+} ht_windows;
+
 /* A lane as the solver sees it. */
 typedef struct ht_solver_lane {
     const ht_lane_cost *cost;   /* of whole operators, at lengths whose graphs are there */
@@ -121,6 +133,9 @@ typedef struct ht_solver_lane {
     size_t built[HT_MAX_AXES][HT_MAX_SHARES]; /* units of the shares that were; 0: no more */
     const int *lengths;                       /* static ones, ascending; NULL: any */
     size_t n_lengths;
+    /* What weights it holds; NULL: all. A lane that holds some only has no pass alone, and of every axis no units but these:
+     * it takes part in SHARES alone. */
+    const ht_windows *holds;
 } ht_solver_lane;
 
 /* How much of what an axis of experts divides its units have, in one block: before[u] is the share of units [0, u), before[of]

@@ -119,6 +119,8 @@ static void solve_alone(solver *s, ht_choice *solo, double alone[HT_MAX_LANES]) 
         if (p->lanes[l].lost)
             continue;
         alone[l] = ht_estimate_alone(s, l);
+        if (is_partly(p, l)) /* what it would take with all weights */
+            continue;
         if (alone[l] < solo->seconds || !solo->n_lanes)
             *solo = (ht_choice){.n_lanes = 1,
                                 .lanes = {l},
@@ -129,13 +131,18 @@ static void solve_alone(solver *s, ht_choice *solo, double alone[HT_MAX_LANES]) 
 }
 
 static void solve_set(solver *s, const size_t *lanes, size_t n) {
+    bool whole = true;
+    for (size_t i = 0; i < n; i++)
+        whole &= !is_partly(s->p, lanes[i]);
     ht_estimate_set(s, lanes, n);
     if (!s->p->by_operator) {
-        try_tokens(s, lanes, n);
-        try_sequences(s, lanes, n);
+        if (whole) {
+            try_tokens(s, lanes, n);
+            try_sequences(s, lanes, n);
+        }
         ht_solve_shares(s, lanes, n);
     }
-    if (n == 2) {
+    if (n == 2 && whole) {
         ht_solve_owner(s, lanes[0], lanes[1]);
         ht_solve_owner(s, lanes[1], lanes[0]);
     }

@@ -242,6 +242,7 @@ static double until_stage(const grouped *g, int last, size_t units, size_t group
 /* How an axis is divided by query heads: lanes in order, each behind the other. */
 typedef struct heads {
     const grouped *lanes;
+    ht_window held[HT_MAX_LANES]; /* units that each may have */
     size_t n_lanes, of, group;
     double pass; /* seconds from what groups have in common being told to another lane's going on */
     /* More units than these lane i does not do within the bound, unless it is all of them; nor lanes i and up
@@ -298,6 +299,8 @@ static void divide_heads(heads *h, size_t i, size_t begin, double ready, double 
     const bool last = i + 1 == h->n_lanes;
     for (size_t n = last ? left : left - ht_min_size(left, h->able[i + 1]); n <= left; n++) {
         double made = ready, late;
+        if (!is_held(h->held[i], begin, n))
+            continue;
         const double seconds = grouped_seconds(h, i, begin, n, &made, &late), here = fmax(slowest, seconds + late);
         h->trial[i] = n;
         if (here < h->best && last) {
@@ -327,6 +330,8 @@ static double solve_heads(solver *s, const span *x, const size_t *lanes, size_t 
     for (size_t i = 0; i < n_lanes; i++)
         g[i] = make_grouped(s, x, lanes[i]);
     heads h = heads_of(s, x, g, n_lanes);
+    for (size_t i = 0; i < n_lanes; i++)
+        h.held[i] = window_of(s->p, lanes[i], x->number, h.of);
     h.units = units;
     h.best = bound;
     find_most(&h);
@@ -371,10 +376,27 @@ static size_t list_options(const solver *s, const span *x, size_t lane, size_t o
     return n;
 }
 
+/* Units of each lane of those that are there, one's behind another's: the most that it does within the limit and holds. A lane
+ * that begins before its window has none, and none is lost by that: lanes before it have taken all that they may. Returns what is
+ * left. Lanes that do not take `any` number hold everything. */
+static size_t take_units(const part *parts, const bool *any, const ht_window *held, size_t n_lanes, size_t left,
+                         double limit, size_t *units) {
+    size_t begin = 0;
+    for (size_t i = 0; i < n_lanes; i++) {
+        if (!any[i])
+            continue;
+        const size_t room = held[i].first <= begin && begin < held[i].end ? held[i].end - begin : 0;
+        units[i] = most_units(&parts[i], ht_min_size(left, room), limit);
+        begin += units[i];
+        left -= units[i];
+    }
+    return left;
+}
+
 /* Divides what is left of an axis among the lanes that take any number. Returns when the slowest ends; infinite: not within
  * the bound. units[] of those lanes are filled in. */
-static double divide_units(const part *parts, const bool *any, size_t n_lanes, size_t left, double bound,
-                           size_t *units) {
+static double divide_units(const part *parts, const bool *any, const ht_window *held, size_t n_lanes, size_t left,
+                           double bound, size_t *units) {
     double low = 0, high = bound, whole = 0;
     size_t last = n_lanes, n_any = 0;
     for (size_t i = 0; i < n_lanes; i++)
@@ -388,16 +410,13 @@ static double divide_units(const part *parts, const bool *any, size_t n_lanes, s
     if (n_any == 0)
         return left ? INFINITY : 0;
     if (n_any == 1)
-        return units[last] = left, part_seconds(&parts[last], left);
+        return units[last] = left, is_held(held[last], 0, left) ? part_seconds(&parts[last], left) : INFINITY;
     high = fmin(high, fmax(whole, low) * 1.0001);
     double slowest = INFINITY;
     for (int step = 0; step < 48 && low <= high && (step < 2 || high - low > 1e-7 * high); step++) {
         const double limit = step ? (low + high) / 2 : high;
-        size_t rest = left, trial[HT_MAX_LANES];
-        for (size_t i = 0; i < n_lanes; i++)
-            if (any[i])
-                rest -= trial[i] = most_units(&parts[i], rest, limit);
-        if (rest) {
+        size_t trial[HT_MAX_LANES];
+        if (take_units(parts, any, held, n_lanes, left, limit, trial)) {
             if (step == 0)
                 return INFINITY;
             low = limit;
@@ -429,7 +448,9 @@ static unsigned cuts_of(const span *x) {
 static double divide_axis(const solver *s, const span *x, const part *parts, const size_t *lanes, size_t n_lanes,
                           double bound, size_t *units) {
     size_t options[HT_MAX_LANES][HT_MAX_SHARES + 2], n_options[HT_MAX_LANES], combinations = 1;
+    ht_window held[HT_MAX_LANES];
     for (size_t i = 0; i < n_lanes; i++) {
+        held[i] = window_of(s->p, lanes[i], x->number, s->p->of[x->number]);
         n_options[i] = list_options(s, x, lanes[i], options[i]);
         combinations *= n_options[i];
     }
@@ -451,7 +472,7 @@ static double divide_axis(const solver *s, const span *x, const part *parts, con
         const double worth = fmin(free && best < INFINITY ? WORTH_A_GRAPH * best : best, bound);
         if (slowest == INFINITY || slowest > worth)
             continue;
-        slowest = fmax(slowest, divide_units(parts, any, n_lanes, left, worth, trial));
+        slowest = fmax(slowest, divide_units(parts, any, held, n_lanes, left, worth, trial));
         if (slowest < best && slowest <= worth) {
             best = slowest;
             memcpy(units, trial, n_lanes * sizeof *units);
@@ -528,7 +549,8 @@ static double divide_blocks(const solver *s, const span *x, const part *parts, c
     const double even = divide_axis(s, x, parts, lanes, n_lanes, INFINITY, units);
     double sum = others ? (double)others * even : 0;
     for (size_t i = 0; i < n_lanes; i++)
-        any &= list_options(s, x, lanes[i], options) == 1 && options[0] == ANY;
+        any &= list_options(s, x, lanes[i], options) == 1 && options[0] == ANY &&
+               is_held(window_of(p, lanes[i], x->number, l.of), 0, l.of);
     for (size_t k = 0; k < p->n_loads; k++) {
         size_t ends[HT_MAX_LANES], begin = 0;
         double seconds = 0;
@@ -554,7 +576,8 @@ static double solve_axis(solver *s, const span *x, const size_t *lanes, size_t n
     if (!(p->cuts & cuts_of(x)))
         return INFINITY;
     for (size_t i = 0; i < n_lanes; i++)
-        if (p->unable[x->number] >> lanes[i] & 1)
+        if (p->unable[x->number] >> lanes[i] & 1 ||
+            (x->axis->kind == HT_AXIS_TOKENS && !is_held(window_of(p, lanes[i], x->number, 1), 0, 1)))
             return INFINITY;
     const double joins = p->join * (x->axis->statistics ? 2 : 1) + exchange_seconds(s, x, n_lanes);
     if (x->axis->kind == HT_AXIS_TOKENS) {
@@ -609,6 +632,13 @@ static double solve_block(solver *s, const ht_group *g, size_t end, const size_t
     return at[end];
 }
 
+/* Looking up tokens; for a lane that has it done, waiting for that. */
+static double embedding(solver *s, size_t lane) {
+    const bool fed = is_partly(s->p, lane) && s->p->lanes[lane].holds->fed;
+    return fed ? s->p->join + join_seconds(s->p, lane)
+               : beside(s, lane, HT_REGIME_SHARES, ht_estimate_embedding(s, lane, s->p->tokens));
+}
+
 void ht_solve_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     const ht_problem *p = s->p;
     const ht_group *head = head_group(s);
@@ -617,7 +647,7 @@ void ht_solve_shares(solver *s, const size_t *lanes, size_t n_lanes) {
     if (n_lanes * ht_max_size(s->model->most_added, 1) > HT_MAX_SUMS)
         return;
     for (size_t i = 0; i < n_lanes; i++)
-        sum = fmax(sum, beside(s, lanes[i], HT_REGIME_SHARES, ht_estimate_embedding(s, lanes[i], p->tokens)));
+        sum = fmax(sum, embedding(s, lanes[i]));
     const double factor = stall(p, HT_REGIME_SHARES), bound = s->bound / factor;
     /* the greedy choice is the first lane's */
     const size_t end = block_of(s, head)->n - 1, n = s->model->n_groups - 1;
@@ -677,7 +707,7 @@ static double busy_in(solver *s, const ht_choice *c, const span *x, const size_t
 
 double ht_shares_busy(solver *s, const ht_choice *c, size_t i) {
     const size_t lane = c->lanes[i];
-    double sum = beside(s, lane, HT_REGIME_SHARES, ht_estimate_embedding(s, lane, s->p->tokens));
+    double sum = embedding(s, lane);
     for (size_t k = 0; k + 1 < s->model->n_groups; k++) {
         const ht_group *g = &s->model->groups[k];
         for (size_t a = 0; a < c->groups[k].n_axes; a++) {

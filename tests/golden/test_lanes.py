@@ -62,3 +62,20 @@ def test_query_heads(score, path, name, gpu, memory): # noqa: F811
     got, _ = score(path, ids, "exact", chunk=0, kv="f32", device=f"cpu:cpus=1,{gpu}",
                    more=("--strategy", "tensor", "--cuts", "query,feature"))
     assert max(abs(a - b) for a, b in zip(want[1:], got[1:], strict=True)) < 1e-3
+
+
+@pytest.mark.parametrize("name", [golden.SMOLLM2])
+def test_weights_are_not_held_twice(score, command_json, path, name, gpu): # noqa: F811
+    """Strategy auto: both devices hold the rows that plans use and a margin, at most 1.3 times the file's in all. Right it is
+    with prompts of other lengths than those were made for, too."""
+    lanes = f"cpu:cpus=1,{gpu}:cpus=0"
+
+    def held(*options):
+        plan = command_json("plan", path, "--length", 64, *options)
+        return sum(device["bytes"] for device in plan["memory"].values())
+
+    once = held("--devices", "cpu", "--strategy", "single")
+    assert held("--devices", lanes) <= 1.3 * once
+    assert held("--devices", lanes, "--strategy", "tensor") > 1.9 * once
+    for chunk in (0, 1, 7):
+        golden.check_long_exact(score, path, name, lanes, chunk)

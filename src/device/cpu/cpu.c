@@ -47,8 +47,10 @@ struct ht_task {
     size_t n_parts;
     ht_packed parts[HT_MAX_PARTS];  /* those with rows in the slice */
     size_t first_row[HT_MAX_PARTS]; /* of the operator, where parts[i] begins */
-    ht_experts *experts;            /* EXPERTS */
-    ht_head_matrices *heads;        /* HEADS */
+    int matrix[HT_MAX_PARTS];       /* of which parts[i] has rows, from row skipped[i] on */
+    size_t skipped[HT_MAX_PARTS];
+    ht_experts *experts;     /* EXPERTS */
+    ht_head_matrices *heads; /* HEADS */
 };
 
 /* ---- choosing kernels ------------------------------------------------------------------------------------------------- */
@@ -366,18 +368,6 @@ static bool is_whole(const ht_op *op, const ht_slice *s) { /* spelt out */
                                         s->reduction_end == ht_op_cols(op));
 }
 
-/* Of matrix number `part`, whose `rows` rows begin at row `base` of the operator, the slice has rows [*begin, *end).
- * False: none. */
-static bool rows_of_matrix(const ht_slice *s, int part, size_t base, size_t rows, size_t *begin, size_t *end) {
-    if (s->of) {
-        ht_share_rows(s, part, rows, begin, end);
-    } else {
-        *begin = s->row_begin - ht_min_size(s->row_begin, base);
-        *end = ht_min_size(s->row_end - ht_min_size(s->row_end, base), rows);
-    }
-    return *begin < *end;
-}
-
 /* ---- preparing ---------------------------------------------------------------------------------------------------------------- */
 
 typedef struct pack_job {
@@ -467,11 +457,14 @@ static ht_status pack_parts(cpu_device *cpu, ht_task *task, ht_error *error) {
     ht_status status = reserve_acts(cpu, s->reduction_end - s->reduction_begin, error);
     size_t base = 0, begin, end;
     for (int i = 0; i < op->n_parts && !status; base += op->parts[i++].rows) {
-        if (!rows_of_matrix(s, i, base, op->parts[i].rows, &begin, &end))
+        if (!ht_slice_rows(op, s, i, &begin, &end))
             continue;
         status = pack_part(cpu, op, i, begin, end, s, &task->parts[task->n_parts], error);
-        if (!status)
-            task->first_row[task->n_parts++] = base + begin;
+        if (status)
+            break;
+        task->matrix[task->n_parts] = i;
+        task->skipped[task->n_parts] = begin;
+        task->first_row[task->n_parts++] = base + begin;
     }
     return status;
 }
@@ -616,11 +609,11 @@ static void lay_out_acts(run_job *job) {
     }
 }
 
-/* Rows [begin, end) and the columns of a slice, of a packed part that has all columns. Strips and steps (eight of them
- * where they share a head) follow each other, so that a range of them is a packed part too. */
-static part_view view_of(ht_packed p, size_t first_row, size_t begin, size_t end, const ht_slice *s) {
+/* Rows [begin, end) of a packed part, and the columns of a slice, which the part has from column `col` on. Strips and steps
+ * (eight of them where they share a head) follow each other, so that a range of them is a packed part too. */
+static part_view view_of(ht_packed p, size_t first_row, size_t begin, size_t end, size_t col, const ht_slice *s) {
     const ht_form_traits t = ht_forms[p.form];
-    const size_t strip = begin / HT_STRIP, steps = s->reduction_begin / HT_STEP;
+    const size_t strip = begin / HT_STRIP, steps = (s->reduction_begin - col) / HT_STEP;
     p.data += strip * p.strip_bytes + steps * (size_t)t.step_bytes + (t.super ? steps / 8 * (size_t)t.head_bytes : 0);
     p.rows = end - strip * HT_STRIP;
     p.strips = (p.rows + HT_STRIP - 1) / HT_STRIP;
@@ -633,11 +626,13 @@ static void view_parts(run_job *job) {
     const ht_task *task = job->task;
     for (size_t i = 0; i < task->n_parts; i++) {
         const ht_packed *p = &task->parts[i];
+        const size_t skipped = task->skipped[i];
         size_t begin, end;
         if (!job->binding->part)
             job->views[job->n_views++] = (part_view){.packed = *p, .first_row = task->first_row[i]};
-        else if (rows_of_matrix(&job->slice, (int)i, task->first_row[i], p->rows, &begin, &end))
-            job->views[job->n_views++] = view_of(*p, task->first_row[i], begin, end, &job->slice);
+        else if (ht_slice_rows(task->op, &job->slice, task->matrix[i], &begin, &end))
+            job->views[job->n_views++] = view_of(*p, task->first_row[i], begin - skipped, end - skipped,
+                                                 task->slice.reduction_begin, &job->slice);
     }
 }
 
@@ -903,8 +898,8 @@ static ht_status choose_slice(run_job *job, ht_error *error) {
         return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: %s: %zu pieces to add", op->name, b->n_pieces);
     if (!b->part)
         return HT_OK;
-    const char *why =
-        job->task->whole ? cpu_refuses(&job->cpu->base, op, b->part) : "it was prepared as a slice, and is not divided";
+    const bool has = job->task->whole || (op->kind == HT_OP_MATMUL && ht_slice_lies_in(op, b->part, &job->task->slice));
+    const char *why = has ? cpu_refuses(&job->cpu->base, op, b->part) : "it was prepared as a slice without that part";
     if (why)
         return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: part of %s: %s", op->name, why);
     job->slice = spell_out(op, b->part);

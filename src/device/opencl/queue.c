@@ -427,8 +427,9 @@ static const char *refuses_binding(const ht_cl_device *d, const ht_task *task, c
         return "too many pieces";
     if (!binding->part)
         return NULL;
-    if (!ht_cl_is_whole(d, task->op, &task->slice))
-        return "a part of a part";
+    if (!ht_cl_is_whole(d, task->op, &task->slice) &&
+        (task->op->kind != HT_OP_MATMUL || !ht_slice_lies_in(task->op, binding->part, &task->slice)))
+        return "a part of a slice without it";
     return ht_cl_refuses_part(&d->base, task->op, binding->part);
 }
 
