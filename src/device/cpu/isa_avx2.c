@@ -8,6 +8,7 @@
 #define RV 1
 #define TILE 6
 #define PREFETCH_BYTES 2048
+#define SUMS 8
 #define KERNELS ht_kernels_avx2
 #define ISA_NAME "avx2"
 
@@ -62,6 +63,26 @@ PRIM vf vf_min(vf a, vf b) {
 }
 PRIM vf vf_abs(vf a) {
     return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+PRIM void vf_transpose(vf x[VW]) {
+    vf y[VW];
+    UNROLL
+    for (int i = 0; i < VW; i += 2) {
+        y[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
+        y[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+    }
+    UNROLL
+    for (int i = 0; i < VW; i += 4)
+        for (int k = 0; k < 2; k++) { /* within 128 bits: columns 2k and 2k + 1 of four rows */
+            x[i + 2 * k] = _mm256_shuffle_ps(y[i + k], y[i + k + 2], 0x44);
+            x[i + 2 * k + 1] = _mm256_shuffle_ps(y[i + k], y[i + k + 2], 0xEE);
+        }
+    UNROLL
+    for (int k = 0; k < 4; k++) {
+        const vf low = x[k], high = x[k + 4];
+        x[k] = _mm256_permute2f128_ps(low, high, 0x20);
+        x[k + 4] = _mm256_permute2f128_ps(low, high, 0x31);
+    }
 }
 PRIM float vf_hsum(vf a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
