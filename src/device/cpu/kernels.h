@@ -24,8 +24,10 @@
 /* Before loops over vectors that are to stay in registers: the compiler would else leave some in memory. */
 #ifdef __clang__ /* which unrolls such loops by itself */
 #define UNROLL
+#define AS_A_LOOP
 #else
 #define UNROLL _Pragma("GCC unroll 32")
+#define AS_A_LOOP _Pragma("GCC unroll 1") /* before one that is long enough, to keep code small */
 #endif
 
 #define HT_STRIP 32 /* rows of a strip */

@@ -9,6 +9,7 @@
  *   PANEL_STEP   defined: the file has a panel_step
  *   PICK         defined: the file has vf_pick: each lane's low four bits choose one of 16 floats
  *   SUMS         accumulators that fit the registers beside what a step's weights are made in
+ *   FEW          the most tokens that have kernels of their own; of int8 activations, whose codes fill registers, FAST_FEW
  * Everything is static and forced inline with constant arguments, so that a codec costs nothing where it is not used.
  */
 #include <math.h>
@@ -26,6 +27,12 @@
 #endif
 #ifndef SUMS
 #define SUMS 16
+#endif
+#ifndef FEW
+#define FEW (TILE < HT_FEW ? TILE : HT_FEW)
+#endif
+#ifndef FAST_FEW
+#define FAST_FEW FEW
 #endif
 
 /* ---- codecs: one step of a strip -> unsigned codes by column quads, scales, offsets --------------------------------- */
@@ -170,7 +177,7 @@ static void quantize(const float *x, size_t stride, size_t cols, size_t t0, size
 /* Tokens that so few are computed as: kernels are compiled for these numbers. 0: not few. */
 INLINE size_t few_of(size_t tokens) {
     static const unsigned char as[HT_FEW + 1] = {0, 1, 2, 3, 4, 6, 6, 8, 8};
-    return tokens <= HT_FEW && as[tokens] <= TILE ? as[tokens] : 0;
+    return tokens <= FEW ? as[tokens] : 0;
 }
 
 static void pack_floats(const float *const *rows, size_t cols, size_t tile, const ht_acts *acts) {
@@ -311,7 +318,7 @@ INLINE void fast_few(ht_pack_form form, int n, int vectors, const ht_packed *p, 
     const uint8_t *data = p->data + strip * p->strip_bytes;
     const size_t steps = p->cols / HT_STEP, tokens = (size_t)n;
     const int32_t *sums = form_sums(form, a);
-    for (int v0 = 0; v0 < VECTORS; v0 += vectors) {
+    for (int v0 = 0; v0 < VECTORS && n <= FAST_FEW; v0 += vectors) {
         vf sum[HT_FEW * RV];
         _Alignas(64) float rows[HT_FEW * RV * VW];
         begin_few(p, strip, v0, vectors, n, rows);
@@ -389,36 +396,20 @@ INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const
     X(HT_FORM_4O) X(HT_FORM_4SO) X(HT_FORM_4X) X(HT_FORM_6) X(HT_FORM_6O) X(HT_FORM_6SO) X(HT_FORM_6S16) X(HT_FORM_8)
 
 /* A function a form keeps the compiler's work and the code's size in hand. With more than four tokens it is one row vector at a
- * time, or none: its codes fill half of the registers. */
+ * time: codes of two fill half of the registers. */
+#define FAST_FEW_CASE(FORM, N)                                  \
+    case N:                                                     \
+        fast_few(FORM, N, N <= 4 ? RV : 1, p, s, a, y, stride); \
+        return;
 #define FAST_FUNCTIONS(FORM)                                                                                       \
     static void fast_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y, size_t stride, float *acc) { \
-        switch (a->tokens <= 4 || SUMS > HT_FEW ? a->tokens : 0) {                                                 \
+        switch (a->tokens <= FAST_FEW ? a->tokens : 0) {                                                           \
         case 1:                                                                                                    \
             fast_one(FORM, p, s, a, y);                                                                            \
             return;                                                                                                \
-        case 2:                                                                                                    \
-            fast_few(FORM, 2, RV, p, s, a, y, stride);                                                             \
-            return;                                                                                                \
-        case 3:                                                                                                    \
-            fast_few(FORM, 3, RV, p, s, a, y, stride);                                                             \
-            return;                                                                                                \
-        case 4:                                                                                                    \
-            fast_few(FORM, 4, RV, p, s, a, y, stride);                                                             \
-            return;                                                                                                \
-        case 5:                                                                                                    \
-            fast_few(FORM, 5, 1, p, s, a, y, stride);                                                              \
-            return;                                                                                                \
-        case 6:                                                                                                    \
-            fast_few(FORM, 6, 1, p, s, a, y, stride);                                                              \
-            return;                                                                                                \
-        case 7:                                                                                                    \
-            fast_few(FORM, 7, 1, p, s, a, y, stride);                                                              \
-            return;                                                                                                \
-        case 8:                                                                                                    \
-            fast_few(FORM, 8, 1, p, s, a, y, stride);                                                              \
-            return;                                                                                                \
-        default:                                                                                                   \
-            fast_many(FORM, p, s, a, y, stride, acc);                                                              \
+            FAST_FEW_CASE(FORM, 2)                                                                                 \
+            FAST_FEW_CASE(FORM, 3) FAST_FEW_CASE(FORM, 4) FAST_FEW_CASE(FORM, 5) FAST_FEW_CASE(FORM, 6)            \
+                FAST_FEW_CASE(FORM, 7) FAST_FEW_CASE(FORM, 8) default : fast_many(FORM, p, s, a, y, stride, acc);  \
         }                                                                                                          \
     }
 FORMS(FAST_FUNCTIONS)
@@ -566,6 +557,7 @@ INLINE vf weight_of(ht_pack_form form, const decoder *d, vi quad, int v, int hal
         FOR_HALF_WEIGHTS(form, vectors, v0, 1, EMIT);         \
     } while (0)
 #define FOR_HALF_WEIGHTS(form, vectors, v0, half, EMIT)                        \
+    AS_A_LOOP                                                                  \
     for (int i = 0; i < 4; i++) {                                              \
         vi quad[VECTORS];                                                      \
         UNROLL                                                                 \
@@ -591,7 +583,7 @@ INLINE void exact_few(ht_pack_form form, int n, const ht_packed *p, size_t strip
                      : n <= 4 ? SUMS / 4
                               : SUMS / 8,
               vectors = most < VECTORS ? most : VECTORS;
-    for (int v0 = 0; v0 < VECTORS && n <= TILE; v0 += vectors) {
+    for (int v0 = 0; v0 < VECTORS && n <= FEW; v0 += vectors) {
         vf sum[HT_FEW * VECTORS];
         _Alignas(64) float rows[HT_FEW * HT_STRIP];
         begin_few(p, strip, v0, vectors, n, rows);
@@ -642,29 +634,16 @@ INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, cons
     }
 }
 
+#define EXACT_FEW_CASE(FORM, N)                 \
+    case N:                                     \
+        exact_few(FORM, N, p, s, a, y, stride); \
+        return;
 #define EXACT_FUNCTIONS(FORM)                                                                                       \
     static void exact_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y, size_t stride, float *acc) { \
         switch (few_of(a->tokens)) {                                                                                \
-        case 1:                                                                                                     \
-            exact_few(FORM, 1, p, s, a, y, stride);                                                                 \
-            return;                                                                                                 \
-        case 2:                                                                                                     \
-            exact_few(FORM, 2, p, s, a, y, stride);                                                                 \
-            return;                                                                                                 \
-        case 3:                                                                                                     \
-            exact_few(FORM, 3, p, s, a, y, stride);                                                                 \
-            return;                                                                                                 \
-        case 4:                                                                                                     \
-            exact_few(FORM, 4, p, s, a, y, stride);                                                                 \
-            return;                                                                                                 \
-        case 6:                                                                                                     \
-            exact_few(FORM, 6, p, s, a, y, stride);                                                                 \
-            return;                                                                                                 \
-        case 8:                                                                                                     \
-            exact_few(FORM, 8, p, s, a, y, stride);                                                                 \
-            return;                                                                                                 \
-        default:                                                                                                    \
-            exact_many(FORM, p, s, a, y, stride, acc);                                                              \
+            EXACT_FEW_CASE(FORM, 1)                                                                                 \
+            EXACT_FEW_CASE(FORM, 2) EXACT_FEW_CASE(FORM, 3) EXACT_FEW_CASE(FORM, 4) EXACT_FEW_CASE(FORM, 6)         \
+                EXACT_FEW_CASE(FORM, 8) default : exact_many(FORM, p, s, a, y, stride, acc);                        \
         }                                                                                                           \
     }
 #define ALL_FORMS(X) FORMS(X) X(HT_FORM_F16) X(HT_FORM_BF16) X(HT_FORM_F32)
