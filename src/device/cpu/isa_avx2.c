@@ -9,7 +9,7 @@
 #define TILE 6
 #define PREFETCH_BYTES 2048
 #define SUMS 8
-#define FAST_FEW 4
+#define FAST_FEW HT_FEW
 #define KERNELS ht_kernels_avx2
 #define ISA_NAME "avx2"
 

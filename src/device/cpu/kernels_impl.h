@@ -34,6 +34,7 @@
 #ifndef FAST_FEW
 #define FAST_FEW FEW
 #endif
+#define FAST_GROUP 4 /* tokens with int8 activations whose accumulators fit registers beside the codes */
 
 /* ---- codecs: one step of a strip -> unsigned codes by column quads, scales, offsets --------------------------------- */
 
@@ -299,58 +300,104 @@ INLINE void fast_one(ht_pack_form form, const ht_packed *p, size_t strip, const 
         store_rows(p, strip, v, acc[v], y);
 }
 
-/* Sums of a few tokens before the first step and behind the last: [n][vectors][VW]. Not loops over registers: these would become
- * memory with them. */
-static __attribute__((noinline)) void begin_few(const ht_packed *p, size_t strip, int v0, int vectors, int n,
-                                                float *rows) {
-    for (int k = 0; k < n * vectors; k++)
-        vf_store(rows + k * VW, row_bias(p, strip, v0 + k % vectors));
+/* Sums of a few tokens before the first step and behind the last: [tokens][HT_STRIP]. Not loops over registers: these would
+ * become memory with them. */
+static void begin_few(const ht_packed *p, size_t strip, size_t tokens, float *rows) {
+    for (size_t t = 0; t < tokens; t++)
+        for (int v = 0; v < VECTORS; v++)
+            vf_store(rows + t * HT_STRIP + v * VW, row_bias(p, strip, v));
 }
-static __attribute__((noinline)) void end_few(const ht_packed *p, size_t strip, int v0, int vectors, int n,
-                                              const float *rows, float *y, size_t stride) {
-    for (int k = 0; k < n * vectors; k++)
-        store_rows(p, strip, v0 + k % vectors, vf_load(rows + k * VW), y + (size_t)(k / vectors) * stride);
+static void end_few(const ht_packed *p, size_t strip, size_t tokens, const float *rows, float *y, size_t stride) {
+    for (size_t t = 0; t < tokens; t++)
+        for (int v = 0; v < VECTORS; v++)
+            store_rows(p, strip, v, vf_load(rows + t * HT_STRIP + v * VW), y + t * stride);
 }
 
-/* n tokens, n a constant: as one token, with accumulators of `vectors` row vectors of each token in registers. */
-INLINE void fast_few(ht_pack_form form, int n, int vectors, const ht_packed *p, size_t strip, const ht_acts *a,
-                     float *y, size_t stride) {
-    const uint8_t *data = p->data + strip * p->strip_bytes;
-    const size_t steps = p->cols / HT_STEP, tokens = (size_t)n;
+/* Where the registers do not hold all accumulators of a few tokens, some go over a run of steps at a time, whose weights stay in
+ * L1, and then the others. Each such pass fetches its part of the run behind, so that memory is never idle. */
+enum { RUN_STEPS = 8 };
+typedef struct few_pass {
+    const uint8_t *data; /* of the strip */
+    size_t begin, end;   /* steps */
+    size_t part, parts;  /* this pass of those over the run; one: the run is the strip */
+    int v0;              /* row vectors from this one on, */
+    size_t t0;           /* and tokens */
+    float *rows;         /* [tokens][HT_STRIP] */
+} few_pass;
+
+INLINE void fetch_part(ht_pack_form form, const few_pass *pass, size_t step) {
+    if (pass->parts == 1) {
+        fetch_ahead(form, pass->data, step);
+        return;
+    }
+    const uint8_t *ahead = step_address(form, pass->data, step + RUN_STEPS);
+    for (size_t line = pass->part; line < (size_t)(ht_forms[form].step_bytes + 63) / 64; line += pass->parts)
+        __builtin_prefetch(ahead + line * 64);
+}
+
+/* Accumulator k is row vector k % vectors of token k / vectors. */
+INLINE float *few_at(const few_pass *pass, int k, int vectors) {
+    return pass->rows + (pass->t0 + (size_t)(k / vectors)) * HT_STRIP + (pass->v0 + k % vectors) * VW;
+}
+
+/* n tokens, n a constant: as one token, with accumulators of RV row vectors of each token in registers. */
+INLINE void fast_pass(ht_pack_form form, int n, const ht_acts *a, const few_pass *pass) {
+    const size_t tokens = a->tokens;
     const int32_t *sums = form_sums(form, a);
-    for (int v0 = 0; v0 < VECTORS && n <= FAST_FEW; v0 += vectors) {
-        vf sum[HT_FEW * RV];
-        _Alignas(64) float rows[HT_FEW * RV * VW];
-        begin_few(p, strip, v0, vectors, n, rows);
+    vf sum[FAST_GROUP * RV];
+    UNROLL
+    for (int k = 0; k < n * RV; k++)
+        sum[k] = vf_load(few_at(pass, k, RV));
+    for (size_t s = pass->begin; s < pass->end; s++) {
+        vi quads[RV][8];
+        vf scale[RV][2], offset[RV];
+        fetch_part(form, pass, s);
+        load_step(form, RV, pass->data, s, pass->v0, quads, scale, offset);
+        const int32_t *step_sums = sums ? sums + (form == HT_FORM_6S16 ? 2 * s : s) * tokens + pass->t0 : NULL;
         UNROLL
-        for (int k = 0; k < n * vectors; k++)
-            sum[k] = vf_load(rows + k * VW);
-        for (size_t s = 0; s < steps; s++) {
-            if (v0 == 0)
-                fetch_ahead(form, data, s);
-            vi quads[RV][8];
-            vf scale[RV][2], offset[RV];
-            load_step(form, vectors, data, s, v0, quads, scale, offset);
-            const int32_t *step_sums = sums ? sums + (form == HT_FORM_6S16 ? 2 * s : s) * tokens : NULL;
-            UNROLL
-            for (int t = 0; t < n; t++) {
-                const size_t at = s * tokens + (size_t)t;
-                vf dot[RV];
-                step_dot(form, vectors, quads, scale, a->codes + at * HT_STEP, step_sums ? step_sums + t : NULL, tokens,
-                         dot);
-                for (int r = 0; r < vectors; r++) {
-                    vf *to = &sum[t * vectors + r];
-                    *to = vf_fma(dot[r], vf_bcast(a->scales[at]), *to);
-                    if (ht_forms[form].offset)
-                        *to = vf_fma(offset[r], vf_bcast(a->scaled_sums[at]), *to);
-                }
+        for (int t = 0; t < n; t++) {
+            const size_t at = s * tokens + pass->t0 + (size_t)t;
+            vf dot[RV];
+            step_dot(form, RV, quads, scale, a->codes + at * HT_STEP, step_sums ? step_sums + t : NULL, tokens, dot);
+            for (int r = 0; r < RV; r++) {
+                vf *to = &sum[t * RV + r];
+                *to = vf_fma(dot[r], vf_bcast(a->scales[at]), *to);
+                if (ht_forms[form].offset)
+                    *to = vf_fma(offset[r], vf_bcast(a->scaled_sums[at]), *to);
             }
         }
-        UNROLL
-        for (int k = 0; k < n * vectors; k++)
-            vf_store(rows + k * VW, sum[k]);
-        end_few(p, strip, v0, vectors, n, rows, y, stride);
     }
+    UNROLL
+    for (int k = 0; k < n * RV; k++)
+        vf_store(few_at(pass, k, RV), sum[k]);
+}
+
+INLINE void fast_few(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride) {
+    _Alignas(64) float rows[HT_FEW * HT_STRIP];
+    const size_t steps = p->cols / HT_STEP, tokens = a->tokens, groups = (tokens + FAST_GROUP - 1) / FAST_GROUP;
+    few_pass pass = {.data = p->data + strip * p->strip_bytes, .parts = groups * PASSES, .rows = rows};
+    const size_t run = pass.parts > 1 ? RUN_STEPS : steps;
+    begin_few(p, strip, tokens, rows);
+    for (; pass.begin < steps; pass.begin = pass.end) {
+        pass.end = ht_min_size(pass.begin + run, steps);
+        for (pass.part = 0; pass.part < pass.parts; pass.part++) {
+            pass.v0 = (int)(pass.part / groups) * RV, pass.t0 = pass.part % groups * FAST_GROUP;
+            switch (ht_min_size(tokens - pass.t0, FAST_GROUP)) {
+            case 1:
+                fast_pass(form, 1, a, &pass);
+                break;
+            case 2:
+                fast_pass(form, 2, a, &pass);
+                break;
+            case 3:
+                fast_pass(form, 3, a, &pass);
+                break;
+            default:
+                fast_pass(form, FAST_GROUP, a, &pass);
+            }
+        }
+    }
+    end_few(p, strip, tokens, rows, y, stride);
 }
 
 /* Many tokens: a step's codes stay in registers while FAST_TILE tokens pass by; accumulators wait in L1. */
@@ -395,22 +442,15 @@ INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const
     X(HT_FORM_4) \
     X(HT_FORM_4O) X(HT_FORM_4SO) X(HT_FORM_4X) X(HT_FORM_6) X(HT_FORM_6O) X(HT_FORM_6SO) X(HT_FORM_6S16) X(HT_FORM_8)
 
-/* A function a form keeps the compiler's work and the code's size in hand. With more than four tokens it is one row vector at a
- * time: codes of two fill half of the registers. */
-#define FAST_FEW_CASE(FORM, N)                                  \
-    case N:                                                     \
-        fast_few(FORM, N, N <= 4 ? RV : 1, p, s, a, y, stride); \
-        return;
+/* A function a form keeps the compiler's work and the code's size in hand. */
 #define FAST_FUNCTIONS(FORM)                                                                                       \
     static void fast_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y, size_t stride, float *acc) { \
-        switch (a->tokens <= FAST_FEW ? a->tokens : 0) {                                                           \
-        case 1:                                                                                                    \
+        if (a->tokens == 1)                                                                                        \
             fast_one(FORM, p, s, a, y);                                                                            \
-            return;                                                                                                \
-            FAST_FEW_CASE(FORM, 2)                                                                                 \
-            FAST_FEW_CASE(FORM, 3) FAST_FEW_CASE(FORM, 4) FAST_FEW_CASE(FORM, 5) FAST_FEW_CASE(FORM, 6)            \
-                FAST_FEW_CASE(FORM, 7) FAST_FEW_CASE(FORM, 8) default : fast_many(FORM, p, s, a, y, stride, acc);  \
-        }                                                                                                          \
+        else if (a->tokens <= FAST_FEW)                                                                            \
+            fast_few(FORM, p, s, a, y, stride);                                                                    \
+        else                                                                                                       \
+            fast_many(FORM, p, s, a, y, stride, acc);                                                              \
     }
 FORMS(FAST_FUNCTIONS)
 
@@ -576,33 +616,40 @@ INLINE vf weight_of(ht_pack_form form, const decoder *d, vi quad, int v, int hal
 /* n tokens, n a constant of few_of: each weight is multiplied as it is decoded, with accumulators in registers. */
 INLINE void exact_few(ht_pack_form form, int n, const ht_packed *p, size_t strip, const ht_acts *a, float *y,
                       size_t stride) {
-    const uint8_t *data = p->data + strip * p->strip_bytes;
     const size_t steps = p->cols / HT_STEP, ld = (size_t)n;
     const int most = n == 1   ? SUMS
                      : n == 2 ? SUMS / 2
                      : n <= 4 ? SUMS / 4
                               : SUMS / 8,
               vectors = most < VECTORS ? most : VECTORS;
-    for (int v0 = 0; v0 < VECTORS && n <= FEW; v0 += vectors) {
-        vf sum[HT_FEW * VECTORS];
-        _Alignas(64) float rows[HT_FEW * HT_STRIP];
-        begin_few(p, strip, v0, vectors, n, rows);
-        UNROLL
-        for (int k = 0; k < n * vectors; k++)
-            sum[k] = vf_load(rows + k * VW);
-        for (size_t s = 0; s < steps; s++) {
-            const float *x = a->floats + s * HT_STEP * ld;
-            if (v0 == 0)
-                fetch_ahead(form, data, s);
+    _Alignas(64) float rows[HT_FEW * HT_STRIP];
+    few_pass pass = {
+        .data = p->data + strip * p->strip_bytes, .parts = (size_t)(VECTORS / vectors), .t0 = 0, .rows = rows};
+    const size_t run = pass.parts > 1 ? RUN_STEPS : steps;
+    if (n > FEW)
+        return;
+    begin_few(p, strip, (size_t)n, rows);
+    for (; pass.begin < steps; pass.begin = pass.end) {
+        pass.end = ht_min_size(pass.begin + run, steps);
+        for (pass.part = 0; pass.part < pass.parts; pass.part++) {
+            pass.v0 = (int)pass.part * vectors;
+            vf sum[HT_FEW * VECTORS];
+            UNROLL
+            for (int k = 0; k < n * vectors; k++)
+                sum[k] = vf_load(few_at(&pass, k, vectors));
+            for (size_t s = pass.begin; s < pass.end; s++) {
+                const float *x = a->floats + s * HT_STEP * ld;
+                fetch_part(form, &pass, s);
 #define MULTIPLY(k, w) panel_step(n, vectors, sum, w, x + (size_t)(k)*ld, 1)
-            FOR_STEP_WEIGHTS(form, vectors, data, s, v0, MULTIPLY);
+                FOR_STEP_WEIGHTS(form, vectors, pass.data, s, pass.v0, MULTIPLY);
 #undef MULTIPLY
+            }
+            UNROLL
+            for (int k = 0; k < n * vectors; k++)
+                vf_store(few_at(&pass, k, vectors), sum[k]);
         }
-        UNROLL
-        for (int k = 0; k < n * vectors; k++)
-            vf_store(rows + k * VW, sum[k]);
-        end_few(p, strip, v0, vectors, (int)a->tokens, rows, y, stride);
     }
+    end_few(p, strip, a->tokens, rows, y, stride);
 }
 
 INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride,
@@ -642,8 +689,9 @@ INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, cons
     static void exact_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y, size_t stride, float *acc) { \
         switch (few_of(a->tokens)) {                                                                                \
             EXACT_FEW_CASE(FORM, 1)                                                                                 \
-            EXACT_FEW_CASE(FORM, 2) EXACT_FEW_CASE(FORM, 3) EXACT_FEW_CASE(FORM, 4) EXACT_FEW_CASE(FORM, 6)         \
-                EXACT_FEW_CASE(FORM, 8) default : exact_many(FORM, p, s, a, y, stride, acc);                        \
+            EXACT_FEW_CASE(FORM, 2)                                                                                 \
+            EXACT_FEW_CASE(FORM, 3) EXACT_FEW_CASE(FORM, 4) EXACT_FEW_CASE(FORM, 6) EXACT_FEW_CASE(FORM, 8) default \
+                : exact_many(FORM, p, s, a, y, stride, acc);                                                        \
         }                                                                                                           \
     }
 #define ALL_FORMS(X) FORMS(X) X(HT_FORM_F16) X(HT_FORM_BF16) X(HT_FORM_F32)
