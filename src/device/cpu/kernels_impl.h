@@ -29,7 +29,7 @@
 #define SUMS 16
 #endif
 #ifndef FEW
-#define FEW (TILE < HT_FEW ? TILE : HT_FEW)
+#define FEW HT_FEW
 #endif
 #ifndef FAST_FEW
 #define FAST_FEW FEW
@@ -182,25 +182,27 @@ INLINE size_t few_of(size_t tokens) {
 }
 
 static void pack_floats(const float *const *rows, size_t cols, size_t tile, const ht_acts *acts) {
-    const size_t few = few_of(acts->tokens), ld = few ? few : TILE, n = ht_min_size(TILE, acts->tokens - tile * TILE);
-    float *out = acts->floats + tile * TILE * acts->cols;
+    const size_t few = few_of(acts->tokens), ld = few ? few : TILE, before = tile * TILE,
+                 n = ht_min_size(TILE, acts->tokens - before);
+    const bool last = before + n == acts->tokens;
+    float *out = few ? acts->floats + before : acts->floats + before * acts->cols; /* the few have one tile for all */
+    const size_t lanes = !last ? n : few ? few - before : TILE;
     if (ld == 1) {
         memcpy(out, rows[0], cols * sizeof(float));
         memset(out + cols, 0, (acts->cols - cols) * sizeof(float));
         return;
     }
-    if (n < ld)
-        memset(out, 0, acts->cols * ld * sizeof(float));
-    memset(out + cols * ld, 0, (acts->cols - cols) * ld * sizeof(float));
     enum {
         BLOCK = 16
     }; /* columns: of every row a cache line is read, and each of the lines written is complete soon */
-    for (size_t c = 0; c < cols; c += BLOCK) {
-        const size_t end = ht_min_size(c + BLOCK, cols);
-        for (size_t i = 0; i < n; i++)
-            for (size_t k = c; k < end; k++)
+    for (size_t c = 0; c < acts->cols; c += BLOCK)
+        for (size_t i = 0; i < lanes; i++) {
+            const size_t end = c + BLOCK, filled = i < n ? ht_min_size(end, ht_max_size(c, cols)) : c;
+            for (size_t k = c; k < filled; k++)
                 out[k * ld + i] = rows[i][k];
-    }
+            for (size_t k = filled; k < end; k++)
+                out[k * ld + i] = 0;
+        }
 }
 
 /* ---- int8 activations: strip times tokens -------------------------------------------------------------------------------- */
@@ -690,7 +692,8 @@ INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, cons
         switch (few_of(a->tokens)) {                                                                                \
             EXACT_FEW_CASE(FORM, 1)                                                                                 \
             EXACT_FEW_CASE(FORM, 2)                                                                                 \
-            EXACT_FEW_CASE(FORM, 3) EXACT_FEW_CASE(FORM, 4) EXACT_FEW_CASE(FORM, 6) EXACT_FEW_CASE(FORM, 8) default \
+            EXACT_FEW_CASE(FORM, 3)                                                                                 \
+            EXACT_FEW_CASE(FORM, 4) EXACT_FEW_CASE(FORM, 6) EXACT_FEW_CASE(FORM, 8) default                         \
                 : exact_many(FORM, p, s, a, y, stride, acc);                                                        \
         }                                                                                                           \
     }
