@@ -619,11 +619,8 @@ INLINE vf weight_of(ht_pack_form form, const decoder *d, vi quad, int v, int hal
 INLINE void exact_few(ht_pack_form form, int n, const ht_packed *p, size_t strip, const ht_acts *a, float *y,
                       size_t stride) {
     const size_t steps = p->cols / HT_STEP, ld = (size_t)n;
-    const int most = n == 1   ? SUMS
-                     : n == 2 ? SUMS / 2
-                     : n <= 4 ? SUMS / 4
-                              : SUMS / 8,
-              vectors = most < VECTORS ? most : VECTORS;
+    /* scales and offsets of each vector want registers, too: no more than a quarter of the accumulators */
+    const int most = n <= 4 ? SUMS / 4 : SUMS / 8, vectors = most < VECTORS ? most : VECTORS;
     _Alignas(64) float rows[HT_FEW * HT_STRIP];
     few_pass pass = {
         .data = p->data + strip * p->strip_bytes, .parts = (size_t)(VECTORS / vectors), .t0 = 0, .rows = rows};
@@ -693,8 +690,8 @@ INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, cons
             EXACT_FEW_CASE(FORM, 1)                                                                                 \
             EXACT_FEW_CASE(FORM, 2)                                                                                 \
             EXACT_FEW_CASE(FORM, 3)                                                                                 \
-            EXACT_FEW_CASE(FORM, 4) EXACT_FEW_CASE(FORM, 6) EXACT_FEW_CASE(FORM, 8) default                         \
-                : exact_many(FORM, p, s, a, y, stride, acc);                                                        \
+            EXACT_FEW_CASE(FORM, 4)                                                                                 \
+            EXACT_FEW_CASE(FORM, 6) EXACT_FEW_CASE(FORM, 8) default : exact_many(FORM, p, s, a, y, stride, acc);    \
         }                                                                                                           \
     }
 #define ALL_FORMS(X) FORMS(X) X(HT_FORM_F16) X(HT_FORM_BF16) X(HT_FORM_F32)
