@@ -332,8 +332,9 @@ INLINE void fetch_part(ht_pack_form form, const few_pass *pass, size_t step) {
         fetch_ahead(form, pass->data, step);
         return;
     }
-    const uint8_t *ahead = step_address(form, pass->data, step + RUN_STEPS);
-    for (size_t line = pass->part; line < (size_t)(ht_forms[form].step_bytes + 63) / 64; line += pass->parts)
+    const size_t lines = (size_t)(ht_forms[form].step_bytes + 63) / 64, share = (lines + pass->parts - 1) / pass->parts;
+    const uint8_t *ahead = step_address(form, pass->data, step + RUN_STEPS) + pass->part * share * 64;
+    for (size_t line = 0; line < share; line++) /* always as many: a branch that is foreseen */
         __builtin_prefetch(ahead + line * 64);
 }
 
