@@ -192,9 +192,8 @@ static void pack_floats(const float *const *rows, size_t cols, size_t tile, cons
         memset(out + cols, 0, (acts->cols - cols) * sizeof(float));
         return;
     }
-    enum {
-        BLOCK = 16
-    }; /* columns: of every row a cache line is read, and each of the lines written is complete soon */
+    /* Columns: of every row a cache line is read, and each of the lines written is complete soon. */
+    enum { BLOCK = 16 };
     for (size_t c = 0; c < acts->cols; c += BLOCK)
         for (size_t i = 0; i < lanes; i++) {
             const size_t end = c + BLOCK, filled = i < n ? ht_min_size(end, ht_max_size(c, cols)) : c;
