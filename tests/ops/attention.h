@@ -218,8 +218,8 @@ static void test_attending(bench *b, const ht_hparams *h, const attending *a, si
     free_slots(b);
 }
 
-static void test_attention(bench *b, const ht_hparams *h, int window, bool halves, bool norms, size_t position,
-                           size_t tokens, ht_kv_type type) {
+static inline void test_attention(bench *b, const ht_hparams *h, int window, bool halves, bool norms, size_t position,
+                                  size_t tokens, ht_kv_type type) {
     const attending a = {
         .window = window, .halves = halves, .norms = norms, .rope_dim = norms && halves ? h->head_dim / 2 : 0};
     test_attending(b, h, &a, position, tokens, type);
@@ -227,7 +227,7 @@ static void test_attention(bench *b, const ht_hparams *h, int window, bool halve
 
 /* What families do besides, each by itself and, last, some together; those from row `first` on. */
 enum { FAMILIES_TOGETHER = 7 };
-static void test_families(bench *b, const ht_hparams *h, size_t first) {
+static inline void test_families(bench *b, const ht_hparams *h, size_t first) {
     const int dim = h->head_dim, part = dim / 4 * 2;
     const attending rows[] = {
         {.norms = true, .norm = HT_NORM_LAYER, .norm_heads = true}, /* Command R+ */
@@ -275,8 +275,8 @@ static void make_cache(bench *b, size_t values, size_t positions, ht_kv_type typ
 
 /* ROPE and ATTENTION, one share after the other, each with one head or all but one: key-value heads, or query heads
  * of which so many use one of them. */
-static void test_head_shares(bench *b, const ht_hparams *h, size_t group, size_t position, size_t tokens,
-                             ht_kv_type type) {
+static inline void test_head_shares(bench *b, const ht_hparams *h, size_t group, size_t position, size_t tokens,
+                                    ht_kv_type type) {
     const size_t dim = (size_t)h->head_dim, heads = (size_t)h->heads, kvs = (size_t)h->kv_heads,
                  of = group > 1 ? heads : kvs, each = heads / of, positions = position + tokens + 3,
                  head_bytes = positions * dim * (type ? 4 : 2);
@@ -395,7 +395,7 @@ static void test_heads(bench *b, size_t kind, size_t cols, size_t rows, size_t r
     free_slots(b);
 }
 
-static void test_head_matrices(bench *b) {
+static inline void test_head_matrices(bench *b) {
     for (size_t kind = 0; kind < HT_COUNT(block_types); kind += small ? 5 : 1) {
         const bool odd = kind >= FIRST_FLOAT;
         const size_t cols = odd ? 20 : ht_type_get(block_types[kind].type)->block > 32 ? 256 : 64;

@@ -15,7 +15,7 @@ static bool has_row(const ht_op *op, const ht_slice *s, int p, size_t base, size
     return row / each * group >= s->row_begin && row / each * group < s->row_end;
 }
 
-static void check_matmul(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
+static inline void check_matmul(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
     const size_t cols = op->parts[0].cols, rows = ht_op_rows(op), end = s.reduction_end ? s.reduction_end : cols;
     float *x = make_slot(b, SLOT_NORMED, tokens, cols), *y = make_slot(b, SLOT_QKV, tokens, rows);
     const size_t xs = b->slots[SLOT_NORMED].stride, ys = b->slots[SLOT_QKV].stride;
@@ -74,7 +74,7 @@ static void check_matmul(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
 /* ---- feed-forward blocks ------------------------------------------------------------------------------------------------- */
 
 /* A share of the features: slice.row_begin .. row_end. */
-static void check_ffn(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
+static inline void check_ffn(bench *b, const ht_op *op, ht_slice s, size_t tokens) {
     const ht_matrix *gate = &op->members[0].parts[0], *up = &op->members[0].parts[1], *down = &op->members[2].parts[0];
     const size_t cols = gate->cols, rows = down->rows, n = s.row_end - s.row_begin;
     float *x = make_slot(b, SLOT_NORMED, tokens, cols), *y = make_slot(b, SLOT_DELTA, tokens, rows);

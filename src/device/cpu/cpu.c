@@ -541,7 +541,7 @@ typedef struct run_job { /* one submit, as the pool's items see it */
     size_t n_views; /* MATMUL */
     part_view views[HT_MAX_PARTS];
     bool floats, codes; /* MATMUL: which activations to make */
-    size_t block;       /* tokens of an item, where items are token blocks */
+    size_t block, run;  /* ATTENTION: tokens and query heads of an item */
 } run_job;
 
 static float *slot_row(const ht_binding *b, ht_slot slot, size_t t) {
@@ -564,11 +564,16 @@ static void acts_item(void *context, size_t item, int thread) {
     const ht_slice *s = &job->slice;
     const float *x = slot_row(job->binding, job->task->op->in, 0) + s->reduction_begin;
     const size_t stride = job->binding->slots[job->task->op->in].stride, tokens = job->binding->tokens;
-    const size_t cols = s->reduction_end - s->reduction_begin, tile = cpu->kernels->tile, first = item * tile;
+    const size_t cols = s->reduction_end - s->reduction_begin, tile = cpu->kernels->tile, first = item * tile,
+                 n = ht_min_size(tile, tokens - first);
     if (job->codes)
-        cpu->kernels->quantize(x, stride, cols, first, ht_min_size(tile, tokens - first), &cpu->acts);
-    if (job->floats)
-        cpu->kernels->pack_floats(x, stride, cols, tokens, item, &cpu->acts);
+        cpu->kernels->quantize(x, stride, cols, first, n, &cpu->acts);
+    if (!job->floats)
+        return;
+    const float *rows[HT_MAX_TILE];
+    for (size_t i = 0; i < n; i++)
+        rows[i] = x + (first + i) * stride;
+    cpu->kernels->pack_floats(rows, cols, item, &cpu->acts);
 }
 
 static void *take(uint8_t **at, size_t bytes) {
@@ -668,9 +673,9 @@ static void run_matmul(run_job *job) {
     lay_out_acts(job);
     const size_t tiles = (tokens + tile - 1) / tile;
     ht_pool_run(cpu->pool, acts_item, job, tiles, 1);
-    /* A token's strips are microseconds long: hand out runs of them, so that the streams stay long and the counter cool. */
+    /* A few tokens' strips are microseconds long: hand out runs of them, so that the streams stay long and the counter cool. */
     const size_t share = strips / ((size_t)cpu->threads * 8);
-    ht_pool_run(cpu->pool, matmul_item, job, strips, tokens == 1 && share > 1 ? share : 1);
+    ht_pool_run(cpu->pool, matmul_item, job, strips, tokens <= HT_FEW && share > 1 ? share : 1);
 }
 
 static void embed_item(void *context, size_t t, int thread) {
@@ -817,8 +822,7 @@ static void rope_item(void *context, size_t t, int thread) {
     keep_heads(job, values, own.own, own.used_end, kv->values, position, dim);
 }
 
-/* Items: one query head when few tokens come (all threads share a decode step), else (kv head's query heads, block
- * of tokens). */
+/* Items: (kv head, run of its query heads, block of tokens). */
 static void attention_item(void *context, size_t item, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
@@ -827,17 +831,14 @@ static void attention_item(void *context, size_t item, int thread) {
     const ht_kv_layer *kv = &b->kv[op->cache];
     const size_t dim = (size_t)h->head_dim, group = (size_t)(h->heads / h->kv_heads);
     const size_t kv_size = kv->type == HT_KV_F32 ? sizeof(float) : sizeof(uint16_t);
-    const bool few = job->block == 0;
     const ht_heads heads = ht_slice_heads(&job->slice, h);
-    const size_t blocks = few ? 1 : (b->tokens + job->block - 1) / job->block,
-                 runs = (group + ATTENTION_HEADS - 1) / ATTENTION_HEADS;
+    const size_t blocks = (b->tokens + job->block - 1) / job->block, runs = (group + job->run - 1) / job->run;
     /* the last blocks see the most keys: hand them out first */
-    const size_t first = few ? 0 : (blocks - 1 - item % blocks) * job->block;
-    const size_t kv_head = few ? (heads.queries + item) / group : heads.used + item / blocks / runs,
-                 run = kv_head * group + item / blocks % runs * ATTENTION_HEADS;
-    const size_t head = few ? heads.queries + item : ht_max_size(run, heads.queries),
-                 end = ht_min_size(ht_min_size(run + ATTENTION_HEADS, (kv_head + 1) * group), heads.queries_end);
-    if (!few && head >= end) /* another share's */
+    const size_t first = (blocks - 1 - item % blocks) * job->block, kv_head = heads.used + item / blocks / runs,
+                 run = kv_head * group + item / blocks % runs * job->run;
+    const size_t head = ht_max_size(run, heads.queries),
+                 end = ht_min_size(ht_min_size(run + job->run, (kv_head + 1) * group), heads.queries_end);
+    if (head >= end) /* another share's */
         return;
     ht_attention_job a = {.queries = slot_row(b, op->in, first) + head * dim,
                           .query_stride = b->slots[op->in].stride,
@@ -848,9 +849,9 @@ static void attention_item(void *context, size_t item, int thread) {
                                     kv_head * kv->positions * dim * kv_size,
                           .kv_type = kv->type,
                           .head_dim = dim,
-                          .heads = few ? 1 : end - head,
+                          .heads = end - head,
                           .position = b->position + first,
-                          .tokens = few ? b->tokens : ht_min_size(job->block, b->tokens - first),
+                          .tokens = ht_min_size(job->block, b->tokens - first),
                           .window = (size_t)op->window,
                           .chunk = (size_t)op->attention_chunk,
                           .scale = op->scale,
@@ -861,15 +862,30 @@ static void attention_item(void *context, size_t item, int thread) {
     job->cpu->kernels->attention(&a);
 }
 
+/* Query heads of an item: what is made of keys and values is made once for all of them, which costs as much as RUN_COST heads;
+ * but all threads are to have as much to do. */
+#define RUN_COST 2
+static size_t choose_run(size_t kv_heads, size_t group, size_t blocks, size_t threads) {
+    size_t best = 1, least = SIZE_MAX;
+    for (size_t run = 1; run <= ht_min_size(group, ATTENTION_HEADS); run++) {
+        const size_t items = kv_heads * ((group + run - 1) / run) * blocks,
+                     cost = (items + threads - 1) / threads * (run + RUN_COST);
+        if (cost <= least)
+            best = run, least = cost;
+    }
+    return best;
+}
+
 static void run_attention(run_job *job) {
     const ht_hparams own = ht_op_shape(job->task->op, &job->cpu->hparams), *h = &own;
     const size_t tokens = job->binding->tokens;
-    job->block = tokens < 4 ? 0 : ht_min_size(ATTENTION_TOKENS, ht_round_up(tokens, job->cpu->kernels->tile));
+    job->block = ht_min_size(ATTENTION_TOKENS, tokens);
     const ht_heads heads = ht_slice_heads(&job->slice, h);
-    const size_t group = (size_t)(h->heads / h->kv_heads), runs = (group + ATTENTION_HEADS - 1) / ATTENTION_HEADS;
-    const size_t items = job->block ? (heads.used_end - heads.used) * runs * ((tokens + job->block - 1) / job->block)
-                                    : heads.queries_end - heads.queries;
-    ht_pool_run(job->cpu->pool, attention_item, job, items, 1);
+    const size_t group = (size_t)(h->heads / h->kv_heads), kv_heads = heads.used_end - heads.used,
+                 blocks = (tokens + job->block - 1) / job->block;
+    job->run = choose_run(kv_heads, group, blocks, (size_t)job->cpu->threads);
+    const size_t runs = (group + job->run - 1) / job->run;
+    ht_pool_run(job->cpu->pool, attention_item, job, kv_heads * runs * blocks, 1);
 }
 
 static void run_mixer(const run_job *job) {

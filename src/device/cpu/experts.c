@@ -406,21 +406,6 @@ static size_t expert_of_tile(const run *r, size_t tile) {
     return low;
 }
 
-/* Rows of a tile that lie anywhere, as pack_floats leaves those that follow each other. */
-static void gather_floats(const run *r, const ht_acts *acts, size_t tile, const float *const *rows, size_t n) {
-    const size_t width = r->tools->kernels->tile, cols = ht_op_cols(r->experts->op);
-    float *out = acts->floats + tile * width * acts->cols;
-    if (acts->tokens == 1 && n) {
-        memcpy(out, rows[0], cols * sizeof *out);
-        memset(out + cols, 0, (acts->cols - cols) * sizeof *out);
-        return;
-    }
-    memset(out, 0, width * acts->cols * sizeof *out);
-    for (size_t i = 0; i < n; i++)
-        for (size_t c = 0; c < cols; c++)
-            out[c * width + i] = rows[i][c];
-}
-
 /* What an expert's tokens bring, of one tile. */
 static void gather_item(void *context, size_t item, int thread) {
     const run *r = context;
@@ -430,14 +415,14 @@ static void gather_item(void *context, size_t item, int thread) {
     const size_t width = r->tools->kernels->tile, from = tile * width;
     const ht_acts acts = acts_of(r, &r->in, k);
     const size_t n = ht_min_size(width, acts.tokens - from);
-    const float *rows[64] = {NULL};
+    const float *rows[HT_MAX_TILE];
     for (size_t i = 0; i < n; i++) {
         rows[i] = (const float *)view->data + r->token[r->first[k] + from + i] * view->stride;
         if (r->in.codes)
             r->tools->kernels->quantize(rows[i], 0, ht_op_cols(op), from + i, 1, &acts);
     }
     if (r->in.floats)
-        gather_floats(r, &acts, tile, rows, n);
+        r->tools->kernels->pack_floats(rows, ht_op_cols(op), tile, &acts);
 }
 
 static float *thread_scratch(const run *r, int thread) {
@@ -475,14 +460,16 @@ static void act_item(void *context, size_t item, int thread) {
     const size_t from = tile * kernels->tile, n = ht_min_size(kernels->tile, acts.tokens - from),
                  stride = r->n_gates * r->features;
     float *all = r->hidden + (r->first[k] - r->first[r->begin]) * stride;
-    for (size_t t = from; t < from + n; t++) {
-        float *row = all + t * stride;
+    const float *rows[HT_MAX_TILE];
+    for (size_t i = 0; i < n; i++) {
+        float *row = all + (from + i) * stride;
+        rows[i] = row;
         kernels->glu(op->activation, row, op->ungated ? NULL : row + r->features, r->features, row);
     }
     if (r->hidden_acts.codes)
         kernels->quantize(all, stride, r->features, from, n, &acts);
     if (r->hidden_acts.floats)
-        kernels->pack_floats(all, stride, r->features, acts.tokens, tile, &acts);
+        kernels->pack_floats(rows, r->features, tile, &acts);
 }
 
 /* Of one expert's last matrix a strip of rows, the slice's columns. */
@@ -521,10 +508,10 @@ static void down_item(void *context, size_t strip, int thread) {
     }
 }
 
-/* A token's strips are microseconds long: runs of them are handed out, so that the streams stay long. */
+/* A few tokens' strips are microseconds long: runs of them are handed out, so that the streams stay long. */
 static size_t grain_of(const run *r, size_t items) {
     const size_t share = items / ((size_t)r->tools->threads * 8);
-    return r->binding->tokens == 1 && share > 1 ? share : 1;
+    return r->binding->tokens <= HT_FEW && share > 1 ? share : 1;
 }
 
 /* Chosen experts from r->begin on that fit the room together. */

@@ -171,8 +171,11 @@ static void acts_item(void *context, size_t item, int thread) {
     const float *x = row_of(job->binding, op->in, 0) + head * (size_t)op->head_dim;
     ht_acts acts;
     lay_out(tools, job->matrices, job->binding->tokens, tools->room->pages + at * job->bytes, &acts);
+    const float *rows[HT_MAX_TILE];
+    for (size_t i = 0; i < n; i++)
+        rows[i] = x + (begin + i) * stride;
     if (acts.floats)
-        tools->kernels->pack_floats(x, stride, op->parts[0].cols, job->binding->tokens, item % job->tiles, &acts);
+        tools->kernels->pack_floats(rows, op->parts[0].cols, item % job->tiles, &acts);
     else
         tools->kernels->quantize(x, stride, op->parts[0].cols, begin, n, &acts);
     for (size_t t = begin; t < begin + n; t++)

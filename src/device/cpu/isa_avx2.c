@@ -8,6 +8,8 @@
 #define RV 1
 #define TILE 6
 #define PREFETCH_BYTES 2048
+#define SUMS 8
+#define FAST_FEW HT_FEW
 #define KERNELS ht_kernels_avx2
 #define ISA_NAME "avx2"
 
@@ -62,6 +64,26 @@ PRIM vf vf_min(vf a, vf b) {
 }
 PRIM vf vf_abs(vf a) {
     return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+PRIM void vf_transpose(vf x[VW]) {
+    vf y[VW];
+    UNROLL
+    for (int i = 0; i < VW; i += 2) {
+        y[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
+        y[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+    }
+    UNROLL
+    for (int i = 0; i < VW; i += 4)
+        for (int k = 0; k < 2; k++) { /* within 128 bits: columns 2k and 2k + 1 of four rows */
+            x[i + 2 * k] = _mm256_shuffle_ps(y[i + k], y[i + k + 2], 0x44);
+            x[i + 2 * k + 1] = _mm256_shuffle_ps(y[i + k], y[i + k + 2], 0xEE);
+        }
+    UNROLL
+    for (int k = 0; k < 4; k++) {
+        const vf low = x[k], high = x[k + 4];
+        x[k] = _mm256_permute2f128_ps(low, high, 0x20);
+        x[k + 4] = _mm256_permute2f128_ps(low, high, 0x31);
+    }
 }
 PRIM float vf_hsum(vf a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -124,14 +146,30 @@ PRIM int32_t vi_hsum(vi a) {
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
 }
-PRIM vi vi_dot(vi acc, vi w, vi x, bool wide) {
-    if (!wide) /* 2 * 63 * 127 fits 16 bits */
-        return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
-    /* 2 * 255 * 127 does not: even and odd bytes apart, as 16-bit numbers */
-    vi even =
-        _mm256_madd_epi16(_mm256_and_si256(w, _mm256_set1_epi16(0xFF)), _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8));
-    vi odd = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), _mm256_srai_epi16(x, 8));
-    return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
+
+/* Products of two neighbours are added in 16 bits, where 32767 is the most: sums of eight quads of a 4-bit code (30480) and of two of
+ * a 6-bit code (32004) are, too, before they become 32 bits. Those of an 8-bit code do not fit: even and odd bytes apart. */
+#define DOT_QUADS
+PRIM void dot_quads(int vectors, vi *acc, vi (*quads)[8], const int8_t *x, int from, int to, int bits) {
+    const int run = bits == 4 ? 8 : 2;
+    const vi one = _mm256_set1_epi16(1);
+    for (int r = 0; r < vectors; r++) {
+        vi sum = _mm256_setzero_si256();
+        for (int j = from; j < to; j++) {
+            const vi w = quads[r][j], quad = vi_bcast_4(x + 4 * j);
+            if (bits == 8) {
+                const vi even = _mm256_madd_epi16(_mm256_and_si256(w, _mm256_set1_epi16(0xFF)),
+                                                  _mm256_srai_epi16(_mm256_slli_epi16(quad, 8), 8)),
+                         odd = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), _mm256_srai_epi16(quad, 8));
+                acc[r] = _mm256_add_epi32(acc[r], _mm256_add_epi32(even, odd));
+                continue;
+            }
+            const vi two = _mm256_maddubs_epi16(w, quad);
+            sum = (j - from) % run ? _mm256_add_epi16(sum, two) : two;
+            if ((j - from) % run == run - 1 || j == to - 1)
+                acc[r] = _mm256_add_epi32(acc[r], _mm256_madd_epi16(sum, one));
+        }
+    }
 }
 
 #include "device/cpu/kernels_impl.h"

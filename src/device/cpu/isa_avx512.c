@@ -8,6 +8,7 @@
 #define RV 2
 #define TILE 12
 #define PREFETCH_BYTES 2048
+#define PICK
 #define KERNELS ht_kernels_avx512
 #define ISA_NAME "avx512-vnni"
 
@@ -63,6 +64,38 @@ PRIM vf vf_min(vf a, vf b) {
 }
 PRIM vf vf_abs(vf a) {
     return _mm512_abs_ps(a);
+}
+/* Rows become columns. */
+PRIM void vf_transpose(vf x[VW]) {
+    vf y[VW];
+    UNROLL
+    for (int i = 0; i < VW; i += 2) {
+        y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+    }
+    UNROLL
+    for (int i = 0; i < VW; i += 4)
+        for (int k = 0; k < 2; k++) { /* within 128 bits: columns 2k and 2k + 1 of four rows */
+            const __m512d a = _mm512_castps_pd(y[i + k]), b = _mm512_castps_pd(y[i + k + 2]);
+            x[i + 2 * k] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            x[i + 2 * k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    UNROLL
+    for (int k = 0; k < 4; k++) { /* four by four of these quarters */
+        y[k] = _mm512_shuffle_f32x4(x[k], x[k + 4], 0x88);
+        y[k + 4] = _mm512_shuffle_f32x4(x[k], x[k + 4], 0xDD);
+        y[k + 8] = _mm512_shuffle_f32x4(x[k + 8], x[k + 12], 0x88);
+        y[k + 12] = _mm512_shuffle_f32x4(x[k + 8], x[k + 12], 0xDD);
+    }
+    UNROLL
+    for (int k = 0; k < 8; k++) {
+        x[k] = _mm512_shuffle_f32x4(y[k], y[k + 8], 0x88);
+        x[k + 8] = _mm512_shuffle_f32x4(y[k], y[k + 8], 0xDD);
+    }
+}
+/* Lane i: table[the low four bits of lane i]. */
+PRIM vf vf_pick(vi at, vf table) {
+    return _mm512_permutexvar_ps(at, table);
 }
 PRIM float vf_hsum(vf a) {
     return _mm512_reduce_add_ps(a);

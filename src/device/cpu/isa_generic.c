@@ -9,6 +9,8 @@
 #define RV 1
 #define TILE 4
 #define PREFETCH_BYTES 512
+#define SUMS 8
+#define FEW 1 /* code would be large, and is not what this is for */
 #define KERNELS ht_kernels_generic
 #define ISA_NAME "scalar"
 
@@ -90,6 +92,14 @@ PRIM vf from_bits(vi a) {
 }
 PRIM vf vf_abs(vf a) {
     return from_bits(vf_bits(a) & vi_bcast(0x7FFFFFFF));
+}
+PRIM void vf_transpose(vf x[VW]) {
+    for (int i = 0; i < VW; i++)
+        for (int k = 0; k < i; k++) {
+            const float at = x[i][k];
+            x[i][k] = x[k][i];
+            x[k][i] = at;
+        }
 }
 PRIM float vf_hsum(vf a) {
     return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));

@@ -14,7 +14,7 @@
 
 /* What can be added in 16 bits, at most 32767: 16 products of a 4-bit code (1905 each), 4 of a 6-bit code (8001), 2 of an 8-bit
  * code (16256). Two quads and the sum of neighbours are 4 products; the eight quads of a 4-bit code are 16. */
-PRIM void dot_quads(vi acc[RV], vi quads[RV][8], const int8_t *x, int from, int to, int bits) {
+PRIM void dot_quads(int vectors, vi *acc, vi (*quads)[8], const int8_t *x, int from, int to, int bits) {
     const int run = bits == 4 ? 8 : bits == 6 ? 2 : 1; /* quads added before their neighbours are */
     int16x8_t low[RV], high[RV];                       /* products of rows 0, 1 and of rows 2, 3 */
     for (int j = from; j < to; j++) {
@@ -23,7 +23,7 @@ PRIM void dot_quads(vi acc[RV], vi quads[RV][8], const int8_t *x, int from, int 
                                                     : j % 4 == 1 ? vdupq_laneq_s32(four, 1)
                                                     : j % 4 == 2 ? vdupq_laneq_s32(four, 2)
                                                                  : vdupq_laneq_s32(four, 3));
-        for (int r = 0; r < RV; r++) {
+        for (int r = 0; r < vectors; r++) {
             int8x16_t w = vreinterpretq_s8_s32(quads[r][j]);
             if (bits == 8)
                 w = veorq_s8(w, vdupq_n_s8(-128));

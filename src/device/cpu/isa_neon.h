@@ -12,9 +12,6 @@
 #define RV 2
 #define TILE 12
 #define PREFETCH_BYTES 1024
-#ifndef __clang__ /* which unrolls such loops by itself */
-#define UNROLL _Pragma("GCC unroll 12")
-#endif
 
 typedef float32x4_t vf;
 typedef int32x4_t vi;
@@ -70,6 +67,16 @@ PRIM vf vf_min(vf a, vf b) {
 PRIM vf vf_abs(vf a) {
     return vabsq_f32(a);
 }
+PRIM void vf_transpose(vf x[VW]) {
+    const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(x[0], x[1])),
+                      b = vreinterpretq_f64_f32(vtrn2q_f32(x[0], x[1])),
+                      c = vreinterpretq_f64_f32(vtrn1q_f32(x[2], x[3])),
+                      d = vreinterpretq_f64_f32(vtrn2q_f32(x[2], x[3]));
+    x[0] = vreinterpretq_f32_f64(vtrn1q_f64(a, c));
+    x[1] = vreinterpretq_f32_f64(vtrn1q_f64(b, d));
+    x[2] = vreinterpretq_f32_f64(vtrn2q_f64(a, c));
+    x[3] = vreinterpretq_f32_f64(vtrn2q_f64(b, d));
+}
 PRIM float vf_hsum(vf a) {
     return vaddvq_f32(a);
 }
@@ -123,23 +130,26 @@ PRIM int32_t vi_hsum(vi a) {
     return vaddvq_s32(a);
 }
 
-/* A row of 12 tokens' values (or of 8, or 4) is three vectors whose lanes fmla takes as they are; broadcasting loads would keep the vector
- * units of many cores busy besides. Values at a stride (attention) are broadcast. */
+/* Of a row of values four are a vector whose lanes fmla takes as they are; broadcasting loads would keep the vector units of
+ * many cores busy besides. Values at a stride (attention) are broadcast, and so are the last one to three. */
 #define PANEL_STEP
-PRIM void panel_step(int n, vf sum[TILE][RV], const vf w[RV], const float *x, size_t row) {
-    for (int i = 0; i < n; i += 4) {
-        const float *at = x + (size_t)i * row;
-        for (int r = 0; r < RV && row == 1; r++) {
-            const vf four = vld1q_f32(at);
-            sum[i + 0][r] = vfmaq_laneq_f32(sum[i + 0][r], w[r], four, 0);
-            sum[i + 1][r] = vfmaq_laneq_f32(sum[i + 1][r], w[r], four, 1);
-            sum[i + 2][r] = vfmaq_laneq_f32(sum[i + 2][r], w[r], four, 2);
-            sum[i + 3][r] = vfmaq_laneq_f32(sum[i + 3][r], w[r], four, 3);
+PRIM void panel_step(int n, int vectors, vf *sum, const vf *w, const float *x, size_t row) {
+    const int fours = row == 1 ? n / 4 * 4 : 0;
+    UNROLL
+    for (int i = 0; i < fours; i += 4) {
+        const vf four = vld1q_f32(x + i);
+        for (int r = 0; r < vectors; r++) {
+            vf *to = sum + i * vectors + r;
+            to[0 * vectors] = vfmaq_laneq_f32(to[0 * vectors], w[r], four, 0);
+            to[1 * vectors] = vfmaq_laneq_f32(to[1 * vectors], w[r], four, 1);
+            to[2 * vectors] = vfmaq_laneq_f32(to[2 * vectors], w[r], four, 2);
+            to[3 * vectors] = vfmaq_laneq_f32(to[3 * vectors], w[r], four, 3);
         }
-        for (int k = 0; k < 4 && row != 1; k++)
-            for (int r = 0; r < RV; r++)
-                sum[i + k][r] = vfmaq_n_f32(sum[i + k][r], w[r], at[(size_t)k * row]);
     }
+    UNROLL
+    for (int i = fours; i < n; i++)
+        for (int r = 0; r < vectors; r++)
+            sum[i * vectors + r] = vfmaq_n_f32(sum[i * vectors + r], w[r], x[(size_t)i * row]);
 }
 
 #endif

@@ -12,10 +12,10 @@
 #define DOT_QUADS
 #define DOT_BIAS 128
 
-PRIM void dot_quads(vi acc[RV], vi quads[RV][8], const int8_t *x, int from, int to, int bits) {
+PRIM void dot_quads(int vectors, vi *acc, vi (*quads)[8], const int8_t *x, int from, int to, int bits) {
     for (int j = from; j < to; j += 4) {
         const int8x16_t four = vld1q_s8(x + 4 * j); /* quads j to j + 3, a lane each */
-        for (int r = 0; r < RV; r++) {
+        for (int r = 0; r < vectors; r++) {
             int8x16_t w[4];
             for (int k = 0; k < 4; k++) {
                 w[k] = vreinterpretq_s8_s32(quads[r][j + k]);

@@ -15,10 +15,10 @@
 #define ISA_NAME "neon-i8mm"
 
 #define DOT_QUADS
-PRIM void dot_quads(vi acc[RV], vi quads[RV][8], const int8_t *x, int from, int to, int bits) {
+PRIM void dot_quads(int vectors, vi *acc, vi (*quads)[8], const int8_t *x, int from, int to, int bits) {
     for (int j = from; j < to; j += 4) {
         const int8x16_t four = vld1q_s8(x + 4 * j); /* quads j to j + 3, a lane each */
-        for (int r = 0; r < RV; r++) {
+        for (int r = 0; r < vectors; r++) {
             acc[r] = vusdotq_laneq_s32(acc[r], vreinterpretq_u8_s32(quads[r][j + 0]), four, 0);
             acc[r] = vusdotq_laneq_s32(acc[r], vreinterpretq_u8_s32(quads[r][j + 1]), four, 1);
             acc[r] = vusdotq_laneq_s32(acc[r], vreinterpretq_u8_s32(quads[r][j + 2]), four, 2);

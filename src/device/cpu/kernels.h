@@ -21,8 +21,19 @@
 
 #include <stdatomic.h>
 
+/* Before loops over vectors that are to stay in registers: the compiler would else leave some in memory. */
+#ifdef __clang__ /* which unrolls such loops by itself */
+#define UNROLL
+#define AS_A_LOOP
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#define AS_A_LOOP _Pragma("GCC unroll 1") /* before one that is long enough, to keep code small */
+#endif
+
 #define HT_STRIP 32 /* rows of a strip */
 #define HT_STEP 32  /* columns of a step: the group of the activations' int8 scales, too */
+#define HT_FEW 8    /* tokens that each weight is multiplied by as soon as it is decoded, at most */
+#define HT_MAX_TILE 16
 
 typedef enum ht_pack_form {
     HT_FORM_4,    /* 4 bits, f16 scale: Q4_0 */
@@ -91,7 +102,7 @@ typedef struct ht_acts {
     float *scales;                /* [cols/32][tokens] */
     float *scaled_sums;           /* [cols/32][tokens]: scale * sum of codes */
     int32_t *sums[HT_SUMS_COUNT]; /* [cols/32][tokens]; 32H: [cols/32][2][tokens]; NULL: not wanted */
-    /* float32 (exact): tiles of `tile` tokens, zero-padded: [tokens/tile][cols][tile] */
+    /* float32 (exact): tiles of `tile` tokens, zero-padded: [tokens/tile][cols][tile]; of a few tokens one narrower tile */
     float *floats;
 } ht_acts;
 
@@ -158,9 +169,10 @@ typedef struct ht_cpu_kernels {
     size_t granule; /* and of the least part of one that is computed */
     /* Tokens [t0, t0 + n) of x (token t at x + t*stride, `cols` valid columns) into acts. */
     void (*quantize)(const float *x, size_t stride, size_t cols, size_t t0, size_t n, const ht_acts *acts);
-    void (*pack_floats)(const float *x, size_t stride, size_t cols, size_t tokens, size_t tile_index,
-                        const ht_acts *acts);
-    /* One strip times all tokens: y[t*stride + r] for the strip's valid rows. scratch: strip_scratch(tokens) floats. */
+    /* One tile's tokens, whose `cols` valid columns begin at rows[0], rows[1], ... */
+    void (*pack_floats)(const float *const *rows, size_t cols, size_t tile_index, const ht_acts *acts);
+    /* One strip times all tokens: y[t*stride + r] for the strip's valid rows. scratch: strip_scratch(tokens) floats. A token's
+     * values are the same to the bit whatever other tokens there are. */
     void (*strip_fast)(const ht_packed *packed, size_t strip, const ht_acts *acts, float *y, size_t stride,
                        float *scratch);
     void (*strip_exact)(const ht_packed *packed, size_t strip, const ht_acts *acts, float *y, size_t stride,
@@ -169,7 +181,8 @@ typedef struct ht_cpu_kernels {
     void (*norm)(const ht_norm_job *job);
     /* up NULL: ungated. `out` may be one of the others. */
     void (*glu)(ht_activation activation, const float *gate, const float *up, size_t n, float *out);
-    void (*attention)(const ht_attention_job *job);
+    void (*attention)(
+        const ht_attention_job *job); /* a token's values: the same whatever other tokens and heads there are */
     size_t (*attention_scratch)(size_t head_dim, size_t heads, size_t tokens);
     void (*to_half)(const float *in, size_t n, uint16_t *out);
     void (*convolve)(const ht_convolution_job *job);

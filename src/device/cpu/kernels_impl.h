@@ -7,7 +7,9 @@
  * and, where they are to be other than those below:
  *   DOT_QUADS    defined: the file has a dot_quads; vi_dot, vi_bcast_4 are then not needed. DOT_BIAS: what it takes off 8-bit codes
  *   PANEL_STEP   defined: the file has a panel_step
- *   UNROLL       a pragma before loops that move accumulators, where the compiler would else leave them in memory
+ *   PICK         defined: the file has vf_pick: each lane's low four bits choose one of 16 floats
+ *   SUMS         accumulators that fit the registers beside what a step's weights are made in
+ *   FEW          the most tokens that have kernels of their own; of int8 activations, whose codes fill registers, FAST_FEW
  * Everything is static and forced inline with constant arguments, so that a codec costs nothing where it is not used.
  */
 #include <math.h>
@@ -18,13 +20,21 @@
 #define PASSES (HT_STRIP / PASS_ROWS)
 #define FAST_TILE 64 /* tokens whose accumulators (PASS_ROWS * FAST_TILE floats) stay in L1 beside a step of weights */
 #define DEPTH 128    /* columns of an exact weight panel: PASS_ROWS * DEPTH floats stay in L1 */
+#define VECTORS (HT_STRIP / VW)
 
 #ifndef DOT_BIAS
 #define DOT_BIAS 0
 #endif
-#ifndef UNROLL
-#define UNROLL
+#ifndef SUMS
+#define SUMS 16
 #endif
+#ifndef FEW
+#define FEW HT_FEW
+#endif
+#ifndef FAST_FEW
+#define FAST_FEW FEW
+#endif
+#define FAST_GROUP 4 /* tokens with int8 activations whose accumulators fit registers beside the codes */
 
 /* ---- codecs: one step of a strip -> unsigned codes by column quads, scales, offsets --------------------------------- */
 
@@ -49,36 +59,42 @@ INLINE int block_of(int v) {
     return v * VW / 16;
 }
 
-/* Codes of column quads 0..7 for row vector v, four unsigned bytes a lane. */
-INLINE void load_codes(int bits, const uint8_t *codes, int v, vi *quads) {
+/* Codes of a column quad for row vector v, four unsigned bytes a lane: quad i of the first or the second four. */
+INLINE vi quad_of(int bits, const uint8_t *codes, int v, int half, int i) {
     const uint8_t *base = codes + lane_offset(v);
     const int block = block_of(v);
-    if (bits == 8) {
-        for (int j = 0; j < 8; j++)
-            quads[j] = vi_load(base + (block * 8 + j) * 64);
-        return;
-    }
-    const vi low = vi_bcast(0x0F0F0F0F);
-    for (int i = 0; i < 4; i++) {
-        vi chunk = vi_load(base + (block * 4 + i) * 64);
-        quads[i] = vi_and(chunk, low);
-        quads[i + 4] = vi_and(vi_srl(chunk, 4), low);
-    }
-    if (bits == 6) {
-        const vi two = vi_bcast(0x30303030);
-        for (int h = 0; h < 2; h++) {
-            vi chunk = vi_load(base + (8 + block * 2 + h) * 64);
-            quads[4 * h + 0] = vi_or(quads[4 * h + 0], vi_and(vi_sll(chunk, 4), two));
-            quads[4 * h + 1] = vi_or(quads[4 * h + 1], vi_and(vi_sll(chunk, 2), two));
-            quads[4 * h + 2] = vi_or(quads[4 * h + 2], vi_and(chunk, two));
-            quads[4 * h + 3] = vi_or(quads[4 * h + 3], vi_and(vi_srl(chunk, 2), two));
+    if (bits == 8)
+        return vi_load(base + (block * 8 + 4 * half + i) * 64);
+    const vi chunk = vi_load(base + (block * 4 + i) * 64);
+    return vi_and(half ? vi_srl(chunk, 4) : chunk, vi_bcast(0x0F0F0F0F));
+}
+
+/* The high bits of four quads: quad i's are the lowest two of each byte once all are shifted 2 i down. */
+INLINE vi high_bits(const uint8_t *codes, int v, int half) {
+    return vi_load(codes + lane_offset(v) + (8 + block_of(v) * 2 + half) * 64);
+}
+INLINE vi with_high(vi quad, vi high) {
+    return vi_or(quad, vi_and(vi_sll(high, 4), vi_bcast(0x30303030)));
+}
+
+/* All eight. */
+INLINE void load_codes(int bits, const uint8_t *codes, int v, vi *quads) {
+    UNROLL
+    for (int half = 0; half < 2; half++) {
+        vi high = bits == 6 ? high_bits(codes, v, half) : vi_bcast(0);
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            const vi quad = quad_of(bits, codes, v, half, i);
+            quads[4 * half + i] = bits == 6 ? with_high(quad, high) : quad;
+            high = vi_srl(high, 2);
         }
     }
 }
 
-/* The same for one column of quad j as floats: byte `k` of each lane. */
+/* One column of a quad as floats: byte `k` of each lane. */
 INLINE vf code_column(vi quad, int k) {
-    return vf_from_vi(vi_and(vi_srl(quad, 8 * k), vi_bcast(255)));
+    const vi byte = k ? vi_srl(quad, 8 * k) : quad;
+    return vf_from_vi(k == 3 ? byte : vi_and(byte, vi_bcast(255)));
 }
 
 /* Scales (one or two a step) and offset of row vector v. */
@@ -159,18 +175,33 @@ static void quantize(const float *x, size_t stride, size_t cols, size_t t0, size
     }
 }
 
-static void pack_floats(const float *x, size_t stride, size_t cols, size_t tokens, size_t tile, const ht_acts *acts) {
-    float *out = acts->floats + tile * TILE * acts->cols;
-    if (tokens == 1) { /* one token: read as a plain row */
-        memcpy(out, x, cols * sizeof(float));
+/* Tokens that so few are computed as: kernels are compiled for these numbers. 0: not few. */
+INLINE size_t few_of(size_t tokens) {
+    static const unsigned char as[HT_FEW + 1] = {0, 1, 2, 3, 4, 6, 6, 8, 8};
+    return tokens <= FEW ? as[tokens] : 0;
+}
+
+static void pack_floats(const float *const *rows, size_t cols, size_t tile, const ht_acts *acts) {
+    const size_t few = few_of(acts->tokens), ld = few ? few : TILE, before = tile * TILE,
+                 n = ht_min_size(TILE, acts->tokens - before);
+    const bool last = before + n == acts->tokens;
+    float *out = few ? acts->floats + before : acts->floats + before * acts->cols; /* the few have one tile for all */
+    const size_t lanes = !last ? n : few ? few - before : TILE;
+    if (ld == 1) {
+        memcpy(out, rows[0], cols * sizeof(float));
         memset(out + cols, 0, (acts->cols - cols) * sizeof(float));
         return;
     }
-    for (size_t i = 0; i < TILE; i++) {
-        size_t t = tile * TILE + i;
-        for (size_t c = 0; c < acts->cols; c++)
-            out[c * TILE + i] = t < tokens && c < cols ? x[t * stride + c] : 0;
-    }
+    /* Columns: of every row a cache line is read, and each of the lines written is complete soon. */
+    enum { BLOCK = 16 };
+    for (size_t c = 0; c < acts->cols; c += BLOCK)
+        for (size_t i = 0; i < lanes; i++) {
+            const size_t end = c + BLOCK, filled = i < n ? ht_min_size(end, ht_max_size(c, cols)) : c;
+            for (size_t k = c; k < filled; k++)
+                out[k * ld + i] = rows[i][k];
+            for (size_t k = filled; k < end; k++)
+                out[k * ld + i] = 0;
+        }
 }
 
 /* ---- int8 activations: strip times tokens -------------------------------------------------------------------------------- */
@@ -190,13 +221,13 @@ INLINE vf row_bias(const ht_packed *p, size_t strip, int v) {
     return p->bias ? vf_load(p->bias + strip * HT_STRIP + (size_t)v * VW) : vf_zero();
 }
 
-/* acc[r] += sum over quads [from, to) of code * activation; all of the 32 columns, or one half of them. The codes have `bits`
- * bits, and DOT_BIAS is taken off those that have 8. */
+/* acc[r] += sum over quads [from, to) of code * activation for r < vectors; all of the 32 columns, or one half of them. The
+ * codes have `bits` bits, and DOT_BIAS is taken off those that have 8. */
 #ifndef DOT_QUADS
-INLINE void dot_quads(vi acc[RV], vi quads[RV][8], const int8_t *x, int from, int to, int bits) {
+INLINE void dot_quads(int vectors, vi *acc, vi (*quads)[8], const int8_t *x, int from, int to, int bits) {
     for (int j = from; j < to; j++) {
         vi quad = vi_bcast_4(x + 4 * j);
-        for (int r = 0; r < RV; r++)
+        for (int r = 0; r < vectors; r++)
             acc[r] = vi_dot(acc[r], quads[r][j], quad, bits == 8);
     }
 }
@@ -204,35 +235,41 @@ INLINE void dot_quads(vi acc[RV], vi quads[RV][8], const int8_t *x, int from, in
 
 /* sum over 32 columns of code * activation, as float, scale applied: what one step adds before the activation's own scale.
  * codes of one token's step: [32] int8; sums: this step's, stride `tokens` between halves. */
-INLINE void step_dot(ht_pack_form form, vi quads[RV][8], vf scale[RV][2], const int8_t *x, const int32_t *sums,
-                     size_t half_stride, vf out[RV]) {
+INLINE void step_dot(ht_pack_form form, int vectors, vi (*quads)[8], vf (*scale)[2], const int8_t *x,
+                     const int32_t *sums, size_t half_stride, vf *out) {
     const bool halves = form == HT_FORM_6S16;
     vi acc[RV], high[RV];
-    for (int r = 0; r < RV; r++) {
+    for (int r = 0; r < vectors; r++) {
         acc[r] = sums ? vi_bcast(sums[0]) : vi_bcast(0);
         high[r] = halves ? vi_bcast(sums[half_stride]) : vi_bcast(0);
     }
     const int bits = form == HT_FORM_4X ? 6 : ht_forms[form].bits; /* of what the names stand for */
-    dot_quads(acc, quads, x, 0, halves ? 4 : 8, bits);
+    dot_quads(vectors, acc, quads, x, 0, halves ? 4 : 8, bits);
     if (halves)
-        dot_quads(high, quads, x, 4, 8, bits);
-    for (int r = 0; r < RV; r++) {
+        dot_quads(vectors, high, quads, x, 4, 8, bits);
+    for (int r = 0; r < vectors; r++) {
         out[r] = vf_mul(vf_from_vi(acc[r]), scale[r][0]);
         if (halves)
             out[r] = vf_fma(vf_from_vi(high[r]), scale[r][1], out[r]);
     }
 }
 
-INLINE void load_step(ht_pack_form form, const uint8_t *strip, size_t step, int v0, vi quads[RV][8], vf scale[RV][2],
-                      vf offset[RV]) {
+INLINE void load_step(ht_pack_form form, int vectors, const uint8_t *strip, size_t step, int v0, vi (*quads)[8],
+                      vf (*scale)[2], vf *offset) {
     const uint8_t *codes = step_address(form, strip, step) + form_codes_at(form);
-    for (int r = 0; r < RV; r++) {
+    for (int r = 0; r < vectors; r++) {
         offset[r] = vf_zero();
         load_scales(form, strip, step, v0 + r, scale[r], &offset[r]);
         load_codes(ht_forms[form].bits, codes, v0 + r, quads[r]);
         for (int j = 0; j < 8 && form == HT_FORM_4X; j++)
             quads[r][j] = vi_pick(quads[r][j], ht_named_codes);
     }
+}
+
+INLINE void fetch_ahead(ht_pack_form form, const uint8_t *strip, size_t step) {
+    const uint8_t *ahead = step_address(form, strip, step) + PREFETCH_BYTES;
+    for (int line = 0; line < (ht_forms[form].step_bytes + 63) / 64; line++)
+        __builtin_prefetch(ahead + line * 64);
 }
 
 /* One token: accumulators in registers, weights fetched ahead; bound by memory. */
@@ -244,15 +281,13 @@ INLINE void fast_one(ht_pack_form form, const ht_packed *p, size_t strip, const 
     for (int v = 0; v < 32 / VW; v++)
         acc[v] = row_bias(p, strip, v);
     for (size_t s = 0; s < steps; s++) {
-        const uint8_t *ahead = step_address(form, data, s) + PREFETCH_BYTES;
-        for (int line = 0; line < (ht_forms[form].step_bytes + 63) / 64; line++)
-            __builtin_prefetch(ahead + line * 64);
+        fetch_ahead(form, data, s);
         const vf x_scale = vf_bcast(a->scales[s]);
         for (int pass = 0; pass < PASSES; pass++) {
             vi quads[RV][8];
             vf scale[RV][2], offset[RV], dot[RV];
-            load_step(form, data, s, pass * RV, quads, scale, offset);
-            step_dot(form, quads, scale, a->codes + s * HT_STEP,
+            load_step(form, RV, data, s, pass * RV, quads, scale, offset);
+            step_dot(form, RV, quads, scale, a->codes + s * HT_STEP,
                      sums ? sums + (form == HT_FORM_6S16 ? 2 * s : s) : NULL, 1, dot);
             for (int r = 0; r < RV; r++) {
                 vf *sum = &acc[pass * RV + r];
@@ -264,6 +299,107 @@ INLINE void fast_one(ht_pack_form form, const ht_packed *p, size_t strip, const 
     }
     for (int v = 0; v < 32 / VW; v++)
         store_rows(p, strip, v, acc[v], y);
+}
+
+/* Sums of a few tokens before the first step and behind the last: [tokens][HT_STRIP]. Not loops over registers: these would
+ * become memory with them. */
+static void begin_few(const ht_packed *p, size_t strip, size_t tokens, float *rows) {
+    for (size_t t = 0; t < tokens; t++)
+        for (int v = 0; v < VECTORS; v++)
+            vf_store(rows + t * HT_STRIP + v * VW, row_bias(p, strip, v));
+}
+static void end_few(const ht_packed *p, size_t strip, size_t tokens, const float *rows, float *y, size_t stride) {
+    for (size_t t = 0; t < tokens; t++)
+        for (int v = 0; v < VECTORS; v++)
+            store_rows(p, strip, v, vf_load(rows + t * HT_STRIP + v * VW), y + t * stride);
+}
+
+/* Where the registers do not hold all accumulators of a few tokens, some go over a run of steps at a time, whose weights stay in
+ * L1, and then the others. Each such pass fetches its part of the run behind, so that memory is never idle. */
+enum { RUN_STEPS = 8 };
+typedef struct few_pass {
+    const uint8_t *data; /* of the strip */
+    size_t begin, end;   /* steps */
+    size_t part, parts;  /* this pass of those over the run; one: the run is the strip */
+    int v0;              /* row vectors from this one on, */
+    size_t t0;           /* and tokens */
+    float *rows;         /* [tokens][HT_STRIP] */
+} few_pass;
+
+INLINE void fetch_part(ht_pack_form form, const few_pass *pass, size_t step) {
+    if (pass->parts == 1) {
+        fetch_ahead(form, pass->data, step);
+        return;
+    }
+    const size_t lines = (size_t)(ht_forms[form].step_bytes + 63) / 64, share = (lines + pass->parts - 1) / pass->parts;
+    const uint8_t *ahead = step_address(form, pass->data, step + RUN_STEPS) + pass->part * share * 64;
+    for (size_t line = 0; line < share; line++) /* always as many: a branch that is foreseen */
+        __builtin_prefetch(ahead + line * 64);
+}
+
+/* Accumulator k is row vector k % vectors of token k / vectors. */
+INLINE float *few_at(const few_pass *pass, int k, int vectors) {
+    return pass->rows + (pass->t0 + (size_t)(k / vectors)) * HT_STRIP + (pass->v0 + k % vectors) * VW;
+}
+
+/* n tokens, n a constant: as one token, with accumulators of RV row vectors of each token in registers. */
+INLINE void fast_pass(ht_pack_form form, int n, const ht_acts *a, const few_pass *pass) {
+    const size_t tokens = a->tokens;
+    const int32_t *sums = form_sums(form, a);
+    vf sum[FAST_GROUP * RV];
+    UNROLL
+    for (int k = 0; k < n * RV; k++)
+        sum[k] = vf_load(few_at(pass, k, RV));
+    for (size_t s = pass->begin; s < pass->end; s++) {
+        vi quads[RV][8];
+        vf scale[RV][2], offset[RV];
+        fetch_part(form, pass, s);
+        load_step(form, RV, pass->data, s, pass->v0, quads, scale, offset);
+        const int32_t *step_sums = sums ? sums + (form == HT_FORM_6S16 ? 2 * s : s) * tokens + pass->t0 : NULL;
+        UNROLL
+        for (int t = 0; t < n; t++) {
+            const size_t at = s * tokens + pass->t0 + (size_t)t;
+            vf dot[RV];
+            step_dot(form, RV, quads, scale, a->codes + at * HT_STEP, step_sums ? step_sums + t : NULL, tokens, dot);
+            for (int r = 0; r < RV; r++) {
+                vf *to = &sum[t * RV + r];
+                *to = vf_fma(dot[r], vf_bcast(a->scales[at]), *to);
+                if (ht_forms[form].offset)
+                    *to = vf_fma(offset[r], vf_bcast(a->scaled_sums[at]), *to);
+            }
+        }
+    }
+    UNROLL
+    for (int k = 0; k < n * RV; k++)
+        vf_store(few_at(pass, k, RV), sum[k]);
+}
+
+INLINE void fast_few(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride) {
+    _Alignas(64) float rows[HT_FEW * HT_STRIP];
+    const size_t steps = p->cols / HT_STEP, tokens = a->tokens, groups = (tokens + FAST_GROUP - 1) / FAST_GROUP;
+    few_pass pass = {.data = p->data + strip * p->strip_bytes, .parts = groups * PASSES, .rows = rows};
+    const size_t run = pass.parts > 1 ? RUN_STEPS : steps;
+    begin_few(p, strip, tokens, rows);
+    for (; pass.begin < steps; pass.begin = pass.end) {
+        pass.end = ht_min_size(pass.begin + run, steps);
+        for (pass.part = 0; pass.part < pass.parts; pass.part++) {
+            pass.v0 = (int)(pass.part / groups) * RV, pass.t0 = pass.part % groups * FAST_GROUP;
+            switch (ht_min_size(tokens - pass.t0, FAST_GROUP)) {
+            case 1:
+                fast_pass(form, 1, a, &pass);
+                break;
+            case 2:
+                fast_pass(form, 2, a, &pass);
+                break;
+            case 3:
+                fast_pass(form, 3, a, &pass);
+                break;
+            default:
+                fast_pass(form, FAST_GROUP, a, &pass);
+            }
+        }
+    }
+    end_few(p, strip, tokens, rows, y, stride);
 }
 
 /* Many tokens: a step's codes stay in registers while FAST_TILE tokens pass by; accumulators wait in L1. */
@@ -281,12 +417,12 @@ INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const
             for (size_t s = 0; s < steps; s++) {
                 vi quads[RV][8];
                 vf scale[RV][2], offset[RV];
-                load_step(form, data, s, pass * RV, quads, scale, offset);
+                load_step(form, RV, data, s, pass * RV, quads, scale, offset);
                 const size_t at = s * tokens + t0;
                 const int32_t *step_sums = sums ? sums + (form == HT_FORM_6S16 ? 2 * s * tokens + t0 : at) : NULL;
                 for (size_t t = 0; t < n; t++) {
                     vf dot[RV];
-                    step_dot(form, quads, scale, a->codes + (at + t) * HT_STEP, step_sums ? step_sums + t : NULL,
+                    step_dot(form, RV, quads, scale, a->codes + (at + t) * HT_STEP, step_sums ? step_sums + t : NULL,
                              tokens, dot);
                     for (int r = 0; r < RV; r++) {
                         float *sum = acc + t * PASS_ROWS + r * VW;
@@ -308,25 +444,27 @@ INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const
     X(HT_FORM_4) \
     X(HT_FORM_4O) X(HT_FORM_4SO) X(HT_FORM_4X) X(HT_FORM_6) X(HT_FORM_6O) X(HT_FORM_6SO) X(HT_FORM_6S16) X(HT_FORM_8)
 
-/* A function a form keeps the compiler's work and the code's size in hand. */
-#define FAST_FUNCTIONS(FORM)                                                                              \
-    static void fast_one_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y) {               \
-        fast_one(FORM, p, s, a, y);                                                                       \
-    }                                                                                                     \
-    static void fast_many_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y, size_t stride, \
-                                 float *acc) {                                                            \
-        fast_many(FORM, p, s, a, y, stride, acc);                                                         \
+/* A function a form keeps the compiler's work and the code's size in hand; that of one token stays by itself, undisturbed. */
+#define FAST_FUNCTIONS(FORM)                                                                                          \
+    static __attribute__((noinline)) void fast_one_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y) { \
+        fast_one(FORM, p, s, a, y);                                                                                   \
+    }                                                                                                                 \
+    static void fast_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y, size_t stride, float *acc) {    \
+        if (a->tokens <= FAST_FEW)                                                                                    \
+            fast_few(FORM, p, s, a, y, stride);                                                                       \
+        else                                                                                                          \
+            fast_many(FORM, p, s, a, y, stride, acc);                                                                 \
     }
 FORMS(FAST_FUNCTIONS)
 
 static void strip_fast(const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride, float *scratch) {
     switch (p->form) {
-#define FAST_CASE(FORM)                                        \
-    case FORM:                                                 \
-        if (a->tokens == 1)                                    \
-            fast_one_##FORM(p, strip, a, y);                   \
-        else                                                   \
-            fast_many_##FORM(p, strip, a, y, stride, scratch); \
+#define FAST_CASE(FORM)                                   \
+    case FORM:                                            \
+        if (a->tokens == 1)                               \
+            fast_one_##FORM(p, strip, a, y);              \
+        else                                              \
+            fast_##FORM(p, strip, a, y, stride, scratch); \
         return;
         FORMS(FAST_CASE)
     default:
@@ -336,14 +474,15 @@ static void strip_fast(const ht_packed *p, size_t strip, const ht_acts *a, float
 
 /* ---- float activations -------------------------------------------------------------------------------------------------------- */
 
-/* sum[i][r] += w[r] * x[i * row] for i < n */
+/* A sum is its bias and then, column by column, fma(weight, activation, sum), however many tokens are multiplied together and
+ * by which of the functions below: so it is the same to the bit. */
+
+/* sum[i][r] += w[r] * x[i * row] for i < n, r < vectors. One loop: of nested ones the compiler would leave sums in memory. */
 #ifndef PANEL_STEP
-INLINE void panel_step(int n, vf sum[TILE][RV], const vf w[RV], const float *x, size_t row) {
-    for (int i = 0; i < n; i++) {
-        vf xi = vf_bcast(x[(size_t)i * row]);
-        for (int r = 0; r < RV; r++)
-            sum[i][r] = vf_fma(w[r], xi, sum[i][r]);
-    }
+INLINE void panel_step(int n, int vectors, vf *sum, const vf *w, const float *x, size_t row) {
+    UNROLL
+    for (int k = 0; k < n * vectors; k++)
+        sum[k] = vf_fma(w[k % vectors], vf_bcast(x[(size_t)(k / vectors) * row]), sum[k]);
 }
 #endif
 
@@ -355,21 +494,19 @@ typedef struct factor {
 
 /* acc[n][ld] += panel[depth][panel_ld]^T x, for PASS_ROWS columns of the panel. Both matmul and attention. */
 INLINE void panel_rows(int n, const float *panel, size_t panel_ld, factor x, size_t depth, float *acc, size_t ld) {
-    vf sum[TILE][RV];
+    vf sum[TILE * RV];
     UNROLL
-    for (int i = 0; i < n; i++)
-        for (int r = 0; r < RV; r++)
-            sum[i][r] = vf_load(acc + (size_t)i * ld + r * VW);
+    for (int i = 0; i < n * RV; i++)
+        sum[i] = vf_load(acc + (size_t)(i / RV) * ld + i % RV * VW);
     for (size_t k = 0; k < depth; k++) {
         vf w[RV];
         for (int r = 0; r < RV; r++)
             w[r] = vf_load(panel + k * panel_ld + r * VW);
-        panel_step(n, sum, w, x.at + k * x.step, x.row);
+        panel_step(n, RV, sum, w, x.at + k * x.step, x.row);
     }
     UNROLL
-    for (int i = 0; i < n; i++)
-        for (int r = 0; r < RV; r++)
-            vf_store(acc + (size_t)i * ld + r * VW, sum[i][r]);
+    for (int i = 0; i < n * RV; i++)
+        vf_store(acc + (size_t)(i / RV) * ld + i % RV * VW, sum[i]);
 }
 
 /* The same for the first `rows` rows of a tile at least: the last tile of a prompt is seldom full, and with few tokens a
@@ -391,58 +528,131 @@ static __attribute__((noinline)) void panel_tile(size_t rows, const float *panel
     panel_product(rows, panel, PASS_ROWS, (factor){x, TILE, 1}, depth, acc, PASS_ROWS);
 }
 
-/* Column vectors of one step for one pass: calls EMIT(k, r, weights) for k in 0..31. */
-#define FOR_STEP_WEIGHTS(form, data, step, v0, EMIT)                                                     \
-    do {                                                                                                 \
-        if (form >= HT_FORM_F16) {                                                                       \
-            const uint8_t *here = step_address(form, data, step);                                        \
-            for (int k = 0; k < HT_STEP; k++)                                                            \
-                for (int r = 0; r < RV; r++) {                                                           \
-                    size_t at = (size_t)k * HT_STRIP + (size_t)((v0) + r) * VW;                          \
-                    vf w = form == HT_FORM_F32   ? vf_load((const float *)(const void *)here + at)       \
-                           : form == HT_FORM_F16 ? vf_half((const uint16_t *)(const void *)here + at)    \
-                                                 : vf_bf16((const uint16_t *)(const void *)here + at);   \
-                    EMIT(k, r, w);                                                                       \
-                }                                                                                        \
-        } else {                                                                                         \
-            vi quads[RV][8];                                                                             \
-            vf scale[RV][2], offset[RV];                                                                 \
-            load_step(form, data, step, v0, quads, scale, offset);                                       \
-            for (int r = 0; r < RV; r++) {                                                               \
-                for (int j = 0; j < 8; j++) {                                                            \
-                    const int h = form == HT_FORM_6S16 && j >= 4;                                        \
-                    const vf zero_at = ht_forms[form].offset                                             \
-                                           ? offset[r]                                                   \
-                                           : vf_mul(scale[r][h], vf_bcast((float)-ht_forms[form].bias)); \
-                    for (int b = 0; b < 4; b++) {                                                        \
-                        vf w = vf_fma(code_column(quads[r][j], b), scale[r][h], zero_at);                \
-                        EMIT(4 * j + b, r, w);                                                           \
-                    }                                                                                    \
-                }                                                                                        \
-            }                                                                                            \
-        }                                                                                                \
-    } while (0)
+/* What makes weights of one step's codes, of one row vector: w = scale * code + zero, scale and zero of each half. */
+typedef struct decoder {
+    const uint8_t *codes;
+    vf scale[2], zero[2];
+    vi high; /* see high_bits */
+} decoder;
 
-INLINE void exact_one(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y) {
-    const uint8_t *data = p->data + strip * p->strip_bytes;
-    const size_t steps = p->cols / HT_STEP;
-    for (int pass = 0; pass < PASSES; pass++) {
-        vf acc[4][RV]; /* four chains hide the latency of the additions */
-        for (int i = 0; i < 4; i++)
-            for (int r = 0; r < RV; r++)
-                acc[i][r] = i ? vf_zero() : row_bias(p, strip, pass * RV + r);
-        for (size_t s = 0; s < steps; s++) {
-            const float *x = a->floats + s * HT_STEP;
-            const uint8_t *ahead = step_address(form, data, s) + PREFETCH_BYTES;
-            for (int line = 0; line < (ht_forms[form].step_bytes + 63) / 64; line++)
-                __builtin_prefetch(ahead + line * 64);
-#define ADD_ONE(k, r, w) acc[(k)&3][r] = vf_fma(w, vf_bcast(x[k]), acc[(k)&3][r])
-            FOR_STEP_WEIGHTS(form, data, s, pass * RV, ADD_ONE);
-#undef ADD_ONE
-        }
-        for (int r = 0; r < RV; r++)
-            store_rows(p, strip, pass * RV + r, vf_add(vf_add(acc[0][r], acc[1][r]), vf_add(acc[2][r], acc[3][r])), y);
+INLINE decoder decoder_of(ht_pack_form form, const uint8_t *strip, size_t step, int v) {
+    const ht_form_traits t = ht_forms[form];
+    decoder d = {.codes = step_address(form, strip, step)};
+    if (!t.bits)
+        return d;
+    vf offset = vf_zero();
+    d.codes += form_codes_at(form);
+    load_scales(form, strip, step, v, d.scale, &offset);
+    for (int h = 0; h < t.halves; h++)
+        d.zero[h] = t.offset ? offset : vf_mul(d.scale[h], vf_bcast((float)-t.bias));
+    return d;
+}
+
+/* Codes of quad i of a half; quads are asked for in their order. With vf_pick a chunk as it is does for four bits. */
+INLINE vi next_quad(ht_pack_form form, decoder *d, int v, int half, int i) {
+    const int bits = ht_forms[form].bits;
+    if (!bits)
+        return vi_bcast(0);
+#ifdef PICK
+    if (bits == 4)
+        return vi_load(d->codes + lane_offset(v) + (block_of(v) * 4 + i) * 64);
+#endif
+    const vi quad = quad_of(bits, d->codes, v, half, i);
+    if (form == HT_FORM_4X)
+        return vi_pick(quad, ht_named_codes);
+    if (bits != 6)
+        return quad;
+    d->high = i ? vi_srl(d->high, 2) : high_bits(d->codes, v, half);
+    return with_high(quad, d->high);
+}
+
+/* Column b of quad i of a half. */
+INLINE vf weight_of(ht_pack_form form, const decoder *d, vi quad, int v, int half, int i, int b) {
+    const ht_form_traits t = ht_forms[form];
+    const size_t at = (size_t)(16 * half + 4 * i + b) * HT_STRIP + (size_t)v * VW; /* of float forms */
+    if (form == HT_FORM_F32)
+        return vf_load((const float *)(const void *)d->codes + at);
+    if (form == HT_FORM_F16)
+        return vf_half((const uint16_t *)(const void *)d->codes + at);
+    if (form == HT_FORM_BF16)
+        return vf_bf16((const uint16_t *)(const void *)d->codes + at);
+#ifdef PICK
+    if (t.bits == 4) {
+        static const float plain[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
+                           centred[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7},
+                           named[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+        const int shift = 8 * b + 4 * half;
+        const vf code = vf_pick(shift ? vi_srl(quad, shift) : quad, vf_load(t.offset      ? plain
+                                                                            : t.bias == 8 ? centred
+                                                                                          : named));
+        return t.offset ? vf_fma(code, d->scale[0], d->zero[0]) : vf_mul(code, d->scale[0]);
     }
+#endif
+    const int h = t.halves == 2 ? half : 0;
+    return vf_fma(code_column(quad, b), d->scale[h], d->zero[h]);
+}
+
+/* Calls EMIT(k, w) for the columns k of one step in their order: w[vectors] are weights of the row vectors from v0 on. */
+#define FOR_STEP_WEIGHTS(form, vectors, data, step, v0, EMIT) \
+    do {                                                      \
+        decoder of[VECTORS];                                  \
+        UNROLL                                                \
+        for (int r = 0; r < (vectors); r++)                   \
+            of[r] = decoder_of(form, data, step, (v0) + r);   \
+        FOR_HALF_WEIGHTS(form, vectors, v0, 0, EMIT);         \
+        FOR_HALF_WEIGHTS(form, vectors, v0, 1, EMIT);         \
+    } while (0)
+#define FOR_HALF_WEIGHTS(form, vectors, v0, half, EMIT)                        \
+    AS_A_LOOP                                                                  \
+    for (int i = 0; i < 4; i++) {                                              \
+        vi quad[VECTORS];                                                      \
+        UNROLL                                                                 \
+        for (int r = 0; r < (vectors); r++)                                    \
+            quad[r] = next_quad(form, &of[r], (v0) + r, half, i);              \
+        UNROLL                                                                 \
+        for (int b = 0; b < 4; b++) {                                          \
+            vf w[VECTORS];                                                     \
+            UNROLL                                                             \
+            for (int r = 0; r < (vectors); r++)                                \
+                w[r] = weight_of(form, &of[r], quad[r], (v0) + r, half, i, b); \
+            EMIT(16 * half + 4 * i + b, w);                                    \
+        }                                                                      \
+    }
+
+/* n tokens, n a constant of few_of: each weight is multiplied as it is decoded, with accumulators in registers. */
+INLINE void exact_few(ht_pack_form form, int n, const ht_packed *p, size_t strip, const ht_acts *a, float *y,
+                      size_t stride) {
+    const size_t steps = p->cols / HT_STEP, ld = (size_t)n;
+    /* scales and offsets of each vector want registers, too: no more than a quarter of the accumulators */
+    const int most = n <= 4 ? SUMS / 4 : SUMS / 8, vectors = most < VECTORS ? most : VECTORS;
+    _Alignas(64) float rows[HT_FEW * HT_STRIP];
+    few_pass pass = {
+        .data = p->data + strip * p->strip_bytes, .parts = (size_t)(VECTORS / vectors), .t0 = 0, .rows = rows};
+    const size_t run = pass.parts > 1 ? RUN_STEPS : steps;
+    if (n > FEW)
+        return;
+    begin_few(p, strip, (size_t)n, rows);
+    for (; pass.begin < steps; pass.begin = pass.end) {
+        pass.end = ht_min_size(pass.begin + run, steps);
+        for (pass.part = 0; pass.part < pass.parts; pass.part++) {
+            pass.v0 = (int)pass.part * vectors;
+            vf sum[HT_FEW * VECTORS];
+            UNROLL
+            for (int k = 0; k < n * vectors; k++)
+                sum[k] = vf_load(few_at(&pass, k, vectors));
+            for (size_t s = pass.begin; s < pass.end; s++) {
+                const float *x = a->floats + s * HT_STEP * ld;
+                fetch_part(form, &pass, s);
+#define MULTIPLY(k, w) panel_step(n, vectors, sum, w, x + (size_t)(k)*ld, 1)
+                FOR_STEP_WEIGHTS(form, vectors, pass.data, s, pass.v0, MULTIPLY);
+#undef MULTIPLY
+            }
+            UNROLL
+            for (int k = 0; k < n * vectors; k++)
+                vf_store(few_at(&pass, k, vectors), sum[k]);
+        }
+    }
+    end_few(p, strip, a->tokens, rows, y, stride);
 }
 
 INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride,
@@ -458,8 +668,10 @@ INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, cons
             const size_t depth = ht_min_size(DEPTH, p->cols - c);
             for (size_t s = 0; s < depth / HT_STEP; s++) {
                 float *out = panel + s * HT_STEP * PASS_ROWS;
-#define PUT_PANEL(k, r, w) vf_store(out + (k)*PASS_ROWS + (r)*VW, w)
-                FOR_STEP_WEIGHTS(form, data, c / HT_STEP + s, pass * RV, PUT_PANEL);
+#define PUT_PANEL(k, w)          \
+    for (int r = 0; r < RV; r++) \
+    vf_store(out + (k)*PASS_ROWS + r * VW, (w)[r])
+                FOR_STEP_WEIGHTS(form, RV, data, c / HT_STEP + s, pass * RV, PUT_PANEL);
 #undef PUT_PANEL
             }
             for (size_t tile = 0; tile < tiles; tile++)
@@ -472,25 +684,28 @@ INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, cons
     }
 }
 
-#define EXACT_FUNCTIONS(FORM)                                                                              \
-    static void exact_one_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y) {               \
-        exact_one(FORM, p, s, a, y);                                                                       \
-    }                                                                                                      \
-    static void exact_many_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y, size_t stride, \
-                                  float *acc) {                                                            \
-        exact_many(FORM, p, s, a, y, stride, acc);                                                         \
+#define EXACT_FEW_CASE(FORM, N)                 \
+    case N:                                     \
+        exact_few(FORM, N, p, s, a, y, stride); \
+        return;
+#define EXACT_FUNCTIONS(FORM)                                                                                       \
+    static void exact_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y, size_t stride, float *acc) { \
+        switch (few_of(a->tokens)) {                                                                                \
+            EXACT_FEW_CASE(FORM, 1)                                                                                 \
+            EXACT_FEW_CASE(FORM, 2)                                                                                 \
+            EXACT_FEW_CASE(FORM, 3)                                                                                 \
+            EXACT_FEW_CASE(FORM, 4)                                                                                 \
+            EXACT_FEW_CASE(FORM, 6) EXACT_FEW_CASE(FORM, 8) default : exact_many(FORM, p, s, a, y, stride, acc);    \
+        }                                                                                                           \
     }
 #define ALL_FORMS(X) FORMS(X) X(HT_FORM_F16) X(HT_FORM_BF16) X(HT_FORM_F32)
 ALL_FORMS(EXACT_FUNCTIONS)
 
 static void strip_exact(const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride, float *scratch) {
     switch (p->form) {
-#define EXACT_CASE(FORM)                                        \
-    case FORM:                                                  \
-        if (a->tokens == 1)                                     \
-            exact_one_##FORM(p, strip, a, y);                   \
-        else                                                    \
-            exact_many_##FORM(p, strip, a, y, stride, scratch); \
+#define EXACT_CASE(FORM)                               \
+    case FORM:                                         \
+        exact_##FORM(p, strip, a, y, stride, scratch); \
         return;
         ALL_FORMS(EXACT_CASE)
     default:
@@ -692,233 +907,7 @@ static void rope(float *head, const float *table, size_t rope_dim, bool halves) 
     }
 }
 
-/* ---- attention ---------------------------------------------------------------------------------------------------------------------- */
-
-/* Online softmax (Milakov and Gimelshein 2018; tiled as in FlashAttention, Dao 2022). */
-
-INLINE size_t first_visible(const ht_attention_job *j, size_t position) {
-    const size_t first = j->window && position + 1 > j->window ? position + 1 - j->window : 0;
-    return j->chunk ? ht_max_size(first, position / j->chunk * j->chunk) : first;
-}
-
-/* Caps the scores of keys [p0, p0 + n), and adds what their distance from the query costs. n: whole vectors. */
-INLINE void bend_scores(const ht_attention_job *j, size_t head, float *score, size_t p0, size_t n, size_t position) {
-    static const float lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    const float away = (float)((double)p0 - (double)position);
-    for (size_t i = 0; i < n; i += VW) {
-        vf s = vf_load(score + i);
-        if (j->soft_cap > 0)
-            s = capped(s, j->soft_cap);
-        if (j->slopes)
-            s = vf_fma(vf_add(vf_load(lanes), vf_bcast(away + (float)i)), vf_bcast(j->slopes[head]), s);
-        vf_store(score + i, s);
-    }
-}
-
-INLINE vf kv_load(const void *cache, size_t at, bool wide) {
-    return wide ? vf_load((const float *)cache + at) : vf_half((const uint16_t *)cache + at);
-}
-
-INLINE float kv_value(const void *cache, size_t at, bool wide) {
-    return wide ? ((const float *)cache)[at] : ht_f16_to_f32(((const uint16_t *)cache)[at]);
-}
-
-INLINE vf key_dot(const float *q, const void *keys, size_t at, size_t dim, bool wide) {
-    vf sum[2] = {vf_zero(), vf_zero()};
-    size_t d = 0;
-    for (; d + 2 * VW <= dim; d += 2 * VW)
-        for (int i = 0; i < 2; i++)
-            sum[i] = vf_fma(vf_load(q + d + i * VW), kv_load(keys, at + d + i * VW, wide), sum[i]);
-    vf total = vf_add(sum[0], sum[1]);
-    for (; d + VW <= dim; d += VW)
-        total = vf_fma(vf_load(q + d), kv_load(keys, at + d, wide), total);
-    return total;
-}
-
-/* One token, one head: scores of a block of positions, then its values. */
-INLINE void attend_one(const ht_attention_job *j, size_t head, const float *q, size_t position, float *out, bool wide) {
-    enum { BLOCK = 64 };
-    const size_t dim = j->head_dim, whole = dim / VW * VW;
-    const bool bends = j->soft_cap > 0 || j->slopes;
-    /* a sink is one more score, of a key without values */
-    float most = j->sinks ? j->sinks[head] : -INFINITY, total = j->sinks ? 1 : 0;
-    _Alignas(64) float score[BLOCK];
-    memset(out, 0, dim * sizeof(float));
-    for (size_t p0 = first_visible(j, position); p0 <= position; p0 += BLOCK) {
-        const size_t n = ht_min_size(BLOCK, position + 1 - p0);
-        float block_most = most;
-        for (size_t i = 0; i < n; i++) {
-            float s = vf_hsum(key_dot(q, j->keys, (p0 + i) * dim, dim, wide));
-            for (size_t d = whole; d < dim; d++)
-                s += q[d] * kv_value(j->keys, (p0 + i) * dim + d, wide);
-            score[i] = s * j->scale;
-            if (score[i] > block_most && !bends)
-                block_most = score[i];
-        }
-        if (bends) {
-            for (size_t i = n; i < BLOCK; i++)
-                score[i] = 0;
-            bend_scores(j, head, score, p0, BLOCK, position);
-            for (size_t i = 0; i < n; i++)
-                block_most = score[i] > block_most ? score[i] : block_most;
-        }
-        for (size_t i = n; i < BLOCK; i++)
-            score[i] = -INFINITY;
-        vf sum = vf_zero();
-        for (size_t i = 0; i < BLOCK; i += VW) {
-            vf x = vf_load(score + i);
-            vf e = vf_exp_masked(vf_exp(vf_sub(x, vf_bcast(block_most))), x);
-            vf_store(score + i, e);
-            sum = vf_add(sum, e);
-        }
-        const float fade = most == -INFINITY ? 0 : expf(most - block_most);
-        total = total * fade + vf_hsum(sum);
-        most = block_most;
-        for (size_t d = 0; d < whole; d += VW) {
-            vf acc = vf_mul(vf_load(out + d), vf_bcast(fade));
-            for (size_t i = 0; i < n; i++)
-                acc = vf_fma(kv_load(j->values, (p0 + i) * dim + d, wide), vf_bcast(score[i]), acc);
-            vf_store(out + d, acc);
-        }
-        for (size_t d = whole; d < dim; d++) {
-            out[d] *= fade;
-            for (size_t i = 0; i < n; i++)
-                out[d] += kv_value(j->values, (p0 + i) * dim + d, wide) * score[i];
-        }
-    }
-    for (size_t d = 0; d < dim; d++)
-        out[d] /= total;
-}
-
-/* Tokens in tiles: rows are (head, token) pairs; K^T and V of a block of positions become float panels that all tiles of all
- * heads of the group use. head_dim must be a multiple of PASS_ROWS (else attend_one serves). */
-typedef struct tile_state {
-    float *queries;      /* [head_dim][TILE], scaled */
-    float *out;          /* [TILE][head_dim] */
-    float *most, *total; /* [TILE] */
-} tile_state;
-
-static tile_state tile_at(float *base, size_t index, size_t dim) {
-    float *at = base + index * (2 * TILE * dim + 2 * 16);
-    return (tile_state){at, at + TILE * dim, at + 2 * TILE * dim, at + 2 * TILE * dim + 16};
-}
-
-static void tile_block(const ht_attention_job *j, size_t head, tile_state s, size_t q0, size_t rows, size_t p0,
-                       const float *keys, const float *values) {
-    const size_t n = ht_min_size(PASS_ROWS, j->position + j->tokens - p0);
-    const size_t dim = j->head_dim;
-    _Alignas(64) float score[TILE * PASS_ROWS];
-    memset(score, 0, sizeof score);
-    panel_product(rows, keys, PASS_ROWS, (factor){s.queries, TILE, 1}, dim, score, PASS_ROWS);
-    for (size_t i = 0; i < rows; i++) {
-        float *row = score + i * PASS_ROWS;
-        const size_t position = q0 + i;
-        const size_t first = first_visible(j, position);
-        const bool whole = n == PASS_ROWS && p0 + n <= position + 1 && p0 >= first;
-        bool any = whole;
-        if (j->soft_cap > 0 || j->slopes)
-            bend_scores(j, head, row, p0, PASS_ROWS, position);
-        for (size_t k = 0; k < PASS_ROWS && !whole; k++) {
-            bool visible = k < n && p0 + k <= position && p0 + k >= first;
-            if (!visible)
-                row[k] = -INFINITY;
-            any |= visible;
-        }
-        if (!any) {
-            memset(row, 0, PASS_ROWS * sizeof *row);
-            continue;
-        }
-        vf top = vf_load(row);
-        for (int r = 1; r < RV; r++)
-            top = vf_max(top, vf_load(row + r * VW));
-        const float most = fmaxf(s.most[i], vf_hmax(top));
-        const float fade = s.most[i] == most ? 1 : s.most[i] == -INFINITY ? 0 : expf(s.most[i] - most);
-        vf sum = vf_zero();
-        for (int r = 0; r < RV; r++) {
-            vf x = vf_load(row + r * VW);
-            vf e = vf_exp_masked(vf_exp(vf_sub(x, vf_bcast(most))), x);
-            sum = vf_add(sum, e);
-            vf_store(row + r * VW, e);
-        }
-        s.total[i] = s.total[i] * fade + vf_hsum(sum);
-        s.most[i] = most;
-        if (fade != 1)
-            for (size_t d = 0; d < dim; d += VW)
-                vf_store(s.out + i * dim + d, vf_mul(vf_load(s.out + i * dim + d), vf_bcast(fade)));
-    }
-    for (size_t d = 0; d < dim; d += PASS_ROWS)
-        panel_product(rows, values + d, dim, (factor){score, 1, PASS_ROWS}, n, s.out + d, dim);
-}
-
-INLINE void attend_tiles(const ht_attention_job *j, bool wide) {
-    const size_t dim = j->head_dim, tiles = (j->tokens + TILE - 1) / TILE;
-    float *keys = j->scratch, *values = keys + PASS_ROWS * dim, *states = values + PASS_ROWS * dim;
-    for (size_t h = 0; h < j->heads; h++)
-        for (size_t tile = 0; tile < tiles; tile++) {
-            tile_state s = tile_at(states, h * tiles + tile, dim);
-            for (size_t i = 0; i < TILE; i++) {
-                const size_t t = tile * TILE + i;
-                const float *q = j->queries + t * j->query_stride + h * dim;
-                for (size_t d = 0; d < dim; d++)
-                    s.queries[d * TILE + i] = t < j->tokens ? q[d] * j->scale : 0;
-                s.most[i] = j->sinks ? j->sinks[h] : -INFINITY, s.total[i] = j->sinks ? 1 : 0;
-            }
-            memset(s.out, 0, TILE * dim * sizeof(float));
-        }
-    const size_t end = j->position + j->tokens;
-    for (size_t p0 = first_visible(j, j->position) / PASS_ROWS * PASS_ROWS; p0 < end; p0 += PASS_ROWS) {
-        const size_t n = ht_min_size(PASS_ROWS, end - p0);
-        for (size_t i = 0; i < n; i++)
-            for (size_t d = 0; d < dim; d += VW) {
-                _Alignas(64) float row[VW];
-                vf_store(row, kv_load(j->keys, (p0 + i) * dim + d, wide));
-                for (size_t l = 0; l < VW; l++)
-                    keys[(d + l) * PASS_ROWS + i] = row[l];
-                vf_store(values + i * dim + d, kv_load(j->values, (p0 + i) * dim + d, wide));
-            }
-        for (size_t i = n; i < PASS_ROWS; i++)
-            for (size_t d = 0; d < dim; d++)
-                keys[d * PASS_ROWS + i] = 0;
-        for (size_t tile = 0; tile < tiles; tile++) {
-            const size_t q0 = j->position + tile * TILE, rows = ht_min_size(TILE, j->tokens - tile * TILE);
-            if (p0 > q0 + rows - 1 || p0 + n <= first_visible(j, q0))
-                continue;
-            for (size_t h = 0; h < j->heads; h++)
-                tile_block(j, h, tile_at(states, h * tiles + tile, dim), q0, rows, p0, keys, values);
-        }
-    }
-    for (size_t h = 0; h < j->heads; h++)
-        for (size_t t = 0; t < j->tokens; t++) {
-            tile_state s = tile_at(states, h * tiles + t / TILE, dim);
-            const float *in = s.out + (t % TILE) * dim;
-            float *out = j->out + t * j->out_stride + h * dim, inverse = 1 / s.total[t % TILE];
-            for (size_t d = 0; d < dim; d++)
-                out[d] = in[d] * inverse;
-        }
-}
-
-INLINE void attend(const ht_attention_job *j, bool wide) {
-    if (j->tokens >= 4 && j->head_dim % PASS_ROWS == 0) {
-        attend_tiles(j, wide);
-        return;
-    }
-    for (size_t t = 0; t < j->tokens; t++)
-        for (size_t h = 0; h < j->heads; h++)
-            attend_one(j, h, j->queries + t * j->query_stride + h * j->head_dim, j->position + t,
-                       j->out + t * j->out_stride + h * j->head_dim, wide);
-}
-
-static void attention(const ht_attention_job *j) {
-    if (j->kv_type == HT_KV_F32)
-        attend(j, true);
-    else
-        attend(j, false);
-}
-
-static size_t attention_scratch(size_t dim, size_t heads, size_t tokens) {
-    return 2 * PASS_ROWS * dim + heads * ((tokens + TILE - 1) / TILE) * (2 * TILE * dim + 2 * 16);
-}
-
+#include "device/cpu/attention_impl.h"
 #include "device/cpu/mixers_impl.h"
 
 const ht_cpu_kernels KERNELS = {
