@@ -129,5 +129,8 @@ void ht_engine_adapt(ht_engine *engine);
 /* A device has failed: its lanes go on without it, or are lost. False: nothing is left that computes the model
  * (recover.c). */
 bool ht_engine_recover(ht_engine *engine);
+/* Nothing is under way any more, devices that failed are done without, and the host may read and write what sessions
+ * keep. The caller holds the engine. */
+ht_status ht_engine_settle(ht_engine *engine, ht_error *error);
 
 #endif

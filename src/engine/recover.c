@@ -64,3 +64,11 @@ bool ht_engine_recover(ht_engine *engine) {
     ht_lanes_keep_ready(&engine->set);
     return true;
 }
+
+ht_status ht_engine_settle(ht_engine *engine, ht_error *error) {
+    ht_status status;
+    do
+        status = ht_lanes_join(&engine->set, HT_SYNC_EVENT, error);
+    while (status == HT_ERROR_DEVICE && ht_engine_recover(engine));
+    return status;
+}

@@ -240,7 +240,7 @@ ht_status ht_batch_step(ht_batch *batch, const ht_batch_event **events, size_t *
     *n = 0;
     batch->n_events = 0;
     ht_lanes_lock(&batch->engine->set);
-    ht_status status = ht_session_settle(batch->engine, error);
+    ht_status status = ht_engine_settle(batch->engine, error);
     pthread_mutex_lock(&batch->mutex);
     if (!status)
         status = begin_step(batch, error);

@@ -175,7 +175,7 @@ static void load(ht_session *session, ht_sampler *sampler, const ht_mapping *fil
 
 ht_status ht_session_save(ht_session *session, const ht_sampler *sampler, const char *path, ht_error *error) {
     ht_lanes_lock(&session->engine->set);
-    ht_status status = ht_session_settle(session->engine, error);
+    ht_status status = ht_engine_settle(session->engine, error);
     if (!status)
         status = save(session, sampler, path, error);
     ht_lanes_unlock(&session->engine->set);
@@ -188,7 +188,7 @@ ht_status ht_session_load(ht_session *session, ht_sampler *sampler, const char *
     if (status)
         return status;
     ht_lanes_lock(&session->engine->set);
-    status = ht_session_settle(session->engine, error);
+    status = ht_engine_settle(session->engine, error);
     if (!status)
         status = check(session, sampler != NULL, path, &file, error);
     if (!status)

@@ -112,14 +112,6 @@ static ht_status restore_cache(ht_session *session, const atomic_bool *cancel, h
     return HT_OK;
 }
 
-ht_status ht_session_settle(ht_engine *engine, ht_error *error) {
-    ht_status status;
-    do
-        status = ht_lanes_join(&engine->set, HT_SYNC_EVENT, error);
-    while (status == HT_ERROR_DEVICE && ht_engine_recover(engine));
-    return status;
-}
-
 /* The parts behind their sessions' tokens, in one pass. A device that fails is done without; keys and values that it
  * alone had are computed again. */
 static ht_status run_parts(const ht_session_part *parts, size_t n_parts, size_t first, atomic_bool *cancel,
@@ -209,7 +201,7 @@ static ht_status go_back(ht_session *session, size_t *prefix, ht_error *error) {
         return HT_OK;
     }
     ht_lanes_lock(&session->engine->set);
-    status = ht_session_settle(session->engine, error);
+    status = ht_engine_settle(session->engine, error);
     if (status == HT_OK)
         ht_session_go_back(session, session, *prefix);
     ht_lanes_unlock(&session->engine->set);

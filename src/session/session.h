@@ -71,9 +71,6 @@ size_t ht_session_reusable(ht_session *session, size_t common);
 /* The session has n tokens, as many as ht_session_reusable has said of `from`: itself, or one whose tokens, keys, values and states it
  * has copied. Nothing is under way. */
 void ht_session_go_back(ht_session *session, ht_session *from, size_t n);
-/* Nothing is under way any more, devices that failed are done without, and the host may read and write what sessions
- * keep. The caller holds the engine. */
-ht_status ht_session_settle(ht_engine *engine, ht_error *error);
 /* The logits that follow token `position` are numbers; else an error that says which weights are none (numbers.c). */
 ht_status ht_session_check_logits(const ht_session *session, const float *logits, size_t position, ht_error *error);
 /* That error, where it is known that there are none: HT_OP_ARGMAX gave -1. */

@@ -76,7 +76,7 @@ void ht_session_passed(ht_session *session, size_t before, bool last) {
     const bool far = session->n_tokens / HT_SNAPSHOT_TOKENS > before / HT_SNAPSHOT_TOKENS;
     if (!session->snapshot_bytes || !(last || far) || session->state_tokens != session->n_tokens)
         return;
-    if (ht_session_settle(session->engine, NULL) == HT_OK) /* or there is no copy, and nothing else is wrong */
+    if (ht_engine_settle(session->engine, NULL) == HT_OK) /* or there is no copy, and nothing else is wrong */
         keep(session);
 }
 

@@ -276,6 +276,10 @@ void ht_engine_adapt(ht_engine *engine) {
     (void)engine;
 }
 
+ht_status ht_engine_settle(ht_engine *engine, ht_error *error) {
+    return HT_OK;
+}
+
 bool ht_engine_recover(ht_engine *engine) {
     assert_true(((fake *)engine)->held);
     return false;
