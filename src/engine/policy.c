@@ -85,8 +85,8 @@ ht_status ht_engine_choose_lanes(ht_engine *engine, const ht_engine_options *opt
     engine->passes.policy.frozen = engine->info.emulated; /* times mean nothing: there is nothing to learn */
     if (engine->set.n_lanes < 2 || options->strategy != HT_STRATEGY_AUTO)
         return HT_OK;
+    engine->passes.stage = HT_STAGE_WEIGHING; /* before graphs are there, decode is judged as if they were, too */
     uint32_t good = good_lanes(engine, 1, ht_min_size(128, engine->set.context - 1));
-    engine->passes.stage = HT_STAGE_WEIGHING;
     for (size_t i = 0; i < n_prompts && good; i++)
         for (size_t begin = 0; begin < (size_t)prompts[i]; begin += chunk)
             good &= good_lanes(engine, ht_min_size(chunk, (size_t)prompts[i] - begin), begin);
