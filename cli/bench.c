@@ -13,8 +13,8 @@ typedef struct bench_row {
     int prompt, gen;  /* one is 0 */
     int sequences;    /* decoded together */
     double predicted; /* tokens per second; 0: not predicted */
-    size_t joins;
-    double *medians; /* [2][rounds]: of each round, in turn; room to sort them */
+    size_t joins;     /* of one sequence */
+    double *medians;  /* [2][rounds]: of each round, in turn; room to sort them */
     ht_bench_result result;
 } bench_row;
 
@@ -44,15 +44,16 @@ static void add_json(bench_run *bench, const bench_case *one, const bench_row *r
         json_array_append_new(rounds, cli_json_real(row->medians[i]));
     json_array_append_new(
         bench->rows,
-        json_pack("{s:i, s:i, s:s, s:s?, s:i, s:s, s:s?, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:b}",
+        json_pack("{s:i, s:i, s:s, s:s?, s:i, s:s, s:s?, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:b}",
                   row->gen ? "gen" : "prompt", row->gen ? row->gen : row->prompt, "sequences", row->sequences,
                   "devices", devices, "spec", setting->devices, "threads", threads, "strategy",
                   setting->strategy ? setting->strategy : "auto", "cuts", setting->cuts, "joins",
-                  (json_int_t)row->joins, "precision", cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast",
-                  "sync", setting->sync ? setting->sync : "auto", "tps_median", cli_json_real(result->tps_median),
-                  "tps_min", cli_json_real(result->tps_min), "tps_max", cli_json_real(result->tps_max), "tps_rounds",
-                  rounds, "predicted_tps", row->predicted > 0 ? json_real(row->predicted) : json_null(),
-                  "peak_rss_bytes", (json_int_t)result->peak_rss_bytes, "emulated",
+                  row->sequences > 1 ? json_null() : json_integer((json_int_t)row->joins), "precision",
+                  cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast", "sync",
+                  setting->sync ? setting->sync : "auto", "tps_median", cli_json_real(result->tps_median), "tps_min",
+                  cli_json_real(result->tps_min), "tps_max", cli_json_real(result->tps_max), "tps_rounds", rounds,
+                  "predicted_tps", row->predicted > 0 ? json_real(row->predicted) : json_null(), "peak_rss_bytes",
+                  (json_int_t)result->peak_rss_bytes, "emulated",
                   (int)ht_engine_get_info(one->session.engine)->emulated));
 }
 
@@ -71,7 +72,7 @@ static void print_row(bench_run *bench, const bench_case *one, const bench_row *
     const cli_setting *setting = &one->setting;
     const ht_bench_result *result = &row->result;
     const ht_engine_info *info = ht_engine_get_info(one->session.engine);
-    char devices[256] = "", shown[256], memory[32], predicted[32] = "-", tokens[32];
+    char devices[256] = "", shown[256], memory[32], predicted[32] = "-", joins[24], tokens[32];
     for (size_t i = 0, used = 0; i < info->n_devices && used < sizeof devices; i++)
         used += (size_t)snprintf(devices + used, sizeof devices - used, "%s%s", i ? "," : "", info->devices[i]);
     snprintf(shown, sizeof shown, "%s", devices);
@@ -85,13 +86,13 @@ static void print_row(bench_run *bench, const bench_case *one, const bench_row *
     print_heading(bench);
     if (row->predicted > 0)
         snprintf(predicted, sizeof predicted, "%.1f", row->predicted);
+    snprintf(joins, sizeof joins, row->sequences > 1 ? "-" : "%zu", row->joins);
     snprintf(tokens, sizeof tokens, row->sequences > 1 ? "%dx%d" : "%d", row->gen ? row->gen : row->prompt,
              row->sequences);
-    printf("%-6s %6s  %-16s %7d %-8s %-12s %5zu %-9s %-8s %10.1f %10.1f %10.1f %10s %10s%s\n",
+    printf("%-6s %6s  %-16s %7d %-8s %-12s %5s %-9s %-8s %10.1f %10.1f %10.1f %10s %10s%s\n",
            row->gen ? "gen" : "prompt", tokens, shown, info->threads, setting->strategy ? setting->strategy : "auto",
-           setting->cuts ? setting->cuts : "-", row->joins,
-           cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast", setting->sync ? setting->sync : "auto",
-           result->tps_median, result->tps_min, result->tps_max, predicted,
+           setting->cuts ? setting->cuts : "-", joins, cli_precision(setting) == HT_PRECISION_EXACT ? "exact" : "fast",
+           setting->sync ? setting->sync : "auto", result->tps_median, result->tps_min, result->tps_max, predicted,
            ht_size_text(result->peak_rss_bytes, memory),
            info->emulated ? "  emulated: timings are not meaningful" : "");
     fflush(stdout);

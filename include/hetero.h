@@ -21,7 +21,8 @@
  * pointer may grow at their end.
  *
  * Callbacks. Each function that takes one says on which thread it is called. None is called after the function that it was given to
- * has returned, except the log's, which stays until it is replaced.
+ * has returned, except the log's, which stays until it is replaced, and a batch request's on_logits, which steps call until that has
+ * ended.
  *
  * The process. The library sets no environment variable, installs no signal handler, changes no file descriptor, starts no
  * other program and ends nothing but its own work. Threads of the caller's keep their cores: where cpus= asks for cores, a
@@ -343,7 +344,7 @@ typedef bool (*ht_token_function)(const ht_generation *step, void *user);
 
 /* Sees the logits [n] before a token is chosen from them, and may change them: -INFINITY rules a token out. tokens:
  * [n_tokens] all so far, the prompt included. Called on the thread that generates or steps; log-probabilities that are
- * reported are the model's own. */
+ * reported are the model's own. Of a batch it may call what may be called from any thread. If none is left, token 0 is chosen. */
 typedef void (*ht_logits_function)(float *logits, size_t n, const int32_t *tokens, size_t n_tokens, void *user);
 
 /* Make it with HT_INIT. */
@@ -402,9 +403,10 @@ typedef struct ht_generate_result {
 /* Writes the session's tokens, their keys, values and states to a file, and where the generator of `sampler` stands, if that is not
  * NULL. Load makes them the session's and the sampler's, whatever these held: of the same model, precision and kv_type, a context that
  * has room for the tokens, and a host of the same byte order; devices with memory of their own compute them again. A sampler that
- * stands as another did draws as that would, if it was made with the same ht_sampling. HT_ERROR_FORMAT: no such file, or damaged;
+ * stands as another did draws as that would, if it was made with the same ht_sampling. HT_ERROR_FORMAT: no saved session, or damaged;
  * HT_ERROR_UNSUPPORTED: of another version; HT_ERROR_ARGUMENT: of another model, precision or kv_type, or without a sampler's
- * generator where one is wanted; HT_ERROR_CONTEXT: too long. Session and sampler are as they were then. */
+ * generator where one is wanted, or (save) a path that is no file; HT_ERROR_IO: it cannot be read or written; HT_ERROR_CONTEXT: too
+ * long. Session and sampler are as they were then. */
 ht_status ht_session_save(ht_session *session, const ht_sampler *sampler, const char *path, ht_error *error);
 ht_status ht_session_load(ht_session *session, ht_sampler *sampler, const char *path, ht_error *error);
 
@@ -423,10 +425,11 @@ typedef struct ht_batch ht_batch;
 typedef struct ht_batch_options {
     size_t struct_size;
     /* that are computed at once, each with keys and values of its own (ht_engine_info.kv_bytes_per_session); who comes
-     * later waits for one to end; 0: 8, at most 64 */
+     * later waits for one to end; 0: 8, or as many as a pass has tokens (chunk) if that is less; at most 64, and that */
     int sequences;
     /* tokens, of all these together, whose keys and values are held: where they do not suffice, the request that came
-     * last waits, and is computed again from where its tokens begin to differ; 0: any number */
+     * last waits, and is computed again from where its tokens begin to differ; an answer that needs more by itself ends
+     * (HT_STOP_CONTEXT); 0: any number */
     size_t tokens;
     /* seconds that pieces of prompts may make answers under way wait; 0: 0.25 */
     double pass_seconds;
@@ -454,7 +457,7 @@ ht_status ht_batch_add(ht_batch *batch, const int32_t *ids, size_t n, const ht_g
 ht_status ht_batch_fork(ht_batch *batch, uint64_t of, const ht_generate_options *options, uint64_t *request,
                         ht_error *error);
 /* One pass. *events: [*n], valid until the next step; none where no request is pending. After an error nothing is lost:
- * what the pass was to compute, the next step tries again. */
+ * what the pass was to compute, the next step tries again; events are set then, too, for requests that were cancelled end. */
 ht_status ht_batch_step(ht_batch *batch, const ht_batch_event **events, size_t *n, ht_error *error);
 /* Requests that have not ended. */
 size_t ht_batch_pending(ht_batch *batch);
@@ -471,7 +474,8 @@ ht_status ht_batch_take(ht_batch *batch, uint64_t request, ht_generate_result *r
 ht_status ht_session_score(ht_session *session, const int32_t *ids, size_t n, int chunk, float *logprobs, size_t n_top,
                            ht_token_logprob *top, ht_error *error);
 
-/* Called on the calling thread with the logits [vocabulary] that follow token `position`; valid during the call. False: stop. */
+/* Called on the calling thread with the logits [vocabulary] that follow token `position`; valid during the call. The engine is held
+ * meanwhile: it must call nothing that is of the same engine or of its sessions and batches. False: stop. */
 typedef bool (*ht_position_function)(size_t position, const float *logits, size_t vocabulary, void *user);
 /* Logits of any position: makes ids[0..n) the session's tokens, all computed, and calls `visit` for tokens first, first + 1, ...,
  * n - 1. HT_ERROR_CANCELLED if it returns false. */

@@ -77,6 +77,18 @@ static ht_status read_policy(ht_engine *engine, const ht_engine_options *options
     return status;
 }
 
+/* A longer prompt will be refused: what is expected is that long a pass at most. */
+static ht_status keep_prompts(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
+    if (!options->n_prompts)
+        return HT_OK;
+    ht_status status =
+        ht_alloc((void **)&engine->prompts, options->n_prompts, sizeof *engine->prompts, "expected prompts", error);
+    for (size_t i = 0; i < options->n_prompts && !status; i++)
+        engine->prompts[engine->n_prompts++] =
+            options->prompts[i] < engine->info.context ? options->prompts[i] : engine->info.context;
+    return status;
+}
+
 static ht_status read_options(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     const int own = engine->model->hparams.context_length;
     ht_status status = check_options(options, error);
@@ -98,6 +110,8 @@ static ht_status read_options(ht_engine *engine, const ht_engine_options *option
     engine->passes.set = &engine->set;
     engine->info.kv_bytes_per_session = ht_kv_bytes(&engine->set);
     status = read_policy(engine, options, error);
+    if (!status)
+        status = keep_prompts(engine, options, error);
     return status ? status : ht_model_extend_rope(engine->model, (size_t)engine->info.context, error);
 }
 
@@ -204,6 +218,7 @@ void ht_engine_destroy(ht_engine *engine) {
     ht_lanes_close(&engine->set);
     ht_turns_destroy(&engine->set.turns);
     free(engine->wish.program.steps);
+    free(engine->prompts);
     free(engine);
 }
 

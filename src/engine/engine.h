@@ -35,8 +35,10 @@ struct ht_engine {
     const char *names[HT_MAX_DEVICES]; /* info.devices */
     char dropped_texts[HT_MAX_DEVICES][320];
     const char *dropped[HT_MAX_DEVICES]; /* info.dropped: these */
-    ht_progress progress;                /* the caller's, while the engine is created: devices keep a pointer to it */
-    unsigned caches_lost;                /* counts devices that failed with keys and values which only they had */
+    int *prompts; /* [n_prompts] that the options expect, cut to the context; NULL: they say nothing */
+    size_t n_prompts;
+    ht_progress progress; /* the caller's, while the engine is created: devices keep a pointer to it */
+    unsigned caches_lost; /* counts devices that failed with keys and values which only they had */
     ht_wish wish;
     ht_hold hold;
 };
@@ -101,8 +103,9 @@ void ht_engine_keep_devices(ht_engine *engine, uint32_t kept);
 /* The device that computes beside device d what d does not take: one that is open, or a new one. */
 ht_status ht_engine_companion(ht_engine *engine, const ht_engine_options *options, size_t d, size_t *companion,
                               ht_error *error);
-/* Tokens of the prompts that are expected: options->prompts, or usual[], which is filled, where nobody says. *n of them. */
-const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n);
+/* Tokens of the prompts that are expected, none more than the context: the options' or usual[], which is filled, where nobody says.
+ * *n of them. */
+const int *ht_engine_prompts(const ht_engine *engine, int usual[2], size_t *n);
 /* Closes the devices of all lanes but this one: an engine of one lane. No graph of shares is there, and no schedule is used any
  * more. */
 ht_status ht_engine_keep_lane(ht_engine *engine, size_t lane, const ht_engine_options *options, ht_error *error);

@@ -223,7 +223,7 @@ static ht_status expect_all(ht_engine *engine, const ht_engine_options *options,
                             ht_error *error) {
     int usual[2];
     size_t n_prompts;
-    const int *prompts = ht_engine_prompts(engine, options, usual, &n_prompts);
+    const int *prompts = ht_engine_prompts(engine, usual, &n_prompts);
     ht_status status = HT_OK;
     for (size_t i = 0; i <= n_prompts && !status; i++) {
         const size_t which = decode_last ? (i + 1) % (n_prompts + 1) : i; /* 0: decode */
@@ -307,7 +307,7 @@ static verdict judge_all(ht_engine *engine, const ht_engine_options *options, ve
     const size_t chunk = engine->set.chunk;
     int usual[2];
     size_t n_prompts;
-    const int *prompts = ht_engine_prompts(engine, options, usual, &n_prompts);
+    const int *prompts = ht_engine_prompts(engine, usual, &n_prompts);
     verdict together = {1e9, 1};
     for (size_t l = 0; l < HT_MAX_LANES; l++)
         alone[l] = together;

@@ -272,7 +272,7 @@ ht_status ht_engine_fit(ht_engine *engine, const ht_engine_options *options, ht_
     ht_lanes *set = &engine->set;
     int usual[2];
     size_t n_prompts;
-    const int *prompts = ht_engine_prompts(engine, options, usual, &n_prompts);
+    const int *prompts = ht_engine_prompts(engine, usual, &n_prompts);
     size_t many = 1;
     for (size_t i = 0; i < n_prompts; i++)
         many = ht_max_size(many, ht_min_size((size_t)prompts[i], set->chunk));

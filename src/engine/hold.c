@@ -66,7 +66,7 @@ static void add_kind(holding *h, size_t tokens) {
 static void list_kinds(holding *h, const ht_engine_options *options) {
     int usual[2];
     size_t n_prompts;
-    const int *prompts = ht_engine_prompts(h->engine, options, usual, &n_prompts);
+    const int *prompts = ht_engine_prompts(h->engine, usual, &n_prompts);
     add_kind(h, 1);
     for (size_t i = 0; i < n_prompts; i++)
         add_kind(h, ht_min_size((size_t)prompts[i], h->engine->set.chunk));
@@ -394,6 +394,7 @@ ht_status ht_engine_hold(ht_engine *engine, const ht_engine_options *options, ht
     for (size_t k = 0; k < h->n_kinds; k++)
         engine->hold.tokens[k] = h->kinds[k].tokens;
     engine->hold.n = h->n_kinds;
+    engine->hold.next = ht_clock_now(engine->set.time) + PAUSE;
     status = find(h, error);
     const bool worth_twice = h->least >= pow(WORTH_TWICE, (double)h->n_kinds) && ht_engine_has_room(engine);
     keep(h, status || h->least == INFINITY || worth_twice);

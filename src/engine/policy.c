@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-const int *ht_engine_prompts(const ht_engine *engine, const ht_engine_options *options, int usual[2], size_t *n) {
-    usual[0] = 64;
+const int *ht_engine_prompts(const ht_engine *engine, int usual[2], size_t *n) {
+    usual[0] = engine->info.chunk < 64 ? engine->info.chunk : 64;
     usual[1] = engine->info.chunk;
-    *n = options->n_prompts ? options->n_prompts : 2;
-    return options->n_prompts ? options->prompts : usual;
+    *n = engine->n_prompts ? engine->n_prompts : 2;
+    return engine->n_prompts ? engine->prompts : usual;
 }
 
 /* The only lane that is as good as the best for passes of n tokens, as bits of lanes; 0: several together are better. */
@@ -81,7 +81,7 @@ ht_status ht_engine_choose_lanes(ht_engine *engine, const ht_engine_options *opt
     const size_t chunk = engine->set.chunk;
     int usual[2];
     size_t n_prompts;
-    const int *prompts = ht_engine_prompts(engine, options, usual, &n_prompts);
+    const int *prompts = ht_engine_prompts(engine, usual, &n_prompts);
     engine->passes.policy.frozen = engine->info.emulated; /* times mean nothing: there is nothing to learn */
     if (engine->set.n_lanes < 2 || options->strategy != HT_STRATEGY_AUTO)
         return HT_OK;

@@ -69,8 +69,10 @@ ht_status ht_passes_forward(ht_passes *passes, const ht_segment *segments, size_
                             const atomic_bool *cancel, ht_error *error) {
     const bool several = n_segments > 1;
     size_t n = 0;
-    for (size_t i = 0; i < n_segments; i++)
-        n += segments[i].n;
+    for (size_t i = 0; i < n_segments; n += segments[i++].n)
+        if (segments[i].position + segments[i].n > passes->set->context) /* caches have no more room */
+            return ht_fail(error, HT_ERROR_CONTEXT, "tokens %zu..%zu exceed the context of %zu tokens",
+                           segments[i].position, segments[i].position + segments[i].n, passes->set->context);
     const size_t position = several ? usual_position(segments, n_segments, n) : segments->position;
     const ht_binding binding = {.slots = passes->set->slots,
                                 .kv = segments->kv,

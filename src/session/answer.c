@@ -31,6 +31,8 @@ static ht_status check_options(const ht_answer *answer, ht_error *error) {
     if (options->top_logprobs < 0 || (size_t)options->top_logprobs > answer->vocabulary)
         return ht_fail(error, HT_ERROR_ARGUMENT, "top_logprobs: %d is not between 0 and the vocabulary of %zu",
                        options->top_logprobs, answer->vocabulary);
+    if (options->n_stop > 0 && options->stop == NULL)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "stop: %zu strings, but no list of them", options->n_stop);
     for (size_t i = 0; i < options->n_stop; i++)
         if (options->stop[i] == NULL || options->stop[i][0] == '\0')
             return ht_fail(error, HT_ERROR_ARGUMENT, "stop[%zu]: an empty stop string", i);
@@ -191,6 +193,8 @@ ht_status ht_answer_begin(ht_answer *answer, const ht_model *model, size_t conte
     answer->sampler = options->sampler;
     if (!answer->sampler)
         status = ht_sampler_create(options->sampling, answer->vocabulary, &answer->sampler, error);
+    if (status == HT_OK)
+        answer->seed = ht_sampler_seed(answer->sampler);
     if (status == HT_OK && options->on_logits != NULL)
         status = ht_alloc((void **)&answer->changed, answer->vocabulary, sizeof *answer->changed, "logits", error);
     if (status == HT_OK)
@@ -245,7 +249,7 @@ void ht_answer_move(ht_answer *answer, ht_generate_result *result) {
     result->n_top = answer->n_top;
     result->stop = answer->stop;
     result->decode_ms = (answer->last_token - answer->first_token) * 1e3;
-    result->seed = answer->sampler != NULL ? ht_sampler_seed(answer->sampler) : 0;
+    result->seed = answer->seed;
     answer->ids = NULL, answer->text.data = NULL, answer->top = NULL;
 }
 

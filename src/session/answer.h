@@ -12,6 +12,7 @@ typedef struct ht_answer {
     ht_sampler *sampler;     /* its own, or the options' */
     ht_tokenizer *tokenizer; /* NULL for a model without text */
     size_t vocabulary;
+    uint64_t seed;
     size_t limit; /* tokens at most: max_tokens and what the context leaves */
     int32_t *ids; /* [n] */
     size_t n, ids_capacity;

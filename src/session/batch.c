@@ -26,6 +26,8 @@ static ht_status copy_options(ht_batch_request *r, const ht_generate_options *op
         status = ht_fail(error, HT_ERROR_ARGUMENT, "on_token: a batch has events instead");
     const size_t n_stop = status ? 0 : r->options.n_stop;
     const char *const *stop = r->options.stop;
+    if (n_stop && !stop)
+        status = ht_fail(error, HT_ERROR_ARGUMENT, "stop: %zu strings, but no list of them", n_stop);
     r->options.n_stop = 0; /* so many are copied */
     if (!status && r->options.sampling) {
         status = ht_struct_read(&r->sampling, sizeof r->sampling, r->options.sampling, "ht_sampling", error);
@@ -215,8 +217,9 @@ static ht_status begin_step(ht_batch *batch, ht_error *error) {
     return HT_OK;
 }
 
-/* What the pass has brought for the request whose part number i is. */
-static void deliver(ht_batch *batch, ht_batch_request *r, const float *logits) {
+/* What the pass says comes next for the request. True: it wants to be followed. No lock is held, for on_logits may call what takes
+ * them; nobody but who steps changes a request that has not ended. */
+static bool choose_next(const ht_batch *batch, ht_batch_request *r, const float *logits) {
     const ht_session *session = r->sequence->session;
     const double now = ht_clock_now(batch->engine->set.time);
     const ht_prediction next = {.logits = logits};
@@ -226,10 +229,16 @@ static void deliver(ht_batch *batch, ht_batch_request *r, const float *logits) {
     r->status = ht_session_check_logits(session, logits, session->n_tokens - 1, &r->error);
     if (!r->status)
         r->status = ht_answer_take(&r->answer, &next, session->tokens, session->n_tokens, now, &going, &r->error);
-    if (!r->status && going) {
+    return !r->status && going;
+}
+
+/* The same for everyone to know. before: tokens of the answer so far. */
+static void deliver(ht_batch *batch, ht_batch_request *r, size_t before, bool going) {
+    if (r->answer.n > before) /* the last one of an answer, too: whoever forks it goes on behind that */
         r->ids[r->n_ids++] = r->answer.ids[r->answer.n - 1];
+    if (going)
         r->phase = HT_PHASE_DECODE;
-    } else
+    else
         end_request(r);
     add_event(batch, r);
 }
@@ -237,6 +246,8 @@ static void deliver(ht_batch *batch, ht_batch_request *r, const float *logits) {
 ht_status ht_batch_step(ht_batch *batch, const ht_batch_event **events, size_t *n, ht_error *error) {
     const size_t vocabulary = (size_t)batch->engine->model->hparams.vocabulary;
     ht_batch_pass pass = {0};
+    size_t before[HT_MAX_SEQUENCES];
+    bool going[HT_MAX_SEQUENCES];
     *n = 0;
     batch->n_events = 0;
     ht_lanes_lock(&batch->engine->set);
@@ -250,10 +261,15 @@ ht_status ht_batch_step(ht_batch *batch, const ht_batch_event **events, size_t *
     if (!status && pass.n_parts)
         status = ht_batch_run(batch, &pass, error);
     ht_lanes_unlock(&batch->engine->set);
+    for (size_t i = 0; i < pass.n_parts && !status; i++) {
+        before[i] = pass.requests[i]->answer.n;
+        if (pass.wanted[i])
+            going[i] = choose_next(batch, pass.requests[i], batch->logits + i * vocabulary);
+    }
     pthread_mutex_lock(&batch->mutex);
     for (size_t i = 0; i < pass.n_parts && !status; i++)
         if (pass.wanted[i])
-            deliver(batch, pass.requests[i], batch->logits + i * vocabulary);
+            deliver(batch, pass.requests[i], before[i], going[i]);
     *n = batch->n_events; /* of requests that were cancelled, whatever came of the pass */
     *events = batch->events;
     pthread_mutex_unlock(&batch->mutex);
@@ -271,7 +287,7 @@ static ht_status read_options(ht_batch_options *read, const ht_batch_options *op
                        HT_MAX_SEQUENCES);
     if (!(read->pass_seconds >= 0))
         return ht_fail(error, HT_ERROR_ARGUMENT, "pass_seconds: %g is no time", read->pass_seconds);
-    read->sequences = read->sequences ? read->sequences : 8;
+    read->sequences = read->sequences ? read->sequences : (int)ht_min_size(8, chunk);
     if ((size_t)read->sequences > chunk)
         return ht_fail(error, HT_ERROR_ARGUMENT, "sequences: %d is more than the %zu tokens of a pass (chunk)",
                        read->sequences, chunk);

@@ -104,8 +104,10 @@ static void select_best(const float *values, size_t n, size_t k, ht_token_logpro
 
 size_t ht_best_index(const float *values, size_t n) {
     size_t best = 0;
-    float most = usable(values[0]);
-    for (size_t i = 1; i < n; i++)
+    while (best + 1 < n && isnan(values[best]))
+        best++;
+    float most = usable(values[best]);
+    for (size_t i = best + 1; i < n; i++)
         if (values[i] > most) {
             most = values[i];
             best = i;

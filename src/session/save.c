@@ -2,6 +2,7 @@
  * before its sum is right and every size fits the model at hand, and the session stays as it was until then. */
 #include "session/session.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum { VERSION = 2 };
@@ -106,11 +107,14 @@ static ht_status save(ht_session *session, const ht_sampler *sampler, const char
     ht_status status = ht_output_open(path, &output, error);
     if (status)
         return status;
-    put(&h, NULL, sizeof h, ht_output_file(output)); /* finish sees what failed */
-    put(session->tokens, NULL, n * sizeof *session->tokens, ht_output_file(output));
-    if (whole)
-        each_run(session, n, put, ht_output_file(output));
-    return ht_output_finish(output, error);
+    FILE *file = ht_output_file(output);
+    errno = 0;
+    if (put(&h, NULL, sizeof h, file) && put(session->tokens, NULL, n * sizeof *session->tokens, file) &&
+        (!whole || each_run(session, n, put, file)))
+        return ht_output_finish(output, error);
+    status = ht_fail(error, HT_ERROR_IO, "%s: %s", path, strerror(errno ? errno : EIO));
+    ht_output_abandon(output);
+    return status;
 }
 
 static ht_status check(const ht_session *session, bool wants_sampler, const char *path, const ht_mapping *file,

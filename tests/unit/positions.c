@@ -298,6 +298,100 @@ static void test_sampler_goes_on(void **state) {
     free(path);
 }
 
+/* ---- batches ----------------------------------------------------------------------------------------------------- */
+
+typedef struct meddler {
+    ht_batch *batch;
+    uint64_t cancels;
+    size_t calls, pending;
+} meddler;
+
+static void meddle(float *row, size_t n, const int32_t *tokens, size_t n_tokens, void *user) {
+    meddler *m = user;
+    m->calls++;
+    m->pending = ht_batch_pending(m->batch);
+    ht_batch_cancel(m->batch, m->cancels);
+}
+
+static void step_until_none(ht_batch *batch) {
+    ht_error error = {0};
+    while (ht_batch_pending(batch)) {
+        const ht_batch_event *events;
+        size_t n;
+        check(ht_batch_step(batch, &events, &n, &error), &error);
+    }
+}
+
+/* What callers do that is not forbidden: on_logits that calls the batch, a sampler that is gone before the result is taken, a fork of
+ * an answer that has ended, passes that are shorter than the usual number of sequences. */
+static void test_batch_corners(void **state) {
+    ht_error error = {0};
+    ht_batch *batch;
+    uint64_t request, other, fork;
+    ht_generate_result result = HT_INIT(ht_generate_result);
+    const ht_engine_options small = HT_INIT(ht_engine_options, .devices = "cpu", .context = CONTEXT, .chunk = 4);
+    ht_engine *engine;
+    check(ht_engine_create(model, &small, &engine, &error), &error);
+    check(ht_batch_create(engine, NULL, &batch, &error), &error);
+    meddler m = {.batch = batch};
+    ht_sampler *sampler = make_sampler(3);
+    const ht_generate_options sampled = HT_INIT(ht_generate_options, .max_tokens = 4, .sampler = sampler),
+                              plain = HT_INIT(ht_generate_options, .max_tokens = 50),
+                              meddling =
+                                  HT_INIT(ht_generate_options, .max_tokens = 3, .on_logits = meddle, .logits_user = &m);
+    check(ht_batch_add(batch, ids, 4, &sampled, &request, &error), &error);
+    check(ht_batch_add(batch, ids, 5, &plain, &other, &error), &error);
+    m.cancels = other;
+    check(ht_batch_add(batch, ids, 6, &meddling, &fork, &error), &error);
+    step_until_none(batch);
+    ht_sampler_destroy(sampler);
+    assert_true(m.calls == 3 && m.pending > 0);
+    check(ht_batch_fork(batch, request, &plain, &fork, &error), &error);
+    check(ht_batch_take(batch, request, &result, &error), &error);
+    assert_int_equal(result.seed, 3);
+    assert_int_equal(result.n, 4);
+    ht_generate_result_clear(&result);
+    check(ht_batch_take(batch, other, &result, &error), &error);
+    assert_int_equal(result.stop, HT_STOP_CANCELLED);
+    step_until_none(batch);
+    ht_generate_result_clear(&result);
+    check(ht_batch_take(batch, fork, &result, &error), &error);
+    assert_int_equal(result.prompt_tokens, 8); /* the last one of the answer, too */
+    const ht_generate_options no_list = HT_INIT(ht_generate_options, .n_stop = 1);
+    assert_int_equal(ht_batch_add(batch, ids, 4, &no_list, &request, &error), HT_ERROR_ARGUMENT);
+    ht_generate_result_clear(&result);
+    ht_batch_destroy(batch);
+    ht_engine_destroy(engine);
+}
+
+/* Prompts that are said to come, longer than the context: passes are tried before there are any, and none of them is. */
+static void test_expected_prompts(void **state) {
+    static const int prompts[] = {65, 258, 2000000000};
+    ht_error error = {0};
+    ht_session *session;
+    ht_engine *engine;
+    const ht_engine_options options =
+        HT_INIT(ht_engine_options, .devices = "cpu:cpus=0,cpu:cpus=1", .context = 64, .chunk = 32, .prompts = prompts,
+                .n_prompts = HT_COUNT(prompts), .measure = true);
+    if ((ht_all_cores()->words[0] & 3) != 3)
+        skip();
+    check(ht_engine_create(model, &options, &engine, &error), &error);
+    check(ht_session_create(engine, &session, &error), &error);
+    assert_int_equal(ht_session_prefill(session, ids, 65, NULL, NULL, &error), HT_ERROR_CONTEXT);
+    check(ht_session_prefill(session, ids, 64, NULL, NULL, &error), &error);
+    ht_session_destroy(session);
+    ht_engine_destroy(engine);
+}
+
+static void test_numbers_that_are_none(void **state) {
+    ht_error error = {0};
+    ht_sampler *sampler;
+    const float none[] = {NAN, -INFINITY, NAN};
+    check(ht_sampler_create(NULL, HT_COUNT(none), &sampler, &error), &error);
+    assert_int_equal(ht_sampler_pick(sampler, none, NULL, 0), 1);
+    ht_sampler_destroy(sampler);
+}
+
 /* ---- descriptors ------------------------------------------------------------------------------------------------- */
 
 static void test_descriptor(void **state) {
@@ -332,9 +426,15 @@ static void test_descriptor(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_alone),           cmocka_unit_test(test_over_lanes),
-                                       cmocka_unit_test(test_on_a_gpu),        cmocka_unit_test(test_refusals),
-                                       cmocka_unit_test(test_sampler_goes_on), cmocka_unit_test(test_descriptor)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_alone),
+                                       cmocka_unit_test(test_over_lanes),
+                                       cmocka_unit_test(test_on_a_gpu),
+                                       cmocka_unit_test(test_refusals),
+                                       cmocka_unit_test(test_sampler_goes_on),
+                                       cmocka_unit_test(test_descriptor),
+                                       cmocka_unit_test(test_batch_corners),
+                                       cmocka_unit_test(test_expected_prompts),
+                                       cmocka_unit_test(test_numbers_that_are_none)};
     if (make_folder(NULL))
         return 1;
     const int failed = cmocka_run_group_tests(tests, open_tiny, close_tiny);
