@@ -54,14 +54,20 @@ static void compute_alone(void) {
     ht_engine_destroy(engine);
 }
 
-static int open_tiny(void **state) {
+static int open_shape(const char *shape) {
     ht_error error = {0};
     for (int s = 0; s < SEQUENCES; s++)
         for (int i = 0; i < TOKENS; i++)
             ids[s][i] = (i * i * 7 + i * 37 + 11 + (i < 9 ? 0 : s * 101)) % VOCABULARY;
-    if (ht_model_open("shape:tiny", &model, &error))
-        return -1;
-    return 0;
+    return ht_model_open(shape, &model, &error) ? -1 : 0;
+}
+
+static int open_tiny(void **state) {
+    return open_shape("shape:tiny");
+}
+
+static int open_experts(void **state) {
+    return open_shape("shape:tiny-experts");
 }
 
 static ht_rotation clear(ht_builder *b, ht_error *error) {
@@ -323,6 +329,7 @@ int main(void) {
     if (make_folder(NULL))
         return 1;
     failed += cmocka_run_group_tests(tests, open_tiny, close_model);
+    failed += cmocka_run_group_tests(tests, open_experts, close_model);
     failed += cmocka_run_group_tests(tests, open_recurrent, close_model);
     failed += cmocka_run_group_tests(tests, open_varied, close_model);
     remove_folder(NULL);
