@@ -104,14 +104,13 @@ static void select_best(const float *values, size_t n, size_t k, ht_token_logpro
 
 size_t ht_best_index(const float *values, size_t n) {
     size_t best = 0;
-    while (best + 1 < n && isnan(values[best]))
+    while (best < n && isnan(values[best]))
         best++;
-    float most = usable(values[best]);
+    if (best == n)
+        return 0;
     for (size_t i = best + 1; i < n; i++)
-        if (values[i] > most) {
-            most = values[i];
+        if (values[i] > values[best])
             best = i;
-        }
     return best;
 }
 
