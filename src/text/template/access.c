@@ -199,6 +199,11 @@ static tpl_value repeat(tpl_run *run, tpl_value of, int64_t times) {
 static tpl_value add(tpl_run *run, tpl_value a, tpl_value b) {
     if (a.kind == TPL_STRING) {
         tpl_buffer out = {0};
+        if (a.as.string->safe || b.as.string->safe) {
+            tpl_put_escaped(run, &out, a.as.string);
+            tpl_put_escaped(run, &out, b.as.string);
+            return tpl_finish_safe(run, &out);
+        }
         tpl_put_string(run, &out, a.as.string, 0, a.as.string->bytes);
         tpl_put_string(run, &out, b.as.string, 0, b.as.string->bytes);
         return tpl_finish(run, &out);

@@ -66,7 +66,7 @@ tpl_value tpl_call(tpl_run *run, tpl_value callee, const tpl_arguments *given) {
         return tpl_undefined(NULL);
     switch (callee.kind) {
     case TPL_MACRO:
-        return tpl_call_macro(run, callee.as.macro, given);
+        return callee.as.macro->call(run, callee.as.macro, given);
     case TPL_FUNCTION:
         return callee.as.function->call(run, given);
     case TPL_METHOD:

@@ -110,13 +110,55 @@ static void execute_with(tpl_run *run, const tpl_node *node) {
     run->frame = outside;
 }
 
+/* ---- macros ---- */
+
+static void bind(tpl_run *run, const tpl_macro *macro, const tpl_arguments *given) {
+    size_t at = 0, used = 0;
+    for (const tpl_node *parameter = macro->node->a; parameter && run->status == HT_OK;
+         parameter = parameter->next, at++) {
+        if (tpl_has_argument(given, at, parameter->text)) {
+            tpl_assign(run, parameter->text, tpl_argument(given, at, parameter->text, tpl_undefined(NULL)));
+            used++;
+        } else {
+            tpl_assign(run, parameter->text,
+                       parameter->a ? tpl_evaluate(run, parameter->a) : tpl_undefined(parameter->text));
+        }
+    }
+    for (size_t i = given->positional; i < given->n; i++)
+        if (strcmp(given->name[i], "caller") == 0) {
+            tpl_assign(run, "caller", given->at[i]);
+            used++;
+        }
+    if (run->status == HT_OK && used < given->n)
+        tpl_fail(run, HT_ERROR_FORMAT, "the macro %.80s takes no such arguments", macro->node->text);
+}
+
+static tpl_value call_macro(tpl_run *run, const tpl_macro *macro, const tpl_arguments *given) {
+    tpl_frame *outside = run->frame;
+    const tpl_flow flow = run->flow;
+    const unsigned loops = run->loops;
+    tpl_value text = tpl_undefined(NULL);
+    run->loops = 0;
+    run->flow = TPL_ONWARD;
+    if (tpl_push_frame(run, macro->frame)) {
+        bind(run, macro, given);
+        text = printed(run, macro->node->d);
+    }
+    run->frame = outside;
+    run->flow = flow;
+    run->loops = loops;
+    return text;
+}
+
 static tpl_value new_macro(tpl_run *run, const tpl_node *node) {
     tpl_macro *macro = tpl_alloc(run, 1, sizeof *macro);
     if (!macro)
         return tpl_undefined(NULL);
-    *macro = (tpl_macro){node, run->frame};
+    *macro = (tpl_macro){node, run->frame, call_macro};
     return (tpl_value){.kind = TPL_MACRO, .as.macro = macro};
 }
+
+/* ---- statements that print ---- */
 
 static void execute_call(tpl_run *run, const tpl_node *node) {
     const tpl_value callee = tpl_evaluate(run, node->b->a);
@@ -184,46 +226,6 @@ void tpl_execute(tpl_run *run, const tpl_node *body) {
         execute_one(run, body);
     }
     run->depth--;
-}
-
-/* ---- macros ---- */
-
-static void bind(tpl_run *run, const tpl_macro *macro, const tpl_arguments *given) {
-    size_t at = 0, used = 0;
-    for (const tpl_node *parameter = macro->node->a; parameter && run->status == HT_OK;
-         parameter = parameter->next, at++) {
-        if (tpl_has_argument(given, at, parameter->text)) {
-            tpl_assign(run, parameter->text, tpl_argument(given, at, parameter->text, tpl_undefined(NULL)));
-            used++;
-        } else {
-            tpl_assign(run, parameter->text,
-                       parameter->a ? tpl_evaluate(run, parameter->a) : tpl_undefined(parameter->text));
-        }
-    }
-    for (size_t i = given->positional; i < given->n; i++)
-        if (strcmp(given->name[i], "caller") == 0) {
-            tpl_assign(run, "caller", given->at[i]);
-            used++;
-        }
-    if (run->status == HT_OK && used < given->n)
-        tpl_fail(run, HT_ERROR_FORMAT, "the macro %.80s takes no such arguments", macro->node->text);
-}
-
-tpl_value tpl_call_macro(tpl_run *run, const tpl_macro *macro, const tpl_arguments *given) {
-    tpl_frame *outside = run->frame;
-    const tpl_flow flow = run->flow;
-    const unsigned loops = run->loops;
-    tpl_value text = tpl_undefined(NULL);
-    run->loops = 0;
-    run->flow = TPL_ONWARD;
-    if (tpl_push_frame(run, macro->frame)) {
-        bind(run, macro, given);
-        text = printed(run, macro->node->d);
-    }
-    run->frame = outside;
-    run->flow = flow;
-    run->loops = loops;
-    return text;
 }
 
 /* ---- the whole ---- */

@@ -71,18 +71,9 @@ static tpl_value to_string(tpl_run *run, tpl_value of, const tpl_arguments *give
 }
 
 static tpl_value escape(tpl_run *run, tpl_value of, const tpl_arguments *given) {
-    static const char *const names[] = {"&amp;", "&lt;", "&gt;", "&#34;", "&#39;"};
-    const tpl_string *text = tpl_text(run, of);
     tpl_buffer out = {0};
-    for (size_t at = 0; at < text->bytes && run->status == HT_OK; at++) {
-        const char *found = memchr("&<>\"'", text->data[at], 5);
-        if (found)
-            tpl_put(run, &out, names[found - strchr("&<>\"'", '&')], strlen(names[found - strchr("&<>\"'", '&')]),
-                    tpl_marked(text, at));
-        else
-            tpl_put_string(run, &out, text, at, at + 1);
-    }
-    return tpl_finish(run, &out);
+    tpl_put_escaped(run, &out, tpl_text(run, of));
+    return tpl_finish_safe(run, &out);
 }
 
 static tpl_value spaces(tpl_run *run, int64_t n) {
@@ -298,6 +289,8 @@ static tpl_value map(tpl_run *run, tpl_value of, const tpl_arguments *given) {
                     otherwise = tpl_argument(given, SIZE_MAX, "default", tpl_undefined(NULL));
     tpl_arguments rest = *given;
     char name[64] = "";
+    if (!tpl_true(of)) /* None, too */
+        return mapped;
     if (path.kind == TPL_NONE) {
         if (!given->positional || given->at[0].kind != TPL_STRING || given->at[0].as.string->bytes >= sizeof name)
             return tpl_fail(run, HT_ERROR_FORMAT, "map takes the name of a filter, or attribute=");
@@ -322,6 +315,8 @@ static tpl_value chosen(tpl_run *run, tpl_value of, const tpl_arguments *given, 
     const size_t skip = attribute;
     char name[64] = "";
     tpl_arguments rest = {.n = 0};
+    if (!tpl_true(of)) /* None, too */
+        return kept;
     if (given->positional < skip)
         return tpl_fail(run, HT_ERROR_FORMAT, "the name of an attribute is missing");
     if (given->positional > skip) {
@@ -506,7 +501,9 @@ static tpl_value otherwise(tpl_run *run, tpl_value of, const tpl_arguments *give
 }
 
 static tpl_value safe(tpl_run *run, tpl_value of, const tpl_arguments *given) {
-    return text_value(run, of);
+    tpl_buffer out = {0};
+    tpl_put_value(run, &out, of);
+    return tpl_finish_safe(run, &out);
 }
 
 static tpl_value attr(tpl_run *run, tpl_value of, const tpl_arguments *given) {

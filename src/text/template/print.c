@@ -189,6 +189,17 @@ const tpl_string *tpl_text(tpl_run *run, tpl_value value) {
     return text.kind == TPL_STRING ? text.as.string : &empty;
 }
 
+void tpl_put_escaped(tpl_run *run, tpl_buffer *out, const tpl_string *string) {
+    static const char special[] = "&<>\"'", *const names[] = {"&amp;", "&lt;", "&gt;", "&#34;", "&#39;"};
+    for (size_t at = 0; at < string->bytes && run->status == HT_OK; at++) {
+        const char *found = string->safe ? NULL : memchr(special, string->data[at], sizeof special - 1);
+        if (found)
+            tpl_put(run, out, names[found - special], strlen(names[found - special]), tpl_marked(string, at));
+        else
+            tpl_put_string(run, out, string, at, at + 1);
+    }
+}
+
 /* ---- JSON ---- */
 
 static void put_json_character(tpl_run *run, tpl_buffer *out, const tpl_string *string, size_t at, size_t used,

@@ -25,12 +25,24 @@ static int64_t count_argument(tpl_run *run, const tpl_arguments *given, size_t a
     return value.kind == TPL_INT ? value.as.integer : 0;
 }
 
+/* Does a sigma at `at` end a word, so that its lower case is another letter? */
+static bool final_sigma(const tpl_string *of, size_t at) {
+    size_t used, next = at + 2;
+    const size_t before = at ? tpl_character_before(of->data, at) : 0;
+    return at && tpl_is_letter(ht_utf8_next(of->data + before, at - before, &used)) &&
+           !(next < of->bytes && tpl_is_letter(ht_utf8_next(of->data + next, of->bytes - next, &used)));
+}
+
 tpl_value tpl_text_map(tpl_run *run, const tpl_string *of, int32_t (*map)(int32_t)) {
     tpl_buffer out = {0};
     for (size_t at = 0, used; at < of->bytes && run->status == HT_OK; at += used) {
         const int32_t c = ht_utf8_next(of->data + at, of->bytes - at, &used);
         if (c == 0xdf && map != tpl_lower)
-            tpl_put(run, &out, "SS", 2, tpl_marked(of, at));
+            tpl_put(run, &out, map == tpl_title ? "Ss" : "SS", 2, tpl_marked(of, at));
+        else if (c == 0x130 && map == tpl_lower) /* with a dot of its own */
+            tpl_put(run, &out, "i\xcc\x87", 3, tpl_marked(of, at));
+        else if (c == 0x3a3 && map == tpl_lower && final_sigma(of, at))
+            tpl_put_character(run, &out, 0x3c2, tpl_marked(of, at));
         else if (c < 0 || map(c) == c)
             tpl_put_string(run, &out, of, at, at + used);
         else

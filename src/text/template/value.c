@@ -75,7 +75,8 @@ tpl_value tpl_slice(tpl_run *run, const tpl_string *of, size_t from, size_t to) 
     return new_string(run, (tpl_string){.data = of->data + from,
                                         .marks = of->marks ? of->marks + from : NULL,
                                         .bytes = to - from,
-                                        .marked = of->marked});
+                                        .marked = of->marked,
+                                        .safe = of->safe});
 }
 
 bool tpl_marked(const tpl_string *string, size_t at) {
@@ -136,6 +137,13 @@ tpl_value tpl_finish(tpl_run *run, const tpl_buffer *out) {
     return new_string(run, (tpl_string){.data = out->bytes ? out->data : "",
                                         .marks = out->bytes ? out->marks : NULL,
                                         .bytes = out->bytes});
+}
+
+tpl_value tpl_finish_safe(tpl_run *run, const tpl_buffer *out) {
+    return new_string(run, (tpl_string){.data = out->bytes ? out->data : "",
+                                        .marks = out->bytes ? out->marks : NULL,
+                                        .bytes = out->bytes,
+                                        .safe = true});
 }
 
 /* ---- lists and dictionaries ---- */

@@ -32,11 +32,16 @@ typedef enum tpl_kind {
     TPL_METHOD    /* of a value */
 } tpl_kind;
 
+struct tpl_run;
+struct tpl_arguments;
+struct tpl_macro;
+
 typedef struct tpl_string {
     const char *data;
     const uint8_t *marks; /* [bytes] 1: came from the variables; NULL: `marked` holds for all */
     size_t bytes;
     bool marked;
+    bool safe; /* of the filters safe and escape: what is added to it is escaped (Python's Markup) */
 } tpl_string;
 
 typedef struct tpl_value {
@@ -95,6 +100,7 @@ typedef struct tpl_frame { /* variables of a scope */
 typedef struct tpl_macro {
     const tpl_node *node;
     tpl_frame *frame; /* where it was defined */
+    tpl_value (*call)(struct tpl_run *run, const struct tpl_macro *macro, const struct tpl_arguments *given);
 } tpl_macro;
 
 typedef enum tpl_flow { TPL_ONWARD, TPL_BREAK, TPL_CONTINUE } tpl_flow;
@@ -177,8 +183,10 @@ bool tpl_has_argument(const tpl_arguments *given, size_t at, const char *name);
 
 /* ---- print.c ---- */
 
-void tpl_put_value(tpl_run *run, tpl_buffer *out, tpl_value value); /* str() */
-const tpl_string *tpl_text(tpl_run *run, tpl_value value);          /* str(); never NULL */
+void tpl_put_value(tpl_run *run, tpl_buffer *out, tpl_value value);            /* str() */
+const tpl_string *tpl_text(tpl_run *run, tpl_value value);                     /* str(); never NULL */
+void tpl_put_escaped(tpl_run *run, tpl_buffer *out, const tpl_string *string); /* for HTML, unless it is safe */
+tpl_value tpl_finish_safe(tpl_run *run, const tpl_buffer *out);
 typedef struct tpl_json_style {
     const char *indent; /* NULL: in one line */
     const char *item, *key;
@@ -230,6 +238,5 @@ tpl_frame *tpl_push_frame(tpl_run *run, tpl_frame *up);           /* the run's o
 /* ---- execute.c ---- */
 
 void tpl_execute(tpl_run *run, const tpl_node *body);
-tpl_value tpl_call_macro(tpl_run *run, const tpl_macro *macro, const tpl_arguments *given);
 
 #endif
