@@ -98,8 +98,11 @@ tpl_value tpl_item(tpl_run *run, tpl_value of, tpl_value key) {
     }
     if (key.kind != TPL_STRING)
         return tpl_undefined(NULL);
-    char name[128];
-    snprintf(name, sizeof name, "%.*s", (int)ht_min_size(key.as.string->bytes, sizeof name - 1), key.as.string->data);
+    const size_t bytes = ht_min_size(key.as.string->bytes, 127);
+    char *name = tpl_alloc(run, bytes + 1, 1); /* kept by what is undefined */
+    if (!name)
+        return tpl_undefined(NULL);
+    memcpy(name, key.as.string->data, bytes);
     if (of.kind == TPL_DICT) /* the keys have been looked through */
         return tpl_find_method(run, of, name);
     return tpl_attribute(run, of, name);

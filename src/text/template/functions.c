@@ -97,8 +97,12 @@ static bool same(tpl_value a, tpl_value b) {
         return true;
     case TPL_BOOL:
         return a.as.truth == b.as.truth;
+    case TPL_INT:
+        return a.as.integer == b.as.integer;
+    case TPL_FLOAT:
+        return a.as.real == b.as.real;
     default:
-        return memcmp(&a.as, &b.as, sizeof a.as) == 0;
+        return a.as.list == b.as.list; /* all others are pointers */
     }
 }
 
@@ -110,7 +114,7 @@ static bool whole_number(tpl_run *run, tpl_value of, int64_t by, int64_t rest) {
         return false;
     }
     const int64_t value = of.kind == TPL_INT ? of.as.integer : of.as.truth;
-    return by == -1 ? rest == 0 : (value % by != 0) == (rest != 0);
+    return by == 0 || by == -1 ? rest == 0 : (value % by != 0) == (rest != 0);
 }
 
 /* -1: it is no test of kinds. */

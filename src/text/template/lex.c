@@ -244,7 +244,10 @@ static ht_status lex_number(lexer *l) {
     size_t zeros = 0;
     while (zeros + 1 < n && text[zeros] == '0' && text[zeros + 1] >= '0' && text[zeros + 1] <= '9')
         zeros++;
-    json_t *number = json_loadb(text + zeros, n - zeros, JSON_DECODE_ANY, NULL);
+    json_error_t why;
+    json_t *number = json_loadb(text + zeros, n - zeros, JSON_DECODE_ANY, &why);
+    if (!number && json_error_code(&why) == json_error_unknown)
+        return ht_fail(l->error, HT_ERROR_MEMORY, "no memory for a template");
     if (!json_is_number(number) || n + 2 >= sizeof text) {
         json_decref(number);
         return bad(l, "a number that cannot be read");

@@ -165,6 +165,6 @@ tpl_value tpl_find_method(tpl_run *run, tpl_value of, const char *name) {
     tpl_method *method = call ? tpl_alloc(run, 1, sizeof *method) : NULL;
     if (!method)
         return tpl_undefined(name);
-    *method = (tpl_method){of, name, call};
+    *method = (tpl_method){of, call};
     return (tpl_value){.kind = TPL_METHOD, .as.method = method};
 }

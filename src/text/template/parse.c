@@ -153,7 +153,10 @@ static tpl_node *string(tpl_parser *p) {
 
 /* "a, b" up to `close`, with a comma at the end allowed; of a dictionary: "a: b". */
 static tpl_node *items(tpl_parser *p, tpl_node_kind kind, const char *close) {
-    tpl_node *node = tpl_new_node(p, kind), **end = node ? &node->a : NULL;
+    tpl_node *node = tpl_new_node(p, kind);
+    if (!node)
+        return NULL;
+    tpl_node **end = &node->a;
     p->at++;
     while (p->status == HT_OK && !take_operator(p, close)) {
         if (node->a)
@@ -177,7 +180,6 @@ static tpl_node *parentheses(tpl_parser *p) {
         return node_of(p, NODE_TUPLE, "", NULL, NULL);
     tpl_node *node = tpl_parse_tuple(p, true);
     tpl_expect(p, TOKEN_OPERATOR, ")");
-    /* a copy, for the list that it becomes part of is another */
     return node;
 }
 
@@ -500,6 +502,8 @@ tpl_node *tpl_parse_target(tpl_parser *p, bool with_attribute) {
     } while (p->status == HT_OK && take_operator(p, ","));
     if (enclosed)
         tpl_expect(p, TOKEN_OPERATOR, ")");
+    if (!first)
+        tpl_parse_fail(p, HT_ERROR_FORMAT, "expected a name, found %.40s", found(p));
     if (tuple)
         tuple->a = first;
     return p->status != HT_OK ? NULL : tuple ? tuple : first;

@@ -168,7 +168,10 @@ static tpl_node *parse_filter(tpl_parser *p) {
 }
 
 static tpl_node *parse_with(tpl_parser *p) {
-    tpl_node *node = tpl_new_node(p, NODE_WITH), **end = node ? &node->a : NULL;
+    tpl_node *node = tpl_new_node(p, NODE_WITH);
+    if (!node)
+        return NULL;
+    tpl_node **end = &node->a;
     while (p->status == HT_OK && !tpl_is(p, TOKEN_BLOCK_END, NULL)) {
         if (node->a)
             tpl_expect(p, TOKEN_OPERATOR, ",");
@@ -180,8 +183,7 @@ static tpl_node *parse_with(tpl_parser *p) {
         (*end)->next = value;
         end = &value->next;
     }
-    if (node)
-        node->d = enclosed(p, "endwith");
+    node->d = enclosed(p, "endwith");
     return node;
 }
 

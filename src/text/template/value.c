@@ -310,7 +310,7 @@ bool tpl_equal(tpl_run *run, tpl_value a, tpl_value b) {
         return equal;
     }
     default:
-        return memcmp(&a.as, &b.as, sizeof a.as) == 0;
+        return a.as.list == b.as.list; /* all others are pointers */
     }
 }
 

@@ -131,7 +131,6 @@ typedef struct tpl_function {
 
 typedef struct tpl_method {
     tpl_value of;
-    const char *name;
     tpl_value (*call)(tpl_run *run, tpl_value of, const tpl_arguments *given);
 } tpl_method;
 
