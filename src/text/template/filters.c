@@ -149,19 +149,17 @@ static tpl_value to_json(tpl_run *run, tpl_value of, const tpl_arguments *given)
 /* ---- of numbers ---- */
 
 /* What Python's float() reads from a text; false: nothing. */
-static bool read_real(const tpl_string *text, double *value) {
+static bool read_real(tpl_run *run, const tpl_string *text, double *value) {
     size_t from = tpl_space_before(text->data, text->bytes), to = tpl_without_space_after(text->data, text->bytes);
     const bool negative = from < to && text->data[from] == '-';
     from += from < to && (text->data[from] == '-' || text->data[from] == '+');
     while (from + 1 < to && text->data[from] == '0' && text->data[from + 1] >= '0' && text->data[from + 1] <= '9')
         from++;
-    if (from >= to || text->data[from] < '0' || text->data[from] > '9')
-        return false;
-    json_t *number = json_loadb(text->data + from, to - from, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, NULL);
-    const bool is = json_is_number(number);
-    *value = is ? json_number_value(number) * (negative ? -1 : 1) : 0;
-    json_decref(number);
-    return is;
+    const ht_status status = from < to ? tpl_read_real(text->data + from, to - from, value) : HT_ERROR_FORMAT;
+    if (status == HT_ERROR_MEMORY)
+        tpl_fail(run, status, "no memory for a number");
+    *value = status != HT_OK ? 0 : negative ? -*value : *value;
+    return status == HT_OK;
 }
 
 static tpl_value to_float(tpl_run *run, tpl_value of, const tpl_arguments *given) {
@@ -170,8 +168,9 @@ static tpl_value to_float(tpl_run *run, tpl_value of, const tpl_arguments *given
         return tpl_float(tpl_real(of));
     if (of.kind == TPL_UNDEFINED)
         return tpl_fail(run, HT_ERROR_FORMAT, "a number of what is undefined");
-    return of.kind == TPL_STRING && read_real(of.as.string, &value) ? tpl_float(value)
-                                                                    : tpl_argument(given, 0, "default", tpl_float(0));
+    return of.kind == TPL_STRING && read_real(run, of.as.string, &value)
+               ? tpl_float(value)
+               : tpl_argument(given, 0, "default", tpl_float(0));
 }
 
 static tpl_value to_int(tpl_run *run, tpl_value of, const tpl_arguments *given) {
@@ -180,7 +179,7 @@ static tpl_value to_int(tpl_run *run, tpl_value of, const tpl_arguments *given) 
         return of;
     if (of.kind == TPL_UNDEFINED)
         return tpl_fail(run, HT_ERROR_FORMAT, "a number of what is undefined");
-    if (!tpl_is_number(of) && !(of.kind == TPL_STRING && read_real(of.as.string, &value)))
+    if (!tpl_is_number(of) && !(of.kind == TPL_STRING && read_real(run, of.as.string, &value)))
         return tpl_argument(given, 0, "default", tpl_int(0));
     value = tpl_is_number(of) ? tpl_real(of) : value;
     if (of.kind == TPL_STRING && of.as.string->bytes < 40 && fabs(value) >= 9007199254740992.0 &&

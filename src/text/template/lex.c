@@ -212,7 +212,31 @@ static ht_status lex_string(lexer *l) {
     return HT_OK;
 }
 
-/* Jansson reads the digits, for the C library's own functions depend on the locale. */
+/* Jansson reads the digits, for the C library's own functions depend on the locale. What it fails at after the look at the
+ * form is too large, or memory is out. */
+ht_status tpl_read_real(const char *text, size_t bytes, double *value) {
+    size_t at = 0, part = 0;
+    for (int i = 0; i < 3; i++) { /* digits, ".digits", "e+digits" */
+        if (i && (at >= bytes || (i == 1 ? text[at] != '.' : text[at] != 'e' && text[at] != 'E')))
+            continue;
+        at += i > 0;
+        at += i == 2 && at < bytes && (text[at] == '+' || text[at] == '-');
+        for (part = at; at < bytes && text[at] >= '0' && text[at] <= '9';)
+            at++;
+        if (part == at)
+            return HT_ERROR_FORMAT;
+    }
+    if (at < bytes)
+        return HT_ERROR_FORMAT;
+    json_error_t why;
+    json_t *number = json_loadb(text, bytes, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, &why);
+    if (!number)
+        return json_error_code(&why) == json_error_numeric_overflow ? HT_ERROR_FORMAT : HT_ERROR_MEMORY;
+    *value = json_number_value(number);
+    json_decref(number);
+    return HT_OK;
+}
+
 static ht_status lex_number(lexer *l) {
     char text[64];
     size_t n = 0, used = 0;
@@ -244,19 +268,19 @@ static ht_status lex_number(lexer *l) {
     size_t zeros = 0;
     while (zeros + 1 < n && text[zeros] == '0' && text[zeros + 1] >= '0' && text[zeros + 1] <= '9')
         zeros++;
-    json_error_t why;
-    json_t *number = json_loadb(text + zeros, n - zeros, JSON_DECODE_ANY, &why);
-    if (!number && json_error_code(&why) == json_error_unknown)
-        return ht_fail(l->error, HT_ERROR_MEMORY, "no memory for a template");
-    if (!json_is_number(number) || n + 2 >= sizeof text) {
-        json_decref(number);
-        return bad(l, "a number that cannot be read");
-    }
+    ht_status read = HT_OK;
+    int64_t integer = 0;
     if (real)
-        token->number.real = json_number_value(number);
-    else
-        token->number.integer = json_integer_value(number);
-    json_decref(number);
+        read = tpl_read_real(text + zeros, n - zeros, &token->number.real);
+    for (size_t i = zeros; !real && i < n; i++)
+        if (__builtin_mul_overflow(integer, 10, &integer) || __builtin_add_overflow(integer, text[i] - '0', &integer))
+            read = HT_ERROR_FORMAT;
+    if (read == HT_ERROR_MEMORY)
+        return ht_fail(l->error, HT_ERROR_MEMORY, "no memory for a template");
+    if (read != HT_OK || n + 2 >= sizeof text)
+        return bad(l, "a number that cannot be read");
+    if (!real)
+        token->number.integer = integer;
     advance(l, used);
     return HT_OK;
 }

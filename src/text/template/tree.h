@@ -40,6 +40,9 @@ typedef struct tpl_tokens {
 /* On failure, too, the caller frees tokens->at. */
 ht_status tpl_lex(ht_arena *arena, const char *source, size_t bytes, tpl_tokens *tokens, ht_error *error);
 
+/* Digits, a fraction, an exponent, as JSON writes numbers without a sign. HT_ERROR_FORMAT: it is none, or too large. */
+ht_status tpl_read_real(const char *text, size_t bytes, double *value);
+
 typedef enum tpl_node_kind {
     /* expressions */
     NODE_STRING,
