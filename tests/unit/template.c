@@ -56,6 +56,7 @@ static void expressions(void **state) {
          "x['a', 'b']AxbTrue"},
         {"{{ 'a b  c'.rsplit(None, 1) }}{{ 'a-b-c'.rsplit('-', 1) }}{{ 'x\\ny'.splitlines() }}",
          "['a b', 'c']['a-b', 'c']['x', 'y']"},
+        {"{{ ' a b c '.split(None, 1) }}{{ ' a b c '.rsplit(None, 1) }}", "['a', 'b c '][' a b', 'c']"},
         {"{{ '%s is %d' % ('a', 2) }} {{ '{} {x}'.format(1, x=2) }}", "a is 2 1 2"},
     };
     for (size_t i = 0; i < HT_COUNT(cases); i++)

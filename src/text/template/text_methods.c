@@ -148,7 +148,7 @@ static tpl_value split_space(tpl_run *run, const tpl_string *of, int64_t most) {
     while (at < of->bytes && run->status == HT_OK) {
         size_t end = at, used;
         if (most-- == 0) {
-            tpl_append(run, list, tpl_slice(run, of, at, at + tpl_without_space_after(of->data + at, of->bytes - at)));
+            tpl_append(run, list, tpl_slice(run, of, at, of->bytes)); /* with the space at its end, as Python has it */
             break;
         }
         while (end < of->bytes && !tpl_is_space(ht_utf8_next(of->data + end, of->bytes - end, &used)))
@@ -225,9 +225,8 @@ static tpl_value rsplit(tpl_run *run, tpl_value of, const tpl_arguments *given) 
         tpl_append(run, list, tpl_slice(run, text, from, end));
         end = before;
     }
-    const size_t begin = by ? 0 : tpl_space_before(text->data, end);
-    if ((by || end > begin) && run->status == HT_OK)
-        tpl_append(run, list, tpl_slice(run, text, begin, end));
+    if ((by || end > 0) && run->status == HT_OK)
+        tpl_append(run, list, tpl_slice(run, text, 0, end));
     if (run->status == HT_OK)
         reverse(list.as.list);
     return list;
