@@ -6,6 +6,7 @@
  * own code, and the leak check is theirs. */
 #define _GNU_SOURCE
 #include "engine/engine.h"
+#include "text/template/template.h"
 #include "unit/tiny_file.h"
 
 #include <errno.h>
@@ -303,6 +304,27 @@ static ht_status profile_text(ht_error *error) {
     return status;
 }
 
+static ht_status template_text(ht_error *error) {
+    static const char source[] =
+        "{% macro m(a, b=[1, 'x']) %}{{ a | upper }}{{ b | join(s) }}{{ b | sort(attribute='y') | list if z }}{% "
+        "endmacro %}"
+        "{% for c in s %}{{ m(c) ~ loop.index }}{% set d = {'k': c} %}{{ d | tojson(indent=2) }}{{ d }}{% endfor %}";
+    static json_t *variables; /* made before anything fails */
+    if (!variables)
+        variables = json_pack("{s:s}", "s", "a long text with many words in it");
+    ht_template *t;
+    ht_template_output out;
+    ht_status status = ht_template_parse(source, sizeof source - 1, &t, error);
+    if (status)
+        return status;
+    status = ht_template_render(t, variables, NULL, &out, error);
+    if (!status)
+        same_text(out.text.data);
+    ht_template_output_free(&out);
+    ht_template_destroy(t);
+    return status;
+}
+
 /* ---- the steps -------------------------------------------------------------------------------------------------------- */
 
 static void quiet(ht_log_level level, const char *line, void *user) {}
@@ -381,6 +403,7 @@ static void test_every_allocation(void **state) {
         EACH("bench", bench),
         EACH("tokenize", tokenize),
         EACH("chat", chat),
+        EACH("template", template_text),
         EACH("quantize", quantize),
         EACH("devices", list_devices),
         EACH("plan", plan),
