@@ -235,7 +235,7 @@ def test_shares_by_rule(hetero, qnn, tmp_path, cuts):
         shares = [s for o in plan["operators"] if o["strategy"] == "causal" and o["rows"] for s in o["slices"]]
         assert all(30 <= s["token_end"] - s["token_begin"] <= 34 for s in shares if s["token_end"] - s["token_begin"] > 1)
     assert not list((tmp_path / "hetero").glob("plan/*"))
-    ids = ("score", tmp_path / "tiny.gguf", "--ids", ",".join(map(str, range(1, 33))), "--precision", "exact")
+    ids = ("score", tmp_path / "tiny.gguf", "--ids", ",".join(map(str, range(1, 65))), "--precision", "exact")
     want, got = run(*ids)["logprobs"], run(*ids, *lanes)["logprobs"]
     assert max(abs(a - b) for a, b in zip(want[1:], got[1:], strict=True)) < 0.03
     assert want != got
