@@ -1,11 +1,12 @@
-/* What each lane holds of the weights, where several share a model: the rows that its plans use, and a margin for ratios to
- * move.
+/* What each lane holds of the weights, where several share a model: the rows that its plans use, and a margin for
+ * ratios to move.
  *
- * Strategy auto finds one path of axes for every block along which lanes divide it (heads, then features), whatever the number
- * of tokens. For each kind of pass that is expected the planner says how. A lane's window of an axis reaches from the first to
- * the last unit that any of these gives it, and further by the margin; it is narrowed towards one of these plans until all
- * lanes together hold no more than HT_HELD_OF_FILE times what the file takes. Of several paths, and plans to narrow towards, those
- * are taken with which passes are predicted to be quickest. Later plans keep within the windows (ht_solver_lane.holds).
+ * Strategy auto finds one path of axes for every block along which lanes divide it (heads, then features), whatever the
+ * number of tokens. For each kind of pass that is expected the planner says how. A lane's window of an axis reaches
+ * from the first to the last unit that any of these gives it, and further by the margin; it is narrowed towards one of
+ * these plans until all lanes together hold no more than HT_HELD_OF_FILE times what the file takes. Of several paths,
+ * and plans to narrow towards, those are taken with which passes are predicted to be quickest. Later plans keep within
+ * the windows (ht_solver_lane.holds).
  *
  * Nothing is prepared before that (ht_lanes.late) but what is measured, and is gone again. */
 #include "engine/engine.h"
@@ -42,7 +43,8 @@ typedef struct holding {
     uint64_t fixed, most;
 } holding;
 
-/* ---- asking the planner -------------------------------------------------------------------------------------------------- */
+/* ---- asking the planner
+ * -------------------------------------------------------------------------------------------------- */
 
 static void solve(const holding *h, const kind *k, const ht_windows *holds, ht_choice *choice) {
     ht_passes *passes = &h->engine->passes;
@@ -72,7 +74,8 @@ static void list_kinds(holding *h, const ht_engine_options *options) {
         add_kind(h, ht_min_size((size_t)prompts[i], h->engine->set.chunk));
 }
 
-/* ---- paths --------------------------------------------------------------------------------------------------------------- */
+/* ---- paths
+ * --------------------------------------------------------------------------------------------------------------- */
 
 /* Everything may be divided but by tokens; or, used: along these axes only. */
 static void free_windows(holding *h, const bool *used) {
@@ -127,7 +130,8 @@ static void take_ranges(const holding *h, const ht_choice *c, ht_window ranges[H
     }
 }
 
-/* ---- windows and what they take ------------------------------------------------------------------------------------------ */
+/* ---- windows and what they take
+ * ------------------------------------------------------------------------------------------ */
 
 /* The axis of the path that divides operator number `op` of the model's weights; -1: every lane has all of it. */
 static int axis_of(const ht_model *model, const bool *used, const ht_op *op) {
@@ -254,7 +258,8 @@ static void make_windows(holding *h, size_t centre, double narrow) {
         }
 }
 
-/* ---- candidates ---------------------------------------------------------------------------------------------------------- */
+/* ---- candidates
+ * ---------------------------------------------------------------------------------------------------------- */
 
 /* The widest windows around kind `centre` that fit, and how they do. */
 static void try_centre(holding *h, size_t centre) {
@@ -304,10 +309,11 @@ static void try_path(holding *h, size_t k) {
         try_centre(h, i);
 }
 
-/* ---- holding them -------------------------------------------------------------------------------------------------------- */
+/* ---- holding them
+ * -------------------------------------------------------------------------------------------------------- */
 
-/* What is no matrix that can be divided is every lane's. But where one looks up tokens without a table of its own, the others
- * need none: it does so for them. */
+/* What is no matrix that can be divided is every lane's. But where one looks up tokens without a table of its own, the
+ * others need none: it does so for them. */
 static ht_status prepare_rest(holding *h, ht_error *error) {
     ht_lanes *set = &h->engine->set;
     ht_status status = HT_OK;
@@ -402,7 +408,8 @@ ht_status ht_engine_hold(ht_engine *engine, const ht_engine_options *options, ht
     return status ? status : place(engine, options, error);
 }
 
-/* ---- moving windows ------------------------------------------------------------------------------------------------------ */
+/* ---- moving windows
+ * ------------------------------------------------------------------------------------------------------ */
 
 /* Predicted seconds of all kinds by what lanes hold now, over those with all weights. */
 static double product_now(const holding *h) {
@@ -415,8 +422,8 @@ static double product_now(const holding *h) {
     return product;
 }
 
-/* Weights that lanes did not hold are packed from the file, once others are gone. What was there before comes back where there is
- * no memory for them. */
+/* Weights that lanes did not hold are packed from the file, once others are gone. What was there before comes back
+ * where there is no memory for them. */
 static ht_status move_windows(holding *h, ht_error *error) {
     ht_engine *engine = h->engine;
     ht_lanes *set = &engine->set;
@@ -445,11 +452,8 @@ static ht_status move_windows(holding *h, ht_error *error) {
 }
 
 ht_status ht_engine_hold_anew(ht_engine *engine, size_t tokens, ht_error *error) {
-    bool some = false;
     holding *h;
-    for (size_t l = 0; l < engine->set.n_lanes; l++)
-        some |= engine->passes.holds[l].partly;
-    if (!some)
+    if (!ht_passes_hold_partly(&engine->passes))
         return HT_OK;
     ht_status status = ht_alloc((void **)&h, 1, sizeof *h, "finding out what devices hold", error);
     if (status)

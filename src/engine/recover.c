@@ -18,10 +18,7 @@ static bool keeps_cache(const ht_lanes *set, size_t d) {
 
 /* Devices that are left get all weights again, from the file. False: they have them. */
 static bool hold_all(ht_engine *engine, uint32_t failed) {
-    bool some = false;
-    for (size_t l = 0; l < engine->set.n_lanes; l++)
-        some |= engine->passes.holds[l].partly;
-    if (!some)
+    if (!ht_passes_hold_partly(&engine->passes))
         return false;
     ht_lanes_hold_all(&engine->set, ~failed);
     memset(engine->passes.holds, 0, sizeof engine->passes.holds);

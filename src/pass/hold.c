@@ -71,3 +71,10 @@ void ht_passes_find_windows(ht_passes *passes) {
         }
     }
 }
+
+bool ht_passes_hold_partly(const ht_passes *passes) {
+    bool some = false;
+    for (size_t l = 0; l < passes->set->n_lanes; l++)
+        some |= passes->holds[l].partly;
+    return some;
+}

@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- a pass ------------------------------------------------------------------------------------------------------------- */
+/* ---- a pass
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* A lane alone. Several lanes are there, but this pass is not shared: what it took teaches the planner. */
 static ht_status run_alone(ht_passes *passes, ht_schedule *schedule, const ht_binding *binding, size_t first,
@@ -118,27 +119,24 @@ static size_t head_end(const ht_model *model, const ht_program *program, ht_slot
     return end;
 }
 
-/* Where token `first` of the slot lies once the head has come to it: where every lane computes the norm, with one that does. */
-static ht_view find_rows(const ht_passes *passes, ht_slot slot, size_t first) {
+/* Where the slot's rows lie once the head has come to it, the binding's first token's first: where every lane computes
+ * the norm, with one that does. */
+static ht_view find_rows(const ht_passes *passes, const ht_binding *binding, ht_slot slot, size_t first) {
     const ht_schedule *schedule = passes->running ? NULL : passes->current;
-    ht_view view = passes->set->slots[slot];
     for (size_t i = 0; schedule && i < schedule->n_lanes; i++) {
         const ht_program *program = &schedule->programs[i];
-        const ht_view *own = &schedule->lanes[i]->own[slot];
+        ht_view own = schedule->lanes[i]->own[slot];
         if (head_end(passes->set->model, program, slot) == program->head || !program->steps[program->head].own ||
-            !own->data)
+            !own.data)
             continue;
-        view = *own;
-        break;
+        own.data = (float *)own.data + first * own.stride;
+        return own;
     }
-    const ht_slot_role role = passes->set->model->slots[slot].role;
-    if (role != HT_ROLE_LOGITS && role != HT_ROLE_PICK) /* these are the head's tokens' alone */
-        view.data = (float *)view.data + first * view.stride;
-    return view;
+    return binding->slots[slot];
 }
 
-/* Where lanes have whole sequences: lane number i's head is of those of tokens [first, first + count) that are its own. False: none
- * is. */
+/* Where lanes have whole sequences: lane number i's head is of those of tokens [first, first + count) that are its own.
+ * False: none is. */
 static bool take_tokens(ht_schedule *schedule, size_t i, size_t first, size_t count) {
     const ht_choice *c = &schedule->choice;
     ht_program *program = &schedule->programs[i];
@@ -153,8 +151,8 @@ static bool take_tokens(ht_schedule *schedule, size_t i, size_t first, size_t co
     return from < to;
 }
 
-/* The head up to where the slot is written, for tokens [first, first + count): *rows. Who picks caps the logits, too, where they are
- * to be capped. */
+/* The head up to where the slot is written, for tokens [first, first + count): *rows. Who picks caps the logits, too,
+ * where they are to be capped. */
 static ht_status run_head(ht_passes *passes, size_t first, size_t count, ht_slot slot, ht_view *rows, ht_error *error) {
     const ht_model *model = passes->set->model;
     const size_t most = ht_min_size(HT_HEAD_TOKENS, passes->set->chunk);
@@ -169,7 +167,7 @@ static ht_status run_head(ht_passes *passes, size_t first, size_t count, ht_slot
                             .joined = true,
                             .kept = 1u << slot};
     const ht_binding binding = ht_binding_from(model, &all, first, slots);
-    *rows = find_rows(passes, slot, first);
+    *rows = find_rows(passes, &binding, slot, first);
     if (!passes->running) { /* every lane has the residual stream, and computes some rows; or it has some tokens */
         ht_schedule *schedule = passes->current;
         ht_crew_work work = {.schedule = schedule, .binding = &binding, .offset = schedule->choice.apart ? 0 : first};
@@ -208,7 +206,8 @@ ht_status ht_passes_pick(ht_passes *passes, size_t token, int32_t *id, ht_error 
     return status;
 }
 
-/* ---- their memory -------------------------------------------------------------------------------------------------------- */
+/* ---- their memory
+ * -------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_passes_prepare(ht_passes *passes, ht_error *error) {
     const ht_lanes *set = passes->set;

@@ -28,8 +28,8 @@ typedef struct ht_left {
 
 /* How a kind of pass is computed, and its lanes' programs (program.c). */
 typedef struct ht_schedule {
-    /* For passes of so many tokens of which the last `wanted` go to the end, from about this position on, in sequences of `apart`
-     * tokens each (0: one, or such as differ); tokens 0: unused. */
+    /* For passes of so many tokens of which the last `wanted` go to the end, from about this position on, in sequences
+     * of `apart` tokens each (0: one, or such as differ); tokens 0: unused. */
     size_t tokens, wanted, position, apart;
     uint64_t age; /* when it was used last */
     ht_choice choice;
@@ -162,6 +162,8 @@ ht_slice ht_units_slice(const ht_axis *axis, const ht_units *units, const ht_op 
                         size_t end);
 /* What each lane's tasks hold of every axis (hold.c); to be called whenever these have changed. */
 void ht_passes_find_windows(ht_passes *passes);
+/* Does some lane hold some of the weights only? */
+bool ht_passes_hold_partly(const ht_passes *passes);
 /* Nothing is recorded any more. */
 void ht_passes_forget_recordings(ht_passes *passes);
 
@@ -175,14 +177,15 @@ ht_status ht_passes_forward(ht_passes *passes, const ht_segment *segments, size_
 /* Logits of tokens [first, first + count) of the newest forward, count <= HT_HEAD_TOKENS: [count][vocabulary], valid until
  * the next call. Once for each token: the final norm adds the last block's output to the residual stream. */
 ht_status ht_passes_head(ht_passes *passes, size_t first, size_t count, const float **logits, ht_error *error);
-/* What the final norm leaves of the same tokens: row i at rows->data + i * rows->stride. As ht_passes_head, and instead of it: once for
- * each token. */
+/* What the final norm leaves of the same tokens: row i at rows->data + i * rows->stride. As ht_passes_head, and instead
+ * of it: once for each token. */
 ht_status ht_passes_hidden(ht_passes *passes, size_t first, size_t count, ht_view *rows, ht_error *error);
 /* Only the id of the largest logit of token `token`, found where the logits are: for greedy generation. As
  * ht_passes_head, once for each token. */
 ht_status ht_passes_pick(ht_passes *passes, size_t token, int32_t *id, ht_error *error);
 
-/* ---- schedules (program.c) --------------------------------------------------------------------------------------------- */
+/* ---- schedules (program.c)
+ * --------------------------------------------------------------------------------------------- */
 
 /* How to compute n tokens from `position` on, of which the last `wanted` go to the end: found again, or solved now. */
 ht_status ht_passes_schedule(ht_passes *passes, size_t n, size_t position, size_t wanted, size_t apart,
@@ -205,7 +208,8 @@ ht_schedule *ht_passes_find_schedule(ht_passes *passes, size_t n, size_t positio
 void ht_passes_solve_anew(ht_passes *passes);       /* choices are made again, each at the next pass of its kind */
 void ht_passes_forget_schedules(ht_passes *passes); /* lanes have changed */
 
-/* ---- learning (learn.c) ------------------------------------------------------------------------------------------------ */
+/* ---- learning (learn.c)
+ * ------------------------------------------------------------------------------------------------ */
 
 /* After a pass: what it took, all in all and each lane (busy[i] of schedule->lanes[i], without waiting). */
 void ht_passes_learn(ht_passes *passes, ht_schedule *schedule, double seconds, const double *busy);
@@ -224,7 +228,8 @@ void ht_passes_forget_left(ht_schedule *schedule);
 /* Has what passes take moved so far that the choice is worth making anew? */
 bool ht_passes_have_moved(const ht_passes *passes, const ht_schedule *schedule);
 
-/* ---- loads of experts (load.c) ----------------------------------------------------------------------------------------- */
+/* ---- loads of experts (load.c)
+ * ----------------------------------------------------------------------------------------- */
 
 /* Units are known (ht_passes_find_units). */
 ht_status ht_passes_make_loads(ht_passes *passes, ht_error *error);
@@ -242,7 +247,8 @@ void ht_passes_count(ht_passes *passes, const ht_lane *lane, const ht_step *step
 /* After a pass of so many tokens, whose lanes have counted. */
 void ht_passes_learn_loads(ht_passes *passes, size_t tokens);
 
-/* ---- inside a pass (run.c, wait.c, crew.c) ----------------------------------------------------------------------------- */
+/* ---- inside a pass (run.c, wait.c, crew.c)
+ * ----------------------------------------------------------------------------- */
 
 /* One lane's part of a pass. */
 typedef struct ht_run {

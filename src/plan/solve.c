@@ -2,9 +2,9 @@
  *
  * Exact within the cost model. An axis is divided so that its slowest lane ends first: for a limit each lane takes the
  * most units that it does in time, and the limit is found by bisection, so any number of lanes will do. The axes along
- * which a block is cut are the shortest path over its operators; each edge ends with a join. Blocks of a group are alike;
- * behind the model's tail they compute wanted tokens only. Here are the search over sets of lanes and the regime TOKENS; SHARES
- * and OWNER have files of their own.
+ * which a block is cut are the shortest path over its operators; each edge ends with a join. Blocks of a group are
+ * alike; behind the model's tail they compute wanted tokens only. Here are the search over sets of lanes and the regime
+ * TOKENS; SHARES and OWNER have files of their own.
  */
 #include "plan/estimate.h"
 
@@ -16,7 +16,8 @@ const char *ht_regime_name(ht_regime r) {
     return names[r];
 }
 
-/* ---- TOKENS ------------------------------------------------------------------------------------------------------------------ */
+/* ---- TOKENS
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static double token_seconds(void *context, size_t lane, size_t begin, size_t n) {
     solver *s = context;
@@ -34,6 +35,11 @@ static double token_seconds(void *context, size_t lane, size_t begin, size_t n) 
     return beside(s, lane, HT_REGIME_TOKENS, e) + caches * p->join;
 }
 
+/* The head, by the lane that computes it. */
+static double own_head(solver *s, size_t lane) {
+    return ht_estimate_head(s, lane) * drift(s->p, lane, HT_REGIME_TOKENS);
+}
+
 static void try_tokens(solver *s, const size_t *lanes, size_t n_lanes) {
     const ht_problem *p = s->p;
     if (!(p->cuts & HT_CUT_CAUSAL) || p->tokens < 2 * n_lanes || (p->wanted > 1 && !p->tokens_divide))
@@ -47,10 +53,8 @@ static void try_tokens(solver *s, const size_t *lanes, size_t n_lanes) {
     if (seconds == INFINITY)
         return;
     const size_t end = lanes[n_lanes - 1];
-    ht_choice c = {.regime = HT_REGIME_TOKENS,
-                   .n_lanes = n_lanes,
-                   .seconds = seconds * factor,
-                   .head = ht_estimate_head(s, end) * drift(p, end, HT_REGIME_TOKENS)};
+    ht_choice c = {
+        .regime = HT_REGIME_TOKENS, .n_lanes = n_lanes, .seconds = seconds * factor, .head = own_head(s, end)};
     memcpy(c.tokens, d.many, n_lanes * sizeof *c.tokens);
     ht_estimate_propose(s, &c, lanes);
 }
@@ -64,10 +68,6 @@ static double sequence_seconds(void *context, size_t lane, size_t begin, size_t 
     const size_t tokens = n * p->apart, end = begin * p->apart + tokens, first = p->tokens - p->wanted;
     const size_t w = end > first ? ht_min_size(end - first, tokens) : 0;
     return beside(s, lane, HT_REGIME_TOKENS, ht_estimate_pass(s, lane, tokens, w, p->position));
-}
-
-static double own_head(solver *s, size_t lane) {
-    return ht_estimate_head(s, lane) * drift(s->p, lane, HT_REGIME_TOKENS);
 }
 
 static void try_sequences(solver *s, const size_t *lanes, size_t n_lanes) {
@@ -92,7 +92,8 @@ static void try_sequences(solver *s, const size_t *lanes, size_t n_lanes) {
     ht_estimate_propose(s, &c, lanes);
 }
 
-/* ---- all of them -------------------------------------------------------------------------------------------------------------- */
+/* ---- all of them
+ * -------------------------------------------------------------------------------------------------------------- */
 
 /* Lanes of a set, if they share no cores and none is lost. */
 static size_t list_lanes(const ht_problem *p, unsigned set, size_t lanes[HT_MAX_LANES]) {
@@ -185,7 +186,7 @@ static double choice_busy(const ht_problem *p, const ht_choice *c, size_t i) {
         if (c->apart)
             return sequence_seconds(&s, c->lanes[i], begin / p->apart, c->tokens[i] / p->apart);
         return token_seconds(&s, c->lanes[i], begin, c->tokens[i]) -
-               (i + 1 == c->n_lanes ? ht_estimate_head(&s, c->lanes[i]) * drift(p, c->lanes[i], HT_REGIME_TOKENS) : 0);
+               (i + 1 == c->n_lanes ? own_head(&s, c->lanes[i]) : 0);
     case HT_REGIME_SHARES:
         return ht_shares_busy(&s, c, i);
     case HT_REGIME_OWNER:

@@ -24,11 +24,10 @@ static ht_status copy_options(ht_batch_request *r, const ht_generate_options *op
     ht_status status = ht_struct_read(&r->options, sizeof r->options, options, "ht_generate_options", error);
     if (!status && r->options.on_token)
         status = ht_fail(error, HT_ERROR_ARGUMENT, "on_token: a batch has events instead");
-    const size_t n_stop = status ? 0 : r->options.n_stop;
-    const char *const *stop = r->options.stop;
-    if (n_stop && !stop)
-        status = ht_fail(error, HT_ERROR_ARGUMENT, "stop: %zu strings, but no list of them", n_stop);
-    r->options.n_stop = 0; /* so many are copied */
+    const char *const *stop = r->options.stop; /* of NULL none are copied, and ht_answer_begin refuses it */
+    const size_t n_stop = status || !stop ? 0 : r->options.n_stop;
+    if (stop)
+        r->options.n_stop = 0; /* so many are copied */
     if (!status && r->options.sampling) {
         status = ht_struct_read(&r->sampling, sizeof r->sampling, r->options.sampling, "ht_sampling", error);
         r->sampling.struct_size = sizeof r->sampling;
@@ -217,8 +216,8 @@ static ht_status begin_step(ht_batch *batch, ht_error *error) {
     return HT_OK;
 }
 
-/* What the pass says comes next for the request. True: it wants to be followed. No lock is held, for on_logits may call what takes
- * them; nobody but who steps changes a request that has not ended. */
+/* What the pass says comes next for the request. True: it wants to be followed. No lock is held, for on_logits may call
+ * what takes them; nobody but who steps changes a request that has not ended. */
 static bool choose_next(const ht_batch *batch, ht_batch_request *r, const float *logits) {
     const ht_session *session = r->sequence->session;
     const double now = ht_clock_now(batch->engine->set.time);

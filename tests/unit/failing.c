@@ -154,10 +154,7 @@ static int open_all(void **state) {
         return -1;
     if (recurrent) {
         ht_builder b;
-        const ht_rotation rotation = {.table = model->ops[3].rope};
-        recurrent_clear(model);
-        b = ht_build_begin(model, &error);
-        ht_build_embed(&b, 1);
+        const ht_rotation rotation = recurrent_anew(model, &b, &error);
         check(recurrent_list(&b, &rotation), &error);
     }
     recurrent = true;

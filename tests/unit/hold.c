@@ -180,10 +180,8 @@ static int open_recurrent(void **state) {
     ht_error error = {0};
     if (open_model(state, "shape:tiny"))
         return -1;
-    const ht_rotation rotation = {.table = model->ops[3].rope};
-    recurrent_clear(model);
-    ht_builder b = ht_build_begin(model, &error);
-    ht_build_embed(&b, 1);
+    ht_builder b;
+    const ht_rotation rotation = recurrent_anew(model, &b, &error);
     check(recurrent_list(&b, &rotation), &error);
     expect_logits(RECURRENT_MATRICES);
     return 0;

@@ -258,10 +258,7 @@ static int begin_other(void **state, ht_builder *b, ht_rotation *rotation, ht_er
     if (open_model(state))
         return -1;
     invented = ++n_invented;
-    *rotation = (ht_rotation){.table = model->ops[3].rope};
-    recurrent_clear(model);
-    *b = ht_build_begin(model, error);
-    ht_build_embed(b, 1);
+    *rotation = recurrent_anew(model, b, error);
     return 0;
 }
 

@@ -43,10 +43,8 @@ static int open_model(void **state) {
         ids[i] = (i * i * 7 + i * 37 + 11) % VOCABULARY;
     if (ht_model_open("shape:tiny", &model, &error))
         return -1;
-    const ht_rotation rotation = {.table = model->ops[3].rope};
-    recurrent_clear(model);
-    ht_builder b = ht_build_begin(model, &error);
-    ht_build_embed(&b, 1);
+    ht_builder b;
+    const ht_rotation rotation = recurrent_anew(model, &b, &error);
     for (int layer = 0; layer < LAYERS; layer++) {
         recurrent_attention(&b, layer, &rotation);
         mixture(&b, layer);

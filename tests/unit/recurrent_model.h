@@ -70,4 +70,13 @@ static void recurrent_clear(ht_model *model) {
     model->n_slots = 0, model->most_added = 0;
 }
 
+/* Of shape:tiny only what other models need is left: its rotation, and, behind the embedding, a builder. */
+static inline ht_rotation recurrent_anew(ht_model *model, ht_builder *b, ht_error *error) {
+    const ht_rotation rotation = {.table = model->ops[3].rope};
+    recurrent_clear(model);
+    *b = ht_build_begin(model, error);
+    ht_build_embed(b, 1);
+    return rotation;
+}
+
 #endif

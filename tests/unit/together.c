@@ -70,20 +70,12 @@ static int open_experts(void **state) {
     return open_shape("shape:tiny-experts");
 }
 
-static ht_rotation clear(ht_builder *b, ht_error *error) {
-    const ht_rotation rotation = {.table = model->ops[3].rope};
-    recurrent_clear(model);
-    *b = ht_build_begin(model, error);
-    ht_build_embed(b, 1);
-    return rotation;
-}
-
 static int open_recurrent(void **state) {
     ht_error error = {0};
     ht_builder b;
     if (open_tiny(state))
         return -1;
-    const ht_rotation rotation = clear(&b, &error);
+    const ht_rotation rotation = recurrent_anew(model, &b, &error);
     check(recurrent_list(&b, &rotation), &error);
     return 0;
 }
@@ -93,7 +85,7 @@ static int open_varied(void **state) {
     ht_builder b;
     if (open_tiny(state))
         return -1;
-    const ht_rotation rotation = clear(&b, &error);
+    const ht_rotation rotation = recurrent_anew(model, &b, &error);
     model->shape_type = ht_type_by_name("F16");
     check(varied_list(&b, rotation.table), &error);
     check(ht_model_extend_rope(model, CONTEXT, &error), &error);
