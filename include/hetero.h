@@ -11,24 +11,24 @@
  * HT_STRLEN means "up to the NUL". A model and an engine may be used by several threads at once, a session by one at a
  * time (ht_session_cancel alone may come from any thread, signal handlers included).
  *
- * Structs that grow. A struct that the caller fills, or has filled, begins with struct_size. Make it with HT_INIT, which sets
- * that and lets every other field be zero, and zero always means the default:
+ * Structs that grow. A struct that the caller fills, or has filled, begins with struct_size. Make it with HT_INIT,
+ * which sets that and lets every other field be zero, and zero always means the default:
  *
  *     const ht_engine_options options = HT_INIT(ht_engine_options, .devices = "cpu");
  *
- * A library that is newer than the program then knows which fields the program has, and one that is older refuses what it
- * does not know instead of ignoring it. A struct_size of 0 is HT_ERROR_ARGUMENT. Structs that the library hands out by
- * pointer may grow at their end.
+ * A library that is newer than the program then knows which fields the program has, and one that is older refuses what
+ * it does not know instead of ignoring it. A struct_size of 0 is HT_ERROR_ARGUMENT. Structs that the library hands out
+ * by pointer may grow at their end.
  *
- * Callbacks. Each function that takes one says on which thread it is called. None is called after the function that it was given to
- * has returned, except the log's, which stays until it is replaced, and a batch request's on_logits, which steps call until that has
- * ended.
+ * Callbacks. Each function that takes one says on which thread it is called. None is called after the function that it
+ * was given to has returned, except the log's, which stays until it is replaced, and a batch request's on_logits, which
+ * steps call until that has ended.
  *
- * The process. The library sets no environment variable, installs no signal handler, changes no file descriptor, starts no
- * other program and ends nothing but its own work. Threads of the caller's keep their cores: where cpus= asks for cores, a
- * thread that calls in stays on these while it computes and is put back. Libraries of runtimes are opened by their full path
- * or the system's search, never relative to the current folder, and stay open. What these do is theirs; two things are for a
- * program to decide:
+ * The process. The library sets no environment variable, installs no signal handler, changes no file descriptor, starts
+ * no other program and ends nothing but its own work. Threads of the caller's keep their cores: where cpus= asks for
+ * cores, a thread that calls in stays on these while it computes and is put back. Libraries of runtimes are opened by
+ * their full path or the system's search, never relative to the current folder, and stay open. What these do is theirs;
+ * two things are for a program to decide:
  *   - PoCL keeps a thread on each core if POCL_AFFINITY is 1 in the environment, which it needs for cpus=. Only then are
  *     those threads, PoCL's own, moved to cores that are in use; without it nothing of PoCL's is touched.
  *   - Qualcomm's emulator (x86-64) writes a line to standard output now and then.
@@ -125,9 +125,9 @@ typedef struct ht_model_info {
 
 /* PATH is a GGUF file (any part of a split one). */
 ht_status ht_model_open(const char *path, ht_model **model, ht_error *error);
-/* The same of a file that is open for reading, as systems hand it over that give a program no path: all of it, wherever the
- * descriptor's position is. The descriptor stays the caller's and need not outlive the call. name (NULL: "the model"): for errors, and
- * ht_model_info.path. A part of a split file is HT_ERROR_UNSUPPORTED. */
+/* The same of a file that is open for reading, as systems hand it over that give a program no path: all of it, wherever
+ * the descriptor's position is. The descriptor stays the caller's and need not outlive the call. name (NULL: "the
+ * model"): for errors, and ht_model_info.path. A part of a split file is HT_ERROR_UNSUPPORTED. */
 ht_status ht_model_open_descriptor(int descriptor, const char *name, ht_model **model, ht_error *error);
 void ht_model_close(ht_model *model); /* NULL is allowed; engines on it must be gone */
 const ht_model_info *ht_model_get_info(const ht_model *model);
@@ -230,8 +230,8 @@ typedef struct ht_engine_options {
     int chunk;
     ht_sync sync;
     ht_strategy strategy;
-    /* of TENSOR: only these of "row,sequence,hybrid,feature,head,query,expert,channel,causal,layer", between several devices; NULL:
-     * all */
+    /* of TENSOR: only these of "row,sequence,hybrid,feature,head,query,expert,channel,causal,layer", between several
+     * devices; NULL: all */
     const char *cuts;
     /* measure the devices anew, even where an earlier measurement is kept */
     bool measure;
@@ -244,9 +244,9 @@ typedef struct ht_engine_options {
     /* called on the thread that calls ht_engine_create, and not after that has returned */
     ht_progress_function progress;
     void *progress_user;
-    /* of AUTO and SINGLE: "TEXT=DEVICE,...": operators with this text in their names ("ffn_experts", "blk.3.") are computed
-     * on that device of `devices`, named as there, options left out or not; the first text that fits counts. Others where they
-     * are quickest. NULL, "": all of them so */
+    /* of AUTO and SINGLE: "TEXT=DEVICE,...": operators with this text in their names ("ffn_experts", "blk.3.") are
+     * computed on that device of `devices`, named as there, options left out or not; the first text that fits counts.
+     * Others where they are quickest. NULL, "": all of them so */
     const char *place;
     /* of AUTO: each device holds all weights, not only those that its plans use and a margin around them */
     bool whole_weights;
@@ -285,10 +285,10 @@ const int32_t *ht_session_tokens(const ht_session *session, size_t *n);
 /* Makes the next call in progress, or the next one, return HT_ERROR_CANCELLED soon (the session stays usable). */
 void ht_session_cancel(ht_session *session);
 
-/* Makes ids[0..n) the session's tokens: the longest common prefix with what it holds is reused (models with states: as far as
- * there is a copy of these), the rest computed in chunks. *logits: [vocabulary] float32 that follow the last token, the
- * session's, valid until the next call. *reused (may be NULL): tokens not computed again. HT_ERROR_CONTEXT if n exceeds the
- * context: nothing has changed. */
+/* Makes ids[0..n) the session's tokens: the longest common prefix with what it holds is reused (models with states: as
+ * far as there is a copy of these), the rest computed in chunks. *logits: [vocabulary] float32 that follow the last
+ * token, the session's, valid until the next call. *reused (may be NULL): tokens not computed again. HT_ERROR_CONTEXT
+ * if n exceeds the context: nothing has changed. */
 ht_status ht_session_prefill(ht_session *session, const int32_t *ids, size_t n, const float **logits, size_t *reused,
                              ht_error *error);
 /* Appends one token. HT_ERROR_CONTEXT when the context is full. */
@@ -311,13 +311,14 @@ typedef struct ht_sampling {
     bool random_seed;
 } ht_sampling;
 
-/* Chooses tokens from logits, for programs that do so themselves; `sampling` below has generation make one. One thread's at a time. */
+/* Chooses tokens from logits, for programs that do so themselves; `sampling` below has generation make one. One
+ * thread's at a time. */
 typedef struct ht_sampler ht_sampler;
 /* For logits [vocabulary]. sampling may be NULL: greedy. */
 ht_status ht_sampler_create(const ht_sampling *sampling, size_t vocabulary, ht_sampler **sampler, ht_error *error);
 void ht_sampler_destroy(ht_sampler *sampler); /* NULL is allowed */
-/* The id of a token, by logits [vocabulary], which are left as they are, and history[0..n), the tokens so far, the newest last (for
- * the repeat penalty). A NaN is never chosen. */
+/* The id of a token, by logits [vocabulary], which are left as they are, and history[0..n), the tokens so far, the
+ * newest last (for the repeat penalty). A NaN is never chosen. */
 int32_t ht_sampler_pick(ht_sampler *sampler, const float *logits, const int32_t *history, size_t n);
 /* What it draws with: the one asked for, or the random one. */
 uint64_t ht_sampler_seed(const ht_sampler *sampler);
@@ -344,7 +345,8 @@ typedef bool (*ht_token_function)(const ht_generation *step, void *user);
 
 /* Sees the logits [n] before a token is chosen from them, and may change them: -INFINITY rules a token out. tokens:
  * [n_tokens] all so far, the prompt included. Called on the thread that generates or steps; log-probabilities that are
- * reported are the model's own. Of a batch it may call what may be called from any thread. If none is left, token 0 is chosen. */
+ * reported are the model's own. Of a batch it may call what may be called from any thread. If none is left, token 0 is
+ * chosen. */
 typedef void (*ht_logits_function)(float *logits, size_t n, const int32_t *tokens, size_t n_tokens, void *user);
 
 /* Make it with HT_INIT. */
@@ -364,8 +366,8 @@ typedef struct ht_generate_options {
     /* may be NULL */
     ht_logits_function on_logits;
     void *logits_user;
-    /* the caller's own, instead of `sampling`, and in use until the answer has ended: the next answer goes on drawing where this one
-     * has stopped */
+    /* the caller's own, instead of `sampling`, and in use until the answer has ended: the next answer goes on drawing
+     * where this one has stopped */
     ht_sampler *sampler;
 } ht_generate_options;
 
@@ -400,13 +402,14 @@ typedef struct ht_generate_result {
     uint64_t seed;
 } ht_generate_result;
 
-/* Writes the session's tokens, their keys, values and states to a file, and where the generator of `sampler` stands, if that is not
- * NULL. Load makes them the session's and the sampler's, whatever these held: of the same model, precision and kv_type, a context that
- * has room for the tokens, and a host of the same byte order; devices with memory of their own compute them again. A sampler that
- * stands as another did draws as that would, if it was made with the same ht_sampling. HT_ERROR_FORMAT: no saved session, or damaged;
- * HT_ERROR_UNSUPPORTED: of another version; HT_ERROR_ARGUMENT: of another model, precision or kv_type, or without a sampler's
- * generator where one is wanted, or (save) a path that is no file; HT_ERROR_IO: it cannot be read or written; HT_ERROR_CONTEXT: too
- * long. Session and sampler are as they were then. */
+/* Writes the session's tokens, their keys, values and states to a file, and where the generator of `sampler` stands, if
+ * that is not NULL. Load makes them the session's and the sampler's, whatever these held: of the same model, precision
+ * and kv_type, a context that has room for the tokens, and a host of the same byte order; devices with memory of their
+ * own compute them again. A sampler that stands as another did draws as that would, if it was made with the same
+ * ht_sampling. HT_ERROR_FORMAT: no saved session, or damaged; HT_ERROR_UNSUPPORTED: of another version;
+ * HT_ERROR_ARGUMENT: of another model, precision or kv_type, or without a sampler's generator where one is wanted, or
+ * (save) a path that is no file; HT_ERROR_IO: it cannot be read or written; HT_ERROR_CONTEXT: too long. Session and
+ * sampler are as they were then. */
 ht_status ht_session_save(ht_session *session, const ht_sampler *sampler, const char *path, ht_error *error);
 ht_status ht_session_load(ht_session *session, ht_sampler *sampler, const char *path, ht_error *error);
 
@@ -457,7 +460,8 @@ ht_status ht_batch_add(ht_batch *batch, const int32_t *ids, size_t n, const ht_g
 ht_status ht_batch_fork(ht_batch *batch, uint64_t of, const ht_generate_options *options, uint64_t *request,
                         ht_error *error);
 /* One pass. *events: [*n], valid until the next step; none where no request is pending. After an error nothing is lost:
- * what the pass was to compute, the next step tries again; events are set then, too, for requests that were cancelled end. */
+ * what the pass was to compute, the next step tries again; events are set then, too, for requests that were cancelled
+ * end. */
 ht_status ht_batch_step(ht_batch *batch, const ht_batch_event **events, size_t *n, ht_error *error);
 /* Requests that have not ended. */
 size_t ht_batch_pending(ht_batch *batch);
@@ -474,11 +478,12 @@ ht_status ht_batch_take(ht_batch *batch, uint64_t request, ht_generate_result *r
 ht_status ht_session_score(ht_session *session, const int32_t *ids, size_t n, int chunk, float *logprobs, size_t n_top,
                            ht_token_logprob *top, ht_error *error);
 
-/* Called on the calling thread with the logits [vocabulary] that follow token `position`; valid during the call. The engine is held
- * meanwhile: it must call nothing that is of the same engine or of its sessions and batches. False: stop. */
+/* Called on the calling thread with the logits [vocabulary] that follow token `position`; valid during the call. The
+ * engine is held meanwhile: it must call nothing that is of the same engine or of its sessions and batches. False:
+ * stop. */
 typedef bool (*ht_position_function)(size_t position, const float *logits, size_t vocabulary, void *user);
-/* Logits of any position: makes ids[0..n) the session's tokens, all computed, and calls `visit` for tokens first, first + 1, ...,
- * n - 1. HT_ERROR_CANCELLED if it returns false. */
+/* Logits of any position: makes ids[0..n) the session's tokens, all computed, and calls `visit` for tokens first, first
+ * + 1, ..., n - 1. HT_ERROR_CANCELLED if it returns false. */
 ht_status ht_session_logits(ht_session *session, const int32_t *ids, size_t n, size_t first, ht_position_function visit,
                             void *user, ht_error *error);
 
@@ -494,9 +499,9 @@ typedef enum ht_pooling {
 const char *ht_pooling_name(ht_pooling pooling);
 /* The pooling that DEFAULT stands for; DEFAULT: one that is not known here (a ranking head). */
 ht_pooling ht_model_pooling(const ht_model *model);
-/* What the model makes of ids[0..n): the hidden states behind its last norm, pooled. *vectors: [*count][embedding] (ht_model_info),
- * from malloc (ht_free); *count is n for NONE, else 1. normalise: each vector over its length. Replaces the session's tokens.
- * HT_ERROR_UNSUPPORTED: DEFAULT, and the file's is none of these. */
+/* What the model makes of ids[0..n): the hidden states behind its last norm, pooled. *vectors: [*count][embedding]
+ * (ht_model_info), from malloc (ht_free); *count is n for NONE, else 1. normalise: each vector over its length.
+ * Replaces the session's tokens. HT_ERROR_UNSUPPORTED: DEFAULT, and the file's is none of these. */
 ht_status ht_session_embed(ht_session *session, const int32_t *ids, size_t n, ht_pooling pooling, bool normalise,
                            float **vectors, size_t *count, ht_error *error);
 

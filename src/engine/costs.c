@@ -1,6 +1,6 @@
-/* The third phase: what operators cost on each of several lanes. Measured (measure.c), or by a rule (nominal.c), or found in the
- * cache folder again by what the times depend on: processor, devices and their versions, options, precision, shapes and
- * types. */
+/* The third phase: what operators cost on each of several lanes. Measured (measure.c), or by a rule (nominal.c), or
+ * found in the cache folder again by what the times depend on: processor, devices and their versions, options,
+ * precision, shapes and types. */
 #include "base/json.h"
 #include "engine/engine.h"
 
@@ -10,7 +10,8 @@
 #define VERSION 14
 #define PACES (HT_MAX_DEVICES * HT_REGIMES + HT_REGIMES + 1) /* numbers of a pace in the file */
 
-/* ---- keeping ------------------------------------------------------------------------------------------------------------- */
+/* ---- keeping
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* All that the times of the lanes depend on. */
 static ht_status describe(const ht_engine *engine, ht_text *key, ht_error *error) {
@@ -241,7 +242,8 @@ static void save_tables(const ht_engine *engine, const ht_text *key) {
     free(text);
 }
 
-/* ---- the phase ----------------------------------------------------------------------------------------------------------- */
+/* ---- the phase
+ * ----------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_engine_measure(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     ht_text key = {0};

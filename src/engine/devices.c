@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- one device ---------------------------------------------------------------------------------------------------------- */
+/* ---- one device
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static ht_status open_device(ht_engine *engine, const ht_engine_options *options, const char *named, ht_error *error) {
     char spec[256];
@@ -115,7 +116,8 @@ void ht_engine_drop(ht_engine *engine, const char *format, ...) {
     engine->info.n_dropped++;
 }
 
-/* ---- fewer of them ------------------------------------------------------------------------------------------------------- */
+/* ---- fewer of them
+ * ------------------------------------------------------------------------------------------------------- */
 
 /* Tasks of devices that stay; place[d]: the new number of device d, -1: it goes. */
 static void keep_tasks(ht_lanes *set, const int *place) {
@@ -175,7 +177,8 @@ void ht_engine_keep_devices(ht_engine *engine, uint32_t kept) {
     set->n_devices = n;
 }
 
-/* ---- the list ------------------------------------------------------------------------------------------------------------ */
+/* ---- the list
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* A device that is not there is done without if others are, or if the CPU would be beside it anyway; so is one that nobody
  * named, whatever is wrong with it. */

@@ -9,7 +9,8 @@
 #define DEFAULT_CONTEXT 4096
 #define DEFAULT_CHUNK 512
 
-/* ---- options ------------------------------------------------------------------------------------------------------------- */
+/* ---- options
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* Names of cuts, separated by commas, as bits. */
 static ht_status parse_cuts(const char *text, unsigned *cuts, ht_error *error) {

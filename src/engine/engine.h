@@ -17,7 +17,8 @@ typedef struct ht_wish {
     ht_graphs graphs;      /* once all of it is there */
 } ht_wish;
 
-/* Tokens of the kinds of passes that what lanes hold was made for, and when that may be moved while requests run (hold.c). */
+/* Tokens of the kinds of passes that what lanes hold was made for, and when that may be moved while requests run
+ * (hold.c). */
 #define HT_HOLD_KINDS 4
 typedef struct ht_hold {
     size_t tokens[HT_HOLD_KINDS], n;
@@ -47,7 +48,8 @@ struct ht_engine {
 ht_status ht_engine_create_found(ht_model *model, const ht_engine_options *options, const char *found, ht_engine **out,
                                  ht_error *error);
 
-/* ---- the phases of creation, in order: each from what the ones before have made ---------------------------------------- */
+/* ---- the phases of creation, in order: each from what the ones before have made
+ * ---------------------------------------- */
 
 /* Devices (devices.c): those of options->devices, without what is not there or is emulated and not asked for. */
 ht_status ht_engine_open_devices(ht_engine *engine, const ht_engine_options *options, ht_error *error);
@@ -76,8 +78,9 @@ ht_status ht_engine_place(ht_engine *engine, const char *rules, ht_error *error)
  * HT_ERROR_MEMORY with sizes where nobody takes the rest. What options->place says comes first. */
 ht_status ht_engine_fit(ht_engine *engine, const ht_engine_options *options, ht_error *error);
 
-/* Where lanes hold some weights only, and others would be quicker by a twentieth by what has been learnt: these, packed from the
- * file, for passes of so many tokens besides those that were expected. Nothing is under way, and no head is to come. */
+/* Where lanes hold some weights only, and others would be quicker by a twentieth by what has been learnt: these, packed
+ * from the file, for passes of so many tokens besides those that were expected. Nothing is under way, and no head is to
+ * come. */
 ht_status ht_engine_hold_anew(ht_engine *engine, size_t tokens, ht_error *error);
 /* The same while requests run, behind a pass whose lanes' speeds have changed; not often. Fails with a warning. */
 void ht_engine_hold_moved(ht_engine *engine, const ht_schedule *moved);
@@ -94,20 +97,21 @@ static inline bool ht_engine_is_bounded(const ht_engine *engine, size_t d) {
 }
 /* Does the rest beside others: is it a CPU, the machine's own or of the simulated chip? */
 bool ht_engine_does_rest(const ht_engine *engine, size_t d);
-/* Closes the devices that are none of `kept` (bits); the others move up, and with them all that is kept by their numbers but for
- * lanes, which are the caller's. Nothing is under way. */
+/* Closes the devices that are none of `kept` (bits); the others move up, and with them all that is kept by their
+ * numbers but for lanes, which are the caller's. Nothing is under way. */
 void ht_engine_keep_devices(ht_engine *engine, uint32_t kept);
 
-/* ---- parts of them ------------------------------------------------------------------------------------------------------- */
+/* ---- parts of them
+ * ------------------------------------------------------------------------------------------------------- */
 
 /* The device that computes beside device d what d does not take: one that is open, or a new one. */
 ht_status ht_engine_companion(ht_engine *engine, const ht_engine_options *options, size_t d, size_t *companion,
                               ht_error *error);
-/* Tokens of the prompts that are expected, none more than the context: the options' or usual[], which is filled, where nobody says.
- * *n of them. */
+/* Tokens of the prompts that are expected, none more than the context: the options' or usual[], which is filled, where
+ * nobody says. *n of them. */
 const int *ht_engine_prompts(const ht_engine *engine, int usual[2], size_t *n);
-/* Closes the devices of all lanes but this one: an engine of one lane. No graph of shares is there, and no schedule is used any
- * more. */
+/* Closes the devices of all lanes but this one: an engine of one lane. No graph of shares is there, and no schedule is
+ * used any more. */
 ht_status ht_engine_keep_lane(ht_engine *engine, size_t lane, const ht_engine_options *options, ht_error *error);
 #define HT_LATER_POSITION 1024 /* of the second point at which attention is timed */
 /* Measures a lane's costs (measure.c), on the cache of some session, which is overwritten. */
@@ -125,9 +129,9 @@ void ht_engine_keep_learnt(const ht_engine *engine);           /* beside the tab
 /* Has the graphs of a schedule begun, and takes its shares for those that there are (expect.c). */
 ht_status ht_engine_begin_graphs(ht_engine *engine, const ht_schedule *schedule, ht_error *error);
 
-/* To be called behind a pass, by who holds the lanes (adapt.c). Where lanes' speeds have changed so much that graphs which are
- * not there would pay, has them built in the background, and takes them into account once they are. Fails silently: passes go
- * on with what is there. */
+/* To be called behind a pass, by who holds the lanes (adapt.c). Where lanes' speeds have changed so much that graphs
+ * which are not there would pay, has them built in the background, and takes them into account once they are. Fails
+ * silently: passes go on with what is there. */
 void ht_engine_adapt(ht_engine *engine);
 /* A device has failed: its lanes go on without it, or are lost. False: nothing is left that computes the model
  * (recover.c). */

@@ -7,7 +7,8 @@
 
 #define SHARE_CUTS (HT_CUT_ROWS | HT_CUT_HYBRID | HT_CUT_FEATURES | HT_CUT_HEADS) /* graphs of their own */
 
-/* ---- prompts to come ------------------------------------------------------------------------------------------------------ */
+/* ---- prompts to come
+ * ------------------------------------------------------------------------------------------------------ */
 
 static void keep_share(ht_engine *engine, size_t lane, size_t axis, size_t units) {
     size_t *built = engine->passes.graphs.built[lane][axis];
@@ -100,8 +101,8 @@ static ht_status solve_and_build(ht_engine *engine, size_t n, size_t position, s
     return status ? status : build_graphs(engine, schedule, true, error);
 }
 
-/* Solves for a pass and has its graphs built. Where these find no memory, what was new goes again, and the planner works with
- * what is there. */
+/* Solves for a pass and has its graphs built. Where these find no memory, what was new goes again, and the planner
+ * works with what is there. */
 static ht_status expect(ht_engine *engine, size_t n, size_t position, size_t wanted, ht_error *error) {
     const ht_graphs before = engine->passes.graphs;
     const size_t n_tasks = engine->set.n_tasks;
@@ -217,8 +218,8 @@ static bool can_go_on(ht_engine *engine, ht_status status, const ht_error *error
     return ht_engine_recover(engine);
 }
 
-/* Plans for decode and for the prompts, in this order or (decode_last) the other way round: what comes first has the memory for
- * its graphs. */
+/* Plans for decode and for the prompts, in this order or (decode_last) the other way round: what comes first has the
+ * memory for its graphs. */
 static ht_status expect_all(ht_engine *engine, const ht_engine_options *options, bool decode_last, trials *t,
                             ht_error *error) {
     int usual[2];
@@ -238,9 +239,11 @@ static ht_status expect_all(ht_engine *engine, const ht_engine_options *options,
     return status;
 }
 
-/* ---- too little memory for graphs ------------------------------------------------------------------------------------------- */
+/* ---- too little memory for graphs
+ * ------------------------------------------------------------------------------------------- */
 
-/* How quick an engine is predicted to be in decode and with the prompts to come, over the best lane alone in each of these. */
+/* How quick an engine is predicted to be in decode and with the prompts to come, over the best lane alone in each of
+ * these. */
 typedef struct verdict {
     double worst, product;
 } verdict;
@@ -331,9 +334,9 @@ static ht_status start_anew(ht_engine *engine, unsigned cuts, ht_error *error) {
     return ht_lanes_drop_graphs(&engine->set, error);
 }
 
-/* The memory for graphs did not do for all that was planned. Whoever came first had it, be it of little use: other orders are
- * tried, and whole operators only, until no device alone is quicker in anything; else the best of these is kept, or one lane
- * alone (*keep) where that is better. */
+/* The memory for graphs did not do for all that was planned. Whoever came first had it, be it of little use: other
+ * orders are tried, and whole operators only, until no device alone is quicker in anything; else the best of these is
+ * kept, or one lane alone (*keep) where that is better. */
 static ht_status expect_with_less(ht_engine *engine, const ht_engine_options *options, trials *t, size_t *keep,
                                   ht_error *error) {
     static const struct {
@@ -370,7 +373,8 @@ static ht_status expect_with_less(ht_engine *engine, const ht_engine_options *op
     return status ? status : expect_all(engine, options, ways[chosen].decode_last, t, error);
 }
 
-/* ---- the phase ----------------------------------------------------------------------------------------------------------- */
+/* ---- the phase
+ * ----------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_engine_expect(ht_engine *engine, const ht_engine_options *options, ht_error *error) {
     trials t = {0};

@@ -1,9 +1,10 @@
 /* The model on devices that cannot hold all of it: which operators each computes.
  *
- * Before anything is placed, a few operators of each signature are prepared on the bounded device and on the one that does the
- * rest, and timed with one token and with many; they tell what they hold, too. From these the planner (src/plan/fit.c) says
- * who computes what, so that a usual request is quickest: what is quick for its bytes stays. In a mixture of experts, attention
- * and dense matrices do, and experts, of which a token reads few, go: nobody has to name them. */
+ * Before anything is placed, a few operators of each signature are prepared on the bounded device and on the one that
+ * does the rest, and timed with one token and with many; they tell what they hold, too. From these the planner
+ * (src/plan/fit.c) says who computes what, so that a usual request is quickest: what is quick for its bytes stays. In a
+ * mixture of experts, attention and dense matrices do, and experts, of which a token reads few, go: nobody has to name
+ * them. */
 #include "engine/engine.h"
 #include "base/os.h"
 #include "plan/fit.h"
@@ -30,7 +31,8 @@ typedef struct fitting {
     double change;            /* of a usual request: from one device to the other */
 } fitting;
 
-/* ---- what operators take ------------------------------------------------------------------------------------------------- */
+/* ---- what operators take
+ * ------------------------------------------------------------------------------------------------- */
 
 /* Median seconds of one run of the steps, for a usual request. */
 static ht_status time_usual(const fitting *f, const ht_step *steps, size_t n, bool head, double *seconds,
@@ -138,7 +140,8 @@ static ht_status time_all(fitting *f, ht_error *error) {
     return status ? status : time_change(f, error);
 }
 
-/* ---- who computes what --------------------------------------------------------------------------------------------------- */
+/* ---- who computes what
+ * --------------------------------------------------------------------------------------------------- */
 
 static ht_status no_room(const fitting *f, uint64_t limit, ht_error *error) {
     const ht_lanes *set = &f->engine->set;
@@ -151,8 +154,8 @@ static ht_status no_room(const fitting *f, uint64_t limit, ht_error *error) {
                    f->ruled ? ", as place says" : "");
 }
 
-/* The planner's answer as bits of ht_lanes.left. `wide` is its answer where there would be room for all: what even then is the
- * other device's, or would still fit, is left for its time. */
+/* The planner's answer as bits of ht_lanes.left. `wide` is its answer where there would be room for all: what even then
+ * is the other device's, or would still fit, is left for its time. */
 static void tell_left(const fitting *f, const ht_fit *fit, const bool *here, const bool *wide) {
     ht_lanes *set = &f->engine->set;
     const uint32_t bit = 1u << f->devices[BOUNDED];
@@ -253,9 +256,11 @@ static ht_status fit_lane(fitting *f, uint64_t limit, ht_error *error) {
     return status;
 }
 
-/* ---- all of it ------------------------------------------------------------------------------------------------------------- */
+/* ---- all of it
+ * ------------------------------------------------------------------------------------------------------------- */
 
-/* The device of the lane that does what device d leaves: one that has room for all of it, if there is one; -1: nobody takes it. */
+/* The device of the lane that does what device d leaves: one that has room for all of it, if there is one; -1: nobody
+ * takes it. */
 static int find_other(const ht_lanes *set, const ht_lane *lane, size_t d) {
     int found = -1;
     for (size_t other = 0; other < set->n_devices; other++) {

@@ -2,7 +2,8 @@
 #include "base/os.h"
 #include "engine/engine.h"
 
-/* ---- which lanes --------------------------------------------------------------------------------------------------------- */
+/* ---- which lanes
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* Does a device that takes some operators only compute on these cores, as a processor in an NPU's place? */
 static bool stands_in(const ht_engine *engine, const ht_cores *cores) {
@@ -110,8 +111,8 @@ bool ht_engine_may_hold_some(const ht_engine *engine, const ht_engine_options *o
     return true;
 }
 
-/* Does the machine's memory hold the weights of every lane, by what the file takes? Devices keep them in forms of their own; a device
- * that lanes share holds them once, and one with memory of its own elsewhere. */
+/* Does the machine's memory hold the weights of every lane, by what the file takes? Devices keep them in forms of their
+ * own; a device that lanes share holds them once, and one with memory of its own elsewhere. */
 static uint64_t needed(const ht_engine *engine, size_t *copies) {
     const ht_lanes *set = &engine->set;
     uint32_t holders = 0;
@@ -199,7 +200,8 @@ static ht_status group(ht_engine *engine, const ht_engine_options *options, ht_e
     return HT_OK;
 }
 
-/* ---- what they need ------------------------------------------------------------------------------------------------------ */
+/* ---- what they need
+ * ------------------------------------------------------------------------------------------------------ */
 
 static ht_status prepare_sharing(ht_engine *engine, ht_error *error) {
     ht_status status = ht_lanes_make_buffers(&engine->set, error);

@@ -15,7 +15,8 @@ typedef struct listing {
     ht_error *error;
 } listing;
 
-/* ---- which cut ---------------------------------------------------------------------------------------------------------- */
+/* ---- which cut
+ * ---------------------------------------------------------------------------------------------------------- */
 
 /* The axis along which the step's operator is cut; NULL: it is not. */
 static const ht_axis *axis_of(const listing *l, const ht_step *step, const ht_matrix_cut **cut) {
@@ -79,7 +80,8 @@ static const char *cut_of(const listing *l, const ht_step *step, bool head) {
     return schedule->choice.regime == HT_REGIME_TOKENS ? "causal" : owner_cut(l, step);
 }
 
-/* ---- one row ------------------------------------------------------------------------------------------------------------ */
+/* ---- one row
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* What the solver multiplies a lane's times by: what it takes lately. */
 static double drift_of(const listing *l, const ht_lane *lane) {
@@ -203,7 +205,8 @@ static void fill_row(const listing *l, const ht_lane *lane, size_t begin, size_t
         predict(l, lane, own, listed);
 }
 
-/* ---- all rows ----------------------------------------------------------------------------------------------------------- */
+/* ---- all rows
+ * ----------------------------------------------------------------------------------------------------------- */
 
 /* Steps [first, end) of lane number i, for tokens [begin, to) where they do not say for which. */
 static void add_steps(listing *l, size_t i, const ht_program *program, size_t first, size_t end, size_t begin,
@@ -267,7 +270,8 @@ ht_status ht_plan_list(const ht_engine *engine, const ht_schedule *schedule, siz
     return HT_OK;
 }
 
-/* ---- totals ------------------------------------------------------------------------------------------------------------- */
+/* ---- totals
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* Joins in the first layer: lanes that tell at the same one count once. */
 static size_t count_joins(const ht_listed *rows, size_t n) {

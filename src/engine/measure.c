@@ -1,8 +1,8 @@
 /* Measuring what a lane's operators take: the cost tables that the solver works with.
  *
- * Operators of one signature are run one after the other, those of a few blocks of each kind, so that weights come from memory
- * as in a pass and queues stay full; then these blocks whole, and each signature is scaled so that the sum is what the blocks
- * take. The join that ends each run is left out. Then what lanes take beside each other.
+ * Operators of one signature are run one after the other, those of a few blocks of each kind, so that weights come from
+ * memory as in a pass and queues stay full; then these blocks whole, and each signature is scaled so that the sum is
+ * what the blocks take. The join that ends each run is left out. Then what lanes take beside each other.
  */
 #include "engine/engine.h"
 
@@ -17,7 +17,8 @@
 #define LEAST_JOIN 0.2e-6
 #define MOST_SLOWED 32 /* times as long beside others: a lane that has all of the memory may leave next to nothing */
 
-/* ---- timing ------------------------------------------------------------------------------------------------------------------ */
+/* ---- timing
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct timer {
     ht_engine *engine;
@@ -65,7 +66,8 @@ static ht_status time_steps(timer *t, size_t n, size_t position, bool apart, dou
     return HT_OK;
 }
 
-/* ---- which steps ------------------------------------------------------------------------------------------------------------- */
+/* ---- which steps
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* Of one token. */
 static double weight_bytes(const ht_op *op) {
@@ -105,8 +107,9 @@ static int norm_of(const ht_model *model) {
     return model->ops[model->blocks[0].first].signature;
 }
 
-/* Does the lane compute operators of this signature on a device of its own, between what others of its devices compute? Then the
- * queue is empty whenever such an operator comes, and somebody waits for its end: what that takes is the operator's. */
+/* Does the lane compute operators of this signature on a device of its own, between what others of its devices compute?
+ * Then the queue is empty whenever such an operator comes, and somebody waits for its end: what that takes is the
+ * operator's. */
 static bool stands_apart(const timer *t, const ht_program *program, int signature) {
     int layer = t->engine->model->hparams.layers / 2;
     bool apart = false, there = false;
@@ -133,8 +136,8 @@ static void keep_matrices(timer *t) {
     t->n_steps = n;
 }
 
-/* Weights as a router would leave them if every expert were chosen as often: what made-up tokens choose are a few experts, over and
- * over. A device with a copy of its own is to bring them in. */
+/* Weights as a router would leave them if every expert were chosen as often: what made-up tokens choose are a few
+ * experts, over and over. A device with a copy of its own is to bring them in. */
 static void choose_evenly(const timer *t, ht_step *step) {
     const ht_op *op = step->op;
     const ht_view *view = &t->engine->set.slots[op->more[0]];
@@ -148,8 +151,8 @@ static void choose_evenly(const timer *t, ht_step *step) {
     }
 }
 
-/* Takes the steps of a signature (ALL: of all, but what stands around the layers, and routers' choices, which would be those of
- * made-up tokens) in the sampled blocks. */
+/* Takes the steps of a signature (ALL: of all, but what stands around the layers, and routers' choices, which would be
+ * those of made-up tokens) in the sampled blocks. */
 static void take_steps(timer *t, const ht_program *program, int signature, int samples) {
     const ht_model *model = t->engine->model;
     t->n_steps = 0;
@@ -182,7 +185,8 @@ static int count_samples(const timer *t, const ht_program *program, size_t n) {
     return samples < layers ? samples : layers;
 }
 
-/* ---- one lane ------------------------------------------------------------------------------------------------------------------ */
+/* ---- one lane
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static size_t list_lengths(const ht_engine *engine, const ht_lane *lane, size_t lengths[HT_MAX_POINTS]) {
     static const size_t dynamic[] = {1, 2, 8, 16, 32, 64, 128, 256, 512};
@@ -275,8 +279,8 @@ static ht_status measure_point(timer *t, size_t n, ht_error *error) {
     return HT_OK;
 }
 
-/* The steps of one part of what the lane computes as one, member number `member` of operators of this signature. None: it has
- * none of these, or only where any number of rows can be asked for. */
+/* The steps of one part of what the lane computes as one, member number `member` of operators of this signature. None:
+ * it has none of these, or only where any number of rows can be asked for. */
 static ht_status take_members(timer *t, const ht_program *program, int fused, int member, int samples,
                               ht_error *error) {
     ht_status status = HT_OK;
@@ -297,8 +301,9 @@ static ht_status take_members(timer *t, const ht_program *program, int fused, in
     return status;
 }
 
-/* Where static graphs compute some operators as one, its matrices may still be better cut apart: a device that is quick with one
- * of them and slow with the other takes more of the first. Where there is no room for their graphs they are not. */
+/* Where static graphs compute some operators as one, its matrices may still be better cut apart: a device that is quick
+ * with one of them and slow with the other takes more of the first. Where there is no room for their graphs they are
+ * not. */
 static ht_status measure_members(timer *t, int fused, size_t n, ht_error *error) {
     const ht_op *members = t->engine->model->signatures[fused].op->members;
     const ht_program *program = ht_lane_program(t->lane, n);
@@ -502,7 +507,8 @@ ht_status ht_engine_measure_lane(ht_engine *engine, ht_lane *lane, ht_error *err
     return status;
 }
 
-/* ---- lanes at the same time ----------------------------------------------------------------------------------------------------- */
+/* ---- lanes at the same time
+ * ----------------------------------------------------------------------------------------------------- */
 
 /* Without what reads and writes caches: a lane would read keys that another writes meanwhile. */
 static void leave_out_cache(timer *t) {

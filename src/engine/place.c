@@ -33,7 +33,8 @@ static bool next_rule(const char **list, rule *r) {
     return true;
 }
 
-/* ---- which device -------------------------------------------------------------------------------------------------------- */
+/* ---- which device
+ * -------------------------------------------------------------------------------------------------------- */
 
 static bool is_name(const rule *r, const char *name, size_t bytes) {
     return bytes == r->device_bytes && !memcmp(name, r->device, bytes);
@@ -87,7 +88,8 @@ static ht_status find_device(const ht_engine *engine, const rule *r, size_t *fou
     return status;
 }
 
-/* ---- which operators ----------------------------------------------------------------------------------------------------- */
+/* ---- which operators
+ * ----------------------------------------------------------------------------------------------------- */
 
 /* The operators of one rule are left by every other device of the lanes that have this one. */
 static ht_status follow(ht_engine *engine, const rule *r, bool *ruled, ht_error *error) {

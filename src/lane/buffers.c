@@ -27,7 +27,8 @@ void ht_lanes_clear_ids(ht_lanes *set) {
     memset(set->slots[ids].data, 0, set->slot_bytes[ids]);
 }
 
-/* ---- lanes' own ---------------------------------------------------------------------------------------------------------- */
+/* ---- lanes' own
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static ht_status make_like(ht_lanes *set, ht_slot slot, ht_view *view, ht_error *error) {
     return ht_lanes_make_view(set, set->slot_bytes[slot], set->slots[slot].stride, view, error);
@@ -68,7 +69,8 @@ void ht_lane_free_buffers(ht_lanes *set, ht_lane *lane) {
     }
 }
 
-/* ---- KV cache ------------------------------------------------------------------------------------------------------------------- */
+/* ---- KV cache
+ * ------------------------------------------------------------------------------------------------------------------- */
 
 /* Pages of a cache, zeroed. Devices that read or write it see them; the others need not. */
 static ht_status make_cache(ht_lanes *set, size_t bytes, void **pages, ht_error *error) {
@@ -207,7 +209,8 @@ bool ht_kv_drop(const ht_lanes *set, ht_kv_layer *kv, size_t n) {
     return ht_kv_each(set, kv, NULL, n, set->context, drop, NULL);
 }
 
-/* ---- all of it ------------------------------------------------------------------------------------------------------------- */
+/* ---- all of it
+ * ------------------------------------------------------------------------------------------------------------- */
 
 void ht_lanes_close(ht_lanes *set) {
     ht_lanes_unplace(set);

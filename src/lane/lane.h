@@ -17,7 +17,8 @@
 _Static_assert(HT_MAX_DEVICES == HT_MAX_LANES, "each device may have a lane of its own");
 #define HT_LANE_SUMS 2
 
-/* ---- programs ---------------------------------------------------------------------------------------------------------- */
+/* ---- programs
+ * ---------------------------------------------------------------------------------------------------------- */
 
 /* One operator, or a slice of it, on one device. The fields of the second half are for passes that several lanes share. */
 typedef struct ht_step {
@@ -29,8 +30,8 @@ typedef struct ht_step {
     uint32_t resident, kept;
     bool yields; /* likewise */
 
-    /* EXPERTS: what is past the capacity of its device's graphs is left to the next step; that one computes the rest, and adds
-     * it. Nothing stands between the two. */
+    /* EXPERTS: what is past the capacity of its device's graphs is left to the next step; that one computes the rest,
+     * and adds it. Nothing stands between the two. */
     bool leaves, rest;
 
     bool divides;  /* only `part` of the task */
@@ -47,8 +48,8 @@ typedef struct ht_step {
     ht_slice part;
 } ht_step;
 
-/* Steps in order. A lane's own programs are a whole forward pass, each operator whole; those of a schedule (src/pass) are one
- * lane's part of a pass that several share. */
+/* Steps in order. A lane's own programs are a whole forward pass, each operator whole; those of a schedule (src/pass)
+ * are one lane's part of a pass that several share. */
 typedef struct ht_program {
     ht_step *steps;
     size_t n_steps, cap_steps;
@@ -63,7 +64,8 @@ typedef struct ht_program {
 /* A lane has two programs, by the tokens of a pass: devices that are slow with one leave it to others. */
 typedef enum ht_form { HT_FORM_ONE, HT_FORM_MANY, HT_FORMS } ht_form;
 
-/* ---- a lane ------------------------------------------------------------------------------------------------------------ */
+/* ---- a lane
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* How far the devices of a lane have been given work. */
 typedef struct ht_front {
@@ -90,7 +92,8 @@ typedef struct ht_lane {
     ht_view sums[HT_LANE_SUMS][HT_MAX_SLOTS]; /* partial sums, of one block and the next in turn */
 } ht_lane;
 
-/* ---- all lanes --------------------------------------------------------------------------------------------------------- */
+/* ---- all lanes
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* How much of a task's slice its lane is to hold: plans ask for no more. */
 typedef enum ht_holding { HT_HOLDS_ALL, HT_HOLDS_SOME, HT_HOLDS_NONE } ht_holding;
@@ -177,7 +180,8 @@ static inline ht_sync ht_lane_sync(const ht_lanes *set, const ht_lane *lane) {
  * machine are not this one's. */
 void ht_stay_on_cores(const ht_lanes *set, const ht_lane *lane, ht_stay *stay);
 
-/* ---- pages (pages.c) --------------------------------------------------------------------------------------------------- */
+/* ---- pages (pages.c)
+ * --------------------------------------------------------------------------------------------------- */
 
 /* Pages for a buffer that every device of the set sees. The view has them also where a device fails. */
 ht_status ht_lanes_make_view(ht_lanes *set, size_t bytes, size_t stride, ht_view *view, ht_error *error);
@@ -185,7 +189,8 @@ ht_status ht_lanes_make_view(ht_lanes *set, size_t bytes, size_t stride, ht_view
 ht_status ht_lane_make_left(ht_lanes *set, ht_lane *lane, ht_error *error);
 void ht_lane_free_left(ht_lanes *set, ht_lane *lane);
 
-/* ---- buffers and caches (buffers.c) ------------------------------------------------------------------------------------ */
+/* ---- buffers and caches (buffers.c)
+ * ------------------------------------------------------------------------------------ */
 
 #define HT_HEAD_TOKENS 32 /* most tokens of one head: logits are wide */
 
@@ -203,8 +208,8 @@ ht_status ht_lanes_make_buffers(ht_lanes *set, ht_error *error);
 void ht_lane_free_buffers(ht_lanes *set, ht_lane *lane);
 
 uint64_t ht_kv_bytes(const ht_lanes *set); /* of one session's keys, values and states */
-/* Keys, values and states of one session: [caches of the model]. Pages are touched as tokens arrive. Both take the lanes for a moment: devices
- * import and forget the pages. Any thread. */
+/* Keys, values and states of one session: [caches of the model]. Pages are touched as tokens arrive. Both take the
+ * lanes for a moment: devices import and forget the pages. Any thread. */
 ht_status ht_kv_create(ht_lanes *set, ht_kv_layer **kv, ht_error *error);
 void ht_kv_destroy(ht_lanes *set, ht_kv_layer *kv);
 /* The same for who holds the lanes already. */
@@ -224,7 +229,8 @@ void ht_kv_copy(const ht_lanes *set, ht_kv_layer *to, const ht_kv_layer *from, s
  * hold on to it. */
 bool ht_kv_drop(const ht_lanes *set, ht_kv_layer *kv, size_t n);
 
-/* ---- placement (placement.c) ------------------------------------------------------------------------------------------- */
+/* ---- placement (placement.c)
+ * ------------------------------------------------------------------------------------------- */
 
 /* A lane's program for `tokens` tokens. */
 static inline const ht_program *ht_lane_program(const ht_lane *lane, size_t tokens) {
@@ -233,7 +239,8 @@ static inline const ht_program *ht_lane_program(const ht_lane *lane, size_t toke
 ht_slice ht_whole_slice(const ht_op *op);
 /* Why the device does not compute the operator whole; NULL: it does. */
 const char *ht_device_refuses_whole(const ht_device *device, const ht_op *op);
-/* The first device of the lane before `device` that is not used for the operator in this form, and why; -1: `device` is the first. */
+/* The first device of the lane before `device` that is not used for the operator in this form, and why; -1: `device` is
+ * the first. */
 int ht_lane_leaver(const ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_form form, int device,
                    const char **why);
 #define HT_REST_REASON "past the capacity of its graphs"
@@ -252,8 +259,8 @@ uint64_t ht_lanes_file_bytes(const ht_model *model);   /* the same, a matrix tha
 /* Is the operator's only matrix what an EMBED reads, too? */
 bool ht_op_is_table(const ht_model *model, const ht_op *op);
 uint64_t ht_lanes_weight_bytes(const ht_lanes *set, size_t device); /* of one device's tasks */
-/* What one device holds: its tasks, the keys, values and states of one session that it computes with, and where it has memory of
- * its own a copy of the pool. */
+/* What one device holds: its tasks, the keys, values and states of one session that it computes with, and where it has
+ * memory of its own a copy of the pool. */
 uint64_t ht_lanes_device_bytes(const ht_lanes *set, size_t device);
 /* Of one session, bytes of what one cache has: as much as who writes it needs. */
 typedef struct ht_cache_bytes {
@@ -282,8 +289,8 @@ void ht_lanes_hold_all(ht_lanes *set, uint32_t devices);
 void ht_lanes_drop_tasks(ht_lanes *set, size_t first);
 /* Releases all static graphs of shares; no schedule is there. */
 void ht_lanes_drop_shares(ht_lanes *set);
-/* Releases all static graphs, of whole operators, too; no schedule is there. Their tasks are prepared anew, so that graphs are
- * built when they are asked for. */
+/* Releases all static graphs, of whole operators, too; no schedule is there. Their tasks are prepared anew, so that
+ * graphs are built when they are asked for. */
 ht_status ht_lanes_drop_graphs(ht_lanes *set, ht_error *error);
 /* The step of a part of a feed-forward block by itself, on the lane's device that takes it: whole, or where graphs are
  * static without a task yet. */
@@ -292,7 +299,8 @@ ht_status ht_lane_step(ht_lanes *set, const ht_lane *lane, const ht_op *op, ht_s
 /* Fills the lanes' tables of whole operators with what graphs are there for (ready.c). */
 void ht_lanes_keep_ready(ht_lanes *set);
 
-/* ---- transfers (transfers.c) ------------------------------------------------------------------------------------------- */
+/* ---- transfers (transfers.c)
+ * ------------------------------------------------------------------------------------------- */
 
 /* What moves between devices with memory of their own, and who hands over cores, worked out from who computes which step.
  * alone: as if this lane were the only one; NULL: all may write a cache. */

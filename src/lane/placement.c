@@ -1,9 +1,9 @@
-/* Who computes what. Until there is a planner: every operator whole, on the first device named that takes it; where a device
- * is slow with one token, decode and the head go to the next that takes them. A device that cannot keep its word (a graph
- * that does not compile, computes wrongly or finds no memory) loses that operator to the next.
+/* Who computes what. Until there is a planner: every operator whole, on the first device named that takes it; where a
+ * device is slow with one token, decode and the head go to the next that takes them. A device that cannot keep its word
+ * (a graph that does not compile, computes wrongly or finds no memory) loses that operator to the next.
  *
- * Tasks are prepared once and shared by both programs. What the first request needs is built before the engine is there; other
- * static lengths follow in the background. */
+ * Tasks are prepared once and shared by both programs. What the first request needs is built before the engine is
+ * there; other static lengths follow in the background. */
 #include "lane/lane.h"
 
 #include <stdlib.h>
@@ -33,7 +33,8 @@ bool ht_lanes_take_all(const ht_lanes *set, uint32_t devices) {
     return true;
 }
 
-/* ---- choosing ------------------------------------------------------------------------------------------------------------ */
+/* ---- choosing
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* From task number `near` on, around: layers ask for their tasks in the order in which these were made. */
 static ht_slice_task *find_slice(const ht_lanes *set, int device, const ht_op *op, const ht_slice *slice, size_t near) {
@@ -111,8 +112,8 @@ static bool is_for_many(const ht_lanes *set, size_t d, const ht_op *op) {
     return ht_lanes_caps(set, d)->many_only || leaves_some(set, d, op);
 }
 
-/* The lane's devices in the order in which they are asked: those first for which the planner said what fits, for the others would
- * take all. Number k of them, or -1. */
+/* The lane's devices in the order in which they are asked: those first for which the planner said what fits, for the
+ * others would take all. Number k of them, or -1. */
 static int asked_at(const ht_lanes *set, const ht_lane *lane, size_t k) {
     for (int bounded = 1; bounded >= 0; bounded--)
         for (size_t d = 0; d < set->n_devices; d++)
@@ -226,7 +227,8 @@ static const ht_op *operator_at(const ht_lanes *set, const ht_lane *lane, size_t
     return device >= 0 && device == choose_device(set, lane, op, form, &why) ? block->fused : op;
 }
 
-/* Behind the program's last step, where that leaves some of its operator: the same on another device, which adds the rest. */
+/* Behind the program's last step, where that leaves some of its operator: the same on another device, which adds the
+ * rest. */
 static ht_status add_rest(ht_lanes *set, ht_lane *lane, ht_program *program, ht_error *error) {
     ht_step *step = &program->steps[program->n_steps - 1];
     const int device = choose_adder(set, lane, step->op);
@@ -283,7 +285,8 @@ static ht_status make_program(ht_lanes *set, ht_lane *lane, ht_form form, const 
     return status;
 }
 
-/* ---- warming ------------------------------------------------------------------------------------------------------------- */
+/* ---- warming
+ * ------------------------------------------------------------------------------------------------------------- */
 
 typedef ht_status (*warm_function)(ht_device *device, ht_task *task, size_t tokens, ht_error *error);
 

@@ -62,8 +62,8 @@ int64_t ht_build_int_at(ht_builder *b, const char *key, int layer, int64_t min, 
 int64_t ht_build_most(ht_builder *b, const char *key, int64_t min, int64_t max, int64_t absent);
 bool ht_build_bool(ht_builder *b, const char *key, bool absent);
 float ht_build_float(ht_builder *b, const char *key, float absent);
-/* The same from `least` to `most`. And what something is multiplied or divided by: from 1e-6 to 1e6, and 0 as if it were absent,
- * which llama.cpp writes for what a family does not have. */
+/* The same from `least` to `most`. And what something is multiplied or divided by: from 1e-6 to 1e6, and 0 as if it
+ * were absent, which llama.cpp writes for what a family does not have. */
 float ht_build_float_in(ht_builder *b, const char *key, float least, float most, float absent);
 float ht_build_factor(ht_builder *b, const char *key, float absent);
 bool ht_build_has(const ht_builder *b, const char *key);
@@ -89,8 +89,8 @@ const float *ht_build_vectors(ht_builder *b, const char *name, size_t each, size
  * for each channel. */
 const float *ht_build_taps(ht_builder *b, const char *name, int taps, size_t channels);
 
-/* local[layer] for each of the model's layers, by attention.sliding_window_pattern: a flag for each layer, or a period, whose last layer
- * is not local; 0: all are. `absent`: the period where the file says nothing. */
+/* local[layer] for each of the model's layers, by attention.sliding_window_pattern: a flag for each layer, or a period,
+ * whose last layer is not local; 0: all are. `absent`: the period where the file says nothing. */
 void ht_build_pattern(ht_builder *b, bool *local, int absent);
 
 /* ---- rope ---- */
@@ -123,17 +123,18 @@ void ht_build_side(ht_builder *b, const char *name, size_t width, float scale);
 /* Learned positions: rows of `name`, one for each position of the model's context, are added to the stream. */
 void ht_build_positions(ht_builder *b, const char *name);
 void ht_build_layer(ht_builder *b, int layer); /* what follows belongs to it */
-/* What follows has these heads and features, no more than the model's hparams, which say the most; NULL: as many as these. The
- * caller keeps *shape. */
+/* What follows has these heads and features, no more than the model's hparams, which say the most; NULL: as many as
+ * these. The caller keeps *shape. */
 void ht_build_shape(ht_builder *b, const ht_hparams *shape);
 /* The shape of a layer by what keys say of each: heads, key-value heads (0: it has no attention), features. */
 ht_hparams ht_build_layer_shape(ht_builder *b, int layer);
-/* A block of this kind begins, of so many key-value heads or hidden features: what follows, up to the next block or the head. */
+/* A block of this kind begins, of so many key-value heads or hidden features: what follows, up to the next block or the
+ * head. */
 void ht_build_block(ht_builder *b, ht_block_kind kind, int units);
 /* A block that begins without it stands beside the one before: it reads what that one's norm left. Norms add what
  * blocks gave to their stream since its last norm: HT_MAX_ADDED of them at most. */
-/* Of kind b->norm: an RMS norm unless a family says otherwise; `name`.bias is taken where a LayerNorm has it. NULL: a copy, for
- * families that norm only what a block gave. */
+/* Of kind b->norm: an RMS norm unless a family says otherwise; `name`.bias is taken where a LayerNorm has it. NULL: a
+ * copy, for families that norm only what a block gave. */
 void ht_build_norm(ht_builder *b, const char *name);
 /* What follows reads and adds to the residual stream of this name, no wider than the embedding; NULL: to the first,
  * which ht_build_embed wrote. The caller keeps *name. */
@@ -143,7 +144,8 @@ void ht_build_stream(ht_builder *b, const char *name);
 void ht_build_add(ht_builder *b, const char *post_norm);
 
 typedef enum ht_bias { HT_BIAS_OPTIONAL, HT_BIAS_REQUIRED } ht_bias;
-/* A matrix of a MATMUL: tensor `name`.weight, of `rows` rows, with `name`.bias; stride not 0: some rows, as in ht_build_rows. */
+/* A matrix of a MATMUL: tensor `name`.weight, of `rows` rows, with `name`.bias; stride not 0: some rows, as in
+ * ht_build_rows. */
 typedef struct ht_build_part {
     const char *name;
     size_t rows, first, run, stride;
@@ -153,8 +155,8 @@ void ht_build_matmul(ht_builder *b, const char *name, ht_slot in, ht_slot out, s
                      int n, ht_bias bias);
 /* The block's last matrix `name`, from `cols` values of a slot to what the next norm of the stream adds. */
 void ht_build_give(ht_builder *b, const char *name, ht_slot in, size_t cols);
-/* For functions that list operators: a zeroed one at the end, NULL after an error; the slot that norms leave their rows in, and
- * one for what the block at hand adds to the stream; that stream's width; the shape of the layer at hand. */
+/* For functions that list operators: a zeroed one at the end, NULL after an error; the slot that norms leave their rows
+ * in, and one for what the block at hand adds to the stream; that stream's width; the shape of the layer at hand. */
 ht_op *ht_build_op(ht_builder *b, ht_op_kind kind, const char *name, ht_slot in, ht_slot out);
 ht_slot ht_build_normed(ht_builder *b);
 ht_slot ht_build_sums(ht_builder *b);
@@ -185,8 +187,8 @@ typedef struct ht_attending {
 } ht_attending;
 void ht_build_attention_of(ht_builder *b, const ht_attending *attending);
 void ht_build_attention_output(ht_builder *b);
-/* The end of a gated attention block: what heads give times sigmoid(gate), the gate made from what was normed by a matrix of as
- * many rows; then the output matrix. */
+/* The end of a gated attention block: what heads give times sigmoid(gate), the gate made from what was normed by a
+ * matrix of as many rows; then the output matrix. */
 void ht_build_attention_gate(ht_builder *b, const ht_build_part *gate);
 void ht_build_gated_output(ht_builder *b);
 void ht_build_gate_up(ht_builder *b);
@@ -211,8 +213,8 @@ typedef struct ht_latent {
     int query_rank;     /* of the latent row that queries are made from; 0: there is none */
     bool old;           /* attn_kv_b for attn_k_b and attn_v_b */
 } ht_latent;
-/* A whole block but for ht_build_add, norm first. The shape's heads: one for keys, latent + rotated wide. Of the rotation the
- * table counts, rows `rotated` long. */
+/* A whole block but for ht_build_add, norm first. The shape's heads: one for keys, latent + rotated wide. Of the
+ * rotation the table counts, rows `rotated` long. */
 void ht_build_latent_attention(ht_builder *b, const ht_latent *latent, const ht_rotation *rotation, float scale);
 
 /* ---- mixtures of experts (experts.c) ---- */
@@ -225,12 +227,13 @@ typedef struct ht_mixture {
     ht_route route;      /* the bias is each layer's own: exp_probs_b */
     ht_activation activation;
     bool ungated;
-    /* The family's files always have a bias for choosing; a gate of the shared expert. Others take what there is: of deepseek2's
-     * not all with a sigmoid have the bias. */
+    /* The family's files always have a bias for choosing; a gate of the shared expert. Others take what there is: of
+     * deepseek2's not all with a sigmoid have the bias. */
     bool always_biased, always_gated;
 } ht_mixture;
-/* From expert_count, expert_used_count and what else the file has; `function`: where it says nothing of it; `renormalise`:
- * weights add up to one, without it only where the file says so. SiLU. Call it before anything is listed: the model's hparams may have fewer features than a shared expert. */
+/* From expert_count, expert_used_count and what else the file has; `function`: where it says nothing of it;
+ * `renormalise`: weights add up to one, without it only where the file says so. SiLU. Call it before anything is
+ * listed: the model's hparams may have fewer features than a shared expert. */
 ht_mixture ht_build_mixture(ht_builder *b, int function, bool renormalise);
 /* Has the layer at hand experts, and not an ordinary feed-forward block? */
 bool ht_build_is_mixed(const ht_builder *b, const ht_mixture *m);

@@ -1,7 +1,8 @@
 /* A model without a device: hyperparameters, weights, and the list of operators that makes one forward pass.
  *
- * A family (families/llama.c has five, gemma3.c one) is one function that reads its keys and appends operators; nothing after it knows
- * which family it was. Slots are buffers of the executor's pool, [tokens, width] each: the model says which there are.
+ * A family (families/llama.c has five, gemma3.c one) is one function that reads its keys and appends operators; nothing
+ * after it knows which family it was. Slots are buffers of the executor's pool, [tokens, width] each: the model says
+ * which there are.
  */
 #ifndef HT_MODEL_H
 #define HT_MODEL_H
@@ -50,15 +51,15 @@ typedef enum ht_op_kind {
      * up_e x)). parts: gate, up, down, or where there is no gate up, down; each has the experts' rows one expert after
      * another, rows / experts of each. Biases likewise, or NULL. */
     HT_OP_EXPERTS,
-    /* in (b, c, x of `width` channels each), state -> out: c * conv(b * x): out[t][i] = c[t][i] * sum_k weight[k * width + i] *
-     * (b * x)[t - taps + 1 + k][i]. Liquid AI's short convolution, which has no bias. State: (b * x) of the last taps - 1
-     * tokens, the oldest first: [taps - 1][width]. */
+    /* in (b, c, x of `width` channels each), state -> out: c * conv(b * x): out[t][i] = c[t][i] * sum_k weight[k *
+     * width + i] * (b * x)[t - taps + 1 + k][i]. Liquid AI's short convolution, which has no bias. State: (b * x) of
+     * the last taps - 1 tokens, the oldest first: [taps - 1][width]. */
     HT_OP_CONV,
     HT_OP_DELTA_NET, /* gated delta rule; see ht_recurrence */
     HT_OP_SCAN,      /* Mamba-2's selective state space; see ht_recurrence */
-    /* in [heads][head_dim] -> out [heads][rows + rest]: head h's own matrix (its rows / heads rows of parts[0]) times its first
-     * `cols` values; its next `rest` values are copied behind. n_copied values are copied behind the last head: those of
-     * more[0] from more_first on, or without it those behind the heads of `in`. */
+    /* in [heads][head_dim] -> out [heads][rows + rest]: head h's own matrix (its rows / heads rows of parts[0]) times
+     * its first `cols` values; its next `rest` values are copied behind. n_copied values are copied behind the last
+     * head: those of more[0] from more_first on, or without it those behind the heads of `in`. */
     HT_OP_HEADS,
     HT_OP_FFN, /* in -> out: MATMUL gate and up, GLU, MATMUL down (`members`) as one. No model lists it: ht_op_ffn
                       * makes it for devices that take it, whole or a share of its features */
@@ -83,10 +84,10 @@ typedef enum ht_norm {
 } ht_norm;
 
 #define HT_MAX_EXPERTS 1024
-/* ROUTE: who is chosen, and with what weight. p = the function of each expert's value; the `used` experts with the largest
- * p + bias are chosen (the lowest number of equals; a NaN never), among those of the `groups_used` groups of experts in which the
- * two largest of these sum up to most; their weights are p, over their sum (2^-14 at least) where `renormalise` is set, times
- * `scale`. */
+/* ROUTE: who is chosen, and with what weight. p = the function of each expert's value; the `used` experts with the
+ * largest p + bias are chosen (the lowest number of equals; a NaN never), among those of the `groups_used` groups of
+ * experts in which the two largest of these sum up to most; their weights are p, over their sum (2^-14 at least) where
+ * `renormalise` is set, times `scale`. */
 typedef struct ht_route {
     enum {
         HT_ROUTE_SOFTMAX,
@@ -100,24 +101,24 @@ typedef struct ht_route {
     float scale;
 } ht_route;
 
-/* DELTA_NET and SCAN: what a recurrent mixer does between its matrices. heads, kv_heads: value heads, and key heads (groups,
- * of SCAN).
+/* DELTA_NET and SCAN: what a recurrent mixer does between its matrices. heads, kv_heads: value heads, and key heads
+ * (groups, of SCAN).
  *
  * State: of each unit (value head of DELTA_NET, group of SCAN), one behind another: what its channels of the convolution
  * were at the last taps - 1 tokens, the oldest first, [taps - 1][channels of the unit]; then of each of its heads S^T,
  * [key_dim][head_dim]. Channels of a unit: q, k, v; x, B, C. Value heads that use one key head have q and k each for
  * itself: so a share of heads has nothing in common with another.
  *
- * DELTA_NET (Yang et al., "Gated Delta Networks", 2024): in q, k [kv_heads][key_dim] each; more[0] v, z [heads][head_dim]
- * each, beta, alpha [heads] each. q, k, v through a causal convolution over the last `taps` tokens (no bias) and SiLU; q and k
- * of each head over their length (x / sqrt(sum x^2 + eps)), q times 1 / sqrt(key_dim). Value head h uses key head h % kv_heads.
- * g = exp(a[h] * softplus(alpha + dt_bias[h])), b = sigmoid(beta): S = g S; S += b (v - S k) k^T; o = S q. Out: RMS norm of
- * o over its head, times norm, times SiLU(z).
+ * DELTA_NET (Yang et al., "Gated Delta Networks", 2024): in q, k [kv_heads][key_dim] each; more[0] v, z
+ * [heads][head_dim] each, beta, alpha [heads] each. q, k, v through a causal convolution over the last `taps` tokens
+ * (no bias) and SiLU; q and k of each head over their length (x / sqrt(sum x^2 + eps)), q times 1 / sqrt(key_dim).
+ * Value head h uses key head h % kv_heads. g = exp(a[h] * softplus(alpha + dt_bias[h])), b = sigmoid(beta): S = g S; S
+ * += b (v - S k) k^T; o = S q. Out: RMS norm of o over its head, times norm, times SiLU(z).
  *
  * SCAN (Dao and Gu, "Transformers are SSMs", 2024): in z, x [heads][head_dim] each, dt [heads]; more[0] B, C
- * [kv_heads][key_dim] each. x, B, C through the convolution (with conv_bias, where there is one) and SiLU. Head h uses group
- * h / (heads / kv_heads). d = softplus(dt + dt_bias[h]): S = exp(a[h] d) S + d x B^T; y = S C + skip[h] x. Out: y * SiLU(z),
- * RMS-normed over each of kv_heads equal parts of all channels, times norm. */
+ * [kv_heads][key_dim] each. x, B, C through the convolution (with conv_bias, where there is one) and SiLU. Head h uses
+ * group h / (heads / kv_heads). d = softplus(dt + dt_bias[h]): S = exp(a[h] d) S + d x B^T; y = S C + skip[h] x. Out: y
+ * * SiLU(z), RMS-normed over each of kv_heads equal parts of all channels, times norm. */
 typedef struct ht_recurrence {
     int key_dim, taps;
     /* [taps][channels], channels as they lie in the file: q, k, v; x, B, C */
@@ -156,9 +157,9 @@ typedef struct ht_op {
     int rest;                     /* HEADS */
     const float *post_norm;       /* NORM: the same, or NULL */
     const float *q_norm, *k_norm; /* ROPE: [head_dim] or NULL; norm_heads, norm_whole: [heads][head_dim] */
-    /* ROPE. norm_whole: of all heads as one row (HT_BLOCK_WHOLE_ROW_ATTENTION); norm_heads: each head has weights of its own;
-     * norm_dim: of the first values of a head only, with so many weights; 0: of all. v_norm: an RMS norm without weights of
-     * each head's values, too. */
+    /* ROPE. norm_whole: of all heads as one row (HT_BLOCK_WHOLE_ROW_ATTENTION); norm_heads: each head has weights of
+     * its own; norm_dim: of the first values of a head only, with so many weights; 0: of all. v_norm: an RMS norm
+     * without weights of each head's values, too. */
     bool norm_whole, norm_heads, v_norm;
     int norm_dim;
     /* ROPE: [context][rope_dim/2][2] cos, sin, scaling and magnitude included; shared by layers; rows below what
@@ -168,8 +169,8 @@ typedef struct ht_op {
     int rope_dim;     /* dimensions of a head that are rotated, from rope_first on; 0: none, and no table */
     int rope_first;
     const float *rope_queries; /* ROPE: of queries, where these have a table of their own; NULL: `rope` */
-    /* ROPE, ATTENTION: values are the first value_dim values of a key, and kept with it: no values in the slot, none in the cache.
-     * 0: they are others. What ATTENTION gives for each head is head_dim wide all the same. */
+    /* ROPE, ATTENTION: values are the first value_dim values of a key, and kept with it: no values in the slot, none in
+     * the cache. 0: they are others. What ATTENTION gives for each head is head_dim wide all the same. */
     int value_dim;
     const float *sinks; /* ATTENTION: [heads] logits that take part in each softmax, and have no value; or NULL */
     const float *
@@ -187,7 +188,8 @@ typedef struct ht_op {
     const struct ht_op *members; /* FFN: [3], in the model */
 } ht_op;
 
-/* ---- blocks ------------------------------------------------------------------------------------------------------------- */
+/* ---- blocks
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* A model is EMBED (of side inputs, too), blocks and a head, which is a block, too. A block is some operators that
  * follow each other, from the norm of what it reads to what it adds to a residual stream, and says how it can be
@@ -276,7 +278,8 @@ typedef struct ht_block {
     size_t first_axis, n_axes;
     int signature; /* blocks of one signature are alike: so are their operators, one by one */
     int group;     /* of the model's */
-    /* Operators [fused_from, fused_to) of the block as one, for devices that take them so; NULL: there is no such operator. */
+    /* Operators [fused_from, fused_to) of the block as one, for devices that take them so; NULL: there is no such
+     * operator. */
     const ht_op *fused;
     size_t fused_from, fused_to;
 } ht_block;
@@ -342,8 +345,9 @@ struct ht_model {
     const ht_type_traits *shape_type; /* of their matrices */
 };
 
-/* Checks what the builder has made: blocks tile the operators; a slot is written before it is read, and so is a cache; the parts
- * of every axis cover each row, column and head exactly once. HT_ERROR_FORMAT names the operator or block at fault. */
+/* Checks what the builder has made: blocks tile the operators; a slot is written before it is read, and so is a cache;
+ * the parts of every axis cover each row, column and head exactly once. HT_ERROR_FORMAT names the operator or block at
+ * fault. */
 ht_status ht_model_check(const ht_model *model, ht_error *error);
 /* Slots that an operator reads and writes, as bits; bit HT_MAX_SLOTS: a cache. */
 uint32_t ht_op_reads(const ht_op *op);
@@ -410,7 +414,8 @@ size_t ht_op_state_units(const ht_op *op, const ht_hparams *model);
 bool ht_model_has_state(const ht_model *model);
 size_t ht_op_rows(const ht_op *op); /* MATMUL: rows of all parts */
 size_t ht_op_cols(const ht_op *op);
-/* Multiplications of its weights for one token; of EXPERTS by those that are used. 0: it has no matrices, or reads rows (EMBED). */
+/* Multiplications of its weights for one token; of EXPERTS by those that are used. 0: it has no matrices, or reads rows
+ * (EMBED). */
 double ht_op_products(const ht_op *op);
 /* Columns of what it sums over: MATMUL: of its matrices; EXPERTS: of each expert's last one, its features. */
 size_t ht_op_summed(const ht_op *op);

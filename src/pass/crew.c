@@ -13,7 +13,8 @@
 
 #define SPIN_SECONDS 300e-6 /* polling for the next pass, before a thread sleeps */
 
-/* ---- threads ----------------------------------------------------------------------------------------------------------- */
+/* ---- threads
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static void run_part(ht_crew *crew, ht_crew_part *p) {
     ht_clock *clock = p->run.passes->set->time;
@@ -117,7 +118,8 @@ void ht_crew_destroy(ht_crew *crew) {
     ht_pages_free(crew, sizeof *crew);
 }
 
-/* ---- a pass ------------------------------------------------------------------------------------------------------------ */
+/* ---- a pass
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static void assign(ht_crew *crew, ht_passes *passes, const ht_crew_work *work) {
     const ht_schedule *schedule = work->schedule;

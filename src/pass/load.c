@@ -1,6 +1,6 @@
-/* How often a model's experts are chosen. Plans cut experts where the work is halved, which is not where their number is: routers
- * like some better than others, and those of every layer others. What tokens choose is counted where a router's choice lies in the
- * host's memory, kept as an average that forgets, and goes into plans when it has moved. */
+/* How often a model's experts are chosen. Plans cut experts where the work is halved, which is not where their number
+ * is: routers like some better than others, and those of every layer others. What tokens choose is counted where a
+ * router's choice lies in the host's memory, kept as an average that forgets, and goes into plans when it has moved. */
 #include "pass/pass.h"
 
 #include <math.h>
@@ -10,7 +10,8 @@
 #define REMEMBERED 1024 /* tokens that the average stands for: older ones are forgotten */
 #define AT_ONCE 8       /* so many are put into it together */
 #define MOVED 0.05      /* of all that is chosen, on one side of some unit: plans are worth making anew */
-/* Standard deviations or so of what chance does to as many choices: one layer in a thousand has more (Kolmogorov's limit). */
+/* Standard deviations or so of what chance does to as many choices: one layer in a thousand has more (Kolmogorov's
+ * limit). */
 #define CHANCE 2.0
 
 /* The operators of a block's axis of experts: the one that chooses, and how finely the axis divides. */
@@ -94,7 +95,8 @@ double ht_passes_load_share(const ht_passes *passes, size_t block, size_t begin,
     return (double)(load->before[(end + load->grain - 1) / load->grain] - load->before[begin / load->grain]);
 }
 
-/* ---- counting ------------------------------------------------------------------------------------------------------------ */
+/* ---- counting
+ * ------------------------------------------------------------------------------------------------------------ */
 
 void ht_passes_count(ht_passes *passes, const ht_lane *lane, const ht_step *step, const ht_binding *binding) {
     const ht_load *load = step->op->kind == HT_OP_ROUTE ? passes->loads.of[step->op->block] : NULL;
@@ -109,7 +111,8 @@ void ht_passes_count(ht_passes *passes, const ht_lane *lane, const ht_step *step
     }
 }
 
-/* ---- learning ------------------------------------------------------------------------------------------------------------ */
+/* ---- learning
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Puts what lanes have counted of so many tokens into the average: `weight` of it is new. */
 static void take_counts(ht_load *load, size_t n_lanes, double weight) {

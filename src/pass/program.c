@@ -1,9 +1,9 @@
-/* From a choice of the planner to programs: for each lane the steps it runs, what it waits for, and when it tells. A regime says who
- * does which piece of every operator; one pass over the pieces makes steps of them.
+/* From a choice of the planner to programs: for each lane the steps it runs, what it waits for, and when it tells. A
+ * regime says who does which piece of every operator; one pass over the pieces makes steps of them.
  *
- * A lane's own program says which device and task computes an operator whole. Programs take tokens of it (TOKENS), or a part of
- * the task where the device divides, or a task of that very share where graphs are static. Nothing is allocated in steady
- * decode: schedules are kept, and their arrays grow only.
+ * A lane's own program says which device and task computes an operator whole. Programs take tokens of it (TOKENS), or a
+ * part of the task where the device divides, or a task of that very share where graphs are static. Nothing is allocated
+ * in steady decode: schedules are kept, and their arrays grow only.
  */
 #include "pass/pass.h"
 
@@ -39,7 +39,8 @@ typedef struct builder {
     ht_error *error;
 } builder;
 
-/* ---- pieces ----------------------------------------------------------------------------------------------------------------- */
+/* ---- pieces
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 #define ALL SIZE_MAX
 #define EVERY_SLOT UINT32_MAX
@@ -203,7 +204,8 @@ static size_t head_op(const ht_model *model) {
     return model->blocks[model->n_blocks - 1].first;
 }
 
-/* ---- TOKENS ------------------------------------------------------------------------------------------------------------------ */
+/* ---- TOKENS
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 /* The head of the lane's own tokens: which of them, whoever asks for it says (ht_passes_head). */
 static void add_whole_head(builder *b, const piece *of) {
@@ -213,8 +215,8 @@ static void add_whole_head(builder *b, const piece *of) {
         lower(b, &p);
 }
 
-/* Keys and values flow one way: who writes a cache tells, who reads it waits for the lanes before; but not where lanes have whole
- * sequences. */
+/* Keys and values flow one way: who writes a cache tells, who reads it waits for the lanes before; but not where lanes
+ * have whole sequences. */
 static void build_tokens(builder *b) {
     const ht_model *model = b->model;
     const bool apart = b->choice->apart;
@@ -243,10 +245,11 @@ static void build_tokens(builder *b) {
     }
 }
 
-/* ---- SHARES ------------------------------------------------------------------------------------------------------------------- */
+/* ---- SHARES
+ * ------------------------------------------------------------------------------------------------------------------- */
 
-/* Slots that no other lane reads or writes from operator `from` of the model to `to`: the residual stream, and what is written and
- * read inside. */
+/* Slots that no other lane reads or writes from operator `from` of the model to `to`: the residual stream, and what is
+ * written and read inside. */
 static uint32_t spared_slots(const builder *b, size_t from, size_t to) {
     const ht_model *model = b->model;
     uint32_t written = 0, read = 0, before = 0;
@@ -419,8 +422,8 @@ static bool embeds(const builder *b, size_t lane) {
     return there;
 }
 
-/* The first lane that looks up tokens does so for those that do not, each into its own slots: a row is read from the file, and
- * written, faster than another device could hold all of them. */
+/* The first lane that looks up tokens does so for those that do not, each into its own slots: a row is read from the
+ * file, and written, faster than another device could hold all of them. */
 static void feed(builder *b, size_t lane, piece embed) {
     for (size_t i = 0; i < b->choice->n_lanes; i++) {
         if (embeds(b, i))
@@ -453,7 +456,8 @@ static void build_shares(builder *b) {
     add_head(b);
 }
 
-/* ---- OWNER --------------------------------------------------------------------------------------------------------------------- */
+/* ---- OWNER
+ * --------------------------------------------------------------------------------------------------------------------- */
 
 /* Marks the newest step of lane i as a join that only it tells of. */
 static void tell(builder *b, size_t i) {
@@ -557,7 +561,8 @@ static void build_owner(builder *b) {
         b->schedule->programs[i].head = b->schedule->programs[i].n_steps;
 }
 
-/* ---- schedules ------------------------------------------------------------------------------------------------------------------ */
+/* ---- schedules
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 /* Is it the first of the blocks that are alike? */
 static bool is_first_of_kind(const ht_model *model, int block) {
@@ -655,8 +660,8 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
     return p;
 }
 
-/* Has each wait its signal? Runs the lanes' programs, or their heads, in mind: each as far as what the others have published by
- * then lets it. False: some lane would wait for ever. */
+/* Has each wait its signal? Runs the lanes' programs, or their heads, in mind: each as far as what the others have
+ * published by then lets it. False: some lane would wait for ever. */
 static bool comes_to_end(const ht_schedule *s, bool head) {
     size_t at[HT_MAX_LANES], left = 0;
     uint32_t points[HT_MAX_LANES] = {0};
@@ -818,9 +823,9 @@ static void choose_anew(const ht_passes *passes, ht_schedule *s) {
         s->n_left = 0;
 }
 
-/* Experts are chosen otherwise than the schedule's choice has it. Lanes that were slower than predicted, or quicker, for which
- * experts they have are so no more, for it will be predicted; none comes to be further from what is usual by that, for not all of
- * it may have been learnt. What other choices took is known no more. */
+/* Experts are chosen otherwise than the schedule's choice has it. Lanes that were slower than predicted, or quicker,
+ * for which experts they have are so no more, for it will be predicted; none comes to be further from what is usual by
+ * that, for not all of it may have been learnt. What other choices took is known no more. */
 static void explain(const ht_passes *passes, ht_schedule *s) {
     const ht_choice *c = &s->choice;
     ht_question question;

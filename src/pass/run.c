@@ -140,7 +140,8 @@ static ht_status run_step(const ht_run *run, const ht_step *step, const ht_bindi
     return HT_OK;
 }
 
-/* ---- recording ---------------------------------------------------------------------------------------------------------- */
+/* ---- recording
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static void record(const ht_run *run, const char *what, const char *device, double begin) {
     ht_recording *r = &run->passes->recordings[run->lane - run->passes->set->lanes];
@@ -160,7 +161,8 @@ static ht_status run_recorded(const ht_run *run, const ht_step *step, const ht_b
     return status;
 }
 
-/* ---- running steps ------------------------------------------------------------------------------------------------------- */
+/* ---- running steps
+ * ------------------------------------------------------------------------------------------------------- */
 
 static ht_status run_one(const ht_run *run, const ht_step *step, const ht_binding *binding, ht_error *error) {
     ht_status status = HT_OK;

@@ -1,5 +1,6 @@
-/* Waiting between the lanes of a pass: the paper's fast synchronisation between hosts. Sleep until shortly before the others are
- * expected, by how long the same wait took in the passes before, then poll; layers repeat, so the guess is good. */
+/* Waiting between the lanes of a pass: the paper's fast synchronisation between hosts. Sleep until shortly before the
+ * others are expected, by how long the same wait took in the passes before, then poll; layers repeat, so the guess is
+ * good. */
 #include "pass/crew.h"
 
 #include <math.h>

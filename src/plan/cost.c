@@ -62,7 +62,8 @@ double ht_factor(const double factors[HT_MAX_LANES][2], size_t lane, const size_
     return fmax(factor, 1);
 }
 
-/* ---- what is known of a model -------------------------------------------------------------------------------------------- */
+/* ---- what is known of a model
+ * -------------------------------------------------------------------------------------------- */
 
 const char *ht_plan_misfit(const ht_model *model) {
     if (model->n_signatures > HT_MAX_SIGNATURES)

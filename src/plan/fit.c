@@ -7,8 +7,8 @@
 
 enum { STEPS = 2048, SIDES = 2 };
 
-/* Seconds of the operators so far, by steps of bytes used and by the device of the last of them; and for each operator, the same
- * way, the device of the one before. */
+/* Seconds of the operators so far, by steps of bytes used and by the device of the last of them; and for each operator,
+ * the same way, the device of the one before. */
 typedef struct search {
     const ht_fit *fit;
     double step; /* bytes */

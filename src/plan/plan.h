@@ -1,9 +1,10 @@
-/* Planning: what operators cost on lanes, and how a pass is best divided among them. The only place that compares devices.
+/* Planning: what operators cost on lanes, and how a pass is best divided among them. The only place that compares
+ * devices.
  *
- * What is planned for is a model's blocks, the axes along which they divide, and what operators of each signature cost; what a
- * block is for, nobody here knows. A lane's cost table holds measured times of its operators by signature, tokens and position
- * (cost.c). From these the solver (solve.c) finds the cheapest way to compute a pass: on one lane, or shared by several in one
- * of three regimes.
+ * What is planned for is a model's blocks, the axes along which they divide, and what operators of each signature cost;
+ * what a block is for, nobody here knows. A lane's cost table holds measured times of its operators by signature,
+ * tokens and position (cost.c). From these the solver (solve.c) finds the cheapest way to compute a pass: on one lane,
+ * or shared by several in one of three regimes.
  *
  *   TOKENS  the causal cut: each lane takes a range of tokens through all layers; keys and values flow one way. Of a pass of
  *           several sequences each lane may take some: then nothing flows, and there is no join.
@@ -30,7 +31,8 @@
 #define HT_MAX_BLOCK_AXES 8
 #define HT_MAX_LOADS 128 /* blocks whose experts are known to be chosen unequally often; more count as chosen evenly */
 
-/* ---- cost ----------------------------------------------------------------------------------------------------------------- */
+/* ---- cost
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 typedef struct ht_cost_point {
     size_t tokens;
@@ -43,8 +45,8 @@ typedef struct ht_op_cost {
     ht_cost_point points[HT_MAX_POINTS];
     size_t n_points;
     bool stepped; /* static lengths: nothing between the points, and nothing behind one of one token */
-    /* Of each matrix, seconds for which nothing is computed, where the lane's other devices compute what is before and behind it: its
-     * queue begins empty, and its end is waited for. */
+    /* Of each matrix, seconds for which nothing is computed, where the lane's other devices compute what is before and
+     * behind it: its queue begins empty, and its end is waited for. */
     double start;
     /* Tokens, where lengths are not static, cost as much as the next multiple; 0 or 1: any number. */
     size_t granule;
@@ -63,9 +65,9 @@ typedef struct ht_lane_cost {
     double together[HT_MAX_LANES][2], norms[HT_MAX_LANES][2];
 } ht_lane_cost;
 
-/* Seconds of a lane: those in which it computes, and those in which it waits: until a queue begins, until its end is seen, and,
- * of a whole pass, for other lanes. What is computed beside other lanes takes longer; waiting does not, and leaves the memory
- * to the others. */
+/* Seconds of a lane: those in which it computes, and those in which it waits: until a queue begins, until its end is
+ * seen, and, of a whole pass, for other lanes. What is computed beside other lanes takes longer; waiting does not, and
+ * leaves the memory to the others. */
 typedef struct ht_estimate {
     double busy, wait;
 } ht_estimate;
@@ -76,12 +78,13 @@ double ht_op_fixed(const ht_lane_cost *cost, int signature);
 ht_estimate ht_op_estimate(const ht_lane_cost *cost, int signature, size_t n, double share, size_t position);
 double ht_op_seconds(const ht_lane_cost *cost, int signature, size_t n, double share, size_t position); /* both */
 
-/* How many times as long as alone a lane takes in a set of lanes that compute at the same time, for so many tokens; factors: its
- * `together` or `norms`. Beside several it is no better than beside the worst of them. */
+/* How many times as long as alone a lane takes in a set of lanes that compute at the same time, for so many tokens;
+ * factors: its `together` or `norms`. Beside several it is no better than beside the worst of them. */
 double ht_factor(const double factors[HT_MAX_LANES][2], size_t lane, const size_t *lanes, size_t n_lanes,
                  size_t tokens);
 
-/* ---- what the solver is asked ------------------------------------------------------------------------------------------- */
+/* ---- what the solver is asked
+ * ------------------------------------------------------------------------------------------- */
 
 /* Cuts that a plan may use, as bits: for ablations, and for strategies. */
 typedef enum ht_cuts {
@@ -138,8 +141,8 @@ typedef struct ht_solver_lane {
     const ht_windows *holds;
 } ht_solver_lane;
 
-/* How much of what an axis of experts divides its units have, in one block: before[u] is the share of units [0, u), before[of]
- * is 1. Experts are chosen unequally often, and in every layer others. */
+/* How much of what an axis of experts divides its units have, in one block: before[u] is the share of units [0, u),
+ * before[of] is 1. Experts are chosen unequally often, and in every layer others. */
 typedef struct ht_block_load {
     size_t block; /* of the model */
     const float *before;
@@ -165,14 +168,15 @@ typedef struct ht_problem {
     const void *ready_context;
     size_t of[HT_MAX_AXES];       /* units that an axis of the model can be divided into; 0: not at all */
     unsigned unable[HT_MAX_AXES]; /* lanes, as bits, that take no part of it: sets with one of them do not divide it */
-    /* Of some blocks with an axis of experts, HT_MAX_LOADS at most; where there is none, units have equal shares. Lanes with static
-     * graphs of shares divide all blocks of a group alike. */
+    /* Of some blocks with an axis of experts, HT_MAX_LOADS at most; where there is none, units have equal shares. Lanes
+     * with static graphs of shares divide all blocks of a group alike. */
     const ht_block_load *loads;
     size_t n_loads;
     bool tokens_divide; /* whether several lanes may take tokens of their own and all are wanted (TOKENS) */
 } ht_problem;
 
-/* ---- its answer ------------------------------------------------------------------------------------------------------------ */
+/* ---- its answer
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* OWNER: the other lane computes units [0, units) of `of` for tokens [0, tokens); all else is the owner's. */
 typedef struct ht_matrix_cut {

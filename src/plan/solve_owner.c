@@ -1,12 +1,12 @@
-/* OWNER, the solver of HeteroLLM (arXiv 2501.14794): min over strategies of max(T) + T_sync for one operator at a time. One lane
- * computes what is no matrix multiplication; each matrix, or some operators as one, is its own, another lane's, or cut between them
- * by rows, by tokens, or both. */
+/* OWNER, the solver of HeteroLLM (arXiv 2501.14794): min over strategies of max(T) + T_sync for one operator at a time.
+ * One lane computes what is no matrix multiplication; each matrix, or some operators as one, is its own, another
+ * lane's, or cut between them by rows, by tokens, or both. */
 #include "plan/estimate.h"
 
 #include <string.h>
 
-/* What an axis can hand over, a matrix or some operators as one, of the cut's tokens on two lanes: seconds by the share that each
- * computes. */
+/* What an axis can hand over, a matrix or some operators as one, of the cut's tokens on two lanes: seconds by the share
+ * that each computes. */
 typedef struct matrix {
     span span;
     size_t owner, other, n; /* lanes, tokens */
@@ -49,7 +49,8 @@ static void matrix_lines(solver *s, size_t lane, const span *x, size_t n, line l
         lines[i] = (line){0, factor * (lines[i].wait + slower * lines[i].at), factor * slower * lines[i].slope};
 }
 
-/* The other lane's part of a matrix and the owner's, for tokens [0, tokens), beside what takes the same however it is cut. */
+/* The other lane's part of a matrix and the owner's, for tokens [0, tokens), beside what takes the same however it is
+ * cut. */
 typedef struct halves {
     double joins, others_join, rest; /* rest: the owner's other tokens */
     line other[2], own[2];
@@ -94,8 +95,9 @@ static void try_all(solver *s, matrix *m, size_t tokens) {
         m->least = joins + fmax(others, own), m->best = (ht_matrix_cut){tokens, of, of};
 }
 
-/* Any number of units: the more of them, the later the other lane ends and the sooner the owner, so that the best is where
- * they meet. Each is the lesser of two lines; the other lane is behind once both of its lines are behind one of the owner's. */
+/* Any number of units: the more of them, the later the other lane ends and the sooner the owner, so that the best is
+ * where they meet. Each is the lesser of two lines; the other lane is behind once both of its lines are behind one of
+ * the owner's. */
 static void try_any(matrix *m, const halves *h) {
     double meet = 0;
     if (h->of < 2 || !(h->joins + fmax(h->rest, h->others_join) < m->least))
@@ -116,7 +118,8 @@ static void try_any(matrix *m, const halves *h) {
     try_units(m, h, ht_min_size(units + 1, last));
 }
 
-/* So many tokens to the other lane. Static graphs are built for some numbers of units, and for the other lane's shares only. */
+/* So many tokens to the other lane. Static graphs are built for some numbers of units, and for the other lane's shares
+ * only. */
 static void try_length(solver *s, matrix *m, size_t tokens) {
     const ht_problem *p = s->p;
     const ht_solver_lane *other = &p->lanes[m->other];
@@ -140,8 +143,8 @@ static void try_length(solver *s, matrix *m, size_t tokens) {
         try_any(m, &h);
 }
 
-/* The cheapest way to compute some matrices of as many tokens: every number of tokens that the other lane is built for, every
- * number of units. */
+/* The cheapest way to compute some matrices of as many tokens: every number of tokens that the other lane is built for,
+ * every number of units. */
 static void solve_matrices(solver *s, matrix *matrices, size_t n_matrices) {
     const ht_problem *p = s->p;
     const ht_solver_lane *other = &p->lanes[matrices[0].other];

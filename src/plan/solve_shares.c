@@ -1,5 +1,5 @@
-/* SHARES: every lane computes the residual stream itself, and a share of what the axes of each block divide. The axes along which a
- * block is cut are the shortest path over its operators. */
+/* SHARES: every lane computes the residual stream itself, and a share of what the axes of each block divide. The axes
+ * along which a block is cut are the shortest path over its operators. */
 #include "plan/estimate.h"
 
 #include <string.h>
@@ -23,8 +23,8 @@ void ht_line_add_fused(const solver *s, line lines[2], const ht_lane_cost *cost,
         ht_line_add(&lines[1], cost, signature_of(s, block, i), of[signature_of(s, block, i)]);
 }
 
-/* How long a lane takes in an axis, which all of them begin at the same time. While the others wait for their queues, it computes
- * as if alone. */
+/* How long a lane takes in an axis, which all of them begin at the same time. While the others wait for their queues,
+ * it computes as if alone. */
 typedef struct company {
     double drift, factor; /* of all; of what is computed beside others */
     double ahead;         /* seconds before the first of the others computes */
@@ -189,7 +189,8 @@ static double range_of_tokens(void *context, size_t lane, size_t begin, size_t n
     return beside(s, lane, HT_REGIME_SHARES, e);
 }
 
-/* ---- query heads ----------------------------------------------------------------------------------------------------------------- */
+/* ---- query heads
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 /* A part of an operator with as many groups as its elements make: the first line is of elements, its slope of all of
  * them; `common` is the slope of what goes with groups. */
@@ -339,8 +340,8 @@ static double solve_heads(solver *s, const span *x, const size_t *lanes, size_t 
     return h.best < bound ? h.best : INFINITY;
 }
 
-/* What goes from core to core at the end of an axis: sums that every lane wrote, or rows, heads and tokens of one slot; and what is
- * exchanged inside. */
+/* What goes from core to core at the end of an axis: sums that every lane wrote, or rows, heads and tokens of one slot;
+ * and what is exchanged inside. */
 static double exchange_seconds(const solver *s, const span *x, size_t n_lanes) {
     const size_t n = tokens_of(s, x->group, x->axis->to - 1), copies = x->axis->result == HT_RESULT_SUMS ? n_lanes : 1;
     return s->p->exchange * 4 * (double)(n * (copies * x->axis->leaves + n_lanes * x->axis->statistics));
@@ -376,9 +377,9 @@ static size_t list_options(const solver *s, const span *x, size_t lane, size_t o
     return n;
 }
 
-/* Units of each lane of those that are there, one's behind another's: the most that it does within the limit and holds. A lane
- * that begins before its window has none, and none is lost by that: lanes before it have taken all that they may. Returns what is
- * left. Lanes that do not take `any` number hold everything. */
+/* Units of each lane of those that are there, one's behind another's: the most that it does within the limit and holds.
+ * A lane that begins before its window has none, and none is lost by that: lanes before it have taken all that they
+ * may. Returns what is left. Lanes that do not take `any` number hold everything. */
 static size_t take_units(const part *parts, const bool *any, const ht_window *held, size_t n_lanes, size_t left,
                          double limit, size_t *units) {
     size_t begin = 0;
@@ -443,8 +444,8 @@ static unsigned cuts_of(const span *x) {
     return x->axis->result == HT_RESULT_COLUMNS ? own | HT_CUT_ROWS : own;
 }
 
-/* Divides what an axis divides by every combination of shares that static lanes have graphs for, as digits of one counter; then
- * by one of their own choice, which must be worth its memory. */
+/* Divides what an axis divides by every combination of shares that static lanes have graphs for, as digits of one
+ * counter; then by one of their own choice, which must be worth its memory. */
 static double divide_axis(const solver *s, const span *x, const part *parts, const size_t *lanes, size_t n_lanes,
                           double bound, size_t *units) {
     size_t options[HT_MAX_LANES][HT_MAX_SHARES + 2], n_options[HT_MAX_LANES], combinations = 1;
@@ -481,7 +482,8 @@ static double divide_axis(const solver *s, const span *x, const part *parts, con
     return best;
 }
 
-/* ---- experts: units whose shares differ from block to block ------------------------------------------------------------------- */
+/* ---- experts: units whose shares differ from block to block
+ * ------------------------------------------------------------------- */
 
 /* One block of them. */
 typedef struct loaded {
@@ -495,9 +497,9 @@ static double loaded_seconds(const loaded *l, size_t lane, size_t begin, size_t 
     return part_of(&l->parts[lane], end - begin, (double)(l->before[end] - l->before[begin]));
 }
 
-/* Divides units [begin, of) among lanes [lane, n_lanes) so that the slowest of them ends first: those of lane i end at ends[i]. The
- * more a lane takes, the later it ends, and the sooner the lanes behind it: the best is where they meet. Only all of the units may
- * take less than most of them, on a lane that has a task of the whole. */
+/* Divides units [begin, of) among lanes [lane, n_lanes) so that the slowest of them ends first: those of lane i end at
+ * ends[i]. The more a lane takes, the later it ends, and the sooner the lanes behind it: the best is where they meet.
+ * Only all of the units may take less than most of them, on a lane that has a task of the whole. */
 static double divide_loaded(const loaded *l, size_t lane, size_t begin, size_t *ends) {
     size_t trial[HT_MAX_LANES], low = begin, high = l->of;
     double best = INFINITY;
@@ -537,8 +539,8 @@ static size_t count_loads(const solver *s, const ht_group *group) {
     return n;
 }
 
-/* Divides each block of the group by its own load, in c->loaded; lanes that have shares built have the same of each. units[]: of
- * blocks without one. What a block takes on average. */
+/* Divides each block of the group by its own load, in c->loaded; lanes that have shares built have the same of each.
+ * units[]: of blocks without one. What a block takes on average. */
 static double divide_blocks(const solver *s, const span *x, const part *parts, const size_t *lanes, size_t n_lanes,
                             size_t *units, ht_choice *c) {
     const ht_problem *p = s->p;

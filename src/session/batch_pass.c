@@ -11,7 +11,8 @@ enum {
 
 /* ---- sequences --------------------------------------------------------------------------------------------------- */
 
-/* Tokens of the request that the session's keys, values and states stand for, less the last one, which is always computed. */
+/* Tokens of the request that the session's keys, values and states stand for, less the last one, which is always
+ * computed. */
 static size_t common_tokens(ht_session *session, const ht_batch_request *r) {
     const size_t most = ht_min_size(r->n_ids - 1, session->n_tokens);
     size_t n = 0;

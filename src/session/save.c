@@ -1,5 +1,6 @@
-/* A session in a file: its tokens, what is kept of them, and where a sampler's generator stands. A file comes from anywhere: nothing of it is believed
- * before its sum is right and every size fits the model at hand, and the session stays as it was until then. */
+/* A session in a file: its tokens, what is kept of them, and where a sampler's generator stands. A file comes from
+ * anywhere: nothing of it is believed before its sum is right and every size fits the model at hand, and the session
+ * stays as it was until then. */
 #include "session/session.h"
 
 #include <errno.h>

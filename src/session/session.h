@@ -23,8 +23,8 @@ struct ht_session {
     int32_t *tokens; /* [context]; the first n_tokens have their keys and values in kv */
     size_t n_tokens;
     unsigned caches_lost; /* of the engine, when kv was whole last */
-    /* The model has states: these stand for the first state_tokens of tokens, HT_NO_STATE: for nothing that is known, because
-     * a pass ended within. They cannot be cut back. */
+    /* The model has states: these stand for the first state_tokens of tokens, HT_NO_STATE: for nothing that is known,
+     * because a pass ended within. They cannot be cut back. */
     bool recurrent;
     size_t state_tokens;
     ht_snapshot snapshots[HT_SNAPSHOTS];
@@ -62,14 +62,14 @@ ht_status ht_session_feed_parts(const ht_session_part *parts, size_t n_parts, si
 /* Memory for copies of states, where the model has states and the host sees them. */
 ht_status ht_snapshots_create(ht_session *session, ht_error *error);
 void ht_snapshots_destroy(ht_session *session);
-/* A pass of a prompt's tokens is over, before which the session had `before`. Its states are copied where the prompt ends (`last`), for
- * a later one may part from it there, and on the way of a long one. The caller holds the engine. */
+/* A pass of a prompt's tokens is over, before which the session had `before`. Its states are copied where the prompt
+ * ends (`last`), for a later one may part from it there, and on the way of a long one. The caller holds the engine. */
 void ht_session_passed(ht_session *session, size_t before, bool last);
-/* Of the first `common` tokens of the session so many need not be computed again: all of them, or, with states, as many as there is
- * a state of. */
+/* Of the first `common` tokens of the session so many need not be computed again: all of them, or, with states, as many
+ * as there is a state of. */
 size_t ht_session_reusable(ht_session *session, size_t common);
-/* The session has n tokens, as many as ht_session_reusable has said of `from`: itself, or one whose tokens, keys, values and states it
- * has copied. Nothing is under way. */
+/* The session has n tokens, as many as ht_session_reusable has said of `from`: itself, or one whose tokens, keys,
+ * values and states it has copied. Nothing is under way. */
 void ht_session_go_back(ht_session *session, ht_session *from, size_t n);
 /* The logits that follow token `position` are numbers; else an error that says which weights are none (numbers.c). */
 ht_status ht_session_check_logits(const ht_session *session, const float *logits, size_t position, ht_error *error);

@@ -1,5 +1,6 @@
-/* Copies of recurrent states. A state stands for all tokens that it has seen and cannot be cut back: what is kept here is where a
- * session can go back to. A copy is found by the tokens that it stands for, so nobody has to say when it is out of date. */
+/* Copies of recurrent states. A state stands for all tokens that it has seen and cannot be cut back: what is kept here
+ * is where a session can go back to. A copy is found by the tokens that it stands for, so nobody has to say when it is
+ * out of date. */
 #include "session/session.h"
 
 #include <string.h>

@@ -10,7 +10,8 @@
 
 enum { PREDICTED = 1, MEASURED = 2 }; /* pid */
 
-/* ---- events ------------------------------------------------------------------------------------------------------------- */
+/* ---- events
+ * ------------------------------------------------------------------------------------------------------------- */
 
 static void add_name(json_t **events, const char *what, int pid, size_t tid, const char *name) {
     json_t *event = json_pack("{s:s, s:s, s:i, s:{s:s}}", "name", what, "ph", "M", "pid", pid, "args", "name", name);
@@ -45,7 +46,8 @@ static void add_event(json_t **events, int pid, size_t lane, const char *name, d
                                   (json_int_t)lane + 1, "ts", begin * 1e6, "dur", (end - begin) * 1e6, "args", args));
 }
 
-/* ---- predicted ---------------------------------------------------------------------------------------------------------- */
+/* ---- predicted
+ * ---------------------------------------------------------------------------------------------------------- */
 
 typedef struct timeline {
     const ht_engine *engine;
@@ -135,7 +137,8 @@ static ht_status predict(const ht_engine *engine, const ht_schedule *schedule, c
     return HT_OK;
 }
 
-/* ---- measured ----------------------------------------------------------------------------------------------------------- */
+/* ---- measured
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static ht_status run_pass(ht_session *session, const int32_t *ids, size_t n, ht_error *error) {
     const float *logits;
@@ -205,7 +208,8 @@ static ht_status measure(ht_engine *engine, size_t n, json_t **events, ht_error 
     return status;
 }
 
-/* ---- both --------------------------------------------------------------------------------------------------------------- */
+/* ---- both
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static ht_status predict_pass(ht_engine *engine, size_t tokens, bool needed, json_t **events, ht_error *error) {
     ht_schedule *schedule = NULL;

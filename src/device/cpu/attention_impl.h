@@ -1,7 +1,8 @@
 /* Attention over the vector primitives of kernels_impl.h, which includes this.
  *
- * What a token and a head give depends on nothing else: keys are taken in blocks that begin at multiples of KEYS, whoever asks,
- * and a key that is not visible weighs exactly nothing. So a token has the same values alone and in a prompt, to the bit. */
+ * What a token and a head give depends on nothing else: keys are taken in blocks that begin at multiples of KEYS,
+ * whoever asks, and a key that is not visible weighs exactly nothing. So a token has the same values alone and in a
+ * prompt, to the bit. */
 
 /* Online softmax (Milakov and Gimelshein 2018; tiled as in FlashAttention, Dao 2022). */
 
@@ -99,9 +100,9 @@ INLINE void attend_one(const ht_attention_job *j, size_t head, const float *q, s
         out[d] /= total;
 }
 
-/* Queries in tiles: rows are (token, head) pairs, a token's heads beside each other, so that those of a few tokens share what is
- * made of keys and values, too: K^T and V of a block of positions become float panels that all tiles of the group use.
- * head_dim must be a multiple of PASS_ROWS. */
+/* Queries in tiles: rows are (token, head) pairs, a token's heads beside each other, so that those of a few tokens
+ * share what is made of keys and values, too: K^T and V of a block of positions become float panels that all tiles of
+ * the group use. head_dim must be a multiple of PASS_ROWS. */
 #define KEYS 32 /* of a block: a multiple of PASS_ROWS */
 
 typedef struct tile_state {

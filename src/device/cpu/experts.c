@@ -7,7 +7,8 @@
 #define ENOUGH_PAIRS \
     1024 /* tokens of experts that are computed together: long loops, and memory that stays in caches */
 
-/* ---- who is chosen ------------------------------------------------------------------------------------------------------ */
+/* ---- who is chosen
+ * ------------------------------------------------------------------------------------------------------ */
 
 static float sigmoid(float x) {
     return 1 / (1 + expf(-x));
@@ -87,7 +88,8 @@ void ht_route_token(const ht_op *op, const float *in, float *out) {
         out[chosen[k]] = weights[k] * scale;
 }
 
-/* ---- slices -------------------------------------------------------------------------------------------------------------- */
+/* ---- slices
+ * -------------------------------------------------------------------------------------------------------------- */
 
 /* Features that are packed together in the last matrix. */
 static size_t feature_grain(const ht_op *op) {
@@ -105,7 +107,8 @@ const char *ht_experts_refuse(const ht_op *op, const ht_slice *slice) {
     return NULL;
 }
 
-/* ---- preparing ------------------------------------------------------------------------------------------------------------ */
+/* ---- preparing
+ * ------------------------------------------------------------------------------------------------------------ */
 
 typedef struct packed_part {
     ht_packed packed; /* every expert's strips behind the last one's; its bias likewise */
@@ -203,7 +206,8 @@ size_t ht_experts_bytes(const ht_experts *experts) {
     return bytes;
 }
 
-/* ---- memory of a run -------------------------------------------------------------------------------------------------------- */
+/* ---- memory of a run
+ * -------------------------------------------------------------------------------------------------------- */
 
 /* Activations of a batch, one expert's behind another's: of `pairs` rows and `tiles` tiles. */
 typedef struct batch_acts {
@@ -334,7 +338,8 @@ ht_status ht_experts_prepare(const ht_cpu_tools *tools, const ht_op *op, const h
     return HT_OK;
 }
 
-/* ---- sorting ---------------------------------------------------------------------------------------------------------------- */
+/* ---- sorting
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static const float *weights_of(const run *r, size_t t) {
     const ht_op *op = r->experts->op;
@@ -374,7 +379,8 @@ static void sort_tokens(run *r) {
     }
 }
 
-/* ---- running ----------------------------------------------------------------------------------------------------------------- */
+/* ---- running
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 /* Activations of chosen expert number k. */
 static ht_acts acts_of(const run *r, const batch_acts *a, size_t k) {

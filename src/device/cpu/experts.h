@@ -1,5 +1,5 @@
-/* EXPERTS and ROUTE on the CPU device: for each expert that some token has chosen one product of its tokens with each of its matrices.
- * All threads share each step, and nothing is read of experts that nobody has chosen. */
+/* EXPERTS and ROUTE on the CPU device: for each expert that some token has chosen one product of its tokens with each
+ * of its matrices. All threads share each step, and nothing is read of experts that nobody has chosen. */
 #ifndef HT_CPU_EXPERTS_H
 #define HT_CPU_EXPERTS_H
 

@@ -11,7 +11,8 @@ struct ht_head_matrices {
     ht_packed packed[]; /* [heads] */
 };
 
-/* ---- preparing -------------------------------------------------------------------------------------------------------------- */
+/* ---- preparing
+ * -------------------------------------------------------------------------------------------------------------- */
 
 typedef struct pack_job {
     const ht_head_matrices *matrices;
@@ -61,7 +62,8 @@ static ht_status pack(const ht_cpu_tools *tools, ht_head_matrices *m, ht_error *
     return check_packed(m, error);
 }
 
-/* ---- activations -------------------------------------------------------------------------------------------------------- */
+/* ---- activations
+ * -------------------------------------------------------------------------------------------------------- */
 
 static void *take(uint8_t *base, size_t *at, size_t bytes) {
     void *here = base ? base + *at : NULL; /* no base: only the size is of interest */
@@ -132,7 +134,8 @@ size_t ht_heads_bytes(const ht_head_matrices *m) {
     return m ? m->bytes : 0;
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------------------------- */
+/* ---- running
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 typedef struct run_job {
     const ht_cpu_tools *tools;

@@ -1,5 +1,5 @@
-/* HEADS on the CPU device: each head's own matrix, packed by itself. All heads' activations are packed in one loop and all their strips
- * multiplied in the next, as many heads at once as there is room for. */
+/* HEADS on the CPU device: each head's own matrix, packed by itself. All heads' activations are packed in one loop and
+ * all their strips multiplied in the next, as many heads at once as there is room for. */
 #ifndef HT_CPU_HEADS_H
 #define HT_CPU_HEADS_H
 

@@ -147,8 +147,9 @@ PRIM int32_t vi_hsum(vi a) {
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
 }
 
-/* Products of two neighbours are added in 16 bits, where 32767 is the most: sums of eight quads of a 4-bit code (30480) and of two of
- * a 6-bit code (32004) are, too, before they become 32 bits. Those of an 8-bit code do not fit: even and odd bytes apart. */
+/* Products of two neighbours are added in 16 bits, where 32767 is the most: sums of eight quads of a 4-bit code (30480)
+ * and of two of a 6-bit code (32004) are, too, before they become 32 bits. Those of an 8-bit code do not fit: even and
+ * odd bytes apart. */
 #define DOT_QUADS
 PRIM void dot_quads(int vectors, vi *acc, vi (*quads)[8], const int8_t *x, int from, int to, int bits) {
     const int run = bits == 4 ? 8 : 2;

@@ -7,13 +7,13 @@
 #define KERNELS ht_kernels_neon
 #define ISA_NAME "neon"
 
-/* Products are 16 bits wide and signed; of an 8-bit code the bias is taken off by turning its highest bit over, so that its sum
- * needs no start. */
+/* Products are 16 bits wide and signed; of an 8-bit code the bias is taken off by turning its highest bit over, so that
+ * its sum needs no start. */
 #define DOT_QUADS
 #define DOT_BIAS 128
 
-/* What can be added in 16 bits, at most 32767: 16 products of a 4-bit code (1905 each), 4 of a 6-bit code (8001), 2 of an 8-bit
- * code (16256). Two quads and the sum of neighbours are 4 products; the eight quads of a 4-bit code are 16. */
+/* What can be added in 16 bits, at most 32767: 16 products of a 4-bit code (1905 each), 4 of a 6-bit code (8001), 2 of
+ * an 8-bit code (16256). Two quads and the sum of neighbours are 4 products; the eight quads of a 4-bit code are 16. */
 PRIM void dot_quads(int vectors, vi *acc, vi (*quads)[8], const int8_t *x, int from, int to, int bits) {
     const int run = bits == 4 ? 8 : bits == 6 ? 2 : 1; /* quads added before their neighbours are */
     int16x8_t low[RV], high[RV];                       /* products of rows 0, 1 and of rows 2, 3 */

@@ -1,11 +1,11 @@
-/* NEON with dot products of unsigned by signed bytes (USDOT, of the extension I8MM): Cortex-A510, A710, X2, Neoverse V1, N2
- * and later. Primitives: isa_neon.h.
+/* NEON with dot products of unsigned by signed bytes (USDOT, of the extension I8MM): Cortex-A510, A710, X2, Neoverse
+ * V1, N2 and later. Primitives: isa_neon.h.
  *
- * The extension's matrix products (USMMLA: 2 rows x 8 columns by 8 columns x 2 tokens, twice the products an instruction) are
- * not used. Codes would fit after one zip of two registers a step; but activations would have to be packed by pairs of tokens,
- * and sums in pairs of rows and tokens need loops of their own. Per vector of sums and step three of eleven instructions of the
- * vector units are for scales, so what could be gained is (8 + 3) / (4 + 3) = 1.57 at most. Left until there is a machine to
- * measure it on. */
+ * The extension's matrix products (USMMLA: 2 rows x 8 columns by 8 columns x 2 tokens, twice the products an
+ * instruction) are not used. Codes would fit after one zip of two registers a step; but activations would have to be
+ * packed by pairs of tokens, and sums in pairs of rows and tokens need loops of their own. Per vector of sums and step
+ * three of eleven instructions of the vector units are for scales, so what could be gained is (8 + 3) / (4 + 3) = 1.57
+ * at most. Left until there is a machine to measure it on. */
 #include "device/cpu/kernels.h"
 
 #if defined(__aarch64__)

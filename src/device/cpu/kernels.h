@@ -171,8 +171,8 @@ typedef struct ht_cpu_kernels {
     void (*quantize)(const float *x, size_t stride, size_t cols, size_t t0, size_t n, const ht_acts *acts);
     /* One tile's tokens, whose `cols` valid columns begin at rows[0], rows[1], ... */
     void (*pack_floats)(const float *const *rows, size_t cols, size_t tile_index, const ht_acts *acts);
-    /* One strip times all tokens: y[t*stride + r] for the strip's valid rows. scratch: strip_scratch(tokens) floats. A token's
-     * values are the same to the bit whatever other tokens there are. */
+    /* One strip times all tokens: y[t*stride + r] for the strip's valid rows. scratch: strip_scratch(tokens) floats. A
+     * token's values are the same to the bit whatever other tokens there are. */
     void (*strip_fast)(const ht_packed *packed, size_t strip, const ht_acts *acts, float *y, size_t stride,
                        float *scratch);
     void (*strip_exact)(const ht_packed *packed, size_t strip, const ht_acts *acts, float *y, size_t stride,
@@ -213,14 +213,15 @@ void ht_packed_free(ht_packed *packed);
 /* pool.c: threads that share one parallel loop at a time. */
 typedef struct ht_pool ht_pool;
 typedef void (*ht_pool_function)(void *context, size_t item, int thread);
-/* cores: to pin to, one thread each, in turn; none: not pinned. The caller is thread 0 of every loop; threads - 1 workers are made. */
+/* cores: to pin to, one thread each, in turn; none: not pinned. The caller is thread 0 of every loop; threads - 1
+ * workers are made. */
 ht_status ht_pool_create(int threads, const ht_cores *cores, ht_pool **pool, ht_error *error);
 void ht_pool_destroy(ht_pool *pool);
 /* From the next loop's end on, workers sleep at once (true) or spin for a while first. */
 void ht_pool_yield(ht_pool *pool, bool yield);
 int ht_pool_threads(const ht_pool *pool);
-/* function(context, i, thread) for i in [0, items), in any order, on all threads; returns when all are done. Items are handed
- * out `grain` at a time. */
+/* function(context, i, thread) for i in [0, items), in any order, on all threads; returns when all are done. Items are
+ * handed out `grain` at a time. */
 void ht_pool_run(ht_pool *pool, ht_pool_function function, void *context, size_t items, size_t grain);
 
 #endif

@@ -129,7 +129,8 @@ INLINE const int32_t *form_sums(ht_pack_form form, const ht_acts *acts) {
 
 /* ---- activations ------------------------------------------------------------------------------------------------------ */
 
-/* One group of 32 floats -> int8 with scale = max|x| / 127 (the groups llama.cpp calls Q8_0; a group of zeros has scale 0). */
+/* One group of 32 floats -> int8 with scale = max|x| / 127 (the groups llama.cpp calls Q8_0; a group of zeros has scale
+ * 0). */
 static void quantize_group(const float *x, size_t step, size_t t, const ht_acts *acts) {
     vf v[HT_STEP / VW], most = vf_zero();
     for (int i = 0; i < HT_STEP / VW; i++) {
@@ -204,7 +205,8 @@ static void pack_floats(const float *const *rows, size_t cols, size_t tile, cons
         }
 }
 
-/* ---- int8 activations: strip times tokens -------------------------------------------------------------------------------- */
+/* ---- int8 activations: strip times tokens
+ * -------------------------------------------------------------------------------- */
 
 INLINE void store_rows(const ht_packed *p, size_t strip, int v, vf value, float *y) {
     size_t row = strip * HT_STRIP + (size_t)v * VW;
@@ -314,8 +316,9 @@ static void end_few(const ht_packed *p, size_t strip, size_t tokens, const float
             store_rows(p, strip, v, vf_load(rows + t * HT_STRIP + v * VW), y + t * stride);
 }
 
-/* Where the registers do not hold all accumulators of a few tokens, some go over a run of steps at a time, whose weights stay in
- * L1, and then the others. Each such pass fetches its part of the run behind, so that memory is never idle. */
+/* Where the registers do not hold all accumulators of a few tokens, some go over a run of steps at a time, whose
+ * weights stay in L1, and then the others. Each such pass fetches its part of the run behind, so that memory is never
+ * idle. */
 enum { RUN_STEPS = 8 };
 typedef struct few_pass {
     const uint8_t *data; /* of the strip */
@@ -444,7 +447,8 @@ INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const
     X(HT_FORM_4) \
     X(HT_FORM_4O) X(HT_FORM_4SO) X(HT_FORM_4X) X(HT_FORM_6) X(HT_FORM_6O) X(HT_FORM_6SO) X(HT_FORM_6S16) X(HT_FORM_8)
 
-/* A function a form keeps the compiler's work and the code's size in hand; that of one token stays by itself, undisturbed. */
+/* A function a form keeps the compiler's work and the code's size in hand; that of one token stays by itself,
+ * undisturbed. */
 #define FAST_FUNCTIONS(FORM)                                                                                          \
     static __attribute__((noinline)) void fast_one_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y) { \
         fast_one(FORM, p, s, a, y);                                                                                   \
@@ -472,12 +476,14 @@ static void strip_fast(const ht_packed *p, size_t strip, const ht_acts *a, float
     }
 }
 
-/* ---- float activations -------------------------------------------------------------------------------------------------------- */
+/* ---- float activations
+ * -------------------------------------------------------------------------------------------------------- */
 
-/* A sum is its bias and then, column by column, fma(weight, activation, sum), however many tokens are multiplied together and
- * by which of the functions below: so it is the same to the bit. */
+/* A sum is its bias and then, column by column, fma(weight, activation, sum), however many tokens are multiplied
+ * together and by which of the functions below: so it is the same to the bit. */
 
-/* sum[i][r] += w[r] * x[i * row] for i < n, r < vectors. One loop: of nested ones the compiler would leave sums in memory. */
+/* sum[i][r] += w[r] * x[i * row] for i < n, r < vectors. One loop: of nested ones the compiler would leave sums in
+ * memory. */
 #ifndef PANEL_STEP
 INLINE void panel_step(int n, int vectors, vf *sum, const vf *w, const float *x, size_t row) {
     UNROLL
@@ -717,7 +723,8 @@ static size_t strip_scratch(size_t tokens) {
     return PASS_ROWS * ht_max_size(FAST_TILE, (tokens + TILE - 1) / TILE * TILE);
 }
 
-/* ---- norms, activation ------------------------------------------------------------------------------------------------------------ */
+/* ---- norms, activation
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static float mean_of(const float *x, size_t n) {
     vf sum = vf_zero();

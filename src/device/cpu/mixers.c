@@ -60,7 +60,8 @@ static float softplus(float x) {
     return x > 20 ? x : log1pf(expf(x));
 }
 
-/* ---- CONV ------------------------------------------------------------------------------------------------------------------ */
+/* ---- CONV
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static void conv_item(void *context, size_t item, int thread) {
     const mix_run *r = context;
@@ -93,7 +94,8 @@ static void run_conv(mix_run *r) {
     ht_pool_run(r->job->pool, conv_item, r, (n + r->channels - 1) / r->channels, 1);
 }
 
-/* ---- DELTA_NET ------------------------------------------------------------------------------------------------------------- */
+/* ---- DELTA_NET
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* `n` channels of the convolution, from number `channel` on, whose values begin at `in`; number `at` of the unit's. */
 static void mix_channels(const mix_run *r, const float *in, size_t in_stride, size_t channel, float *state, size_t at,
@@ -162,7 +164,8 @@ static void delta_item(void *context, size_t item, int thread) {
     }
 }
 
-/* ---- SCAN ------------------------------------------------------------------------------------------------------------------ */
+/* ---- SCAN
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 /* A run of one group's channels through the convolution: of x, B or C. Items of a group: so many of x, then B, C. */
 static void scan_channels_item(void *context, size_t item, int thread) {
@@ -232,7 +235,8 @@ static void scan_norm_item(void *context, size_t t, int thread) {
     }
 }
 
-/* ---- submits ---------------------------------------------------------------------------------------------------------------- */
+/* ---- submits
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static void run_block(mix_run *r) {
     ht_pool *pool = r->job->pool;

@@ -1,6 +1,7 @@
 /* Kernels of recurrent mixers, over the vector primitives of kernels_impl.h, which includes this. */
 
-/* ---- convolution -------------------------------------------------------------------------------------------------------- */
+/* ---- convolution
+ * -------------------------------------------------------------------------------------------------------- */
 
 enum { CONV_CHANNELS = 256 }; /* of a block: its rows of all taps stay in L1 */
 
@@ -35,8 +36,8 @@ INLINE void conv_token(const ht_convolution_job *j, const conv_rows *rows, int t
         out[i] = conv_single(j, rows, c0, i);
 }
 
-/* What channels from c0 on were at token s, which may lie before the first one. Products lie in a ring of as many rows as there
- * are taps. */
+/* What channels from c0 on were at token s, which may lie before the first one. Products lie in a ring of as many rows
+ * as there are taps. */
 static const float *conv_row(const ht_convolution_job *j, float (*ring)[CONV_CHANNELS], size_t c0, ptrdiff_t s) {
     if (s < 0)
         return j->state + (size_t)(s + j->taps - 1) * j->state_stride + c0;
@@ -79,7 +80,8 @@ static void over_length(float *x, size_t n, float eps, float scale) {
         x[i] *= by;
 }
 
-/* ---- recurrence --------------------------------------------------------------------------------------------------------- */
+/* ---- recurrence
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* Columns of S are independent of each other: n vectors of them at a time, whose key_dim rows stay in L1 while all tokens
  * pass by. */

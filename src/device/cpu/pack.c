@@ -161,8 +161,8 @@ static void pack_coded_row(const ht_matrix *m, size_t source, size_t col_begin, 
     int8_t *codes = (int8_t *)(offsets + groups);
     const int bias = code_bias(m);
     ht_matrix_codes(m, source, 1, codes, scales, offsets);
-    /* MXFP4's scales, here half of the file's, go beyond fp16: one below 2^-24 becomes 0, which the values of other blocks do not
-     * notice. */
+    /* MXFP4's scales, here half of the file's, go beyond fp16: one below 2^-24 becomes 0, which the values of other
+     * blocks do not notice. */
     note_bad(m, source, scales, offsets, p);
     uint8_t *levels = (uint8_t *)scales; /* the floats are not needed when the levels are */
     uint16_t *d = (uint16_t *)(void *)levels, *dmin = d + m->cols / 256;

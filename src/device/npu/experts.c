@@ -1,5 +1,5 @@
-/* What the host does around the graphs of a mixture of experts: it gathers each expert's tokens, as many as the graph has room for,
- * and adds what came of them to the tokens' rows. */
+/* What the host does around the graphs of a mixture of experts: it gathers each expert's tokens, as many as the graph
+ * has room for, and adds what came of them to the tokens' rows. */
 #include "device/npu/npu.h"
 
 #include <string.h>

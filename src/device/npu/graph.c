@@ -9,7 +9,8 @@
 #define CAPACITY_STEP 8                  /* processors compute so many rows together */
 #define MOST_BYTES (UINT64_C(256) << 20) /* of the weights of one graph of experts */
 
-/* ---- describing -------------------------------------------------------------------------------------------------------- */
+/* ---- describing
+ * -------------------------------------------------------------------------------------------------------- */
 
 /* How part `i` appears in a graph that reads columns [col, col + cols) of it; false if it cannot. */
 static bool form_of(const ht_op *op, int i, size_t col, size_t cols, ht_npu_matrix *m) {
@@ -191,7 +192,8 @@ size_t ht_npu_bits(ht_npu_element element) {
     return bits[element];
 }
 
-/* ---- weights ----------------------------------------------------------------------------------------------------------- */
+/* ---- weights
+ * ----------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_npu_codes(const ht_npu_matrix *m, size_t row, size_t n, int8_t *codes, float *scales, float *offsets,
                        ht_error *error) {
@@ -267,7 +269,8 @@ void ht_npu_bias(const ht_npu_matrix *m, float *out) {
     }
 }
 
-/* ---- identity and size --------------------------------------------------------------------------------------------------- */
+/* ---- identity and size
+ * --------------------------------------------------------------------------------------------------- */
 
 /* The bytes of a matrix's rows as the file has them: all columns, for a range of columns is none of bytes. */
 static uint64_t hash_rows(const ht_npu_matrix *m, uint64_t hash) {

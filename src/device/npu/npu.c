@@ -348,8 +348,8 @@ static void tell_shorter(npu_device *d, ht_status status, int length, const ht_e
     d->told |= status == HT_ERROR_DEVICE;
 }
 
-/* A length whose graph is there for up to `tokens` tokens. Nothing suitable: the right one is built now, and if it cannot be,
- * any that is there will do. */
+/* A length whose graph is there for up to `tokens` tokens. Nothing suitable: the right one is built now, and if it
+ * cannot be, any that is there will do. */
 static ht_status find_length(npu_device *d, ht_task *task, size_t tokens, size_t *found, ht_error *error) {
     const ht_lengths lengths = {d->lengths, d->caps.n_lengths, PIECE_TOKENS};
     if (ht_find_length(&lengths, tokens, is_there, task, found))
@@ -370,8 +370,8 @@ static ht_status run_program(const npu_device *d, ht_npu_program *program, float
     return status == HT_OK ? d->runtime->wait(d->npu, program, error) : status;
 }
 
-/* A piece of a submit: tokens [first, first + tokens) of it at lengths[i], which is no less; of the slots' rows `room` are ours to read
- * and to write. */
+/* A piece of a submit: tokens [first, first + tokens) of it at lengths[i], which is no less; of the slots' rows `room`
+ * are ours to read and to write. */
 typedef struct piece {
     const ht_binding *binding;
     size_t first, tokens, room, i;

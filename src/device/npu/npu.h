@@ -30,13 +30,14 @@ typedef struct ht_npu_run {
 
 #define HT_NPU_PARTS 3
 #define HT_NPU_EXPERTS 16 /* most experts of one graph */
-/* x [length][cols] -> out [length][rows], float32. A MATMUL's slice: parts are its rows, one run after another; a share has
- * a run of each matrix, and they follow each other without the gaps between them (runs says where they belong). A share of
- * an FFN's features: parts are gate, up [features][cols] and down [rows][features], out = down(act(gate x) * up x).
+/* x [length][cols] -> out [length][rows], float32. A MATMUL's slice: parts are its rows, one run after another; a share
+ * has a run of each matrix, and they follow each other without the gaps between them (runs says where they belong). A
+ * share of an FFN's features: parts are gate, up [features][cols] and down [rows][features], out = down(act(gate x) *
+ * up x).
  *
- * A group of an EXPERTS' experts: parts are those of the first of them (ht_npu_of_expert: of the others); up, down where there is
- * no gate. Each expert has `capacity` rows of x and of out, one expert's behind another's: x [experts * capacity][cols]. `length`
- * is the number of tokens that all of the operator's experts share (ht_npu_capacity). */
+ * A group of an EXPERTS' experts: parts are those of the first of them (ht_npu_of_expert: of the others); up, down
+ * where there is no gate. Each expert has `capacity` rows of x and of out, one expert's behind another's: x [experts *
+ * capacity][cols]. `length` is the number of tokens that all of the operator's experts share (ht_npu_capacity). */
 typedef struct ht_npu_graph {
     const ht_op *op;
     size_t expert, experts; /* EXPERTS: [expert, expert + experts); others: 0 */
@@ -49,8 +50,8 @@ typedef struct ht_npu_graph {
     bool weights_first; /* out^T = W x^T: the weights stream past what is held; else out = x W^T */
 } ht_npu_graph;
 
-/* NULL and *graph filled, or why not, for a person. Of EXPERTS the graph has as many of the slice's experts, from the first on, as
- * one graph may have: who wants the others describes what is left of the slice. */
+/* NULL and *graph filled, or why not, for a person. Of EXPERTS the graph has as many of the slice's experts, from the
+ * first on, as one graph may have: who wants the others describes what is left of the slice. */
 const char *ht_npu_describe(const ht_op *op, const ht_slice *slice, bool weights_first, ht_npu_graph *graph);
 /* Matrix number `part` of the graph's expert number i, counted from 0; of graphs without experts i is 0. */
 ht_npu_matrix ht_npu_of_expert(const ht_npu_graph *graph, int part, size_t i);
@@ -60,9 +61,9 @@ ht_status ht_npu_matrices(const ht_npu_graph *graph, ht_npu_matrix **matrices, h
 static inline size_t ht_npu_sets(const ht_npu_graph *graph) {
     return graph->experts ? graph->experts : 1;
 }
-/* Rows that one set of matrices computes at a length: an expert's capacity, else all. As NPUMoE (arXiv 2604.18788) has it: half as
- * many again as each expert gets where all are chosen equally often, for a graph must know the number. What is past
- * it is somebody else's. */
+/* Rows that one set of matrices computes at a length: an expert's capacity, else all. As NPUMoE (arXiv 2604.18788) has
+ * it: half as many again as each expert gets where all are chosen equally often, for a graph must know the number. What
+ * is past it is somebody else's. */
 size_t ht_npu_capacity(const ht_npu_graph *graph, size_t length);
 /* Rows of x and of out at a length. */
 static inline size_t ht_npu_rows(const ht_npu_graph *graph, size_t length) {
@@ -136,8 +137,8 @@ typedef struct ht_npu_runtime {
     ht_status (*bind)(ht_npu *npu, ht_npu_program *program, float *in, float *out, ht_error *error);
     ht_status (*start)(ht_npu *npu, ht_npu_program *program, ht_error *error); /* may compute before it returns */
     ht_status (*wait)(ht_npu *npu, ht_npu_program *program, ht_error *error);
-    /* Zeroed pages that programs read and write in place, where they copy others; NULL: there are none (left). free_shared, which
-     * may come after close: false: not from here. Optional, both or none. */
+    /* Zeroed pages that programs read and write in place, where they copy others; NULL: there are none (left).
+     * free_shared, which may come after close: false: not from here. Optional, both or none. */
     void *(*alloc_shared)(ht_npu *npu, size_t bytes);
     bool (*free_shared)(void *pages);
 } ht_npu_runtime;
@@ -199,14 +200,16 @@ typedef struct ht_npu_place { /* whose row of an expert's it is */
     float weight; /* 0: nobody's */
 } ht_npu_place;
 
-/* Where a piece of a submit's tokens lies: what they are, the weights of all experts, and where those are put that are left. */
+/* Where a piece of a submit's tokens lies: what they are, the weights of all experts, and where those are put that are
+ * left. */
 typedef struct ht_npu_crowd {
     ht_view x, weights, left;
     size_t tokens;
 } ht_npu_crowd;
 
-/* Of each of the graph's experts the first `capacity` tokens that have chosen it: their rows of x to `in`, zeros behind them, and
- * whose they are to places [experts][capacity]; their weights in `left` become 0. Returns how many there are in all. */
+/* Of each of the graph's experts the first `capacity` tokens that have chosen it: their rows of x to `in`, zeros behind
+ * them, and whose they are to places [experts][capacity]; their weights in `left` become 0. Returns how many there are
+ * in all. */
 size_t ht_npu_gather(const ht_npu_graph *graph, size_t capacity, const ht_npu_crowd *crowd, float *in,
                      ht_npu_place *places);
 /* Adds what came of them, times the weights, to the tokens' rows of `to`: in the order of experts. */

@@ -78,8 +78,9 @@ static ht_status list(ht_device_info **rows, size_t *n, ht_error *error) {
     return status;
 }
 
-/* Does it round activations to 8 bits, in groups of 32? The CPU's provider can (MatMulNBits, accuracy_level 4). Its kernels for
- * 64-bit ARM do something coarser: under qemu log-probabilities were off by up to 0.4, so there `fast` computes floats, too. */
+/* Does it round activations to 8 bits, in groups of 32? The CPU's provider can (MatMulNBits, accuracy_level 4). Its
+ * kernels for 64-bit ARM do something coarser: under qemu log-probabilities were off by up to 0.4, so there `fast`
+ * computes floats, too. */
 static bool rounds_activations(const ht_npu *npu) {
 #ifdef __aarch64__
     return false;

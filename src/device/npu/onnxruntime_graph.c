@@ -131,8 +131,9 @@ static int product(ht_ort_graph *g, int x, const ht_npu_matrix *m, int sums[2]) 
     return m->bias ? add_two(g, "Add", y, add_constant(g, BIAS, m, rows, 0)) : y;
 }
 
-/* Those that are smooth are z + z * tanh(t) with z half the gate, t that of SiLU, 0.79788 g + 0.03568 g^3 of GELU. Hexagon's tanh is
- * right to a rounding or two; its sigmoid errs by 2^-9, and so do ONNX's own Gelu and QuickGelu there. */
+/* Those that are smooth are z + z * tanh(t) with z half the gate, t that of SiLU, 0.79788 g + 0.03568 g^3 of GELU.
+ * Hexagon's tanh is right to a rounding or two; its sigmoid errs by 2^-9, and so do ONNX's own Gelu and QuickGelu
+ * there. */
 static int activate(ht_ort_graph *g, int gate, ht_activation kind) {
     const double root = 0.7978845608028654; /* of 2 / pi */
     if (kind == HT_ACT_RELU2) {
@@ -182,8 +183,8 @@ static int concat(ht_ort_graph *g, int a, int b, int axis) {
     return add(g, (node){.type = "Concat", INPUTS(a, b), ATTRIBUTES(INTEGER("axis", axis))});
 }
 
-/* Their results are put together two at a time, as in stack: in rounds, so that no row is copied more often than there are of
- * these. */
+/* Their results are put together two at a time, as in stack: in rounds, so that no row is copied more often than there
+ * are of these. */
 static int experts(ht_ort_graph *g, int x) {
     const ht_npu_graph *of = g->of;
     int parts[HT_NPU_EXPERTS];

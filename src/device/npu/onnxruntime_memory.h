@@ -5,8 +5,8 @@
 #include "device/npu/onnxruntime_api.h"
 #include "device/npu/npu.h"
 
-/* From now on ht_ort_memory_alloc hands out the memory of this name ("QnnHtpShared") that the session's provider has; the first
- * that works is kept for good, and so must its session be. device: for errors. */
+/* From now on ht_ort_memory_alloc hands out the memory of this name ("QnnHtpShared") that the session's provider has;
+ * the first that works is kept for good, and so must its session be. device: for errors. */
 ht_status ht_ort_memory_offer(const ht_ort *ort, const char *device, const OrtSession *session, const char *name,
                               ht_error *error);
 /* Zeroed whole pages; NULL: there is no such memory, or none left. Any thread. */

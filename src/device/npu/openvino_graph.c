@@ -1,10 +1,10 @@
-/* Weights stay compressed: Const i4 or i8 [rows, groups, size] -> Convert -> Multiply(scale) -> Reshape -> Convert -> MatMul
- * is the pattern that OpenVINO's plugins fuse. Offsets are a second, 32 times smaller MatMul of the activations' group
- * sums. Gate and up of an FFN are two MatMuls of one input: quicker than one whose result is split.
+/* Weights stay compressed: Const i4 or i8 [rows, groups, size] -> Convert -> Multiply(scale) -> Reshape -> Convert ->
+ * MatMul is the pattern that OpenVINO's plugins fuse. Offsets are a second, 32 times smaller MatMul of the activations'
+ * group sums. Gate and up of an FFN are two MatMuls of one input: quicker than one whose result is split.
  *
- * Experts have MatMuls each, between a Split of the rows and a Concat: plugins fuse compressed weights of two dimensions only,
- * and as floats, which one batched MatMul would need, they are eight times as large. A Split says nowhere how many rows each
- * has: constants, which all lengths share, must not depend on the length. */
+ * Experts have MatMuls each, between a Split of the rows and a Concat: plugins fuse compressed weights of two
+ * dimensions only, and as floats, which one batched MatMul would need, they are eight times as large. A Split says
+ * nowhere how many rows each has: constants, which all lengths share, must not depend on the length. */
 #include "device/npu/openvino_graph.h"
 
 #include <math.h>
@@ -40,7 +40,8 @@ struct ht_ov_graph {
     node nodes[]; /* [SET_NODES] for each set */
 };
 
-/* ---- nodes --------------------------------------------------------------------------------------------------------------- */
+/* ---- nodes
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static int add(ht_ov_graph *g, node n) {
     if (n.constant) {
@@ -313,7 +314,8 @@ size_t ht_ov_graph_bytes(const ht_ov_graph *graph) {
     return graph->bytes;
 }
 
-/* ---- the blob --------------------------------------------------------------------------------------------------------------- */
+/* ---- the blob
+ * --------------------------------------------------------------------------------------------------------------- */
 
 /* Codes, scales and offsets of rows [row, row + n) go to their constants, whose places are given (NULL: none). */
 typedef struct coded {
@@ -393,7 +395,8 @@ ht_status ht_ov_graph_fill(const ht_ov_graph *g, uint8_t *out, ht_error *error) 
     return status;
 }
 
-/* ---- the text --------------------------------------------------------------------------------------------------------------- */
+/* ---- the text
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static ht_status write_port(ht_text *xml, int id, const node *n, bool output, ht_error *error) {
     static const char *const precisions[][2] = {{"f32", "FP32"}, {"f16", "FP16"}, {"bf16", "BF16"},

@@ -1,12 +1,13 @@
 /* Does a built graph compute what it should? Compilers of such graphs have been seen to drop zero points, swap rows and
- * round weights without a word, so each program runs once on a made-up input, and sampled tokens and rows are compared with
- * sums in double precision over the canonical weights.
+ * round weights without a word, so each program runs once on a made-up input, and sampled tokens and rows are compared
+ * with sums in double precision over the canonical weights.
  *
- * Bounds. Errors are taken as independent, and six standard deviations are allowed. Arithmetic with unit roundoff u rounds
- * both factors of a product, so a sum of products p errs by u * |p|_2 or less; adding n terms in float32 by eps * sqrt(n) *
- * |p|_2 (eight of these); a scale kept in fp16 by 2^-11 of its group's sum. Activations in 8 bits err by up to half a step
- * of their group: a standard deviation of step / sqrt(12) each, times the weights. In an FFN the hidden values' errors go
- * through the activation (its slope is at most 1.13 for all kinds but the square) and then through down, like any input's. */
+ * Bounds. Errors are taken as independent, and six standard deviations are allowed. Arithmetic with unit roundoff u
+ * rounds both factors of a product, so a sum of products p errs by u * |p|_2 or less; adding n terms in float32 by eps
+ * * sqrt(n) * |p|_2 (eight of these); a scale kept in fp16 by 2^-11 of its group's sum. Activations in 8 bits err by up
+ * to half a step of their group: a standard deviation of step / sqrt(12) each, times the weights. In an FFN the hidden
+ * values' errors go through the activation (its slope is at most 1.13 for all kinds but the square) and then through
+ * down, like any input's. */
 #include "device/npu/npu.h"
 
 #include <math.h>
@@ -44,7 +45,8 @@ static void fill(uint64_t seed, float *x, size_t n) {
     }
 }
 
-/* ---- one row by one vector ------------------------------------------------------------------------------------------------- */
+/* ---- one row by one vector
+ * ------------------------------------------------------------------------------------------------- */
 
 typedef struct row_sum {
     double sum, variance; /* of its errors */
@@ -123,7 +125,8 @@ static ht_status matrix_rows(const ht_npu_facts *facts, const ht_npu_matrix *m, 
     return status;
 }
 
-/* ---- what a graph should say ------------------------------------------------------------------------------------------------- */
+/* ---- what a graph should say
+ * ------------------------------------------------------------------------------------------------- */
 
 #define SLOPE 1.13
 
@@ -245,7 +248,8 @@ static ht_status make_probe(ht_npu_probe **out, const ht_npu_facts *facts, const
     return status;
 }
 
-/* ---- the check ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the check
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 /* Row `token` of a graph's output, which set number `set` of its matrices computed. */
 static ht_status compare(const ht_npu_probe *p, const ht_npu_graph *g, const float *out, size_t set, size_t token,

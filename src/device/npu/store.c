@@ -56,7 +56,8 @@ struct ht_npu_store {
     uint64_t freed; /* counts graphs that went: one that found no memory is tried again afterwards */
 };
 
-/* ---- the disk ------------------------------------------------------------------------------------------------------------ */
+/* ---- the disk
+ * ------------------------------------------------------------------------------------------------------------ */
 
 #define MAGIC "hetero graph 1\n"
 
@@ -143,7 +144,8 @@ static void save_program(ht_npu_entry *entry, const ht_text *key, ht_npu_program
     ht_text_free(&file);
 }
 
-/* ---- building -------------------------------------------------------------------------------------------------------------- */
+/* ---- building
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static ht_status check_program(ht_npu_entry *entry, ht_npu_program *program, size_t length, ht_error *error) {
     pthread_mutex_lock(&entry->probing);
@@ -198,8 +200,8 @@ typedef struct builder_start {
     int index;
 } builder_start;
 
-/* Of a build that failed. Who waits says what comes of it. Else the first one is a warning, for it costs speed and nobody would
- * know why; others are likely to be like it. */
+/* Of a build that failed. Who waits says what comes of it. Else the first one is a warning, for it costs speed and
+ * nobody would know why; others are likely to be like it. */
 static void tell_failure(ht_npu_store *s, const char *text) {
     pthread_mutex_lock(&s->lock);
     const bool warn = s->waiting == 0 && !s->told;
@@ -252,7 +254,8 @@ static void *builder_main(void *argument) {
     return NULL;
 }
 
-/* ---- the store --------------------------------------------------------------------------------------------------------------- */
+/* ---- the store
+ * --------------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_npu_store_create(const ht_npu_store_options *options, ht_npu_store **out, ht_error *error) {
     ht_npu_store *s;
@@ -375,8 +378,8 @@ static void queue(ht_npu_entry *entry, size_t i) {
     }
 }
 
-/* Nobody has asked for it yet, or it found no memory: room in the budget is looked for again each time, which costs nothing; a
- * compiler that ran out of memory is only asked again once there is more. Under the lock. */
+/* Nobody has asked for it yet, or it found no memory: room in the budget is looked for again each time, which costs
+ * nothing; a compiler that ran out of memory is only asked again once there is more. Under the lock. */
 static bool is_to_be_queued(const ht_npu_entry *entry, size_t i) {
     const graph_slot *slot = &entry->slots[i];
     return slot->state == ABSENT || (slot->state == FAILED && slot->error.status == HT_ERROR_MEMORY &&

@@ -1,6 +1,7 @@
-/* ROUTE and EXPERTS. A plan of who has chosen whom is made on the device, so that nothing waits for the host: places for a token and an
- * expert each, in tiles of one expert's. The products are launches of the MATMUL kernels over tiles, as many as there can be; those
- * that nobody needs end at once. With one token a tile has one place, and what is read is the chosen experts' alone. */
+/* ROUTE and EXPERTS. A plan of who has chosen whom is made on the device, so that nothing waits for the host: places
+ * for a token and an expert each, in tiles of one expert's. The products are launches of the MATMUL kernels over tiles,
+ * as many as there can be; those that nobody needs end at once. With one token a tile has one place, and what is read
+ * is the chosen experts' alone. */
 #include "device/opencl/experts.h"
 #include "device/opencl/kernel.h"
 #include "device/opencl/matmul.h"
@@ -43,7 +44,8 @@ static ht_status own_kernel(ht_cl_device *d, const ht_op *op, const char *name, 
     return ht_cl_kernel(d, "experts", name, options, kernel, error);
 }
 
-/* ---- ROUTE ---------------------------------------------------------------------------------------------------------------- */
+/* ---- ROUTE
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_cl_route_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
     const ht_op *op = task->op;
@@ -81,7 +83,8 @@ ht_status ht_cl_route_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
                         error);
 }
 
-/* ---- slices of EXPERTS ------------------------------------------------------------------------------------------------------ */
+/* ---- slices of EXPERTS
+ * ------------------------------------------------------------------------------------------------------ */
 
 const char *ht_cl_experts_refuses_part(const ht_cl_device *d, const ht_op *op, const ht_slice *part) {
     const size_t n = (size_t)op->experts, features = ht_op_summed(op), last = (size_t)op->n_parts - 1;
@@ -105,7 +108,8 @@ const char *ht_cl_experts_refuses(const ht_cl_device *d, const ht_op *op, const 
                                           : "some of the experts: a part of them all is chosen at submit";
 }
 
-/* ---- tiles ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- tiles
+ * ---------------------------------------------------------------------------------------------------------------------- */
 
 /* What a submit of so many tokens needs room for. */
 typedef struct layout {
@@ -157,7 +161,8 @@ static size_t choose_tile(const ht_cl_device *d, const ht_task *task, size_t tok
     return best;
 }
 
-/* ---- tasks ------------------------------------------------------------------------------------------------------------------- */
+/* ---- tasks
+ * ------------------------------------------------------------------------------------------------------------------- */
 
 /* Each of the operator's tensors is a segment. */
 static ht_status pack(ht_cl_device *d, ht_task *task, ht_error *error) {
@@ -249,7 +254,8 @@ static ht_status find_choice(ht_cl_device *d, ht_task *task, size_t tokens, size
     return status;
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------------------ */
+/* ---- running
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct floats { /* rows of floats on the device */
     cl_mem memory;
