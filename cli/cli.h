@@ -124,6 +124,8 @@ cli_setting cli_setting_of(const cli_options *options);
 void cli_expect(cli_setting *setting, int64_t tokens); /* one more prompt to come; what does not fit is not named */
 ht_precision cli_precision(const cli_setting *setting);
 int cli_open_model(const cli_options *options, ht_model **model); /* MODEL left out: a shape of 1B */
+/* The same for its text alone, where no weights are needed. */
+int cli_open_vocabulary(const cli_options *options, ht_model **model);
 int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session);
 void cli_close_session(cli_session *session);
 

@@ -173,6 +173,16 @@ int cli_open_model(const cli_options *options, ht_model **model) {
     return error.status == HT_ERROR_IO ? CLI_WRONG : status; /* a file that is not there is wrong input */
 }
 
+int cli_open_vocabulary(const cli_options *options, ht_model **model) {
+    ht_error error;
+    if (!options->arguments[0] || !strncmp(options->arguments[0], "shape:", 6))
+        return cli_open_model(options, model);
+    if (!ht_model_open_vocabulary(options->arguments[0], model, &error))
+        return CLI_DONE;
+    int status = cli_fail(options, &error);
+    return error.status == HT_ERROR_IO ? CLI_WRONG : status;
+}
+
 cli_setting cli_setting_of(const cli_options *options) {
     return (cli_setting){.devices = cli_last(&options->devices),
                          .strategy = cli_last(&options->strategy),

@@ -39,12 +39,23 @@ static int print_json(const ht_model_info *info) {
     for (size_t i = 0; object && i < sizeof numbers / sizeof *numbers; i++)
         json_object_set_new(object, numbers[i].name, json_integer(numbers[i].value));
     if (object) {
+        if (info->vocabulary_alone)
+            json_object_set_new(object, "vocabulary_alone", json_true());
         json_object_set_new(object, "adds_bos", json_boolean(info->adds_bos));
         json_object_set_new(object, "tokenizer", cli_json_text(info->tokenizer, strlen(info->tokenizer)));
         json_object_set_new(object, "chat_template",
                             info->chat_template ? json_string(info->chat_template) : json_null());
     }
     return cli_print_json(object);
+}
+
+static void print_vocabulary(const ht_model_info *info) {
+    if (!*info->tokenizer)
+        printf("tokenizer       none: token ids only, of %d\n", info->vocabulary);
+    else
+        printf("tokenizer       %s, %d tokens, BOS %d%s, EOS %d\n", info->tokenizer, info->vocabulary, info->bos,
+               info->adds_bos ? " (added)" : "", info->eos);
+    printf("chat template   %s\n", info->chat_template ? info->chat_template : "none recognised (use run --raw)");
 }
 
 static void print_text(const ht_model_info *info) {
@@ -55,6 +66,12 @@ static void print_text(const ht_model_info *info) {
     else
         printf("file            %s, %s\n", info->path, ht_size_text(info->file_bytes, bytes));
     printf("name            %s\n", *info->name ? info->name : "(none)");
+    if (info->vocabulary_alone) {
+        printf("architecture    %s: %s\n", *info->architecture ? info->architecture : "(none)",
+               info->n_types ? "not supported, but its vocabulary is" : "no weights, a vocabulary alone");
+        print_vocabulary(info);
+        return;
+    }
     printf("architecture    %s, %.1f million parameters, mostly %s\n", info->architecture,
            (double)info->parameters / 1e6, info->quantisation);
     printf("layers          %d of %d features, feed-forward %d\n", info->layers, info->embedding, info->feed_forward);
@@ -62,21 +79,28 @@ static void print_text(const ht_model_info *info) {
     if (info->sliding_window)
         printf(", sliding window %d", info->sliding_window);
     printf("\ncontext         %d tokens\n", info->context_length);
-    if (!*info->tokenizer)
-        printf("tokenizer       none: token ids only, of %d\n", info->vocabulary);
-    else
-        printf("tokenizer       %s, %d tokens, BOS %d%s, EOS %d\n", info->tokenizer, info->vocabulary, info->bos,
-               info->adds_bos ? " (added)" : "", info->eos);
-    printf("chat template   %s\n", info->chat_template ? info->chat_template : "none recognised (use run --raw)");
+    print_vocabulary(info);
     for (size_t i = 0; i < info->n_types; i++)
         printf("%-15s %-6s %6llu tensors %14llu parameters %11s\n", i ? "" : "tensors", info->types[i].type,
                (unsigned long long)info->types[i].tensors, (unsigned long long)info->types[i].parameters,
                ht_size_text(info->types[i].bytes, bytes));
 }
 
+/* A file of which only the vocabulary can be used is shown, too; what is wrong with the rest is said if that fails as well. */
+static int open_any(const cli_options *options, ht_model **model) {
+    ht_error error, other;
+    const char *path = options->arguments[0];
+    if (!path || !ht_model_open(path, model, &error))
+        return path ? CLI_DONE : cli_open_model(options, model);
+    if (error.status == HT_ERROR_UNSUPPORTED && !ht_model_open_vocabulary(path, model, &other))
+        return CLI_DONE;
+    int status = cli_fail(options, &error);
+    return error.status == HT_ERROR_IO ? CLI_WRONG : status;
+}
+
 int cli_inspect(const cli_options *options) {
     ht_model *model;
-    int status = cli_open_model(options, &model);
+    int status = open_any(options, &model);
     if (status != CLI_DONE)
         return status;
     if (options->json)
