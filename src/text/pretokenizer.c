@@ -8,7 +8,8 @@
 
 #include <string.h>
 
-#define SPACES "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define SPACES "\\x09-\\x0d" WIDE
+#define WIDE "\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 #define S "[" SPACES "]"
 #define NOT_S "[^" SPACES "]"
 #define ENDING "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -96,9 +97,10 @@ static const ht_pretokenizer table[] = {
     {{"glm4", "glm5"}, {LLAMA3}, WHOLE},
     {{"minicpm5"}, {"\\p{N}{1,3}", ENDING "|" WORD "|\\p{N}+|" SIGNS "[\\r\\n]*|" BLANKS}, WHOLE},
     {{"jais-2"},
-     {ENDING "|" WORD "|\\p{N}{1,3}|" SIGNS "[\\r\\n]*|" S "*[\\r\\n]+|" S "{512}(?!" NOT_S ")|" S "{256}(?!" NOT_S
-             ")|" S "{128}(?!" NOT_S ")|" S "{64}(?!" NOT_S ")|" S "{32}(?!" NOT_S ")|" S "{16}(?!" NOT_S ")|" S
-             "{8}(?!" NOT_S ")|" S "{4}(?!" NOT_S ")|" S "{1,2}(?!" NOT_S ")|" S},
+     {ENDING "|" WORD "|\\p{N}{1,3}|" SIGNS "[\\r\\n]*|"
+             "(?:[\\x09\\x0b\\x0c" WIDE "]*+[\\r\\n]++)++|" S "{512}(?!" NOT_S ")|" S "{256}(?!" NOT_S ")|" S
+             "{128}(?!" NOT_S ")|" S "{64}(?!" NOT_S ")|" S "{32}(?!" NOT_S ")|" S "{16}(?!" NOT_S ")|" S "{8}(?!" NOT_S
+             ")|" S "{4}(?!" NOT_S ")|" S "{1,2}(?!" NOT_S ")|" S},
      0},
     {{"qwen2", "deepseek-r1-qwen", "f2llmv2"}, {QWEN2}, NFC},
     {{"stablelm2", "kormo", "megrez", "hunyuan", "solar-open", "grok-2"}, {QWEN2}, 0},

@@ -153,11 +153,6 @@ static ht_merge_slot *merge_slot(const ht_tokenizer *t, uint64_t pair) {
             return &t->merges[i];
 }
 
-bool ht_vocab_is_text(const ht_tokenizer *tokenizer, int32_t id) {
-    const uint8_t type = tokenizer->types[id];
-    return type == HT_TOKEN_NORMAL || type == HT_TOKEN_USER_DEFINED || type == HT_TOKEN_UNUSED;
-}
-
 static uint64_t pair_of(int32_t left, int32_t right) {
     return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 }
@@ -859,7 +854,8 @@ const char *ht_tokenizer_text(const ht_tokenizer *tokenizer, int32_t id, bool sp
 ht_status ht_tokenizer_decode(const ht_tokenizer *tokenizer, const int32_t *ids, size_t n, bool special, ht_text *out,
                               ht_error *error) {
     ht_status status = ht_text_append(out, "", 0, error); /* no tokens: an empty string, not none */
-    bool own_space = tokenizer->adds_space;
+    const bool adds_space = tokenizer->adds_space || tokenizer->kind == HT_VOCAB_WORDPIECE;
+    bool own_space = adds_space;
     for (size_t i = 0; i < n && status == HT_OK; i++) {
         size_t bytes;
         const char *text = ht_tokenizer_text(tokenizer, ids[i], special, &bytes);
@@ -868,7 +864,7 @@ ht_status ht_tokenizer_decode(const ht_tokenizer *tokenizer, const int32_t *ids,
         uint8_t type = tokenizer->types[ids[i]];
         if (type == HT_TOKEN_CONTROL || type == HT_TOKEN_USER_DEFINED || type == HT_TOKEN_UNKNOWN) {
             status = ht_text_append(out, text, bytes, error);
-            own_space = tokenizer->adds_space; /* as encode did: each stretch of text got a space in front */
+            own_space = adds_space; /* as encode did: each stretch of text got a space in front */
             continue;
         }
         bool drop = own_space && bytes > 0 && text[0] == ' ';

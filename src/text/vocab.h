@@ -132,7 +132,10 @@ bool ht_vocab_merge(const ht_tokenizer *tokenizer, int32_t left, int32_t right, 
 size_t ht_byte_to_char(uint8_t byte, char out[2]);
 
 /* Whether a token is one that text becomes by being cut or merged, and not by its whole name (or never). */
-bool ht_vocab_is_text(const ht_tokenizer *tokenizer, int32_t id);
+static inline bool ht_vocab_is_text(const ht_tokenizer *tokenizer, int32_t id) {
+    const uint8_t type = tokenizer->types[id];
+    return type == HT_TOKEN_NORMAL || type == HT_TOKEN_USER_DEFINED || type == HT_TOKEN_UNUSED;
+}
 
 /* The trie of the pieces that ht_vocab_is_text allows, by their text as decoded (`decoded`) or as written. */
 ht_status ht_piece_trie_build(ht_tokenizer *tokenizer, bool decoded, ht_error *error);

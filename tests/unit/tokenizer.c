@@ -471,7 +471,7 @@ static uint32_t next_random(uint64_t *seed) {
 static void round_trip(void **state) {
     byte_level b = {0};
     pieces p = {0};
-    byte_level_init(&b, "qwen2");
+    byte_level_init(&b, "llama-bpe");
     pieces_init(&p);
     ht_gguf *files[] = {vocab_open(&b.file, NULL), vocab_open(&p.file, NULL)};
     static const char *const scraps[] = {"a",   "b",     " ",        "  ",       "\n\n", "1",
