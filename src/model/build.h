@@ -107,6 +107,8 @@ typedef struct ht_rope_kind {
     /* Not 0: rows are as long as 1 + growth * log(1 + floor(position / every)): position-scaled queries (Llama 4). */
     float growth;
     int every;
+    int from;  /* positions are counted from it on: floor((position + from) / every) */
+    int still; /* so many dimensions in front of `dim` are not turned: rows are as long as both */
 } ht_rope_kind;
 const float *ht_build_rope_table_of(ht_builder *b, const ht_rope_kind *kind);
 
@@ -172,7 +174,7 @@ typedef struct ht_rotation {
     bool halves;
     const char *q_norm, *k_norm; /* NULL: none */
     ht_norm norm;                /* of these */
-    bool norm_whole, norm_heads, v_norm;
+    bool norm_whole, norm_heads, norm_after, v_norm;
     int norm_dim, first, value_dim;
 } ht_rotation;
 void ht_build_rope(ht_builder *b, const ht_rotation *rotation);
@@ -227,6 +229,8 @@ typedef struct ht_mixture {
     ht_route route;      /* the bias is each layer's own: exp_probs_b */
     ht_activation activation;
     bool ungated;
+    bool weighs_input; /* weights are of what experts read */
+    int step;          /* every so manieth layer has experts, the last of each `step`; 0, 1: all from dense_layers on */
     /* The family's files always have a bias for choosing; a gate of the shared expert. Others take what there is: of
      * deepseek2's not all with a sigmoid have the bias. */
     bool always_biased, always_gated;

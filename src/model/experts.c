@@ -64,6 +64,7 @@ ht_mixture ht_build_mixture(ht_builder *b, int function, bool renormalise) {
     if (m.shared_features == 0)
         m.shared_features = shared * m.features;
     m.dense_layers = (int)ht_build_int(b, "leading_dense_block_count", 0, h->layers, 0);
+    m.step = (int)ht_build_int(b, "interleave_moe_layer_step", 0, HT_MAX_LAYERS, 0);
     m.route.function = function_of(b, function);
     m.route.renormalise = renormalise || ht_build_bool(b, "expert_weights_norm", false); /* nor is false, as above */
     m.route.scale = ht_build_factor(b, "expert_weights_scale", 1);
@@ -77,7 +78,7 @@ ht_mixture ht_build_mixture(ht_builder *b, int function, bool renormalise) {
 }
 
 bool ht_build_is_mixed(const ht_builder *b, const ht_mixture *m) {
-    return m->experts > 0 && b->layer >= m->dense_layers;
+    return m->experts > 0 && b->layer >= m->dense_layers && (m->step < 2 || (b->layer + 1) % m->step == 0);
 }
 
 /* ---- operators ---- */
@@ -132,7 +133,7 @@ static void experts(ht_builder *b, const names *n, size_t count, size_t features
         return;
     op->route = *how;
     op->experts = (int)count, op->width = (int)features;
-    op->activation = m->activation, op->ungated = m->ungated;
+    op->activation = m->activation, op->ungated = m->ungated, op->weighs_input = m->weighs_input;
     op->n_more = 1, op->more[0] = routed(b, n, count);
     op->n_parts = m->ungated ? 2 : 3;
     const bool bias = b->biased;
@@ -153,6 +154,8 @@ static void experts(ht_builder *b, const names *n, size_t count, size_t features
     }
     op->bias[part] = ht_build_vectors(b, n->down_bias, width, count, bias, 0);
     op->parts[part] = ht_build_matrices(b, n->down, width, features, count);
+    if (op->weighs_input && (op->bias[0] || op->bias[1] || op->bias[part]))
+        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "%s: biases of experts whose input is weighed", op->name);
 }
 
 void ht_build_chosen(ht_builder *b, const ht_mixture *m) {

@@ -27,12 +27,15 @@ static ht_status keep_string(ht_model *model, ht_string string, const char **out
 
 static ht_status find_family(ht_model *model, const ht_family **family, ht_error *error) {
     char names[400] = "";
-    for (size_t i = 0; i < HT_COUNT(families); i++) {
-        if (strcmp(families[i]->arch, model->info.architecture) == 0) {
-            *family = families[i];
+    for (size_t i = 0;; i++) {
+        const ht_family *one = i < HT_COUNT(families) ? families[i] : ht_family_with_experts(i - HT_COUNT(families));
+        if (!one)
+            break;
+        if (strcmp(one->arch, model->info.architecture) == 0) {
+            *family = one;
             return HT_OK;
         }
-        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", families[i]->arch);
+        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", one->arch);
     }
     return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: general.architecture \"%.40s\" is not supported; supported: %s",
                    model->info.path, model->info.architecture, names);

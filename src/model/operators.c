@@ -192,7 +192,7 @@ void ht_build_layer(ht_builder *b, int layer) {
 static const float *norm_bias(ht_builder *b, ht_norm kind, const char *name, size_t n) {
     char full[64];
     snprintf(full, sizeof full, "%s.bias", name);
-    return kind == HT_NORM_LAYER ? ht_build_vector(b, full, n, false, 0.0f) : NULL;
+    return kind != HT_NORM_NONE ? ht_build_vector(b, full, n, false, 0.0f) : NULL;
 }
 
 void ht_build_norm(ht_builder *b, const char *name) {
@@ -297,6 +297,7 @@ void ht_build_rope(ht_builder *b, const ht_rotation *rotation) {
     op->value_dim = rotation->value_dim;
     op->norm = rotation->norm;
     op->norm_whole = rotation->norm_whole, op->norm_heads = rotation->norm_heads, op->v_norm = rotation->v_norm;
+    op->norm_after = rotation->norm_after && !rotation->norm_whole;
     op->norm_dim = rotation->norm_dim;
     op->q_norm = head_norm(b, rotation, rotation->q_norm, h->heads);
     op->k_norm = head_norm(b, rotation, rotation->k_norm, h->kv_heads);

@@ -16,10 +16,11 @@ enum { ROPE_TABLES = 4, ROPE_BLOCK = 64 };
 typedef struct rope_table {
     float *data; /* [reserved][pairs][2] */
     size_t pairs;
-    size_t filled;        /* rows that are there */
-    double *frequency;    /* [pairs] radians a position */
-    double magnitude;     /* of the rotated pairs */
-    double growth, every; /* ht_rope_kind's */
+    size_t filled;              /* rows that are there */
+    double *frequency;          /* [pairs] radians a position */
+    double magnitude;           /* of the rotated pairs */
+    double growth, every, from; /* ht_rope_kind's */
+    size_t still;               /* pairs in front that are not turned */
 } rope_table;
 
 struct ht_rope {
@@ -37,13 +38,14 @@ static void fill_rows(const rope_table *table, size_t begin, size_t end) {
         double lengths[ROPE_BLOCK];
         for (size_t row = block; row < stop; row++)
             lengths[row - block] =
-                table->magnitude *
-                (table->growth != 0.0 ? 1.0 + table->growth * log(1.0 + floor((double)row / table->every)) : 1.0);
+                table->growth != 0.0
+                    ? 1.0 + table->growth * log(1.0 + floor(((double)row + table->from) / table->every))
+                    : 1.0;
         for (size_t pair = 0; pair < table->pairs; pair++) {
             const double f = table->frequency[pair], step_cos = cos(f), step_sin = sin(f);
             double c = cos((double)block * f), s = sin((double)block * f);
             for (size_t row = block; row < stop; row++) {
-                const double magnitude = lengths[row - block];
+                const double magnitude = lengths[row - block] * (pair < table->still ? 1.0 : table->magnitude);
                 float *out = table->data + (row * table->pairs + pair) * 2;
                 out[0] = (float)(c * magnitude);
                 out[1] = (float)(s * magnitude);
@@ -259,17 +261,22 @@ const float *ht_build_rope_table_of(ht_builder *b, const ht_rope_kind *kind) {
         ht_build_fail(b, HT_ERROR_FORMAT, "rope.dimension_count is odd");
     if (base != 0.0f && !(base > 1.0f && isfinite(base)))
         ht_build_fail(b, HT_ERROR_FORMAT, "the rope frequency base is %g, not above 1", (double)base);
-    const size_t rope_dim = (size_t)dim;
+    const size_t rope_dim = (size_t)dim, still = (size_t)kind->still / 2;
     const rope_scaling scaling =
         kind->scaled ? read_scaling(b, rope_dim) : (rope_scaling){.kind = SCALING_NONE, .attn_factor = 1.0};
-    rope_table *table = b->status == HT_OK ? add_table(b, rope_dim) : NULL;
+    rope_table *table = b->status == HT_OK ? add_table(b, rope_dim + 2 * still) : NULL;
     if (!table)
         return NULL;
     table->magnitude = kind->unit ? scaling.attn_factor : scaled_magnitude(&scaling);
-    table->growth = (double)kind->growth, table->every = kind->every ? (double)kind->every : 1.0;
-    for (size_t pair = 0; pair < table->pairs; pair++) {
+    table->growth = (double)kind->growth, table->every = kind->every ? (double)kind->every : 1.0,
+    table->from = kind->from;
+    table->still = still;
+    for (size_t pair = 0; pair < still; pair++)
+        table->frequency[pair] = 0.0;
+    for (size_t pair = 0; pair < rope_dim / 2; pair++) {
         const double f = base != 0.0f ? pow((double)base, -2.0 * (double)pair / (double)rope_dim) : 0.0;
-        table->frequency[pair] = base != 0.0f ? scaled_frequency(&scaling, f, pair, rope_dim, (double)base) : 0.0;
+        table->frequency[still + pair] =
+            base != 0.0f ? scaled_frequency(&scaling, f, pair, rope_dim, (double)base) : 0.0;
     }
     return table->data;
 }

@@ -170,9 +170,11 @@ static value product_row(const bench *b, const ht_op *op, int part, size_t exper
     return (value){sum.sum, sum.error};
 }
 
-/* act(g) * u with its error. */
-static value activated(const ht_op *op, value g, value u) {
+/* act(g) * u with its error; of weight * g and weight * u where the operator weighs what experts read. */
+static value activated(const ht_op *op, value g, value u, double weight) {
     double a = 0, slope = 1.13;
+    if (op->weighs_input)
+        g.x *= weight, g.error *= weight, u.x *= weight, u.error *= weight;
     if (op->activation == HT_ACT_RELU2) {
         a = g.x > 0 ? g.x * g.x : 0;
         slope = 2 * (fmax(g.x, 0) + 3 * g.error);
@@ -189,15 +191,15 @@ static value activated(const ht_op *op, value g, value u) {
 }
 
 /* What one expert gives for one token: its rows' values with their errors. */
-static void want_expert(const bench *b, const ht_op *op, const ht_slice *s, size_t expert, const double *x,
-                        value *out) {
+static void want_expert(const bench *b, const ht_op *op, const ht_slice *s, size_t expert, double weight,
+                        const double *x, value *out) {
     const size_t cols = ht_op_cols(op), last = (size_t)op->n_parts - 1, n = s->reduction_end - s->reduction_begin;
     double hidden[MAX_FEATURES], error[MAX_FEATURES];
     for (size_t i = 0; i < n; i++) {
         const size_t row = s->reduction_begin + i;
         const value g = product_row(b, op, 0, expert, row, 0, cols, x, NULL),
                     u = op->ungated ? g : product_row(b, op, 1, expert, row, 0, cols, x, NULL);
-        const value h = activated(op, g, u);
+        const value h = activated(op, g, u, weight);
         hidden[i] = h.x, error[i] = h.error;
     }
     for (size_t r = 0; r < op->parts[last].rows / (size_t)op->experts; r++)
@@ -238,10 +240,11 @@ static void check_experts(bench *b, const ht_op *op, ht_slice slice, size_t toke
         for (size_t c = 0; c < cols; c++)
             xt[c] = (double)x[t * xs + c];
         for (size_t e = s.row_begin; e < s.row_end; e++) {
-            const double weight = (double)w[t * ws + e];
+            double weight = (double)w[t * ws + e];
             if (w[t * ws + e] == 0.0f)
                 continue;
-            want_expert(b, op, &s, e, xt, one);
+            want_expert(b, op, &s, e, weight, xt, one);
+            weight = op->weighs_input ? 1 : weight;
             for (size_t r = 0; r < rows; r++) {
                 want[r].x += weight * one[r].x;
                 want[r].error = hypot(want[r].error, weight * (one[r].error + EPS * 4 * fabs(one[r].x)));
@@ -260,7 +263,7 @@ static void check_experts(bench *b, const ht_op *op, ht_slice slice, size_t toke
 typedef struct mixture {                                  /* of an operator to test */
     size_t experts, cols, features, rows, gate, up, down; /* the last three: types, as block_types has them */
     ht_activation activation;
-    bool ungated, biases, merged;
+    bool ungated, biases, merged, weighs_input;
 } mixture;
 
 /* How many experts a token is said to choose. 1 is less than most tests have: static graphs have too little room; 0: any number. */
@@ -277,7 +280,8 @@ static ht_op make_experts(const mixture *m, float *bias) {
                 .route = {.used = said_used},
                 .width = (int)m->features,
                 .activation = m->activation,
-                .ungated = m->ungated};
+                .ungated = m->ungated,
+                .weighs_input = m->weighs_input};
     const size_t inner = m->experts * m->features;
     if (m->merged) {
         op.parts[0] = make_matrix("gate_up", m->gate, 2 * inner, m->cols);
@@ -348,12 +352,14 @@ static void test_types(bench *b) {
 
 static void test_forms(bench *b) {
     static const mixture rows[] = {
-        /* Q4_K_M: another type for the last matrix; types of each differ; odd sizes; no gate; gpt-oss; one tensor; one expert */
+        /* Q4_K_M: another type for the last matrix; types of each differ; odd sizes; no gate; gpt-oss; Llama 4; one tensor;
+         * one expert */
         {3, 256, 256, 40, 5, 5, 7, HT_ACT_SILU, false, false, false},
         {4, 64, 96, 33, 0, 4, 12, HT_ACT_SILU, false, true, false},
         {7, 37, 50, 45, 12, 10, 11, HT_ACT_SILU, false, false, false},
         {6, 96, 64, 50, 4, 0, 4, HT_ACT_RELU2, true, true, false},
         {5, 96, 96, 64, 9, 9, 9, HT_ACT_CLAMPED, false, true, false},
+        {5, 96, 64, 48, 4, 0, 4, HT_ACT_SILU, false, false, false, true}, /* Llama 4 */
         {4, 64, 33, 35, 12, 0, 12, HT_ACT_SILU, false, false, true},
         {1, 64, 64, 32, 4, 4, 0, HT_ACT_SILU, false, false, false},
         {19, 64, 32, 32, 4, 4, 0, HT_ACT_SILU, false, false, false}}; /* more than one static graph has */
