@@ -262,6 +262,13 @@ const float *ht_build_vector(ht_builder *b, const char *name, size_t n, bool req
     return ht_build_vectors(b, name, n, 1, required, made_up);
 }
 
+const float *ht_build_ones(ht_builder *b, size_t n) {
+    float *out = b->status == HT_OK ? aligned_floats(b, n) : NULL;
+    for (size_t i = 0; i < n && out; i++)
+        out[i] = 1.0f;
+    return out;
+}
+
 const float *ht_build_taps(ht_builder *b, const char *name, int taps, size_t channels) {
     const float *file = ht_build_vectors(b, name, (size_t)taps, channels, true, 0.0f);
     float *out = file ? aligned_floats(b, (size_t)taps * channels) : NULL;

@@ -85,6 +85,8 @@ ht_matrix ht_build_matrices(ht_builder *b, const char *name, size_t rows, size_t
 const float *ht_build_vector(ht_builder *b, const char *name, size_t n, bool required, float made_up);
 /* `count` of them in one tensor, [count, each]. */
 const float *ht_build_vectors(ht_builder *b, const char *name, size_t each, size_t count, bool required, float made_up);
+/* n ones, for what kernels multiply with and a family does not have. */
+const float *ht_build_ones(ht_builder *b, size_t n);
 /* The weights of a convolution, which files have channel by channel, [taps][channels]. shape: models: of either sign, others
  * for each channel. */
 const float *ht_build_taps(ht_builder *b, const char *name, int taps, size_t channels);
@@ -145,7 +147,7 @@ void ht_build_stream(ht_builder *b, const char *name);
  * Of blocks beside each other the last one may have that: it is of what they gave together. */
 void ht_build_add(ht_builder *b, const char *post_norm);
 
-typedef enum ht_bias { HT_BIAS_OPTIONAL, HT_BIAS_REQUIRED } ht_bias;
+typedef enum ht_bias { HT_BIAS_OPTIONAL, HT_BIAS_REQUIRED, HT_BIAS_IGNORED } ht_bias;
 /* A matrix of a MATMUL: tensor `name`.weight, of `rows` rows, with `name`.bias; stride not 0: some rows, as in
  * ht_build_rows. */
 typedef struct ht_build_part {
@@ -174,6 +176,7 @@ typedef struct ht_rotation {
     bool halves;
     const char *q_norm, *k_norm; /* NULL: none */
     ht_norm norm;                /* of these */
+    bool unit;                   /* they are normed without weights instead */
     bool norm_whole, norm_heads, norm_after, v_norm;
     int norm_dim, first, value_dim;
 } ht_rotation;
@@ -189,6 +192,7 @@ typedef struct ht_attending {
 } ht_attending;
 void ht_build_attention_of(ht_builder *b, const ht_attending *attending);
 void ht_build_attention_output(ht_builder *b);
+void ht_build_attention_output_of(ht_builder *b, ht_bias bias);
 /* The end of a gated attention block: what heads give times sigmoid(gate), the gate made from what was normed by a
  * matrix of as many rows; then the output matrix. */
 void ht_build_attention_gate(ht_builder *b, const ht_build_part *gate);
@@ -216,7 +220,8 @@ typedef struct ht_latent {
     bool old;           /* attn_kv_b for attn_k_b and attn_v_b */
 } ht_latent;
 /* A whole block but for ht_build_add, norm first. The shape's heads: one for keys, latent + rotated wide. Of the
- * rotation the table counts, rows `rotated` long. */
+ * rotation the tables count, rows `rotated` long; where queries have one of their own, rows of both are as long as a key, the
+ * latent part in front still. */
 void ht_build_latent_attention(ht_builder *b, const ht_latent *latent, const ht_rotation *rotation, float scale);
 
 /* ---- mixtures of experts (experts.c) ---- */
@@ -239,6 +244,8 @@ typedef struct ht_mixture {
  * `renormalise`: weights add up to one, without it only where the file says so. SiLU. Call it before anything is
  * listed: the model's hparams may have fewer features than a shared expert. */
 ht_mixture ht_build_mixture(ht_builder *b, int function, bool renormalise);
+/* The same where experts have so many features whatever the file says; 0: as it says. */
+ht_mixture ht_build_mixture_of(ht_builder *b, int function, bool renormalise, int features);
 /* Has the layer at hand experts, and not an ordinary feed-forward block? */
 bool ht_build_is_mixed(const ht_builder *b, const ht_mixture *m);
 /* A whole block: norm (NULL: it stands beside the one before), router, choice, experts; then the shared expert beside it,

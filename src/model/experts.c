@@ -40,6 +40,10 @@ static void check_mixture(ht_builder *b, const ht_mixture *m) {
 }
 
 ht_mixture ht_build_mixture(ht_builder *b, int function, bool renormalise) {
+    return ht_build_mixture_of(b, function, renormalise, 0);
+}
+
+ht_mixture ht_build_mixture_of(ht_builder *b, int function, bool renormalise, int features) {
     ht_mixture m = {.activation = HT_ACT_SILU};
     ht_hparams *h = &b->model->hparams;
     const ht_shape *shape = b->model->shape;
@@ -57,9 +61,9 @@ ht_mixture ht_build_mixture(ht_builder *b, int function, bool renormalise) {
         return m;
     m.route.used = (int)ht_build_int(b, "expert_used_count", 0, INT32_MAX, 0);
     const int shared = (int)ht_build_int(b, "expert_shared_count", 0, HT_MAX_EXPERTS, 0);
-    m.features = (int)ht_build_int(b, "expert_feed_forward_length", 0, 1 << 20,
-                                   m.route.used ? h->feed_forward / m.route.used : 0);
     /* llama.cpp writes a key of value 0 for what a family does not have, so 0 is no answer. */
+    const int said = (int)ht_build_int(b, "expert_feed_forward_length", 0, 1 << 20, 0);
+    m.features = features ? features : said ? said : m.route.used ? h->feed_forward / m.route.used : 0;
     m.shared_features = (int)ht_build_int(b, "expert_shared_feed_forward_length", 0, 1 << 20, 0);
     if (m.shared_features == 0)
         m.shared_features = shared * m.features;

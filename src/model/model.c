@@ -9,9 +9,10 @@
 /* In the order in which errors name them. */
 static const ht_family *const families[] = {
     &ht_families_like_llama[0], &ht_families_like_llama[1], &ht_families_like_llama[2], &ht_family_gemma3,
-    &ht_families_like_llama[3], &ht_families_like_llama[4], &ht_family_command_r,       &ht_family_deepseek2,
-    &ht_family_gpt_oss,         &ht_family_granitehybrid,   &ht_families_lfm2[0],       &ht_families_lfm2[1],
-    &ht_family_olmo2,           &ht_families_qwen35[0],     &ht_families_qwen35[1]};
+    &ht_families_like_llama[3], &ht_families_like_llama[4], &ht_family_command_r,       &ht_families_latent[0],
+    &ht_family_gpt_oss,         &ht_families_granite[0],    &ht_families_lfm2[0],       &ht_families_lfm2[1],
+    &ht_family_olmo2,           &ht_families_qwen35[0],     &ht_families_qwen35[1],     &ht_families_granite[1],
+    &ht_families_latent[1],     &ht_family_llama4};
 
 /* A string of the file as a C string in the arena; bytes below space become '?', so that it can be printed. */
 static ht_status keep_string(ht_model *model, ht_string string, const char **out, ht_error *error) {

@@ -451,11 +451,12 @@ struct ht_family {
     bool halves;          /* rotates halves of a head, not neighbours */
     bool head_norms;      /* of queries and keys */
     bool qkv_bias;        /* files must have it */
+    bool wide_experts;    /* each is as wide as feed_forward_length says */
     bool freq_base_known; /* a file without rope.freq_base is one of its models and means 10000 */
 };
 enum { HT_FAMILIES_LIKE_LLAMA = 5 };
-extern const ht_family ht_families_like_llama[HT_FAMILIES_LIKE_LLAMA], ht_family_command_r, ht_family_deepseek2,
-    ht_family_gemma3, ht_family_gpt_oss, ht_family_granitehybrid, ht_families_lfm2[2], ht_family_olmo2,
+extern const ht_family ht_families_like_llama[HT_FAMILIES_LIKE_LLAMA], ht_family_command_r, ht_families_latent[2],
+    ht_family_llama4, ht_family_gemma3, ht_family_gpt_oss, ht_families_granite[2], ht_families_lfm2[2], ht_family_olmo2,
     ht_families_qwen35[2];
 const ht_family *ht_family_with_experts(size_t i); /* number i of families/mixtures.c; NULL: there are fewer */
 

@@ -126,7 +126,7 @@ static const float *part_bias(ht_builder *b, const ht_build_part *part, ht_bias 
     snprintf(name, sizeof name, "%s.bias", part->name);
     const size_t all = part->stride ? part->rows / part->run * part->stride : part->rows;
     const bool required = bias == HT_BIAS_REQUIRED || (b->biased && b->layer >= 0);
-    const float *whole = ht_build_vector(b, name, all, required, 0.0f);
+    const float *whole = bias == HT_BIAS_IGNORED ? NULL : ht_build_vector(b, name, all, required, 0.0f);
     if (!part->stride || !whole)
         return whole;
     float *some = ht_arena_alloc(&b->model->arena, part->rows * sizeof *some);
@@ -274,6 +274,8 @@ void ht_build_qkv(ht_builder *b, ht_bias bias) {
 static const float *head_norm(ht_builder *b, const ht_rotation *rotation, const char *name, int heads) {
     const size_t dim = (size_t)(rotation->norm_dim ? rotation->norm_dim : ht_build_shape_of(b)->head_dim);
     char full[64];
+    if (rotation->unit)
+        return ht_build_ones(b, dim);
     if (!name)
         return NULL;
     snprintf(full, sizeof full, "%s.weight", name);
@@ -367,14 +369,22 @@ void ht_build_gated_output(ht_builder *b) {
     ht_build_give(b, "attn_output", head_gates_slot(b, "gated"), (size_t)h->heads * (size_t)h->head_dim);
 }
 
-void ht_build_give(ht_builder *b, const char *name, ht_slot in, size_t cols) {
+static void give(ht_builder *b, const char *name, ht_slot in, size_t cols, ht_bias bias) {
     ht_build_matmul(b, name, in, ht_build_sums(b), cols,
-                    (ht_build_part[]){{.name = name, .rows = ht_build_stream_width(b)}}, 1, HT_BIAS_OPTIONAL);
+                    (ht_build_part[]){{.name = name, .rows = ht_build_stream_width(b)}}, 1, bias);
+}
+
+void ht_build_give(ht_builder *b, const char *name, ht_slot in, size_t cols) {
+    give(b, name, in, cols, HT_BIAS_OPTIONAL);
+}
+
+void ht_build_attention_output_of(ht_builder *b, ht_bias bias) {
+    const ht_hparams *h = ht_build_shape_of(b);
+    give(b, "attn_output", heads_slot(b), (size_t)h->heads * (size_t)h->head_dim, bias);
 }
 
 void ht_build_attention_output(ht_builder *b) {
-    const ht_hparams *h = ht_build_shape_of(b);
-    ht_build_give(b, "attn_output", heads_slot(b), (size_t)h->heads * (size_t)h->head_dim);
+    ht_build_attention_output_of(b, HT_BIAS_OPTIONAL);
 }
 
 void ht_build_gate_up(ht_builder *b) {

@@ -354,15 +354,15 @@ static void test_forms(bench *b) {
     static const mixture rows[] = {
         /* Q4_K_M: another type for the last matrix; types of each differ; odd sizes; no gate; gpt-oss; Llama 4; one tensor;
          * one expert */
-        {3, 256, 256, 40, 5, 5, 7, HT_ACT_SILU, false, false, false},
-        {4, 64, 96, 33, 0, 4, 12, HT_ACT_SILU, false, true, false},
-        {7, 37, 50, 45, 12, 10, 11, HT_ACT_SILU, false, false, false},
-        {6, 96, 64, 50, 4, 0, 4, HT_ACT_RELU2, true, true, false},
-        {5, 96, 96, 64, 9, 9, 9, HT_ACT_CLAMPED, false, true, false},
+        {3, 256, 256, 40, 5, 5, 7, HT_ACT_SILU, false, false, false, false},
+        {4, 64, 96, 33, 0, 4, 12, HT_ACT_SILU, false, true, false, false},
+        {7, 37, 50, 45, 12, 10, 11, HT_ACT_SILU, false, false, false, false},
+        {6, 96, 64, 50, 4, 0, 4, HT_ACT_RELU2, true, true, false, false},
+        {5, 96, 96, 64, 9, 9, 9, HT_ACT_CLAMPED, false, true, false, false},
         {5, 96, 64, 48, 4, 0, 4, HT_ACT_SILU, false, false, false, true}, /* Llama 4 */
-        {4, 64, 33, 35, 12, 0, 12, HT_ACT_SILU, false, false, true},
-        {1, 64, 64, 32, 4, 4, 0, HT_ACT_SILU, false, false, false},
-        {19, 64, 32, 32, 4, 4, 0, HT_ACT_SILU, false, false, false}}; /* more than one static graph has */
+        {4, 64, 33, 35, 12, 0, 12, HT_ACT_SILU, false, false, true, false},
+        {1, 64, 64, 32, 4, 4, 0, HT_ACT_SILU, false, false, false, false},
+        {19, 64, 32, 32, 4, 4, 0, HT_ACT_SILU, false, false, false, false}}; /* more than one static graph has */
     float bias[7 * 200];
     fill(bias, HT_COUNT(bias));
     for (size_t i = 0; i < HT_COUNT(rows); i++) {
@@ -383,8 +383,8 @@ static void test_forms(bench *b) {
 /* One operator at all lengths of a device with graphs, which share its weights: codes of several forms, then floats. Each length's
  * graph is there, or another would stand in for it. */
 static void test_lengths(bench *b) {
-    static const mixture rows[] = {{5, 96, 64, 70, 1, 0, 4, HT_ACT_SILU, false, true, false},
-                                   {3, 64, 32, 35, 12, 10, 12, HT_ACT_CLAMPED, false, false, false}};
+    static const mixture rows[] = {{5, 96, 64, 70, 1, 0, 4, HT_ACT_SILU, false, true, false, false},
+                                   {3, 64, 32, 35, 12, 10, 12, HT_ACT_CLAMPED, false, false, false, false}};
     const ht_device_caps *caps = b->device->ops->caps(b->device);
     float bias[800];
     fill(bias, HT_COUNT(bias));
@@ -406,7 +406,7 @@ static void test_lengths(bench *b) {
 
 /* Longer than what is computed together, all of one expert; and of several. */
 static void test_long(bench *b) {
-    const mixture m = {5, 64, 64, 40, 4, 4, 4, HT_ACT_SILU, false, false, false};
+    const mixture m = {5, 64, 64, 40, 4, 4, 4, HT_ACT_SILU, false, false, false, false};
     const ht_op op = make_experts(&m, NULL);
     check_experts(b, &op, whole, 600, ONE);
     check_experts(b, &op, whole, 600, EVERY);
@@ -415,9 +415,9 @@ static void test_long(bench *b) {
 
 /* Shares by experts and by features, prepared and chosen at submit. */
 static void test_shares(bench *b) {
-    static const mixture rows[] = {{6, 96, 96, 70, 0, 4, 4, HT_ACT_SILU, false, true, false},
-                                   {6, 256, 512, 40, 5, 5, 7, HT_ACT_SILU, false, false, false},
-                                   {6, 64, 80, 33, 12, 10, 12, HT_ACT_RELU2, true, true, false}};
+    static const mixture rows[] = {{6, 96, 96, 70, 0, 4, 4, HT_ACT_SILU, false, true, false, false},
+                                   {6, 256, 512, 40, 5, 5, 7, HT_ACT_SILU, false, false, false, false},
+                                   {6, 64, 80, 33, 12, 10, 12, HT_ACT_RELU2, true, true, false, false}};
     float bias[3000];
     fill(bias, HT_COUNT(bias));
     for (size_t i = 0; i < (small ? 1 : HT_COUNT(rows)); i++) {
@@ -459,7 +459,7 @@ static void test_bad_parts(bench *b) {
                                    {.reduction_begin = 16, .reduction_end = 64},
                                    {.reduction_end = 48},
                                    {.reduction_end = 96}};
-    const mixture m = {6, 64, 64, 40, 4, 4, 4, HT_ACT_SILU, false, false, false};
+    const mixture m = {6, 64, 64, 40, 4, 4, 4, HT_ACT_SILU, false, false, false, false};
     const ht_op op = make_experts(&m, NULL);
     for (size_t i = 0; i < HT_COUNT(bad); i++)
         assert_true(refused(b, &op, &bad[i]));
@@ -468,7 +468,7 @@ static void test_bad_parts(bench *b) {
 
 /* A weight that is no number names the tensor. */
 static void test_bad_weight(bench *b) {
-    const mixture m = {3, 64, 64, 48, 12, 12, 12, HT_ACT_SILU, false, false, false};
+    const mixture m = {3, 64, 64, 48, 12, 12, 12, HT_ACT_SILU, false, false, false, false};
     const ht_op op = make_experts(&m, NULL);
     const float nan = NAN;
     ht_error error = {0};
@@ -487,7 +487,7 @@ static void test_wide_scale(bench *b) {
         uint8_t exponent;
         ht_status status;
     } rows[] = {{143, HT_OK}, {144, HT_ERROR_FORMAT}, {255, HT_ERROR_FORMAT}, {100, HT_OK}, {0, HT_OK}};
-    const mixture m = {3, 64, 64, 48, 9, 9, 9, HT_ACT_SILU, false, false, false};
+    const mixture m = {3, 64, 64, 48, 9, 9, 9, HT_ACT_SILU, false, false, false, false};
     const ht_op op = make_experts(&m, NULL);
     for (size_t i = 0; i < HT_COUNT(rows); i++) {
         ht_error error = {0};
@@ -553,7 +553,7 @@ static void test_fast(void **state) {
 static void test_order(void **state) {
     const ht_hparams h = {.layers = 1, .embedding = 64};
     row_grain = 1;
-    const mixture m = {5, 256, 96, 70, 4, 4, 4, HT_ACT_SILU, false, false, false};
+    const mixture m = {5, 256, 96, 70, 4, 4, 4, HT_ACT_SILU, false, false, false, false};
     const ht_op op = make_experts(&m, NULL);
     float first[40 * 70];
     for (int threads = 1; threads <= 3; threads++) {

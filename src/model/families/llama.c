@@ -1,5 +1,5 @@
 /* The families whose pass is Llama's, and what tells them apart:
- *   llama      Llama 1 to 3.2, SmolLM2, Mistral. Touvron et al., "LLaMA" (2023); "The Llama 3 Herd of Models" (2024).
+ *   llama      Llama 1 to 3.2, SmolLM2, Mistral; Mixtral, with a mixture of experts (Jiang et al., 2024). Touvron et al., "LLaMA" (2023); "The Llama 3 Herd of Models" (2024).
  *   qwen2      Qwen2 and Qwen2.5. Yang et al., "Qwen2 Technical Report" (2024). Biases on queries, keys and values.
  *   qwen3      Qwen3, the dense ones. Yang et al., "Qwen3 Technical Report" (2025). Every query and key head is
  *              RMS-normalised before the rotation; heads * head_dim need not be the embedding's width.
@@ -16,7 +16,9 @@ static ht_status build(const ht_family *family, ht_model *model, ht_error *error
                                   .halves = family->halves,
                                   .q_norm = family->head_norms ? "attn_q_norm" : NULL,
                                   .k_norm = family->head_norms ? "attn_k_norm" : NULL};
-    const ht_mixture mixture = family->experts ? ht_build_mixture(&b, HT_ROUTE_SOFTMAX, true) : (ht_mixture){0};
+    const int features = family->wide_experts ? model->hparams.feed_forward : 0;
+    const ht_mixture mixture =
+        family->experts ? ht_build_mixture_of(&b, HT_ROUTE_SOFTMAX, true, features) : (ht_mixture){0};
 
     ht_build_embed(&b, 1.0f);
     for (int layer = 0; layer < model->hparams.layers; layer++) {
@@ -34,7 +36,7 @@ static ht_status build(const ht_family *family, ht_model *model, ht_error *error
 }
 
 const ht_family ht_families_like_llama[HT_FAMILIES_LIKE_LLAMA] = {
-    {.arch = "llama", .build = build, .freq_base_known = true},
+    {.arch = "llama", .build = build, .freq_base_known = true, .experts = true, .wide_experts = true},
     {.arch = "qwen2", .build = build, .halves = true, .qkv_bias = true},
     {.arch = "qwen3", .build = build, .halves = true, .head_norms = true},
     {.arch = "internlm2", .build = build},

@@ -35,6 +35,7 @@ typedef struct mixed {
     bool dense_width;  /* experts are as wide as feed_forward_length says */
     bool everywhere;   /* leading_dense_block_count means nothing */
     bool biased, gated, merged_qkv;
+    bool plain_output; /* the matrix behind attention has no bias, whatever the file has */
     shared_width shared;
     const char *norm; /* in front of the feed-forward block; NULL: ffn_norm */
     int pattern;      /* every so manieth layer sees all tokens where the file has a window; 0: the family has none */
@@ -44,14 +45,12 @@ typedef struct mixed {
 static ht_mixture read_mixture(ht_builder *b, const mixed *f) {
     ht_hparams *h = &b->model->hparams;
     const int dense = h->feed_forward; /* before a wide shared expert raises it */
-    ht_mixture m = ht_build_mixture(b, f->function, f->renormalised);
+    ht_mixture m = ht_build_mixture_of(b, f->function, f->renormalised, f->dense_width ? dense : 0);
     const int count = (int)ht_build_int(b, "expert_shared_count", 0, HT_MAX_EXPERTS, 0),
               said = (int)ht_build_int(b, "expert_shared_feed_forward_length", 0, 1 << 20, 0);
     if (b->status == HT_OK && m.experts == 0)
         ht_build_fail(b, HT_ERROR_FORMAT, "%s.expert_count is missing, or 0", f->family.arch);
     m.always_biased = f->biased, m.always_gated = f->gated;
-    if (f->dense_width)
-        m.features = dense;
     if (f->everywhere)
         m.dense_layers = 0;
     if (b->model->shape)
@@ -87,7 +86,7 @@ static void attention(ht_builder *b, const mixed *f, ht_rotation rotation, int w
         ht_build_qkv(b, HT_BIAS_OPTIONAL);
     ht_build_rope(b, &rotation);
     ht_build_attention(b, 0.0f, window);
-    ht_build_attention_output(b);
+    ht_build_attention_output_of(b, f->plain_output ? HT_BIAS_IGNORED : HT_BIAS_OPTIONAL);
     ht_build_add(b, NULL);
 }
 
@@ -133,7 +132,7 @@ static const mixed rows[] = {
      .norm = "post_attention_norm"},
     {FAMILY("hunyuan-moe", .halves = true), .norms = NORMS_AFTER, .dense_width = true, .renormalised = true,
      .everywhere = true, .shared = SHARED_OR_DENSE},
-    {FAMILY("ernie4_5-moe", .halves = false), .renormalised = true},
+    {FAMILY("ernie4_5-moe", .halves = false), .renormalised = true, .plain_output = true},
     {FAMILY("deepseek", .halves = false)},
     {FAMILY("dots1", .halves = true), .norms = NORMS_HEADS},
     {FAMILY("bailingmoe", .halves = false), .everywhere = true},
