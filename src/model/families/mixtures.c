@@ -37,9 +37,10 @@ typedef struct mixed {
     bool biased, gated, merged_qkv;
     bool plain_output; /* the matrix behind attention has no bias, whatever the file has */
     shared_width shared;
-    const char *norm; /* in front of the feed-forward block; NULL: ffn_norm */
-    int pattern;      /* every so manieth layer sees all tokens where the file has a window; 0: the family has none */
-    window_rope rope; /* of layers with a window: as the others', only these rotate, theirs is not stretched */
+    const char *norm;  /* in front of the feed-forward block; NULL: ffn_norm */
+    int pattern;       /* every so manieth layer sees all tokens where the file has a window; 0: the family has none */
+    bool rope_factors; /* rope_factors_long and _short hold whatever rope.scaling.type says */
+    window_rope rope;  /* of layers with a window: as the others', only these rotate, theirs is not stretched */
 } mixed;
 
 static ht_mixture read_mixture(ht_builder *b, const mixed *f) {
@@ -105,7 +106,8 @@ static ht_status build_mixed(const ht_family *family, ht_model *model, ht_error 
     if (f->norms != NORMS_NONE)
         wide.q_norm = "attn_q_norm", wide.k_norm = "attn_k_norm";
     ht_rotation local = wide;
-    local.table = ht_build_rope_table(&b, base, f->rope != ROPE_PLAIN_WINDOWS);
+    local.table = ht_build_rope_table_of(
+        &b, &(ht_rope_kind){.freq_base = base, .scaled = f->rope != ROPE_PLAIN_WINDOWS, .factors = f->rope_factors});
     wide.table = f->rope == ROPE_ALIKE ? local.table : NULL;
     if (f->rope == ROPE_PLAIN_WINDOWS)
         wide.table = ht_build_rope_table(&b, base, true);
@@ -127,7 +129,7 @@ static const mixed rows[] = {
     {FAMILY("qwen2moe", .halves = true), .gated = true, .shared = SHARED_OR_DENSE},
     {FAMILY("qwen3vlmoe", .halves = true), .norms = NORMS_HEADS, .renormalised = true},
     {FAMILY("olmoe", .halves = true), .norms = NORMS_WHOLE, .dense_width = true},
-    {FAMILY("phimoe", .halves = true), .dense_width = true, .renormalised = true},
+    {FAMILY("phimoe", .halves = true), .dense_width = true, .renormalised = true, .rope_factors = true},
     {FAMILY("glm4moe", .halves = true), .norms = NORMS_WANTED, .function = HT_ROUTE_SIGMOID, .biased = true,
      .norm = "post_attention_norm"},
     {FAMILY("hunyuan-moe", .halves = true), .norms = NORMS_AFTER, .dense_width = true, .renormalised = true,
