@@ -92,8 +92,10 @@ static int open_any(const cli_options *options, ht_model **model) {
     const char *path = options->arguments[0];
     if (!path || !ht_model_open(path, model, &error))
         return path ? CLI_DONE : cli_open_model(options, model);
-    if (error.status == HT_ERROR_UNSUPPORTED && !ht_model_open_vocabulary(path, model, &other))
+    if (error.status == HT_ERROR_UNSUPPORTED && !ht_model_open_vocabulary(path, model, &other)) {
+        fprintf(stderr, "hetero: warning: %s\n", error.text);
         return CLI_DONE;
+    }
     int status = cli_fail(options, &error);
     return error.status == HT_ERROR_IO ? CLI_WRONG : status;
 }
