@@ -285,15 +285,18 @@ static ht_status load_file(ht_model *model, const char *path, int descriptor, ht
 
 static ht_status load_vocabulary(ht_model *model, const char *path, ht_error *error) {
     ht_string arch = {"", 0};
+    ht_error why = {0};
     ht_status status = ht_gguf_open(path, &model->file, error);
     if (status == HT_OK)
         status = ht_gguf_string(model->file, "general.architecture", false, &arch, error);
     if (status == HT_OK)
         status = keep_string(model, arch, &model->info.architecture, error);
-    if (status == HT_OK)
-        status = ht_tokenizer_create(model->file, &model->tokenizer, error);
     if (status != HT_OK)
         return status;
+    status = ht_tokenizer_create(model->file, &model->tokenizer, &why);
+    if (status != HT_OK)
+        return ht_fail(error, status, "%s%s", why.text,
+                       status == HT_ERROR_UNSUPPORTED ? "; it takes token ids only" : "");
     model->hparams.vocabulary = ht_tokenizer_size(model->tokenizer);
     model->info.vocabulary_alone = true;
     model->chat = ht_chat_recognise(model->file);

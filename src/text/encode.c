@@ -222,6 +222,7 @@ static ht_status fragment(ht_encoder *e, const char *text, size_t bytes, ht_erro
     const ht_tokenizer *t = e->tokenizer;
     if (bytes == 0)
         return HT_OK;
+    e->n_before = e->n_ids;
     switch (t->kind) {
     case HT_VOCAB_BYTE_LEVEL:
     case HT_VOCAB_CHARACTERS:

@@ -19,7 +19,9 @@ ht_status ht_encoder_push_bytes(ht_encoder *e, const char *text, size_t bytes, h
         if (id < 0)
             return ht_fail(error, HT_ERROR_FORMAT,
                            "the vocabulary has no token <0x%02X> and no unknown token for a byte of the text", byte);
-        status = ht_encoder_push(e, id, error);
+        const bool again = id == e->tokenizer->unknown && e->n_ids > e->n_before && e->ids[e->n_ids - 1] == id;
+        if (!again || e->tokenizer->kind != HT_VOCAB_SENTENCEPIECE)
+            status = ht_encoder_push(e, id, error);
     }
     return status;
 }

@@ -26,6 +26,7 @@ typedef struct ht_encoder {
     const ht_tokenizer *tokenizer;
     int32_t *ids;
     size_t n_ids, cap_ids;
+    size_t n_before;  /* ids before the stretch of text at hand */
     const char *text; /* being merged */
     ht_symbol *symbols;
     size_t cap_symbols;
@@ -38,7 +39,7 @@ typedef struct ht_encoder {
 } ht_encoder;
 
 ht_status ht_encoder_push(ht_encoder *encoder, int32_t id, ht_error *error);
-/* The tokens of single bytes, else the unknown token. HT_ERROR_FORMAT: the vocabulary has neither. */
+/* The tokens of single bytes, else the unknown token, which SentencePiece says once for a row of them. HT_ERROR_FORMAT: the vocabulary has neither. */
 ht_status ht_encoder_push_bytes(ht_encoder *encoder, const char *text, size_t bytes, ht_error *error);
 
 /* A stretch of text without special tokens, by kind of vocabulary; normalised already. */

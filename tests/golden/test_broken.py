@@ -159,7 +159,7 @@ def test_unusable_weights(binary, request, tmp_path, name, what):
     assert not says or (tensor in done.stderr and says in done.stderr), done.stderr
 
 
-@pytest.mark.parametrize("kind,names", [(None, ["tokenizer.ggml.model", "missing"]), ("t5", ["tokenizer.ggml.model", "t5"])])
+@pytest.mark.parametrize("kind,names", [(None, ["tokenizer.ggml.model", "missing"]), ("morse", ["tokenizer.ggml.model", "morse"])])
 def test_without_tokenizer(binary, tmp_path, score, command_json, kind, names):
     """Token ids are scored as ever, and benches run; who has text is told why that is not to be."""
     whole, bare = tmp_path / "whole.gguf", tmp_path / "bare.gguf"
