@@ -166,10 +166,15 @@ int cli_tokens_of(const cli_options *options, const ht_model *model, const cli_t
 
 int cli_open_model(const cli_options *options, ht_model **model) {
     ht_error error;
-    const char *path = options->arguments[0] ? options->arguments[0] : "shape:llama-3.2-1b";
-    if (!ht_model_open(path, model, &error))
+    char *path;
+    int status = cli_model_path(options, &path);
+    if (status != CLI_DONE)
+        return status;
+    const bool good = !ht_model_open(path, model, &error);
+    ht_free(path);
+    if (good)
         return CLI_DONE;
-    int status = cli_fail(options, &error);
+    status = cli_fail(options, &error);
     return error.status == HT_ERROR_IO ? CLI_WRONG : status; /* a file that is not there is wrong input */
 }
 
