@@ -1,55 +1,10 @@
-/* hetero pull: fetches a model of a hub. Every command that takes a MODEL goes through here, too. */
+/* hetero pull: fetches a model of a hub. */
 #include "cli.h"
 
-#include "base/os.h"
+#include "base/base.h"
 
 #include <stdio.h>
 #include <string.h>
-
-static atomic_bool interrupted;
-
-static void on_interrupt(void) {
-    atomic_store(&interrupted, true);
-}
-
-static bool on_progress(const char *what, double done, double total, void *user) {
-    return cli_progress(what, done, total, user) && !atomic_load(&interrupted);
-}
-
-typedef ht_status pull_function(const char *name, const ht_pull_options *options, ht_pull_result *result,
-                                ht_error *error);
-
-/* The first Ctrl-C ends the pull in order, the second the program. */
-static int pull(const cli_options *options, pull_function *function, const char *name, bool cached,
-                ht_pull_result *result) {
-    ht_error error;
-    const ht_pull_options wanted = {.cached = cached,
-                                    .offline = options->offline,
-                                    .retries = options->retries ? (int)options->retries : -1,
-                                    .progress = on_progress,
-                                    .progress_user = (void *)options};
-    ht_os_program_on_interrupt(on_interrupt);
-    const ht_status status = function(name, &wanted, result, &error);
-    ht_os_program_on_interrupt(NULL);
-    cli_progress_clear();
-    return status ? cli_fail(options, &error) : CLI_DONE;
-}
-
-int cli_model_path(const cli_options *options, char **path) {
-    const char *name = options->arguments[0] ? options->arguments[0] : "shape:llama-3.2-1b";
-    ht_pull_result result;
-    if (!ht_pull_is_name(name)) {
-        *path = ht_copy_text(name, strlen(name));
-        return *path ? CLI_DONE : cli_no_memory(options->command);
-    }
-    const int status = pull(options, ht_pull, name, true, &result);
-    if (status != CLI_DONE)
-        return status;
-    *path = result.files[0].path;
-    result.files[0].path = NULL;
-    ht_pull_result_clear(&result);
-    return CLI_DONE;
-}
 
 static json_t *texts_or_null(const char *text) {
     return text && *text ? cli_json_text(text, strlen(text)) : json_null();
@@ -89,7 +44,7 @@ int cli_pull(const cli_options *options) {
     const char *name = options->arguments[0];
     if (!ht_pull_is_name(name))
         return cli_wrong(options->command, "'%s' is no hf:OWNER/REPO[:TYPE]", name);
-    int status = pull(options, options->list ? ht_pull_list : ht_pull, name, false, &result);
+    int status = cli_pull_files(options, options->list ? ht_pull_list : ht_pull, name, false, &result);
     if (status != CLI_DONE)
         return status;
     if (options->json)

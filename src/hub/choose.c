@@ -195,7 +195,7 @@ ht_status ht_hub_choose(const ht_hub_name *name, const ht_hub_listing *listing, 
         if (count > 1)
             return list_models(name, listing, where, "several files could be meant: name one", error);
     }
-    if (!count && (count = find_type(listing, NULL, &found)) != 1)
+    if (!count && find_type(listing, NULL, &found) != 1)
         return list_models(name, listing, where, "it names no type, and none of the files is Q4_K_M or Q8_0", error);
     return all_parts(name, listing, found, chosen, n, error);
 }

@@ -57,6 +57,8 @@ static ht_status open_part(download *d, bool anew, ht_error *error) {
 static ht_status read_part(download *d, ht_error *error) {
     char *buffer = NULL;
     ht_os_info info;
+    d->have = 0;
+    d->resumed = false;
     ht_status status = ht_hub_sum_begin(is_git(d->wanted), d->wanted->bytes, &d->sum, error);
     if (status || ht_os_look(d->part, &info) != 0)
         return status;
@@ -245,11 +247,9 @@ static ht_status fetch(download *d, const char *url, const char *page, ht_error 
         d->out = NULL;
         ht_hub_sum_end(d->sum, NULL);
         d->sum = NULL;
-        if (again) {
+        if (again)
             ht_log(HT_LOG_WARN, "%s: what an earlier pull had left of it was not right: once more from the beginning",
                    d->what);
-            d->have = 0;
-        }
     } while (again);
     return status;
 }

@@ -36,6 +36,7 @@ typedef struct transfer {
     const ht_hub_request *request;
     ht_hub_answer *answer;
     size_t header_bytes;
+    double last; /* when something came */
     bool begun;
     ht_status status; /* what a callback failed with */
     ht_error *error;
@@ -219,6 +220,7 @@ static size_t on_header(char *data, size_t one, size_t bytes, void *user) {
     transfer *t = user;
     char line[8400];
     t->header_bytes += bytes;
+    t->last = ht_seconds();
     if (t->header_bytes > MOST_HEADERS) {
         t->status = ht_fail(t->error, HT_ERROR_FORMAT, "%s: the server's headers do not end", t->request->what);
         return 0;
@@ -256,6 +258,7 @@ static ht_status begin(transfer *t) {
 
 static size_t on_body(char *data, size_t one, size_t bytes, void *user) {
     transfer *t = user;
+    t->last = ht_seconds();
     if (!t->begun)
         t->status = begin(t);
     if (!t->status && !is_good(t->answer->code))
@@ -275,9 +278,15 @@ static CURLcode run(transfer *t) {
     CURLcode code = CURLE_FAILED_INIT;
     if (curl->multi_add_handle(t->client->multi, t->client->easy) != CURLM_OK)
         return code;
+    t->last = ht_seconds();
     while (running && !t->status) {
         if (curl->multi_perform(t->client->multi, &running) != CURLM_OK)
             break;
+        if (running &&
+            ht_seconds() - t->last > (double)t->client->stall) { /* libcurl's own limit looks at five seconds */
+            code = CURLE_OPERATION_TIMEDOUT;
+            break;
+        }
         if (!t->status)
             t->status = ht_hub_advance(t->client, 0, t->error);
         if (running && !t->status)
@@ -325,8 +334,6 @@ static bool set_options(transfer *t, const char *url, const char *origin, struct
     SET(WRITEDATA, t);
     SET(BUFFERSIZE, 256L << 10);
     SET(CONNECTTIMEOUT, (long)CONNECT_SECONDS);
-    SET(LOW_SPEED_LIMIT, 1L);
-    SET(LOW_SPEED_TIME, client->stall);
     SET(HTTP09_ALLOWED, 0L);
     if (t->request->short_one)
         SET(TIMEOUT, (long)SHORT_SECONDS);
@@ -418,7 +425,7 @@ static ht_hub_outcome refused(const ht_hub_client *client, const ht_hub_request 
 /* The texts of libcurl's errors name hosts, ports and libraries, never headers. */
 static ht_hub_outcome broken(transfer *t, CURLcode code, ht_error *error) {
     const char *why = *t->why ? t->why : t->client->curl->easy_strerror(code);
-    if (code == CURLE_OPERATION_TIMEDOUT && t->begun)
+    if (code == CURLE_OPERATION_TIMEDOUT && !*t->why)
         ht_fail(error, HT_ERROR_IO, "%s: nothing came for %ld s", t->request->what, t->client->stall);
     else
         ht_fail(error, HT_ERROR_IO, "%s: %s", t->request->what, why);

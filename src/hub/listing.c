@@ -46,12 +46,14 @@ static ht_status ask(ht_hub_client *client, const ht_hub_name *name, const char 
     const ht_hub_request request = {
         .url = url, .what = page, .page = page, .short_one = true, .begin = begin, .take = take, .user = &b};
     ht_hub_answer answer;
+    int failures = 0;
     ht_hub_outcome outcome;
     ht_status status = HT_OK;
-    for (int failures = 0; (outcome = ht_hub_get(client, &request, &answer, error)) == HT_HUB_AGAIN && !status;)
-        status = ht_hub_pause(client, &failures, &answer, error);
-    if (outcome != HT_HUB_DONE && !status)
-        status = error->status;
+    do {
+        outcome = ht_hub_get(client, &request, &answer, error);
+        if (outcome != HT_HUB_DONE)
+            status = outcome == HT_HUB_AGAIN ? ht_hub_pause(client, &failures, &answer, error) : error->status;
+    } while (outcome == HT_HUB_AGAIN && !status);
     if (!status) {
         json_error_t syntax;
         *json = json_loadb(b.text.data ? b.text.data : "", b.text.bytes, 0, &syntax);
