@@ -182,9 +182,9 @@ int cli_pull_files(const cli_options *options, cli_pull_function *function, cons
                                     .retries = options->retries ? (int)options->retries : -1,
                                     .progress = on_pull_progress,
                                     .progress_user = (void *)options};
-    ht_os_program_on_pull_interrupt(on_pull_interrupt);
+    ht_os_program_on_interrupt(on_pull_interrupt);
     const ht_status status = function(name, &wanted, result, &error);
-    ht_os_program_on_pull_interrupt(NULL);
+    ht_os_program_on_interrupt(NULL);
     cli_progress_clear();
     return status ? cli_fail(options, &error) : CLI_DONE;
 }
