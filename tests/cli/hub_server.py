@@ -70,6 +70,9 @@ class Hub:
                 except (BrokenPipeError, ConnectionResetError):
                     self.close_connection = True
 
+            def do_HEAD(self):  # as huggingface_hub asks first
+                self.do_GET()
+
             def log_message(self, *arguments):
                 pass
 
@@ -79,7 +82,8 @@ class Hub:
                     self.send_header(name.replace("_", "-"), value)
                 self.send_header("Content-Length", len(body))
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command != "HEAD":
+                    self.wfile.write(body)
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True

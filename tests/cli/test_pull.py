@@ -26,6 +26,15 @@ SMALL = b"GGUF, but small"
 MEGABYTE = 1 << 20
 
 
+@pytest.fixture(scope="module", autouse=True)
+def curl(binary, lacks):
+    """A build, or a machine, without libcurl says so."""
+    done = subprocess.run([binary, "pull", "hf:test/m"], env={"HF_HOME": "/nonexistent", "HF_ENDPOINT": "no-address"},
+                          capture_output=True, check=False)
+    if b"HF_ENDPOINT" not in done.stderr:
+        lacks("curl", done.stderr.decode().strip())
+
+
 @pytest.fixture
 def hub():
     made = hub_server.Hub()
