@@ -3,7 +3,7 @@
 
 #include <string.h>
 #if defined(__SSE__)
-#include <xmmintrin.h>
+#include <immintrin.h>
 #endif
 
 #define LANES 4
