@@ -18,8 +18,11 @@ int cli_quantize(const cli_options *options) {
     status = cli_model_path(options, &path);
     if (status != CLI_DONE)
         return status;
-    ht_status written =
-        ht_quantize(path, options->arguments[1], options->arguments[2], cli_progress, (void *)options, &result, &error);
+    const ht_quantize_options how = {.imatrix = cli_last(&options->imatrix),
+                                     .threads = (int)options->threads,
+                                     .progress = cli_progress,
+                                     .progress_user = (void *)options};
+    ht_status written = ht_quantize(path, options->arguments[1], options->arguments[2], &how, &result, &error);
     cli_progress_clear();
     ht_free(path);
     if (written)
