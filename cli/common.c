@@ -223,11 +223,16 @@ int cli_open_model(const cli_options *options, ht_model **model) {
 
 int cli_open_vocabulary(const cli_options *options, ht_model **model) {
     ht_error error;
-    if (!options->arguments[0] || !strncmp(options->arguments[0], "shape:", 6))
-        return cli_open_model(options, model);
-    if (!ht_model_open_vocabulary(options->arguments[0], model, &error))
+    char *path;
+    int status = cli_model_path(options, &path);
+    if (status != CLI_DONE)
+        return status;
+    const bool shape = !strncmp(path, "shape:", 6);
+    const bool good = !(shape ? ht_model_open : ht_model_open_vocabulary)(path, model, &error);
+    ht_free(path);
+    if (good)
         return CLI_DONE;
-    int status = cli_fail(options, &error);
+    status = cli_fail(options, &error);
     return error.status == HT_ERROR_IO ? CLI_WRONG : status;
 }
 

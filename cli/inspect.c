@@ -89,14 +89,19 @@ static void print_text(const ht_model_info *info) {
 /* A file of which only the vocabulary can be used is shown, too; what is wrong with the rest is said if that fails as well. */
 static int open_any(const cli_options *options, ht_model **model) {
     ht_error error, other;
-    const char *path = options->arguments[0];
-    if (!path || !ht_model_open(path, model, &error))
-        return path ? CLI_DONE : cli_open_model(options, model);
-    if (error.status == HT_ERROR_UNSUPPORTED && !ht_model_open_vocabulary(path, model, &other)) {
+    char *path;
+    int status = cli_model_path(options, &path);
+    if (status != CLI_DONE)
+        return status;
+    bool good = !ht_model_open(path, model, &error);
+    if (!good && error.status == HT_ERROR_UNSUPPORTED && !ht_model_open_vocabulary(path, model, &other)) {
+        good = true;
         fprintf(stderr, "hetero: warning: %s\n", error.text);
-        return CLI_DONE;
     }
-    int status = cli_fail(options, &error);
+    ht_free(path);
+    if (good)
+        return CLI_DONE;
+    status = cli_fail(options, &error);
     return error.status == HT_ERROR_IO ? CLI_WRONG : status;
 }
 
