@@ -11,7 +11,9 @@ static const ht_family *const families[] = {
     &ht_families_like_llama[0], &ht_families_like_llama[1], &ht_families_like_llama[2], &ht_family_gemma3,
     &ht_families_like_llama[3], &ht_families_like_llama[4], &ht_family_command_r,       &ht_family_deepseek2,
     &ht_family_gpt_oss,         &ht_family_granitehybrid,   &ht_families_lfm2[0],       &ht_families_lfm2[1],
-    &ht_family_olmo2,           &ht_families_qwen35[0],     &ht_families_qwen35[1]};
+    &ht_family_olmo2,           &ht_families_qwen35[0],     &ht_families_qwen35[1],     &ht_families_qwen35[2],
+    &ht_family_gemma4,          &ht_family_gemma3n,         &ht_families_nemotron_h[0], &ht_families_nemotron_h[1],
+    &ht_family_muse_glimmer};
 
 /* A string of the file as a C string in the arena; bytes below space become '?', so that it can be printed. */
 static ht_status keep_string(ht_model *model, ht_string string, const char **out, ht_error *error) {
@@ -85,7 +87,10 @@ static ht_status read_hparams(const ht_family *family, ht_model *model, ht_error
     h->head_dim = (int)ht_build_int(&b, "attention.key_length", 2, 1024, h->embedding / h->heads);
     const int64_t value_length = ht_build_int(&b, "attention.value_length", 1, 1 << 20, h->head_dim);
     const char *const eps = family->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
-    h->eps = ht_build_float(&b, eps, NAN);
+    h->eps = ht_build_float(
+        &b, eps,
+        ht_build_float(&b, family->layer_norm ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon",
+                       NAN)); /* Nemotron-H's files have the other's name */
     if (!family->experts && ht_build_int(&b, "expert_count", 0, INT32_MAX, 0) > 0)
         ht_build_fail(&b, HT_ERROR_UNSUPPORTED, "%s.expert_count: mixtures of experts are not supported", arch);
     if (h->heads % h->kv_heads != 0)
