@@ -17,10 +17,11 @@ from gguf import GGUFReader, dequantize
 sys.path.insert(0, str(Path(__file__).parent))
 from reference_experts import experts # noqa: E402
 from reference_mixers import delta_net, latent_attention, mamba2, short_convolution # noqa: E402
-from reference_ops import attention, gelu, layer_norm, rms_norm, rope, rope_table, sigmoid, silu # noqa: E402
+from reference_ops import attention, gelu, layer_norm, relu2, rms_norm, rope, rope_table, sigmoid, silu # noqa: E402
+from reference_streams import BODIES, plain_rms # noqa: E402
 from reference_traits import Traits # noqa: E402
 
-MIXERS = {"shortconv.in_proj": short_convolution, "ssm_alpha": delta_net, "ssm_in": mamba2, "attn_kv_a_mqa": latent_attention}
+MIXERS = {"shortconv.in_proj": short_convolution, "ssm_alpha": delta_net, "ssm_ba": delta_net, "ssm_in": mamba2, "attn_kv_a_mqa": latent_attention}
 
 
 def load(path):
@@ -49,11 +50,11 @@ class Pass:
         self.traits = traits = Traits(self.arch)
         self.kv_type, self.layers = kv_type, get("block_count")
         self.eps = get("attention.layer_norm_rms_epsilon") or get("attention.layer_norm_epsilon")
-        self.plain_norm = layer_norm if get("attention.layer_norm_epsilon") else rms_norm
+        self.plain_norm = layer_norm if get("attention.layer_norm_epsilon") and not traits.alone else rms_norm
         self.dim = get("embedding_length")
         self.head_dim = get("attention.key_length") or self.dim // np.max(get("attention.head_count"))
         rope_dim, base, self.pos = get("rope.dimension_count", self.head_dim), get("rope.freq_base", 10000.0), np.arange(n)
-        turns = not traits.finetuned or get("rope.scaling.finetuned", True)
+        turns = traits.positions and (not traits.finetuned or get("rope.scaling.finetuned", True))
         self.wide = rope_table(get, self.pos, rope_dim, base, True, tensors.get("rope_freqs.weight")) if turns else None
         self.local = self.wide
         if traits.local_base != "wide":
@@ -76,10 +77,10 @@ class Pass:
     def matmul(self, layer, x, name):
         return x @ self.weight(layer, name).T + self.bias(layer, name)
 
-    def norm(self, layer, x, name):
+    def norm(self, layer, x, name, eps=None):
         """x as it is where the model has no such norm"""
         weight = self.tensors.get(f"blk.{layer}.{name}.weight")
-        return x if weight is None else self.plain_norm(x, weight, self.eps)
+        return x if weight is None else self.plain_norm(x, weight, eps or self.eps)
 
     def cached(self, x):
         """what keys, values and latents are after they lay in the cache. Recurrent states are never rounded."""
@@ -110,13 +111,15 @@ def self_attention(m, layer, h):
     q, k, v = by_head(q, heads), by_head(k, kv_heads), by_head(v, kv_heads)
     if not m.traits.norm_whole:
         q, k = m.norm(layer, q, "attn_q_norm"), m.norm(layer, k, "attn_k_norm")
-    table = m.local if m.is_local[layer] else m.wide
+    table = m.local if m.is_local[layer] else None if m.traits.wide_still else m.wide
     k, v = m.cached(rope(k, table, m.traits.halves)), m.cached(v)
     default = 1 / np.sqrt(m.dim // heads if m.arch == "gemma3" and m.layers == 62 else head_dim)
     y = attention(rope(q, table, m.traits.halves), k, v, m.mask(layer), m.get("attention.scale", 0.0) or default,
                   m.tensors.get(f"blk.{layer}.attn_sinks.weight"))
     if gate is not None:
         y = y * sigmoid(gate.reshape(n, -1))
+    if f"blk.{layer}.attn_gate.weight" in m.tensors:
+        y = y * sigmoid(m.matmul(layer, h, "attn_gate"))
     return m.matmul(layer, y, "attn_output")
 
 
@@ -132,11 +135,15 @@ def feed_forward(m, layer, h):
     if f"blk.{layer}.ffn_gate_inp.weight" in m.tensors:
         return experts(m, layer, h)
     act = globals()[m.traits.activation] # by its name here, so that it can be changed for a while
+    if f"blk.{layer}.ffn_gate.weight" not in m.tensors:
+        return m.matmul(layer, act(m.matmul(layer, h, "ffn_up")), "ffn_down")
     return m.matmul(layer, act(m.matmul(layer, h, "ffn_gate")) * m.matmul(layer, h, "ffn_up"), "ffn_down")
 
 
 def embed(m, ids):
     x = m.tensors["token_embd.weight"][np.asarray(ids)].astype(np.float64)
+    if m.traits.embedding_normed:
+        return plain_rms(x, m.eps)
     return x * (np.float32(np.sqrt(m.dim)) if m.traits.embedding_root else m.get("embedding_scale", 0.0) or 1.0)
 
 
@@ -145,6 +152,8 @@ def unembed(m, x):
     z = z + m.tensors.get("output.bias", 0.0)
     scale = m.get("logit_scale", 0.0) or 1.0
     z = z / scale if m.traits.logit_divisor else z * scale
+    cap = m.get("final_logit_softcapping", 0.0) if m.traits.capped else 0.0
+    z = cap * np.tanh(z / cap) if cap else z
     z = z - z.max(-1, keepdims=True)
     return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
@@ -158,15 +167,22 @@ def log_probabilities(tensors, meta, ids, kv_type=np.float64, trace=None):
     own_norm = "ffn_norm" if post or "blk.0.ffn_norm.weight" in tensors else "post_attention_norm"
     residual = m.get("residual_scale", 0.0) or 1.0
     x = embed(m, ids)
-    for layer in range(m.layers):
+    body = BODIES.get(m.arch)
+    if body:
+        x = body(m, ids, x)
+    for layer in range(0 if body else m.layers):
         h = m.norm(layer, x, "attn_norm")
+        if m.traits.alone:
+            feeds = any(f"blk.{layer}.{name}.weight" in tensors for name in ("ffn_up", "ffn_up_exps"))
+            x = x + (feed_forward if feeds else mix)(m, layer, h)
+            continue
         y = mix(m, layer, h)
         if m.traits.parallel:
             x = x + y + feed_forward(m, layer, h)
             continue
-        x = x + residual * (m.norm(layer, y, "post_attention_norm") if post else y)
+        x = x + residual * (m.norm(layer, y, "post_attention_norm", m.traits.post_eps) if post else y)
         y = feed_forward(m, layer, m.norm(layer, x, own_norm))
-        x = x + residual * (m.norm(layer, y, "post_ffw_norm") if post else y)
+        x = x + residual * (m.norm(layer, y, "post_ffw_norm", m.traits.post_eps) if post else y)
     if trace is not None:
         trace.update(margin=m.margin, chosen=m.chosen)
     return unembed(m, x)

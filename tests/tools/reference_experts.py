@@ -1,9 +1,9 @@
 """Mixtures of experts in the exact forward pass: which experts a token goes to, with what weights, and what they give."""
 import numpy as np
-from reference_ops import sigmoid, silu, softmax
+from reference_ops import relu2, sigmoid, silu, softmax
 
 SOFTMAX, SIGMOID = 1, 2 # expert_gating_func
-RENORMALISED = {"qwen3moe", "qwen35moe", "lfm2moe", "granitehybrid"} # weights add up to one; deepseek2's files say
+RENORMALISED = {"gemma4", "qwen3next", "qwen3moe", "qwen35moe", "lfm2moe", "granitehybrid"} # weights add up to one; deepseek2's files say
 LIMIT, STEEPNESS = 7.0, 1.702 # of gpt-oss's clamped GLU
 
 
@@ -43,7 +43,7 @@ def routes(m, layer, h):
         weights = softmax(weights)
     elif m.arch in RENORMALISED or m.get("expert_weights_norm", False):
         weights = weights / np.maximum(weights.sum(-1, keepdims=True), 2.0 ** -14)
-    scale = m.get("expert_weights_scale", 0.0) if m.arch == "deepseek2" else 0.0
+    scale = m.get("expert_weights_scale", 0.0) if m.arch in ("deepseek2", "nemotron_h_moe") else 0.0
     return chosen, weights * (scale or 1.0)
 
 
@@ -58,12 +58,17 @@ def experts(m, layer, h):
         mul = lambda x, name: m.matmul_of(layer, x, f"ffn_{name}_exps", expert)
         if f"blk.{layer}.ffn_gate_up_exps.weight" in m.tensors: # both in one, the gate's rows first
             gate, up = np.split(mul(h[tokens], "gate_up"), 2, -1)
-        else:
+        elif f"blk.{layer}.ffn_gate_exps.weight" in m.tensors:
             gate, up = mul(h[tokens], "gate"), mul(h[tokens], "up")
-        y = mul(glu(gate, up), "down")
+        else: # Nemotron-H
+            gate, up = relu2(mul(h[tokens], "up")), None
+        y = mul(gate if up is None else glu(gate, up), "down")
         out[tokens] += y * weights[tokens, rank][:, None]
     if f"blk.{layer}.ffn_up_shexp.weight" in m.tensors:
-        shared = m.matmul(layer, silu(m.matmul(layer, h, "ffn_gate_shexp")) * m.matmul(layer, h, "ffn_up_shexp"), "ffn_down_shexp")
+        shared = m.matmul(layer, h, "ffn_up_shexp")
+        gated = f"blk.{layer}.ffn_gate_shexp.weight" in m.tensors
+        shared = silu(m.matmul(layer, h, "ffn_gate_shexp")) * shared if gated else relu2(shared)
+        shared = m.matmul(layer, shared, "ffn_down_shexp")
         if f"blk.{layer}.ffn_gate_inp_shexp.weight" in m.tensors:
             shared = shared * sigmoid(h @ m.weight(layer, "ffn_gate_inp_shexp"))[:, None]
         out = out + shared

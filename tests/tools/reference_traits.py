@@ -15,6 +15,12 @@ DEFAULTS = {
     "embedding_root": False, # embeddings times the root of their width
     "logit_divisor": False, # logit_scale divides
     "final_norm": "output_norm",
+    "alone": False, # a layer is one block, which attn_norm stands before
+    "positions": True, # False: nothing is rotated
+    "capped": False, # logits, by final_logit_softcapping
+    "wide_still": False, # layers that see all tokens are not rotated
+    "embedding_normed": False, # by an RMS norm without weights
+    "post_eps": None, # of norms of what blocks add; None: the model's
     "finetuned": False, # rope.scaling.finetuned False: no positions at all
 }
 
@@ -27,7 +33,13 @@ FAMILIES = {
     "qwen3moe": QWEN,
     "qwen35": dict(QWEN, query_gate=True),
     "qwen35moe": dict(QWEN, query_gate=True),
-    "gemma3": dict(halves=True, post_norms=True, pattern=6, local_base=10000.0, activation="gelu", embedding_root=True),
+    "qwen3next": dict(QWEN, query_gate=True),
+    "nemotron_h": dict(alone=True, activation="relu2", positions=False),
+    "nemotron_h_moe": dict(alone=True, activation="relu2", positions=False),
+    "muse-glimmer": dict(capped=True, post_norms=True, pattern=4, local_base="same", wide_still=True, embedding_normed=True, post_eps=1e-8),
+    "gemma4": dict(capped=True, halves=True, pattern=6, embedding_root=True), # reference_streams.py has its pass
+    "gemma3n": dict(capped=True, halves=True, pattern=5, local_base=10000.0, embedding_root=True), # likewise
+    "gemma3": dict(capped=True, halves=True, post_norms=True, pattern=6, local_base=10000.0, activation="gelu", embedding_root=True),
     "gpt-oss": dict(halves=True, pattern=2),
     "lfm2": dict(halves=True, pattern=0, final_norm="token_embd_norm"),
     "lfm2moe": dict(halves=True, final_norm="token_embd_norm"),
