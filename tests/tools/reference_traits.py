@@ -21,6 +21,13 @@ DEFAULTS = {
     "wide_still": False, # layers that see all tokens are not rotated
     "embedding_normed": False, # by an RMS norm without weights
     "post_eps": None, # of norms of what blocks add; None: the model's
+    "norm_after": False, # norms of queries and keys of heads follow the rotation
+    "unit_norm": False, # they have no weights
+    "still_every": 0, # every so manieth layer rotates nothing, and its queries grow with their position
+    "chunk": 0, # layers of the pattern see the keys of their own run of so many positions, in place of a window
+    "growth": 0.0, # of queries: attention.temperature_scale where the file does not say
+    "gating": 1, # expert_gating_func where the file does not say: 1: softmax, 2: sigmoid
+    "weighs_input": False, # experts weigh what they read
     "finetuned": False, # rope.scaling.finetuned False: no positions at all
 }
 
@@ -35,7 +42,7 @@ FAMILIES = {
     "qwen35moe": dict(QWEN, query_gate=True),
     "qwen3next": dict(QWEN, query_gate=True),
     "nemotron_h": dict(alone=True, activation="relu2", positions=False),
-    "nemotron_h_moe": dict(alone=True, activation="relu2", positions=False),
+    "nemotron_h_moe": dict(alone=True, gating=2, activation="relu2", positions=False),
     "muse-glimmer": dict(capped=True, post_norms=True, pattern=4, local_base="same", wide_still=True, embedding_normed=True, post_eps=1e-8),
     "gemma4": dict(capped=True, halves=True, pattern=6, embedding_root=True), # reference_streams.py has its pass
     "gemma3n": dict(capped=True, halves=True, pattern=5, local_base=10000.0, embedding_root=True), # likewise
@@ -46,6 +53,16 @@ FAMILIES = {
     "granitehybrid": dict(logit_divisor=True, finetuned=True),
     "deepseek2": {},
     "command-r": dict(parallel=True),
+    "mistral4": {},
+    "granitemoe": dict(logit_divisor=True),
+    "llama4": dict(norm_after=True, unit_norm=True, still_every=4, pattern=4, chunk=8192, growth=0.1, gating=2, weighs_input=True),
+    "qwen2moe": QWEN,
+    "qwen3vlmoe": QWEN,
+    "olmoe": dict(halves=True, norm_whole=True),
+    "phimoe": QWEN,
+    "glm4moe": dict(halves=True, gating=2),
+    "hunyuan-moe": dict(halves=True, norm_after=True),
+    "ernie4_5-moe": {},
     "olmo2": dict(halves=True, post_norms=True, pattern=4, local_base="same", norm_whole=True),
 }
 
