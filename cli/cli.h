@@ -25,7 +25,8 @@ enum {
     CLI_PLAN = 1 << 10,
     CLI_REPRODUCE = 1 << 11,
     CLI_REPORT = 1 << 12,
-    CLI_ALL = (1 << 13) - 1
+    CLI_IMATRIX = 1 << 15,
+    CLI_ALL = (1 << 16) - 1
 };
 
 typedef struct cli_numbers {
@@ -44,7 +45,7 @@ typedef struct cli_options {
     bool help, quiet, json, raw, no_special, parse_special, quick, decode, measure, whole_weights, all, stored, run,
         validate;
     cli_words log_level, devices, strategy, cuts, precision, sync, kv, openvino, onnxruntime;
-    cli_words prompt, file, system, stop, reference, report, save, load, trace, soc, out, place;
+    cli_words prompt, file, system, stop, reference, report, save, load, trace, soc, out, place, imatrix;
     cli_numbers ids, bench_prompt, bench_gen, bench_sequences, bench_threads;
     int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions, rounds, length;
     double temperature, top_p, min_p, repeat_penalty;
@@ -65,6 +66,7 @@ int cli_score(const cli_options *options);
 int cli_chat(const cli_options *options);
 int cli_perplexity(const cli_options *options);
 int cli_quantize(const cli_options *options);
+int cli_imatrix(const cli_options *options);
 int cli_bench(const cli_options *options);
 int cli_profile(const cli_options *options);
 int cli_plan(const cli_options *options);

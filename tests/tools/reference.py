@@ -47,7 +47,7 @@ class Pass:
         self.get = lambda key, default=None: meta.get(f"{self.arch}.{key}", default)
         get = self.get
         self.traits = traits = Traits(self.arch)
-        self.kv_type, self.layers = kv_type, get("block_count")
+        self.kv_type, self.layers = kv_type, get("block_count") - get("nextn_predict_layers", 0) # those guess further tokens
         self.eps = get("attention.layer_norm_rms_epsilon") or get("attention.layer_norm_epsilon")
         self.plain_norm = layer_norm if get("attention.layer_norm_epsilon") else rms_norm
         self.dim = get("embedding_length")
@@ -66,7 +66,8 @@ class Pass:
             own = get("rope.freq_base_swa", base if traits.local_base == "same" else traits.local_base)
             self.local = rope_table(get, self.pos, rope_dim, own, False, None)
         self.window = get("attention.sliding_window", 0)
-        known = traits.pattern is not None and self.window and traits.window_layers in (0, self.layers)
+        self.chunk = traits.chunk and get("attention.chunk_size", traits.chunk)
+        known = traits.pattern is not None and (self.window or self.chunk) and traits.window_layers in (0, self.layers)
         self.is_local = local_layers(get, self.layers, traits.pattern) if known else [False] * self.layers
         self.has_windows, self.loops = bool(known), get("num_loops") or 1
         self.margin, self.chosen = np.inf, {} # see reference_experts.routes
@@ -86,22 +87,32 @@ class Pass:
     def norm(self, layer, x, name):
         """x as it is where the model has no such norm"""
         weight = self.tensors.get(f"blk.{layer}.{name}.weight")
-        return x if weight is None else self.plain_norm(x, weight, self.eps)
+        return x if weight is None else self.plain_norm(x, weight, self.eps) + self.bias(layer, name)
 
     def cached(self, x):
         """what keys, values and latents are after they lay in the cache. Recurrent states are never rounded."""
         return x.astype(self.kv_type).astype(np.float64)
 
+    def is_still(self, layer):
+        return self.traits.still_every and (layer + 1) % self.traits.still_every == 0
+
     def table(self, layer):
         """rotations of a layer, None where it knows no positions"""
-        still = self.traits.still_every and (layer + 1) % self.traits.still_every == 0
-        if still or (self.traits.still_wide and self.has_windows and not self.is_local[layer]):
+        if self.is_still(layer) or (self.traits.still_wide and self.has_windows and not self.is_local[layer]):
             return None
         return self.local if self.is_local[layer] else self.wide
 
     def mask(self, layer):
         distance = self.pos[:, None] - self.pos[None]
-        return np.where((distance < 0) | (self.is_local[layer] & (distance >= self.window)), -np.inf, 0.0)
+        run = self.pos // (self.chunk or 1)
+        far = (run[:, None] != run[None]) if self.chunk else distance >= self.window
+        return np.where((distance < 0) | (self.is_local[layer] & far), -np.inf, 0.0)
+
+    def growth(self, offset):
+        """what queries are multiplied by, by their positions"""
+        every = self.get("attention.temperature_length", 0) or 8192
+        scale = self.get("attention.temperature_scale", self.traits.growth)
+        return (1 + scale * np.log(1 + np.floor((self.pos + offset) / every)))[:, None, None]
 
 
 def of_layer(value, layer):
@@ -129,8 +140,11 @@ def self_attention(m, layer, h):
     if not m.traits.norm_whole and not m.traits.norm_after:
         q, k = m.norm(layer, q, "attn_q_norm"), m.norm(layer, k, "attn_k_norm")
     q, k = rope(q, table, m.traits.halves), rope(k, table, m.traits.halves)
-    if m.traits.norm_after:
-        q, k = m.norm(layer, q, "attn_q_norm"), m.norm(layer, k, "attn_k_norm")
+    if m.is_still(layer):
+        q = q * m.growth(1)
+    elif m.traits.norm_after:
+        norm = (lambda x, name: rms_norm(x, 1.0, m.eps)) if m.traits.unit_norm else lambda x, name: m.norm(layer, x, name)
+        q, k = norm(q, "attn_q_norm"), norm(k, "attn_k_norm")
     if growth := m.get("attention.temperature_scale") if m.traits.query_scale else 0.0:
         original = m.get("rope.scaling.original_context_length")
         q = q * (1 + growth * np.log(1 + np.floor(m.pos / original)))[:, None, None]
@@ -168,8 +182,9 @@ def embed(m, ids):
 
 
 def unembed(m, x):
-    z = m.plain_norm(x, m.tensors[f"{m.traits.final_norm}.weight"], m.eps) @ m.tensors.get("output.weight", m.tensors["token_embd.weight"]).T
-    z = z + m.tensors.get("output.bias", 0.0)
+    final = m.traits.final_norm
+    x = m.plain_norm(x, m.tensors[f"{final}.weight"], m.eps) + m.tensors.get(f"{final}.bias", 0.0)
+    z = x @ m.tensors.get("output.weight", m.tensors["token_embd.weight"]).T + m.tensors.get("output.bias", 0.0)
     scale = m.get("logit_scale", 0.0) or 1.0
     z = z / scale if m.traits.logit_divisor else z * scale
     if cap := m.get("final_logit_softcapping") if m.traits.logit_cap else 0.0:
