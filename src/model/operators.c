@@ -204,7 +204,7 @@ static const float *norm_bias(ht_builder *b, ht_norm kind, const char *name, siz
     return kind != HT_NORM_NONE ? ht_build_vector(b, full, n, false, 0.0f) : NULL;
 }
 
-/* What blocks gave to the stream since its last norm. */
+/* What blocks gave to the stream since its last norm: the norm adds it. */
 static void add_given(ht_builder *b, ht_op *op) {
     for (int i = 0; i < HT_BUILD_SUMS && b->status == HT_OK; i++) {
         ht_given *given = &b->given[i];
@@ -259,6 +259,18 @@ const float *ht_build_scaled_vector(ht_builder *b, const char *name, size_t n, f
     for (size_t i = 0; out && i < n; i++)
         out[i] *= file[i];
     return out;
+}
+
+void ht_build_normed_stream(ht_builder *b, const char *name, const char *to) {
+    const int layer = b->layer;
+    const ht_slot out = ht_build_slot(b, to ? to : "x", HT_ROLE_OWN, ht_build_stream_width(b));
+    b->layer = -1;
+    ht_build_block(b, HT_BLOCK_STREAM_NORM, 1);
+    ht_build_norm(b, name);
+    if (b->status == HT_OK)
+        b->model->ops[b->model->n_ops - 1].out = out;
+    b->layer = layer;
+    ht_build_stream(b, to);
 }
 
 void ht_build_add(ht_builder *b, const char *post_norm) {

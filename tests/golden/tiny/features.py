@@ -11,6 +11,7 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "tools"), str(Path(__file__).parent)]
 import reference_traits # noqa: E402
 import features_hybrids # noqa: E402
+from features_dense import ROWS as DENSE # noqa: E402
 from reference_ops import rms_norm # noqa: E402
 
 
@@ -109,6 +110,7 @@ ROWS = [
     ("olmo2-window", "window of 16", {"attention.sliding_window": 17}), ("olmo2-window", "wide layers", ALL_LOCAL),
     ("olmo2-window", "yarn", NO_YARN),
     *features_hybrids.ROWS,
+    *DENSE,
 ]
 
 
