@@ -25,7 +25,8 @@ enum {
     CLI_PLAN = 1 << 10,
     CLI_REPRODUCE = 1 << 11,
     CLI_REPORT = 1 << 12,
-    CLI_ALL = (1 << 13) - 1
+    CLI_TEMPLATE = 1 << 13,
+    CLI_ALL = (1 << 14) - 1
 };
 
 typedef struct cli_numbers {
@@ -42,9 +43,10 @@ typedef struct cli_options {
     const struct cli_command *command;
     const char *arguments[3]; /* MODEL, or IN OUT TYPE; NULL: one that may be left out was */
     bool help, quiet, json, raw, no_special, parse_special, quick, decode, measure, whole_weights, all, stored, run,
-        validate;
+        validate, no_generation_prompt;
     cli_words log_level, devices, strategy, cuts, precision, sync, kv, openvino, onnxruntime;
     cli_words prompt, file, system, stop, reference, report, save, load, trace, soc, out, place;
+    cli_words chat_template, chat_template_kwargs, tools;
     cli_numbers ids, bench_prompt, bench_gen, bench_sequences, bench_threads;
     int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions, rounds, length;
     double temperature, top_p, min_p, repeat_penalty;
@@ -70,6 +72,7 @@ int cli_profile(const cli_options *options);
 int cli_plan(const cli_options *options);
 int cli_reproduce(const cli_options *options);
 int cli_report(const cli_options *options);
+int cli_template(const cli_options *options);
 
 /* ---- options.c ---- */
 
@@ -102,6 +105,8 @@ typedef struct cli_text {
 /* The text of -p or -f ("-": standard input), checked to be UTF-8. `run` without either reads standard input unless that is
  * a terminal. `required`: an empty text is an error too. */
 int cli_read_text(const cli_options *options, bool required, cli_text *text);
+/* A file's text; "-": standard input. */
+int cli_read_file(const cli_options *options, const char *path, cli_text *text);
 /* Its tokens as they are, *ids from the library; an error if there are none: an empty text is one where a BOS is added. */
 int cli_tokens_of(const cli_options *options, const ht_model *model, const cli_text *text, int32_t **ids, size_t *n);
 unsigned cli_text_flags(const cli_options *options); /* HT_TOKENIZE_*, by --no-special and --parse-special */
@@ -124,6 +129,10 @@ cli_setting cli_setting_of(const cli_options *options);
 void cli_expect(cli_setting *setting, int64_t tokens); /* one more prompt to come; what does not fit is not named */
 ht_precision cli_precision(const cli_setting *setting);
 int cli_open_model(const cli_options *options, ht_model **model); /* MODEL left out: a shape of 1B */
+/* The same for those that talk: with --chat-template in place of the model's own. */
+int cli_open_chat_model(const cli_options *options, ht_model **model);
+/* Reports an error of a conversation, with what else can be done where the model's template is at fault. */
+int cli_fail_chat(const cli_options *options, const ht_model *model, const ht_error *error);
 int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session);
 void cli_close_session(cli_session *session);
 
