@@ -65,8 +65,11 @@ static void matmul(const char *type, size_t rows, size_t cols, const char *lengt
         fprintf(stderr, "%s: no such type\n", type);
         exit(2);
     }
-    op.parts[0] =
-        (ht_matrix){"w", traits, rows, cols, NULL, cols / (size_t)traits->block * (size_t)traits->block_bytes};
+    op.parts[0] = (ht_matrix){.name = "w",
+                              .type = traits,
+                              .rows = rows,
+                              .cols = cols,
+                              .row_bytes = cols / (size_t)traits->block * (size_t)traits->block_bytes};
     const ht_slice whole = {.row_end = rows, .reduction_end = cols};
     ht_task *tasks[MOST_COPIES];
     size_t n = 0, bytes = 0, one = 0;

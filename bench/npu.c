@@ -47,7 +47,11 @@ static ht_op matmul_op(const char *type, const char *name, size_t rows, size_t c
     const ht_type_traits *t = ht_type_by_name(type);
     ht_op op = {.kind = HT_OP_MATMUL, .in = SLOT_NORMED, .aux = HT_SLOT_NONE, .out = SLOT_QKV, .n_parts = 1};
     snprintf(op.name, sizeof op.name, "%s", name);
-    op.parts[0] = (ht_matrix){name, t, rows, cols, NULL, cols / (size_t)t->block * (size_t)t->block_bytes};
+    op.parts[0] = (ht_matrix){.name = name,
+                              .type = t,
+                              .rows = rows,
+                              .cols = cols,
+                              .row_bytes = cols / (size_t)t->block * (size_t)t->block_bytes};
     return op;
 }
 
@@ -155,7 +159,6 @@ static ov_infer_request_t *direct_request(const ht_ov *ov, const ht_npu_graph *g
     ov_model_t *model;
     ov_compiled_model_t *compiled;
     ov_infer_request_t *request;
-    void *data;
     must(ht_ov_graph_create(graph, length, false, &text, &error));
     must(ht_ov_graph_write(text, &xml, &error));
     int64_t bytes[] = {(int64_t)ht_ov_graph_bytes(text)},
@@ -167,17 +170,20 @@ static ov_infer_request_t *direct_request(const ht_ov *ov, const ht_npu_graph *g
                                         {"NUM_STREAMS", "1"},
                                         {"ENABLE_CPU_PINNING", "NO"},
                                         {"INFERENCE_NUM_THREADS", threads}};
-    int failed = ov->ov_core_create(&core) || ov->ov_tensor_create(HT_OV_U8, (ov_shape_t){1, bytes}, &weights) ||
-                 ov->ov_tensor_data(weights, &data);
-    if (!failed)
-        must(ht_ov_graph_fill(text, data, &error));
-    failed = failed || ov->ov_core_read_model_from_memory_buffer(core, xml.data, xml.bytes, weights, &model) ||
-             ov->ov_core_compile_model_props(core, model, "CPU", HT_COUNT(properties), properties, &compiled) ||
-             ov->ov_compiled_model_create_infer_request(compiled, &request) ||
-             ov->ov_tensor_create_from_host_ptr(HT_OV_F32, (ov_shape_t){2, shapes[0]}, in, &tensors[0]) ||
-             ov->ov_tensor_create_from_host_ptr(HT_OV_F32, (ov_shape_t){2, shapes[1]}, out, &tensors[1]) ||
-             ov->ov_infer_request_set_input_tensor_by_index(request, 0, tensors[0]) ||
-             ov->ov_infer_request_set_output_tensor_by_index(request, 0, tensors[1]);
+    void *data = ht_pages_alloc((size_t)bytes[0]); /* the request's, to the end of the process */
+    if (!data)
+        exit(1);
+    must(ht_ov_graph_fill(text, data, &error));
+    const bool failed =
+        ov->ov_core_create(&core) ||
+        ov->ov_tensor_create_from_host_ptr(HT_OV_U8, (ov_shape_t){1, bytes}, data, &weights) ||
+        ov->ov_core_read_model_from_memory_buffer(core, xml.data, xml.bytes, weights, &model) ||
+        ov->ov_core_compile_model_props(core, model, "CPU", HT_COUNT(properties), properties, &compiled) ||
+        ov->ov_compiled_model_create_infer_request(compiled, &request) ||
+        ov->ov_tensor_create_from_host_ptr(HT_OV_F32, (ov_shape_t){2, shapes[0]}, in, &tensors[0]) ||
+        ov->ov_tensor_create_from_host_ptr(HT_OV_F32, (ov_shape_t){2, shapes[1]}, out, &tensors[1]) ||
+        ov->ov_infer_request_set_input_tensor_by_index(request, 0, tensors[0]) ||
+        ov->ov_infer_request_set_output_tensor_by_index(request, 0, tensors[1]);
     if (failed) {
         fprintf(stderr, "OpenVINO: %s\n", ov->ov_get_last_err_msg());
         exit(1);

@@ -13,12 +13,27 @@ typedef enum ht_type {
     HT_TYPE_Q5_0 = 6,
     HT_TYPE_Q5_1 = 7,
     HT_TYPE_Q8_0 = 8,
+    HT_TYPE_Q2_K = 10,
+    HT_TYPE_Q3_K = 11,
     HT_TYPE_Q4_K = 12,
     HT_TYPE_Q5_K = 13,
     HT_TYPE_Q6_K = 14,
+    HT_TYPE_IQ2_XXS = 16,
+    HT_TYPE_IQ2_XS = 17,
+    HT_TYPE_IQ3_XXS = 18,
+    HT_TYPE_IQ1_S = 19,
     HT_TYPE_IQ4_NL = 20,
+    HT_TYPE_IQ3_S = 21,
+    HT_TYPE_IQ2_S = 22,
+    HT_TYPE_IQ4_XS = 23,
+    HT_TYPE_IQ1_M = 29,
     HT_TYPE_BF16 = 30,
-    HT_TYPE_MXFP4 = 39
+    HT_TYPE_TQ1_0 = 34,
+    HT_TYPE_TQ2_0 = 35,
+    HT_TYPE_MXFP4 = 39,
+    HT_TYPE_NVFP4 = 40,
+    HT_TYPE_Q1_0 = 41,
+    HT_TYPE_Q2_0 = 42
 } ht_type;
 /* Tensors of these are carried along; no operator takes them as weights, so whatever switches over ht_type need not know. */
 enum { HT_TYPE_I8 = 24, HT_TYPE_I16, HT_TYPE_I32, HT_TYPE_I64, HT_TYPE_F64 };

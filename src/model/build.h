@@ -42,6 +42,7 @@ typedef struct ht_builder {
     const ht_hparams *shape; /* of what follows; NULL: the model's */
     const char *stream;      /* that what follows reads and adds to; NULL: "x" */
     ht_norm norm;            /* what ht_build_norm lists */
+    bool unweighted;         /* norms have no weights */
     bool biased;             /* every matrix of a layer has a bias, also of those whose bias is optional */
     size_t normed;           /* values of what was normed last */
     const char *output_norm; /* tensor of the final norm; NULL: "output_norm" */
@@ -61,6 +62,8 @@ int64_t ht_build_int(ht_builder *b, const char *key, int64_t min, int64_t max, i
 int64_t ht_build_int_at(ht_builder *b, const char *key, int layer, int64_t min, int64_t max, int64_t absent);
 int64_t ht_build_most(ht_builder *b, const char *key, int64_t min, int64_t max, int64_t absent);
 bool ht_build_bool(ht_builder *b, const char *key, bool absent);
+/* The first of a list. */
+int64_t ht_build_first_int(ht_builder *b, const char *key, int64_t min, int64_t max, int64_t absent);
 float ht_build_float(ht_builder *b, const char *key, float absent);
 /* The same from `least` to `most`. And what something is multiplied or divided by: from 1e-6 to 1e6, and 0 as if it
  * were absent, which llama.cpp writes for what a family does not have. */
@@ -83,6 +86,8 @@ ht_matrix ht_build_matrices(ht_builder *b, const char *name, size_t rows, size_t
 /* `name` (suffix included), [n] floats in the model's arena, 64-byte aligned; if it is absent: an error if required,
  * else NULL. shape: models: `made_up` n times if required, else NULL. */
 const float *ht_build_vector(ht_builder *b, const char *name, size_t n, bool required, float made_up);
+/* `value` n times, as such a vector. */
+const float *ht_build_constant(ht_builder *b, size_t n, float value);
 /* `count` of them in one tensor, [count, each]. */
 const float *ht_build_vectors(ht_builder *b, const char *name, size_t each, size_t count, bool required, float made_up);
 /* The weights of a convolution, which files have channel by channel, [taps][channels]. shape: models: of either sign, others
@@ -136,6 +141,8 @@ void ht_build_block(ht_builder *b, ht_block_kind kind, int units);
 /* Of kind b->norm: an RMS norm unless a family says otherwise; `name`.bias is taken where a LayerNorm has it. NULL: a
  * copy, for families that norm only what a block gave. */
 void ht_build_norm(ht_builder *b, const char *name);
+/* The same of a stream as it was when the layer's other block read it: what that one gave waits for the next ht_build_norm. */
+void ht_build_norm_beside(ht_builder *b, const char *name);
 /* What follows reads and adds to the residual stream of this name, no wider than the embedding; NULL: to the first,
  * which ht_build_embed wrote. The caller keeps *name. */
 void ht_build_stream(ht_builder *b, const char *name);
@@ -162,6 +169,7 @@ ht_slot ht_build_normed(ht_builder *b);
 ht_slot ht_build_sums(ht_builder *b);
 size_t ht_build_stream_width(ht_builder *b);
 const ht_hparams *ht_build_shape_of(const ht_builder *b);
+/* attn_q, attn_k and attn_v, or the three in one: attn_qkv. */
 void ht_build_qkv(ht_builder *b, ht_bias bias);
 /* The same of other matrices than attn_q, attn_k and attn_v: [3], of all query heads' rows, keys', values'. */
 void ht_build_qkv_of(ht_builder *b, const ht_build_part *parts, ht_bias bias);
@@ -192,6 +200,7 @@ void ht_build_attention_output(ht_builder *b);
 void ht_build_attention_gate(ht_builder *b, const ht_build_part *gate);
 void ht_build_gated_output(ht_builder *b);
 void ht_build_gate_up(ht_builder *b);
+void ht_build_fused_gate_up(ht_builder *b); /* both in ffn_up, gate first */
 void ht_build_glu(ht_builder *b, ht_activation activation);
 /* A feed-forward block without a gate: ffn_up alone, and act(up). */
 void ht_build_up(ht_builder *b);

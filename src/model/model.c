@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* In the order in which errors name them. */
-static const ht_family *const families[] = {
-    &ht_families_like_llama[0], &ht_families_like_llama[1], &ht_families_like_llama[2], &ht_family_gemma3,
-    &ht_families_like_llama[3], &ht_families_like_llama[4], &ht_family_command_r,       &ht_family_deepseek2,
-    &ht_family_gpt_oss,         &ht_family_granitehybrid,   &ht_families_lfm2[0],       &ht_families_lfm2[1],
-    &ht_family_olmo2,           &ht_families_qwen35[0],     &ht_families_qwen35[1]};
+/* Besides those like Llama. */
+static const ht_family *const families[] = {&ht_family_deepseek2,  &ht_family_gpt_oss,   &ht_family_granitehybrid,
+                                            &ht_families_lfm2[0],  &ht_families_lfm2[1], &ht_families_qwen35[0],
+                                            &ht_families_qwen35[1]};
+
+static const ht_family *family_at(size_t i) {
+    return i < ht_n_families_like_llama ? &ht_families_like_llama[i] : families[i - ht_n_families_like_llama];
+}
 
 /* A string of the file as a C string in the arena; bytes below space become '?', so that it can be printed. */
 static ht_status keep_string(ht_model *model, ht_string string, const char **out, ht_error *error) {
@@ -26,16 +28,14 @@ static ht_status keep_string(ht_model *model, ht_string string, const char **out
 }
 
 static ht_status find_family(ht_model *model, const ht_family **family, ht_error *error) {
-    char names[400] = "";
-    for (size_t i = 0; i < HT_COUNT(families); i++) {
-        if (strcmp(families[i]->arch, model->info.architecture) == 0) {
-            *family = families[i];
+    for (size_t i = 0; i < ht_n_families_like_llama + HT_COUNT(families); i++)
+        if (strcmp(family_at(i)->arch, model->info.architecture) == 0) {
+            *family = family_at(i);
             return HT_OK;
         }
-        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", families[i]->arch);
-    }
-    return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: general.architecture \"%.40s\" is not supported; supported: %s",
-                   model->info.path, model->info.architecture, names);
+    return ht_fail(error, HT_ERROR_UNSUPPORTED,
+                   "%s: general.architecture \"%.40s\" is not supported (docs/models.md lists what is)",
+                   model->info.path, model->info.architecture);
 }
 
 /* ---- hyperparameters ---- */
@@ -107,7 +107,7 @@ static ht_status read_hparams(const ht_family *family, ht_model *model, ht_error
 static ht_status read_pooling(ht_model *model, ht_error *error) {
     static const ht_pooling known[] = {HT_POOLING_NONE, HT_POOLING_MEAN, HT_POOLING_FIRST, HT_POOLING_LAST};
     ht_builder b = ht_build_begin(model, error);
-    const int64_t type = ht_build_int(&b, "pooling_type", 0, INT32_MAX, 3);
+    const int64_t type = ht_build_int(&b, "pooling_type", 0, UINT32_MAX, 3); /* -1 as uint32: not said */
     model->pooling = (size_t)type < HT_COUNT(known) ? known[type] : HT_POOLING_DEFAULT;
     return b.status;
 }

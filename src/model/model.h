@@ -1,6 +1,6 @@
 /* A model without a device: hyperparameters, weights, and the list of operators that makes one forward pass.
  *
- * A family (families/llama.c has five, gemma3.c one) is one function that reads its keys and appends operators; nothing
+ * A family (families/llama.c has a table of those that are alike) is one function that reads its keys and appends operators; nothing
  * after it knows which family it was. Slots are buffers of the executor's pool, [tokens, width] each: the model says
  * which there are.
  */
@@ -439,6 +439,7 @@ ht_status ht_model_need_tokenizer(const ht_model *model, ht_error *error);
 
 /* --- for the family files --- */
 typedef struct ht_family ht_family;
+typedef struct ht_traits ht_traits;
 struct ht_family {
     /* general.architecture */
     const char *arch;
@@ -448,14 +449,10 @@ struct ht_family {
     bool heads_differ; /* layers may have other numbers of key-value heads, or none */
     /* hparams read -> ops appended */
     ht_status (*build)(const ht_family *family, ht_model *model, ht_error *error);
-    bool halves;          /* rotates halves of a head, not neighbours */
-    bool head_norms;      /* of queries and keys */
-    bool qkv_bias;        /* files must have it */
-    bool freq_base_known; /* a file without rope.freq_base is one of its models and means 10000 */
+    const ht_traits *traits; /* of the table in families/llama.c */
 };
-enum { HT_FAMILIES_LIKE_LLAMA = 5 };
-extern const ht_family ht_families_like_llama[HT_FAMILIES_LIKE_LLAMA], ht_family_command_r, ht_family_deepseek2,
-    ht_family_gemma3, ht_family_gpt_oss, ht_family_granitehybrid, ht_families_lfm2[2], ht_family_olmo2,
-    ht_families_qwen35[2];
+extern const ht_family ht_families_like_llama[], ht_family_deepseek2, ht_family_gpt_oss, ht_family_granitehybrid,
+    ht_families_lfm2[2], ht_families_qwen35[2];
+extern const size_t ht_n_families_like_llama;
 
 #endif

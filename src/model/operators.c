@@ -7,6 +7,8 @@
 
 static const float *norm_weight(ht_builder *b, const char *name, size_t n) {
     char full[64];
+    if (b->unweighted)
+        return ht_build_constant(b, n, 1.0f);
     snprintf(full, sizeof full, "%s.weight", name);
     return ht_build_vector(b, full, n, true, 1.0f);
 }
@@ -195,16 +197,27 @@ static const float *norm_bias(ht_builder *b, ht_norm kind, const char *name, siz
     return kind == HT_NORM_LAYER ? ht_build_vector(b, full, n, false, 0.0f) : NULL;
 }
 
-void ht_build_norm(ht_builder *b, const char *name) {
+static ht_op *list_norm(ht_builder *b, const char *name) {
     b->normed = ht_build_stream_width(b);
     ht_op *op = ht_build_op(b, HT_OP_NORM, name ? name : "copy", stream(b), ht_build_normed(b));
     if (!op)
-        return;
+        return NULL;
     op->width = (int)b->normed;
     op->eps = b->stream_eps > 0 ? b->stream_eps : op->eps;
     op->norm = name ? b->norm : HT_NORM_NONE;
     op->weight = name ? norm_weight(b, name, b->normed) : NULL;
-    op->norm_bias = name ? norm_bias(b, op->norm, name, b->normed) : NULL;
+    op->norm_bias = name && !b->unweighted ? norm_bias(b, op->norm, name, b->normed) : NULL;
+    return op;
+}
+
+void ht_build_norm_beside(ht_builder *b, const char *name) {
+    list_norm(b, name);
+}
+
+void ht_build_norm(ht_builder *b, const char *name) {
+    ht_op *op = list_norm(b, name);
+    if (!op)
+        return;
     for (int i = 0; i < HT_BUILD_SUMS && b->status == HT_OK; i++) {
         ht_given *given = &b->given[i];
         if (!given->waits || given->stream != op->in)
@@ -263,11 +276,22 @@ void ht_build_qkv_of(ht_builder *b, const ht_build_part *parts, ht_bias bias) {
 
 void ht_build_qkv(ht_builder *b, ht_bias bias) {
     const ht_hparams *h = ht_build_shape_of(b);
-    const size_t q = (size_t)h->heads * (size_t)h->head_dim, kv = (size_t)h->kv_heads * (size_t)h->head_dim;
-    ht_build_qkv_of(b,
-                    (ht_build_part[]){
-                        {.name = "attn_q", .rows = q}, {.name = "attn_k", .rows = kv}, {.name = "attn_v", .rows = kv}},
-                    bias);
+    const size_t q = (size_t)h->heads * (size_t)h->head_dim, kv = (size_t)h->kv_heads * (size_t)h->head_dim,
+                 all = q + 2 * kv;
+    const ht_build_part apart[] = {
+        {.name = "attn_q", .rows = q}, {.name = "attn_k", .rows = kv}, {.name = "attn_v", .rows = kv}};
+    const ht_build_part fused[] = {{.name = "attn_qkv", .rows = q, .run = q, .stride = all},
+                                   {.name = "attn_qkv", .rows = kv, .first = q, .run = kv, .stride = all},
+                                   {.name = "attn_qkv", .rows = kv, .first = q + kv, .run = kv, .stride = all}};
+    const bool one = ht_build_has_matrix(b, "attn_qkv");
+    ht_build_qkv_of(b, one ? fused : apart, one ? HT_BIAS_OPTIONAL : bias);
+    ht_op *op = one && b->status == HT_OK ? &b->model->ops[b->model->n_ops - 1] : NULL;
+    for (int i = 0; i < 3 && op; i++) { /* biases may still be apart */
+        char name[64];
+        snprintf(name, sizeof name, "%s.bias", apart[i].name);
+        if (!op->bias[i])
+            op->bias[i] = ht_build_vector(b, name, apart[i].rows, bias == HT_BIAS_REQUIRED, 0.0f);
+    }
 }
 
 /* Weights of queries' or keys' norm: of one head, of each of `heads`, of all of them as one row. */
@@ -381,6 +405,14 @@ void ht_build_gate_up(ht_builder *b) {
     ht_build_matmul(b, "ffn_gate_up", ht_build_normed(b), gate_slot(b, 2), b->normed,
                     (ht_build_part[]){{.name = "ffn_gate", .rows = rows}, {.name = "ffn_up", .rows = rows}}, 2,
                     HT_BIAS_OPTIONAL);
+}
+
+void ht_build_fused_gate_up(ht_builder *b) {
+    const size_t rows = (size_t)ht_build_shape_of(b)->feed_forward;
+    ht_build_matmul(b, "ffn_gate_up", ht_build_normed(b), gate_slot(b, 2), b->normed,
+                    (ht_build_part[]){{.name = "ffn_up", .rows = rows, .run = rows, .stride = 2 * rows},
+                                      {.name = "ffn_up", .rows = rows, .first = rows, .run = rows, .stride = 2 * rows}},
+                    2, HT_BIAS_OPTIONAL);
 }
 
 void ht_build_glu(ht_builder *b, ht_activation activation) {

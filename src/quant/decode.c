@@ -4,8 +4,8 @@
  * alignment: every multi-byte field is read by memcpy. Scales of a hostile file may be NaN or infinite; codes never
  * leave their range, whatever the bits. The layouts are ggml's, as its block structs define them.
  */
-#include "quant/quant.h"
 #include "quant/synthetic.h"
+#include "quant/unpack.h"
 
 #include <math.h>
 #include <string.h>
@@ -13,21 +13,6 @@
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "GGUF is little-endian, and this file reads its fields as they lie"
 #endif
-
-static uint16_t load16(const uint8_t *data) {
-    uint16_t value;
-    memcpy(&value, data, sizeof value);
-    return value;
-}
-
-static float load_half(const uint8_t *data) {
-    return ht_f16_to_f32(load16(data));
-}
-
-/* One row: `blocks` blocks to symmetric codes, one scale a group, and the format's own minimum a group (what it adds to
- * scale * unsigned code; zero rows are not written for formats that have none). */
-typedef void unpack_row(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
-                        float *restrict minima);
 
 static inline void low_high_nibbles(const uint8_t *restrict q, size_t n, int bias, int8_t *restrict low,
                                     int8_t *restrict high) {
@@ -40,7 +25,7 @@ static inline void low_high_nibbles(const uint8_t *restrict q, size_t n, int bia
 static void unpack_q4_0(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
                         float *restrict minima) {
     for (size_t b = 0; b < blocks; b++, in += 18, codes += 32) {
-        scales[b] = load_half(in);
+        scales[b] = ht_load_half(in);
         low_high_nibbles(in + 2, 16, 8, codes, codes + 16);
     }
 }
@@ -48,8 +33,8 @@ static void unpack_q4_0(const uint8_t *restrict in, size_t blocks, int8_t *restr
 static void unpack_q4_1(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
                         float *restrict minima) {
     for (size_t b = 0; b < blocks; b++, in += 20, codes += 32) {
-        scales[b] = load_half(in);
-        minima[b] = load_half(in + 2);
+        scales[b] = ht_load_half(in);
+        minima[b] = ht_load_half(in + 2);
         low_high_nibbles(in + 4, 16, 8, codes, codes + 16);
     }
 }
@@ -75,7 +60,7 @@ static inline void five_bit_codes(const uint8_t *restrict qh, const uint8_t *res
 static void unpack_q5_0(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
                         float *restrict minima) {
     for (size_t b = 0; b < blocks; b++, in += 22, codes += 32) {
-        scales[b] = load_half(in);
+        scales[b] = ht_load_half(in);
         five_bit_codes(in + 2, in + 6, codes);
     }
 }
@@ -83,8 +68,8 @@ static void unpack_q5_0(const uint8_t *restrict in, size_t blocks, int8_t *restr
 static void unpack_q5_1(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
                         float *restrict minima) {
     for (size_t b = 0; b < blocks; b++, in += 24, codes += 32) {
-        scales[b] = load_half(in);
-        minima[b] = load_half(in + 2);
+        scales[b] = ht_load_half(in);
+        minima[b] = ht_load_half(in + 2);
         five_bit_codes(in + 4, in + 8, codes);
     }
 }
@@ -92,20 +77,18 @@ static void unpack_q5_1(const uint8_t *restrict in, size_t blocks, int8_t *restr
 static void unpack_q8_0(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
                         float *restrict minima) {
     for (size_t b = 0; b < blocks; b++, in += 34, codes += 32) {
-        scales[b] = load_half(in);
+        scales[b] = ht_load_half(in);
         memcpy(codes, in + 2, 32);
     }
 }
 
 static void unpack_iq4_nl(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
                           float *restrict minima) {
-    /* ggml's kvalues_iq4nl: levels closer together near zero, where weights are dense. */
-    static const int8_t levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
     for (size_t b = 0; b < blocks; b++, in += 18, codes += 32) {
-        scales[b] = load_half(in);
+        scales[b] = ht_load_half(in);
         for (int j = 0; j < 16; j++) {
-            codes[j] = levels[in[2 + j] & 15];
-            codes[j + 16] = levels[in[2 + j] >> 4];
+            codes[j] = ht_levels_iq4[in[2 + j] & 15];
+            codes[j + 16] = ht_levels_iq4[in[2 + j] >> 4];
         }
     }
 }
@@ -114,12 +97,11 @@ static void unpack_iq4_nl(const uint8_t *restrict in, size_t blocks, int8_t *res
  * 3, 4, 6), so the scale is half of the file's. Scale 255 is the format's NaN, which devices refuse. */
 static void unpack_mxfp4(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
                          float *restrict minima) {
-    static const int8_t levels[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
     for (size_t b = 0; b < blocks; b++, in += 17, codes += 32) {
         scales[b] = in[0] == 255 ? NAN : ldexpf(1, in[0] - 128);
         for (int j = 0; j < 16; j++) {
-            codes[j] = levels[in[1 + j] & 15];
-            codes[j + 16] = levels[in[1 + j] >> 4];
+            codes[j] = ht_levels_fp4[in[1 + j] & 15];
+            codes[j + 16] = ht_levels_fp4[in[1 + j] >> 4];
         }
     }
 }
@@ -128,7 +110,7 @@ static void unpack_mxfp4(const uint8_t *restrict in, size_t blocks, int8_t *rest
  * low six bits of bytes 0-3 and 4-7; the last four have their low four bits in bytes 8-11 and their top two bits in the
  * spare top bits of bytes 0-3 (scales) and 4-7 (minima). */
 static inline void k_scales(const uint8_t *in, float *scales, float *minima) {
-    float d = load_half(in), dmin = load_half(in + 2);
+    float d = ht_load_half(in), dmin = ht_load_half(in + 2);
     const uint8_t *q = in + 4;
     for (int j = 0; j < 4; j++) {
         scales[j] = d * (float)(q[j] & 63);
@@ -165,7 +147,7 @@ static void unpack_q5_k(const uint8_t *restrict in, size_t blocks, int8_t *restr
 static void unpack_q6_k(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
                         float *restrict minima) {
     for (size_t b = 0; b < blocks; b++, in += 210, codes += 256, scales += 16) {
-        float d = load_half(in + 208);
+        float d = ht_load_half(in + 208);
         for (int g = 0; g < 16; g++)
             scales[g] = d * (float)(int8_t)in[192 + g];
         for (int half = 0; half < 2; half++) {
@@ -183,13 +165,22 @@ static void unpack_q6_k(const uint8_t *restrict in, size_t blocks, int8_t *restr
 }
 
 static const struct {
-    unpack_row *unpack;
+    ht_unpack_row *unpack;
     float bias; /* what was taken from an asymmetric format's unsigned codes: its minimum belongs to code -bias */
 } formats[] = {
-    [HT_TYPE_Q4_0] = {unpack_q4_0, 0},   [HT_TYPE_Q4_1] = {unpack_q4_1, 8}, [HT_TYPE_Q5_0] = {unpack_q5_0, 0},
-    [HT_TYPE_Q5_1] = {unpack_q5_1, 16},  [HT_TYPE_Q8_0] = {unpack_q8_0, 0}, [HT_TYPE_Q4_K] = {unpack_q4_k, 8},
-    [HT_TYPE_Q5_K] = {unpack_q5_k, 16},  [HT_TYPE_Q6_K] = {unpack_q6_k, 0}, [HT_TYPE_IQ4_NL] = {unpack_iq4_nl, 0},
-    [HT_TYPE_MXFP4] = {unpack_mxfp4, 0},
+    [HT_TYPE_Q4_0] = {unpack_q4_0, 0},          [HT_TYPE_Q4_1] = {unpack_q4_1, 8},
+    [HT_TYPE_Q5_0] = {unpack_q5_0, 0},          [HT_TYPE_Q5_1] = {unpack_q5_1, 16},
+    [HT_TYPE_Q8_0] = {unpack_q8_0, 0},          [HT_TYPE_Q2_K] = {ht_unpack_q2_k, 2},
+    [HT_TYPE_Q3_K] = {ht_unpack_q3_k, 0},       [HT_TYPE_Q4_K] = {unpack_q4_k, 8},
+    [HT_TYPE_Q5_K] = {unpack_q5_k, 16},         [HT_TYPE_Q6_K] = {unpack_q6_k, 0},
+    [HT_TYPE_IQ1_S] = {ht_unpack_iq1_s, 0},     [HT_TYPE_IQ1_M] = {ht_unpack_iq1_m, 0},
+    [HT_TYPE_IQ2_XXS] = {ht_unpack_iq2_xxs, 0}, [HT_TYPE_IQ2_XS] = {ht_unpack_iq2_xs, 0},
+    [HT_TYPE_IQ2_S] = {ht_unpack_iq2_s, 0},     [HT_TYPE_IQ3_XXS] = {ht_unpack_iq3_xxs, 0},
+    [HT_TYPE_IQ3_S] = {ht_unpack_iq3_s, 0},     [HT_TYPE_IQ4_NL] = {unpack_iq4_nl, 0},
+    [HT_TYPE_IQ4_XS] = {ht_unpack_iq4_xs, 0},   [HT_TYPE_TQ1_0] = {ht_unpack_tq1_0, 0},
+    [HT_TYPE_TQ2_0] = {ht_unpack_tq2_0, 0},     [HT_TYPE_MXFP4] = {unpack_mxfp4, 0},
+    [HT_TYPE_NVFP4] = {ht_unpack_nvfp4, 0},     [HT_TYPE_Q1_0] = {ht_unpack_q1_0, 0},
+    [HT_TYPE_Q2_0] = {ht_unpack_q2_0, 0},
 };
 
 ht_matrix ht_matrix_of(const ht_tensor *tensor) {
@@ -203,25 +194,51 @@ ht_matrix ht_matrix_of(const ht_tensor *tensor) {
                        .row_bytes = cols / (size_t)type->block * (size_t)type->block_bytes};
 }
 
+const uint8_t *ht_matrix_blocks(const ht_matrix *matrix, size_t row, size_t block, size_t n, uint8_t *made) {
+    const uint8_t *in = ht_matrix_row(matrix, row);
+    if (in)
+        return in + block * (size_t)matrix->type->block_bytes;
+    ht_synthetic_blocks(matrix, row, block, n, made);
+    return made;
+}
+
+#define CHUNK \
+    512 /* columns unpacked at once: codes and floats stay in the first-level cache; a multiple of every block */
+#define CHUNK_BYTES 288 /* of the largest blocks that are made up: NVFP4's and IQ4_XS's are 288 */
+
+/* Columns [begin, begin + cols) of a row, whole blocks; the minima are the format's own, and not written where it has none. */
+static void unpack_chunk(const ht_matrix *matrix, size_t row, size_t begin, size_t cols, int8_t *codes, float *scales,
+                         float *minima) {
+    const ht_type_traits *type = matrix->type;
+    const size_t block = (size_t)type->block;
+    uint8_t made[CHUNK_BYTES];
+    formats[type->type].unpack(ht_matrix_blocks(matrix, row, begin / block, cols / block, made), cols / block, codes,
+                               scales, minima);
+}
+
+static void codes_of_row(const ht_matrix *matrix, size_t row, int8_t *codes, float *scales, float *offsets) {
+    const ht_type_traits *type = matrix->type;
+    const size_t group = (size_t)type->group, groups = matrix->cols / group;
+    if (!matrix->data && !ht_is_made_of_blocks(type->type)) {
+        ht_synthetic_codes(matrix, row, 0, groups, codes, scales, type->offset ? offsets : NULL);
+        return;
+    }
+    for (size_t begin = 0; begin < matrix->cols; begin += CHUNK)
+        unpack_chunk(matrix, row, begin, ht_min_size(CHUNK, matrix->cols - begin), codes + begin,
+                     scales + begin / group, offsets ? offsets + begin / group : NULL);
+    const float bias = formats[type->type].bias;
+    for (size_t g = 0; g < groups && type->offset && offsets; g++) /* callers of an asymmetric type do give it */
+        offsets[g] += bias * scales[g];
+}
+
 void ht_matrix_codes(const ht_matrix *matrix, size_t row, size_t n, int8_t *codes, float *scales, float *offsets) {
     const ht_type_traits *type = matrix->type;
-    size_t groups = matrix->cols / (size_t)type->group, blocks = matrix->cols / (size_t)type->block;
+    const size_t groups = matrix->cols / (size_t)type->group;
     if (offsets && !type->offset)
         memset(offsets, 0, n * groups * sizeof *offsets);
-    for (size_t r = 0; r < n; r++) {
-        int8_t *row_codes = codes + r * matrix->cols;
-        float *row_scales = scales + r * groups, *row_offsets = offsets ? offsets + r * groups : NULL;
-        if (!matrix->data) {
-            ht_synthetic_codes(matrix, row + r, 0, groups, row_codes, row_scales, type->offset ? row_offsets : NULL);
-            continue;
-        }
-        formats[type->type].unpack(ht_matrix_row(matrix, row + r), blocks, row_codes, row_scales, row_offsets);
-        float bias = formats[type->type].bias;
-        if (type->offset && row_offsets) { /* callers of an asymmetric type do give it */
-            for (size_t g = 0; g < groups; g++)
-                row_offsets[g] += bias * row_scales[g];
-        }
-    }
+    for (size_t r = 0; r < n; r++)
+        codes_of_row(matrix, row + r, codes + r * matrix->cols, scales + r * groups,
+                     offsets ? offsets + r * groups : NULL);
 }
 
 /* ---- floats ---- */
@@ -247,31 +264,26 @@ static void floats_of_row(ht_type type, const uint8_t *restrict in, size_t cols,
         memcpy(out, in, cols * sizeof *out);
     } else if (type == HT_TYPE_F16) {
         for (size_t c = 0; c < cols; c++)
-            out[c] = half_to_float(load16(in + 2 * c));
+            out[c] = half_to_float(ht_load16(in + 2 * c));
     } else {
         for (size_t c = 0; c < cols; c++)
-            out[c] = ht_bf16_to_f32(load16(in + 2 * c));
+            out[c] = ht_bf16_to_f32(ht_load16(in + 2 * c));
     }
 }
 
-#define CHUNK \
-    512 /* columns unpacked at once: codes and floats stay in the first-level cache; a multiple of every block */
-
 static void quantised_row(const ht_matrix *matrix, size_t row, float *restrict out) {
     const ht_type_traits *type = matrix->type;
-    const uint8_t *in = ht_matrix_row(matrix, row);
-    size_t group = (size_t)type->group, block = (size_t)type->block;
-    float bias = matrix->data ? formats[type->type].bias : 0;
+    const bool plain = !matrix->data && !ht_is_made_of_blocks(type->type); /* made up as canonical codes */
+    const size_t group = (size_t)type->group;
+    const float bias = plain ? 0 : formats[type->type].bias;
     int8_t codes[CHUNK];
     float scales[CHUNK / 16], minima[CHUNK / 16] = {0};
     for (size_t begin = 0; begin < matrix->cols; begin += CHUNK) {
         size_t cols = ht_min_size(CHUNK, matrix->cols - begin);
-        if (in) {
-            formats[type->type].unpack(in + begin / block * (size_t)type->block_bytes, cols / block, codes, scales,
-                                       minima);
-        } else {
+        if (plain)
             ht_synthetic_codes(matrix, row, begin / group, cols / group, codes, scales, type->offset ? minima : NULL);
-        }
+        else
+            unpack_chunk(matrix, row, begin, cols, codes, scales, minima);
         for (size_t g = 0; g < cols / group; g++) {
             /* scale * unsigned code + minimum, as the format defines a weight. */
             float scale = scales[g], minimum = minima[g];
@@ -310,7 +322,7 @@ static bool is_finite(ht_type type, const uint8_t *restrict in, size_t n) {
         }
     else
         for (size_t i = 0, exponent = type == HT_TYPE_F16 ? 0x7c00u : 0x7f80u; i < n; i++)
-            bad |= (load16(in + 2 * i) & exponent) == exponent;
+            bad |= (ht_load16(in + 2 * i) & exponent) == exponent;
     return !bad;
 }
 

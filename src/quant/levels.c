@@ -6,7 +6,8 @@
 enum { SUPER = 256 };
 
 bool ht_matrix_has_levels(const ht_matrix *matrix) {
-    return matrix->data && matrix->type->block == SUPER;
+    const ht_type type = matrix->type->type;
+    return matrix->data && (type == HT_TYPE_Q4_K || type == HT_TYPE_Q5_K || type == HT_TYPE_Q6_K);
 }
 
 /* Six-bit scales and minima of eight groups in 12 bytes: the first four plain, the others split over two places. */

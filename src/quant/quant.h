@@ -42,6 +42,10 @@ void ht_matrix_codes(const ht_matrix *matrix, size_t row, size_t n, int8_t *code
 /* Rows [row, row+n) as float32 [n][cols]; every type of weights. The reference of everything else. */
 void ht_matrix_floats(const ht_matrix *matrix, size_t row, size_t n, float *out);
 
+/* Blocks [block, block + n) of a row: the file's, or with a type that is made up as blocks (quant/synthetic.h) made ones in `made`, which
+ * has room for n. */
+const uint8_t *ht_matrix_blocks(const ht_matrix *matrix, size_t row, size_t block, size_t n, uint8_t *made);
+
 /* Has the row weights that nothing is computed with: NaN, infinite, or an MXFP4 scale above 2^16? Of group-quantised types it is
  * scales and offsets that tell, as ht_matrix_codes gives them (offsets NULL: there are none); of others the file's own row, and
  * both are NULL. Never of made-up weights. */

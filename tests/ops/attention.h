@@ -397,7 +397,7 @@ static void test_heads(bench *b, size_t kind, size_t cols, size_t rows, size_t r
 
 static inline void test_head_matrices(bench *b) {
     for (size_t kind = 0; kind < HT_COUNT(block_types); kind += small ? 5 : 1) {
-        const bool odd = kind >= FIRST_FLOAT;
+        const bool odd = kind >= FIRST_FLOAT && kind < FLOATS_END;
         const size_t cols = odd ? 20 : ht_type_get(block_types[kind].type)->block > 32 ? 256 : 64;
         test_heads(b, kind, cols, 33, 8, 41, kind % 2, 1);
         test_heads(b, kind, cols, 64, 0, 0, false, 13);

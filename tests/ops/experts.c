@@ -328,7 +328,7 @@ static void test_types(bench *b) {
         if (small && row_grain > 1 && k != 0 && k != 1 && k != 7 && k != 9 &&
             k != 12) /* a form each: kernels are compiled */
             continue;
-        const bool super = ht_type_get(block_types[k].type)->block == 256;
+        const bool super = ht_type_get(block_types[k].type)->block > 32;
         const mixture m = {.experts = 5,
                            .cols = super ? 256 : 96,
                            .features = super ? 256 : 64,

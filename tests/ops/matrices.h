@@ -20,14 +20,39 @@ static inline void fill(float *x, size_t n) {
 static const struct {
     ht_type type;
     int halves[2];
-} block_types[] = {/* where a block keeps its fp16 scales */
-                   {HT_TYPE_Q4_0, {0, -1}},   {HT_TYPE_Q4_1, {0, 2}},    {HT_TYPE_Q5_0, {0, -1}},
-                   {HT_TYPE_Q5_1, {0, 2}},    {HT_TYPE_Q8_0, {0, -1}},   {HT_TYPE_Q4_K, {0, 2}},
-                   {HT_TYPE_Q5_K, {0, 2}},    {HT_TYPE_Q6_K, {208, -1}}, {HT_TYPE_IQ4_NL, {0, -1}},
-                   {HT_TYPE_MXFP4, {-1, -1}}, {HT_TYPE_F16, {-1, -1}},   {HT_TYPE_BF16, {-1, -1}},
-                   {HT_TYPE_F32, {-1, -1}}};
+} block_types[] = {
+    /* where a block keeps its fp16 scales */
+    {HT_TYPE_Q4_0, {0, -1}},
+    {HT_TYPE_Q4_1, {0, 2}},
+    {HT_TYPE_Q5_0, {0, -1}},
+    {HT_TYPE_Q5_1, {0, 2}},
+    {HT_TYPE_Q8_0, {0, -1}},
+    {HT_TYPE_Q4_K, {0, 2}},
+    {HT_TYPE_Q5_K, {0, 2}},
+    {HT_TYPE_Q6_K, {208, -1}},
+    {HT_TYPE_IQ4_NL, {0, -1}},
+    {HT_TYPE_MXFP4, {-1, -1}},
+    {HT_TYPE_F16, {-1, -1}},
+    {HT_TYPE_BF16, {-1, -1}},
+    {HT_TYPE_F32, {-1, -1}},
+    {HT_TYPE_Q2_K, {80, 82}},
+    {HT_TYPE_Q3_K, {108, -1}},
+    {HT_TYPE_IQ4_XS, {0, -1}},
+    {HT_TYPE_NVFP4, {-1, -1}},
+    {HT_TYPE_IQ1_S, {0, -1}},
+    {HT_TYPE_IQ1_M, {-1, -1}},
+    {HT_TYPE_IQ2_XXS, {0, -1}},
+    {HT_TYPE_IQ2_XS, {0, -1}},
+    {HT_TYPE_IQ2_S, {0, -1}},
+    {HT_TYPE_IQ3_XXS, {0, -1}},
+    {HT_TYPE_IQ3_S, {0, -1}},
+    {HT_TYPE_TQ1_0, {52, -1}},
+    {HT_TYPE_TQ2_0, {64, -1}},
+    {HT_TYPE_Q1_0, {0, -1}},
+    {HT_TYPE_Q2_0, {0, -1}},
+};
 
-enum { FIRST_FLOAT = 10 }; /* of these */
+enum { FIRST_FLOAT = 10, FLOATS_END = 13 }; /* of these */
 
 static inline ht_matrix make_matrix(const char *name, size_t kind, size_t rows, size_t cols) {
     const ht_type_traits *traits = ht_type_get(block_types[kind].type);
@@ -52,6 +77,12 @@ static inline ht_matrix make_matrix(const char *name, size_t kind, size_t rows, 
             }
         for (uint8_t *block = data; block < data + rows * m.row_bytes && traits->type == HT_TYPE_MXFP4; block += 17)
             block[0] = (uint8_t)(119 + block[0] % 3); /* 2^-8 .. 2^-6 */
+        for (uint8_t *block = data; block < data + rows * m.row_bytes && traits->type == HT_TYPE_NVFP4; block += 36)
+            for (int i = 0; i < 4; i++)
+                block[i] = 1 + block[i] % 15; /* 2^-9 .. 2^-6 */
+        for (uint8_t *block = data; block < data + rows * m.row_bytes && traits->type == HT_TYPE_IQ1_M; block += 56)
+            for (int i = 0; i < 4; i++) /* 2^-9 and a little */
+                block[49 + 2 * i] = (uint8_t)((block[49 + 2 * i] & 15) | (const uint8_t[]){0x70, 0x80, 0x80, 0x10}[i]);
     }
     m.data = data;
     return m;

@@ -71,7 +71,7 @@ static void test_matmuls(bench *b) {
         check_matmul(b, &op, (ht_slice){.row_begin = 10, .row_end = 130, .reduction_end = 512}, token_counts[n]);
     for (int p = 0; p < 3; p++)
         free((void *)(uintptr_t)op.parts[p].data);
-    for (size_t k = FIRST_FLOAT; k < HT_COUNT(block_types); k++) {
+    for (size_t k = FIRST_FLOAT; k < FLOATS_END; k++) {
         ht_op odd = {.kind = HT_OP_MATMUL, .name = "odd", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = 1};
         odd.parts[0] = make_matrix("odd", k, 37, 50);
         check_matmul(b, &odd, (ht_slice){.row_end = 37, .reduction_end = 50}, 1);
@@ -136,7 +136,7 @@ static void test_ranges(bench *b) {
     static const ht_slice odd[] = {{.row_begin = 32, .row_end = 37},
                                    {.row_end = 37, .reduction_end = 32},
                                    {.row_end = 32, .reduction_begin = 32, .reduction_end = 50}};
-    for (size_t k = FIRST_FLOAT; k < HT_COUNT(block_types); k++) { /* columns that are no whole group */
+    for (size_t k = FIRST_FLOAT; k < FLOATS_END; k++) { /* columns that are no whole group */
         ht_op op = {.kind = HT_OP_MATMUL, .name = "odd", .in = SLOT_NORMED, .out = SLOT_QKV, .n_parts = 1};
         op.parts[0] = make_matrix("odd", k, 37, 50);
         if (!refused(b, &op, &odd[0]))

@@ -3,7 +3,7 @@
 
 usage: reference.py MODEL.gguf IDS [TOP]     IDS: comma-separated token ids; prints JSON: per position the TOP ids with
                                              log-probabilities
-Needs the PyPI packages gguf and numpy. Families: those of HALVES. Weights are dequantised as the file says; everything after
+Needs the PyPI packages gguf and numpy. Families: those of reference_traits.py. Weights are dequantised as the file says; everything after
 them is computed in double. Written from the papers' formulas, not from the engine's code. reference_ops.py has norms, rotations
 and attention, reference_mixers.py what stands in attention's place, reference_experts.py the experts.
 """
@@ -18,15 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from reference_experts import experts # noqa: E402
 from reference_mixers import delta_net, latent_attention, mamba2, short_convolution # noqa: E402
 from reference_ops import attention, gelu, layer_norm, rms_norm, rope, rope_table, sigmoid, silu # noqa: E402
+from reference_traits import Traits # noqa: E402
 
-# Which pairs rope turns: (i, i + dim/2), else neighbours.
-HALVES = {"llama": False, "internlm2": False, "qwen2": True, "qwen3": True, "gemma3": True, "qwen3moe": True, "gpt-oss": True,
-          "lfm2": True, "lfm2moe": True, "qwen35": True, "qwen35moe": True, "granitehybrid": False, "deepseek2": False,
-          "command-r": False, "olmo2": True}
-PARALLEL = {"command-r"} # both blocks of a layer read the same norm and are added at once
-POST_NORMS = ("gemma3", "olmo2") # norms of what a block adds; elsewhere post_attention_norm is the feed-forward block's own
-# every so manieth layer sees all tokens, where the file does not say; 0: none of those with a window
-PATTERN = {"gemma3": 6, "gpt-oss": 2, "olmo2": 4, "lfm2": 0}
 MIXERS = {"shortconv.in_proj": short_convolution, "ssm_alpha": delta_net, "ssm_in": mamba2, "attn_kv_a_mqa": latent_attention}
 
 
@@ -52,22 +45,23 @@ class Pass:
     def __init__(self, tensors, meta, n, kv_type):
         self.tensors, self.arch = tensors, meta["general.architecture"]
         self.get = lambda key, default=None: meta.get(f"{self.arch}.{key}", default)
-        get, arch = self.get, self.arch
-        self.kv_type, self.halves, self.layers = kv_type, HALVES[arch], get("block_count")
+        get = self.get
+        self.traits = traits = Traits(self.arch)
+        self.kv_type, self.layers = kv_type, get("block_count")
         self.eps = get("attention.layer_norm_rms_epsilon") or get("attention.layer_norm_epsilon")
         self.plain_norm = layer_norm if get("attention.layer_norm_epsilon") else rms_norm
         self.dim = get("embedding_length")
         self.head_dim = get("attention.key_length") or self.dim // np.max(get("attention.head_count"))
         rope_dim, base, self.pos = get("rope.dimension_count", self.head_dim), get("rope.freq_base", 10000.0), np.arange(n)
-        turns = arch != "granitehybrid" or get("rope.scaling.finetuned", True) # Granite's hybrids have no positions at all
+        turns = not traits.finetuned or get("rope.scaling.finetuned", True)
         self.wide = rope_table(get, self.pos, rope_dim, base, True, tensors.get("rope_freqs.weight")) if turns else None
-        self.local = self.wide # gpt-oss scales the rotations of all layers, the others those of the wide ones
-        if arch in ("gemma3", "olmo2"):
-            own = get("rope.freq_base_swa", base if arch == "olmo2" else 10000.0)
+        self.local = self.wide
+        if traits.local_base != "wide":
+            own = get("rope.freq_base_swa", base if traits.local_base == "same" else traits.local_base)
             self.local = rope_table(get, self.pos, rope_dim, own, False, None)
         self.window = get("attention.sliding_window", 0)
-        known = arch in PATTERN and self.window
-        self.is_local = local_layers(get, self.layers, PATTERN[arch]) if known else [False] * self.layers
+        known = traits.pattern is not None and self.window
+        self.is_local = local_layers(get, self.layers, traits.pattern) if known else [False] * self.layers
         self.margin, self.chosen = np.inf, {} # see reference_experts.routes
 
     def weight(self, layer, name):
@@ -108,19 +102,18 @@ def self_attention(m, layer, h):
     kv_heads = of_layer(m.get("attention.head_count_kv", heads), layer)
     q, k, v = (m.matmul(layer, h, f"attn_{t}") for t in "qkv")
     gate = None
-    if m.arch in ("qwen35", "qwen35moe"): # each head's rows: its query, then its gate
+    if m.traits.query_gate: # each head's rows: its query, then its gate
         q, gate = np.split(q.reshape(n, heads, 2 * head_dim), 2, -1)
     by_head = lambda x, count: x.reshape(n, count, head_dim)
-    whole = m.arch == "olmo2"
-    if whole:
+    if m.traits.norm_whole:
         q, k = m.norm(layer, q, "attn_q_norm"), m.norm(layer, k, "attn_k_norm")
     q, k, v = by_head(q, heads), by_head(k, kv_heads), by_head(v, kv_heads)
-    if not whole:
+    if not m.traits.norm_whole:
         q, k = m.norm(layer, q, "attn_q_norm"), m.norm(layer, k, "attn_k_norm")
     table = m.local if m.is_local[layer] else m.wide
-    k, v = m.cached(rope(k, table, m.halves)), m.cached(v)
+    k, v = m.cached(rope(k, table, m.traits.halves)), m.cached(v)
     default = 1 / np.sqrt(m.dim // heads if m.arch == "gemma3" and m.layers == 62 else head_dim)
-    y = attention(rope(q, table, m.halves), k, v, m.mask(layer), m.get("attention.scale", 0.0) or default,
+    y = attention(rope(q, table, m.traits.halves), k, v, m.mask(layer), m.get("attention.scale", 0.0) or default,
                   m.tensors.get(f"blk.{layer}.attn_sinks.weight"))
     if gate is not None:
         y = y * sigmoid(gate.reshape(n, -1))
@@ -138,20 +131,20 @@ def mix(m, layer, h):
 def feed_forward(m, layer, h):
     if f"blk.{layer}.ffn_gate_inp.weight" in m.tensors:
         return experts(m, layer, h)
-    act = gelu if m.arch == "gemma3" else silu
+    act = globals()[m.traits.activation] # by its name here, so that it can be changed for a while
     return m.matmul(layer, act(m.matmul(layer, h, "ffn_gate")) * m.matmul(layer, h, "ffn_up"), "ffn_down")
 
 
 def embed(m, ids):
     x = m.tensors["token_embd.weight"][np.asarray(ids)].astype(np.float64)
-    return x * (np.float32(np.sqrt(m.dim)) if m.arch == "gemma3" else m.get("embedding_scale", 0.0) or 1.0)
+    return x * (np.float32(np.sqrt(m.dim)) if m.traits.embedding_root else m.get("embedding_scale", 0.0) or 1.0)
 
 
 def unembed(m, x):
-    final = "token_embd_norm.weight" if m.arch.startswith("lfm2") else "output_norm.weight"
-    z = m.plain_norm(x, m.tensors[final], m.eps) @ m.tensors.get("output.weight", m.tensors["token_embd.weight"]).T
+    z = m.plain_norm(x, m.tensors[f"{m.traits.final_norm}.weight"], m.eps) @ m.tensors.get("output.weight", m.tensors["token_embd.weight"]).T
+    z = z + m.tensors.get("output.bias", 0.0)
     scale = m.get("logit_scale", 0.0) or 1.0
-    z = z / scale if m.arch == "granitehybrid" else z * scale
+    z = z / scale if m.traits.logit_divisor else z * scale
     z = z - z.max(-1, keepdims=True)
     return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
@@ -161,14 +154,14 @@ def log_probabilities(tensors, meta, ids, kv_type=np.float64, trace=None):
     kv_type: what keys and values are rounded to on their way into the cache. trace: a dict that gets `margin`, the nearest
     choice of experts in units of their scores, and `chosen`, {layer: [tokens, used]}."""
     m = Pass(tensors, meta, len(ids), kv_type)
-    post = m.arch in POST_NORMS
+    post = m.traits.post_norms
     own_norm = "ffn_norm" if post or "blk.0.ffn_norm.weight" in tensors else "post_attention_norm"
     residual = m.get("residual_scale", 0.0) or 1.0
     x = embed(m, ids)
     for layer in range(m.layers):
         h = m.norm(layer, x, "attn_norm")
         y = mix(m, layer, h)
-        if m.arch in PARALLEL:
+        if m.traits.parallel:
             x = x + y + feed_forward(m, layer, h)
             continue
         x = x + residual * (m.norm(layer, y, "post_attention_norm") if post else y)

@@ -78,7 +78,7 @@ def latent_attention(m, layer, h):
     q = q.reshape(n, heads, head_dim)
     both = m.matmul(layer, h, "attn_kv_a_mqa")
     latent = m.norm(layer, both[:, :rank], "attn_kv_a_norm")
-    shared = rope(both[:, None, rank:], m.wide, m.halves)
+    shared = rope(both[:, None, rank:], m.wide, m.traits.halves)
     latent, shared = m.cached(latent), m.cached(shared)
     if f"blk.{layer}.attn_kv_b.weight" in m.tensors: # older files: both matrices of each head in one
         of_keys, of_values = np.split(m.weight(layer, "attn_kv_b").reshape(heads, -1, rank), [plain], 1)
@@ -87,7 +87,7 @@ def latent_attention(m, layer, h):
         of_values = m.weight(layer, "attn_v_b").reshape(heads, -1, rank)
     k, v = np.einsum("hdr,nr->nhd", of_keys, latent), np.einsum("hdr,nr->nhd", of_values, latent)
     k = np.concatenate([k, np.repeat(shared, heads, 1)], -1)
-    q = np.concatenate([q[..., :plain], rope(q[..., plain:], m.wide, m.halves)], -1)
+    q = np.concatenate([q[..., :plain], rope(q[..., plain:], m.wide, m.traits.halves)], -1)
     return m.matmul(layer, attention(q, k, v, m.mask(layer), latent_scale(m.get) / np.sqrt(head_dim)), "attn_output")
 
 

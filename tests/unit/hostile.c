@@ -256,7 +256,7 @@ static void half_blocks(ht_text *f) {
     one_tensor(f, "tn", HT_TYPE_Q4_0, 48, 1, 0);
 }
 static void known_foreign_type(ht_text *f) {
-    one_tensor(f, "tn", 10, 256, 1, 0);
+    one_tensor(f, "tn", 15, 256, 1, 0);
 }
 static void removed_type(ht_text *f) {
     one_tensor(f, "tn", 4, 256, 1, 0);
@@ -377,7 +377,7 @@ static const struct {
     CASE(dimensions_wrap, HT_ERROR_FORMAT, "\"tn\" has an impossible dimension"),
     CASE(bytes_wrap, HT_ERROR_FORMAT, "\"tn\" is larger than any file"),
     CASE(half_blocks, HT_ERROR_FORMAT, "\"tn\": 48 columns"),
-    CASE(known_foreign_type, HT_ERROR_UNSUPPORTED, "\"tn\" is of type Q2_K"),
+    CASE(known_foreign_type, HT_ERROR_UNSUPPORTED, "\"tn\" is of type Q8_K"),
     CASE(removed_type, HT_ERROR_UNSUPPORTED, "\"tn\" is of type Q4_2"),
     CASE(unknown_type, HT_ERROR_UNSUPPORTED, "\"tn\" is of unknown type 777"),
     CASE(negative_type, HT_ERROR_UNSUPPORTED, "\"tn\" is of unknown type 4294967295"),

@@ -1,6 +1,7 @@
 /* Canonical rows -> strips of the CPU's layout (kernels.h). */
 #include "device/cpu/kernels.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,9 +32,9 @@ ht_pack_form ht_form_of(const ht_matrix *matrix) {
     case HT_TYPE_BF16:
         return HT_FORM_BF16;
     case HT_TYPE_F32:
+    default:
         return HT_FORM_F32;
     }
-    return HT_FORM_F32;
 }
 
 /* What to add to a canonical code to make it unsigned. */
@@ -139,7 +140,11 @@ static void note_bad(const ht_matrix *m, size_t row, const float *scales, const 
 static void pack_float_row(const ht_matrix *m, size_t source, size_t col_begin, ht_packed *p, uint8_t *strip,
                            size_t lane, float *row) {
     ht_matrix_floats(m, source, 1, row);
-    note_bad(m, source, NULL, NULL, p); /* made-up ones of group-quantised types come here, too */
+    if (!m->type->group)
+        note_bad(m, source, NULL, NULL, p);
+    for (size_t c = 0; c < m->cols && m->type->group; c++)
+        if (!(fabsf(row[c]) <= 3.4e38f))
+            atomic_store_explicit(&p->bad, source + 1, memory_order_relaxed);
     const size_t size = p->form == HT_FORM_F32 ? 4 : 2;
     for (size_t c = 0; c < p->cols && col_begin + c < m->cols; c++) {
         const float value = row[col_begin + c];

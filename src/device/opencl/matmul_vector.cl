@@ -125,10 +125,17 @@ WIDE __kernel void matvec_vector(__global const uchar *codes, __global const uch
         }
 #endif
 #if MINS
+#if GROUP == 32
         EACH_TOKEN {
             float total = lanes_sum16(vload16(0, xs[t]) + vload16(1, xs[t]));
             EACH_BLOCK sums[b][t] += total * factors_of(mins, group[b] + g);
         }
+#else
+        for (uint part = 0; part < 2; part++) EACH_TOKEN {
+                float total = lanes_sum16(vload16(part, xs[t]));
+                EACH_BLOCK sums[b][t] += total * factors_of(mins, group[b] + 2 * g + part);
+            }
+#endif
 #endif
         EACH_BLOCK from[b] += GROUP_BYTES;
         EACH_TOKEN xs[t] += 32;

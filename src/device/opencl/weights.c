@@ -22,8 +22,8 @@ static bool has_half_scales(ht_type type) {
 }
 
 ht_cl_form ht_cl_form_of(const ht_type_traits *type) {
-    if (type->group)
-        return (ht_cl_form){type->bits == 4 ? 4 : 8, type->group, has_half_scales(type->type), type->offset};
+    if (type->group) /* four bits with scales of 16 columns would have two scales in a byte */
+        return (ht_cl_form){type->bits == 4 && type->group == 32 ? 4 : 8, type->group, has_half_scales(type->type), type->offset};
     return (ht_cl_form){type->type == HT_TYPE_BF16 ? 17 : type->bits, 0, false, false};
 }
 

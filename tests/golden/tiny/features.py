@@ -1,7 +1,7 @@
 """What each tiny model is there for, and the same model without it: (case, what, changes).
 
 Changes, by key: "rope.freq_base" of the metadata; "blk: NAME" tensors of all layers: None takes them away, a function gives others;
-"reference_experts.LIMIT" something of a module of the reference.
+"trait: parallel" of its row in reference_traits.py; "reference_experts.LIMIT" something of a module of the reference.
 """
 import sys
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import reference_traits # noqa: E402
 from reference_ops import rms_norm # noqa: E402
 
 
@@ -99,7 +100,7 @@ ROWS = [
     ("deepseek2-v2", "scale", {"expert_weights_scale": 1.0}), ("deepseek2-v2", "not renormalised", {"expert_weights_norm": True}),
     ("deepseek2-lite", "shared experts", {"blk: ffn_up_shexp.weight": None}), ("deepseek2-old", "yarn", NO_YARN),
     ("command-r", "logits' multiplier", {"logit_scale": 0.0}), ("command-r", "mean", {"reference.layer_norm": rms_norm}),
-    ("command-r", "blocks at once", {"reference.PARALLEL": ()}), ("command-r", "base", OTHER_BASE),
+    ("command-r", "blocks at once", {"trait: parallel": False}), ("command-r", "base", OTHER_BASE),
     *row_norms("command-r-plus"),
     *[(case, f"norm after {name}", {f"blk: {name}.weight": None}) for case in ("olmo2", "olmo2-window")
       for name in ("post_attention_norm", "post_ffw_norm")],
@@ -115,6 +116,10 @@ def changed(tensors, meta, changes):
     for key, value in changes.items():
         if key.startswith("reference"):
             elsewhere[key] = value
+        elif key.startswith("trait: "):
+            arch = meta["general.architecture"]
+            own = {**reference_traits.FAMILIES[arch], key.removeprefix("trait: "): value}
+            elsewhere["reference_traits.FAMILIES"] = {**reference_traits.FAMILIES, arch: own}
         elif not key.startswith("blk: "):
             meta[f"{meta['general.architecture']}.{key}"] = value
         else:
