@@ -26,7 +26,8 @@ enum {
     CLI_REPRODUCE = 1 << 11,
     CLI_REPORT = 1 << 12,
     CLI_TEMPLATE = 1 << 13,
-    CLI_ALL = (1 << 14) - 1
+    CLI_IMATRIX = 1 << 15,
+    CLI_ALL = (1 << 16) - 1
 };
 
 typedef struct cli_numbers {
@@ -45,7 +46,7 @@ typedef struct cli_options {
     bool help, quiet, json, raw, no_special, parse_special, quick, decode, measure, whole_weights, all, stored, run,
         validate, no_generation_prompt;
     cli_words log_level, devices, strategy, cuts, precision, sync, kv, openvino, onnxruntime;
-    cli_words prompt, file, system, stop, reference, report, save, load, trace, soc, out, place;
+    cli_words prompt, file, system, stop, reference, report, save, load, trace, soc, out, place, imatrix;
     cli_words chat_template, chat_template_kwargs, tools;
     cli_numbers ids, bench_prompt, bench_gen, bench_sequences, bench_threads;
     int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions, rounds, length;
@@ -67,6 +68,7 @@ int cli_score(const cli_options *options);
 int cli_chat(const cli_options *options);
 int cli_perplexity(const cli_options *options);
 int cli_quantize(const cli_options *options);
+int cli_imatrix(const cli_options *options);
 int cli_bench(const cli_options *options);
 int cli_profile(const cli_options *options);
 int cli_plan(const cli_options *options);

@@ -50,9 +50,9 @@ enum {
 
 static const option_row rows[] = {
     /* a row without a name is a heading */
-    {NULL, 0, OPTION_FLAG, CLI_ALL & ~(CLI_INSPECT | CLI_QUANTIZE), 0, NULL, 0, 0, "Options:"},
+    {NULL, 0, OPTION_FLAG, CLI_ALL & ~CLI_INSPECT, 0, NULL, 0, 0, "Options:"},
     {"prompt", 'p', OPTION_TEXT, TEXT_IN, AT(prompt), "TEXT", 0, 0, "the text"},
-    {"file", 'f', OPTION_TEXT, TEXT_IN | CLI_PERPLEXITY, AT(file), "FILE", 0, 0,
+    {"file", 'f', OPTION_TEXT, TEXT_IN | CLI_PERPLEXITY | CLI_IMATRIX, AT(file), "FILE", 0, 0,
      "read the text from FILE ('-': standard input)"},
     {"file", 'f', OPTION_TEXT, CLI_TEMPLATE, AT(file), "FILE.json", 0, 0,
      "the messages: a list, or an object with messages, tools, kwargs ('-': standard input)"},
@@ -94,6 +94,8 @@ static const option_row rows[] = {
      "with --json: also the K most probable tokens at each step"},
     {"reference", 0, OPTION_CHOICE, CLI_PERPLEXITY, AT(reference), "exact", 0, 0,
      "also compare with the same model at this precision"},
+    {"imatrix", 0, OPTION_PATH, CLI_QUANTIZE, AT(imatrix), "FILE", 0, 0,
+     "weight errors by the importance of columns in FILE, from 'hetero imatrix' or llama-imatrix"},
     {"prompt", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_prompt), "N,N,...", 0, MANY_MAX,
      "prompt lengths (default 64,256,1024)"},
     {"gen", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_gen), "N,N,...", 0, MANY_MAX, "tokens to decode (default 64)"},

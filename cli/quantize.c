@@ -15,8 +15,12 @@ int cli_quantize(const cli_options *options) {
     if (status != CLI_DONE)
         return status;
     ht_model_close(model);
-    ht_status written = ht_quantize(options->arguments[0], options->arguments[1], options->arguments[2], cli_progress,
-                                    (void *)options, &result, &error);
+    const ht_quantize_options how = {.imatrix = cli_last(&options->imatrix),
+                                     .threads = (int)options->threads,
+                                     .progress = cli_progress,
+                                     .progress_user = (void *)options};
+    ht_status written =
+        ht_quantize(options->arguments[0], options->arguments[1], options->arguments[2], &how, &result, &error);
     cli_progress_clear();
     if (written)
         return cli_fail(options, &error);

@@ -26,10 +26,44 @@ typedef struct ht_quantize_result {
     /* sizes of both files */
     uint64_t in_bytes, out_bytes;
 } ht_quantize_result;
-/* Writes TYPE ("q4_0", "q4_1", "q8_0", "f16") of every matrix of IN that is wide enough; norms stay F32. OUT is replaced
- * when all of it is written, and kept as it was otherwise. progress (may be NULL) is called on the calling thread. */
-ht_status ht_quantize(const char *in, const char *out, const char *type, ht_progress_function progress, void *user,
+/* Zero-initialise. imatrix: path of an importance matrix (GGUF, as ht_imatrix and llama.cpp's llama-imatrix write it), which says
+ * what the square of an error in each column is worth; NULL: all columns the same. threads: 0: one for each core. progress
+ * (may be NULL) is called on the calling thread. */
+typedef struct ht_quantize_options {
+    const char *imatrix;
+    int threads;
+    ht_progress_function progress;
+    void *progress_user;
+} ht_quantize_options;
+/* Writes IN with other types of weights. TYPE is one for every matrix ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs",
+ * "mxfp4", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "f16", "bf16"), or one of llama.cpp's recipes ("q3_k_s", "q3_k_m", "q4_k_s",
+ * "q4_k_m", "q5_k_s", "q5_k_m"), which give some more bits. Rows that are no whole blocks get a type that fits; norms stay F32,
+ * routers and small convolutions what they are. Matrices of experts have importance by expert. OUT is replaced when all of it
+ * is written, and kept as it was otherwise. options may be NULL, result, too. HT_ERROR_FORMAT: weights that are no numbers, an
+ * imatrix that is none or another model's (the error names file and tensor). */
+ht_status ht_quantize(const char *in, const char *out, const char *type, const ht_quantize_options *options,
                       ht_quantize_result *result, ht_error *error);
+
+/* Zero-initialise. name: of the text, for the file; NULL: "". threads: 0: one for each core. progress (may be NULL) is called on
+ * the calling thread. */
+typedef struct ht_imatrix_options {
+    const char *name;
+    int threads;
+    ht_progress_function progress;
+    void *progress_user;
+} ht_imatrix_options;
+typedef struct ht_imatrix_result {
+    /* matrices with an entry, those of all experts of a layer one; tokens that were computed */
+    size_t entries;
+    uint64_t tokens;
+} ht_imatrix_result;
+/* Computes a text with the model on the CPU, in exact precision, in pieces of 512 tokens (or the context, if smaller) that each
+ * begin with BOS where the model has one; what is no whole piece counts only where there is none. Writes to OUT, for each
+ * matrix of a layer, the sums of squares of what its columns were multiplied by and the number of rows summed, by expert where
+ * each token chooses some. The table of tokens and the output matrix have no entry. OUT is replaced when all is written.
+ * HT_ERROR_UNSUPPORTED: no tokenizer, or a column without a finite sum. */
+ht_status ht_imatrix_collect(ht_model *model, const char *text, size_t bytes, const char *out,
+                             const ht_imatrix_options *options, ht_imatrix_result *result, ht_error *error);
 
 /* ---- plans ------------------------------------------------------------------------------------------------------ */
 

@@ -10,6 +10,11 @@ static const float *norm_weight(ht_builder *b, const char *name, size_t n) {
     if (b->unweighted)
         return ht_build_constant(b, n, 1.0f);
     snprintf(full, sizeof full, "%s.weight", name);
+    if (!ht_build_has_matrix(b, name)) { /* PLaMo 3's files have the name alone */
+        const float *bare = ht_build_vector(b, name, n, false, 1.0f);
+        if (bare)
+            return bare;
+    }
     return ht_build_vector(b, full, n, true, 1.0f);
 }
 
@@ -128,7 +133,9 @@ static const float *part_bias(ht_builder *b, const ht_build_part *part, ht_bias 
     snprintf(name, sizeof name, "%s.bias", part->name);
     const size_t all = part->stride ? part->rows / part->run * part->stride : part->rows;
     const bool required = bias == HT_BIAS_REQUIRED || (b->biased && b->layer >= 0);
-    const float *whole = ht_build_vector(b, name, all, required, 0.0f);
+    const bool few = b->few_biases && b->layer >= 0 && strncmp(part->name, "attn_q", 6) != 0 &&
+                     strcmp(part->name, "attn_k") != 0 && strcmp(part->name, "attn_v") != 0;
+    const float *whole = bias == HT_BIAS_IGNORED || few ? NULL : ht_build_vector(b, name, all, required, 0.0f);
     if (!part->stride || !whole)
         return whole;
     float *some = ht_arena_alloc(&b->model->arena, part->rows * sizeof *some);
@@ -194,7 +201,7 @@ void ht_build_layer(ht_builder *b, int layer) {
 static const float *norm_bias(ht_builder *b, ht_norm kind, const char *name, size_t n) {
     char full[64];
     snprintf(full, sizeof full, "%s.bias", name);
-    return kind == HT_NORM_LAYER ? ht_build_vector(b, full, n, false, 0.0f) : NULL;
+    return kind != HT_NORM_NONE ? ht_build_vector(b, full, n, false, 0.0f) : NULL;
 }
 
 static ht_op *list_norm(ht_builder *b, const char *name) {
@@ -298,6 +305,8 @@ void ht_build_qkv(ht_builder *b, ht_bias bias) {
 static const float *head_norm(ht_builder *b, const ht_rotation *rotation, const char *name, int heads) {
     const size_t dim = (size_t)(rotation->norm_dim ? rotation->norm_dim : ht_build_shape_of(b)->head_dim);
     char full[64];
+    if (rotation->unit)
+        return ht_build_constant(b, dim, 1.0f);
     if (!name)
         return NULL;
     snprintf(full, sizeof full, "%s.weight", name);
@@ -321,6 +330,7 @@ void ht_build_rope(ht_builder *b, const ht_rotation *rotation) {
     op->value_dim = rotation->value_dim;
     op->norm = rotation->norm;
     op->norm_whole = rotation->norm_whole, op->norm_heads = rotation->norm_heads, op->v_norm = rotation->v_norm;
+    op->norm_after = rotation->norm_after && !rotation->norm_whole;
     op->norm_dim = rotation->norm_dim;
     op->q_norm = head_norm(b, rotation, rotation->q_norm, h->heads);
     op->k_norm = head_norm(b, rotation, rotation->k_norm, h->kv_heads);
@@ -390,14 +400,22 @@ void ht_build_gated_output(ht_builder *b) {
     ht_build_give(b, "attn_output", head_gates_slot(b, "gated"), (size_t)h->heads * (size_t)h->head_dim);
 }
 
-void ht_build_give(ht_builder *b, const char *name, ht_slot in, size_t cols) {
+static void give(ht_builder *b, const char *name, ht_slot in, size_t cols, ht_bias bias) {
     ht_build_matmul(b, name, in, ht_build_sums(b), cols,
-                    (ht_build_part[]){{.name = name, .rows = ht_build_stream_width(b)}}, 1, HT_BIAS_OPTIONAL);
+                    (ht_build_part[]){{.name = name, .rows = ht_build_stream_width(b)}}, 1, bias);
+}
+
+void ht_build_give(ht_builder *b, const char *name, ht_slot in, size_t cols) {
+    give(b, name, in, cols, HT_BIAS_OPTIONAL);
+}
+
+void ht_build_attention_output_of(ht_builder *b, ht_bias bias) {
+    const ht_hparams *h = ht_build_shape_of(b);
+    give(b, "attn_output", heads_slot(b), (size_t)h->heads * (size_t)h->head_dim, bias);
 }
 
 void ht_build_attention_output(ht_builder *b) {
-    const ht_hparams *h = ht_build_shape_of(b);
-    ht_build_give(b, "attn_output", heads_slot(b), (size_t)h->heads * (size_t)h->head_dim);
+    ht_build_attention_output_of(b, HT_BIAS_OPTIONAL);
 }
 
 void ht_build_gate_up(ht_builder *b) {
@@ -500,7 +518,8 @@ ht_status ht_build_head(ht_builder *b) {
     const size_t rows = (size_t)model->hparams.vocabulary;
     const ht_slot logits = ht_build_slot(b, "logits", HT_ROLE_LOGITS, rows);
     ht_build_matmul(b, "output", ht_build_normed(b), logits, b->normed,
-                    (ht_build_part[]){{.name = tied ? "token_embd" : "output", .rows = rows}}, 1, HT_BIAS_OPTIONAL);
+                    (ht_build_part[]){{.name = tied ? "token_embd" : "output", .rows = rows}}, 1,
+                    b->no_output_bias ? HT_BIAS_IGNORED : HT_BIAS_OPTIONAL);
     ht_op *pick = ht_build_op(b, HT_OP_ARGMAX, "argmax", logits, ht_build_slot(b, "pick", HT_ROLE_PICK, 1));
     if (b->output_scale != 0.0f && b->status == HT_OK && model->ops[model->n_ops - 2].bias[0])
         ht_build_fail(b, HT_ERROR_UNSUPPORTED, "output.bias, and a scale of logits");

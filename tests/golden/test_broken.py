@@ -51,7 +51,7 @@ BROKEN = { # what is wrong -> (case, changes, what the line must name)
     "epsilon": ("llama", dict(eps=float("nan")), ["layer_norm_rms_epsilon"]),
     "rope base": ("llama", dict(base=0.0), ["base"]),
     "rope dimensions": ("llama", dict(rope_dim=18), ["llama.rope.dimension_count"]),
-    "rope scaling": ("llama", dict(scaling=dict(type="longrope", factor=2.0)), ["llama.rope.scaling.type", "longrope"]),
+    "rope scaling": ("llama", dict(scaling=dict(type="octave", factor=2.0)), ["llama.rope.scaling.type", "octave"]),
     "rope factor": ("llama", dict(scaling=dict(type="linear", factor=-2.0)), ["rope.scaling.factor"]),
     "nothing": ("llama-freqs", {}, []), # the harness itself must not break what it writes
     "experts": ("gemma3", dict(keys={"expert_count": 8}), ["gemma3.expert_count"]),

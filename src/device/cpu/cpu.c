@@ -810,10 +810,15 @@ static void rope_item(void *context, size_t t, int thread) {
     float *queries = slot_row(job->binding, op->in, t), *keys = queries + (size_t)h.heads * dim,
           *values = keys + (size_t)h.kv_heads * dim;
     const float *angles = op->rope_dim ? op->rope + row : NULL;
-    norm_heads(job, queries, own.queries, own.queries_end, op->q_norm, dim);
-    norm_heads(job, keys, own.own, own.used_end, op->k_norm, dim);
-    rotate_heads(job, queries, own.queries, own.queries_end, op->rope_queries ? op->rope_queries + row : angles, dim);
-    rotate_heads(job, keys, own.own, own.used_end, angles, dim);
+    for (int step = 0; step < 2; step++)
+        if (step == op->norm_after) {
+            norm_heads(job, queries, own.queries, own.queries_end, op->q_norm, dim);
+            norm_heads(job, keys, own.own, own.used_end, op->k_norm, dim);
+        } else {
+            rotate_heads(job, queries, own.queries, own.queries_end, op->rope_queries ? op->rope_queries + row : angles,
+                         dim);
+            rotate_heads(job, keys, own.own, own.used_end, angles, dim);
+        }
     keep_heads(job, keys, own.own, own.used_end, kv->keys, position, dim);
     if (op->value_dim) /* they are in the keys */
         return;
@@ -926,6 +931,20 @@ static const ht_pool_function per_token[HT_OP_KINDS] = {
     [HT_OP_EMBED] = embed_item, [HT_OP_NORM] = norm_item,   [HT_OP_ROPE] = rope_item,
     [HT_OP_GLU] = glu_item,     [HT_OP_ROUTE] = route_item, [HT_OP_ARGMAX] = argmax_item};
 
+/* EXPERTS show their rows while they run. */
+static void show_rows(const run_job *job) {
+    const ht_op *op = job->task->op;
+    const ht_binding *binding = job->binding;
+    const ht_observer *observer = binding->observer;
+    const size_t matrices = op->kind == HT_OP_HEADS ? (size_t)op->heads : 1;
+    if (op->kind != HT_OP_MATMUL && op->kind != HT_OP_HEADS)
+        return;
+    const ht_view *in = &binding->slots[op->in];
+    for (size_t m = 0; m < matrices; m++)
+        observer->look(observer->user, op, 0, op->n_parts, m, (const float *)in->data + m * (size_t)op->head_dim,
+                       binding->tokens, in->stride);
+}
+
 static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
                             size_t n_after, ht_ticket *ticket, ht_error *error) {
     cpu_device *cpu = (cpu_device *)device;
@@ -941,6 +960,8 @@ static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *
     if (status)
         return status;
     ht_pool_yield(cpu->pool, binding->yields);
+    if (HT_UNLIKELY(binding->observer != NULL))
+        show_rows(&job);
     switch (task->op->kind) {
     case HT_OP_MATMUL:
         run_matmul(&job);

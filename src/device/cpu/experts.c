@@ -470,6 +470,8 @@ static void act_item(void *context, size_t item, int thread) {
     for (size_t i = 0; i < n; i++) {
         float *row = all + (from + i) * stride;
         rows[i] = row;
+        for (size_t c = 0; op->weighs_input && c < stride; c++)
+            row[c] *= r->weight[r->first[k] + from + i];
         kernels->glu(op->activation, row, op->ungated ? NULL : row + r->features, r->features, row);
     }
     if (r->hidden_acts.codes)
@@ -499,6 +501,7 @@ static void down_item(void *context, size_t strip, int thread) {
     const ht_view *view = &r->binding->slots[r->experts->op->out];
     const size_t row = strip * HT_STRIP, rows = ht_min_size(HT_STRIP, r->experts->parts[r->n_gates].rows - row);
     float *out = (float *)view->data + row, *aside = thread_scratch(r, thread) + r->tools->aside;
+    const bool weighs_output = !r->experts->op->weighs_input;
     for (size_t t = 0; t < r->binding->tokens && r->begin == 0 && !r->binding->adds; t++)
         memset(out + t * view->stride, 0, rows * sizeof *out);
     for (size_t k = r->begin; k < r->end; k++) {
@@ -506,12 +509,32 @@ static void down_item(void *context, size_t strip, int thread) {
         const ht_acts acts = acts_of(r, &r->hidden_acts, k);
         product(r, &p, 0, &acts, aside, HT_STRIP, thread);
         for (size_t i = 0; i < acts.tokens; i++) {
-            const float weight = r->weight[r->first[k] + i], *from = aside + i * HT_STRIP;
+            const float weight = weighs_output ? r->weight[r->first[k] + i] : 1, *from = aside + i * HT_STRIP;
             float *to = out + r->token[r->first[k] + i] * view->stride;
             for (size_t c = 0; c < rows; c++)
                 to[c] += weight * from[c];
         }
     }
+}
+
+/* What the chosen experts' first matrices read, and their last ones. */
+static void show_inputs(const run *r) {
+    const ht_op *op = r->experts->op;
+    const ht_observer *observer = r->binding->observer;
+    const ht_view *in = &r->binding->slots[op->in];
+    for (size_t k = r->begin; k < r->end; k++)
+        for (size_t i = r->first[k]; i < r->first[k + 1]; i++)
+            observer->look(observer->user, op, 0, op->n_parts - 1, r->experts->slice.row_begin + r->chosen[k],
+                           (const float *)in->data + r->token[i] * in->stride, 1, in->stride);
+}
+
+static void show_hidden(const run *r) {
+    const ht_op *op = r->experts->op;
+    const ht_observer *observer = r->binding->observer;
+    const size_t stride = r->n_gates * r->features;
+    for (size_t k = r->begin; k < r->end; k++)
+        observer->look(observer->user, op, op->n_parts - 1, op->n_parts, r->experts->slice.row_begin + r->chosen[k],
+                       r->hidden + (r->first[k] - r->first[r->begin]) * stride, r->first[k + 1] - r->first[k], stride);
 }
 
 /* A few tokens' strips are microseconds long: runs of them are handed out, so that the streams stay long. */
@@ -546,9 +569,13 @@ void ht_experts_run(const ht_cpu_tools *tools, const ht_experts *experts, const 
     for (r.end = 0; r.end < r.n_chosen; r.begin = r.end) {
         r.end = end_of_batch(&r);
         const size_t tiles = r.tile[r.end] - r.tile[r.begin], gates = (r.end - r.begin) * r.n_gates * r.gate_strips;
+        if (HT_UNLIKELY(binding->observer != NULL))
+            show_inputs(&r);
         ht_pool_run(tools->pool, gather_item, &r, r.same ? 1 : tiles, 1);
         ht_pool_run(tools->pool, gate_item, &r, gates, grain_of(&r, gates));
         ht_pool_run(tools->pool, act_item, &r, tiles, 1);
+        if (HT_UNLIKELY(binding->observer != NULL))
+            show_hidden(&r);
         ht_pool_run(tools->pool, down_item, &r, strips, grain_of(&r, strips));
     }
     if (r.n_chosen == 0 && !binding->adds) { /* nobody has chosen one of these: their sum is nothing */

@@ -39,12 +39,15 @@ struct ht_traits {
         halves; /* rotates halves of a head, not neighbours; mrope_halves: only where the file has sections of M-RoPE */
     bool mrope_halves;
     bool freq_base_known; /* a file without rope.freq_base is one of its models and means 10000 */
+    bool rope_factors;    /* rope_factors_long and _short hold whatever rope.scaling.type says */
+    bool no_divisors;     /* rope_freqs means nothing */
     bool unrotated;
     bool learned_positions;
     int still_every; /* each so manieth layer rotates nothing; 0: none */
     bool qkv_bias;   /* files must have it */
-    bool head_norms, head_norms_optional, norm_heads,
-        norm_whole; /* of queries and keys; with weights for each head, of whole rows */
+    bool few_biases; /* no other matrix of a layer has any, whatever the file has */
+    /* of queries and keys: with weights for each head, of whole rows, behind the rotation */
+    bool head_norms, head_norms_optional, norm_heads, norm_whole, norm_after;
     ht_norm head_norm;
     float alibi;      /* largest bias; 0: none */
     bool alibi_key;   /* the file says it */
@@ -66,12 +69,16 @@ struct ht_traits {
     const char *ffn_norm; /* NULL: "ffn_norm" */
     bool ungated, fused_up, half_features; /* ffn_up has gate's rows, too; feed_forward_length counts both */
     ht_activation activation;
+    bool own_width; /* experts are as wide as expert_feed_forward_length says, not as feed_forward_length */
+    bool dense;     /* files may speak of experts and have none */
     /* ends */
     bool embedding_root; /* embeddings times the root of their width */
     bool multipliers;    /* Granite's: of embeddings, of what blocks give, of scores; a divisor of logits */
     bool minicpm;        /* what these are where the file does not say */
     bool logit_scale;    /* logit_scale multiplies logits */
     bool logit_cap;      /* final_logit_softcapping */
+    bool no_output_bias; /* whatever the file has */
+    bool embedding_norm; /* embeddings are normed: token_embd_norm */
 };
 
 /* One model's pass: what traits and keys make of it. */
@@ -114,18 +121,21 @@ static void read_rotations(pass *p) {
                      .k_norm = t->head_norms ? "attn_k_norm" : NULL,
                      .norm = t->head_norm,
                      .norm_heads = t->norm_heads,
-                     .norm_whole = t->norm_whole};
+                     .norm_whole = t->norm_whole,
+                     .norm_after = t->norm_after};
     p->still = p->wide = p->local = r;
     if (t->unrotated)
         return;
-    const float known = t->local_base != 0.0f && !b->model->shape ? 1e6f : 0.0f; /* Gemma 3's */
+    const float known = t->local_base != 0.0f && t->plain_local && !b->model->shape ? 1e6f : 0.0f; /* Gemma 3's */
     float base = known != 0.0f ? read_base(b, "rope.freq_base", "rope.global.freq_base", known)
                                : ht_build_freq_base(b, t->freq_base_known);
     const float alpha =
         ht_build_factor(b, "rope.scaling.alpha", 0.0f); /* Hunyuan: the base is larger by a power of that */
     if (alpha != 0.0f && h->head_dim > 2)
         base *= powf(alpha, (float)h->head_dim / (float)(h->head_dim - 2));
-    p->wide.table = ht_build_rope_table(b, base, true);
+    ht_rope_kind kind = {
+        .freq_base = base ? base : NAN, .scaled = true, .factors = t->rope_factors, .plain = t->no_divisors};
+    p->wide.table = ht_build_rope_table_of(b, &kind);
     p->local.table = p->wide.table;
     if (h->sliding_window > 0) {
         const float own =
@@ -135,13 +145,10 @@ static void read_rotations(pass *p) {
     }
     const float growth =
         t->query_scale ? ht_build_float_in(b, "attention.temperature_scale", 0.0f, 100.0f, 0.0f) : 0.0f;
+    kind.growth = growth;
+    kind.every = (int)ht_build_int(b, "rope.scaling.original_context_length", 1, INT32_MAX, h->context_length);
     if (growth != 0.0f)
-        p->wide.queries = ht_build_rope_table_of(
-            b, &(ht_rope_kind){.freq_base = base,
-                               .scaled = true,
-                               .growth = growth,
-                               .every = (int)ht_build_int(b, "rope.scaling.original_context_length", 1, INT32_MAX,
-                                                          h->context_length)});
+        p->wide.queries = ht_build_rope_table_of(b, &kind);
     if (t->still_wide && h->sliding_window > 0)
         p->wide = p->still;
 }
@@ -195,8 +202,9 @@ static void attention(pass *p, int layer) {
     ht_rotation rotation = still ? p->still : local ? p->local : p->wide;
     ht_attending attending = p->attending;
     if (t->head_norms_optional) {
-        rotation.q_norm = ht_build_has_matrix(b, "attn_q_norm") ? "attn_q_norm" : NULL;
-        rotation.k_norm = ht_build_has_matrix(b, "attn_k_norm") ? "attn_k_norm" : NULL;
+        const bool normed = ht_build_has_matrix(b, "attn_q_norm") || ht_build_has_matrix(b, "attn_k_norm");
+        rotation.q_norm = normed ? "attn_q_norm" : NULL;
+        rotation.k_norm = normed ? "attn_k_norm" : NULL;
     }
     const char *const norm = t->attention_norm && arrangement_of(p) == OWN_NORMS ? "attn_norm_2" : "attn_norm";
     attending.window = local ? b->model->hparams.sliding_window : 0;
@@ -263,14 +271,15 @@ static ht_status build(const ht_family *family, ht_model *model, ht_error *error
     if (p->t.adjust)
         p->t.adjust(p);
     b->norm = p->t.norm, b->unweighted = p->t.unweighted;
+    b->no_output_bias = p->t.no_output_bias, b->few_biases = p->t.few_biases;
     if (p->t.half_features)
         h->feed_forward /= 2;
     read_windows(p);
     read_rotations(p);
     read_multipliers(p);
     read_scores(p);
-    if (family->experts)
-        p->mixture = ht_build_mixture(b, HT_ROUTE_SOFTMAX, true);
+    if (family->experts && !p->t.dense)
+        p->mixture = ht_build_mixture_of(b, HT_ROUTE_SOFTMAX, true, p->t.own_width ? 0 : h->feed_forward);
 
     ht_build_embed(b, p->embedding_scale);
     if (p->t.learned_positions)
@@ -340,7 +349,7 @@ const ht_family ht_families_like_llama[] = {
      LIKE_LLAMA(GEMMA, .adjust = adjust_gemma, .head_norms = true, .post_norms = true, .windows = true, .period = 6,
                 .plain_local = true, .local_base = 10000.0f, .logit_cap = true)},
     {.arch = "internlm2", LIKE_LLAMA()},
-    {.arch = "qwen3moe", .experts = true, LIKE_LLAMA(.halves = true, .head_norms = true)},
+    {.arch = "qwen3moe", .experts = true, LIKE_LLAMA(.halves = true, .head_norms = true, .own_width = true)},
     {.arch = "command-r",
      .layer_norm = true,
      LIKE_LLAMA(LAYER_NORM, .blocks = AT_ONCE, .head_norms_optional = true, .norm_heads = true,
@@ -352,13 +361,13 @@ const ht_family ht_families_like_llama[] = {
     {.arch = "gemma2",
      LIKE_LLAMA(GEMMA, .adjust = adjust_gemma, .post_norms = true, .windows = true, .period = 2, .window = 4096,
                 .score_cap = true, .logit_cap = true)},
-    {.arch = "phi3", LIKE_LLAMA(.halves = true, .fused_up = true, .windows = true)},
+    {.arch = "phi3", LIKE_LLAMA(.halves = true, .fused_up = true, .windows = true, .rope_factors = true)},
     {.arch = "granite", .experts = true, LIKE_LLAMA(.adjust = adjust_granite, .multipliers = true)},
     {.arch = "minicpm", .experts = true, LIKE_LLAMA(.multipliers = true, .minicpm = true)},
     {.arch = "mistral3", .experts = true, LIKE_LLAMA(.query_scale = true)},
     {.arch = "smollm3", LIKE_LLAMA(.still_every = 4)},
     {.arch = "glm4", LIKE_LLAMA(.mrope_halves = true, .fused_up = true, .post_norms = true)},
-    {.arch = "ernie4_5", LIKE_LLAMA()},
+    {.arch = "ernie4_5", .experts = true, LIKE_LLAMA(.dense = true, .few_biases = true)},
     {.arch = "exaone4",
      LIKE_LLAMA(.adjust = adjust_exaone4, .halves = true, .head_norms = true, .unnormed = true, .post_norms = true,
                 .windows = true, .period = 4, .window = 4096, .still_wide = true)},
@@ -366,7 +375,7 @@ const ht_family ht_families_like_llama[] = {
     {.arch = "cohere2",
      .layer_norm = true,
      LIKE_LLAMA(LAYER_NORM, .blocks = AT_ONCE, .windows = true, .period = 4, .still_wide = true, .logit_scale = true)},
-    {.arch = "qwen2vl", LIKE_LLAMA(.halves = true, .qkv_bias = true)},
+    {.arch = "qwen2vl", LIKE_LLAMA(.halves = true, .qkv_bias = true, .no_output_bias = true)},
     {.arch = "qwen3vl", LIKE_LLAMA(.halves = true, .head_norms = true)},
     {.arch = "qwen", LIKE_LLAMA(.halves = true, .qkv_bias = true, .half_features = true)},
     {.arch = "arcee", LIKE_LLAMA(RELU2_MLP)},
@@ -381,6 +390,9 @@ const ht_family ht_families_like_llama[] = {
      LIKE_LLAMA(GELU_MLP, .halves = true, .blocks = AT_ONCE, .attention_norm = true)},
     {.arch = "gpt2", .layer_norm = true, LIKE_LLAMA(GELU_MLP, .unrotated = true, .learned_positions = true)},
     {.arch = "gptneox", .layer_norm = true, LIKE_LLAMA(GELU_MLP, .adjust = adjust_gptneox, .halves = true)},
+    {.arch = "hunyuan-dense", LIKE_LLAMA(.halves = true, .head_norms = true, .norm_after = true)},
+    {.arch = "hunyuan_vl", LIKE_LLAMA(.halves = true, .head_norms = true, .norm_after = true)},
+    {.arch = "maincoder", LIKE_LLAMA(.head_norms = true, .norm_after = true)},
     {.arch = "jais",
      .layer_norm = true,
      LIKE_LLAMA(LAYER_NORM, .unrotated = true, .alibi_key = true, .by_width = true)},
@@ -390,14 +402,14 @@ const ht_family ht_families_like_llama[] = {
      .heads_differ = true,
      LIKE_LLAMA(.adjust = adjust_differing, .layers_differ = true, .halves = true, .head_norms = true)},
     {.arch = "orion", .layer_norm = true, LIKE_LLAMA(LAYER_NORM, .halves = true)},
-    {.arch = "paddleocr", LIKE_LLAMA(.mrope_halves = true)},
-    {.arch = "pangu-embedded", LIKE_LLAMA(.halves = true)},
+    {.arch = "paddleocr", .experts = true, LIKE_LLAMA(.mrope_halves = true, .dense = true)},
+    {.arch = "pangu-embedded", LIKE_LLAMA(.halves = true, .no_divisors = true)},
     {.arch = "phi2", .layer_norm = true, LIKE_LLAMA(GELU_MLP, .halves = true, .blocks = AT_ONCE)},
     {.arch = "plamo", LIKE_LLAMA(.halves = true, .blocks = AT_ONCE)},
     {.arch = "plamo3",
      LIKE_LLAMA(.halves = true, .head_norms = true, .fused_up = true, .post_norms = true, .windows = true, .period = 8,
                 .local_base = 10000.0f)},
-    {.arch = "refact", .experts = true, LIKE_LLAMA(.unrotated = true, .alibi = 8.0f)},
+    {.arch = "refact", LIKE_LLAMA(.unrotated = true, .alibi = 8.0f, .few_biases = true)},
     {.arch = "stablelm",
      .layer_norm = true,
      LIKE_LLAMA(LAYER_NORM, .halves = true, .head_norms_optional = true, .norm_heads = true, .head_norm = HT_NORM_LAYER,
