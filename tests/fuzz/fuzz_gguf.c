@@ -4,7 +4,7 @@
 #define _GNU_SOURCE /* memfd_create */
 #include "gguf/gguf.h"
 #include "quant/quant.h"
-#include "text/text.h"
+#include "text/chat.h"
 
 #include "fuzz/fuzz.h"
 
