@@ -25,6 +25,8 @@ static const cli_command commands[] = {
     {"chat", "MODEL", "MODEL", "talk to a model", CLI_CHAT, cli_chat,
      "A terminal has line editing and history; other input is read line by line. /help lists the chat's commands.\n"
      "Ctrl-C ends the current answer; at the prompt it ends the program."},
+    {"template", "MODEL", "MODEL -f FILE.json", "show what a model sees of a conversation", CLI_TEMPLATE, cli_template,
+     "The messages, in OpenAI's form, as the model's chat template puts them. --json also has the token ids."},
     {"perplexity", "MODEL", "MODEL -f FILE", "measure a model's perplexity on a text", CLI_PERPLEXITY, cli_perplexity,
      "The text is cut into windows of 512 tokens, each with a BOS if the model has one. The second half of each "
      "window\n"
