@@ -15,7 +15,19 @@ DEFAULTS = {
     "embedding_root": False, # embeddings times the root of their width
     "logit_divisor": False, # logit_scale divides
     "final_norm": "output_norm",
+    "norm_after": False, # norms of queries and keys of heads follow the rotation
+    "unit_norm": False, # they have no weights
+    "still_every": 0, # every so manieth layer rotates nothing, and its queries grow with their position
+    "chunk": 0, # layers of the pattern see the keys of their own run of so many positions, in place of a window
+    "growth": 0.0, # of queries: attention.temperature_scale where the file does not say
+    "gating": 1, # expert_gating_func where the file does not say: 1: softmax, 2: sigmoid
+    "weighs_input": False, # experts weigh what they read
     "finetuned": False, # rope.scaling.finetuned False: no positions at all
+    "window_layers": 0, # only a model of so many layers has windows; 0: any
+    "still_wide": False, # layers without a window know no positions, where others have one
+    "query_scale": False, # queries grow with their position by attention.temperature_scale
+    "logit_cap": False, # logits are capped by final_logit_softcapping
+    "score_cap": False, # scores are capped by attn_logit_softcapping
 }
 
 QWEN = dict(halves=True)
@@ -27,13 +39,38 @@ FAMILIES = {
     "qwen3moe": QWEN,
     "qwen35": dict(QWEN, query_gate=True),
     "qwen35moe": dict(QWEN, query_gate=True),
-    "gemma3": dict(halves=True, post_norms=True, pattern=6, local_base=10000.0, activation="gelu", embedding_root=True),
+    "gemma3": dict(halves=True, post_norms=True, pattern=6, local_base=10000.0, activation="gelu", embedding_root=True,
+                   logit_cap=True),
     "gpt-oss": dict(halves=True, pattern=2),
+    **dict.fromkeys(("ernie4_5", "nanbeige"), {}),
+    "mistral3": dict(query_scale=True),
+    **dict.fromkeys(("qwen2vl", "qwen3vl", "seed_oss"), dict(halves=True)),
+    "phi3": dict(halves=True, pattern=0),
+    "gemma": dict(halves=True, activation="gelu", embedding_root=True),
+    "gemma2": dict(halves=True, post_norms=True, pattern=2, activation="gelu", embedding_root=True, score_cap=True,
+                   logit_cap=True),
+    "granite": dict(logit_divisor=True, finetuned=True),
+    "minicpm": dict(logit_divisor=True),
+    "smollm3": dict(still_every=4),
+    "glm4": dict(post_norms=True),
+    "hunyuan-dense": dict(halves=True, norm_after=True),
+    "exaone4": dict(halves=True, post_norms=True, pattern=4, window_layers=64, still_wide=True),
+    "cohere2": dict(parallel=True, pattern=4, still_wide=True),
     "lfm2": dict(halves=True, pattern=0, final_norm="token_embd_norm"),
     "lfm2moe": dict(halves=True, final_norm="token_embd_norm"),
     "granitehybrid": dict(logit_divisor=True, finetuned=True),
     "deepseek2": {},
     "command-r": dict(parallel=True),
+    "mistral4": {},
+    "granitemoe": dict(logit_divisor=True),
+    "llama4": dict(norm_after=True, unit_norm=True, still_every=4, pattern=4, chunk=8192, growth=0.1, gating=2, weighs_input=True),
+    "qwen2moe": QWEN,
+    "qwen3vlmoe": QWEN,
+    "olmoe": dict(halves=True, norm_whole=True),
+    "phimoe": QWEN,
+    "glm4moe": dict(halves=True, gating=2),
+    "hunyuan-moe": dict(halves=True, norm_after=True),
+    "ernie4_5-moe": {},
     "olmo2": dict(halves=True, post_norms=True, pattern=4, local_base="same", norm_whole=True),
 }
 
