@@ -39,7 +39,7 @@ static bool is_git(const ht_hub_file *file) {
 static ht_status open_part(download *d, bool anew, ht_error *error) {
     if (d->out)
         fclose(d->out);
-    d->out = ht_os_open(d->part, anew ? "wb" : "ab");
+    d->out = ht_os_open_unlinked(d->part, anew ? "wb" : "ab");
     if (!d->out)
         return not_written(d, errno, error);
     setvbuf(d->out, NULL, _IOFBF, BUFFER);
@@ -53,13 +53,16 @@ static ht_status open_part(download *d, bool anew, ht_error *error) {
     return status ? status : ht_hub_sum_begin(is_git(d->wanted), d->wanted->bytes, &d->sum, error);
 }
 
-/* Reads what an earlier process has left. One that is too long is no part of this file. */
+/* Reads what an earlier process has left. One that is too long is no part of this file; nor is a link, which somebody who shares
+ * the cache may have put there, so that a file of this user's is written to. */
 static ht_status read_part(download *d, ht_error *error) {
     char *buffer = NULL;
     ht_os_info info;
     d->have = 0;
     d->resumed = false;
     ht_status status = ht_hub_sum_begin(is_git(d->wanted), d->wanted->bytes, &d->sum, error);
+    if (!status)
+        ht_hub_remove_link(d->part);
     if (status || ht_os_look(d->part, &info) != 0)
         return status;
     if (info.kind != HT_OS_FILE)
@@ -69,7 +72,7 @@ static ht_status read_part(download *d, ht_error *error) {
         return HT_OK;
     }
     status = ht_alloc((void **)&buffer, BUFFER, 1, "a download", error);
-    FILE *file = status ? NULL : ht_os_open(d->part, "rb");
+    FILE *file = status ? NULL : ht_os_open_unlinked(d->part, "rb");
     for (size_t n; file && !status && (n = fread(buffer, 1, BUFFER, file)) > 0;) {
         ht_hub_sum_add(d->sum, buffer, n);
         d->have += n;

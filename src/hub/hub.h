@@ -64,6 +64,8 @@ typedef struct ht_hub_cache {
 } ht_hub_cache;
 /* snprintf into a path; HT_ERROR_IO where it does not fit. */
 ht_status ht_hub_path(char path[HT_PATH_BYTES], ht_error *error, const char *format, ...) HT_PRINTF(3, 4);
+/* Where only a file of the cache may be: a link there goes. */
+void ht_hub_remove_link(const char *path);
 /* Where the environment says that the caches of Hugging Face's tools lie: $HF_HOME or what stands for it, and `file` in it. */
 ht_status ht_hub_home(const char *file, char path[HT_PATH_BYTES], ht_error *error);
 ht_status ht_hub_cache_find(const ht_hub_name *name, ht_hub_cache *cache, ht_error *error);

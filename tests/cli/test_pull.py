@@ -585,7 +585,31 @@ def test_disk_that_is_full(hub, run, tmp_path):
 def test_folder_that_cannot_be_written(run, cache):
     cache.home.mkdir()
     (cache.home / "hub").write_text("a file")
-    refuses(run("pull", "hf:test/m"), str(cache.home / "hub"), code=1)
+    refuses(run("pull", "hf:test/m"), str(cache.home / "hub"), "it is no folder", code=1)
+    (cache.home / "hub").unlink()
+    (cache.home / "hub").symlink_to(cache.home / "unplugged")
+    refuses(run("pull", "hf:test/m"), str(cache.home / "hub"), "a link to what is not there", code=1)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_links_that_others_have_left(hub, run, cache, there):
+    """Who shares the cache can make links in it, but not have other files of this user's written."""
+    others = [cache.part(), cache.repository / "refs" / "main", cache.repository / ".hetero" / f"{COMMIT}.json"]
+    mine = cache.home / "mine"
+    for link in others:
+        link.parent.mkdir(parents=True)
+        link.symlink_to(mine)
+    if there:
+        mine.write_text("mine")
+    good(run("pull", "hf:test/m"))
+    assert cache.is_right() and not any(link.is_symlink() for link in others)
+    assert mine.read_text() == "mine" if there else not mine.exists()
+
+
+def test_pipe_in_place_of_a_revision(run, cache):
+    (cache.repository / "refs").mkdir(parents=True)
+    os.mkfifo(cache.repository / "refs" / "main")
+    refuses(run("pull", "hf:test/m", "--offline"), "not in the cache")
 
 
 # ---- processes
