@@ -89,15 +89,14 @@ static void url_part(const ht_hub_curl *curl, const CURLU *url, CURLUPart part, 
 
 /* "https://host:443" of a URL, lower case. False: it is none, not of HTTP, or names a user. */
 static bool origin_of(const ht_hub_curl *curl, const char *text, char *origin, size_t capacity) {
-    char scheme[16], host[300], port[16], user[64];
+    char scheme[16], host[300], port[16];
     CURLU *url = curl->url();
-    bool good = url && curl->url_set(url, CURLUPART_URL, text, 0) == CURLUE_OK;
+    bool good = url && curl->url_set(url, CURLUPART_URL, text, CURLU_DISALLOW_USER) == CURLUE_OK;
     if (good) {
         url_part(curl, url, CURLUPART_SCHEME, 0, scheme, sizeof scheme);
         url_part(curl, url, CURLUPART_HOST, 0, host, sizeof host);
         url_part(curl, url, CURLUPART_PORT, CURLU_DEFAULT_PORT, port, sizeof port);
-        url_part(curl, url, CURLUPART_USER, 0, user, sizeof user);
-        good = (!strcasecmp(scheme, "http") || !strcasecmp(scheme, "https")) && *host && *port && !*user;
+        good = (!strcasecmp(scheme, "http") || !strcasecmp(scheme, "https")) && *host && *port;
     }
     if (good) {
         snprintf(origin, capacity, "%s://%s:%s", scheme, host, port);
@@ -125,8 +124,7 @@ static bool may_follow(const char *from, const char *to) {
     return !strncmp(from, "http:", 5) && (!strcmp(from, to) || (is_loopback(from) && is_loopback(to)));
 }
 
-/* Where `location` leads from the URL, which becomes that. */
-static ht_status follow(const ht_hub_client *client, const ht_hub_request *request, const char *location, ht_text *url,
+ht_status ht_hub_follow(const ht_hub_client *client, const char *what, const char *location, ht_text *url,
                         ht_error *error) {
     const ht_hub_curl *curl = client->curl;
     char from[600], to[600], *text = NULL;
@@ -137,10 +135,10 @@ static ht_status follow(const ht_hub_client *client, const ht_hub_request *reque
     good = good && origin_of(curl, url->data, from, sizeof from) && origin_of(curl, text, to, sizeof to);
     ht_status status = HT_OK;
     if (!good)
-        status = ht_fail(error, HT_ERROR_FORMAT, "%s: the server sends us on to no address", request->what);
+        status = ht_fail(error, HT_ERROR_FORMAT, "%s: the server sends us on to no address", what);
     else if (!may_follow(from, to))
-        status = ht_fail(error, HT_ERROR_FORMAT, "%s: %s sends us on to %s, which is not followed: only https is",
-                         request->what, from, to);
+        status = ht_fail(error, HT_ERROR_FORMAT, "%s: %s sends us on to %s, which is not followed: only https is", what,
+                         from, to);
     url->bytes = 0;
     if (!status)
         status = ht_text_append(url, text, strlen(text), error);
@@ -162,15 +160,15 @@ static bool digits_of(const char *text, uint64_t *out) {
     return true;
 }
 
-/* The next page of Link: <URL>; rel="next", ... */
+/* The next page of Link: <URL>; rel="next", ... One that does not fit is no address: the list must not seem to end. */
 static void read_link(const char *value, char *next, size_t capacity) {
     for (const char *open = strchr(value, '<'); open; open = strchr(open + 1, '<')) {
         const char *close = strchr(open, '>');
         const char *comma = close ? strchr(close, ',') : NULL;
         const char *rel = close ? strstr(close, "rel=\"next\"") : NULL;
-        if (rel && (!comma || rel < comma) && (size_t)(close - open) < capacity) {
-            memcpy(next, open + 1, (size_t)(close - open) - 1);
-            next[close - open - 1] = '\0';
+        if (rel && (!comma || rel < comma)) {
+            const size_t n = (size_t)(close - open) - 1;
+            snprintf(next, capacity, "%.*s", n < capacity ? (int)n : 7, n < capacity ? open + 1 : "none://");
             return;
         }
     }
@@ -454,7 +452,7 @@ ht_hub_outcome ht_hub_get(ht_hub_client *client, const ht_hub_request *request, 
         }
         status = hops == MOST_HOPS
                      ? ht_fail(error, HT_ERROR_FORMAT, "%s: the server sends us on without end", request->what)
-                     : follow(client, request, answer->location, &url, error);
+                     : ht_hub_follow(client, request->what, answer->location, &url, error);
     }
     ht_text_free(&url);
     return outcome;
@@ -588,6 +586,10 @@ const char *ht_hub_endpoint(const ht_hub_client *client) {
 ht_hub_outcome ht_hub_get(ht_hub_client *client, const ht_hub_request *request, ht_hub_answer *answer,
                           ht_error *error) {
     return HT_HUB_FAILED;
+}
+ht_status ht_hub_follow(const ht_hub_client *client, const char *what, const char *location, ht_text *url,
+                        ht_error *error) {
+    return HT_ERROR_UNSUPPORTED;
 }
 ht_status ht_hub_pause(ht_hub_client *client, int *failures, const ht_hub_answer *answer, ht_error *error) {
     return HT_ERROR_UNSUPPORTED;

@@ -131,6 +131,10 @@ void ht_hub_client_close(ht_hub_client *client); /* NULL is allowed */
 const char *ht_hub_endpoint(const ht_hub_client *client);
 /* One GET, sent on as the server says. error is filled unless it is done; the answer in any case. */
 ht_hub_outcome ht_hub_get(ht_hub_client *client, const ht_hub_request *request, ht_hub_answer *answer, ht_error *error);
+/* Where `location` leads from the URL, which becomes that: HT_ERROR_FORMAT where it is no address, or one that a server must not send
+ * us to. */
+ht_status ht_hub_follow(const ht_hub_client *client, const char *what, const char *location, ht_text *url,
+                        ht_error *error);
 /* After HT_HUB_AGAIN: waits, and HT_OK means try again; else the error, which this leaves as it was. *failures: in a row. */
 ht_status ht_hub_pause(ht_hub_client *client, int *failures, const ht_hub_answer *answer, ht_error *error);
 /* What is being fetched, for whoever is told of it. */

@@ -137,8 +137,9 @@ static ht_status find_commit(ht_hub_client *client, const ht_hub_name *name, ht_
 
 ht_status ht_hub_list(ht_hub_client *client, const ht_hub_name *name, ht_hub_listing *listing, ht_error *error) {
     ht_text url = {0};
-    char next[2048] = "";
+    char next[2048] = "", what[200];
     size_t entries = 0;
+    snprintf(what, sizeof what, "%s/%s", name->owner, name->repo);
     ht_hub_expect(client, ht_hub_endpoint(client), 0, 0);
     ht_status status = find_commit(client, name, listing, error);
     if (!status)
@@ -156,9 +157,8 @@ ht_status ht_hub_list(ht_hub_client *client, const ht_hub_name *name, ht_hub_lis
             break;
         if (!strcmp(next, url.data))
             status = bad(name, "the list of files goes round", error);
-        url.bytes = 0;
         if (!status)
-            status = ht_text_append(&url, next, strlen(next), error);
+            status = ht_hub_follow(client, what, next, &url, error);
     }
     ht_text_free(&url);
     return status;
