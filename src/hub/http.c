@@ -11,9 +11,9 @@
 #define MOST_HOPS 10
 #define MOST_HEADERS (256 << 10) /* bytes of one answer's */
 #define CONNECT_SECONDS 20
-#define SHORT_SECONDS 120 /* for what is no file */
-#define STALL_SECONDS 30  /* without a byte */
-#define LONGEST_WAIT 600  /* that a server may ask for */
+#define STALL_SECONDS 30 /* without a byte */
+#define MOST_STALLS 4    /* for what is no file: headers, lists, errors */
+#define LONGEST_WAIT 600 /* that a server may ask for */
 #define NOT_SAID UINT64_MAX
 
 struct ht_hub_client {
@@ -36,7 +36,8 @@ typedef struct transfer {
     const ht_hub_request *request;
     ht_hub_answer *answer;
     size_t header_bytes;
-    double last; /* when something came */
+    double last;   /* when something came */
+    bool too_slow; /* it came, but a byte at a time */
     bool begun;
     ht_status status; /* what a callback failed with */
     ht_error *error;
@@ -276,12 +277,14 @@ static CURLcode run(transfer *t) {
     CURLcode code = CURLE_FAILED_INIT;
     if (curl->multi_add_handle(t->client->multi, t->client->easy) != CURLM_OK)
         return code;
-    t->last = ht_seconds();
+    const double stall = (double)t->client->stall, first = t->last = ht_seconds();
     while (running && !t->status) {
         if (curl->multi_perform(t->client->multi, &running) != CURLM_OK)
             break;
-        if (running &&
-            ht_seconds() - t->last > (double)t->client->stall) { /* libcurl's own limit looks at five seconds */
+        const bool is_file = t->begun && is_good(t->answer->code) && !t->request->short_one;
+        t->too_slow = running && !is_file && ht_seconds() - first > MOST_STALLS * stall;
+        if (t->too_slow ||
+            (running && ht_seconds() - t->last > stall)) { /* libcurl's own limit looks at five seconds */
             code = CURLE_OPERATION_TIMEDOUT;
             break;
         }
@@ -333,8 +336,6 @@ static bool set_options(transfer *t, const char *url, const char *origin, struct
     SET(BUFFERSIZE, 256L << 10);
     SET(CONNECTTIMEOUT, (long)CONNECT_SECONDS);
     SET(HTTP09_ALLOWED, 0L);
-    if (t->request->short_one)
-        SET(TIMEOUT, (long)SHORT_SECONDS);
     if (is_loopback(origin)) /* which a proxy's would be its own */
         SET(PROXY, "");
     if ((bundle && *bundle) || (file && *file)) /* as the command curl has it */
@@ -423,7 +424,10 @@ static ht_hub_outcome refused(const ht_hub_client *client, const ht_hub_request 
 /* The texts of libcurl's errors name hosts, ports and libraries, never headers. */
 static ht_hub_outcome broken(transfer *t, CURLcode code, ht_error *error) {
     const char *why = *t->why ? t->why : t->client->curl->easy_strerror(code);
-    if (code == CURLE_OPERATION_TIMEDOUT && !*t->why)
+    if (t->too_slow)
+        ht_fail(error, HT_ERROR_IO, "%s: the answer took longer than %ld s", t->request->what,
+                MOST_STALLS * t->client->stall);
+    else if (code == CURLE_OPERATION_TIMEDOUT && !*t->why)
         ht_fail(error, HT_ERROR_IO, "%s: nothing came for %ld s", t->request->what, t->client->stall);
     else
         ht_fail(error, HT_ERROR_IO, "%s: %s", t->request->what, why);

@@ -113,7 +113,7 @@ typedef struct ht_hub_request {
     const char *page;     /* OWNER/REPO */
     uint64_t from;        /* the first byte wanted */
     const char *if_range; /* only if the file is still this one, else all of it; "": whatever it is */
-    bool short_one;       /* no answer takes minutes */
+    bool short_one;       /* it is no file: no answer takes minutes */
     /* Of an answer 200 or 206: once, before the first byte; then its bytes. Called on the calling thread. */
     ht_status (*begin)(void *user, const ht_hub_answer *answer, ht_error *error);
     ht_status (*take)(void *user, const char *data, size_t bytes, ht_error *error);
