@@ -12,8 +12,8 @@
 
 ht_status ht_hub_listing_add(ht_hub_listing *listing, const char *path, uint64_t bytes, const char *sum,
                              ht_error *error) {
-    if (listing->n >= HT_HUB_MOST_FILES)
-        return ht_fail(error, HT_ERROR_FORMAT, "the repository has more than %d files", HT_HUB_MOST_FILES);
+    if (listing->n >= HT_HUB_MOST_MODELS)
+        return ht_fail(error, HT_ERROR_FORMAT, "the repository has more than %d GGUF files", HT_HUB_MOST_MODELS);
     ht_status status = ht_grow((void **)&listing->files, &listing->capacity, listing->n + 1, sizeof *listing->files,
                                "a list of files", error);
     if (status)

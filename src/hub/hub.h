@@ -17,6 +17,7 @@
 
 #define HT_HUB_FILE_BYTES 1024                /* of the longest path inside a repository */
 #define HT_HUB_MOST_FILES 100000              /* of one repository */
+#define HT_HUB_MOST_MODELS 10000              /* of these; each is compared with all others */
 #define HT_HUB_MOST_BYTES (UINT64_C(1) << 50) /* of one file */
 
 /* ---- name.c --------------------------------------------------------------------------------------------------------- */

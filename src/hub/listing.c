@@ -128,6 +128,8 @@ static ht_status find_commit(ht_hub_client *client, const ht_hub_name *name, ht_
     const char *commit = json_string_value(json_object_get(answer, "sha"));
     if (!status && (!commit || !ht_hub_commit_good(commit)))
         status = bad(name, "there is no commit in it", error);
+    if (!status && ht_hub_commit_good(name->revision) && strcmp(name->revision, commit) != 0)
+        status = bad(name, "it is of another commit than was asked for", error);
     if (!status)
         snprintf(listing->commit, sizeof listing->commit, "%s", commit);
     json_decref(answer);

@@ -525,6 +525,47 @@ def test_pages_without_end(hub, run):
     assert len(hub.requests) < 250
 
 
+@pytest.mark.parametrize("target, text", [
+    ("file:///etc/passwd", "no address"), ("http://192.0.2.1/x", "not followed"), ("https://u:hf_SECRET@127.0.0.1/x", "no address"),
+    ("/x" * 1500, "no address")])
+def test_pages_elsewhere(hub, run, target, text):
+    """Where the next page is obeys the rules for redirections, and one that cannot be had is no end of the list."""
+    hub.api_faults = [None, lambda handler: handler.say(200, json.dumps([entry("m-Q4_K_M.gguf")]).encode(), Link=f'<{target}>; rel="next"')]
+    refuses(run("pull", "hf:test/m", "--retries", "0"), "test/m", text)
+    assert len(hub.requests) == 2
+
+
+def test_page_by_a_relative_address(hub, run, cache):
+    hub.api_faults = [None, lambda handler: handler.say(200, b"[]", Link=f'</api/models/test/m/tree/{COMMIT}?page=2>; rel="next"')]
+    good(run("pull", "hf:test/m"))
+    assert cache.is_right()
+
+
+def test_another_commit_than_asked_for(hub, run, cache):
+    hub.api_faults = [lambda handler: handler.say(200, json.dumps({"sha": COMMIT}).encode())]
+    refuses(run("pull", "hf:test/m@" + "d0" * 20), "another commit")
+    assert not cache.repository.exists()
+
+
+def test_list_of_too_many_models(hub, run):
+    entries = [{"type": "file", "path": f"{i}.gguf", "size": 7, "oid": "ab" * 20} for i in range(10001)]
+    hub.api_faults = [None, lambda handler: handler.say(200, json.dumps(entries).encode())]
+    refuses(run("pull", "hf:test/m"), "more than 10000 GGUF files")
+
+
+def test_headers_that_drip(hub, run):
+    """Something comes within each second, but never the file."""
+    def drip(handler, data, start):
+        with contextlib.suppress(OSError):
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            for _ in range(40):
+                handler.wfile.write(b"X: y\r\n")
+                time.sleep(0.5)
+        handler.close_connection = True
+    hub.file_faults = [drip]
+    refuses(run("pull", "hf:test/m", "--retries", "0"), "took longer than 4 s", code=1)
+
+
 def test_answers_without_end(hub, run):
     def endless(handler):
         handler.send_response(200)
