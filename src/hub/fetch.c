@@ -14,6 +14,7 @@
 typedef struct download {
     ht_hub_client *client;
     const ht_hub_file *wanted;
+    uint64_t after;
     char part[HT_PATH_BYTES], blob[HT_PATH_BYTES], what[HT_HUB_FILE_BYTES + 200];
     FILE *out;
     uint64_t have; /* bytes of the part, all in `sum` */
@@ -87,19 +88,19 @@ static ht_status read_part(download *d, ht_error *error) {
     return status;
 }
 
-/* Is there room for what is to come? Where the system does not say, there may be. */
+/* Is there room for what is to come, the other parts of a split model, too? Where the system does not say, there may be. */
 static ht_status check_room(const download *d, ht_error *error) {
     char folder[HT_PATH_BYTES], need[32], room[32];
     snprintf(folder, sizeof folder, "%s", d->part);
     char *slash = strrchr(folder, '/');
     if (slash)
         *slash = '\0';
-    const uint64_t more = d->wanted->bytes - d->have + RESERVE, free_bytes = ht_os_free_bytes(folder);
+    const uint64_t more = d->wanted->bytes - d->have + d->after + RESERVE, free_bytes = ht_os_free_bytes(folder);
     if (free_bytes >= more)
         return HT_OK;
-    return ht_fail(error, HT_ERROR_IO, "%s: no room for %s: %s are needed and %s free: %llu bytes are missing", folder,
-                   d->wanted->path, ht_size_text(more, need), ht_size_text(free_bytes, room),
-                   (unsigned long long)(more - free_bytes));
+    return ht_fail(error, HT_ERROR_IO, "%s: no room for %s%s: %s are needed and %s free: %llu bytes are missing",
+                   folder, d->wanted->path, d->after ? " and the parts after it" : "", ht_size_text(more, need),
+                   ht_size_text(free_bytes, room), (unsigned long long)(more - free_bytes));
 }
 
 /* Without quotes, and what says that it is a weak one. */
@@ -285,11 +286,11 @@ static ht_status file_url(const ht_hub_client *client, const ht_hub_name *name, 
 }
 
 ht_status ht_hub_fetch(ht_hub_client *client, const ht_hub_cache *cache, const ht_hub_name *name, const char *commit,
-                       const ht_hub_file *file, ht_error *error) {
+                       const ht_hub_file *file, uint64_t after, ht_error *error) {
     char locked[HT_PATH_BYTES], page[200];
     ht_text url = {0};
     ht_os_lock *held = NULL;
-    download d = {.client = client, .wanted = file};
+    download d = {.client = client, .wanted = file, .after = after};
     snprintf(page, sizeof page, "%s/%s", name->owner, name->repo);
     snprintf(d.what, sizeof d.what, "%s/%s", page, file->path);
     if (!*file->sum)

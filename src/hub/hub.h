@@ -151,8 +151,8 @@ ht_status ht_hub_url_append(ht_text *url, const char *text, bool path, ht_error 
 
 /* ---- fetch.c -------------------------------------------------------------------------------------------------------- */
 
-/* Sees to it that blobs/ has this file, whoever brings it. */
+/* Sees to it that blobs/ has this file, whoever brings it. after: bytes of what will be fetched into the same folder next. */
 ht_status ht_hub_fetch(ht_hub_client *client, const ht_hub_cache *cache, const ht_hub_name *name, const char *commit,
-                       const ht_hub_file *file, ht_error *error);
+                       const ht_hub_file *file, uint64_t after, ht_error *error);
 
 #endif

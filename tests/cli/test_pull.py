@@ -597,6 +597,13 @@ def test_no_room_is_said_before(hub, run, cache):
     assert not hub.asked("store")
 
 
+def test_no_room_for_a_later_part(hub, run):
+    parts = {f"m-0000{i}-of-00002.gguf": DATA[:i] for i in (1, 2)}
+    hub.add("test/m", parts).sizes["m-00002-of-00002.gguf"] = 1 << 48
+    refuses(run("pull", "hf:test/m"), "m-00001-of-00002.gguf and the parts after it", "bytes are missing", code=1)
+    assert not hub.asked("store")
+
+
 def test_disk_that_is_full_in_the_middle(hub, run, cache):
     """Python ignores SIGXFSZ, and so does its child: a file that may not grow is a write that fails."""
     def limit():
