@@ -460,7 +460,9 @@ def test_explained_refusals(hub, run):
 
 @pytest.mark.parametrize("to, text", [
     ("file:///etc/passwd", "no address"), ("ftp://127.0.0.1/x", "no address"), ("http://192.0.2.1/x", "not followed"),
-    ("http://127.0.0.1.example.invalid/x", "not followed"), ("http://user:hf_SECRET@127.0.0.1/x", "no address"), ("", "no address")])
+    ("http://127.0.0.1.example.invalid/x", "not followed"), ("http://user:hf_SECRET@127.0.0.1/x", "no address"), ("", "no address"),
+    ("http://" + "u" * 70 + ":hf_SECRET@127.0.0.1/x", "no address"), ("http://:hf_SECRET@127.0.0.1/x", "no address"),
+    ("http://\xe2\x80\xae.invalid/x", "to http://???.invalid:80")])
 def test_redirections_that_are_not_followed(hub, run, to, text):
     hub.redirect = to or " "
     refuses(run("pull", "hf:test/m"), text)
@@ -481,7 +483,7 @@ def entry(path, size=7, oid="ab" * 32):
 
 @pytest.mark.parametrize("entries", [
     [entry("../../../evil.gguf")], [entry("/evil.gguf")], [entry("a/../b.gguf")], [entry("a\\..\\b.gguf")], [entry("a\nb.gguf")],
-    [entry("a\x00b.gguf")], [entry("a//b.gguf")], [entry("./b.gguf")], [entry("x" * 300 + ".gguf")], [entry("a/" * 600 + "b.gguf")],
+    [entry("a\x00b.gguf")], [entry("a\x9bb.gguf")], [entry("a\u202efugg.gguf")], [entry("a//b.gguf")], [entry("./b.gguf")], [entry("x" * 300 + ".gguf")], [entry("a/" * 600 + "b.gguf")],
     [entry("a.gguf", size=-1)], [entry("a.gguf", size=1 << 60)], [entry("a.gguf", size="7")], [entry("a.gguf", size=1.5)],
     [entry("a.gguf", oid="../../../../evil")], [entry("a.gguf", oid="ab" * 31)], [entry("a.gguf", oid=None)], [{"type": "file"}],
     [{"path": "a.gguf"}], ["a.gguf"], {"error": "no list"}, [entry("a.gguf")] * 2])
