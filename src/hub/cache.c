@@ -18,8 +18,7 @@ ht_status ht_hub_path(char path[HT_PATH_BYTES], ht_error *error, const char *for
     return n >= 0 && n < HT_PATH_BYTES ? HT_OK : ht_fail(error, HT_ERROR_IO, "a path in the cache folder is too long");
 }
 
-/* A folder that a variable names; "~/" is the user's home there. False: it names none. */
-static bool from_environment(const char *name, char path[HT_PATH_BYTES]) {
+bool ht_hub_from_environment(const char *name, char path[HT_PATH_BYTES]) {
     const char *value = getenv(name), *home = getenv("HOME");
     if (!value || !*value)
         return false;
@@ -29,11 +28,11 @@ static bool from_environment(const char *name, char path[HT_PATH_BYTES]) {
 
 ht_status ht_hub_home(const char *file, char path[HT_PATH_BYTES], ht_error *error) {
     char folder[HT_PATH_BYTES];
-    if (from_environment("HF_HOME", folder))
+    if (ht_hub_from_environment("HF_HOME", folder))
         return ht_hub_path(path, error, "%s/%s", folder, file);
-    if (from_environment("XDG_CACHE_HOME", folder))
+    if (ht_hub_from_environment("XDG_CACHE_HOME", folder))
         return ht_hub_path(path, error, "%s/huggingface/%s", folder, file);
-    if (from_environment("HOME", folder))
+    if (ht_hub_from_environment("HOME", folder))
         return ht_hub_path(path, error, "%s/.cache/huggingface/%s", folder, file);
     return ht_fail(error, HT_ERROR_IO,
                    "no folder for models: none of HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME and HOME "
@@ -43,7 +42,7 @@ ht_status ht_hub_home(const char *file, char path[HT_PATH_BYTES], ht_error *erro
 ht_status ht_hub_cache_find(const ht_hub_name *name, ht_hub_cache *cache, ht_error *error) {
     char root[HT_PATH_BYTES];
     ht_status status = HT_OK;
-    if (!from_environment("HF_HUB_CACHE", root) && !from_environment("HUGGINGFACE_HUB_CACHE", root))
+    if (!ht_hub_from_environment("HF_HUB_CACHE", root) && !ht_hub_from_environment("HUGGINGFACE_HUB_CACHE", root))
         status = ht_hub_home("hub", root, error);
     if (!status)
         status = ht_hub_path(cache->folder, error, "%s/models--%s--%s", root, name->owner, name->repo);

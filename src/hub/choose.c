@@ -183,7 +183,11 @@ ht_status ht_hub_choose(const ht_hub_name *name, const ht_hub_listing *listing, 
             if (!strcmp(listing->files[i].path, name->file))
                 found = i, count = 1;
         if (!count)
-            return list_models(name, listing, where, "there is no such file", error);
+            return list_models(name, listing, where,
+                               ht_hub_is_model(name->file)
+                                   ? "there is no such file"
+                                   : "by its name this is a projector, a draft head or an importance matrix, no model",
+                               error);
     } else if (*name->type) {
         count = find_type(listing, name->type, &found);
         if (count != 1)

@@ -261,12 +261,15 @@ static ht_status fetch(download *d, const char *url, const char *page, ht_error 
 /* Waits until nobody else writes this blob. */
 static ht_status lock(ht_hub_client *client, const char *path, ht_os_lock **out, ht_error *error) {
     ht_status status = ht_make_folders(path, true, error);
-    while (!status) {
+    for (bool told = false; !status;) {
         const int reason = ht_os_lock_try(path, out);
         if (!reason)
             return HT_OK;
         if (reason != EAGAIN)
             return ht_fail(error, HT_ERROR_IO, "%s: cannot be locked: %s", path, strerror(reason));
+        if (!told)
+            ht_log(HT_LOG_INFO, "%s: waiting for the process that holds it", path);
+        told = true;
         status = ht_hub_advance(client, 0, error);
         ht_os_nap(50000000);
     }

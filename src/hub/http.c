@@ -491,7 +491,7 @@ ht_status ht_hub_pause(ht_hub_client *client, int *failures, const ht_hub_answer
 
 /* HF_TOKEN, or the file that `hf auth login` wrote. The errors never have a part of it. */
 static ht_status read_token(ht_hub_client *client, ht_error *error) {
-    const char *value = getenv("HF_TOKEN"), *file = getenv("HF_TOKEN_PATH");
+    const char *value = getenv("HF_TOKEN");
     char path[HT_PATH_BYTES] = "", text[sizeof client->token + 64];
     if (!value || !*value)
         value = getenv("HUGGING_FACE_HUB_TOKEN");
@@ -499,7 +499,7 @@ static ht_status read_token(ht_hub_client *client, ht_error *error) {
         if ((size_t)snprintf(text, sizeof text, "%s", value) >= sizeof text)
             return ht_fail(error, HT_ERROR_ARGUMENT, "HF_TOKEN is too long to be a token");
     } else {
-        if (file && *file ? ht_hub_path(path, NULL, "%s", file) : ht_hub_home("token", path, NULL))
+        if (!ht_hub_from_environment("HF_TOKEN_PATH", path) && ht_hub_home("token", path, NULL))
             return HT_OK;
         FILE *opened = ht_os_open(path, "rb");
         const size_t n = opened ? fread(text, 1, sizeof text - 1, opened) : 0;

@@ -67,6 +67,8 @@ typedef struct ht_hub_cache {
 ht_status ht_hub_path(char path[HT_PATH_BYTES], ht_error *error, const char *format, ...) HT_PRINTF(3, 4);
 /* Where only a file of the cache may be: a link there goes. */
 void ht_hub_remove_link(const char *path);
+/* A path that a variable names; "~/" is the user's home there. False: it names none. */
+bool ht_hub_from_environment(const char *name, char path[HT_PATH_BYTES]);
 /* Where the environment says that the caches of Hugging Face's tools lie: $HF_HOME or what stands for it, and `file` in it. */
 ht_status ht_hub_home(const char *file, char path[HT_PATH_BYTES], ht_error *error);
 ht_status ht_hub_cache_find(const ht_hub_name *name, ht_hub_cache *cache, ht_error *error);
