@@ -46,6 +46,10 @@ void ht_matrix_floats(const ht_matrix *matrix, size_t row, size_t n, float *out)
  * has room for n. */
 const uint8_t *ht_matrix_blocks(const ht_matrix *matrix, size_t row, size_t block, size_t n, uint8_t *made);
 
+/* Levels of IQ4_NL and IQ4_XS, closer together near zero, where weights are dense; and twice the values of E2M1 (OCP Microscaling
+ * Formats, 2023), for MXFP4 and NVFP4. */
+extern const int8_t ht_levels_iq4[16], ht_levels_fp4[16];
+
 /* Has the row weights that nothing is computed with: NaN, infinite, or an MXFP4 scale above 2^16? Of group-quantised types it is
  * scales and offsets that tell, as ht_matrix_codes gives them (offsets NULL: there are none); of others the file's own row, and
  * both are NULL. Never of made-up weights. */
@@ -54,9 +58,9 @@ bool ht_matrix_is_bad(const ht_matrix *matrix, size_t row, const float *scales, 
 ht_status ht_matrix_refuse(const ht_matrix *matrix, size_t row, ht_error *error);
 
 /* Two-level scales, as the K formats keep them: scale = d * sub, offset (to unsigned codes) = dmin * sub_min. Keeping the
- * levels apart saves a device the bytes of float scales and their rounding. Only for Q4_K, Q5_K, Q6_K with data; rows
- * [row, row + n): d and dmin (fp16 bits) [n][cols/256], sub [n][cols/group], sub_min [n][cols/group]. dmin and sub_min are
- * not written for Q6_K. */
+ * levels apart saves a device the bytes of float scales and their rounding. Only for Q4_K, Q5_K and Q6_K with data, Q2_K, Q3_K and
+ * IQ4_XS; rows [row, row + n): d and dmin (fp16 bits) [n][cols/256], sub [n][cols/group], sub_min [n][cols/group]. dmin and sub_min are
+ * not written for types without offsets, and may be NULL. */
 bool ht_matrix_has_levels(const ht_matrix *matrix);
 void ht_matrix_levels(const ht_matrix *matrix, size_t row, size_t n, uint16_t *d, uint16_t *dmin, int8_t *sub,
                       int8_t *sub_min);

@@ -146,6 +146,25 @@ PRIM vi vi_pick(vi a, const uint8_t table[16]) {
     memcpy(&a, bytes, sizeof a);
     return a;
 }
+PRIM vi vi_add(vi a, vi b) {
+    return (vi)((vu)a + (vu)b);
+}
+PRIM vi vi_not(vi a) {
+    return ~a;
+}
+PRIM void vi_store(void *p, vi a) {
+    memcpy(p, &a, sizeof a);
+}
+PRIM vi vi_u8(const uint8_t *p) {
+    vi v;
+    EACH(i) v[i] = p[i];
+    return v;
+}
+PRIM vi vi_look(const uint16_t *table, vi index) {
+    vi v;
+    EACH(i) v[i] = table[index[i]];
+    return v;
+}
 PRIM vi vi_srl(vi a, int n) {
     return (vi)((vu)a >> n);
 }
