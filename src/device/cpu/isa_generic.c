@@ -10,6 +10,7 @@
 #define TILE 4
 #define PREFETCH_BYTES 512
 #define SUMS 8
+#define UNPACK_UNROLL AS_A_LOOP
 #define FEW 1 /* code would be large, and is not what this is for */
 #define KERNELS ht_kernels_generic
 #define ISA_NAME "scalar"

@@ -3,6 +3,9 @@
 #ifndef HT_CPU_UNPACK_IMPL_H
 #define HT_CPU_UNPACK_IMPL_H
 
+#ifndef UNPACK_UNROLL /* before loops over quads and octets */
+#define UNPACK_UNROLL UNROLL
+#endif
 enum { RUN_STEPS = 8 }; /* that are unpacked at once: no span of a small form is longer, and any divides it */
 #define WINDOW(form) \
     (RUN_STEPS * ((form) == HT_FORM_B6O ? 1536 : (form) == HT_FORM_B6 || (form) == HT_FORM_B8 ? 1280 : 8))
@@ -50,7 +53,7 @@ INLINE vf scaled_by(vf d, const uint8_t *rows, int v) { /* d times signed bytes 
 
 /* Quads of 1 to 3 bits, each plus `base`. */
 INLINE void unpack_planes(int bits, const uint8_t *codes, int v, int base, bytes_step to) {
-    UNROLL
+    UNPACK_UNROLL
     for (int j = 0; j < 8; j++) {
         vi quad;
         if (bits == 1)
@@ -64,7 +67,7 @@ INLINE void unpack_planes(int bits, const uint8_t *codes, int v, int base, bytes
 }
 
 INLINE void unpack_names(const uint8_t *codes, int v, const uint8_t table[16], bytes_step to) {
-    UNROLL
+    UNPACK_UNROLL
     for (int j = 0; j < 8; j++)
         put_quad(to, j, vi_pick(quad_of(4, codes, v, j / 4, j % 4), table));
 }
@@ -102,6 +105,7 @@ INLINE void unpack_iq2(const uint16_t *grid, int index_bits, const uint8_t *code
     static const uint8_t levels[16] = {128 + 8, 128 + 25, 128 + 43, 0, [8] = 128 - 8, 128 - 25, 128 - 43};
     const vi low = chunk_of(codes, v, 2, 0), signs = chunk_of(codes, v, 2, 1), byte = vi_bcast(255);
     const int more = index_bits - 8;
+    UNPACK_UNROLL
     for (int o = 0; o < 4; o++) {
         vi index = bits_of(low, 8 * o, 255);
         if (more)
@@ -118,6 +122,7 @@ INLINE void unpack_iq2(const uint16_t *grid, int index_bits, const uint8_t *code
 INLINE void unpack_iq1(const uint8_t *codes, int v, vi high, int each, int shift_at, int shift_each, bytes_step to) {
     static const uint8_t levels[16] = {23, 31, 39}; /* less the shift, which is 1 up or down */
     const vi low = chunk_of(codes, v, 1, 0), byte = vi_bcast(255);
+    UNPACK_UNROLL
     for (int o = 0; o < 4; o++) {
         const vi index = vi_or(bits_of(low, 8 * o, 255), vi_sll(bits_of(high, each * o, 7), 8));
         const vi up = vi_sll(vi_and(vi_not(vi_srl(high, shift_at + shift_each * o)), vi_bcast(1)), 1);
@@ -133,6 +138,7 @@ INLINE void unpack_iq3(const uint16_t *grid, const uint8_t levels[16], const uin
     const vi signs = chunk_of(codes, v, 3, 2);
     for (int half = 0; half < 2; half++) {
         const vi low = chunk_of(codes, v, 3, half);
+        UNPACK_UNROLL
         for (int i = 0; i < 4; i++) {
             const int j = 4 * half + i;
             vi index = bits_of(low, 8 * i, 255);
