@@ -58,6 +58,15 @@ int64_t ht_build_int_at(ht_builder *b, const char *key, int layer, int64_t min, 
     return value;
 }
 
+int64_t ht_build_first_int(ht_builder *b, const char *key, int64_t min, int64_t max, int64_t absent) {
+    char full[128];
+    snprintf(full, sizeof full, "%s.%s", b->model->info.architecture, key);
+    int64_t value = absent;
+    if (b->status == HT_OK && b->model->file)
+        b->status = ht_gguf_int_at(b->model->file, full, 0, min, max, &value, b->error);
+    return value;
+}
+
 int64_t ht_build_most(ht_builder *b, const char *key, int64_t min, int64_t max, int64_t absent) {
     int64_t most = ht_build_int_at(b, key, 0, min, max, absent);
     for (int layer = 1; layer < b->model->hparams.layers; layer++) {
@@ -260,6 +269,13 @@ const float *ht_build_vectors(ht_builder *b, const char *name, size_t each, size
 
 const float *ht_build_vector(ht_builder *b, const char *name, size_t n, bool required, float made_up) {
     return ht_build_vectors(b, name, n, 1, required, made_up);
+}
+
+const float *ht_build_constant(ht_builder *b, size_t n, float value) {
+    float *out = b->status == HT_OK ? aligned_floats(b, n) : NULL;
+    for (size_t i = 0; i < n && out; i++)
+        out[i] = value;
+    return out;
 }
 
 const float *ht_build_taps(ht_builder *b, const char *name, int taps, size_t channels) {

@@ -42,6 +42,9 @@ typedef struct ht_builder {
     const ht_hparams *shape; /* of what follows; NULL: the model's */
     const char *stream;      /* that what follows reads and adds to; NULL: "x" */
     ht_norm norm;            /* what ht_build_norm lists */
+    bool unweighted;         /* norms have no weights */
+    bool few_biases;         /* only queries, keys and values have biases, whatever the file has */
+    bool no_output_bias;     /* nor has the head */
     bool biased;             /* every matrix of a layer has a bias, also of those whose bias is optional */
     size_t normed;           /* values of what was normed last */
     const char *output_norm; /* tensor of the final norm; NULL: "output_norm" */
@@ -61,6 +64,8 @@ int64_t ht_build_int(ht_builder *b, const char *key, int64_t min, int64_t max, i
 int64_t ht_build_int_at(ht_builder *b, const char *key, int layer, int64_t min, int64_t max, int64_t absent);
 int64_t ht_build_most(ht_builder *b, const char *key, int64_t min, int64_t max, int64_t absent);
 bool ht_build_bool(ht_builder *b, const char *key, bool absent);
+/* The first of a list. */
+int64_t ht_build_first_int(ht_builder *b, const char *key, int64_t min, int64_t max, int64_t absent);
 float ht_build_float(ht_builder *b, const char *key, float absent);
 /* The same from `least` to `most`. And what something is multiplied or divided by: from 1e-6 to 1e6, and 0 as if it
  * were absent, which llama.cpp writes for what a family does not have. */
@@ -83,6 +88,8 @@ ht_matrix ht_build_matrices(ht_builder *b, const char *name, size_t rows, size_t
 /* `name` (suffix included), [n] floats in the model's arena, 64-byte aligned; if it is absent: an error if required,
  * else NULL. shape: models: `made_up` n times if required, else NULL. */
 const float *ht_build_vector(ht_builder *b, const char *name, size_t n, bool required, float made_up);
+/* `value` n times, as such a vector. */
+const float *ht_build_constant(ht_builder *b, size_t n, float value);
 /* `count` of them in one tensor, [count, each]. */
 const float *ht_build_vectors(ht_builder *b, const char *name, size_t each, size_t count, bool required, float made_up);
 /* The weights of a convolution, which files have channel by channel, [taps][channels]. shape: models: of either sign, others
@@ -107,6 +114,10 @@ typedef struct ht_rope_kind {
     /* Not 0: rows are as long as 1 + growth * log(1 + floor(position / every)): position-scaled queries (Llama 4). */
     float growth;
     int every;
+    int from;     /* positions are counted from it on: floor((position + from) / every) */
+    bool factors; /* rope_factors_long and rope_factors_short apply, whatever rope.scaling.type says */
+    bool plain;   /* rope_freqs.weight does not */
+    int still;    /* so many dimensions in front of `dim` are not turned: rows are as long as both */
 } ht_rope_kind;
 const float *ht_build_rope_table_of(ht_builder *b, const ht_rope_kind *kind);
 
@@ -136,6 +147,8 @@ void ht_build_block(ht_builder *b, ht_block_kind kind, int units);
 /* Of kind b->norm: an RMS norm unless a family says otherwise; `name`.bias is taken where a LayerNorm has it. NULL: a
  * copy, for families that norm only what a block gave. */
 void ht_build_norm(ht_builder *b, const char *name);
+/* The same of a stream as it was when the layer's other block read it: what that one gave waits for the next ht_build_norm. */
+void ht_build_norm_beside(ht_builder *b, const char *name);
 /* What follows reads and adds to the residual stream of this name, no wider than the embedding; NULL: to the first,
  * which ht_build_embed wrote. The caller keeps *name. */
 void ht_build_stream(ht_builder *b, const char *name);
@@ -143,7 +156,7 @@ void ht_build_stream(ht_builder *b, const char *name);
  * Of blocks beside each other the last one may have that: it is of what they gave together. */
 void ht_build_add(ht_builder *b, const char *post_norm);
 
-typedef enum ht_bias { HT_BIAS_OPTIONAL, HT_BIAS_REQUIRED } ht_bias;
+typedef enum ht_bias { HT_BIAS_OPTIONAL, HT_BIAS_REQUIRED, HT_BIAS_IGNORED } ht_bias;
 /* A matrix of a MATMUL: tensor `name`.weight, of `rows` rows, with `name`.bias; stride not 0: some rows, as in
  * ht_build_rows. */
 typedef struct ht_build_part {
@@ -162,6 +175,7 @@ ht_slot ht_build_normed(ht_builder *b);
 ht_slot ht_build_sums(ht_builder *b);
 size_t ht_build_stream_width(ht_builder *b);
 const ht_hparams *ht_build_shape_of(const ht_builder *b);
+/* attn_q, attn_k and attn_v, or the three in one: attn_qkv. */
 void ht_build_qkv(ht_builder *b, ht_bias bias);
 /* The same of other matrices than attn_q, attn_k and attn_v: [3], of all query heads' rows, keys', values'. */
 void ht_build_qkv_of(ht_builder *b, const ht_build_part *parts, ht_bias bias);
@@ -172,7 +186,8 @@ typedef struct ht_rotation {
     bool halves;
     const char *q_norm, *k_norm; /* NULL: none */
     ht_norm norm;                /* of these */
-    bool norm_whole, norm_heads, v_norm;
+    bool unit;                   /* they are normed without weights instead */
+    bool norm_whole, norm_heads, norm_after, v_norm;
     int norm_dim, first, value_dim;
 } ht_rotation;
 void ht_build_rope(ht_builder *b, const ht_rotation *rotation);
@@ -187,11 +202,13 @@ typedef struct ht_attending {
 } ht_attending;
 void ht_build_attention_of(ht_builder *b, const ht_attending *attending);
 void ht_build_attention_output(ht_builder *b);
+void ht_build_attention_output_of(ht_builder *b, ht_bias bias);
 /* The end of a gated attention block: what heads give times sigmoid(gate), the gate made from what was normed by a
  * matrix of as many rows; then the output matrix. */
 void ht_build_attention_gate(ht_builder *b, const ht_build_part *gate);
 void ht_build_gated_output(ht_builder *b);
 void ht_build_gate_up(ht_builder *b);
+void ht_build_fused_gate_up(ht_builder *b); /* both in ffn_up, gate first */
 void ht_build_glu(ht_builder *b, ht_activation activation);
 /* A feed-forward block without a gate: ffn_up alone, and act(up). */
 void ht_build_up(ht_builder *b);
@@ -214,7 +231,8 @@ typedef struct ht_latent {
     bool old;           /* attn_kv_b for attn_k_b and attn_v_b */
 } ht_latent;
 /* A whole block but for ht_build_add, norm first. The shape's heads: one for keys, latent + rotated wide. Of the
- * rotation the table counts, rows `rotated` long. */
+ * rotation the tables count, rows `rotated` long; where queries have one of their own, rows of both are as long as a key, the
+ * latent part in front still. */
 void ht_build_latent_attention(ht_builder *b, const ht_latent *latent, const ht_rotation *rotation, float scale);
 
 /* ---- mixtures of experts (experts.c) ---- */
@@ -227,6 +245,8 @@ typedef struct ht_mixture {
     ht_route route;      /* the bias is each layer's own: exp_probs_b */
     ht_activation activation;
     bool ungated;
+    bool weighs_input; /* weights are of what experts read */
+    int step;          /* every so manieth layer has experts, the last of each `step`; 0, 1: all from dense_layers on */
     /* The family's files always have a bias for choosing; a gate of the shared expert. Others take what there is: of
      * deepseek2's not all with a sigmoid have the bias. */
     bool always_biased, always_gated;
@@ -235,6 +255,8 @@ typedef struct ht_mixture {
  * `renormalise`: weights add up to one, without it only where the file says so. SiLU. Call it before anything is
  * listed: the model's hparams may have fewer features than a shared expert. */
 ht_mixture ht_build_mixture(ht_builder *b, int function, bool renormalise);
+/* The same where experts have so many features whatever the file says; 0: as it says. */
+ht_mixture ht_build_mixture_of(ht_builder *b, int function, bool renormalise, int features);
 /* Has the layer at hand experts, and not an ordinary feed-forward block? */
 bool ht_build_is_mixed(const ht_builder *b, const ht_mixture *m);
 /* A whole block: norm (NULL: it stands beside the one before), router, choice, experts; then the shared expert beside it,
@@ -270,6 +292,8 @@ ht_status ht_build_blocks(ht_builder *b);
 ht_status ht_model_check_blocks(const ht_model *model, ht_error *error);
 
 /* ---- rope.c, for operators.c and model.c ---- */
+/* Fills rows as ht_model_extend_rope does, and decides nothing. */
+ht_status ht_rope_fill(ht_model *model, size_t positions, ht_error *error);
 void ht_rope_destroy(struct ht_rope *rope);
 int ht_rope_dim(const ht_model *model, const float *table); /* of a row of it; 0: the model has no such table */
 

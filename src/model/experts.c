@@ -40,6 +40,10 @@ static void check_mixture(ht_builder *b, const ht_mixture *m) {
 }
 
 ht_mixture ht_build_mixture(ht_builder *b, int function, bool renormalise) {
+    return ht_build_mixture_of(b, function, renormalise, 0);
+}
+
+ht_mixture ht_build_mixture_of(ht_builder *b, int function, bool renormalise, int features) {
     ht_mixture m = {.activation = HT_ACT_SILU};
     ht_hparams *h = &b->model->hparams;
     const ht_shape *shape = b->model->shape;
@@ -57,13 +61,14 @@ ht_mixture ht_build_mixture(ht_builder *b, int function, bool renormalise) {
         return m;
     m.route.used = (int)ht_build_int(b, "expert_used_count", 0, INT32_MAX, 0);
     const int shared = (int)ht_build_int(b, "expert_shared_count", 0, HT_MAX_EXPERTS, 0);
-    m.features = (int)ht_build_int(b, "expert_feed_forward_length", 0, 1 << 20,
-                                   m.route.used ? h->feed_forward / m.route.used : 0);
     /* llama.cpp writes a key of value 0 for what a family does not have, so 0 is no answer. */
+    const int said = (int)ht_build_int(b, "expert_feed_forward_length", 0, 1 << 20, 0);
+    m.features = features ? features : said ? said : m.route.used ? h->feed_forward / m.route.used : 0;
     m.shared_features = (int)ht_build_int(b, "expert_shared_feed_forward_length", 0, 1 << 20, 0);
     if (m.shared_features == 0)
         m.shared_features = shared * m.features;
     m.dense_layers = (int)ht_build_int(b, "leading_dense_block_count", 0, h->layers, 0);
+    m.step = (int)ht_build_int(b, "interleave_moe_layer_step", 0, HT_MAX_LAYERS, 0);
     m.route.function = function_of(b, function);
     m.route.renormalise = renormalise || ht_build_bool(b, "expert_weights_norm", false); /* nor is false, as above */
     m.route.scale = ht_build_factor(b, "expert_weights_scale", 1);
@@ -77,7 +82,7 @@ ht_mixture ht_build_mixture(ht_builder *b, int function, bool renormalise) {
 }
 
 bool ht_build_is_mixed(const ht_builder *b, const ht_mixture *m) {
-    return m->experts > 0 && b->layer >= m->dense_layers;
+    return m->experts > 0 && b->layer >= m->dense_layers && (m->step < 2 || (b->layer + 1) % m->step == 0);
 }
 
 /* ---- operators ---- */
@@ -132,7 +137,7 @@ static void experts(ht_builder *b, const names *n, size_t count, size_t features
         return;
     op->route = *how;
     op->experts = (int)count, op->width = (int)features;
-    op->activation = m->activation, op->ungated = m->ungated;
+    op->activation = m->activation, op->ungated = m->ungated, op->weighs_input = m->weighs_input;
     op->n_more = 1, op->more[0] = routed(b, n, count);
     op->n_parts = m->ungated ? 2 : 3;
     const bool bias = b->biased;
@@ -153,6 +158,8 @@ static void experts(ht_builder *b, const names *n, size_t count, size_t features
     }
     op->bias[part] = ht_build_vectors(b, n->down_bias, width, count, bias, 0);
     op->parts[part] = ht_build_matrices(b, n->down, width, features, count);
+    if (op->weighs_input && (op->bias[0] || op->bias[1] || op->bias[part]))
+        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "%s: biases of experts whose input is weighed", op->name);
 }
 
 void ht_build_chosen(ht_builder *b, const ht_mixture *m) {

@@ -115,7 +115,7 @@ void ht_build_latent_attention(ht_builder *b, const ht_latent *l, const ht_rotat
         op->more_first = (size_t)l->query_rank;
     }
     keys.k_norm = "attn_kv_a_norm", keys.norm_dim = l->latent;
-    keys.first = keys.value_dim = l->latent;
+    keys.first = rotation->queries ? 0 : l->latent, keys.value_dim = l->latent;
     ht_build_rope(b, &keys);
     ht_build_attention_of(b, &(ht_attending){.scale = scale, .value_dim = l->latent});
     const ht_slot attended = ht_build_slot(b, "attn", HT_ROLE_BETWEEN, 0),

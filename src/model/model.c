@@ -6,12 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* In the order in which errors name them. */
-static const ht_family *const families[] = {
-    &ht_families_like_llama[0], &ht_families_like_llama[1], &ht_families_like_llama[2], &ht_family_gemma3,
-    &ht_families_like_llama[3], &ht_families_like_llama[4], &ht_family_command_r,       &ht_family_deepseek2,
-    &ht_family_gpt_oss,         &ht_family_granitehybrid,   &ht_families_lfm2[0],       &ht_families_lfm2[1],
-    &ht_family_olmo2,           &ht_families_qwen35[0],     &ht_families_qwen35[1]};
+/* Besides those like Llama and those of families/mixtures.c. */
+static const ht_family *const families[] = {&ht_families_latent[0],  &ht_families_latent[1],  &ht_family_gpt_oss,
+                                            &ht_families_granite[0], &ht_families_granite[1], &ht_families_lfm2[0],
+                                            &ht_families_lfm2[1],    &ht_families_qwen35[0],  &ht_families_qwen35[1],
+                                            &ht_family_llama4};
+
+/* NULL: there are fewer. */
+static const ht_family *family_at(size_t i) {
+    if (i < ht_n_families_like_llama)
+        return &ht_families_like_llama[i];
+    i -= ht_n_families_like_llama;
+    return i < HT_COUNT(families) ? families[i] : ht_family_with_experts(i - HT_COUNT(families));
+}
 
 /* A string of the file as a C string in the arena; bytes below space become '?', so that it can be printed. */
 static ht_status keep_string(ht_model *model, ht_string string, const char **out, ht_error *error) {
@@ -26,16 +33,14 @@ static ht_status keep_string(ht_model *model, ht_string string, const char **out
 }
 
 static ht_status find_family(ht_model *model, const ht_family **family, ht_error *error) {
-    char names[400] = "";
-    for (size_t i = 0; i < HT_COUNT(families); i++) {
-        if (strcmp(families[i]->arch, model->info.architecture) == 0) {
-            *family = families[i];
+    for (size_t i = 0; family_at(i); i++)
+        if (strcmp(family_at(i)->arch, model->info.architecture) == 0) {
+            *family = family_at(i);
             return HT_OK;
         }
-        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", families[i]->arch);
-    }
-    return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: general.architecture \"%.40s\" is not supported; supported: %s",
-                   model->info.path, model->info.architecture, names);
+    return ht_fail(error, HT_ERROR_UNSUPPORTED,
+                   "%s: general.architecture \"%.40s\" is not supported (docs/models.md lists what is)",
+                   model->info.path, model->info.architecture);
 }
 
 /* ---- hyperparameters ---- */
@@ -302,8 +307,7 @@ static ht_status open_model(const char *path, int descriptor, ht_model **out, ht
     if (status == HT_OK)
         status = fill_info(model, error);
     if (status == HT_OK)
-        status =
-            ht_model_extend_rope(model, ht_min_size((size_t)model->hparams.context_length, HT_ROPE_POSITIONS), error);
+        status = ht_rope_fill(model, ht_min_size((size_t)model->hparams.context_length, HT_ROPE_POSITIONS), error);
     if (status != HT_OK) {
         ht_model_close(model);
         return status;

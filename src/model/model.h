@@ -1,6 +1,6 @@
 /* A model without a device: hyperparameters, weights, and the list of operators that makes one forward pass.
  *
- * A family (families/llama.c has five, gemma3.c one) is one function that reads its keys and appends operators; nothing
+ * A family (families/llama.c has a table of those that are alike) is one function that reads its keys and appends operators; nothing
  * after it knows which family it was. Slots are buffers of the executor's pool, [tokens, width] each: the model says
  * which there are.
  */
@@ -49,7 +49,8 @@ typedef enum ht_op_kind {
     HT_OP_ROUTE, /* in (a value for each expert) -> out: the weight of each expert that is chosen, 0 of all others (route) */
     /* in (normed), more[0] (weights, as ROUTE leaves them) -> out: sum over experts e of weight[e] * (down_e(act(gate_e x) *
      * up_e x)). parts: gate, up, down, or where there is no gate up, down; each has the experts' rows one expert after
-     * another, rows / experts of each. Biases likewise, or NULL. */
+     * another, rows / experts of each. Biases likewise, or NULL. weighs_input: sum over e of down_e(act(weight[e] * gate_e
+     * x) * weight[e] * up_e x), which has no biases. */
     HT_OP_EXPERTS,
     /* in (b, c, x of `width` channels each), state -> out: c * conv(b * x): out[t][i] = c[t][i] * sum_k weight[k *
      * width + i] * (b * x)[t - taps + 1 + k][i]. Liquid AI's short convolution, which has no bias. State: (b * x) of
@@ -161,6 +162,7 @@ typedef struct ht_op {
      * its own; norm_dim: of the first values of a head only, with so many weights; 0: of all. v_norm: an RMS norm
      * without weights of each head's values, too. */
     bool norm_whole, norm_heads, v_norm;
+    bool norm_after; /* ROPE: norms of heads follow the rotation (Hunyuan) */
     int norm_dim;
     /* ROPE: [context][rope_dim/2][2] cos, sin, scaling and magnitude included; shared by layers; rows below what
      * ht_model_extend_rope was asked for are there */
@@ -185,6 +187,7 @@ typedef struct ht_op {
     ht_activation activation;    /* GLU, FFN, EXPERTS */
     bool positions;              /* EMBED: learned positions */
     bool ungated;                /* GLU, EXPERTS: out = act(in): there is no other factor */
+    bool weighs_input;           /* EXPERTS: weights are of what experts read, not of what they give (Llama 4) */
     const struct ht_op *members; /* FFN: [3], in the model */
 } ht_op;
 
@@ -431,11 +434,13 @@ bool ht_op_ffn(const ht_op *ops, size_t n, ht_op *ffn);
 #define HT_ROPE_POSITIONS 4096  /* rows of every rope table that are there once the model is open */
 /* Fills the rope tables up to `positions` rows: an engine whose context is past HT_ROPE_POSITIONS calls it once. Any
  * thread, also while others read the rows that were there. HT_ERROR_ARGUMENT past the model's context_length,
- * HT_ERROR_UNSUPPORTED past HT_MAX_POSITIONS. */
+ * HT_ERROR_UNSUPPORTED past HT_MAX_POSITIONS, and of
+ * a model that rotates longer contexts by other frequencies, where an earlier call was for those on the other side. */
 ht_status ht_model_extend_rope(ht_model *model, size_t positions, ht_error *error);
 
 /* --- for the family files --- */
 typedef struct ht_family ht_family;
+typedef struct ht_traits ht_traits;
 struct ht_family {
     /* general.architecture */
     const char *arch;
@@ -445,14 +450,12 @@ struct ht_family {
     bool heads_differ; /* layers may have other numbers of key-value heads, or none */
     /* hparams read -> ops appended */
     ht_status (*build)(const ht_family *family, ht_model *model, ht_error *error);
-    bool halves;          /* rotates halves of a head, not neighbours */
-    bool head_norms;      /* of queries and keys */
-    bool qkv_bias;        /* files must have it */
-    bool freq_base_known; /* a file without rope.freq_base is one of its models and means 10000 */
+    bool halves;             /* of families/mixtures.c: rotates halves of a head, not neighbours */
+    const ht_traits *traits; /* of the table in families/llama.c */
 };
-enum { HT_FAMILIES_LIKE_LLAMA = 5 };
-extern const ht_family ht_families_like_llama[HT_FAMILIES_LIKE_LLAMA], ht_family_command_r, ht_family_deepseek2,
-    ht_family_gemma3, ht_family_gpt_oss, ht_family_granitehybrid, ht_families_lfm2[2], ht_family_olmo2,
-    ht_families_qwen35[2];
+extern const ht_family ht_families_like_llama[], ht_families_latent[2], ht_family_llama4, ht_family_gpt_oss,
+    ht_families_granite[2], ht_families_lfm2[2], ht_families_qwen35[2];
+extern const size_t ht_n_families_like_llama;
+const ht_family *ht_family_with_experts(size_t i); /* number i of families/mixtures.c; NULL: there are fewer */
 
 #endif

@@ -7,7 +7,14 @@
 
 static const float *norm_weight(ht_builder *b, const char *name, size_t n) {
     char full[64];
+    if (b->unweighted)
+        return ht_build_constant(b, n, 1.0f);
     snprintf(full, sizeof full, "%s.weight", name);
+    if (!ht_build_has_matrix(b, name)) { /* PLaMo 3's files have the name alone */
+        const float *bare = ht_build_vector(b, name, n, false, 1.0f);
+        if (bare)
+            return bare;
+    }
     return ht_build_vector(b, full, n, true, 1.0f);
 }
 
@@ -126,7 +133,9 @@ static const float *part_bias(ht_builder *b, const ht_build_part *part, ht_bias 
     snprintf(name, sizeof name, "%s.bias", part->name);
     const size_t all = part->stride ? part->rows / part->run * part->stride : part->rows;
     const bool required = bias == HT_BIAS_REQUIRED || (b->biased && b->layer >= 0);
-    const float *whole = ht_build_vector(b, name, all, required, 0.0f);
+    const bool few = b->few_biases && b->layer >= 0 && strncmp(part->name, "attn_q", 6) != 0 &&
+                     strcmp(part->name, "attn_k") != 0 && strcmp(part->name, "attn_v") != 0;
+    const float *whole = bias == HT_BIAS_IGNORED || few ? NULL : ht_build_vector(b, name, all, required, 0.0f);
     if (!part->stride || !whole)
         return whole;
     float *some = ht_arena_alloc(&b->model->arena, part->rows * sizeof *some);
@@ -192,19 +201,30 @@ void ht_build_layer(ht_builder *b, int layer) {
 static const float *norm_bias(ht_builder *b, ht_norm kind, const char *name, size_t n) {
     char full[64];
     snprintf(full, sizeof full, "%s.bias", name);
-    return kind == HT_NORM_LAYER ? ht_build_vector(b, full, n, false, 0.0f) : NULL;
+    return kind != HT_NORM_NONE ? ht_build_vector(b, full, n, false, 0.0f) : NULL;
 }
 
-void ht_build_norm(ht_builder *b, const char *name) {
+static ht_op *list_norm(ht_builder *b, const char *name) {
     b->normed = ht_build_stream_width(b);
     ht_op *op = ht_build_op(b, HT_OP_NORM, name ? name : "copy", stream(b), ht_build_normed(b));
     if (!op)
-        return;
+        return NULL;
     op->width = (int)b->normed;
     op->eps = b->stream_eps > 0 ? b->stream_eps : op->eps;
     op->norm = name ? b->norm : HT_NORM_NONE;
     op->weight = name ? norm_weight(b, name, b->normed) : NULL;
-    op->norm_bias = name ? norm_bias(b, op->norm, name, b->normed) : NULL;
+    op->norm_bias = name && !b->unweighted ? norm_bias(b, op->norm, name, b->normed) : NULL;
+    return op;
+}
+
+void ht_build_norm_beside(ht_builder *b, const char *name) {
+    list_norm(b, name);
+}
+
+void ht_build_norm(ht_builder *b, const char *name) {
+    ht_op *op = list_norm(b, name);
+    if (!op)
+        return;
     for (int i = 0; i < HT_BUILD_SUMS && b->status == HT_OK; i++) {
         ht_given *given = &b->given[i];
         if (!given->waits || given->stream != op->in)
@@ -263,17 +283,30 @@ void ht_build_qkv_of(ht_builder *b, const ht_build_part *parts, ht_bias bias) {
 
 void ht_build_qkv(ht_builder *b, ht_bias bias) {
     const ht_hparams *h = ht_build_shape_of(b);
-    const size_t q = (size_t)h->heads * (size_t)h->head_dim, kv = (size_t)h->kv_heads * (size_t)h->head_dim;
-    ht_build_qkv_of(b,
-                    (ht_build_part[]){
-                        {.name = "attn_q", .rows = q}, {.name = "attn_k", .rows = kv}, {.name = "attn_v", .rows = kv}},
-                    bias);
+    const size_t q = (size_t)h->heads * (size_t)h->head_dim, kv = (size_t)h->kv_heads * (size_t)h->head_dim,
+                 all = q + 2 * kv;
+    const ht_build_part apart[] = {
+        {.name = "attn_q", .rows = q}, {.name = "attn_k", .rows = kv}, {.name = "attn_v", .rows = kv}};
+    const ht_build_part fused[] = {{.name = "attn_qkv", .rows = q, .run = q, .stride = all},
+                                   {.name = "attn_qkv", .rows = kv, .first = q, .run = kv, .stride = all},
+                                   {.name = "attn_qkv", .rows = kv, .first = q + kv, .run = kv, .stride = all}};
+    const bool one = ht_build_has_matrix(b, "attn_qkv");
+    ht_build_qkv_of(b, one ? fused : apart, one ? HT_BIAS_OPTIONAL : bias);
+    ht_op *op = one && b->status == HT_OK ? &b->model->ops[b->model->n_ops - 1] : NULL;
+    for (int i = 0; i < 3 && op; i++) { /* biases may still be apart */
+        char name[64];
+        snprintf(name, sizeof name, "%s.bias", apart[i].name);
+        if (!op->bias[i])
+            op->bias[i] = ht_build_vector(b, name, apart[i].rows, bias == HT_BIAS_REQUIRED, 0.0f);
+    }
 }
 
 /* Weights of queries' or keys' norm: of one head, of each of `heads`, of all of them as one row. */
 static const float *head_norm(ht_builder *b, const ht_rotation *rotation, const char *name, int heads) {
     const size_t dim = (size_t)(rotation->norm_dim ? rotation->norm_dim : ht_build_shape_of(b)->head_dim);
     char full[64];
+    if (rotation->unit)
+        return ht_build_constant(b, dim, 1.0f);
     if (!name)
         return NULL;
     snprintf(full, sizeof full, "%s.weight", name);
@@ -297,6 +330,7 @@ void ht_build_rope(ht_builder *b, const ht_rotation *rotation) {
     op->value_dim = rotation->value_dim;
     op->norm = rotation->norm;
     op->norm_whole = rotation->norm_whole, op->norm_heads = rotation->norm_heads, op->v_norm = rotation->v_norm;
+    op->norm_after = rotation->norm_after && !rotation->norm_whole;
     op->norm_dim = rotation->norm_dim;
     op->q_norm = head_norm(b, rotation, rotation->q_norm, h->heads);
     op->k_norm = head_norm(b, rotation, rotation->k_norm, h->kv_heads);
@@ -366,14 +400,22 @@ void ht_build_gated_output(ht_builder *b) {
     ht_build_give(b, "attn_output", head_gates_slot(b, "gated"), (size_t)h->heads * (size_t)h->head_dim);
 }
 
-void ht_build_give(ht_builder *b, const char *name, ht_slot in, size_t cols) {
+static void give(ht_builder *b, const char *name, ht_slot in, size_t cols, ht_bias bias) {
     ht_build_matmul(b, name, in, ht_build_sums(b), cols,
-                    (ht_build_part[]){{.name = name, .rows = ht_build_stream_width(b)}}, 1, HT_BIAS_OPTIONAL);
+                    (ht_build_part[]){{.name = name, .rows = ht_build_stream_width(b)}}, 1, bias);
+}
+
+void ht_build_give(ht_builder *b, const char *name, ht_slot in, size_t cols) {
+    give(b, name, in, cols, HT_BIAS_OPTIONAL);
+}
+
+void ht_build_attention_output_of(ht_builder *b, ht_bias bias) {
+    const ht_hparams *h = ht_build_shape_of(b);
+    give(b, "attn_output", heads_slot(b), (size_t)h->heads * (size_t)h->head_dim, bias);
 }
 
 void ht_build_attention_output(ht_builder *b) {
-    const ht_hparams *h = ht_build_shape_of(b);
-    ht_build_give(b, "attn_output", heads_slot(b), (size_t)h->heads * (size_t)h->head_dim);
+    ht_build_attention_output_of(b, HT_BIAS_OPTIONAL);
 }
 
 void ht_build_gate_up(ht_builder *b) {
@@ -381,6 +423,14 @@ void ht_build_gate_up(ht_builder *b) {
     ht_build_matmul(b, "ffn_gate_up", ht_build_normed(b), gate_slot(b, 2), b->normed,
                     (ht_build_part[]){{.name = "ffn_gate", .rows = rows}, {.name = "ffn_up", .rows = rows}}, 2,
                     HT_BIAS_OPTIONAL);
+}
+
+void ht_build_fused_gate_up(ht_builder *b) {
+    const size_t rows = (size_t)ht_build_shape_of(b)->feed_forward;
+    ht_build_matmul(b, "ffn_gate_up", ht_build_normed(b), gate_slot(b, 2), b->normed,
+                    (ht_build_part[]){{.name = "ffn_up", .rows = rows, .run = rows, .stride = 2 * rows},
+                                      {.name = "ffn_up", .rows = rows, .first = rows, .run = rows, .stride = 2 * rows}},
+                    2, HT_BIAS_OPTIONAL);
 }
 
 void ht_build_glu(ht_builder *b, ht_activation activation) {
@@ -468,7 +518,8 @@ ht_status ht_build_head(ht_builder *b) {
     const size_t rows = (size_t)model->hparams.vocabulary;
     const ht_slot logits = ht_build_slot(b, "logits", HT_ROLE_LOGITS, rows);
     ht_build_matmul(b, "output", ht_build_normed(b), logits, b->normed,
-                    (ht_build_part[]){{.name = tied ? "token_embd" : "output", .rows = rows}}, 1, HT_BIAS_OPTIONAL);
+                    (ht_build_part[]){{.name = tied ? "token_embd" : "output", .rows = rows}}, 1,
+                    b->no_output_bias ? HT_BIAS_IGNORED : HT_BIAS_OPTIONAL);
     ht_op *pick = ht_build_op(b, HT_OP_ARGMAX, "argmax", logits, ht_build_slot(b, "pick", HT_ROLE_PICK, 1));
     if (b->output_scale != 0.0f && b->status == HT_OK && model->ops[model->n_ops - 2].bias[0])
         ht_build_fail(b, HT_ERROR_UNSUPPORTED, "output.bias, and a scale of logits");

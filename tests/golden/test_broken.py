@@ -27,7 +27,7 @@ def positive(values):
 
 
 BROKEN = { # what is wrong -> (case, changes, what the line must name)
-    "unknown family": ("llama", dict(arch="gpt99"), ["gpt99", "llama, qwen2, qwen3, gemma3, internlm2", "olmo2"]),
+    "unknown family": ("llama", dict(arch="gpt99"), ["gpt99", "docs/models.md"]),
     "no matrix": ("llama", dict(shapes={"blk.1.ffn_up.weight": None}), ["blk.1.ffn_up.weight", "missing"]),
     "no norm": ("gemma3", dict(shapes={"blk.6.post_ffw_norm.weight": None}), ["blk.6.post_ffw_norm.weight", "missing"]),
     "no embedding": ("llama", dict(shapes={"token_embd.weight": None}), ["token_embd.weight", "missing"]),
@@ -51,10 +51,10 @@ BROKEN = { # what is wrong -> (case, changes, what the line must name)
     "epsilon": ("llama", dict(eps=float("nan")), ["layer_norm_rms_epsilon"]),
     "rope base": ("llama", dict(base=0.0), ["base"]),
     "rope dimensions": ("llama", dict(rope_dim=18), ["llama.rope.dimension_count"]),
-    "rope scaling": ("llama", dict(scaling=dict(type="longrope", factor=2.0)), ["llama.rope.scaling.type", "longrope"]),
+    "rope scaling": ("llama", dict(scaling=dict(type="octave", factor=2.0)), ["llama.rope.scaling.type", "octave"]),
     "rope factor": ("llama", dict(scaling=dict(type="linear", factor=-2.0)), ["rope.scaling.factor"]),
     "nothing": ("llama-freqs", {}, []), # the harness itself must not break what it writes
-    "experts": ("llama", dict(keys={"expert_count": 8}), ["llama.expert_count"]),
+    "experts": ("gemma3", dict(keys={"expert_count": 8}), ["gemma3.expert_count"]),
     "no expert used": ("qwen3moe", mixture(expert_used_count=0), ["qwen3moe.expert_used_count 0"]),
     "more used than there are": ("qwen3moe", mixture(expert_used_count=9), ["qwen3moe.expert_used_count 9", "expert_count 8"]),
     "too many experts": ("qwen3moe", mixture(expert_count=1025), ["qwen3moe.expert_count", "1024"]),

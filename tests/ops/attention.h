@@ -11,7 +11,7 @@ typedef struct attending {
     int window, chunk;
     bool halves, norms; /* of queries and keys, by the fields below */
     ht_norm norm;
-    bool norm_whole, norm_heads, v_norm;
+    bool norm_whole, norm_heads, norm_after, v_norm;
     int norm_dim;
     int rope_dim, rope_first; /* 0: the whole head; -1: none */
     bool own_angles;          /* queries have a table of their own */
@@ -71,6 +71,7 @@ static attention_bench make_attention(const bench *b, const ht_hparams *h, const
                      .norm = a->norm,
                      .norm_whole = a->norm_whole,
                      .norm_heads = a->norm_heads,
+                     .norm_after = a->norm_after,
                      .v_norm = a->v_norm,
                      .norm_dim = a->norm_dim,
                      .value_dim = a->value_dim,
@@ -109,7 +110,7 @@ static void reference_rope(const attention_bench *x, const float *in, size_t t, 
             reference_norm(HT_NORM_RMS, at, NULL, NULL, 1e-6, dim, at);
         if (!value && weight && op->norm_whole && own == 0)
             reference_norm(op->norm, at, weight, NULL, 1e-6, row, at);
-        if (!value && weight && !op->norm_whole)
+        if (!value && weight && !op->norm_whole && !op->norm_after)
             reference_norm(op->norm, at, weight + (op->norm_heads ? own * n : 0), NULL, 1e-6, n, at);
         const float *table = (query && op->rope_queries ? op->rope_queries : op->rope) + t * rope_dim;
         for (size_t i = 0; i < rope_dim / 2 && !value; i++) {
@@ -118,6 +119,8 @@ static void reference_rope(const attention_bench *x, const float *in, size_t t, 
             const double u = at[p], v = at[q], c = (double)table[2 * i], s = (double)table[2 * i + 1];
             at[p] = u * c - v * s, at[q] = u * s + v * c;
         }
+        if (!value && weight && op->norm_after)
+            reference_norm(op->norm, at, weight + (op->norm_heads ? own * n : 0), NULL, 1e-6, n, at);
     }
 }
 
@@ -226,13 +229,14 @@ static inline void test_attention(bench *b, const ht_hparams *h, int window, boo
 }
 
 /* What families do besides, each by itself and, last, some together; those from row `first` on. */
-enum { FAMILIES_TOGETHER = 7 };
+enum { FAMILIES_TOGETHER = 8 };
 static inline void test_families(bench *b, const ht_hparams *h, size_t first) {
     const int dim = h->head_dim, part = dim / 4 * 2;
     const attending rows[] = {
         {.norms = true, .norm = HT_NORM_LAYER, .norm_heads = true}, /* Command R+ */
         {.norms = true, .norm_whole = true, .halves = true},        /* OLMo 2 */
         {.norms = true, .norm_heads = true, .v_norm = true, .rope_dim = -1},
+        {.norms = true, .norm_after = true, .halves = true}, /* Hunyuan */
         {.rope_dim = -1, .slopes = true},
         {.halves = true, .sinks = true, .window = 9}, /* gpt-oss */
         {.soft_cap = 5, .window = 12},

@@ -170,9 +170,11 @@ static value product_row(const bench *b, const ht_op *op, int part, size_t exper
     return (value){sum.sum, sum.error};
 }
 
-/* act(g) * u with its error. */
-static value activated(const ht_op *op, value g, value u) {
+/* act(g) * u with its error; of weight * g and weight * u where the operator weighs what experts read. */
+static value activated(const ht_op *op, value g, value u, double weight) {
     double a = 0, slope = 1.13;
+    if (op->weighs_input)
+        g.x *= weight, g.error *= weight, u.x *= weight, u.error *= weight;
     if (op->activation == HT_ACT_RELU2) {
         a = g.x > 0 ? g.x * g.x : 0;
         slope = 2 * (fmax(g.x, 0) + 3 * g.error);
@@ -189,15 +191,15 @@ static value activated(const ht_op *op, value g, value u) {
 }
 
 /* What one expert gives for one token: its rows' values with their errors. */
-static void want_expert(const bench *b, const ht_op *op, const ht_slice *s, size_t expert, const double *x,
-                        value *out) {
+static void want_expert(const bench *b, const ht_op *op, const ht_slice *s, size_t expert, double weight,
+                        const double *x, value *out) {
     const size_t cols = ht_op_cols(op), last = (size_t)op->n_parts - 1, n = s->reduction_end - s->reduction_begin;
     double hidden[MAX_FEATURES], error[MAX_FEATURES];
     for (size_t i = 0; i < n; i++) {
         const size_t row = s->reduction_begin + i;
         const value g = product_row(b, op, 0, expert, row, 0, cols, x, NULL),
                     u = op->ungated ? g : product_row(b, op, 1, expert, row, 0, cols, x, NULL);
-        const value h = activated(op, g, u);
+        const value h = activated(op, g, u, weight);
         hidden[i] = h.x, error[i] = h.error;
     }
     for (size_t r = 0; r < op->parts[last].rows / (size_t)op->experts; r++)
@@ -238,10 +240,11 @@ static void check_experts(bench *b, const ht_op *op, ht_slice slice, size_t toke
         for (size_t c = 0; c < cols; c++)
             xt[c] = (double)x[t * xs + c];
         for (size_t e = s.row_begin; e < s.row_end; e++) {
-            const double weight = (double)w[t * ws + e];
+            double weight = (double)w[t * ws + e];
             if (w[t * ws + e] == 0.0f)
                 continue;
-            want_expert(b, op, &s, e, xt, one);
+            want_expert(b, op, &s, e, weight, xt, one);
+            weight = op->weighs_input ? 1 : weight;
             for (size_t r = 0; r < rows; r++) {
                 want[r].x += weight * one[r].x;
                 want[r].error = hypot(want[r].error, weight * (one[r].error + EPS * 4 * fabs(one[r].x)));
@@ -260,7 +263,7 @@ static void check_experts(bench *b, const ht_op *op, ht_slice slice, size_t toke
 typedef struct mixture {                                  /* of an operator to test */
     size_t experts, cols, features, rows, gate, up, down; /* the last three: types, as block_types has them */
     ht_activation activation;
-    bool ungated, biases, merged;
+    bool ungated, biases, merged, weighs_input;
 } mixture;
 
 /* How many experts a token is said to choose. 1 is less than most tests have: static graphs have too little room; 0: any number. */
@@ -277,7 +280,8 @@ static ht_op make_experts(const mixture *m, float *bias) {
                 .route = {.used = said_used},
                 .width = (int)m->features,
                 .activation = m->activation,
-                .ungated = m->ungated};
+                .ungated = m->ungated,
+                .weighs_input = m->weighs_input};
     const size_t inner = m->experts * m->features;
     if (m->merged) {
         op.parts[0] = make_matrix("gate_up", m->gate, 2 * inner, m->cols);
@@ -348,15 +352,17 @@ static void test_types(bench *b) {
 
 static void test_forms(bench *b) {
     static const mixture rows[] = {
-        /* Q4_K_M: another type for the last matrix; types of each differ; odd sizes; no gate; gpt-oss; one tensor; one expert */
-        {3, 256, 256, 40, 5, 5, 7, HT_ACT_SILU, false, false, false},
-        {4, 64, 96, 33, 0, 4, 12, HT_ACT_SILU, false, true, false},
-        {7, 37, 50, 45, 12, 10, 11, HT_ACT_SILU, false, false, false},
-        {6, 96, 64, 50, 4, 0, 4, HT_ACT_RELU2, true, true, false},
-        {5, 96, 96, 64, 9, 9, 9, HT_ACT_CLAMPED, false, true, false},
-        {4, 64, 33, 35, 12, 0, 12, HT_ACT_SILU, false, false, true},
-        {1, 64, 64, 32, 4, 4, 0, HT_ACT_SILU, false, false, false},
-        {19, 64, 32, 32, 4, 4, 0, HT_ACT_SILU, false, false, false}}; /* more than one static graph has */
+        /* Q4_K_M: another type for the last matrix; types of each differ; odd sizes; no gate; gpt-oss; Llama 4; one tensor;
+         * one expert */
+        {3, 256, 256, 40, 5, 5, 7, HT_ACT_SILU, false, false, false, false},
+        {4, 64, 96, 33, 0, 4, 12, HT_ACT_SILU, false, true, false, false},
+        {7, 37, 50, 45, 12, 10, 11, HT_ACT_SILU, false, false, false, false},
+        {6, 96, 64, 50, 4, 0, 4, HT_ACT_RELU2, true, true, false, false},
+        {5, 96, 96, 64, 9, 9, 9, HT_ACT_CLAMPED, false, true, false, false},
+        {5, 96, 64, 48, 4, 0, 4, HT_ACT_SILU, false, false, false, true}, /* Llama 4 */
+        {4, 64, 33, 35, 12, 0, 12, HT_ACT_SILU, false, false, true, false},
+        {1, 64, 64, 32, 4, 4, 0, HT_ACT_SILU, false, false, false, false},
+        {19, 64, 32, 32, 4, 4, 0, HT_ACT_SILU, false, false, false, false}}; /* more than one static graph has */
     float bias[7 * 200];
     fill(bias, HT_COUNT(bias));
     for (size_t i = 0; i < HT_COUNT(rows); i++) {
@@ -377,8 +383,8 @@ static void test_forms(bench *b) {
 /* One operator at all lengths of a device with graphs, which share its weights: codes of several forms, then floats. Each length's
  * graph is there, or another would stand in for it. */
 static void test_lengths(bench *b) {
-    static const mixture rows[] = {{5, 96, 64, 70, 1, 0, 4, HT_ACT_SILU, false, true, false},
-                                   {3, 64, 32, 35, 12, 10, 12, HT_ACT_CLAMPED, false, false, false}};
+    static const mixture rows[] = {{5, 96, 64, 70, 1, 0, 4, HT_ACT_SILU, false, true, false, false},
+                                   {3, 64, 32, 35, 12, 10, 12, HT_ACT_CLAMPED, false, false, false, false}};
     const ht_device_caps *caps = b->device->ops->caps(b->device);
     float bias[800];
     fill(bias, HT_COUNT(bias));
@@ -400,7 +406,7 @@ static void test_lengths(bench *b) {
 
 /* Longer than what is computed together, all of one expert; and of several. */
 static void test_long(bench *b) {
-    const mixture m = {5, 64, 64, 40, 4, 4, 4, HT_ACT_SILU, false, false, false};
+    const mixture m = {5, 64, 64, 40, 4, 4, 4, HT_ACT_SILU, false, false, false, false};
     const ht_op op = make_experts(&m, NULL);
     check_experts(b, &op, whole, 600, ONE);
     check_experts(b, &op, whole, 600, EVERY);
@@ -409,9 +415,9 @@ static void test_long(bench *b) {
 
 /* Shares by experts and by features, prepared and chosen at submit. */
 static void test_shares(bench *b) {
-    static const mixture rows[] = {{6, 96, 96, 70, 0, 4, 4, HT_ACT_SILU, false, true, false},
-                                   {6, 256, 512, 40, 5, 5, 7, HT_ACT_SILU, false, false, false},
-                                   {6, 64, 80, 33, 12, 10, 12, HT_ACT_RELU2, true, true, false}};
+    static const mixture rows[] = {{6, 96, 96, 70, 0, 4, 4, HT_ACT_SILU, false, true, false, false},
+                                   {6, 256, 512, 40, 5, 5, 7, HT_ACT_SILU, false, false, false, false},
+                                   {6, 64, 80, 33, 12, 10, 12, HT_ACT_RELU2, true, true, false, false}};
     float bias[3000];
     fill(bias, HT_COUNT(bias));
     for (size_t i = 0; i < (small ? 1 : HT_COUNT(rows)); i++) {
@@ -453,7 +459,7 @@ static void test_bad_parts(bench *b) {
                                    {.reduction_begin = 16, .reduction_end = 64},
                                    {.reduction_end = 48},
                                    {.reduction_end = 96}};
-    const mixture m = {6, 64, 64, 40, 4, 4, 4, HT_ACT_SILU, false, false, false};
+    const mixture m = {6, 64, 64, 40, 4, 4, 4, HT_ACT_SILU, false, false, false, false};
     const ht_op op = make_experts(&m, NULL);
     for (size_t i = 0; i < HT_COUNT(bad); i++)
         assert_true(refused(b, &op, &bad[i]));
@@ -462,7 +468,7 @@ static void test_bad_parts(bench *b) {
 
 /* A weight that is no number names the tensor. */
 static void test_bad_weight(bench *b) {
-    const mixture m = {3, 64, 64, 48, 12, 12, 12, HT_ACT_SILU, false, false, false};
+    const mixture m = {3, 64, 64, 48, 12, 12, 12, HT_ACT_SILU, false, false, false, false};
     const ht_op op = make_experts(&m, NULL);
     const float nan = NAN;
     ht_error error = {0};
@@ -481,7 +487,7 @@ static void test_wide_scale(bench *b) {
         uint8_t exponent;
         ht_status status;
     } rows[] = {{143, HT_OK}, {144, HT_ERROR_FORMAT}, {255, HT_ERROR_FORMAT}, {100, HT_OK}, {0, HT_OK}};
-    const mixture m = {3, 64, 64, 48, 9, 9, 9, HT_ACT_SILU, false, false, false};
+    const mixture m = {3, 64, 64, 48, 9, 9, 9, HT_ACT_SILU, false, false, false, false};
     const ht_op op = make_experts(&m, NULL);
     for (size_t i = 0; i < HT_COUNT(rows); i++) {
         ht_error error = {0};
@@ -547,7 +553,7 @@ static void test_fast(void **state) {
 static void test_order(void **state) {
     const ht_hparams h = {.layers = 1, .embedding = 64};
     row_grain = 1;
-    const mixture m = {5, 256, 96, 70, 4, 4, 4, HT_ACT_SILU, false, false, false};
+    const mixture m = {5, 256, 96, 70, 4, 4, 4, HT_ACT_SILU, false, false, false, false};
     const ht_op op = make_experts(&m, NULL);
     float first[40 * 70];
     for (int threads = 1; threads <= 3; threads++) {

@@ -32,7 +32,7 @@ from reference_traits import FAMILIES # noqa: E402
 
 SEED, TOKENS, VOCABULARY, BOUND = 1, 100, 128, 1e-4 # the smallest vocabulary
 WHERE = {"cpu": "cpu", "opencl": "opencl:0", "lanes": "cpu:cpus=0,opencl:0:cpus=1 --strategy tensor"}
-UNKNOWN = "is not supported; supported:"
+UNKNOWN = "general.architecture \""
 
 
 def plain(source, out):
@@ -134,7 +134,7 @@ def main():
     parser.add_argument("--on", nargs="+", default=["cpu"])
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--no-reference", action="store_true")
-    o = parser.parse_args()
+    o = parser.parse_intermixed_args()
     o.hetero = None if o.hetero == "-" else o.hetero
     with tempfile.TemporaryDirectory() as folder:
         folder = o.folder or Path(folder)

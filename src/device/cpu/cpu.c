@@ -807,10 +807,15 @@ static void rope_item(void *context, size_t t, int thread) {
     float *queries = slot_row(job->binding, op->in, t), *keys = queries + (size_t)h.heads * dim,
           *values = keys + (size_t)h.kv_heads * dim;
     const float *angles = op->rope_dim ? op->rope + row : NULL;
-    norm_heads(job, queries, own.queries, own.queries_end, op->q_norm, dim);
-    norm_heads(job, keys, own.own, own.used_end, op->k_norm, dim);
-    rotate_heads(job, queries, own.queries, own.queries_end, op->rope_queries ? op->rope_queries + row : angles, dim);
-    rotate_heads(job, keys, own.own, own.used_end, angles, dim);
+    for (int step = 0; step < 2; step++)
+        if (step == op->norm_after) {
+            norm_heads(job, queries, own.queries, own.queries_end, op->q_norm, dim);
+            norm_heads(job, keys, own.own, own.used_end, op->k_norm, dim);
+        } else {
+            rotate_heads(job, queries, own.queries, own.queries_end, op->rope_queries ? op->rope_queries + row : angles,
+                         dim);
+            rotate_heads(job, keys, own.own, own.used_end, angles, dim);
+        }
     keep_heads(job, keys, own.own, own.used_end, kv->keys, position, dim);
     if (op->value_dim) /* they are in the keys */
         return;

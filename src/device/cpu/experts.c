@@ -470,6 +470,8 @@ static void act_item(void *context, size_t item, int thread) {
     for (size_t i = 0; i < n; i++) {
         float *row = all + (from + i) * stride;
         rows[i] = row;
+        for (size_t c = 0; op->weighs_input && c < stride; c++)
+            row[c] *= r->weight[r->first[k] + from + i];
         kernels->glu(op->activation, row, op->ungated ? NULL : row + r->features, r->features, row);
     }
     if (r->hidden_acts.codes)
@@ -498,6 +500,7 @@ static void down_item(void *context, size_t strip, int thread) {
     const ht_view *view = &r->binding->slots[r->experts->op->out];
     const size_t row = strip * HT_STRIP, rows = ht_min_size(HT_STRIP, r->experts->parts[r->n_gates].rows - row);
     float *out = (float *)view->data + row, *aside = thread_scratch(r, thread) + r->tools->aside;
+    const bool weighs_output = !r->experts->op->weighs_input;
     for (size_t t = 0; t < r->binding->tokens && r->begin == 0 && !r->binding->adds; t++)
         memset(out + t * view->stride, 0, rows * sizeof *out);
     for (size_t k = r->begin; k < r->end; k++) {
@@ -505,7 +508,7 @@ static void down_item(void *context, size_t strip, int thread) {
         const ht_acts acts = acts_of(r, &r->hidden_acts, k);
         product(r, &p, 0, &acts, aside, HT_STRIP, thread);
         for (size_t i = 0; i < acts.tokens; i++) {
-            const float weight = r->weight[r->first[k] + i], *from = aside + i * HT_STRIP;
+            const float weight = weighs_output ? r->weight[r->first[k] + i] : 1, *from = aside + i * HT_STRIP;
             float *to = out + r->token[r->first[k] + i] * view->stride;
             for (size_t c = 0; c < rows; c++)
                 to[c] += weight * from[c];

@@ -137,6 +137,8 @@ static const char *describe_experts(const ht_op *op, const ht_slice *slice, ht_n
     const ht_slice s = ht_spell_out_experts(op, slice);
     if (!is_built(op->activation))
         return NOT_BUILT;
+    if (op->weighs_input)
+        return "no graph weighs what experts read";
     size_t base = 0;
     for (int i = 0; i < op->n_parts; base += op->parts[i++].rows) {
         const bool last = i + 1 == op->n_parts;

@@ -39,8 +39,9 @@ static size_t runs(const ht_cl_device *d, size_t values) {
 
 static ht_status own_kernel(ht_cl_device *d, const ht_op *op, const char *name, cl_kernel *kernel, ht_error *error) {
     char options[96];
-    snprintf(options, sizeof options, "-DITEMS=%zu -DSORTERS=%zu -DRUN=%zu -DACT=%d -DGATES=%d", items(d, ROUTERS),
-             items(d, SORTERS), run_of(d), op->kind == HT_OP_EXPERTS ? (int)op->activation : 0, op->ungated ? 1 : 2);
+    snprintf(options, sizeof options, "-DITEMS=%zu -DSORTERS=%zu -DRUN=%zu -DACT=%d -DGATES=%d -DWEIGHED=%d",
+             items(d, ROUTERS), items(d, SORTERS), run_of(d), op->kind == HT_OP_EXPERTS ? (int)op->activation : 0,
+             op->ungated ? 1 : 2, op->weighs_input);
     return ht_cl_kernel(d, "experts", name, options, kernel, error);
 }
 
@@ -115,7 +116,7 @@ const char *ht_cl_experts_refuses(const ht_cl_device *d, const ht_op *op, const 
 typedef struct layout {
     size_t used, tile, tiles,
         places; /* experts of a token; places of a tile; the most tiles and places that can be needed */
-    size_t rows_at, pairs_at, words; /* of the plan */
+    size_t rows_at, weights_at, pairs_at, words; /* of the plan */
 } layout;
 
 static layout lay_out(const ht_op *op, size_t tokens, size_t tile) {
@@ -125,7 +126,8 @@ static layout lay_out(const ht_op *op, size_t tokens, size_t tile) {
     l.tiles = ht_min_size(pairs, pairs / tile + ht_min_size(pairs, experts));
     l.places = l.tiles * tile;
     l.rows_at = 4 * l.tiles;
-    l.pairs_at = l.rows_at + l.places;
+    l.weights_at = l.rows_at + l.places;
+    l.pairs_at = l.weights_at + l.places;
     l.words = l.pairs_at + 2 * pairs;
     return l;
 }
@@ -277,7 +279,8 @@ static ht_status launch_plan(ht_cl_device *d, ht_task *task, const ht_cl_call *c
     const ht_cl_place *in = &call->aux;
     const cl_uint stride = (cl_uint)in->stride, tokens = call->tokens, first = (cl_uint)call->part.row_begin,
                   end = (cl_uint)call->part.row_end, used = (cl_uint)l->used, tile = (cl_uint)l->tile,
-                  tiles = (cl_uint)l->tiles, rows_at = (cl_uint)l->rows_at, pairs_at = (cl_uint)l->pairs_at;
+                  tiles = (cl_uint)l->tiles, rows_at = (cl_uint)l->rows_at, weights_at = (cl_uint)l->weights_at,
+                  pairs_at = (cl_uint)l->pairs_at;
     const cl_ulong offset = in->offset + task->op->more_first;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
                                         HT_CL_ARGUMENT(offset),
@@ -290,6 +293,7 @@ static ht_status launch_plan(ht_cl_device *d, ht_task *task, const ht_cl_call *c
                                         HT_CL_ARGUMENT(tile),
                                         HT_CL_ARGUMENT(tiles),
                                         HT_CL_ARGUMENT(rows_at),
+                                        HT_CL_ARGUMENT(weights_at),
                                         HT_CL_ARGUMENT(pairs_at)};
     const size_t local = items(d, SORTERS);
     return ht_cl_launch(d, task, task->kernels[0], arguments, HT_COUNT(arguments), &(ht_cl_grid){1, &local, &local},
@@ -358,10 +362,10 @@ static ht_status launch_product(ht_cl_device *d, ht_task *task, const product *p
 }
 
 static ht_status launch_act(ht_cl_device *d, ht_task *task, size_t features, const layout *l, ht_error *error) {
-    const cl_uint tile = (cl_uint)l->tile, n = (cl_uint)features;
+    const cl_uint tile = (cl_uint)l->tile, n = (cl_uint)features, weights_at = (cl_uint)l->weights_at;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(d->scratch[HT_CL_SCRATCH_HIDDEN]),
-                                        HT_CL_ARGUMENT(d->scratch[HT_CL_SCRATCH_PLAN]), HT_CL_ARGUMENT(tile),
-                                        HT_CL_ARGUMENT(n)};
+                                        HT_CL_ARGUMENT(d->scratch[HT_CL_SCRATCH_PLAN]), HT_CL_ARGUMENT(weights_at),
+                                        HT_CL_ARGUMENT(tile), HT_CL_ARGUMENT(n)};
     const size_t local[2] = {d->local, 1}, global[2] = {runs(d, features), l->places};
     return ht_cl_launch(d, task, task->kernels[1], arguments, HT_COUNT(arguments), &(ht_cl_grid){2, global, local},
                         error);

@@ -113,11 +113,12 @@ __kernel void route(__global const float *in, ulong in_offset, uint in_stride, _
  *   plan[4 * i ..]           tile i: its expert, how many places are taken (0: none), its number among the expert's, how many of
  *                            these are left from it on
  *   plan[rows_at + p]        the token of place p; 0 where there is none
+ *   plan[weights_at + p]     the weight of place p; nothing where there is none
  *   plan[pairs_at + 2 * ..]  [tokens][used]: the place of each of a token's experts, in their order, and its weight; NONE
  * One group of SORTERS work-items. */
 __kernel void experts_plan(__global const float *route, ulong route_offset, uint route_stride, __global uint *plan,
                            uint tokens, uint first, uint end, uint used, uint tile, uint max_tiles, uint rows_at,
-                           uint pairs_at) {
+                           uint weights_at, uint pairs_at) {
     __local uint count[MOST], base[MOST], total;
     uint lid = get_local_id(0), n = end - first;
     __global uint *rows = plan + rows_at, *pairs = plan + pairs_at;
@@ -164,6 +165,7 @@ __kernel void experts_plan(__global const float *route, ulong route_offset, uint
             uint place = base[e] * tile + atomic_inc(&count[e]);
             own[0] = place;
             rows[place] = t;
+            plan[weights_at + place] = own[1];
         }
 }
 
@@ -184,22 +186,24 @@ static inline floatv activated(floatv g) {
 #endif
 }
 
-/* In place: the first n of the gates * n values of each place that is taken. Global size: (runs of RUN vectors, places). */
-__kernel void experts_act(__global float *hidden, __global const uint *plan, uint tile, uint n) {
+/* In place: the first n of the gates * n values of each place that is taken. WEIGHED: of the place's weight times these. Global
+ * size: (runs of RUN vectors, places). */
+__kernel void experts_act(__global float *hidden, __global const uint *plan, uint weights_at, uint tile, uint n) {
     uint place = get_global_id(1);
     if (place % tile >= plan[place / tile * 4 + 1]) return;
+    float weight = WEIGHED ? as_float(plan[weights_at + place]) : 1.0f;
     for (uint k = 0, i = get_global_id(0) * (RUN * VEC); k < RUN && i < n; k++, i += VEC) {
         __global float *gate = hidden + (ulong)place * (GATES * n) + i;
-        floatv v = activated(vloadv(0, gate));
+        floatv v = activated(vloadv(0, gate) * weight);
 #if GATES == 2
-        floatv up = vloadv(0, gate + n);
+        floatv up = vloadv(0, gate + n) * weight;
         v *= ACT == 5 ? clamp(up, -7.0f, 7.0f) + 1.0f : up;
 #endif
         vstorev(v, 0, gate);
     }
 }
 
-/* out[t] = sum over the token's experts of weight * given. Global size: (runs of RUN vectors, tokens). */
+/* out[t] = sum over the token's experts of weight * given, of what is given alone where it is WEIGHED. Global size: (runs of RUN vectors, tokens). */
 __kernel void experts_sum(__global const float *given, __global const uint *plan, uint pairs_at, uint used,
                           __global float *out, ulong out_offset, uint out_stride, uint n) {
     uint t = get_global_id(1);
@@ -207,7 +211,8 @@ __kernel void experts_sum(__global const float *given, __global const uint *plan
     for (uint run = 0, i = get_global_id(0) * (RUN * VEC); run < RUN && i < n; run++, i += VEC) {
         floatv sum = (floatv)(0.0f);
         for (uint k = 0; k < used; k++)
-            if (pairs[2 * k] != NONE) sum += as_float(pairs[2 * k + 1]) * vloadv(0, given + (ulong)pairs[2 * k] * n + i);
+            if (pairs[2 * k] != NONE)
+                sum += (WEIGHED ? 1.0f : as_float(pairs[2 * k + 1])) * vloadv(0, given + (ulong)pairs[2 * k] * n + i);
         vstorev(sum, 0, out + out_offset + (ulong)t * out_stride + i);
     }
 }

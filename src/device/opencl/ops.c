@@ -360,9 +360,10 @@ static ht_status rope_kernel(ht_cl_device *d, const ht_task *task, ht_kv_type ty
     const ht_op *op = task->op;
     char options[160];
     snprintf(options, sizeof options,
-             "-DDIM=%d -DROPE_DIM=%d -DROPE_FIRST=%d -DNORM_DIM=%d -DHALVES=%d -DKV_F32=%d -DITEMS=%zu",
+             "-DDIM=%d -DROPE_DIM=%d -DROPE_FIRST=%d -DNORM_DIM=%d -DNORM_AFTER=%d -DHALVES=%d -DKV_F32=%d "
+             "-DITEMS=%zu",
              task->shape.head_dim, op->rope_dim, op->rope_first, op->norm_dim ? op->norm_dim : task->shape.head_dim,
-             op->rope_halves, type == HT_KV_F32, rope_items(d));
+             op->norm_after, op->rope_halves, type == HT_KV_F32, rope_items(d));
     return ht_cl_kernel(d, "rope", "rope", options, kernel, error);
 }
 

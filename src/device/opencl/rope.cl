@@ -1,7 +1,7 @@
 /* ROPE: queries and keys of a token normalised (QK-norm) and rotated in place, keys and values to the cache.
  *
  * Built with DIM, ROPE_DIM (of a head, that are rotated), ROPE_FIRST (from which one on), NORM_DIM (of its first values, that
- * are normalised), HALVES (pairs (i, i + ROPE_DIM/2), else neighbours), KV_F32 and ITEMS (work-items of a group).
+ * are normalised), NORM_AFTER (the rotation), HALVES (pairs (i, i + ROPE_DIM/2), else neighbours), KV_F32 and ITEMS (work-items of a group).
  * One group a (head, token): query heads [first, first + n), then key heads, then value heads [kv_first, kv_first + kv_n).
  */
 #if VEC == 16
@@ -79,6 +79,21 @@ static inline float head_sum(__global const float *head, float off, bool squared
 #define OWN_WEIGHTS 8
 #define IS_LAYER 16
 
+static inline void norm_head(__global float *head, __global const float *weight, bool layer, bool is_value, float eps) {
+    uint lid = get_local_id(0);
+    float mean = layer ? head_sum(head, 0.0f, false) / (float)NORM_DIM : 0.0f;
+    float scale = 1.0f / sqrt(head_sum(head, mean, true) / (float)NORM_DIM + eps);
+    TOGETHER /* all sums before any store */
+    for (uint i = lid * VEC; i + VEC <= NORM_DIM; i += ITEMS * VEC) {
+        floatv v = (vloadv(0, head + i) - mean) * scale;
+        if (!is_value) v *= vloadv(0, weight + i);
+        vstorev(v, 0, head + i);
+    }
+    for (uint i = NORM_DIM / VEC * VEC + lid; i < NORM_DIM; i += ITEMS)
+        head[i] = (head[i] - mean) * scale * (is_value ? 1.0f : weight[i]);
+    TOGETHER
+}
+
 __kernel void rope(__global float *qkv, ulong offset, uint stride, __global const float *angles,
                    __global const float *query_angles, __global const float *q_norm, __global const float *k_norm,
                    __global kv_t *keys, ulong keys_offset, __global kv_t *values, ulong values_offset, uint heads,
@@ -91,21 +106,10 @@ __kernel void rope(__global float *qkv, ulong offset, uint stride, __global cons
     __global float *head = qkv + offset + (ulong)t * stride + head_index * DIM;
     bool is_query = head_index < heads, is_value = head_index >= heads + kv_heads;
     uint kv = is_query ? 0 : (head_index - heads) % kv_heads;
-    if (norms & (is_query ? QUERIES_NORMED : is_value ? VALUES_NORMED : KEYS_NORMED)) {
-        __global const float *weight = is_query ? q_norm : k_norm;
-        if (norms & OWN_WEIGHTS) weight += (is_query ? head_index : kv) * NORM_DIM;
-        float mean = norms & IS_LAYER && !is_value ? head_sum(head, 0.0f, false) / (float)NORM_DIM : 0.0f;
-        float scale = 1.0f / sqrt(head_sum(head, mean, true) / (float)NORM_DIM + eps);
-        TOGETHER /* all sums before any store */
-        for (uint i = lid * VEC; i + VEC <= NORM_DIM; i += ITEMS * VEC) {
-            floatv v = (vloadv(0, head + i) - mean) * scale;
-            if (!is_value) v *= vloadv(0, weight + i);
-            vstorev(v, 0, head + i);
-        }
-        for (uint i = NORM_DIM / VEC * VEC + lid; i < NORM_DIM; i += ITEMS)
-            head[i] = (head[i] - mean) * scale * (is_value ? 1.0f : weight[i]);
-        TOGETHER
-    }
+    bool normed = norms & (is_query ? QUERIES_NORMED : is_value ? VALUES_NORMED : KEYS_NORMED);
+    __global const float *weight = is_query ? q_norm : k_norm;
+    if (norms & OWN_WEIGHTS) weight += (is_query ? head_index : kv) * NORM_DIM;
+    if (normed && !NORM_AFTER) norm_head(head, weight, norms & IS_LAYER && !is_value, is_value, eps);
 #if ROPE_DIM > 0
     __global const float *table = (is_query ? query_angles : angles) + (ulong)(position + t) * ROPE_DIM;
     __global float *rotated = head + ROPE_FIRST;
@@ -114,6 +118,7 @@ __kernel void rope(__global float *qkv, ulong offset, uint stride, __global cons
     for (uint i = whole * HV + lid; i < pairs; i += ITEMS) rotate_one(rotated, table, i);
     TOGETHER
 #endif
+    if (normed && NORM_AFTER) norm_head(head, weight, norms & IS_LAYER && !is_value, is_value, eps);
     if (is_query) return;
     ulong at = ((ulong)kv * positions + position + t) * DIM;
     __global kv_t *to = is_value ? values + values_offset + at : keys + keys_offset + at;

@@ -1,9 +1,11 @@
-/* DeepSeek-V2, V2-Lite, V3 and R1: arch "deepseek2". DeepSeek-AI, "DeepSeek-V2" (2024), "DeepSeek-V3 Technical Report" (2024).
+/* DeepSeek-V2, V2-Lite, V3 and R1: arch "deepseek2"; Mistral Large 3 and Small 4 (2026): "deepseek2", "mistral4", whose queries grow with
+ * their position. DeepSeek-AI, "DeepSeek-V2" (2024), "DeepSeek-V3 Technical Report" (2024).
  * Latent attention, queries of the larger ones by way of a latent row, too; experts with shared ones beside them behind some
  * ordinary layers. Files say what is cached as key_length, what heads have as key_length_mla; older ones say the heads' alone. */
 #include "model/build.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static ht_latent read_latent(ht_builder *b) {
@@ -28,15 +30,36 @@ static ht_latent read_latent(ht_builder *b) {
 
 /* What YaRN makes of scores, besides the length of rotated vectors: as llama.cpp does. `multiplier`: 0.1 * mscale_all_dim. */
 static float yarn_scale(ht_builder *b, float multiplier) {
+    char key[64];
     const ht_gguf *file = b->model->file;
     ht_string type = {NULL, 0};
+    snprintf(key, sizeof key, "%s.rope.scaling.type", b->model->info.architecture);
     if (file && b->status == HT_OK)
-        b->status = ht_gguf_string(file, "deepseek2.rope.scaling.type", false, &type, b->error);
+        b->status = ht_gguf_string(file, key, false, &type, b->error);
     const float factor = ht_build_float(b, "rope.scaling.factor", 1.0f);
     const bool yarn = type.bytes == 4 && memcmp(type.data, "yarn", 4) == 0;
     if (!yarn || !(factor > 1.0f))
         return 1.0f;
     return 1.0f + (multiplier != 0.0f ? multiplier : 0.1f) * logf(factor);
+}
+
+/* Queries that grow with their position grow as a whole, so that there the tables are as long as keys. `unit`: scores have YaRN's
+ * factor, and not the rotated vectors. */
+static ht_rotation rotate(ht_builder *b, const ht_latent *latent, bool unit) {
+    ht_rope_kind kind = {
+        .freq_base = ht_build_freq_base(b, true), .scaled = true, .dim = latent->rotated, .unit = unit};
+    ht_rotation rotation = {0};
+    kind.growth = ht_build_float_in(b, "attention.temperature_scale", 0.0f, 1000.0f, 0.0f);
+    if (kind.growth == 0.0f) {
+        rotation.table = ht_build_rope_table_of(b, &kind);
+        return rotation;
+    }
+    kind.still = latent->latent;
+    kind.every = (int)ht_build_int(b, "attention.temperature_length", 1, INT32_MAX, 1);
+    rotation.queries = ht_build_rope_table_of(b, &kind);
+    kind.growth = 0.0f;
+    rotation.table = ht_build_rope_table_of(b, &kind);
+    return rotation;
 }
 
 static ht_status build_deepseek2(const ht_family *family, ht_model *model, ht_error *error) {
@@ -47,12 +70,9 @@ static ht_status build_deepseek2(const ht_family *family, ht_model *model, ht_er
     const float s = yarn_scale(&b, multiplier), scale = s * s / sqrtf((float)(latent.plain + latent.rotated));
     h->kv_heads = 1, h->head_dim = latent.latent + latent.rotated;
     h->group = h->heads;
-    const ht_rotation rotation = {.table = ht_build_rope_table_of(&b, &(ht_rope_kind){
-                                                                          .freq_base = ht_build_freq_base(&b, true),
-                                                                          .scaled = true,
-                                                                          .dim = latent.rotated,
-                                                                          .unit = multiplier != 0.0f,
-                                                                      })};
+    const ht_rotation rotation = rotate(&b, &latent, multiplier != 0.0f);
+    /* behind the layers stand some that guess a further token */
+    h->layers -= (int)ht_build_int(&b, "nextn_predict_layers", 0, h->layers - 1, 0);
     const ht_mixture mixture = ht_build_mixture(&b, HT_ROUTE_SOFTMAX, false);
 
     ht_build_embed(&b, 1.0f);
@@ -65,4 +85,6 @@ static ht_status build_deepseek2(const ht_family *family, ht_model *model, ht_er
     return ht_build_head(&b);
 }
 
-const ht_family ht_family_deepseek2 = {.arch = "deepseek2", .build = build_deepseek2, .experts = true, .latent = true};
+const ht_family ht_families_latent[2] = {
+    {.arch = "deepseek2", .build = build_deepseek2, .experts = true, .latent = true},
+    {.arch = "mistral4", .build = build_deepseek2, .experts = true, .latent = true}};

@@ -1,4 +1,5 @@
-/* Granite 4.0, the hybrids, with mixtures of experts and without: arch "granitehybrid". IBM (2025). Most layers have Mamba-2 in attention's place,
+/* Granite 4.0, the hybrids, with mixtures of experts and without: arch "granitehybrid"; Granite 3's mixtures, which have attention alone
+ * and always positions: "granitemoe". IBM (2024, 2025). Most layers have Mamba-2 in attention's place,
  * and attention knows no positions. What blocks give is scaled by s before it is added: here the residual stream is
  * divided by s instead, from the embedding on, and what its norms add to the mean of squares by s^2. Logits are scaled by
  * the final norm's weights. */
@@ -25,13 +26,11 @@ static ht_status build_granitehybrid(const ht_family *family, ht_model *model, h
     ht_builder b = ht_build_begin(model, error);
     const ht_hparams *h = &model->hparams;
     ht_rotation rotation = {0};
-    const ht_mixer mixer = ht_build_read_mixer(&b);
+    const ht_mixer mixer = family->heads_differ ? ht_build_read_mixer(&b) : (ht_mixer){0};
     const float residual = ht_build_factor(&b, "residual_scale", 1.0f),
                 attention_scale = ht_build_factor(&b, "attention.scale", 0.0f);
-    const int features = h->feed_forward; /* of each expert, where there are some */
-    ht_mixture mixture = ht_build_mixture(&b, HT_ROUTE_SOFTMAX, true);
-    mixture.features = features;
-    if (ht_build_bool(&b, "rope.scaling.finetuned", true))
+    const ht_mixture mixture = ht_build_mixture_of(&b, HT_ROUTE_SOFTMAX, true, h->feed_forward);
+    if (!family->heads_differ || ht_build_bool(&b, "rope.scaling.finetuned", true))
         rotation.table = ht_build_rope_table(&b, ht_build_freq_base(&b, false), true);
     b.stream_eps = h->eps / (residual * residual);
     b.output_scale = 1.0f / ht_build_factor(&b, "logit_scale", 1.0f);
@@ -51,5 +50,6 @@ static ht_status build_granitehybrid(const ht_family *family, ht_model *model, h
     return ht_build_head(&b);
 }
 
-const ht_family ht_family_granitehybrid = {
-    .arch = "granitehybrid", .build = build_granitehybrid, .heads_differ = true, .experts = true};
+const ht_family ht_families_granite[2] = {
+    {.arch = "granitehybrid", .build = build_granitehybrid, .heads_differ = true, .experts = true},
+    {.arch = "granitemoe", .build = build_granitehybrid, .experts = true}};
