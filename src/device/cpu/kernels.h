@@ -284,8 +284,13 @@ void ht_packed_free(ht_packed *packed);
 /* pack_small.c: a row of a small form to lane `lane` of its strip; scratch as ht_pack_strip's. */
 void ht_pack_small_row(const ht_matrix *matrix, size_t row, size_t col_begin, ht_packed *packed, uint8_t *strip,
                        size_t lane, void *scratch);
-/* One more than the row, where it has a weight that nothing is computed with. */
-void ht_packed_note(ht_packed *packed, const ht_matrix *matrix, size_t row, const float *scales, const float *offsets);
+/* Keeps a row that has weights which nothing is computed with: rounding activations to int8 would lose a NaN, and with it what it
+ * says of the file. */
+static inline void ht_packed_note(ht_packed *packed, const ht_matrix *matrix, size_t row, const float *scales,
+                                  const float *offsets) {
+    if (ht_matrix_is_bad(matrix, row, scales, offsets))
+        atomic_store_explicit(&packed->bad, row + 1, memory_order_relaxed);
+}
 
 /* pool.c: threads that share one parallel loop at a time. */
 typedef struct ht_pool ht_pool;

@@ -123,12 +123,6 @@ static void put_half(uint8_t *at, size_t index, uint16_t half) {
     memcpy(at + 2 * index, &half, 2);
 }
 
-/* Rounding activations to int8 would lose a NaN, and with it what it says of the file. */
-void ht_packed_note(ht_packed *p, const ht_matrix *m, size_t row, const float *scales, const float *offsets) {
-    if (ht_matrix_is_bad(m, row, scales, offsets))
-        atomic_store_explicit(&p->bad, row + 1, memory_order_relaxed);
-}
-
 static void pack_float_row(const ht_matrix *m, size_t source, size_t col_begin, ht_packed *p, uint8_t *strip,
                            size_t lane, float *row) {
     ht_matrix_floats(m, source, 1, row);
