@@ -29,8 +29,14 @@ static const cli_command commands[] = {
      "The text is cut into windows of 512 tokens, each with a BOS if the model has one. The second half of each "
      "window\n"
      "counts."},
-    {"quantize", "IN OUT TYPE", "IN OUT TYPE", "write a model in another type: q4_0, q4_1, q8_0, f16", CLI_QUANTIZE,
-     cli_quantize, NULL},
+    {"quantize", "IN OUT TYPE", "IN OUT TYPE", "write a model in another type: q4_0, q4_k_m, f16, ...", CLI_QUANTIZE,
+     cli_quantize,
+     "TYPE is one for all matrices (q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4, q4_0, q4_1, q5_0, q5_1, q8_0,\n"
+     "f16, bf16), or a recipe of llama.cpp's that gives some more bits (q3_k_s, q3_k_m, q4_k_s, q4_k_m, q5_k_s, q5_k_m)."},
+    {"imatrix", "MODEL OUT", "MODEL -f FILE OUT", "measure which columns of matrices matter, for quantize --imatrix",
+     CLI_IMATRIX, cli_imatrix,
+     "Computes the text with the model in pieces of 512 tokens and writes the sums of squares of what each matrix\n"
+     "reads, by expert where there are such, as llama.cpp's llama-imatrix does. The CPU computes, in exact precision."},
     {"bench", "MODEL", "MODEL [--prompt N,...] [--gen N,...] [-r N]", "measure the speed of prefill and decode",
      CLI_BENCH, cli_bench,
      "Several values of --devices and --cuts (repeat the option), --threads, --strategy, --precision and --sync make "
@@ -54,6 +60,12 @@ static const cli_command commands[] = {
      "A figure of the SoC can be changed for one run: --soc snapdragon-8-gen-3@memory.together_GBps=80.\n"
      "--validate shows public measurements beside what the simulated SoCs predict for them, which of them were fitted "
      "to,\nevery parameter that was, and how far off the others are."},
+    {"pull", "NAME", "hf:OWNER/REPO[@REVISION][:TYPE]", "fetch a model", CLI_PULL, cli_pull,
+     "NAME may also be hf:OWNER/REPO/PATH/FILE.gguf. Without TYPE: Q4_K_M, else Q8_0, else the only model there is.\n"
+     "Every command takes such a name as MODEL: one that is in the cache is used as it is, another is fetched; pull "
+     "itself\n"
+     "looks for a newer one. The cache is that of Hugging Face's tools (HF_HUB_CACHE, HF_HOME). HF_TOKEN is sent to\n"
+     "HF_ENDPOINT (default https://huggingface.co) and to nobody else. Prints the path; Ctrl-C keeps what has come."},
     {"report", "[MODEL]", "[MODEL] [--devices A,B,...] [--out FILE]", "collect the facts for a bug report in one file",
      CLI_REPORT, cli_report,
      "Writes versions, machine, devices, the newest profile, plans and a short bench of MODEL (default:\n"

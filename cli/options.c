@@ -49,9 +49,9 @@ enum {
 
 static const option_row rows[] = {
     /* a row without a name is a heading */
-    {NULL, 0, OPTION_FLAG, CLI_ALL & ~(CLI_INSPECT | CLI_QUANTIZE), 0, NULL, 0, 0, "Options:"},
+    {NULL, 0, OPTION_FLAG, CLI_ALL & ~CLI_INSPECT, 0, NULL, 0, 0, "Options:"},
     {"prompt", 'p', OPTION_TEXT, TEXT_IN, AT(prompt), "TEXT", 0, 0, "the text"},
-    {"file", 'f', OPTION_TEXT, TEXT_IN | CLI_PERPLEXITY, AT(file), "FILE", 0, 0,
+    {"file", 'f', OPTION_TEXT, TEXT_IN | CLI_PERPLEXITY | CLI_IMATRIX, AT(file), "FILE", 0, 0,
      "read the text from FILE ('-': standard input)"},
     {"max-tokens", 'n', OPTION_NUMBER, CLI_RUN, AT(max_tokens), "N", 0, MANY_MAX,
      "generate at most N tokens; 0: no limit but the context (default 256)"},
@@ -84,6 +84,8 @@ static const option_row rows[] = {
      "with --json: also the K most probable tokens at each step"},
     {"reference", 0, OPTION_CHOICE, CLI_PERPLEXITY, AT(reference), "exact", 0, 0,
      "also compare with the same model at this precision"},
+    {"imatrix", 0, OPTION_PATH, CLI_QUANTIZE, AT(imatrix), "FILE", 0, 0,
+     "weight errors by the importance of columns in FILE, from 'hetero imatrix' or llama-imatrix"},
     {"prompt", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_prompt), "N,N,...", 0, MANY_MAX,
      "prompt lengths (default 64,256,1024)"},
     {"gen", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_gen), "N,N,...", 0, MANY_MAX, "tokens to decode (default 64)"},
@@ -115,6 +117,8 @@ static const option_row rows[] = {
      "predict what other engines were measured to do on real chips, instead"},
     {"out", 0, OPTION_TEXT, CLI_REPORT, AT(out), "FILE.json", 0, 0,
      "write the report to FILE.json (default: a new hetero-report-DATE.json; none with --json)"},
+    {"list", 0, OPTION_FLAG, CLI_PULL, AT(list), NULL, 0, 0, "list the repository's GGUF files, fetch nothing"},
+    {"retries", 0, OPTION_NUMBER, CLI_PULL, AT(retries), "N", 0, 1000, "give up after N failures in a row (default 5)"},
     {"ctx", 0, OPTION_NUMBER, COMPUTES, AT(context), "N", 1, MANY_MAX,
      "context size in tokens (default: the model's own, at most 4096)"},
 
@@ -158,6 +162,8 @@ static const option_row rows[] = {
      "path of ONNX Runtime (default: searched)"},
 
     {NULL, 0, OPTION_FLAG, CLI_ALL, 0, NULL, 0, 0, "Common options:"},
+    {"offline", 0, OPTION_FLAG, CLI_ALL & ~CLI_DEVICES, AT(offline), NULL, 0, 0,
+     "fetch nothing: use hf: models of the cache only"},
     {"threads", 0, OPTION_NUMBER, CLI_ALL & ~CLI_BENCH, AT(threads), "N", 0, HT_MAX_THREADS,
      "threads of the CPU device; 0: one per core (default 0)"},
     {"threads", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_threads), "N,N,...", 0, HT_MAX_THREADS,
@@ -446,6 +452,7 @@ int cli_options_parse(const cli_command *command, int argc, char **argv, cli_opt
                              .repetitions = 5,
                              .rounds = 1,
                              .length = 256,
+                             .retries = 5,
                              .temperature = 0.8,
                              .top_p = 0.95,
                              .min_p = 0.05,

@@ -26,10 +26,91 @@ typedef struct ht_quantize_result {
     /* sizes of both files */
     uint64_t in_bytes, out_bytes;
 } ht_quantize_result;
-/* Writes TYPE ("q4_0", "q4_1", "q8_0", "f16") of every matrix of IN that is wide enough; norms stay F32. OUT is replaced
- * when all of it is written, and kept as it was otherwise. progress (may be NULL) is called on the calling thread. */
-ht_status ht_quantize(const char *in, const char *out, const char *type, ht_progress_function progress, void *user,
+/* Zero-initialise. imatrix: path of an importance matrix (GGUF, as ht_imatrix and llama.cpp's llama-imatrix write it), which says
+ * what the square of an error in each column is worth; NULL: all columns the same. threads: 0: one for each core. progress
+ * (may be NULL) is called on the calling thread. */
+typedef struct ht_quantize_options {
+    const char *imatrix;
+    int threads;
+    ht_progress_function progress;
+    void *progress_user;
+} ht_quantize_options;
+/* Writes IN with other types of weights. TYPE is one for every matrix ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs",
+ * "mxfp4", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "f16", "bf16"), or one of llama.cpp's recipes ("q3_k_s", "q3_k_m", "q4_k_s",
+ * "q4_k_m", "q5_k_s", "q5_k_m"), which give some more bits. Rows that are no whole blocks get a type that fits; norms stay F32,
+ * routers and small convolutions what they are. Matrices of experts have importance by expert. OUT is replaced when all of it
+ * is written, and kept as it was otherwise. options may be NULL, result, too. HT_ERROR_FORMAT: weights that are no numbers, an
+ * imatrix that is none or another model's (the error names file and tensor). */
+ht_status ht_quantize(const char *in, const char *out, const char *type, const ht_quantize_options *options,
                       ht_quantize_result *result, ht_error *error);
+
+/* Zero-initialise. name: of the text, for the file; NULL: "". threads: 0: one for each core. progress (may be NULL) is called on
+ * the calling thread. */
+typedef struct ht_imatrix_options {
+    const char *name;
+    int threads;
+    ht_progress_function progress;
+    void *progress_user;
+} ht_imatrix_options;
+typedef struct ht_imatrix_result {
+    /* matrices with an entry, those of all experts of a layer one; tokens that were computed */
+    size_t entries;
+    uint64_t tokens;
+} ht_imatrix_result;
+/* Computes a text with the model on the CPU, in exact precision, in pieces of 512 tokens (or the context, if smaller) that each
+ * begin with BOS where the model has one; what is no whole piece counts only where there is none. Writes to OUT, for each
+ * matrix of a layer, the sums of squares of what its columns were multiplied by and the number of rows summed, by expert where
+ * each token chooses some. The table of tokens and the output matrix have no entry. OUT is replaced when all is written.
+ * HT_ERROR_UNSUPPORTED: no tokenizer, or a column without a finite sum. */
+ht_status ht_imatrix_collect(ht_model *model, const char *text, size_t bytes, const char *out,
+                             const ht_imatrix_options *options, ht_imatrix_result *result, ht_error *error);
+
+/* ---- models of a hub ---------------------------------------------------------------------------------------------- */
+
+/* A name "hf:OWNER/REPO", with ":TYPE" ("Q4_K_M") or "/PATH/FILE.gguf" behind it, and "@REVISION" behind REPO or at the end,
+ * means a model that is fetched from https://huggingface.co, or from what HF_ENDPOINT says, into the cache folder of
+ * Hugging Face's tools. Without a type it is Q4_K_M, else Q8_0, else the only model there is. */
+bool ht_pull_is_name(const char *text); /* begins with "hf:" */
+
+/* Zero-initialise. */
+typedef struct ht_pull_options {
+    /* a model that the cache has is taken as it is, whatever the hub has by now: nobody is asked */
+    bool cached;
+    /* nobody is asked at all, as if HF_HUB_OFFLINE were set */
+    bool offline;
+    /* give up after so many failures in a row that could be passing; 0: 5; below 0: at the first */
+    int retries;
+    /* may be NULL; called on the calling thread, ten times a second at least; returning false ends the pull, and the next
+     * one goes on where it ended */
+    ht_progress_function progress;
+    void *progress_user;
+} ht_pull_options;
+
+typedef struct ht_pull_file {
+    /* in the repository, and on this machine; of ht_pull_list: NULL where the cache does not have it */
+    char *name, *path;
+    uint64_t bytes;
+    /* hexadecimal; "": not known */
+    char sha256[65];
+} ht_pull_file;
+typedef struct ht_pull_result {
+    /* a split model's parts in order; files[0].path opens all of it */
+    ht_pull_file *files;
+    size_t n;
+    /* of all files; of these, what was not in the cache */
+    uint64_t bytes, fetched_bytes;
+    /* hexadecimal */
+    char commit[65];
+} ht_pull_result;
+
+/* Sees to it that the cache has the model, and says where. What is fetched has its SHA-256 checked before it gets its name;
+ * a download that broke off is gone on with, by this or a later call; two processes do not fetch the same.
+ * HT_ERROR_ARGUMENT: the name is wrong, there is no such model, or it is not for this user; the line says what there is.
+ * HT_ERROR_UNSUPPORTED: the build, or the machine, has no libcurl. HT_ERROR_CANCELLED. Clear the result. */
+ht_status ht_pull(const char *name, const ht_pull_options *options, ht_pull_result *result, ht_error *error);
+/* All models and parts of models of the repository, whatever type or file the name says. */
+ht_status ht_pull_list(const char *name, const ht_pull_options *options, ht_pull_result *result, ht_error *error);
+void ht_pull_result_clear(ht_pull_result *result);
 
 /* ---- plans ------------------------------------------------------------------------------------------------------ */
 

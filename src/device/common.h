@@ -2,15 +2,14 @@
 #ifndef HT_DEVICE_COMMON_H
 #define HT_DEVICE_COMMON_H
 
+#include "base/pool.h"
 #include "device/device.h"
 
 /* Appends a copy of *info to a list grown with realloc: what ht_device_ops.list fills. */
 ht_status ht_device_list_add(ht_device_info **list, size_t *n, const ht_device_info *info, ht_error *error);
 
-/* The cores that this process may use, and the number of threads that compute on some of them unless somebody says
- * otherwise: one for each, but no more than the quota of its control group pays for. */
+/* The cores that this process may use. */
 const ht_cores *ht_all_cores(void);
-int ht_default_threads(const ht_cores *cores);
 
 /* The calling thread stays on these cores until ht_leave_cores, where the system lets it; NULL, none, or where it is
  * already: no change. */

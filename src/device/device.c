@@ -112,19 +112,6 @@ const ht_cores *ht_all_cores(void) {
     return ht_os_allowed_cores();
 }
 
-static double quota; /* of cores' time; 0: none */
-
-static void find_quota(void) {
-    quota = ht_os_cpu_quota("");
-}
-
-int ht_default_threads(const ht_cores *cores) {
-    const int n = ht_cores_count(cores);
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, find_quota);
-    return quota > 0 && quota < n ? (int)ceil(quota) : n;
-}
-
 void ht_stay_on(const ht_cores *cores, ht_stay *stay) {
     stay->moved = false;
     if (cores && ht_cores_any(cores) && ht_os_get_affinity(&stay->before) && !ht_cores_same(cores, &stay->before))

@@ -95,6 +95,15 @@ typedef struct ht_segment {
     size_t n, position;
 } ht_segment;
 
+/* Who is told what matrices are multiplied with (session/imatrix.c), by the CPU device, on the thread that submits. rows: n of
+ * them, of as many values as the matrices have columns, `stride` apart, that meet the operator's parts [first, end); `matrix`:
+ * which of these parts' matrices, an expert's or a head's; 0 of MATMUL. */
+typedef struct ht_observer {
+    void (*look)(void *user, const ht_op *op, int first, int end, size_t matrix, const float *rows, size_t n,
+                 size_t stride);
+    void *user;
+} ht_observer;
+
 /* What a submitted task works on. All tokens of a submit follow each other: token t is at position `position` + t. */
 typedef struct ht_binding {
     const ht_view *slots;  /* [slots of the model] */
@@ -131,6 +140,7 @@ typedef struct ht_binding {
     bool adds;
     bool yields; /* another device computes on the same cores next: threads that would wait for more should sleep */
     bool joined; /* somebody will wait for this very ticket: make that cheap */
+    const ht_observer *observer; /* NULL: nobody looks */
 } ht_binding;
 #define HT_MAX_PIECES 3
 

@@ -141,6 +141,7 @@ typedef struct ht_passes {
     ht_loads loads;
     ht_windows holds[HT_MAX_LANES]; /* what lanes hold of the weights (hold.c) */
     ht_recording *recordings;       /* [n_lanes]; NULL: nothing is recorded */
+    const ht_observer *observer;    /* of passes of one lane on the CPU; NULL: nobody looks */
     /* Of the newest forward: what ht_passes_head can be asked for, and how many tokens there were. */
     size_t first_token, last_tokens;
 } ht_passes;

@@ -121,6 +121,7 @@ static ht_status run_step(const ht_run *run, const ht_step *step, const ht_bindi
     binding.resident = step->resident;
     binding.kept = step->kept & ~common->kept; /* common: what the caller of this pass reads */
     binding.yields = step->yields;
+    binding.observer = passes->observer;
     if (run->crew)
         bind(run, step, common, slots, pieces, &binding);
     else

@@ -65,8 +65,10 @@ bool ht_matrix_has_levels(const ht_matrix *matrix);
 void ht_matrix_levels(const ht_matrix *matrix, size_t row, size_t n, uint16_t *d, uint16_t *dmin, int8_t *sub,
                       int8_t *sub_min);
 
-/* Float32 to blocks, `cols` a multiple of the block: F32, F16, BF16, Q4_0, Q4_1, Q8_0. Same rounding as ggml's reference. */
+/* Float32 to blocks, `cols` a multiple of the block. importance [cols]: what the square of a column's error is worth, not
+ * negative, not all zeros; NULL: all columns the same, and then F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 have the same
+ * rounding as ggml's reference. */
 bool ht_type_can_encode(ht_type type);
-void ht_encode_row(ht_type type, const float *in, size_t cols, uint8_t *out);
+void ht_encode_row(ht_type type, const float *in, const float *importance, size_t cols, uint8_t *out);
 
 #endif

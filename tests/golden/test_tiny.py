@@ -21,6 +21,7 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "tools"), str(HERE / "tiny")]
 import features # noqa: E402
+import features_experts # noqa: E402
 import make_tiny # noqa: E402
 import record # noqa: E402
 import reference # noqa: E402
@@ -143,12 +144,13 @@ def test_choices_are_clear(case, name):
         assert times.max() > 3 * times.min()
 
 @pytest.mark.check
-@pytest.mark.parametrize("name,what,changes", [pytest.param(*row, id=f"{row[0]}: {row[1]}") for row in features.ROWS])
+@pytest.mark.parametrize("name,what,changes", [pytest.param(*row, id=f"{row[0]}: {row[1]}") for row in features.ROWS + features_experts.ROWS])
 def test_features_show(case, monkeypatch, name, what, changes):
     """A model without the feature is so far off that the bounds above would catch it: else the case tests nothing."""
     c = case(name)
     tensors, meta, elsewhere = features.changed(*c.model, changes)
+    exact = c.exact # before the reference changes
     for where, value in elsewhere.items():
         module, known = where.split(".")
         monkeypatch.setattr(importlib.import_module(module), known, value)
-    assert np.abs(reference.log_probabilities(tensors, meta, c.ids) - c.exact).max() > 20 * BOUND, what
+    assert np.abs(reference.log_probabilities(tensors, meta, c.ids) - exact).max() > 20 * BOUND, what

@@ -20,7 +20,7 @@ by_cut = pytest.mark.parametrize("name,cut", [
 
 def options(name, cut):
     cuts = [cut, *filter(None, CUTS[cut].split(","))]
-    if name.startswith("deepseek2") and len(cuts) > 1: # latent attention has no key-value heads
+    if name.startswith(("deepseek2", "mistral4")) and len(cuts) > 1: # latent attention has no key-value heads
         cuts = [cut] + ["query"] * (cut != "query") + [other for other in cuts[1:] if other != "head"]
     return "--strategy", "tensor", "--cuts", ",".join(cuts)
 

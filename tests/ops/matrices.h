@@ -64,7 +64,7 @@ static inline ht_matrix make_matrix(const char *name, size_t kind, size_t rows, 
         for (size_t r = 0; r < rows; r++) {
             for (size_t c = 0; c < cols; c++)
                 row[c] = (float)uniform() * 0.1f;
-            ht_encode_row(traits->type, row, cols, data + r * m.row_bytes);
+            ht_encode_row(traits->type, row, NULL, cols, data + r * m.row_bytes);
         }
         free(row);
     } else {

@@ -19,7 +19,7 @@ SCALES = {
     "TQ2_0": [64], "Q1_0": [0], "Q2_0": [0],
 }
 NUMBERS = {"Q1_0": (41, 128, 18), "Q2_0": (42, 64, 18)} # types that the package does not dequantise, or does not know
-ENCODED = ["F16", "BF16", "Q4_0", "Q4_1", "Q8_0"]
+ENCODED = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
 
 
 def sizes(name):

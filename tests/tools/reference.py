@@ -47,20 +47,23 @@ class Pass:
         self.get = lambda key, default=None: meta.get(f"{self.arch}.{key}", default)
         get = self.get
         self.traits = traits = Traits(self.arch)
-        self.kv_type, self.layers = kv_type, get("block_count")
+        self.kv_type, self.layers = kv_type, get("block_count") - get("nextn_predict_layers", 0) # those guess further tokens
         self.eps = get("attention.layer_norm_rms_epsilon") or get("attention.layer_norm_epsilon")
         self.plain_norm = layer_norm if get("attention.layer_norm_epsilon") else rms_norm
         self.dim = get("embedding_length")
         self.head_dim = get("attention.key_length") or self.dim // np.max(get("attention.head_count"))
         rope_dim, base, self.pos = get("rope.dimension_count", self.head_dim), get("rope.freq_base", 10000.0), np.arange(n)
         turns = not traits.finetuned or get("rope.scaling.finetuned", True)
-        self.wide = rope_table(get, self.pos, rope_dim, base, True, tensors.get("rope_freqs.weight")) if turns else None
+        length = "long" if n > get("rope.scaling.original_context_length", get("context_length")) else "short" # of longrope
+        divisors = tensors.get("rope_freqs.weight", tensors.get(f"rope_factors_{length}.weight"))
+        self.wide = rope_table(get, self.pos, rope_dim, base, True, divisors) if turns else None
         self.local = self.wide
         if traits.local_base != "wide":
             own = get("rope.freq_base_swa", base if traits.local_base == "same" else traits.local_base)
             self.local = rope_table(get, self.pos, rope_dim, own, False, None)
         self.window = get("attention.sliding_window", 0)
-        known = traits.pattern is not None and self.window
+        self.chunk = traits.chunk and get("attention.chunk_size", traits.chunk)
+        known = traits.pattern is not None and (self.window or self.chunk)
         self.is_local = local_layers(get, self.layers, traits.pattern) if known else [False] * self.layers
         self.margin, self.chosen = np.inf, {} # see reference_experts.routes
 
@@ -79,7 +82,7 @@ class Pass:
     def norm(self, layer, x, name):
         """x as it is where the model has no such norm"""
         weight = self.tensors.get(f"blk.{layer}.{name}.weight")
-        return x if weight is None else self.plain_norm(x, weight, self.eps)
+        return x if weight is None else self.plain_norm(x, weight, self.eps) + self.bias(layer, name)
 
     def cached(self, x):
         """what keys, values and latents are after they lay in the cache. Recurrent states are never rounded."""
@@ -87,7 +90,15 @@ class Pass:
 
     def mask(self, layer):
         distance = self.pos[:, None] - self.pos[None]
-        return np.where((distance < 0) | (self.is_local[layer] & (distance >= self.window)), -np.inf, 0.0)
+        run = self.pos // (self.chunk or 1)
+        far = (run[:, None] != run[None]) if self.chunk else distance >= self.window
+        return np.where((distance < 0) | (self.is_local[layer] & far), -np.inf, 0.0)
+
+    def growth(self, offset):
+        """what queries are multiplied by, by their positions"""
+        every = self.get("attention.temperature_length", 0) or 8192
+        scale = self.get("attention.temperature_scale", self.traits.growth)
+        return (1 + scale * np.log(1 + np.floor((self.pos + offset) / every)))[:, None, None]
 
 
 def of_layer(value, layer):
@@ -108,12 +119,18 @@ def self_attention(m, layer, h):
     if m.traits.norm_whole:
         q, k = m.norm(layer, q, "attn_q_norm"), m.norm(layer, k, "attn_k_norm")
     q, k, v = by_head(q, heads), by_head(k, kv_heads), by_head(v, kv_heads)
-    if not m.traits.norm_whole:
+    if not m.traits.norm_whole and not m.traits.norm_after:
         q, k = m.norm(layer, q, "attn_q_norm"), m.norm(layer, k, "attn_k_norm")
-    table = m.local if m.is_local[layer] else m.wide
-    k, v = m.cached(rope(k, table, m.traits.halves)), m.cached(v)
+    table, still = m.local if m.is_local[layer] else m.wide, m.traits.still_every and (layer + 1) % m.traits.still_every == 0
+    if still:
+        q, table = q * m.growth(1), None
+    q, k = rope(q, table, m.traits.halves), rope(k, table, m.traits.halves)
+    if m.traits.norm_after and not still:
+        norm = (lambda x, name: rms_norm(x, 1.0, m.eps)) if m.traits.unit_norm else lambda x, name: m.norm(layer, x, name)
+        q, k = norm(q, "attn_q_norm"), norm(k, "attn_k_norm")
+    k, v = m.cached(k), m.cached(v)
     default = 1 / np.sqrt(m.dim // heads if m.arch == "gemma3" and m.layers == 62 else head_dim)
-    y = attention(rope(q, table, m.traits.halves), k, v, m.mask(layer), m.get("attention.scale", 0.0) or default,
+    y = attention(q, k, v, m.mask(layer), m.get("attention.scale", 0.0) or default,
                   m.tensors.get(f"blk.{layer}.attn_sinks.weight"))
     if gate is not None:
         y = y * sigmoid(gate.reshape(n, -1))
@@ -141,8 +158,9 @@ def embed(m, ids):
 
 
 def unembed(m, x):
-    z = m.plain_norm(x, m.tensors[f"{m.traits.final_norm}.weight"], m.eps) @ m.tensors.get("output.weight", m.tensors["token_embd.weight"]).T
-    z = z + m.tensors.get("output.bias", 0.0)
+    final = m.traits.final_norm
+    x = m.plain_norm(x, m.tensors[f"{final}.weight"], m.eps) + m.tensors.get(f"{final}.bias", 0.0)
+    z = x @ m.tensors.get("output.weight", m.tensors["token_embd.weight"]).T + m.tensors.get("output.bias", 0.0)
     scale = m.get("logit_scale", 0.0) or 1.0
     z = z / scale if m.traits.logit_divisor else z * scale
     z = z - z.max(-1, keepdims=True)

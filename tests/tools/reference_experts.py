@@ -3,7 +3,9 @@ import numpy as np
 from reference_ops import sigmoid, silu, softmax
 
 SOFTMAX, SIGMOID = 1, 2 # expert_gating_func
-RENORMALISED = {"qwen3moe", "qwen35moe", "lfm2moe", "granitehybrid"} # weights add up to one; deepseek2's files say
+RENORMALISED = {"qwen3moe", "qwen35moe", "lfm2moe", "granitehybrid", "llama", "qwen3vlmoe", "phimoe", "hunyuan-moe", "ernie4_5-moe",
+                "granitemoe"} # weights add up to one; deepseek2's files say
+SCALED = {"deepseek2", "mistral4", "glm4moe"} # weights are times expert_weights_scale
 LIMIT, STEEPNESS = 7.0, 1.702 # of gpt-oss's clamped GLU
 
 
@@ -29,11 +31,12 @@ def routes(m, layer, h):
     """(experts, weights), [tokens, used] each, best first. m.margin learns how near the nearest choice was."""
     logits, used = m.matmul(layer, h, "ffn_gate_inp"), m.get("expert_used_count")
     late = m.arch == "gpt-oss" # softmax over the chosen ones only
-    kind = m.get("expert_gating_func", 0) or SOFTMAX
+    kind = m.get("expert_gating_func", 0) or m.traits.gating
     probabilities = logits if late else sigmoid(logits) if kind == SIGMOID else softmax(logits)
     scores, margin = leave_best_groups(m, probabilities + m.bias(layer, "exp_probs_b"))
     order = np.argsort(-scores, -1, kind="stable")
-    ranked = logits if kind == SOFTMAX else scores # the same order, and in units in which the router's noise is
+    biased = f"blk.{layer}.exp_probs_b.bias" in m.tensors
+    ranked = logits if kind == SOFTMAX and not biased else scores # the same order, and in units in which the router's noise is
     if used < scores.shape[1]:
         last, next_ = (np.take_along_axis(ranked, order[:, [i]], -1) for i in (used - 1, used))
         m.margin = min(m.margin, margin, (last - next_).min())
@@ -43,7 +46,7 @@ def routes(m, layer, h):
         weights = softmax(weights)
     elif m.arch in RENORMALISED or m.get("expert_weights_norm", False):
         weights = weights / np.maximum(weights.sum(-1, keepdims=True), 2.0 ** -14)
-    scale = m.get("expert_weights_scale", 0.0) if m.arch == "deepseek2" else 0.0
+    scale = m.get("expert_weights_scale", 0.0) if m.arch in SCALED else 0.0
     return chosen, weights * (scale or 1.0)
 
 
@@ -60,8 +63,10 @@ def experts(m, layer, h):
             gate, up = np.split(mul(h[tokens], "gate_up"), 2, -1)
         else:
             gate, up = mul(h[tokens], "gate"), mul(h[tokens], "up")
-        y = mul(glu(gate, up), "down")
-        out[tokens] += y * weights[tokens, rank][:, None]
+        weight = weights[tokens, rank][:, None]
+        if m.traits.weighs_input: # what gate and up are linear in
+            gate, up, weight = weight * gate, weight * up, 1.0
+        out[tokens] += mul(glu(gate, up), "down") * weight
     if f"blk.{layer}.ffn_up_shexp.weight" in m.tensors:
         shared = m.matmul(layer, silu(m.matmul(layer, h, "ffn_gate_shexp")) * m.matmul(layer, h, "ffn_up_shexp"), "ffn_down_shexp")
         if f"blk.{layer}.ffn_gate_inp_shexp.weight" in m.tensors:

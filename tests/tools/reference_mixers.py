@@ -87,7 +87,7 @@ def latent_attention(m, layer, h):
         of_values = m.weight(layer, "attn_v_b").reshape(heads, -1, rank)
     k, v = np.einsum("hdr,nr->nhd", of_keys, latent), np.einsum("hdr,nr->nhd", of_values, latent)
     k = np.concatenate([k, np.repeat(shared, heads, 1)], -1)
-    q = np.concatenate([q[..., :plain], rope(q[..., plain:], m.wide, m.traits.halves)], -1)
+    q = np.concatenate([q[..., :plain], rope(q[..., plain:], m.wide, m.traits.halves)], -1) * m.growth(0)
     return m.matmul(layer, attention(q, k, v, m.mask(layer), latent_scale(m.get) / np.sqrt(head_dim)), "attn_output")
 
 

@@ -15,6 +15,13 @@ DEFAULTS = {
     "embedding_root": False, # embeddings times the root of their width
     "logit_divisor": False, # logit_scale divides
     "final_norm": "output_norm",
+    "norm_after": False, # norms of queries and keys of heads follow the rotation
+    "unit_norm": False, # they have no weights
+    "still_every": 0, # every so manieth layer rotates nothing, and its queries grow with their position
+    "chunk": 0, # layers of the pattern see the keys of their own run of so many positions, in place of a window
+    "growth": 0.0, # of queries: attention.temperature_scale where the file does not say
+    "gating": 1, # expert_gating_func where the file does not say: 1: softmax, 2: sigmoid
+    "weighs_input": False, # experts weigh what they read
     "finetuned": False, # rope.scaling.finetuned False: no positions at all
 }
 
@@ -34,6 +41,16 @@ FAMILIES = {
     "granitehybrid": dict(logit_divisor=True, finetuned=True),
     "deepseek2": {},
     "command-r": dict(parallel=True),
+    "mistral4": {},
+    "granitemoe": dict(logit_divisor=True),
+    "llama4": dict(norm_after=True, unit_norm=True, still_every=4, pattern=4, chunk=8192, growth=0.1, gating=2, weighs_input=True),
+    "qwen2moe": QWEN,
+    "qwen3vlmoe": QWEN,
+    "olmoe": dict(halves=True, norm_whole=True),
+    "phimoe": QWEN,
+    "glm4moe": dict(halves=True, gating=2),
+    "hunyuan-moe": dict(halves=True, norm_after=True),
+    "ernie4_5-moe": {},
     "olmo2": dict(halves=True, post_norms=True, pattern=4, local_base="same", norm_whole=True),
 }
 

@@ -494,7 +494,7 @@ static ht_text small_model(void) {
         uint8_t blocks[512];
         for (size_t k = 0; k < HT_COUNT(floats); k++)
             floats[k] = (float)k / 32 - 2;
-        ht_encode_row(types[i], floats, HT_COUNT(floats), blocks);
+        ht_encode_row(types[i], floats, NULL, HT_COUNT(floats), blocks);
         const ht_type_traits *type = ht_type_get(types[i]);
         check(ht_gguf_write_data(writer, blocks, 128 / (size_t)type->block * (size_t)type->block_bytes, &error),
               &error);

@@ -236,7 +236,7 @@ static ht_status chat(ht_error *error) {
 
 static ht_status quantize(ht_error *error) {
     ht_quantize_result result = {0};
-    return ht_quantize(path, copy, "q4_0", NULL, NULL, &result, error);
+    return ht_quantize(path, copy, "q4_0", NULL, &result, error);
 }
 
 /* A text for which memory ran out is none, never a part of it. */

@@ -80,11 +80,11 @@ static ht_status no_model_in_file(ht_error *error) {
 }
 static ht_status quantize_nothing(ht_error *error) {
     ht_quantize_result result = {0};
-    return ht_quantize("/nowhere/in.gguf", "/nowhere/out.gguf", "q4_0", NULL, NULL, &result, error);
+    return ht_quantize("/nowhere/in.gguf", "/nowhere/out.gguf", "q4_0", NULL, &result, error);
 }
 static ht_status quantize_to_nothing(ht_error *error) {
     ht_quantize_result result = {0};
-    return ht_quantize("/nowhere/in.gguf", "/nowhere/out.gguf", "q9_9", NULL, NULL, &result, error);
+    return ht_quantize("/nowhere/in.gguf", "/nowhere/out.gguf", "q9_9", NULL, &result, error);
 }
 static ht_status report_to_nowhere(ht_error *error) {
     char written[64];

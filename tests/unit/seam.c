@@ -65,7 +65,7 @@ static ht_matrix make_matrix(const char *type, size_t rows, uint8_t **memory) {
         float shift = 0.1f * random_float(), size = 0.02f + 0.01f * fabsf(random_float());
         for (size_t c = 0; c < COLS; c++)
             row[c] = shift * size + size * random_float();
-        ht_encode_row(m.type->type, row, COLS, *memory + r * m.row_bytes);
+        ht_encode_row(m.type->type, row, NULL, COLS, *memory + r * m.row_bytes);
     }
     return m;
 }

@@ -119,7 +119,7 @@ static inline void tiny_data(ht_text *f, const tiny_tensor *tensor, const tiny_f
             put_bytes(f, row, tensor->bytes);
             continue;
         }
-        ht_encode_row(HT_TYPE_Q8_0, row, tensor->cols, blocks);
+        ht_encode_row(HT_TYPE_Q8_0, row, NULL, tensor->cols, blocks);
         if (faulty && r == fault->row)
             memcpy(blocks, &(uint16_t){0x7e00}, 2); /* the first block's scale */
         put_bytes(f, blocks, tensor->bytes / tensor->rows);

@@ -928,6 +928,20 @@ static const ht_pool_function per_token[HT_OP_KINDS] = {
     [HT_OP_EMBED] = embed_item, [HT_OP_NORM] = norm_item,   [HT_OP_ROPE] = rope_item,
     [HT_OP_GLU] = glu_item,     [HT_OP_ROUTE] = route_item, [HT_OP_ARGMAX] = argmax_item};
 
+/* EXPERTS show their rows while they run. */
+static void show_rows(const run_job *job) {
+    const ht_op *op = job->task->op;
+    const ht_binding *binding = job->binding;
+    const ht_observer *observer = binding->observer;
+    const size_t matrices = op->kind == HT_OP_HEADS ? (size_t)op->heads : 1;
+    if (op->kind != HT_OP_MATMUL && op->kind != HT_OP_HEADS)
+        return;
+    const ht_view *in = &binding->slots[op->in];
+    for (size_t m = 0; m < matrices; m++)
+        observer->look(observer->user, op, 0, op->n_parts, m, (const float *)in->data + m * (size_t)op->head_dim,
+                       binding->tokens, in->stride);
+}
+
 static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *binding, const ht_dependency *after,
                             size_t n_after, ht_ticket *ticket, ht_error *error) {
     cpu_device *cpu = (cpu_device *)device;
@@ -943,6 +957,8 @@ static ht_status cpu_submit(ht_device *device, ht_task *task, const ht_binding *
     if (status)
         return status;
     ht_pool_yield(cpu->pool, binding->yields);
+    if (HT_UNLIKELY(binding->observer != NULL))
+        show_rows(&job);
     switch (task->op->kind) {
     case HT_OP_MATMUL:
         run_matmul(&job);

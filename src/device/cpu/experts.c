@@ -516,6 +516,26 @@ static void down_item(void *context, size_t strip, int thread) {
     }
 }
 
+/* What the chosen experts' first matrices read, and their last ones. */
+static void show_inputs(const run *r) {
+    const ht_op *op = r->experts->op;
+    const ht_observer *observer = r->binding->observer;
+    const ht_view *in = &r->binding->slots[op->in];
+    for (size_t k = r->begin; k < r->end; k++)
+        for (size_t i = r->first[k]; i < r->first[k + 1]; i++)
+            observer->look(observer->user, op, 0, op->n_parts - 1, r->experts->slice.row_begin + r->chosen[k],
+                           (const float *)in->data + r->token[i] * in->stride, 1, in->stride);
+}
+
+static void show_hidden(const run *r) {
+    const ht_op *op = r->experts->op;
+    const ht_observer *observer = r->binding->observer;
+    const size_t stride = r->n_gates * r->features;
+    for (size_t k = r->begin; k < r->end; k++)
+        observer->look(observer->user, op, op->n_parts - 1, op->n_parts, r->experts->slice.row_begin + r->chosen[k],
+                       r->hidden + (r->first[k] - r->first[r->begin]) * stride, r->first[k + 1] - r->first[k], stride);
+}
+
 /* A few tokens' strips are microseconds long: runs of them are handed out, so that the streams stay long. */
 static size_t grain_of(const run *r, size_t items) {
     const size_t share = items / ((size_t)r->tools->threads * 8);
@@ -548,9 +568,13 @@ void ht_experts_run(const ht_cpu_tools *tools, const ht_experts *experts, const 
     for (r.end = 0; r.end < r.n_chosen; r.begin = r.end) {
         r.end = end_of_batch(&r);
         const size_t tiles = r.tile[r.end] - r.tile[r.begin], gates = (r.end - r.begin) * r.n_gates * r.gate_strips;
+        if (HT_UNLIKELY(binding->observer != NULL))
+            show_inputs(&r);
         ht_pool_run(tools->pool, gather_item, &r, r.same ? 1 : tiles, 1);
         ht_pool_run(tools->pool, gate_item, &r, gates, grain_of(&r, gates));
         ht_pool_run(tools->pool, act_item, &r, tiles, 1);
+        if (HT_UNLIKELY(binding->observer != NULL))
+            show_hidden(&r);
         ht_pool_run(tools->pool, down_item, &r, strips, grain_of(&r, strips));
     }
     if (r.n_chosen == 0 && !binding->adds) { /* nobody has chosen one of these: their sum is nothing */

@@ -24,6 +24,7 @@
 
 #include "base/cores.h"
 #include "base/base.h"
+#include "base/pool.h"
 #include "model/model.h"
 #include "quant/grids.h"
 
@@ -291,19 +292,5 @@ static inline void ht_packed_note(ht_packed *packed, const ht_matrix *matrix, si
     if (ht_matrix_is_bad(matrix, row, scales, offsets))
         atomic_store_explicit(&packed->bad, row + 1, memory_order_relaxed);
 }
-
-/* pool.c: threads that share one parallel loop at a time. */
-typedef struct ht_pool ht_pool;
-typedef void (*ht_pool_function)(void *context, size_t item, int thread);
-/* cores: to pin to, one thread each, in turn; none: not pinned. The caller is thread 0 of every loop; threads - 1
- * workers are made. */
-ht_status ht_pool_create(int threads, const ht_cores *cores, ht_pool **pool, ht_error *error);
-void ht_pool_destroy(ht_pool *pool);
-/* From the next loop's end on, workers sleep at once (true) or spin for a while first. */
-void ht_pool_yield(ht_pool *pool, bool yield);
-int ht_pool_threads(const ht_pool *pool);
-/* function(context, i, thread) for i in [0, items), in any order, on all threads; returns when all are done. Items are
- * handed out `grain` at a time. */
-void ht_pool_run(ht_pool *pool, ht_pool_function function, void *context, size_t items, size_t grain);
 
 #endif

@@ -353,7 +353,7 @@ static ht_status fill_floats(const ht_npu_matrix *m, uint8_t *out, ht_error *err
     for (size_t row = 0; row < m->rows && status == HT_OK; row++) {
         status = ht_npu_floats(m, row, 1, line, error);
         if (status == HT_OK)
-            ht_encode_row(types[m->element], line, m->cols, out + row * m->cols * ht_npu_bits(m->element) / 8);
+            ht_encode_row(types[m->element], line, NULL, m->cols, out + row * m->cols * ht_npu_bits(m->element) / 8);
     }
     free(line);
     return status;

@@ -1,9 +1,10 @@
 /* A fork-join pool. Workers spin briefly after a loop (the next one is microseconds away while a model runs), then sleep
  * on a futex. Items are handed out from one atomic counter, so that a core that is busy elsewhere simply takes fewer; and a
  * worker that wakes too late is not waited for: it finds the loop's gate closed. */
+#include "base/pool.h"
 #include "base/os.h"
-#include "device/cpu/kernels.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -177,4 +178,20 @@ void ht_pool_run(ht_pool *pool, ht_pool_function function, void *context, size_t
         if (i > 20000)
             ht_os_yield(), i = 0; /* a worker was descheduled: let it have this core */
     }
+}
+
+/* ---- how many
+ * ------------------------------------------------------------------------------------------------------------- */
+
+static double quota; /* of cores' time; 0: none */
+
+static void find_quota(void) {
+    quota = ht_os_cpu_quota("");
+}
+
+int ht_default_threads(const ht_cores *cores) {
+    const int n = ht_cores_count(cores);
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find_quota);
+    return quota > 0 && quota < n ? (int)ceil(quota) : n;
 }
