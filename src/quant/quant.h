@@ -21,14 +21,20 @@ typedef struct ht_matrix {
     size_t row_bytes;
     size_t run, stride;
     bool made; /* data lies in the model's own memory, not in the file */
+    /* What weights are multiplied by, one number for every factor_rows rows of the tensor; NULL: nothing. NVFP4's "NAME.scale". */
+    const float *factors;
+    size_t factor_rows;
 } ht_matrix;
 
 /* A tensor's rows, those of all its matrices one behind the other. */
 ht_matrix ht_matrix_of(const ht_tensor *tensor);
+static inline size_t ht_matrix_at(const ht_matrix *m,
+                                  size_t row) { /* a row's number among the tensor's, from the first on */
+    return m->run ? row / m->run * m->stride + row % m->run : row;
+}
 /* Where a row lies; NULL: the weights are made up. */
 static inline const uint8_t *ht_matrix_row(const ht_matrix *m, size_t row) {
-    const size_t at = m->run ? row / m->run * m->stride + row % m->run : row;
-    return m->data ? m->data + at * m->row_bytes : NULL;
+    return m->data ? m->data + ht_matrix_at(m, row) * m->row_bytes : NULL;
 }
 /* Bytes from its first row to the end of its last. */
 static inline size_t ht_matrix_span(const ht_matrix *m) {

@@ -163,7 +163,7 @@ typedef struct ht_packed {
     uint8_t *data;
     size_t bytes;
     float *bias;       /* [strips * 32] or NULL */
-    float factor;      /* of all scales that are unpacked: NVFP4's, of the whole tensor */
+    float factor;      /* of all scales of HT_FORM_4X16: ht_matrix.factors' */
     atomic_size_t bad; /* one more than a row of the matrix with a weight that is no number; 0: none */
 } ht_packed;
 

@@ -187,7 +187,9 @@ void ht_pack_small_row(const ht_matrix *m, size_t row, size_t col_begin, ht_pack
     int8_t *codes = (int8_t *)(offsets + groups);
     row_levels of = {.d = (uint16_t *)(void *)(codes + ht_round_up(m->cols, 2))};
     of.dmin = of.d + blocks, of.sub = (int8_t *)(of.dmin + blocks), of.sub_min = of.sub + groups;
-    ht_matrix_codes(m, row, 1, codes, scales, offsets);
+    ht_matrix plain = *m; /* a factor is multiplied by when weights are unpacked */
+    plain.factors = NULL;
+    ht_matrix_codes(&plain, row, 1, codes, scales, offsets);
     ht_packed_note(p, m, row, scales, offsets);
     const ht_form_traits t = ht_forms[p->form];
     if (ht_grid_of(m->type->type)) {
