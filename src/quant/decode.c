@@ -218,7 +218,7 @@ static void unpack_chunk(const ht_matrix *matrix, size_t row, size_t begin, size
 
 /* Only types without offsets have a factor. */
 static void multiply(const ht_matrix *matrix, size_t row, float *scales, size_t n) {
-    const float factor = matrix->factors[ht_matrix_at(matrix, row) / matrix->factor_rows];
+    const float factor = ht_matrix_factor(matrix, row);
     for (size_t i = 0; i < n; i++)
         scales[i] *= factor;
 }

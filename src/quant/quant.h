@@ -3,7 +3,8 @@
  * Canonical form of a quantised matrix [rows, cols]: signed codes in groups of `group` columns,
  *     weight[r][c] = scale[r][c/group] * code[r][c] + offset[r][c/group]
  * with float32 scale and, where the format is asymmetric, float32 offset. Codes of a 4-bit form lie in -8..7, of a 6-bit
- * form in -32..31, of an 8-bit form in -128..127. The conversion is exact but for one float32 rounding of scale and offset.
+ * form in -32..31, of an 8-bit form in -128..127; those of formats of fewer bits are taken as 4-bit ones, levels as what they
+ * stand for (IQ4: 8 bits), and places in codebooks likewise (IQ1, IQ3: 6 bits, IQ2: 8). The conversion is exact but for one float32 rounding of scale and offset.
  * It is made when a device reads its slice, never kept: the file stays the only copy of what no device holds.
  */
 #ifndef HT_QUANT_H
@@ -35,6 +36,10 @@ static inline size_t ht_matrix_at(const ht_matrix *m,
 /* Where a row lies; NULL: the weights are made up. */
 static inline const uint8_t *ht_matrix_row(const ht_matrix *m, size_t row) {
     return m->data ? m->data + ht_matrix_at(m, row) * m->row_bytes : NULL;
+}
+/* What a row's weights are multiplied by. */
+static inline float ht_matrix_factor(const ht_matrix *m, size_t row) {
+    return m->factors ? m->factors[ht_matrix_at(m, row) / m->factor_rows] : 1;
 }
 /* Bytes from its first row to the end of its last. */
 static inline size_t ht_matrix_span(const ht_matrix *m) {

@@ -111,10 +111,11 @@ const char *ht_experts_refuse(const ht_op *op, const ht_slice *slice) {
  * ------------------------------------------------------------------------------------------------------------ */
 
 typedef struct packed_part {
-    ht_packed packed;     /* every expert's strips behind the last one's; its bias likewise */
-    size_t strips;        /* of one expert */
-    size_t rows;          /* of one expert's matrix, in the file */
-    const float *factors; /* ht_matrix.factors of the experts here; NULL: none */
+    ht_packed packed; /* every expert's strips behind the last one's; its bias likewise */
+    size_t strips;    /* of one expert */
+    size_t rows;      /* of one expert's matrix, in the file */
+    const ht_matrix *matrix;
+    size_t first; /* its expert that is packed first */
 } packed_part;
 
 struct ht_experts {
@@ -137,7 +138,7 @@ static ht_packed of_expert(const packed_part *part, size_t expert, size_t rows) 
     ht_packed p = part->packed;
     p.data += expert * part->strips * p.strip_bytes;
     p.bias = p.bias ? p.bias + expert * part->strips * HT_STRIP : NULL;
-    p.factor = part->factors ? part->factors[expert] : 1;
+    p.factor = ht_matrix_factor(part->matrix, (part->first + expert) * part->rows);
     p.rows = rows;
     p.strips = (rows + HT_STRIP - 1) / HT_STRIP;
     return p;
@@ -173,7 +174,7 @@ static ht_status pack_part(const ht_cpu_tools *tools, ht_experts *experts, int n
     packed_part *part = &experts->parts[number];
     const size_t n = s->row_end - s->row_begin;
     part->rows = m->rows / (size_t)op->experts;
-    part->factors = m->factors ? m->factors + s->row_begin : NULL;
+    part->matrix = m, part->first = s->row_begin;
     pack_job job = {.matrix = m,
                     .part = part,
                     .expert = s->row_begin,

@@ -49,7 +49,7 @@ ht_status ht_packed_create(const ht_matrix *matrix, size_t row_begin, size_t row
     *packed = (ht_packed){.form = form,
                           .rows = row_end - row_begin,
                           .cols = ht_round_up(col_end - col_begin, HT_STEP),
-                          .factor = matrix->factors ? matrix->factors[row_begin / matrix->factor_rows] : 1};
+                          .factor = ht_matrix_factor(matrix, row_begin)};
     packed->strips = (packed->rows + HT_STRIP - 1) / HT_STRIP;
     packed->strip_bytes = ht_form_bytes(form, packed->cols / HT_STEP);
     packed->bytes = packed->strips * packed->strip_bytes;

@@ -144,24 +144,22 @@ static void put_levels(ht_pack_form form, const row_levels *of, size_t s, size_t
             (uint8_t)(form == HT_FORM_2SO ? of->sub[g + h] | of->sub_min[g + h] << 4 : of->sub[g + h]);
 }
 
-/* Names of the levels that codes are. */
-static void name_levels(const int8_t levels[16], const int8_t *q, uint8_t *names) {
-    for (size_t i = 0; i < HT_STEP; i++)
-        for (names[i] = 0; names[i] < 15 && levels[names[i]] != q[i];)
-            names[i]++;
+/* Of the codes as bytes: their names among a form's levels. */
+static void name_levels(ht_pack_form form, uint8_t names[256]) {
+    const int8_t *levels = form == HT_FORM_4X16 ? ht_levels_fp4 : ht_levels_iq4;
+    for (int i = 15; i >= 0; i--) /* 0 has two names in fp4: the first */
+        names[(uint8_t)levels[i]] = (uint8_t)i;
 }
 
-static void put_codes(ht_pack_form form, const int8_t *q, const place *to) {
+static void put_codes(ht_pack_form form, const int8_t *q, const uint8_t names[256], const place *to) {
     uint8_t u[HT_STEP];
     switch (form) {
     case HT_FORM_4N:
     case HT_FORM_4NS:
-        name_levels(ht_levels_iq4, q, u);
-        put_nibbles(to->step + (form == HT_FORM_4N ? 64 : HT_STRIP), to, u);
-        return;
     case HT_FORM_4X16:
-        name_levels(ht_levels_fp4, q, u);
-        put_nibbles(to->step + 128, to, u);
+        for (size_t i = 0; i < HT_STEP; i++)
+            u[i] = names[(uint8_t)q[i]];
+        put_nibbles(to->step + (form == HT_FORM_4N ? 64 : form == HT_FORM_4NS ? HT_STRIP : 128), to, u);
         return;
     case HT_FORM_1R:
         for (size_t i = 0; i < HT_STEP; i++)
@@ -196,6 +194,8 @@ void ht_pack_small_row(const ht_matrix *m, size_t row, size_t col_begin, ht_pack
         pack_grid_row(m, row, col_begin, p, strip, lane);
         return;
     }
+    uint8_t names[256];
+    name_levels(p->form, names);
     const bool has_levels = ht_matrix_has_levels(m);
     if (has_levels)
         ht_matrix_levels(m, row, 1, of.d, of.dmin, of.sub, of.sub_min);
@@ -209,7 +209,7 @@ void ht_pack_small_row(const ht_matrix *m, size_t row, size_t col_begin, ht_pack
         if (p->form == HT_FORM_4X16)
             put_half(to.head + 64, &to, ht_f32_to_f16(scales[g + 1]));
         if (p->form != HT_FORM_DIGITS)
-            put_codes(p->form, codes + col, &to);
+            put_codes(p->form, codes + col, names, &to);
         else if (s % 8 == 0)
             put_digits(to.head + 64, &to, codes + col);
     }
