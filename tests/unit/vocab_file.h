@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef struct vocab_file { /* what is NULL or 0 is left out of the file */
+typedef struct vocab_file {                 /* what is NULL or 0 is left out of the file */
     const char *model, *pre, *chat, *tools; /* the two templates */
     const char **tokens;
     size_t n_tokens;
