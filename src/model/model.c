@@ -7,10 +7,10 @@
 #include <string.h>
 
 /* Besides those like Llama and those of families/mixtures.c. */
-static const ht_family *const families[] = {&ht_families_latent[0],  &ht_families_latent[1],  &ht_family_gpt_oss,
-                                            &ht_families_granite[0], &ht_families_granite[1], &ht_families_lfm2[0],
-                                            &ht_families_lfm2[1],    &ht_families_qwen35[0],  &ht_families_qwen35[1],
-                                            &ht_family_llama4};
+static const ht_family *const families[] = {&ht_families_latent[0],  &ht_families_latent[1], &ht_families_latent[2],
+                                            &ht_families_latent[3],  &ht_family_gpt_oss,     &ht_families_granite[0],
+                                            &ht_families_granite[1], &ht_families_lfm2[0],   &ht_families_lfm2[1],
+                                            &ht_families_qwen35[0],  &ht_families_qwen35[1], &ht_family_llama4};
 
 /* NULL: there are fewer. */
 static const ht_family *family_at(size_t i) {

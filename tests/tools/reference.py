@@ -134,7 +134,7 @@ def self_attention(m, layer, h):
                   m.tensors.get(f"blk.{layer}.attn_sinks.weight"))
     if gate is not None:
         y = y * sigmoid(gate.reshape(n, -1))
-    return m.matmul(layer, y, "attn_output")
+    return y @ m.weight(layer, "attn_output").T if m.traits.plain_output else m.matmul(layer, y, "attn_output")
 
 
 def mix(m, layer, h):
