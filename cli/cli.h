@@ -25,6 +25,7 @@ enum {
     CLI_PLAN = 1 << 10,
     CLI_REPRODUCE = 1 << 11,
     CLI_REPORT = 1 << 12,
+    CLI_PULL = 1 << 13,
     CLI_IMATRIX = 1 << 15,
     CLI_ALL = (1 << 16) - 1
 };
@@ -43,11 +44,12 @@ typedef struct cli_options {
     const struct cli_command *command;
     const char *arguments[3]; /* MODEL, or IN OUT TYPE; NULL: one that may be left out was */
     bool help, quiet, json, raw, no_special, parse_special, quick, decode, measure, whole_weights, all, stored, run,
-        validate;
+        validate, offline, list;
     cli_words log_level, devices, strategy, cuts, precision, sync, kv, openvino, onnxruntime;
     cli_words prompt, file, system, stop, reference, report, save, load, trace, soc, out, place, imatrix;
     cli_numbers ids, bench_prompt, bench_gen, bench_sequences, bench_threads;
-    int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions, rounds, length;
+    int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions, rounds, length,
+        retries;
     double temperature, top_p, min_p, repeat_penalty;
 } cli_options;
 
@@ -72,6 +74,7 @@ int cli_profile(const cli_options *options);
 int cli_plan(const cli_options *options);
 int cli_reproduce(const cli_options *options);
 int cli_report(const cli_options *options);
+int cli_pull(const cli_options *options);
 
 /* ---- options.c ---- */
 
@@ -108,6 +111,15 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text);
 int cli_tokens_of(const cli_options *options, const ht_model *model, const cli_text *text, int32_t **ids, size_t *n);
 unsigned cli_text_flags(const cli_options *options); /* HT_TOKENIZE_*, by --no-special and --parse-special */
 
+/* ---- common.c: models of a hub ---- */
+
+typedef ht_status cli_pull_function(const char *name, const ht_pull_options *options, ht_pull_result *result,
+                                    ht_error *error);
+/* ht_pull or ht_pull_list with the options' settings. The first Ctrl-C ends it in order, the second the program. Returns an
+ * exit status, having said what is wrong. */
+int cli_pull_files(const cli_options *options, cli_pull_function *function, const char *name, bool cached,
+                   ht_pull_result *result);
+
 /* ---- common.c: a model made ready ---- */
 
 typedef struct cli_setting { /* the part of the options that bench varies */
@@ -126,6 +138,8 @@ cli_setting cli_setting_of(const cli_options *options);
 void cli_expect(cli_setting *setting, int64_t tokens); /* one more prompt to come; what does not fit is not named */
 ht_precision cli_precision(const cli_setting *setting);
 int cli_open_model(const cli_options *options, ht_model **model); /* MODEL left out: a shape of 1B */
+/* The path of MODEL, from malloc; what is on a hub and not in the cache is fetched. Returns an exit status. */
+int cli_model_path(const cli_options *options, char **path);
 int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session);
 void cli_close_session(cli_session *session);
 

@@ -162,14 +162,62 @@ int cli_tokens_of(const cli_options *options, const ht_model *model, const cli_t
     return cli_wrong(options->command, "%s: the text is empty, and no BOS is added to it", text->source);
 }
 
+/* ---- models of a hub -------------------------------------------------------------------------------------------- */
+
+static atomic_bool pull_interrupted;
+
+static void on_pull_interrupt(void) {
+    atomic_store(&pull_interrupted, true);
+}
+
+static bool on_pull_progress(const char *what, double done, double total, void *user) {
+    return cli_progress(what, done, total, user) && !atomic_load(&pull_interrupted);
+}
+
+int cli_pull_files(const cli_options *options, cli_pull_function *function, const char *name, bool cached,
+                   ht_pull_result *result) {
+    ht_error error;
+    const ht_pull_options wanted = {.cached = cached,
+                                    .offline = options->offline,
+                                    .retries = options->retries ? (int)options->retries : -1,
+                                    .progress = on_pull_progress,
+                                    .progress_user = (void *)options};
+    ht_os_program_on_interrupt(on_pull_interrupt);
+    const ht_status status = function(name, &wanted, result, &error);
+    ht_os_program_on_interrupt(NULL);
+    cli_progress_clear();
+    return status ? cli_fail(options, &error) : CLI_DONE;
+}
+
+int cli_model_path(const cli_options *options, char **path) {
+    const char *name = options->arguments[0] ? options->arguments[0] : "shape:llama-3.2-1b";
+    ht_pull_result result;
+    if (!ht_pull_is_name(name)) {
+        *path = ht_copy_text(name, strlen(name));
+        return *path ? CLI_DONE : cli_no_memory(options->command);
+    }
+    const int status = cli_pull_files(options, ht_pull, name, true, &result);
+    if (status != CLI_DONE)
+        return status;
+    *path = result.files[0].path;
+    result.files[0].path = NULL;
+    ht_pull_result_clear(&result);
+    return CLI_DONE;
+}
+
 /* ---- a model made ready ----------------------------------------------------------------------------------------- */
 
 int cli_open_model(const cli_options *options, ht_model **model) {
     ht_error error;
-    const char *path = options->arguments[0] ? options->arguments[0] : "shape:llama-3.2-1b";
-    if (!ht_model_open(path, model, &error))
+    char *path;
+    int status = cli_model_path(options, &path);
+    if (status != CLI_DONE)
+        return status;
+    const bool good = !ht_model_open(path, model, &error);
+    ht_free(path);
+    if (good)
         return CLI_DONE;
-    int status = cli_fail(options, &error);
+    status = cli_fail(options, &error);
     return error.status == HT_ERROR_IO ? CLI_WRONG : status; /* a file that is not there is wrong input */
 }
 

@@ -60,6 +60,12 @@ static const cli_command commands[] = {
      "A figure of the SoC can be changed for one run: --soc snapdragon-8-gen-3@memory.together_GBps=80.\n"
      "--validate shows public measurements beside what the simulated SoCs predict for them, which of them were fitted "
      "to,\nevery parameter that was, and how far off the others are."},
+    {"pull", "NAME", "hf:OWNER/REPO[@REVISION][:TYPE]", "fetch a model", CLI_PULL, cli_pull,
+     "NAME may also be hf:OWNER/REPO/PATH/FILE.gguf. Without TYPE: Q4_K_M, else Q8_0, else the only model there is.\n"
+     "Every command takes such a name as MODEL: one that is in the cache is used as it is, another is fetched; pull "
+     "itself\n"
+     "looks for a newer one. The cache is that of Hugging Face's tools (HF_HUB_CACHE, HF_HOME). HF_TOKEN is sent to\n"
+     "HF_ENDPOINT (default https://huggingface.co) and to nobody else. Prints the path; Ctrl-C keeps what has come."},
     {"report", "[MODEL]", "[MODEL] [--devices A,B,...] [--out FILE]", "collect the facts for a bug report in one file",
      CLI_REPORT, cli_report,
      "Writes versions, machine, devices, the newest profile, plans and a short bench of MODEL (default:\n"

@@ -117,6 +117,8 @@ static const option_row rows[] = {
      "predict what other engines were measured to do on real chips, instead"},
     {"out", 0, OPTION_TEXT, CLI_REPORT, AT(out), "FILE.json", 0, 0,
      "write the report to FILE.json (default: a new hetero-report-DATE.json; none with --json)"},
+    {"list", 0, OPTION_FLAG, CLI_PULL, AT(list), NULL, 0, 0, "list the repository's GGUF files, fetch nothing"},
+    {"retries", 0, OPTION_NUMBER, CLI_PULL, AT(retries), "N", 0, 1000, "give up after N failures in a row (default 5)"},
     {"ctx", 0, OPTION_NUMBER, COMPUTES, AT(context), "N", 1, MANY_MAX,
      "context size in tokens (default: the model's own, at most 4096)"},
 
@@ -160,6 +162,8 @@ static const option_row rows[] = {
      "path of ONNX Runtime (default: searched)"},
 
     {NULL, 0, OPTION_FLAG, CLI_ALL, 0, NULL, 0, 0, "Common options:"},
+    {"offline", 0, OPTION_FLAG, CLI_ALL & ~CLI_DEVICES, AT(offline), NULL, 0, 0,
+     "fetch nothing: use hf: models of the cache only"},
     {"threads", 0, OPTION_NUMBER, CLI_ALL & ~CLI_BENCH, AT(threads), "N", 0, HT_MAX_THREADS,
      "threads of the CPU device; 0: one per core (default 0)"},
     {"threads", 0, OPTION_NUMBERS, CLI_BENCH, AT(bench_threads), "N,N,...", 0, HT_MAX_THREADS,
@@ -448,6 +452,7 @@ int cli_options_parse(const cli_command *command, int argc, char **argv, cli_opt
                              .repetitions = 5,
                              .rounds = 1,
                              .length = 256,
+                             .retries = 5,
                              .temperature = 0.8,
                              .top_p = 0.95,
                              .min_p = 0.05,

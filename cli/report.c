@@ -15,17 +15,21 @@ int cli_report(const cli_options *options) {
     const char *program[5] = {NULL, "report-part"};
     ht_text paths[2] = {{0}};
     ht_error error;
-    char *json, path[1024], self[HT_PATH_BYTES];
+    char *json, *model = NULL, path[1024], self[HT_PATH_BYTES];
     if (out && ht_output_check(out, &error)) /* before minutes of work */
         return cli_fail(options, &error);
+    const int found = options->arguments[0] ? cli_model_path(options, &model) : CLI_DONE;
+    if (found != CLI_DONE)
+        return found;
     for (size_t i = 0, n = 2; i < 2; i++)
         if (values[i] && !ht_text_printf(&paths[i], NULL, "%s=%s", names[i], values[i]))
             program[n++] = paths[i].data;
     if (ht_os_program_path(self, sizeof self))
         program[0] = self;
-    const bool failed = ht_report(options->arguments[0], &wanted, program[0] ? program : NULL, &json, &error) != HT_OK;
+    const bool failed = ht_report(model, &wanted, program[0] ? program : NULL, &json, &error) != HT_OK;
     for (size_t i = 0; i < 2; i++)
         ht_text_free(&paths[i]);
+    ht_free(model);
     cli_progress_clear();
     if (failed) {
         int status = cli_fail(options, &error);

@@ -79,9 +79,13 @@ static int validate(const cli_options *options, const char *soc, const char *out
 static int compare(const cli_options *options, const char *out) {
     static const char *const shown[] = {"chips-", "planners-"};
     ht_error error;
-    char *text;
-    const bool failed = ht_compare_chips((const char *const *)options->soc.at, options->soc.n, options->arguments[0],
-                                         out, cli_progress, (void *)options, &text, &error) != HT_OK;
+    char *text, *model = NULL;
+    const int found = options->arguments[0] ? cli_model_path(options, &model) : CLI_DONE;
+    if (found != CLI_DONE)
+        return found;
+    const bool failed = ht_compare_chips((const char *const *)options->soc.at, options->soc.n, model, out, cli_progress,
+                                         (void *)options, &text, &error) != HT_OK;
+    ht_free(model);
     cli_progress_clear();
     if (failed)
         return cli_fail(options, &error);

@@ -65,6 +65,53 @@ typedef struct ht_imatrix_result {
 ht_status ht_imatrix_collect(ht_model *model, const char *text, size_t bytes, const char *out,
                              const ht_imatrix_options *options, ht_imatrix_result *result, ht_error *error);
 
+/* ---- models of a hub ---------------------------------------------------------------------------------------------- */
+
+/* A name "hf:OWNER/REPO", with ":TYPE" ("Q4_K_M") or "/PATH/FILE.gguf" behind it, and "@REVISION" behind REPO or at the end,
+ * means a model that is fetched from https://huggingface.co, or from what HF_ENDPOINT says, into the cache folder of
+ * Hugging Face's tools. Without a type it is Q4_K_M, else Q8_0, else the only model there is. */
+bool ht_pull_is_name(const char *text); /* begins with "hf:" */
+
+/* Zero-initialise. */
+typedef struct ht_pull_options {
+    /* a model that the cache has is taken as it is, whatever the hub has by now: nobody is asked */
+    bool cached;
+    /* nobody is asked at all, as if HF_HUB_OFFLINE were set */
+    bool offline;
+    /* give up after so many failures in a row that could be passing; 0: 5; below 0: at the first */
+    int retries;
+    /* may be NULL; called on the calling thread, ten times a second at least; returning false ends the pull, and the next
+     * one goes on where it ended */
+    ht_progress_function progress;
+    void *progress_user;
+} ht_pull_options;
+
+typedef struct ht_pull_file {
+    /* in the repository, and on this machine; of ht_pull_list: NULL where the cache does not have it */
+    char *name, *path;
+    uint64_t bytes;
+    /* hexadecimal; "": not known */
+    char sha256[65];
+} ht_pull_file;
+typedef struct ht_pull_result {
+    /* a split model's parts in order; files[0].path opens all of it */
+    ht_pull_file *files;
+    size_t n;
+    /* of all files; of these, what was not in the cache */
+    uint64_t bytes, fetched_bytes;
+    /* hexadecimal */
+    char commit[65];
+} ht_pull_result;
+
+/* Sees to it that the cache has the model, and says where. What is fetched has its SHA-256 checked before it gets its name;
+ * a download that broke off is gone on with, by this or a later call; two processes do not fetch the same.
+ * HT_ERROR_ARGUMENT: the name is wrong, there is no such model, or it is not for this user; the line says what there is.
+ * HT_ERROR_UNSUPPORTED: the build, or the machine, has no libcurl. HT_ERROR_CANCELLED. Clear the result. */
+ht_status ht_pull(const char *name, const ht_pull_options *options, ht_pull_result *result, ht_error *error);
+/* All models and parts of models of the repository, whatever type or file the name says. */
+ht_status ht_pull_list(const char *name, const ht_pull_options *options, ht_pull_result *result, ht_error *error);
+void ht_pull_result_clear(ht_pull_result *result);
+
 /* ---- plans ------------------------------------------------------------------------------------------------------ */
 
 /* What one device computes of one operator. Ranges are [begin, end). */

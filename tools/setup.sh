@@ -3,12 +3,14 @@
 # Sees to it that the Debian packages are there which building, testing or CI needs. Root gets them installed; anyone
 # else is told the one command to type. Asks the network for nothing when nothing is missing.
 set -eu
-compile="gcc libc6-dev make cmake pkg-config libpcre2-dev libutf8proc-dev libjansson-dev libedit-dev opencl-headers"
+compile="gcc libc6-dev make cmake pkg-config libpcre2-dev libutf8proc-dev libjansson-dev libedit-dev opencl-headers
+         libcurl4-openssl-dev libssl-dev"
 build="$compile python3 python3-pip ca-certificates"
 unit="$compile libcmocka-dev"
 test="$build libcmocka-dev binutils python3-venv pocl-opencl-icd ocl-icd-libopencl1 oclgrind clang chromium"
 cross="make cmake pkg-config gcc-aarch64-linux-gnu qemu-user opencl-headers libpcre2-dev:arm64 libutf8proc-dev:arm64
-       libjansson-dev:arm64 libedit-dev:arm64 libcmocka-dev:arm64"
+       libjansson-dev:arm64 libedit-dev:arm64 libcurl4-openssl-dev:arm64 libssl-dev:arm64
+       libcmocka-dev:arm64"
 ci="$test git clang-14 libclang-rt-14-dev llvm-14 clang-format-14 clang-tidy-14 gcc-mingw-w64-x86-64-posix"
 case ${1-} in
     build) wanted=$build ;;

@@ -52,6 +52,18 @@ int ht_os_replace(const char *from, const char *to);
 /* Async-signal-safe. 0, or an errno. */
 int ht_os_remove(const char *path);
 int ht_os_remove_folder(const char *path); /* an empty one */
+/* `path` becomes a link to `target`, at once, whatever file or link is there; `target` counts from the folder of `path`. 0, or an
+ * errno. */
+int ht_os_link(const char *target, const char *path);
+/* What is written to the file is on the disk. 0, or an errno. */
+int ht_os_flush(FILE *file);
+uint64_t ht_os_free_bytes(const char *folder); /* that this user may still write there; UINT64_MAX: not known */
+
+typedef struct ht_os_lock ht_os_lock;
+/* Locks the file, which is made if need be, against other processes (flock), until ht_os_unlock or the process's end. 0, EAGAIN where
+ * another has it, or another errno. The file stays. */
+int ht_os_lock_try(const char *path, ht_os_lock **lock);
+void ht_os_unlock(ht_os_lock *lock); /* NULL is allowed */
 /* Makes one folder; 0 if it is there afterwards, else an errno. `for_all`: as umask allows, else for this user alone. */
 int ht_os_make_folder(const char *path, bool for_all);
 bool ht_os_current_folder(char *out, size_t capacity);

@@ -8,7 +8,9 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define MOST_LINKS 40 /* as the kernel has it */
@@ -103,6 +105,64 @@ int ht_os_remove(const char *path) {
 
 int ht_os_remove_folder(const char *path) {
     return rmdir(path) ? errno : 0;
+}
+
+int ht_os_link(const char *target, const char *path) {
+    static atomic_uint counter;
+    char beside[HT_PATH_BYTES];
+    if ((size_t)snprintf(beside, sizeof beside, "%s.%ld-%u.link", path, (long)getpid(),
+                         atomic_fetch_add(&counter, 1)) >= sizeof beside)
+        return ENAMETOOLONG;
+    unlink(beside); /* of a process of this number that was killed */
+    int reason = symlink(target, beside) ? errno : 0;
+    if (!reason && rename(beside, path)) {
+        reason = errno;
+        unlink(beside);
+    }
+    return reason;
+}
+
+int ht_os_flush(FILE *file) {
+    if (fflush(file) || (fsync(fileno(file)) && errno != EINVAL && errno != ENOTSUP)) /* not every file system can */
+        return errno;
+    return 0;
+}
+
+uint64_t ht_os_free_bytes(const char *folder) {
+    struct statvfs s;
+    return statvfs(folder, &s) ? UINT64_MAX : (uint64_t)s.f_bavail * s.f_frsize;
+}
+
+struct ht_os_lock {
+    int descriptor;
+};
+
+int ht_os_lock_try(const char *path, ht_os_lock **lock) {
+    struct stat held, there;
+    int reason = 0;
+    const int descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor < 0)
+        return errno;
+    if (flock(descriptor, LOCK_EX | LOCK_NB))
+        reason = errno == EWOULDBLOCK || errno == EINTR ? EAGAIN : errno;
+    /* whoever had it may have removed the file, and another one may be locked by now */
+    else if (fstat(descriptor, &held) || stat(path, &there) || held.st_dev != there.st_dev ||
+             held.st_ino != there.st_ino)
+        reason = EAGAIN;
+    if (!reason && !(*lock = malloc(sizeof **lock)))
+        reason = ENOMEM;
+    if (reason)
+        close(descriptor);
+    else
+        (*lock)->descriptor = descriptor;
+    return reason;
+}
+
+void ht_os_unlock(ht_os_lock *lock) {
+    if (!lock)
+        return;
+    close(lock->descriptor);
+    free(lock);
 }
 
 int ht_os_make_folder(const char *path, bool for_all) {

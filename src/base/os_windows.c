@@ -58,6 +58,19 @@ int ht_os_remove(const char *path) {
 int ht_os_remove_folder(const char *path) {
     return ENOSYS;
 }
+int ht_os_link(const char *target, const char *path) {
+    return ENOSYS;
+}
+int ht_os_flush(FILE *file) {
+    return fflush(file) ? errno : 0;
+}
+uint64_t ht_os_free_bytes(const char *folder) {
+    return UINT64_MAX;
+}
+int ht_os_lock_try(const char *path, ht_os_lock **lock) { /* LockFileEx */
+    return ENOSYS;
+}
+void ht_os_unlock(ht_os_lock *lock) {}
 int ht_os_make_folder(const char *path, bool for_all) {
     return ENOSYS;
 }

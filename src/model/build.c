@@ -140,7 +140,7 @@ enum { NAME_BYTES = 96 };
 
 static void tensor_name(const ht_builder *b, const char *name, const char *suffix, char full[NAME_BYTES]) {
     if (b->layer >= 0)
-        snprintf(full, NAME_BYTES, "blk.%d.%s%s", b->layer, name, suffix);
+        snprintf(full, NAME_BYTES, "blk.%d.%s%s", b->period ? b->layer % b->period : b->layer, name, suffix);
     else
         snprintf(full, NAME_BYTES, "%s%s", name, suffix);
 }

@@ -38,6 +38,7 @@ typedef struct ht_builder {
     ht_error *error;
     ht_status status;
     int layer;               /* -1: outside the layers */
+    int period;              /* not 0: layer number i has the tensors of number i % period: a looped model */
     int caches;              /* that have been written so far */
     const ht_hparams *shape; /* of what follows; NULL: the model's */
     const char *stream;      /* that what follows reads and adds to; NULL: "x" */
@@ -152,6 +153,8 @@ void ht_build_norm_beside(ht_builder *b, const char *name);
 /* What follows reads and adds to the residual stream of this name, no wider than the embedding; NULL: to the first,
  * which ht_build_embed wrote. The caller keeps *name. */
 void ht_build_stream(ht_builder *b, const char *name);
+/* A block that is a norm of the stream, to another stream, which is the one at hand from then on. NULL: the first. The caller keeps *to. */
+void ht_build_normed_stream(ht_builder *b, const char *name, const char *to);
 /* The next norm of the stream adds what the block gave first, after an RMS norm of its own (post_norm; NULL: none).
  * Of blocks beside each other the last one may have that: it is of what they gave together. */
 void ht_build_add(ht_builder *b, const char *post_norm);

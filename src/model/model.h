@@ -211,7 +211,8 @@ typedef enum ht_block_kind {
     HT_BLOCK_DELTA_NET,         /* as many key heads as value heads */
     HT_BLOCK_GROUPED_DELTA_NET, /* fewer */
     HT_BLOCK_SCAN,
-    HT_BLOCK_HEAD, /* final norm, output matrix, the greedy choice */
+    HT_BLOCK_STREAM_NORM, /* a stream normed to another */
+    HT_BLOCK_HEAD,        /* final norm, output matrix, the greedy choice */
     HT_BLOCK_KINDS
 } ht_block_kind;
 

@@ -221,10 +221,8 @@ void ht_build_norm_beside(ht_builder *b, const char *name) {
     list_norm(b, name);
 }
 
-void ht_build_norm(ht_builder *b, const char *name) {
-    ht_op *op = list_norm(b, name);
-    if (!op)
-        return;
+/* Lets the norm that was listed last add what waits for its stream. */
+static void add_given(ht_builder *b, ht_op *op) {
     for (int i = 0; i < HT_BUILD_SUMS && b->status == HT_OK; i++) {
         ht_given *given = &b->given[i];
         if (!given->waits || given->stream != op->in)
@@ -241,6 +239,24 @@ void ht_build_norm(ht_builder *b, const char *name) {
         op->post_norm = given->post_norm;
         *given = (ht_given){0};
     }
+}
+
+void ht_build_norm(ht_builder *b, const char *name) {
+    ht_op *op = list_norm(b, name);
+    if (op)
+        add_given(b, op);
+}
+
+void ht_build_normed_stream(ht_builder *b, const char *name, const char *to) {
+    const int layer = b->layer;
+    const ht_slot out = ht_build_slot(b, to ? to : "x", HT_ROLE_OWN, ht_build_stream_width(b));
+    b->layer = -1;
+    ht_build_block(b, HT_BLOCK_STREAM_NORM, 1);
+    ht_build_norm(b, name);
+    if (b->status == HT_OK)
+        b->model->ops[b->model->n_ops - 1].out = out;
+    b->layer = layer;
+    ht_build_stream(b, to);
 }
 
 void ht_build_add(ht_builder *b, const char *post_norm) {

@@ -9,6 +9,8 @@ import shlex
 
 import pytest
 
+import hub_server
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAIR = "cpu:cpus=0,opencl:0:cpus=1"
@@ -43,6 +45,17 @@ def examples():
 
 
 @pytest.fixture(scope="module")
+def hub(tmp_path_factory, model):
+    """What `hf:` names lead to here: a model of each type that the pages name."""
+    made = hub_server.Hub()
+    data = pathlib.Path(model).read_bytes()
+    made.add("unsloth/SmolLM2-135M-Instruct-GGUF",
+             {f"SmolLM2-135M-Instruct-{kind}.gguf": data for kind in ("Q4_K_M", "Q8_0")})
+    yield {"HF_ENDPOINT": made.endpoint, "HF_HOME": str(tmp_path_factory.mktemp("hub"))}
+    made.close()
+
+
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory, model, hetero):
     made = tmp_path_factory.mktemp("docs")
     (made / "model.gguf").symlink_to(model)
@@ -59,7 +72,7 @@ def test_there_are_examples():
 
 
 @pytest.mark.parametrize("line", examples())
-def test_example(line, folder, hetero, monkeypatch):
+def test_example(line, folder, hetero, hub, monkeypatch):
     for written, here in PLACES:
         if re.search(written, line):
             line = re.sub(written, here, line)
@@ -70,5 +83,6 @@ def test_example(line, folder, hetero, monkeypatch):
     if words[0] == "bench" and "--gen" not in words:
         words += ["--gen", "4", "--prompt", "64"]
     monkeypatch.chdir(folder)
-    done = hetero(*words, stdin=b"Hello\n/quit\n" if words[0] == "chat" else b"", timeout=600)
+    done = hetero(*words, stdin=b"Hello\n/quit\n" if words[0] == "chat" else b"", timeout=600,
+                  env=hub if "hf:" in line else None)
     assert done.code == 0, (line, done.err)

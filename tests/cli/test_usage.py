@@ -3,8 +3,8 @@ import pytest
 
 pytestmark = pytest.mark.check
 
-COMMANDS = ["devices", "inspect", "tokenize", "run", "score", "chat", "perplexity", "quantize", "bench", "profile", "plan", "report"]
-WITH_MODEL = [name for name in COMMANDS if name not in ("devices", "quantize", "profile", "report")]
+COMMANDS = ["devices", "inspect", "tokenize", "run", "score", "chat", "perplexity", "quantize", "bench", "profile", "plan", "report", "pull"]
+WITH_MODEL = [name for name in COMMANDS if name not in ("devices", "quantize", "profile", "report", "pull")]
 OPTIONS = {
     "devices": ["--openvino", "--onnxruntime"],
     "inspect": [],
@@ -19,6 +19,7 @@ OPTIONS = {
     "plan": ["--length", "--decode", "--trace", "--run", "--save", "--load", "--cuts", "--measure"],
     "profile": ["--quick", "--devices", "--precision", "--report", "--stored"],
     "report": ["--out", "--devices", "--openvino", "--onnxruntime"],
+    "pull": ["--list", "--retries", "--offline"],
 }
 COMMON = ["--threads", "--quiet", "--log-level", "--help"]
 DEVICE = ["--devices", "--strategy", "--precision", "--sync", "--npu-memory", "--place", "--openvino", "--onnxruntime"]
@@ -67,7 +68,7 @@ def test_unknown_option_is_named(hetero, command):
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("devices", "profile", "report")])
 def test_missing_argument_is_named(hetero, command):
-    hetero(command).refuses("IN is missing" if command == "quantize" else "MODEL is missing")
+    hetero(command).refuses({"quantize": "IN", "pull": "NAME"}.get(command, "MODEL") + " is missing")
 
 
 def test_arguments_too_many_or_few(hetero):

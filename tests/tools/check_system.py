@@ -21,7 +21,7 @@ ALLOWED = {"assert.h", "complex.h", "ctype.h", "errno.h", "fenv.h", "float.h", "
            # of the C library, behind its own #ifdef
            "malloc.h",
            # libraries that we need
-           "jansson.h", "pcre2.h", "utf8proc.h", "histedit.h", "CL/cl.h"}
+           "jansson.h", "pcre2.h", "utf8proc.h", "histedit.h", "CL/cl.h", "curl/curl.h", "openssl/evp.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*<([^>]+)>')
 DECLARED = re.compile(r"^\s*(?:extern\b.*\b(?:environ)\b|#\s*define\s+_(?:GNU|POSIX_C|XOPEN)_SOURCE\b)")
 

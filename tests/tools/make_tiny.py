@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+import tiny_dense # noqa: E402
 import tiny_experts # noqa: E402
 import tiny_families # noqa: E402
 from reference_ops import llama3_divisors # noqa: E402
@@ -58,6 +59,7 @@ CASES = {
     "gemma3-mixed": dict(GEMMA, embedding=256, head_dim=64, feed_forward=256, type=Type.Q4_K, recorded=False, types=dict(
         attn_v=Type.Q5_0, ffn_gate=Type.IQ4_NL, ffn_down=Type.Q6_K, token_embd=Type.Q8_0)),
     **tiny_families.FAMILIES,
+    **tiny_dense.CASES,
     **tiny_experts.FAMILIES,
     # as real files are; llama.cpp rounds what it multiplies with such blocks to 8 bits
     "gpt-oss-mxfp4": dict(tiny_families.FAMILIES["gpt-oss"], seed=" 1", recorded=False, types=dict.fromkeys(
@@ -179,6 +181,9 @@ def tensor_shapes(arch, o, vocabulary):
         return
     if arch in {case["arch"] for case in tiny_families.FAMILIES.values()}:
         yield from tiny_families.tensors(arch, o, vocabulary)
+        return
+    if arch in {case["arch"] for case in tiny_dense.CASES.values()}:
+        yield from tiny_dense.tensors(arch, o, vocabulary)
         return
     dim, q, kv, ff = o["embedding"], o["heads"] * o["head_dim"], o["kv_heads"] * o["head_dim"], o["feed_forward"]
     matrices = dict(attn_q=(q, dim), attn_k=(kv, dim), attn_v=(kv, dim), attn_output=(dim, q), ffn_gate=(ff, dim),

@@ -54,8 +54,12 @@ class Pass:
         self.head_dim = get("attention.key_length") or self.dim // np.max(get("attention.head_count"))
         rope_dim, base, self.pos = get("rope.dimension_count", self.head_dim), get("rope.freq_base", 10000.0), np.arange(n)
         turns = not traits.finetuned or get("rope.scaling.finetuned", True)
-        length = "long" if n > get("rope.scaling.original_context_length", get("context_length")) else "short" # of longrope
-        divisors = tensors.get("rope_freqs.weight", tensors.get(f"rope_factors_{length}.weight"))
+        if alpha := get("rope.scaling.alpha"):
+            base *= alpha ** (self.head_dim / (self.head_dim - 2))
+        divisors = tensors.get("rope_freqs.weight")
+        if "rope_factors_long.weight" in tensors: # of contexts past the original one, and of others
+            longer = get("context_length") > get("rope.scaling.original_context_length", get("context_length"))
+            divisors = tensors[f"rope_factors_{'long' if longer else 'short'}.weight"]
         self.wide = rope_table(get, self.pos, rope_dim, base, True, divisors) if turns else None
         self.local = self.wide
         if traits.local_base != "wide":
@@ -63,8 +67,9 @@ class Pass:
             self.local = rope_table(get, self.pos, rope_dim, own, False, None)
         self.window = get("attention.sliding_window", 0)
         self.chunk = traits.chunk and get("attention.chunk_size", traits.chunk)
-        known = traits.pattern is not None and (self.window or self.chunk)
+        known = traits.pattern is not None and (self.window or self.chunk) and traits.window_layers in (0, self.layers)
         self.is_local = local_layers(get, self.layers, traits.pattern) if known else [False] * self.layers
+        self.has_windows, self.loops = bool(known), get("num_loops") or 1
         self.margin, self.chosen = np.inf, {} # see reference_experts.routes
 
     def weight(self, layer, name):
@@ -87,6 +92,15 @@ class Pass:
     def cached(self, x):
         """what keys, values and latents are after they lay in the cache. Recurrent states are never rounded."""
         return x.astype(self.kv_type).astype(np.float64)
+
+    def is_still(self, layer):
+        return self.traits.still_every and (layer + 1) % self.traits.still_every == 0
+
+    def table(self, layer):
+        """rotations of a layer, None where it knows no positions"""
+        if self.is_still(layer) or (self.traits.still_wide and self.has_windows and not self.is_local[layer]):
+            return None
+        return self.local if self.is_local[layer] else self.wide
 
     def mask(self, layer):
         distance = self.pos[:, None] - self.pos[None]
@@ -111,7 +125,10 @@ def self_attention(m, layer, h):
     n, head_dim = len(h), m.head_dim
     heads = of_layer(m.get("attention.head_count"), layer)
     kv_heads = of_layer(m.get("attention.head_count_kv", heads), layer)
-    q, k, v = (m.matmul(layer, h, f"attn_{t}") for t in "qkv")
+    if f"blk.{layer}.attn_qkv.weight" in m.tensors:
+        q, k, v = np.split(m.matmul(layer, h, "attn_qkv"), np.array([heads, heads + kv_heads]) * head_dim, -1)
+    else:
+        q, k, v = (m.matmul(layer, h, f"attn_{t}") for t in "qkv")
     gate = None
     if m.traits.query_gate: # each head's rows: its query, then its gate
         q, gate = np.split(q.reshape(n, heads, 2 * head_dim), 2, -1)
@@ -119,19 +136,22 @@ def self_attention(m, layer, h):
     if m.traits.norm_whole:
         q, k = m.norm(layer, q, "attn_q_norm"), m.norm(layer, k, "attn_k_norm")
     q, k, v = by_head(q, heads), by_head(k, kv_heads), by_head(v, kv_heads)
+    table = m.table(layer)
     if not m.traits.norm_whole and not m.traits.norm_after:
         q, k = m.norm(layer, q, "attn_q_norm"), m.norm(layer, k, "attn_k_norm")
-    table, still = m.local if m.is_local[layer] else m.wide, m.traits.still_every and (layer + 1) % m.traits.still_every == 0
-    if still:
-        q, table = q * m.growth(1), None
     q, k = rope(q, table, m.traits.halves), rope(k, table, m.traits.halves)
-    if m.traits.norm_after and not still:
+    if m.is_still(layer):
+        q = q * m.growth(1)
+    elif m.traits.norm_after:
         norm = (lambda x, name: rms_norm(x, 1.0, m.eps)) if m.traits.unit_norm else lambda x, name: m.norm(layer, x, name)
         q, k = norm(q, "attn_q_norm"), norm(k, "attn_k_norm")
+    if growth := m.get("attention.temperature_scale") if m.traits.query_scale else 0.0:
+        original = m.get("rope.scaling.original_context_length")
+        q = q * (1 + growth * np.log(1 + np.floor(m.pos / original)))[:, None, None]
     k, v = m.cached(k), m.cached(v)
     default = 1 / np.sqrt(m.dim // heads if m.arch == "gemma3" and m.layers == 62 else head_dim)
-    y = attention(q, k, v, m.mask(layer), m.get("attention.scale", 0.0) or default,
-                  m.tensors.get(f"blk.{layer}.attn_sinks.weight"))
+    y = attention(q, k, v, m.mask(layer), m.get("attention.scale", 0.0) or default, m.tensors.get(f"blk.{layer}.attn_sinks.weight"),
+                  m.get("attn_logit_softcapping") if m.traits.score_cap else 0.0)
     if gate is not None:
         y = y * sigmoid(gate.reshape(n, -1))
     return y @ m.weight(layer, "attn_output").T if m.traits.plain_output else m.matmul(layer, y, "attn_output")
@@ -149,7 +169,11 @@ def feed_forward(m, layer, h):
     if f"blk.{layer}.ffn_gate_inp.weight" in m.tensors:
         return experts(m, layer, h)
     act = globals()[m.traits.activation] # by its name here, so that it can be changed for a while
-    return m.matmul(layer, act(m.matmul(layer, h, "ffn_gate")) * m.matmul(layer, h, "ffn_up"), "ffn_down")
+    if f"blk.{layer}.ffn_gate.weight" in m.tensors:
+        gate, up = m.matmul(layer, h, "ffn_gate"), m.matmul(layer, h, "ffn_up")
+    else: # both in one matrix
+        gate, up = np.split(m.matmul(layer, h, "ffn_up"), 2, -1)
+    return m.matmul(layer, act(gate) * up, "ffn_down")
 
 
 def embed(m, ids):
@@ -163,6 +187,8 @@ def unembed(m, x):
     z = x @ m.tensors.get("output.weight", m.tensors["token_embd.weight"]).T + m.tensors.get("output.bias", 0.0)
     scale = m.get("logit_scale", 0.0) or 1.0
     z = z / scale if m.traits.logit_divisor else z * scale
+    if cap := m.get("final_logit_softcapping") if m.traits.logit_cap else 0.0:
+        z = cap * np.tanh(z / cap)
     z = z - z.max(-1, keepdims=True)
     return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
@@ -176,7 +202,10 @@ def log_probabilities(tensors, meta, ids, kv_type=np.float64, trace=None):
     own_norm = "ffn_norm" if post or "blk.0.ffn_norm.weight" in tensors else "post_attention_norm"
     residual = m.get("residual_scale", 0.0) or 1.0
     x = embed(m, ids)
-    for layer in range(m.layers):
+    for turn in range(m.layers * m.loops):
+        layer = turn % m.layers
+        if turn and layer == 0 and not m.get("skip_loop_final_norm"):
+            x = m.plain_norm(x, tensors["output_norm.weight"], m.eps)
         h = m.norm(layer, x, "attn_norm")
         y = mix(m, layer, h)
         if m.traits.parallel:

@@ -45,7 +45,7 @@ def rope_table(get, positions, dim, base, scaled, freq_divisors):
         elif kind == "llama3":
             freq = freq / llama3_divisors(freq, original, factor, get("rope.scaling.low_freq_factor", 1.0),
                                           get("rope.scaling.high_freq_factor", 4.0))
-        if kind == "linear":
+        if kind in ("linear", "longrope"): # LongRoPE: besides divisors of its own
             freq = freq / factor
         elif kind == "yarn":
             freq = yarn_frequencies(freq, dim, base, original, factor, get("rope.scaling.yarn_beta_fast", 32.0),
@@ -69,11 +69,12 @@ def rope(x, table, halves):
     return out
 
 
-def attention(q, k, v, mask, scale, sinks=None):
+def attention(q, k, v, mask, scale, sinks=None, cap=0.0):
     """[tokens, heads, dim] each, keys and values of fewer heads; returns [tokens, heads * dim of values].
-    sinks: a score for each head that takes its share of the softmax and has no value (Xiao et al. 2023; gpt-oss)."""
+    cap: scores go no further than this (Gemma 2). sinks: a score for each head that takes its share of the softmax and has no value (Xiao et al. 2023; gpt-oss)."""
     k, v = (np.repeat(t, q.shape[1] // k.shape[1], 1) for t in (k, v))
-    w = np.einsum("qhd,khd->hqk", q, k) * scale + mask
+    w = np.einsum("qhd,khd->hqk", q, k) * scale
+    w = (cap * np.tanh(w / cap) if cap else w) + mask
     most = w.max(-1, keepdims=True)
     if sinks is not None:
         most = np.maximum(most, sinks[:, None, None])

@@ -24,6 +24,11 @@ DEFAULTS = {
     "weighs_input": False, # experts weigh what they read
     "plain_output": False, # the matrix behind attention has no bias, whatever the file has
     "finetuned": False, # rope.scaling.finetuned False: no positions at all
+    "window_layers": 0, # only a model of so many layers has windows; 0: any
+    "still_wide": False, # layers without a window know no positions, where others have one
+    "query_scale": False, # queries grow with their position by attention.temperature_scale
+    "logit_cap": False, # logits are capped by final_logit_softcapping
+    "score_cap": False, # scores are capped by attn_logit_softcapping
 }
 
 QWEN = dict(halves=True)
@@ -35,8 +40,23 @@ FAMILIES = {
     "qwen3moe": QWEN,
     "qwen35": dict(QWEN, query_gate=True),
     "qwen35moe": dict(QWEN, query_gate=True),
-    "gemma3": dict(halves=True, post_norms=True, pattern=6, local_base=10000.0, activation="gelu", embedding_root=True),
+    "gemma3": dict(halves=True, post_norms=True, pattern=6, local_base=10000.0, activation="gelu", embedding_root=True,
+                   logit_cap=True),
     "gpt-oss": dict(halves=True, pattern=2),
+    **dict.fromkeys(("ernie4_5", "nanbeige"), {}),
+    "mistral3": dict(query_scale=True),
+    **dict.fromkeys(("qwen2vl", "qwen3vl", "seed_oss"), dict(halves=True)),
+    "phi3": dict(halves=True, pattern=0),
+    "gemma": dict(halves=True, activation="gelu", embedding_root=True),
+    "gemma2": dict(halves=True, post_norms=True, pattern=2, activation="gelu", embedding_root=True, score_cap=True,
+                   logit_cap=True),
+    "granite": dict(logit_divisor=True, finetuned=True),
+    "minicpm": dict(logit_divisor=True),
+    "smollm3": dict(still_every=4),
+    "glm4": dict(post_norms=True),
+    "hunyuan-dense": dict(halves=True, norm_after=True),
+    "exaone4": dict(halves=True, post_norms=True, pattern=4, window_layers=64, still_wide=True),
+    "cohere2": dict(parallel=True, pattern=4, still_wide=True),
     "lfm2": dict(halves=True, pattern=0, final_norm="token_embd_norm"),
     "lfm2moe": dict(halves=True, final_norm="token_embd_norm"),
     "granitehybrid": dict(logit_divisor=True, finetuned=True),

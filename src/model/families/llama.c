@@ -90,6 +90,7 @@ struct pass {
     ht_mixture mixture;
     float residual, embedding_scale;
     bool is_local[HT_MAX_LAYERS];
+    bool normed_loops; /* of a looped model: each loop's stream is the last one's, normed */
 };
 
 static void read_windows(pass *p) {
@@ -260,6 +261,12 @@ static void list_layer(pass *p, int layer) {
     ht_build_shape(b, NULL);
 }
 
+/* The stream of the layer's loop, so that the last loop's is the one that the head reads. */
+static const char *stream_of(const pass *p, int layer) {
+    const int loops = p->b.model->hparams.layers / p->b.period;
+    return (loops - 1 - layer / p->b.period) % 2 ? "x2" : NULL;
+}
+
 static ht_status build(const ht_family *family, ht_model *model, ht_error *error) {
     pass *p = ht_arena_alloc(&model->arena, sizeof *p);
     ht_hparams *h = &model->hparams;
@@ -281,11 +288,18 @@ static ht_status build(const ht_family *family, ht_model *model, ht_error *error
     if (family->experts && !p->t.dense)
         p->mixture = ht_build_mixture_of(b, HT_ROUTE_SOFTMAX, true, p->t.own_width ? 0 : h->feed_forward);
 
+    if (p->normed_loops)
+        ht_build_slot(b, "x2", HT_ROLE_OWN, (size_t)h->embedding);
+    if (p->normed_loops)
+        ht_build_stream(b, stream_of(p, 0));
     ht_build_embed(b, p->embedding_scale);
     if (p->t.learned_positions)
         ht_build_positions(b, "position_embd");
-    for (int layer = 0; layer < h->layers; layer++)
+    for (int layer = 0; layer < h->layers; layer++) {
+        if (p->normed_loops && layer > 0 && layer % b->period == 0)
+            ht_build_normed_stream(b, "output_norm", stream_of(p, layer));
         list_layer(p, layer);
+    }
     return ht_build_head(b);
 }
 
@@ -319,6 +333,15 @@ static void adjust_gemma(pass *p) {
     if (!p->b.model->shape && !ht_build_has(&p->b, "attention.sliding_window"))
         ht_log(HT_LOG_WARN, "%s: key \"%s.attention.sliding_window\" is missing: %s", p->b.model->info.path,
                p->b.model->info.architecture, p->t.window ? "4096 is taken" : "every layer attends to all tokens");
+}
+
+/* Nanbeige 4.1: the layers in turn, `num_loops` times, with keys and values of each time. */
+static void adjust_nanbeige(pass *p) {
+    ht_hparams *h = &p->b.model->hparams;
+    const int loops = (int)ht_build_int(&p->b, "num_loops", 1, HT_MAX_LAYERS / h->layers, 1);
+    p->normed_loops = loops > 1 && !ht_build_bool(&p->b, "skip_loop_final_norm", false);
+    p->b.period = h->layers;
+    h->layers *= loops;
 }
 
 /* Layers may have as many query heads to a key-value head as none has of the most of both. */
@@ -397,6 +420,7 @@ const ht_family ht_families_like_llama[] = {
      .layer_norm = true,
      LIKE_LLAMA(LAYER_NORM, .unrotated = true, .alibi_key = true, .by_width = true)},
     {.arch = "jais2", .layer_norm = true, LIKE_LLAMA(LAYER_NORM, RELU2_MLP, .halves = true)},
+    {.arch = "nanbeige", LIKE_LLAMA(.adjust = adjust_nanbeige)},
     {.arch = "nemotron", .layer_norm = true, LIKE_LLAMA(LAYER_NORM, RELU2_MLP, .halves = true)},
     {.arch = "openelm",
      .heads_differ = true,

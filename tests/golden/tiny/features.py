@@ -10,6 +10,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import reference_traits # noqa: E402
+from features_dense import ROWS as DENSE # noqa: E402
 from reference_ops import rms_norm # noqa: E402
 
 
@@ -107,6 +108,7 @@ ROWS = [
     *row_norms("olmo2"), *row_norms("olmo2-window"), ("olmo2", "base", OTHER_BASE), ("olmo2-window", "window", NO_WINDOW),
     ("olmo2-window", "window of 16", {"attention.sliding_window": 17}), ("olmo2-window", "wide layers", ALL_LOCAL),
     ("olmo2-window", "yarn", NO_YARN),
+    *DENSE,
 ]
 
 

@@ -1,0 +1,30 @@
+# libcurl and OpenSSL's libcrypto, for `hetero pull`: headers at build time, the libraries opened at run time by the names that
+# programs linked with them would ask for (src/hub/library.c). HETERO_CURL=OFF builds without.
+option(HETERO_CURL "Fetch models (libcurl, libcrypto)" ON)
+if(HETERO_CURL)
+  pkg_check_modules(CURL libcurl>=7.66)
+  pkg_check_modules(CRYPTO libcrypto>=1.1)
+endif()
+
+# "libcurl.so.4" of what -lcurl would find
+function(name_of_library out name folders)
+  set(found "")
+  find_library(FILE_OF_${name} ${name} HINTS ${folders})
+  if(FILE_OF_${name})
+    get_filename_component(real ${FILE_OF_${name}} REALPATH)
+    get_filename_component(real ${real} NAME)
+    string(REGEX MATCH "^lib${name}\\.so(\\.[0-9]+(\\.[0-9]+$)?)?" found "${real}")
+  endif()
+  mark_as_advanced(FILE_OF_${name})
+  set(${out} "${found}" PARENT_SCOPE)
+endfunction()
+
+set(HETERO_CURL_LIBRARY "")
+if(CURL_FOUND AND CRYPTO_FOUND)
+  name_of_library(HETERO_CURL_LIBRARY curl "${CURL_LIBRARY_DIRS}")
+  name_of_library(HETERO_CRYPTO_LIBRARY crypto "${CRYPTO_LIBRARY_DIRS}")
+endif()
+if(NOT HETERO_CURL_LIBRARY OR NOT HETERO_CRYPTO_LIBRARY)
+  set(HETERO_CURL_LIBRARY "")
+  message(STATUS "libcurl or libcrypto not found: building without `hetero pull`")
+endif()
