@@ -38,8 +38,8 @@ typedef struct mixed {
     bool renormalised; /* whatever the file says */
     bool dense_width;  /* experts are as wide as feed_forward_length says */
     bool everywhere;   /* leading_dense_block_count means nothing */
-    bool biased, gated, merged_qkv;
-    bool plain_output; /* the matrix behind attention has no bias, whatever the file has */
+    bool biased, gated;
+    bool plain_output, plain_qkv; /* the matrix behind attention, those in front, have no bias, whatever the file has */
     shared_width shared;
     const char *norm;  /* in front of the feed-forward block; NULL: ffn_norm */
     int pattern;       /* every so manieth layer sees all tokens where the file has a window; 0: the family has none */
@@ -80,8 +80,7 @@ static ht_mixture read_mixture(ht_builder *b, const mixed *f) {
 
 static void attention(ht_builder *b, const mixed *f, ht_rotation rotation, int window) {
     const ht_hparams *h = ht_build_shape_of(b);
-    const size_t q = (size_t)h->heads * (size_t)h->head_dim, kv = (size_t)h->kv_heads * (size_t)h->head_dim,
-                 all = q + 2 * kv;
+    const size_t q = (size_t)h->heads * (size_t)h->head_dim;
     if (f->norms == NORMS_WANTED && !ht_build_has_matrix(b, "attn_q_norm"))
         rotation.q_norm = NULL;
     if (f->norms == NORMS_WANTED && !ht_build_has_matrix(b, "attn_k_norm"))
@@ -92,14 +91,7 @@ static void attention(ht_builder *b, const mixed *f, ht_rotation rotation, int w
                                            : HT_BLOCK_ATTENTION,
                    h->kv_heads);
     ht_build_norm(b, "attn_norm");
-    if (f->merged_qkv)
-        ht_build_qkv_of(b,
-                        (ht_build_part[]){{.name = "attn_qkv", .rows = q, .run = q, .stride = all},
-                                          {.name = "attn_qkv", .rows = kv, .first = q, .run = kv, .stride = all},
-                                          {.name = "attn_qkv", .rows = kv, .first = q + kv, .run = kv, .stride = all}},
-                        HT_BIAS_OPTIONAL);
-    else
-        ht_build_qkv(b, HT_BIAS_OPTIONAL);
+    ht_build_qkv(b, f->plain_qkv ? HT_BIAS_IGNORED : HT_BIAS_OPTIONAL);
     ht_build_rope(b, &rotation);
     const bool sinks = f->sinks && ht_build_has_matrix(b, "attn_sinks");
     ht_build_attention_of(b, &(ht_attending){.window = window, .sinks = sinks ? "attn_sinks.weight" : NULL});
@@ -176,7 +168,7 @@ static const mixed rows[] = {
     {FAMILY("deepseek", .halves = false)},
     {FAMILY("dots1", .halves = true), .norms = NORMS_HEADS},
     {FAMILY("bailingmoe", .halves = false), .everywhere = true},
-    {FAMILY("bailingmoe2", .halves = true), .norms = NORMS_HEADS, .merged_qkv = true, .shared = SHARED_EACH},
+    {FAMILY("bailingmoe2", .halves = true), .norms = NORMS_HEADS, .shared = SHARED_EACH},
     {FAMILY("minimax-m2", .halves = true), .norms = NORMS_WHOLE, .function = HT_ROUTE_SIGMOID, .renormalised = true,
      .dense_width = true, .everywhere = true, .biased = true},
     {FAMILY("exaone-moe", .halves = true), .norms = NORMS_HEADS, .shared = SHARED_OR_EXPERT, .pattern = 4,
@@ -184,7 +176,7 @@ static const mixed rows[] = {
     {FAMILY("hy_v3", .halves = true), .norms = NORMS_HEADS, .function = HT_ROUTE_SIGMOID, .shared = SHARED_OR_EXPERT,
      .by_router = true},
     {FAMILY("mimo2", .halves = true), .function = HT_ROUTE_SIGMOID, .renormalised = true, .plain_output = true,
-     .pattern = 6, .rope = ROPE_OWN_BASE, .by_router = true, .sinks = true},
+     .plain_qkv = true, .pattern = 6, .rope = ROPE_OWN_BASE, .by_router = true, .sinks = true},
     {FAMILY("afmoe", .halves = true), .norms = NORMS_HEADS, .function = HT_ROUTE_SIGMOID, .biased = true, .pattern = 4,
      .rope = ROPE_OWN_BASE, .gate = true, .post_norms = true, .still_every = 4, .root = true},
     {FAMILY("mellum", .halves = true), .norms = NORMS_HEADS, .renormalised = true, .pattern = 4,
