@@ -26,6 +26,7 @@ DEFAULTS = {
     "growth": 0.0, # of queries: attention.temperature_scale where the file does not say
     "gating": 1, # expert_gating_func where the file does not say: 1: softmax, 2: sigmoid
     "weighs_input": False, # experts weigh what they read
+    "plain_output": False, # the matrix behind attention has no bias, whatever the file has
     "finetuned": False, # rope.scaling.finetuned False: no positions at all
     "window_layers": 0, # only a model of so many layers has windows; 0: any
     "still_wide": False, # layers without a window know no positions, where others have one
@@ -80,7 +81,7 @@ FAMILIES = {
     "phimoe": QWEN,
     "glm4moe": dict(halves=True, gating=2),
     "hunyuan-moe": dict(halves=True, norm_after=True),
-    "ernie4_5-moe": {},
+    "ernie4_5-moe": dict(plain_output=True),
     "olmo2": dict(halves=True, post_norms=True, pattern=4, local_base="same", norm_whole=True),
 }
 
