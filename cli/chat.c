@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef struct conversation {
     const cli_options *options;
@@ -11,6 +12,7 @@ typedef struct conversation {
     cli_session session;
     ht_message *messages; /* contents from malloc; roles constant */
     size_t n_messages;
+    int64_t began;           /* the date of the whole conversation, so that midnight does not change its beginning */
     uint64_t seed;           /* of the next answer */
     ht_generate_result last; /* of the newest answer: numbers only */
     cli_lines *lines;
@@ -44,8 +46,17 @@ static bool has_system(const conversation *chat) {
 
 /* The conversation's tokens: *ids from the library. */
 static ht_status prompt_ids(const conversation *chat, int32_t **ids, size_t *n, ht_error *error) {
-    return ht_chat_tokenize(chat->model, chat->messages, chat->n_messages, true, cli_text_flags(chat->options), ids, n,
-                            error);
+    const ht_conversation talk = HT_INIT(ht_conversation, .messages = chat->messages, .n_messages = chat->n_messages,
+                                         .kwargs = cli_last(&chat->options->chat_template_kwargs), .now = chat->began);
+    ht_rendering prompt = HT_INIT(ht_rendering);
+    ht_status status = ht_chat_render(chat->model, &talk, cli_text_flags(chat->options), &prompt, error);
+    if (status)
+        return status;
+    *ids = prompt.ids;
+    *n = prompt.n;
+    prompt.ids = NULL;
+    ht_rendering_clear(&prompt);
+    return status;
 }
 
 /* Can this model hold a conversation at all? Tried before anything is loaded, so that it is not said at each message. */
@@ -60,11 +71,7 @@ static int check_template(conversation *chat) {
     pop_message(chat);
     if (!status)
         return CLI_DONE;
-    const ht_model_info *info = ht_model_get_info(chat->model);
-    return cli_fail_hint(chat->options, &error,
-                         *info->tokenizer && !info->chat_template
-                             ? "'hetero run MODEL --raw -p TEXT' continues a text without one"
-                             : "");
+    return cli_fail_chat(chat->options, chat->model, &error);
 }
 
 /* The newest message is the user's; keeps it only if there is an answer to it. */
@@ -251,8 +258,8 @@ static void converse(conversation *chat) {
 }
 
 int cli_chat(const cli_options *options) {
-    conversation chat = {.options = options, .seed = cli_seed(options)};
-    int status = cli_open_model(options, &chat.model);
+    conversation chat = {.options = options, .began = (int64_t)time(NULL), .seed = cli_seed(options)};
+    int status = cli_open_chat_model(options, &chat.model);
     if (status != CLI_DONE)
         return status;
     cli_setting setting = cli_setting_of(options);

@@ -26,6 +26,7 @@ enum {
     CLI_REPRODUCE = 1 << 11,
     CLI_REPORT = 1 << 12,
     CLI_PULL = 1 << 13,
+    CLI_TEMPLATE = 1 << 14,
     CLI_IMATRIX = 1 << 15,
     CLI_ALL = (1 << 16) - 1
 };
@@ -44,9 +45,10 @@ typedef struct cli_options {
     const struct cli_command *command;
     const char *arguments[3]; /* MODEL, or IN OUT TYPE; NULL: one that may be left out was */
     bool help, quiet, json, raw, no_special, parse_special, quick, decode, measure, whole_weights, all, stored, run,
-        validate, offline, list;
+        validate, no_generation_prompt, offline, list;
     cli_words log_level, devices, strategy, cuts, precision, sync, kv, openvino, onnxruntime;
     cli_words prompt, file, system, stop, reference, report, save, load, trace, soc, out, place, imatrix;
+    cli_words chat_template, chat_template_kwargs, tools;
     cli_numbers ids, bench_prompt, bench_gen, bench_sequences, bench_threads;
     int64_t threads, npu_memory, max_tokens, context, top_k, seed, logprobs, top, chunk, repetitions, rounds, length,
         retries;
@@ -74,6 +76,7 @@ int cli_profile(const cli_options *options);
 int cli_plan(const cli_options *options);
 int cli_reproduce(const cli_options *options);
 int cli_report(const cli_options *options);
+int cli_template(const cli_options *options);
 int cli_pull(const cli_options *options);
 
 /* ---- options.c ---- */
@@ -107,6 +110,8 @@ typedef struct cli_text {
 /* The text of -p or -f ("-": standard input), checked to be UTF-8. `run` without either reads standard input unless that is
  * a terminal. `required`: an empty text is an error too. */
 int cli_read_text(const cli_options *options, bool required, cli_text *text);
+/* A file's text; "-": standard input. */
+int cli_read_file(const cli_options *options, const char *path, cli_text *text);
 /* Its tokens as they are, *ids from the library; an error if there are none: an empty text is one where a BOS is added. */
 int cli_tokens_of(const cli_options *options, const ht_model *model, const cli_text *text, int32_t **ids, size_t *n);
 unsigned cli_text_flags(const cli_options *options); /* HT_TOKENIZE_*, by --no-special and --parse-special */
@@ -138,6 +143,10 @@ cli_setting cli_setting_of(const cli_options *options);
 void cli_expect(cli_setting *setting, int64_t tokens); /* one more prompt to come; what does not fit is not named */
 ht_precision cli_precision(const cli_setting *setting);
 int cli_open_model(const cli_options *options, ht_model **model); /* MODEL left out: a shape of 1B */
+/* The same for those that talk: with --chat-template in place of the model's own. */
+int cli_open_chat_model(const cli_options *options, ht_model **model);
+/* Reports an error of a conversation, with what else can be done where the model's template is at fault. */
+int cli_fail_chat(const cli_options *options, const ht_model *model, const ht_error *error);
 /* The path of MODEL, from malloc; what is on a hub and not in the cache is fetched. Returns an exit status. */
 int cli_model_path(const cli_options *options, char **path);
 int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session);

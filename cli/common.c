@@ -79,7 +79,8 @@ static bool read_all(FILE *file, cli_text *text) {
     }
 }
 
-static int read_file(const cli_options *options, const char *path, cli_text *text) {
+int cli_read_file(const cli_options *options, const char *path, cli_text *text) {
+    *text = (cli_text){.source = path};
     bool standard = !strcmp(path, "-");
     text->source = standard ? "standard input" : path;
     FILE *file = standard ? stdin : fopen(path, "rb");
@@ -121,7 +122,7 @@ int cli_read_text(const cli_options *options, bool required, cli_text *text) {
                          options->command->bit == CLI_RUN ? ", or pipe it to standard input" : "");
     int status = CLI_DONE;
     if (path) {
-        status = read_file(options, path, text);
+        status = cli_read_file(options, path, text);
         if (status == CLI_DONE)
             drop_byte_order_mark(options, text);
     } else {
@@ -219,6 +220,35 @@ int cli_open_model(const cli_options *options, ht_model **model) {
         return CLI_DONE;
     status = cli_fail(options, &error);
     return error.status == HT_ERROR_IO ? CLI_WRONG : status; /* a file that is not there is wrong input */
+}
+
+int cli_open_chat_model(const cli_options *options, ht_model **model) {
+    ht_error error;
+    cli_text source = {0};
+    const char *path = cli_last(&options->chat_template);
+    int status = cli_open_model(options, model);
+    if (status != CLI_DONE || !path)
+        return status;
+    status = cli_read_file(options, path, &source);
+    if (status == CLI_DONE && ht_model_set_chat_template(*model, source.bytes, source.n, &error))
+        status = cli_wrong(options->command, "%s: %s", path, error.text);
+    free(source.bytes);
+    if (status != CLI_DONE)
+        ht_model_close(*model);
+    return status;
+}
+
+int cli_fail_chat(const cli_options *options, const ht_model *model, const ht_error *error) {
+    ht_chat_template_info info = HT_INIT(ht_chat_template_info);
+    const bool talks = ht_chat_template(model, false, &info, NULL) || (info.name && !info.why);
+    const char *hint = "";
+    if (*ht_model_get_info(model)->tokenizer && !talks)
+        hint = options->command->bit == CLI_TEMPLATE ? "--chat-template FILE gives it another"
+               : options->command->bit == CLI_RUN
+                   ? "--raw sends the prompt as it is, --chat-template FILE gives it another"
+                   : "'hetero run MODEL --raw -p TEXT' continues a text without one, --chat-template FILE gives it "
+                     "another";
+    return cli_fail_hint(options, error, hint);
 }
 
 cli_setting cli_setting_of(const cli_options *options) {

@@ -6,7 +6,19 @@
 #include <stdio.h>
 #include <string.h>
 
-static int print_json(const ht_model_info *info) {
+static json_t *template_json(const ht_chat_template_info *chat) {
+    json_t *made =
+        json_pack("{s:s, s:I, s:o, s:b, s:b, s:b, s:b}", "name", chat->name, "bytes", (json_int_t)chat->bytes, "error",
+                  chat->why ? cli_json_text(chat->why, strlen(chat->why)) : json_null(), "system", chat->system,
+                  "tools", chat->tools, "tool_calls", chat->tool_calls, "parts", chat->parts);
+    if (made) {
+        json_object_set_new(made, "thinking", chat->thinking ? json_string(chat->thinking) : json_null());
+        json_object_set_new(made, "reasoning", chat->reasoning ? json_string(chat->reasoning) : json_null());
+    }
+    return made;
+}
+
+static int print_json(const ht_model_info *info, const ht_chat_template_info chat[2]) {
     json_t *counts = json_object(), *types = json_array();
     for (size_t i = 0; i < info->n_types; i++) {
         const ht_type_count *type = &info->types[i];
@@ -41,13 +53,30 @@ static int print_json(const ht_model_info *info) {
     if (object) {
         json_object_set_new(object, "adds_bos", json_boolean(info->adds_bos));
         json_object_set_new(object, "tokenizer", cli_json_text(info->tokenizer, strlen(info->tokenizer)));
-        json_object_set_new(object, "chat_template",
-                            info->chat_template ? json_string(info->chat_template) : json_null());
+        json_object_set_new(object, "chat_template", chat[0].name ? template_json(&chat[0]) : json_null());
+        if (chat[1].name != chat[0].name)
+            json_object_set_new(object, "chat_template_tool_use", template_json(&chat[1]));
     }
     return cli_print_json(object);
 }
 
-static void print_text(const ht_model_info *info) {
+static void print_template(const char *label, const ht_chat_template_info *chat) {
+    if (!chat->name) {
+        printf("%-15s none (run --raw, or --chat-template FILE)\n", label);
+        return;
+    }
+    printf("%-15s %s, %zu bytes", label, strcmp(chat->name, "chatml") ? chat->name : "none of its own: ChatML",
+           chat->bytes);
+    if (chat->why)
+        printf("; it cannot be used: %s\n", chat->why);
+    else
+        printf("; system %s, tools %s, calls %s, lists of parts %s, thoughts %s%s%s\n", chat->system ? "yes" : "no",
+               chat->tools ? "yes" : "no", chat->tool_calls ? "yes" : "no", chat->parts ? "yes" : "no",
+               chat->reasoning ? chat->reasoning : "no", chat->thinking ? ", switch " : "",
+               chat->thinking ? chat->thinking : "");
+}
+
+static void print_text(const ht_model_info *info, const ht_chat_template_info chat[2]) {
     char bytes[32];
     if (!strncmp(info->path, "shape:", 6))
         printf("shape           %s: no file; made-up weights of %s, for timing\n", info->path + 6,
@@ -67,7 +96,9 @@ static void print_text(const ht_model_info *info) {
     else
         printf("tokenizer       %s, %d tokens, BOS %d%s, EOS %d\n", info->tokenizer, info->vocabulary, info->bos,
                info->adds_bos ? " (added)" : "", info->eos);
-    printf("chat template   %s\n", info->chat_template ? info->chat_template : "none recognised (use run --raw)");
+    print_template("chat template", &chat[0]);
+    if (chat[1].name != chat[0].name)
+        print_template("with tools", &chat[1]);
     for (size_t i = 0; i < info->n_types; i++)
         printf("%-15s %-6s %6llu tensors %14llu parameters %11s\n", i ? "" : "tensors", info->types[i].type,
                (unsigned long long)info->types[i].tensors, (unsigned long long)info->types[i].parameters,
@@ -79,10 +110,14 @@ int cli_inspect(const cli_options *options) {
     int status = cli_open_model(options, &model);
     if (status != CLI_DONE)
         return status;
-    if (options->json)
-        status = print_json(ht_model_get_info(model));
+    ht_error error;
+    ht_chat_template_info chat[2] = {HT_INIT(ht_chat_template_info), HT_INIT(ht_chat_template_info)};
+    if (ht_chat_template(model, false, &chat[0], &error) || ht_chat_template(model, true, &chat[1], &error))
+        status = cli_fail(options, &error);
+    else if (options->json)
+        status = print_json(ht_model_get_info(model), chat);
     else
-        print_text(ht_model_get_info(model));
+        print_text(ht_model_get_info(model), chat);
     ht_model_close(model);
     return status;
 }

@@ -25,14 +25,18 @@ static const cli_command commands[] = {
     {"chat", "MODEL", "MODEL", "talk to a model", CLI_CHAT, cli_chat,
      "A terminal has line editing and history; other input is read line by line. /help lists the chat's commands.\n"
      "Ctrl-C ends the current answer; at the prompt it ends the program."},
+    {"template", "MODEL", "MODEL -f FILE.json", "show what a model sees of a conversation", CLI_TEMPLATE, cli_template,
+     "The messages, in OpenAI's form, as the model's chat template puts them. --json also has the token ids."},
     {"perplexity", "MODEL", "MODEL -f FILE", "measure a model's perplexity on a text", CLI_PERPLEXITY, cli_perplexity,
      "The text is cut into windows of 512 tokens, each with a BOS if the model has one. The second half of each "
      "window\n"
      "counts."},
     {"quantize", "IN OUT TYPE", "IN OUT TYPE", "write a model in another type: q4_0, q4_k_m, f16, ...", CLI_QUANTIZE,
      cli_quantize,
-     "TYPE is one for all matrices (q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4, q4_0, q4_1, q5_0, q5_1, q8_0,\n"
-     "f16, bf16), or a recipe of llama.cpp's that gives some more bits (q3_k_s, q3_k_m, q4_k_s, q4_k_m, q5_k_s, q5_k_m)."},
+     "TYPE is one for all matrices (q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4, q4_0, q4_1, q5_0, q5_1, "
+     "q8_0,\n"
+     "f16, bf16), or a recipe of llama.cpp's that gives some more bits (q3_k_s, q3_k_m, q4_k_s, q4_k_m, q5_k_s, "
+     "q5_k_m)."},
     {"imatrix", "MODEL OUT", "MODEL -f FILE OUT", "measure which columns of matrices matter, for quantize --imatrix",
      CLI_IMATRIX, cli_imatrix,
      "Computes the text with the model in pieces of 512 tokens and writes the sums of squares of what each matrix\n"

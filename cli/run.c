@@ -9,18 +9,23 @@
 static int prompt_ids(const cli_options *options, const ht_model *model, const cli_text *text, int32_t **ids,
                       size_t *n) {
     ht_error error;
-    const ht_model_info *info = ht_model_get_info(model);
-    const unsigned flags = cli_text_flags(options);
     if (options->raw)
         return cli_tokens_of(options, model, text, ids, n);
     const char *system = cli_last(&options->system);
     const ht_message messages[] = {{"system", system}, {"user", text->bytes}};
+    const ht_conversation conversation =
+        HT_INIT(ht_conversation, .messages = system ? messages : messages + 1, .n_messages = system ? 2 : 1,
+                .kwargs = cli_last(&options->chat_template_kwargs));
+    ht_rendering prompt = HT_INIT(ht_rendering);
     if (strlen(text->bytes) != text->n)
         return cli_wrong(options->command, "%s: zero byte at byte %zu: a chat message cannot contain it (use --raw)",
                          text->source, strlen(text->bytes));
-    if (ht_chat_tokenize(model, system ? messages : messages + 1, system ? 2 : 1, true, flags, ids, n, &error))
-        return cli_fail_hint(options, &error,
-                             *info->tokenizer && !info->chat_template ? "--raw sends the prompt as it is" : "");
+    if (ht_chat_render(model, &conversation, cli_text_flags(options), &prompt, &error))
+        return cli_fail_chat(options, model, &error);
+    *ids = prompt.ids;
+    *n = prompt.n;
+    prompt.ids = NULL;
+    ht_rendering_clear(&prompt);
     return CLI_DONE;
 }
 
@@ -63,14 +68,17 @@ static int generate(const cli_options *options, ht_model *model, const int32_t *
 int cli_run(const cli_options *options) {
     cli_text text;
     ht_model *model;
-    if (options->raw && options->system.n)
-        return cli_wrong(options->command, "--system requires the chat template and cannot be combined with --raw");
+    if (options->raw && (options->system.n || options->chat_template.n || options->chat_template_kwargs.n))
+        return cli_wrong(options->command, "--%s requires the chat template and cannot be combined with --raw",
+                         options->system.n          ? "system"
+                         : options->chat_template.n ? "chat-template"
+                                                    : "chat-template-kwargs");
     if (options->logprobs && !options->json)
         return cli_wrong(options->command, "--logprobs requires --json");
     int status = cli_read_text(options, !options->raw, &text);
     if (status != CLI_DONE)
         return status;
-    status = cli_open_model(options, &model);
+    status = cli_open_chat_model(options, &model);
     if (status == CLI_DONE) {
         int32_t *ids = NULL;
         size_t n = 0;

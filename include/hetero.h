@@ -116,7 +116,7 @@ typedef struct ht_model_info {
     size_t n_types;
     /* the file's model and pre-tokenizer: "gpt2/smollm", "llama/default" */
     const char *tokenizer;
-    /* name of the recognised template ("chatml", "gemma", ...), or NULL */
+    /* name of its chat template (ht_chat_template_info), or NULL */
     const char *chat_template;
     /* token ids, -1: none */
     int bos, eos;
@@ -133,7 +133,7 @@ void ht_model_close(ht_model *model); /* NULL is allowed; engines on it must be 
 const ht_model_info *ht_model_get_info(const ht_model *model);
 
 /* ---- text ------------------------------------------------------------------------------------------------------ */
-/* Bits of `flags` of ht_tokenize and ht_chat_tokenize. Text from outside (a user, a file, the network) is to be read without
+/* Bits of `flags` of ht_tokenize, ht_chat_render and ht_chat_tokenize. Text from outside (a user, a file, the network) is to be read without
  * PARSE_SPECIAL: with it, whoever wrote the text can end their turn and speak as another role. */
 typedef enum ht_tokenize_flag {
     /* The tokens that the model wants round every text: the BOS, where there is one. A text that begins with the BOS
@@ -153,20 +153,101 @@ bool ht_token_ends_generation(const ht_model *model, int32_t id);
 ht_status ht_detokenize(const ht_model *model, const int32_t *ids, size_t n, bool special, char **text, size_t *bytes,
                         ht_error *error);
 
+/* Bytes [begin, end) of a text. */
+typedef struct ht_stretch {
+    size_t begin, end;
+} ht_stretch;
+
 typedef struct ht_message {
     const char *role; /* "system", "user", "assistant" */
     const char *content;
 } ht_message;
-/* The conversation in the model's chat template, ending where the assistant is to speak if add_assistant. *text from
- * malloc, to be looked at: ht_chat_tokenize gives the tokens. HT_ERROR_UNSUPPORTED: the model has no template, or one that
- * is not known word for word. HT_ERROR_ARGUMENT: messages that the template does not take. */
+
+/* A conversation as a chat template gets it: simple messages, or JSON. Make it with HT_INIT. */
+typedef struct ht_conversation {
+    size_t struct_size;
+    /* [n_messages], if json is NULL */
+    const ht_message *messages;
+    size_t n_messages;
+    /* an array of messages in OpenAI's form: role; content, which is a text, null or a list of parts ({"type": "text",
+     * "text": ...}); tool_calls, tool_call_id, name, reasoning_content, and whatever else the template reads. Or an object
+     * with such "messages" and, if it has them, "tools" and "kwargs". NUL-terminated, as the two below */
+    const char *json;
+    /* an array of tools in OpenAI's form; NULL: none, or json's */
+    const char *tools;
+    /* an object, more variables of the template, such as {"enable_thinking": false}; they come before json's "kwargs" */
+    const char *kwargs;
+    /* the text ends with the last message; otherwise where the assistant is to speak */
+    bool no_generation_prompt;
+    /* the last message, the assistant's, is the beginning of an answer that goes on: the text ends with its content */
+    bool continue_last;
+    /* what a template that asks for the date is told, in seconds since 1970; 0: the clock's */
+    int64_t now;
+} ht_conversation;
+
+/* What the model sees. Make it with HT_INIT before the call; ht_rendering_clear releases what is in it. */
+typedef struct ht_rendering {
+    size_t struct_size;
+    /* NUL-terminated, as the template writes it, its BOS included */
+    char *text;
+    size_t text_bytes;
+    /* [n_foreign] of the text what came from the conversation, whatever the template did to it: in order, none touching
+     * another */
+    ht_stretch *foreign;
+    size_t n_foreign;
+    /* [n] */
+    int32_t *ids;
+    size_t n;
+} ht_rendering;
+
+/* Renders a conversation by the model's chat template (Jinja, as Hugging Face's transformers sets it up) into text and
+ * tokens. Messages go to the template as they are, but for two things: a list of parts of text becomes one text, with
+ * newlines between, where the template takes no lists (and a text a list, where it takes no texts), and a call's
+ * arguments, which OpenAI's form has as JSON in a text, become an object where the template would garble the text.
+ * The template's own marks are always special tokens. What came from the conversation, names, arguments and tools
+ * included, is plain text, so that nobody can speak as another role from within a message, unless flags (HT_TOKENIZE_*)
+ * has PARSE_SPECIAL. ADD_SPECIAL: the BOS, once, where the tokenizer or the template wants one; without it, none at the
+ * start.
+ * Two renderings of a conversation that grows begin alike as far as the template lets them: ht_session_prefill computes
+ * only what is new.
+ * A file's template named "tool_use" is for conversations with tools, its other one for the rest. A file without any gets
+ * ChatML, if its vocabulary has <|im_start|> and <|im_end|>.
+ * HT_ERROR_UNSUPPORTED: the model has no template, or one with something that is not supported. HT_ERROR_ARGUMENT: the
+ * template does not take these messages, and raised an exception: its text is the error's. HT_ERROR_FORMAT: the JSON is
+ * wrong, or the template does what Jinja refuses. */
+ht_status ht_chat_render(const ht_model *model, const ht_conversation *conversation, unsigned flags,
+                         ht_rendering *rendering, ht_error *error);
+void ht_rendering_clear(ht_rendering *rendering);
+/* The text alone, of simple messages: ends where the assistant is to speak if add_assistant. *text from malloc, to be
+ * looked at. Errors as above. */
 ht_status ht_chat_format(const ht_model *model, const ht_message *messages, size_t n, bool add_assistant, char **text,
                          ht_error *error);
-/* The tokens of the same. The template's own marks are always special tokens. The messages' contents are plain text, so that
- * nobody can speak as another role from within a message, unless flags has PARSE_SPECIAL. ADD_SPECIAL: the BOS, where the
- * tokenizer or the template wants one. *ids: [n_ids], from malloc (ht_free). Errors as of ht_chat_format. */
+/* The tokens alone. *ids: [n_ids], from malloc (ht_free). */
 ht_status ht_chat_tokenize(const ht_model *model, const ht_message *messages, size_t n, bool add_assistant,
                            unsigned flags, int32_t **ids, size_t *n_ids, ht_error *error);
+
+/* What a chat template is and takes. Make it with HT_INIT before the call. Texts live as long as the model, or until it
+ * gets another template. */
+typedef struct ht_chat_template_info {
+    size_t struct_size;
+    /* "default", "tool_use": the file's; "given": ht_model_set_chat_template; "chatml": ours, for files without one;
+     * NULL: there is none */
+    const char *name;
+    const char *source;
+    size_t bytes;
+    /* why it cannot be used; NULL: it can */
+    const char *why;
+    /* it shows a system message, descriptions of tools, calls of tools; takes lists of parts as content */
+    bool system, tools, tool_calls, parts;
+    /* the member of an assistant's message whose text it shows as thoughts ("reasoning_content"), and the variable that
+     * turns thinking on, off, up or down ("enable_thinking"); NULL: none */
+    const char *reasoning, *thinking;
+} ht_chat_template_info;
+/* Of conversations with tools, or without. It is found out by rendering small conversations, once. */
+ht_status ht_chat_template(const ht_model *model, bool with_tools, ht_chat_template_info *info, ht_error *error);
+/* Replaces the model's templates by this one; bytes may be HT_STRLEN. No other thread may use the model meanwhile. An error
+ * leaves what was there. */
+ht_status ht_model_set_chat_template(ht_model *model, const char *source, size_t bytes, ht_error *error);
 
 /* ---- devices ----------------------------------------------------------------------------------------------------- */
 /* An element of ht_devices_list. */

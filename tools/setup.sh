@@ -28,7 +28,7 @@ fi
 missing=
 for package in $wanted; do
     state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
-    [ "$state" = installed ] || missing="$missing $package"
+    case $state in installed*) ;; *) missing="$missing $package" ;; esac # once for each processor that it is there for
 done
 [ -n "$missing" ] || exit 0
 foreign= # another processor's packages, which apt-get must be told of first

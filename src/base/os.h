@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <time.h>
 
 /* ---- files ---------------------------------------------------------------------------------------------------------- */
 
@@ -140,6 +141,8 @@ bool ht_os_random(void *out, size_t bytes); /* false: none to be had */
 bool ht_os_is_terminal(FILE *file);
 /* What the date is, in universal time, as strftime has it; "" where the system does not know. */
 void ht_os_date(const char *format, char *out, size_t capacity);
+/* The user's own clock and calendar at so many seconds since 1970; 0: now. False: the system does not know. */
+bool ht_os_local_time(int64_t seconds, struct tm *local);
 typedef enum ht_os_feature { HT_OS_ARM_DOTPROD, HT_OS_ARM_I8MM } ht_os_feature;
 bool ht_os_has_feature(ht_os_feature feature); /* of this processor */
 /* Android's property; false: there is none of the name, or no Android. */

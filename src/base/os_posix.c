@@ -339,6 +339,11 @@ bool ht_os_random(void *out, size_t bytes) {
     return getrandom(out, bytes, GRND_NONBLOCK) == (ssize_t)bytes;
 }
 
+bool ht_os_local_time(int64_t seconds, struct tm *local) {
+    const time_t when = seconds ? (time_t)seconds : time(NULL);
+    return localtime_r(&when, local) != NULL;
+}
+
 void ht_os_date(const char *format, char *out, size_t capacity) {
     const time_t now = time(NULL);
     struct tm utc;

@@ -194,6 +194,10 @@ double ht_os_cpu_quota(const char *root) {
 bool ht_os_random(void *out, size_t bytes) { /* BCryptGenRandom */
     return false;
 }
+bool ht_os_local_time(int64_t seconds, struct tm *local) {
+    const time_t when = seconds ? (time_t)seconds : time(NULL);
+    return localtime_s(local, &when) == 0;
+}
 void ht_os_date(const char *format, char *out, size_t capacity) {
     const time_t now = time(NULL);
     const struct tm *utc = gmtime(&now); /* each thread has its own there */

@@ -203,7 +203,7 @@ static ht_status fill_info(ht_model *model, ht_error *error) {
     info->context_length = h->context_length;
     info->sliding_window = h->sliding_window;
     info->tokenizer = model->tokenizer ? ht_tokenizer_name(model->tokenizer) : "";
-    info->chat_template = model->chat ? ht_chat_name(model->chat) : NULL;
+    info->chat_template = model->chat.n ? model->chat.at[0].name : NULL;
     info->bos = model->tokenizer ? ht_tokenizer_bos(model->tokenizer) : -1;
     info->eos = model->tokenizer ? ht_tokenizer_eos(model->tokenizer) : -1;
     info->adds_bos = model->tokenizer && ht_tokenizer_adds_bos(model->tokenizer);
@@ -275,7 +275,7 @@ static ht_status load_file(ht_model *model, const char *path, int descriptor, ht
     if (status == HT_OK)
         status = log_unused(model, error);
     if (status == HT_OK)
-        model->chat = ht_chat_recognise(model->file);
+        status = ht_chat_open(model->file, model->tokenizer, &model->chat, error);
     return status;
 }
 
@@ -340,6 +340,7 @@ void ht_model_close(ht_model *model) {
     free(model->signatures);
     free(model->fused);
     ht_rope_destroy(model->rope);
+    ht_chat_close(&model->chat);
     ht_tokenizer_destroy(model->tokenizer);
     ht_gguf_close(model->file);
     ht_arena_free(&model->arena);

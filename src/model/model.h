@@ -9,6 +9,7 @@
 
 #include "gguf/gguf.h"
 #include "quant/quant.h"
+#include "text/chat.h"
 #include "text/text.h"
 
 typedef int ht_slot;                           /* its number in ht_model.slots */
@@ -319,7 +320,7 @@ struct ht_model {
     ht_gguf *file;            /* NULL for shape: models */
     ht_tokenizer *tokenizer;  /* NULL: it takes token ids only */
     const char *no_tokenizer; /* why a file's has none; NULL: it has, or there is no file */
-    const ht_chat_template *chat;
+    ht_chat chat;             /* none of a model without a file */
     ht_hparams hparams;
     ht_pooling pooling; /* DEFAULT: one that is not known */
     float
@@ -438,6 +439,8 @@ bool ht_op_ffn(const ht_op *ops, size_t n, ht_op *ffn);
  * HT_ERROR_UNSUPPORTED past HT_MAX_POSITIONS, and of
  * a model that rotates longer contexts by other frequencies, where an earlier call was for those on the other side. */
 ht_status ht_model_extend_rope(ht_model *model, size_t positions, ht_error *error);
+/* HT_ERROR_UNSUPPORTED, with the reason, of a model that takes token ids only. */
+ht_status ht_model_need_tokenizer(const ht_model *model, ht_error *error);
 
 /* --- for the family files --- */
 typedef struct ht_family ht_family;

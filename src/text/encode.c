@@ -251,7 +251,7 @@ ht_status ht_script_append(ht_script *script, const char *text, size_t bytes, bo
     status = ht_grow((void **)&script->foreign, &script->cap_foreign, script->n_foreign + 1, sizeof *script->foreign,
                      "chat template", error);
     if (status == HT_OK)
-        script->foreign[script->n_foreign++] = (struct ht_stretch){begin, begin + bytes};
+        script->foreign[script->n_foreign++] = (ht_stretch){begin, begin + bytes};
     return status;
 }
 
@@ -269,13 +269,15 @@ static ht_status fragment(encoder *e, const char *text, size_t bytes, ht_error *
 
 /* Longest special token at the start of text, -1: none. Control tokens lie in the first `ours` bytes. User-defined ones may
  * be anywhere, across the borders of what users write, too: they are text (runs of newlines, HTML's tags) and command
- * nothing, and the models' own tokenizers, which see the whole text, take them there as well. */
-static int32_t special_at(const ht_tokenizer *t, const char *text, size_t bytes, size_t ours, size_t *used) {
+ * nothing, and the models' own tokenizers, which see the whole text, take them there as well. Those among `marks` are
+ * what a chat template writes ("<tool_call>") and count as control tokens. */
+static int32_t special_at(const ht_tokenizer *t, const char *text, size_t bytes, size_t ours, const bool *marks,
+                          size_t *used) {
     int32_t found = -1;
     int32_t node = t->trie_roots[(uint8_t)text[0]];
     for (size_t depth = 1; node >= 0; depth++) {
         int32_t id = t->trie[node].id;
-        if (id >= 0 && (depth <= ours || t->types[id] == HT_TOKEN_USER_DEFINED)) {
+        if (id >= 0 && (depth <= ours || (t->types[id] == HT_TOKEN_USER_DEFINED && !(marks && marks[id])))) {
             found = id;
             *used = depth;
         }
@@ -288,11 +290,25 @@ static int32_t special_at(const ht_tokenizer *t, const char *text, size_t bytes,
     return found;
 }
 
+void ht_tokenizer_find_specials(const ht_tokenizer *t, const char *text, size_t bytes, bool *found) {
+    for (size_t at = 0; at < bytes; at++) {
+        int32_t node = t->trie_roots[(uint8_t)text[at]];
+        for (size_t next = at + 1; node >= 0; next++) {
+            if (t->trie[node].id >= 0)
+                found[t->trie[node].id] = true;
+            node = next < bytes ? t->trie[node].child : -1;
+            while (node >= 0 && t->trie[node].byte != (uint8_t)text[next])
+                node = t->trie[node].sibling;
+        }
+    }
+}
+
 /* A special token that the text spells. The BOS at the very start is the one that was added already. */
-static ht_status push_special(encoder *e, int32_t id, bool first, ht_error *error) {
+static ht_status push_special(encoder *e, int32_t id, bool first, bool known, ht_error *error) {
     if (!first || id != e->tokenizer->bos || e->n_ids == 0)
         return push_id(e, id, error);
-    ht_log(HT_LOG_WARN, "the text already begins with BOS: no second BOS is added");
+    if (!known)
+        ht_log(HT_LOG_WARN, "the text already begins with BOS: no second BOS is added");
     return HT_OK;
 }
 
@@ -308,14 +324,14 @@ static ht_status encode(encoder *e, const ht_script *script, bool add_special, h
         while (next < script->n_foreign && script->foreign[next].end <= at)
             next++;
         const size_t border = next < script->n_foreign ? script->foreign[next].begin : bytes;
-        int32_t id = special_at(t, text + at, bytes - at, border > at ? border - at : 0, &used);
+        int32_t id = special_at(t, text + at, bytes - at, border > at ? border - at : 0, script->marks, &used);
         if (id < 0) {
             at++;
             continue;
         }
         status = fragment(e, text + begin, at - begin, error);
         if (status == HT_OK)
-            status = push_special(e, id, at == 0, error);
+            status = push_special(e, id, at == 0, script->bos != HT_BOS_NONE, error);
         begin = at += used;
     }
     return status == HT_OK ? fragment(e, text + begin, bytes - begin, error) : status;
@@ -325,7 +341,7 @@ ht_status ht_tokenizer_encode(const ht_tokenizer *tokenizer, const char *text, s
                               int32_t **ids, size_t *n, ht_error *error) {
     if (bytes == HT_STRLEN)
         bytes = strlen(text);
-    struct ht_stretch all = {0, bytes};
+    ht_stretch all = {0, bytes};
     const ht_script script = {.text = {.data = (char *)text, .bytes = bytes}, .foreign = &all, .n_foreign = bytes > 0};
     return ht_tokenizer_encode_script(tokenizer, &script, flags, ids, n, error);
 }

@@ -1,4 +1,4 @@
-/* Text to tokens and back, and chat templates. */
+/* Text to tokens and back. */
 #ifndef HT_TEXT_H
 #define HT_TEXT_H
 
@@ -31,13 +31,20 @@ ht_status ht_tokenizer_encode(const ht_tokenizer *tokenizer, const char *text, s
 /* A text that is made of our own parts and of foreign ones (what users write). */
 typedef struct ht_script {
     ht_text text;
-    struct ht_stretch { /* foreign bytes [begin, end) of text */
-        size_t begin, end;
-    } * foreign; /* [n_foreign] in order, none touching another; from malloc */
+    ht_stretch *foreign; /* [n_foreign] bytes of text: in order, none touching another; from malloc */
     size_t n_foreign, cap_foreign;
+    const bool *
+        marks; /* [vocabulary] of user-defined tokens those that a foreign stretch does not become, either; may be NULL */
+    enum ht_script_bos {
+        HT_BOS_NONE,    /* a BOS at the start is not known of */
+        HT_BOS_WRITTEN, /* the template begins with its text, */
+        HT_BOS_NAMED    /* or with the variable that stands for it */
+    } bos;
 } ht_script;
 void ht_script_free(ht_script *script);
 ht_status ht_script_append(ht_script *script, const char *text, size_t bytes, bool foreign, ht_error *error);
+/* Sets found[id] of each special token whose text occurs in this one. */
+void ht_tokenizer_find_specials(const ht_tokenizer *tokenizer, const char *text, size_t bytes, bool *found);
 /* The same tokens as encoding the whole text with PARSE_SPECIAL, except that no special token takes any byte of a foreign
  * stretch (flags with PARSE_SPECIAL: even that). All else, as words across a border, is as in the whole. */
 ht_status ht_tokenizer_encode_script(const ht_tokenizer *tokenizer, const ht_script *script, unsigned flags,
@@ -49,16 +56,5 @@ const char *ht_tokenizer_text(const ht_tokenizer *tokenizer, int32_t id, bool sp
  * put before a text and after each special token is left out. HT_ERROR_ARGUMENT for an id outside the vocabulary. */
 ht_status ht_tokenizer_decode(const ht_tokenizer *tokenizer, const int32_t *ids, size_t n, bool special, ht_text *out,
                               ht_error *error);
-
-/* A hash of what a chat template says, alike for templates that differ only in how they are written; 0: none could be made. */
-uint64_t ht_chat_form(ht_string source);
-/* The chat template of the file, if one of the known ones has the same form; NULL: none, or not recognised. */
-typedef struct ht_chat_template ht_chat_template;
-const ht_chat_template *ht_chat_recognise(const ht_gguf *file);
-/* "chatml", "smollm", "qwen2.5", "llama2", "llama3", "mistral-v3", "gemma", "internlm2", ...; NULL for NULL */
-const char *ht_chat_name(const ht_chat_template *chat);
-/* Appends to `out`; the messages' contents are its foreign stretches. */
-ht_status ht_chat_render(const ht_chat_template *chat, const ht_message *messages, size_t n, bool add_assistant,
-                         ht_script *out, ht_error *error);
 
 #endif

@@ -155,21 +155,45 @@ def test_chat_message_of_several_lines(hetero, model):
 
 @pytest.fixture(scope="module")
 def without_template(model, tmp_path_factory):
-    """The model without a template, and with one that nobody knows."""
+    """The model without a template, without one and the marks that ChatML needs, and with one that is wrong."""
     data, folder = pathlib.Path(model).read_bytes(), tmp_path_factory.mktemp("template")
-    none, unknown = folder / "none.gguf", folder / "unknown.gguf"
-    none.write_bytes(data.replace(b"tokenizer.chat_template", b"tokenizer.chat_templat_", 1))
+    plain, none, wrong = (folder / name for name in ("plain.gguf", "none.gguf", "wrong.gguf"))
+    plain.write_bytes(data.replace(b"tokenizer.chat_template", b"tokenizer.chat_templat_", 1))
+    none.write_bytes(data.replace(b"tokenizer.chat_template", b"tokenizer.chat_templat_", 1).replace(b"im_start", b"im_begin"))
     begin = data.index(b"tokenizer.chat_template")
-    unknown.write_bytes(data[:begin] + data[begin:begin + 1000].replace(b"im_start", b"im_begin") + data[begin + 1000:])
-    return none, unknown
+    wrong.write_bytes(data[:begin] + data[begin:begin + 1000].replace(b"{% for", b"{% fur") + data[begin + 1000:])
+    return plain, none, wrong
 
 
-def test_chat_without_template_says_so_at_once(hetero, without_template):
-    for path in without_template:
+def test_chat_without_template_says_so_at_once(hetero, without_template, tmp_path):
+    plain, none, wrong = without_template
+    template = tmp_path / "chat.jinja"
+    template.write_text("{% for m in messages %}{{ m.content }}{% endfor %}", encoding="utf-8")
+    for path in none, wrong:
         done = hetero("chat", path, stdin=b"Hello\nHello again\n")
         done.refuses(path.name, "template", "hetero run MODEL --raw")
         hetero("run", path, "-p", "Hello").refuses(path.name, "template", "--raw sends")
+        given = hetero("run", path, "-p", "Hello", "-n", 1, "--chat-template", template, "--json").json
+        assert given["prompt_ids"] == hetero("tokenize", path, "-p", "Hello", "--json").json["ids"]
+        shown = hetero("inspect", path)
+        assert shown.code == 0 and f"chat template   {'none' if path == none else 'default'}" in shown.out
+    assert "line 1" in hetero("run", wrong, "-p", "Hello").err
+    assert hetero("run", plain, "-p", "Hello", "-n", 1, "--json").json["prompt_ids"] == [1, 4093, 198, 19556, 2, 198, 1, 520, 9531, 198]
     hetero("chat", "shape:smollm2-135m", stdin=b"Hello\n").refuses("no tokenizer")
+
+
+def test_chat_computes_only_what_is_new(hetero, model, tmp_path):
+    """Where the template drops earlier thoughts, the next prompt is computed from where they stood, and from no place before."""
+    template = tmp_path / "drops.jinja"
+    template.write_text("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if m.role == 'user' else 'Well. ' "
+                        "~ m.content[-1:] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+                        encoding="utf-8")
+    for extra in [], ["--chat-template", template]:
+        done = chat(hetero, model, ["Say hello to all of my friends.", "/stats", "And again?", "/stats"], *extra)
+        first, second = [[int(word) for word in line.split() if word.isdigit()] for line in done.err.splitlines()
+                         if line.startswith("last answer")]
+        assert first[1] == 0 and first[0] - 1 <= second[1] < second[0]  # the last token of a prompt may be computed twice
+        assert (second[1] <= first[0] + 1) == bool(extra)  # without the option the answer is kept, too
 
 
 class Terminal:

@@ -3,7 +3,8 @@ import pytest
 
 pytestmark = pytest.mark.check
 
-COMMANDS = ["devices", "inspect", "tokenize", "run", "score", "chat", "perplexity", "quantize", "bench", "profile", "plan", "report", "pull"]
+COMMANDS = ["devices", "inspect", "tokenize", "run", "score", "chat", "perplexity", "quantize", "bench", "profile", "plan", "report", "pull",
+            "template"]
 WITH_MODEL = [name for name in COMMANDS if name not in ("devices", "quantize", "profile", "report", "pull")]
 OPTIONS = {
     "devices": ["--openvino", "--onnxruntime"],
@@ -15,6 +16,7 @@ OPTIONS = {
     "chat": ["--temp", "--seed", "--ctx", "--system"],
     "perplexity": ["-f, --file", "--reference"],
     "quantize": [],
+    "template": ["-f, --file", "--tools", "--no-generation-prompt", "--chat-template", "--chat-template-kwargs", "--parse-special"],
     "bench": ["--prompt", "--gen", "-r, ", "--rounds", "--cuts", "--measure"],
     "plan": ["--length", "--decode", "--trace", "--run", "--save", "--load", "--cuts", "--measure"],
     "profile": ["--quick", "--devices", "--precision", "--report", "--stored"],

@@ -4,7 +4,7 @@
 #define _GNU_SOURCE /* memfd_create */
 #include "gguf/gguf.h"
 #include "quant/quant.h"
-#include "text/text.h"
+#include "text/chat.h"
 
 #include "fuzz/fuzz.h"
 
@@ -59,9 +59,11 @@ static void use_tokenizer(const ht_gguf *file) {
     ht_tokenizer *tokenizer;
     int32_t *ids;
     size_t n;
-    ht_chat_name(ht_chat_recognise(file));
+    ht_chat chat;
     if (ht_tokenizer_create(file, &tokenizer, NULL))
         return;
+    ht_chat_open(file, tokenizer, &chat, NULL);
+    ht_chat_close(&chat);
     if (!ht_tokenizer_encode(tokenizer, text, sizeof text - 1, HT_TOKENIZE_ADD_SPECIAL | HT_TOKENIZE_PARSE_SPECIAL,
                              &ids, &n, NULL)) {
         ht_text out = {0};

@@ -24,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
         variables = json_loads(plain, 0, NULL);
     }
     must(variables != NULL);
-    ht_template_output out;
+    ht_script out;
     status = ht_template_render(t, variables, &noon, &out, &error);
     must(status == HT_OK || (!out.text.data && !out.foreign && *error.text));
     for (size_t i = 0, at = 0; i < out.n_foreign; i++) {
@@ -32,7 +32,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
         must(out.foreign[i].end > out.foreign[i].begin && out.foreign[i].end <= out.text.bytes);
         at = out.foreign[i].end;
     }
-    ht_template_output_free(&out);
+    ht_script_free(&out);
     json_decref(variables);
     ht_template_destroy(t);
     return 0;

@@ -1,4 +1,4 @@
-"""Chat templates against jinja2: tests/data/templates, and all *.jinja of the folder that $HETERO_TEMPLATES names."""
+"""Chat templates against jinja2, and against those who write control tokens into messages: tests/data/templates, and all *.jinja of the folder that $HETERO_TEMPLATES names."""
 import os
 import pathlib
 import sys
@@ -8,8 +8,10 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("HETERO", ROOT / "build" / "hetero"))
 PROGRAM = BINARY.parent / "tests" / "test_template"
+CHAT = BINARY.parent / "tests" / "test_chat"
 sys.path.insert(0, str(ROOT / "tests" / "tools"))
 compare_templates = pytest.importorskip("compare_templates", reason="needs the PyPI package jinja2")
+forge_controls = pytest.importorskip("forge_controls", reason="needs the PyPI package jinja2")
 
 FILES = sorted((ROOT / "tests" / "data" / "templates").glob("*.jinja"))
 if os.environ.get("HETERO_TEMPLATES"):
@@ -23,6 +25,16 @@ def test_template(path):
     lines, refused = compare_templates.differences(str(PROGRAM), path)
     assert not lines, "\n".join(lines)
     assert path.parent.parent.name != "data" or refused < len(compare_templates.CASES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_forged_controls(path):
+    """As a model's own template, with a vocabulary of its control tokens: no such token comes from a conversation."""
+    if not CHAT.exists():
+        pytest.skip(f"{CHAT} is not built")
+    lines, rendered, _ = forge_controls.differences(str(CHAT), path)
+    assert not lines, "\n".join(lines)
+    assert path.parent.parent.name != "data" or rendered >= 40
 
 
 def test_marks():

@@ -313,14 +313,14 @@ static ht_status template_text(ht_error *error) {
     if (!variables)
         variables = json_pack("{s:s}", "s", "a long text with many words in it");
     ht_template *t;
-    ht_template_output out;
+    ht_script out;
     ht_status status = ht_template_parse(source, sizeof source - 1, &t, error);
     if (status)
         return status;
     status = ht_template_render(t, variables, NULL, &out, error);
     if (!status)
         same_text(out.text.data);
-    ht_template_output_free(&out);
+    ht_script_free(&out);
     ht_template_destroy(t);
     return status;
 }

@@ -7,9 +7,9 @@
 
 static const struct tm noon = {.tm_year = 124, .tm_mon = 6, .tm_mday = 26, .tm_hour = 12, .tm_wday = 5, .tm_yday = 207};
 
-static ht_status render(const char *source, const char *variables, ht_template_output *out, ht_error *error) {
+static ht_status render(const char *source, const char *variables, ht_script *out, ht_error *error) {
     ht_template *t;
-    *out = (ht_template_output){.n_foreign = 0};
+    *out = (ht_script){.n_foreign = 0};
     ht_status status = ht_template_parse(source, strlen(source), &t, error);
     if (status != HT_OK)
         return status;
@@ -26,13 +26,13 @@ static const char *const given =
     " \"messages\": [{\"role\": \"user\", \"content\": \" Hi \"}, {\"role\": \"odd\", \"content\": \"\"}]}";
 
 static void expect(const char *source, const char *want) {
-    ht_template_output out;
+    ht_script out;
     ht_error error;
     if (render(source, given, &out, &error) != HT_OK)
         fail_msg("%s: %s", source, error.text);
     if (strcmp(out.text.data ? out.text.data : "", want) != 0)
         fail_msg("%s: |%s|, not |%s|", source, out.text.data, want);
-    ht_template_output_free(&out);
+    ht_script_free(&out);
 }
 
 static void expressions(void **state) {
@@ -115,7 +115,7 @@ static void statements(void **state) {
 
 /* The output with [foreign] text in brackets. */
 static void expect_marks(const char *source, const char *want) {
-    ht_template_output out;
+    ht_script out;
     ht_error error;
     char shown[512];
     size_t n = 0, at = 0;
@@ -130,7 +130,7 @@ static void expect_marks(const char *source, const char *want) {
         at = end;
     }
     assert_string_equal(shown, want);
-    ht_template_output_free(&out);
+    ht_script_free(&out);
 }
 
 static void marks(void **state) {
@@ -147,7 +147,7 @@ static void marks(void **state) {
 }
 
 static void expect_refused(const char *source, ht_status want, const char *text) {
-    ht_template_output out;
+    ht_script out;
     ht_error error;
     const ht_status status = render(source, given, &out, &error);
     if (status == HT_OK)
@@ -195,7 +195,7 @@ static void bounds(void **state) {
     memset(json + n, '[', 1000);
     memset(json + n + 1000, ']', 1000);
     json[n + 2000] = '}';
-    ht_template_output out;
+    ht_script out;
     ht_error error;
     assert_int_equal(render("{{ x }}", json, &out, &error), HT_ERROR_UNSUPPORTED);
     free(json);
@@ -227,7 +227,7 @@ static int compare(char **paths) {
     const ht_status parsed = ht_template_parse(source, strlen(source), &t, &error);
     size_t i;
     json_array_foreach(all, i, variables) {
-        ht_template_output out = {.n_foreign = 0};
+        ht_script out = {.n_foreign = 0};
         if (parsed != HT_OK || ht_template_render(t, variables, &noon, &out, &error) != HT_OK) {
             print_line(json_pack("{s:s}", "error", error.text));
             continue;
@@ -238,7 +238,7 @@ static int compare(char **paths) {
                 foreign, json_pack("[I, I]", (json_int_t)out.foreign[j].begin, (json_int_t)out.foreign[j].end));
         print_line(
             json_pack("{s:s%, s:o}", "text", out.text.data ? out.text.data : "", out.text.bytes, "foreign", foreign));
-        ht_template_output_free(&out);
+        ht_script_free(&out);
     }
     ht_template_destroy(t);
     json_decref(all);

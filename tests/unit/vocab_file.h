@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 typedef struct vocab_file { /* what is NULL or 0 is left out of the file */
-    const char *model, *pre, *chat;
+    const char *model, *pre, *chat, *tools; /* the two templates */
     const char **tokens;
     size_t n_tokens;
     const int32_t *types;
@@ -90,6 +90,7 @@ static inline ht_gguf *vocab_open(const vocab_file *v, ht_error *error) {
     vocab_text(&body, "tokenizer.ggml.model", v->model);
     vocab_text(&body, "tokenizer.ggml.pre", v->pre);
     vocab_text(&body, "tokenizer.chat_template", v->chat);
+    vocab_text(&body, "tokenizer.chat_template.tool_use", v->tools);
     vocab_strings(&body, "tokenizer.ggml.tokens", v->tokens, v->n_tokens);
     vocab_strings(&body, "tokenizer.ggml.merges", v->merges, v->n_merges);
     if (v->types && vocab_array(&body, "tokenizer.ggml.token_type", HT_GGUF_I32, v->n_types))

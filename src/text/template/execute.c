@@ -265,7 +265,7 @@ static void define(tpl_run *run, const json_t *variables) {
     }
 }
 
-static ht_status hand_out(const tpl_buffer *text, ht_template_output *out, ht_error *error) {
+static ht_status hand_out(const tpl_buffer *text, ht_script *out, ht_error *error) {
     ht_status status = ht_text_append(&out->text, text->bytes ? text->data : "", text->bytes, error);
     for (size_t at = 0, end; at < text->bytes && status == HT_OK; at = end) {
         for (end = at + 1; end < text->bytes && text->marks[end] == text->marks[at];)
@@ -275,16 +275,21 @@ static ht_status hand_out(const tpl_buffer *text, ht_template_output *out, ht_er
         status = ht_grow((void **)&out->foreign, &out->cap_foreign, out->n_foreign + 1, sizeof *out->foreign,
                          "a rendered conversation", error);
         if (status == HT_OK)
-            out->foreign[out->n_foreign++] = (struct ht_template_stretch){at, end};
+            out->foreign[out->n_foreign++] = (ht_stretch){at, end};
     }
     return status;
 }
 
-ht_status ht_template_render(const ht_template *t, const json_t *variables, const struct tm *now,
-                             ht_template_output *out, ht_error *error) {
+ht_status ht_template_render(const ht_template *t, const json_t *variables, const struct tm *now, ht_script *out,
+                             ht_error *error) {
+    return ht_template_try(t, variables, now, TPL_MOST_STEPS, out, error);
+}
+
+ht_status ht_template_try(const ht_template *t, const json_t *variables, const struct tm *now, uint64_t most_steps,
+                          ht_script *out, ht_error *error) {
     tpl_buffer text = {0};
-    tpl_run run = {.error = error, .out = &text, .now = now, .line = 1};
-    *out = (ht_template_output){.n_foreign = 0};
+    tpl_run run = {.error = error, .out = &text, .now = now, .line = 1, .most_steps = most_steps};
+    *out = (ht_script){.n_foreign = 0};
     if (tpl_push_frame(&run, NULL)) {
         define(&run, variables);
         tpl_execute(&run, t->body);
@@ -293,13 +298,7 @@ ht_status ht_template_render(const ht_template *t, const json_t *variables, cons
     if (status == HT_OK)
         status = hand_out(&text, out, error);
     if (status != HT_OK)
-        ht_template_output_free(out);
+        ht_script_free(out);
     ht_arena_free(&run.arena);
     return status;
-}
-
-void ht_template_output_free(ht_template_output *output) {
-    ht_text_free(&output->text);
-    free(output->foreign);
-    *output = (ht_template_output){.n_foreign = 0};
 }

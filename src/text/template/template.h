@@ -4,7 +4,7 @@
 #ifndef HT_TEMPLATE_H
 #define HT_TEMPLATE_H
 
-#include "base/base.h"
+#include "text/text.h"
 
 #include <jansson.h>
 #include <time.h>
@@ -17,16 +17,6 @@ typedef struct ht_template ht_template;
 ht_status ht_template_parse(const char *source, size_t bytes, ht_template **out, ht_error *error);
 void ht_template_destroy(ht_template *t); /* NULL is allowed */
 
-/* What a template makes of a conversation, and which bytes of it came from the variables. */
-typedef struct ht_template_output {
-    ht_text text;
-    struct ht_template_stretch { /* bytes [begin, end) of text */
-        size_t begin, end;
-    } * foreign; /* [n_foreign] of the variables: in order, none touching another; from malloc */
-    size_t n_foreign, cap_foreign;
-} ht_template_output;
-void ht_template_output_free(ht_template_output *output);
-
 /* Renders with the members of the object `variables` as variables (messages, tools, add_generation_prompt, bos_token, ...).
  * *out is written whole or left empty, whatever it held; the caller frees it. `now` is what strftime_now tells; NULL: the
  * template has no such function, as it has none where transformers is old.
@@ -35,7 +25,10 @@ void ht_template_output_free(ht_template_output *output);
  * variables whose name ends in "_token", and a message's role, as long as it is one of the usual names.
  * HT_ERROR_ARGUMENT: the template raised an exception (its message is the error's text). HT_ERROR_FORMAT: an operation that
  * Jinja refuses, too; the text names the line. HT_ERROR_UNSUPPORTED: past a bound. HT_ERROR_MEMORY. */
-ht_status ht_template_render(const ht_template *t, const json_t *variables, const struct tm *now,
-                             ht_template_output *out, ht_error *error);
+ht_status ht_template_render(const ht_template *t, const json_t *variables, const struct tm *now, ht_script *out,
+                             ht_error *error);
+/* The same in so many steps at most, for those who try what a template does (a usual conversation takes some thousands). */
+ht_status ht_template_try(const ht_template *t, const json_t *variables, const struct tm *now, uint64_t most_steps,
+                          ht_script *out, ht_error *error);
 
 #endif

@@ -20,8 +20,8 @@ tpl_value tpl_fail(tpl_run *run, ht_status status, const char *format, ...) {
 
 bool tpl_step(tpl_run *run, size_t steps) {
     run->steps += steps;
-    if (run->status == HT_OK && run->steps > TPL_MOST_STEPS)
-        tpl_fail(run, HT_ERROR_UNSUPPORTED, "takes more than %d steps", TPL_MOST_STEPS);
+    if (run->status == HT_OK && run->steps > run->most_steps)
+        tpl_fail(run, HT_ERROR_UNSUPPORTED, "takes more than %llu steps", (unsigned long long)run->most_steps);
     return run->status == HT_OK;
 }
 

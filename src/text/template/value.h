@@ -108,7 +108,7 @@ typedef enum tpl_flow { TPL_ONWARD, TPL_BREAK, TPL_CONTINUE } tpl_flow;
 typedef struct tpl_run {
     ht_arena arena;
     size_t memory;
-    uint64_t steps;
+    uint64_t steps, most_steps;
     unsigned depth, line, loops;
     ht_status status;
     ht_error *error;
