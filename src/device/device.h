@@ -124,7 +124,8 @@ typedef struct ht_binding {
     ht_sync sync; /* for waits on other devices that the submit does itself */
     /* NORM with aux: what is added is slot aux and these besides, in this order (partial sums of several devices). */
     const ht_view *pieces;
-    size_t n_pieces; /* at most HT_MAX_PIECES */
+    size_t n_pieces;     /* at most HT_MAX_PIECES */
+    size_t first_pieces; /* so many of them are of the same block as aux, the others of another */
     /* Only this of the operator; NULL: all of the task's slice. For devices that say `divisible`, on tasks that are whole, or
      * of a MATMUL on those whose slice it lies in (ht_slice_lies_in); refuses_part() says which slices those are. So a ratio
      * moves from submit to submit, and weights are there once. */

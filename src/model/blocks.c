@@ -53,6 +53,48 @@ static const kind_row kinds[HT_BLOCK_KINDS] = {
                                         {HT_AXIS_FEATURES, HT_RESULT_COLUMNS, 0, 3, BLOCK_OF_TYPE, COARSE, "ess"},
                                         {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 3, 4, BLOCK_OF_TYPE, COARSE, "w"}},
                                .fused = 1},
+    /* Gates are compared with what all of them are: by one lane. */
+    [HT_BLOCK_SPARSE_FEED_FORWARD] = {.name = "sparse feed-forward",
+                                      .n = 4,
+                                      .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_GLU, HT_OP_MATMUL},
+                                      .n_axes = 4,
+                                      .axes = {{HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 4, 0, 0, "errr"},
+                                               {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 0, 2, BLOCK_OF_TYPE, COARSE, "ew"},
+                                               {HT_AXIS_FEATURES, HT_RESULT_COLUMNS, 2, 3, 1, 1, "o"},
+                                               {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 3, 4, BLOCK_OF_TYPE, COARSE, "w"}}},
+    [HT_BLOCK_LOW_RANK] = {.name = "low rank",
+                           .n = 3,
+                           .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_MATMUL},
+                           .n_axes = 3,
+                           .axes = {{HT_AXIS_FEATURES, HT_RESULT_SUMS, 0, 3, BLOCK_OF_TYPE, COARSE, "esc"},
+                                    {HT_AXIS_FEATURES, HT_RESULT_COLUMNS, 0, 2, BLOCK_OF_TYPE, COARSE, "es"},
+                                    {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 2, 3, BLOCK_OF_TYPE, COARSE, "w"}}},
+    [HT_BLOCK_MIXED_ATTENTION] = {.name = "attention behind mixed streams",
+                                  .n = 7,
+                                  .ops = {HT_OP_NORM, HT_OP_MIX, HT_OP_NORM, HT_OP_MATMUL, HT_OP_ROPE, HT_OP_ATTENTION,
+                                          HT_OP_MATMUL},
+                                  .n_axes = 7,
+                                  .axes = {{HT_AXIS_HEADS, HT_RESULT_SUMS, 0, 7, 1, 1, "eeesssc"},
+                                           {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 7, 0, 0, "eeerrrr"},
+                                           {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 0, 4, BLOCK_OF_TYPE, COARSE, "eeew"},
+                                           {HT_AXIS_HEADS, HT_RESULT_COLUMNS, 4, 6, 1, 1, "ss"},
+                                           {HT_AXIS_HEADS, HT_RESULT_SUMS, 4, 7, 1, 1, "ssc"},
+                                           {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 6, 7, BLOCK_OF_TYPE, COARSE, "w"},
+                                           {HT_AXIS_QUERIES, HT_RESULT_SUMS, 0, 7, 1, 0, "eeegggc"}}},
+    [HT_BLOCK_MIXED_FEED_FORWARD] = {.name = "feed-forward behind mixed streams",
+                                     .n = 5,
+                                     .ops = {HT_OP_NORM, HT_OP_MIX, HT_OP_MATMUL, HT_OP_GLU, HT_OP_MATMUL},
+                                     .n_axes = 3,
+                                     .axes = {{HT_AXIS_FEATURES, HT_RESULT_SUMS, 0, 5, BLOCK_OF_TYPE, COARSE, "eessc"},
+                                              {HT_AXIS_FEATURES, HT_RESULT_COLUMNS, 0, 4, BLOCK_OF_TYPE, COARSE,
+                                               "eess"},
+                                              {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 4, 5, BLOCK_OF_TYPE, COARSE, "w"}}},
+    /* Streams are made as long as another: lengths are of whole rows. */
+    [HT_BLOCK_MIXED_END] = {.name = "end of streams",
+                            .n = 4,
+                            .ops = {HT_OP_NORM, HT_OP_MIX, HT_OP_HEADS, HT_OP_MIX},
+                            .n_axes = 1,
+                            .axes = {{HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 4, 0, 0, "eerr"}}},
     [HT_BLOCK_GATED_ATTENTION] = {.name = "gated attention",
                                   .n = 7,
                                   .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_ROPE, HT_OP_ATTENTION, HT_OP_MATMUL,
@@ -97,6 +139,13 @@ static const kind_row kinds[HT_BLOCK_KINDS] = {
                           .axes = {{HT_AXIS_EXPERTS, HT_RESULT_SUMS, 0, 4, 1, 1, "errt"},
                                    {HT_AXIS_FEATURES, HT_RESULT_SUMS, 0, 4, BLOCK_OF_TYPE, COARSE, "errc"},
                                    {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 4, 0, 0, "errr"}}},
+    [HT_BLOCK_NORMED_EXPERTS] = {.name = "experts behind a norm of their own",
+                                 .n = 5,
+                                 .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_ROUTE, HT_OP_NORM, HT_OP_EXPERTS},
+                                 .n_axes = 3,
+                                 .axes = {{HT_AXIS_EXPERTS, HT_RESULT_SUMS, 0, 5, 1, 1, "erret"},
+                                          {HT_AXIS_FEATURES, HT_RESULT_SUMS, 0, 5, BLOCK_OF_TYPE, COARSE, "errec"},
+                                          {HT_AXIS_TOKENS, HT_RESULT_ROWS, 0, 5, 0, 0, "errer"}}},
     [HT_BLOCK_CONVOLUTION] = {.name = "convolution",
                               .n = 4,
                               .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_CONV, HT_OP_MATMUL},
@@ -380,6 +429,8 @@ static void describe_heads(const ht_op *op, const ht_hparams *h, ht_text *text) 
         ht_text_printf(text, NULL, " norms%s", op->norm_whole ? " whole" : "");
     if (op->value_dim)
         ht_text_printf(text, NULL, " values %d", op->value_dim);
+    if (op->shared)
+        ht_text_printf(text, NULL, " shared");
     if (op->soft_cap != 0.0f)
         ht_text_printf(text, NULL, " capped");
     if (op->slopes)
@@ -389,13 +440,21 @@ static void describe_heads(const ht_op *op, const ht_hparams *h, ht_text *text) 
 /* All that an operator's time depends on. A stream's first norm has nothing to add as yet: it counts as that
  * stream's next one, for else the first layer would be unlike all others. */
 static void describe(const ht_model *model, const ht_op *op, ht_text *text) {
-    static const char *const names[HT_OP_KINDS] = {[HT_OP_EMBED] = "embed",         [HT_OP_NORM] = "norm",
-                                                   [HT_OP_MATMUL] = "matmul",       [HT_OP_ROPE] = "rope",
-                                                   [HT_OP_ATTENTION] = "attention", [HT_OP_GLU] = "glu",
-                                                   [HT_OP_ARGMAX] = "argmax",       [HT_OP_FFN] = "ffn",
-                                                   [HT_OP_ROUTE] = "route",         [HT_OP_EXPERTS] = "experts",
-                                                   [HT_OP_CONV] = "convolution",    [HT_OP_DELTA_NET] = "delta net",
-                                                   [HT_OP_SCAN] = "scan",           [HT_OP_HEADS] = "heads"};
+    static const char *const names[HT_OP_KINDS] = {[HT_OP_EMBED] = "embed",
+                                                   [HT_OP_NORM] = "norm",
+                                                   [HT_OP_MATMUL] = "matmul",
+                                                   [HT_OP_ROPE] = "rope",
+                                                   [HT_OP_ATTENTION] = "attention",
+                                                   [HT_OP_GLU] = "glu",
+                                                   [HT_OP_ARGMAX] = "argmax",
+                                                   [HT_OP_FFN] = "ffn",
+                                                   [HT_OP_ROUTE] = "route",
+                                                   [HT_OP_EXPERTS] = "experts",
+                                                   [HT_OP_CONV] = "convolution",
+                                                   [HT_OP_DELTA_NET] = "delta net",
+                                                   [HT_OP_SCAN] = "scan",
+                                                   [HT_OP_HEADS] = "heads",
+                                                   [HT_OP_MIX] = "mix"};
     const ht_op *end = model->ops + model->n_ops, *next = op;
     while (op->kind == HT_OP_NORM && next < end &&
            (next->kind != HT_OP_NORM || next->aux == HT_SLOT_NONE || next->in != op->in))
@@ -452,12 +511,18 @@ static void describe(const ht_model *model, const ht_op *op, ht_text *text) {
                                                   : "");
         if (op->n_more)
             ht_text_printf(text, NULL, " of %zu", ht_op_added(op));
+        if (ht_norm_is_special(op))
+            ht_text_printf(text, NULL, " special%s%s", op->each_norm[0] ? " each" : "", op->replaces ? " anew" : "");
+        break;
+    case HT_OP_MIX:
+        ht_text_printf(text, NULL, " %d: %d x %zu", (int)op->mix.function, op->mix.streams, (size_t)h->embedding);
         break;
     case HT_OP_GLU:
         ht_text_printf(text, NULL, " %zu%s", ht_op_out_width(op, h),
-                       op->n_more    ? " side"
-                       : op->ungated ? " ungated"
-                                     : "");
+                       op->n_more         ? " side"
+                       : op->ungated      ? " ungated"
+                       : op->sparsity > 0 ? " sparse"
+                                          : "");
         break;
     case HT_OP_KINDS:
         break;
@@ -621,10 +686,12 @@ ht_status ht_build_blocks(ht_builder *b) {
 /* ---- checks ---------------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_model_check_blocks(const ht_model *model, ht_error *error) {
-    size_t next = 0; /* behind the EMBEDs */
-    while (next < model->n_ops && model->ops[next].kind == HT_OP_EMBED)
+    size_t next = 0; /* behind what every lane makes of ids alone */
+    const uint32_t own = ht_model_slots(model, HT_ROLE_OWN);
+    while (next < model->n_ops && next < (model->n_blocks ? model->blocks[0].first : 0) &&
+           !(ht_op_writes(&model->ops[next]) & ~own) && !ht_op_added(&model->ops[next]))
         next++;
-    if (next == 0)
+    if (next == 0 || model->ops[0].kind != HT_OP_EMBED)
         return ht_fail(error, HT_ERROR_FORMAT, "%s: does not begin with an embedding", model->info.path);
     for (size_t k = 0; k < model->n_blocks; k++) {
         const ht_block *block = &model->blocks[k];

@@ -30,8 +30,15 @@ enum { HT_BUILD_SUMS = 4 };
 typedef struct ht_given {
     bool waits;
     ht_slot stream;
-    const float *post_norm; /* or NULL */
+    const float *post_norm; /* of it and what is added with it; or NULL */
+    const float *each_norm; /* of it alone; or NULL */
 } ht_given;
+/* What a norm does to its stream besides; the fields are those of ht_op. */
+typedef struct ht_norming {
+    bool looks; /* what blocks gave goes on waiting: the stream is read as it is */
+    bool replaces, adds_normed;
+    const float *weight; /* in place of the file's tensor of its name */
+} ht_norming;
 
 typedef struct ht_builder {
     ht_model *model;
@@ -52,6 +59,9 @@ typedef struct ht_builder {
     float output_scale;      /* what its weights are multiplied by: logits are then, too; 0: nothing */
     float output_cap;        /* soft cap of logits; 0: none */
     float stream_eps;        /* of the streams' norms; 0: the model's */
+    float post_eps;          /* of norms of what blocks gave; 0: the same */
+    bool stream_anew;        /* the next norm that adds leaves nothing of what its stream was */
+    float stream_scale;      /* what the next norm that adds multiplies its stream by; 0: nothing */
     ht_given given[HT_BUILD_SUMS];
 } ht_builder;
 
@@ -148,6 +158,7 @@ void ht_build_block(ht_builder *b, ht_block_kind kind, int units);
 /* Of kind b->norm: an RMS norm unless a family says otherwise; `name`.bias is taken where a LayerNorm has it. NULL: a
  * copy, for families that norm only what a block gave. */
 void ht_build_norm(ht_builder *b, const char *name);
+void ht_build_norm_of(ht_builder *b, const char *name, const ht_norming *norming);
 /* The same of a stream as it was when the layer's other block read it: what that one gave waits for the next ht_build_norm. */
 void ht_build_norm_beside(ht_builder *b, const char *name);
 /* What follows reads and adds to the residual stream of this name, no wider than the embedding; NULL: to the first,
@@ -158,6 +169,10 @@ void ht_build_normed_stream(ht_builder *b, const char *name, const char *to);
 /* The next norm of the stream adds what the block gave first, after an RMS norm of its own (post_norm; NULL: none).
  * Of blocks beside each other the last one may have that: it is of what they gave together. */
 void ht_build_add(ht_builder *b, const char *post_norm);
+/* The same behind an RMS norm of its own (each_norm; NULL: none), and then of all that the next norm adds (post_norm). */
+void ht_build_add_each(ht_builder *b, const char *each_norm, const char *post_norm);
+/* An RMS norm's weights, [n], times a factor, in the arena. */
+const float *ht_build_scaled_vector(ht_builder *b, const char *name, size_t n, float factor);
 
 typedef enum ht_bias { HT_BIAS_OPTIONAL, HT_BIAS_REQUIRED, HT_BIAS_IGNORED } ht_bias;
 /* A matrix of a MATMUL: tensor `name`.weight, of `rows` rows, with `name`.bias; stride not 0: some rows, as in
@@ -180,6 +195,8 @@ size_t ht_build_stream_width(ht_builder *b);
 const ht_hparams *ht_build_shape_of(const ht_builder *b);
 /* attn_q, attn_k and attn_v, or the three in one: attn_qkv. */
 void ht_build_qkv(ht_builder *b, ht_bias bias);
+/* Queries alone, of a block that reads an earlier layer's keys and values. */
+void ht_build_queries(ht_builder *b, ht_bias bias);
 /* The same of other matrices than attn_q, attn_k and attn_v: [3], of all query heads' rows, keys', values'. */
 void ht_build_qkv_of(ht_builder *b, const ht_build_part *parts, ht_bias bias);
 
@@ -191,6 +208,7 @@ typedef struct ht_rotation {
     ht_norm norm;                /* of these */
     bool unit;                   /* they are normed without weights instead */
     bool norm_whole, norm_heads, norm_after, v_norm;
+    bool shared; /* of queries alone */
     int norm_dim, first, value_dim;
 } ht_rotation;
 void ht_build_rope(ht_builder *b, const ht_rotation *rotation);
@@ -199,6 +217,8 @@ void ht_build_attention(ht_builder *b, float scale, int window); /* scale 0: 1/s
 typedef struct ht_attending {
     float scale, soft_cap; /* scale 0: 1/sqrt(head_dim) */
     int window, chunk, value_dim;
+    int cache; /* shared: an earlier layer's; else the newest */
+    bool shared;
     const char *sinks; /* a tensor of a logit for each head; NULL: none */
     float
         alibi; /* ALiBi's largest bias: slopes 2^(-8 (head + 1) / heads) of it, where heads are a power of two; 0: none */
@@ -224,6 +244,21 @@ void ht_build_feed_forward(ht_builder *b, const char *norm, ht_activation activa
 void ht_build_side_gate(ht_builder *b);
 void ht_build_side_glu(ht_builder *b, ht_activation activation, const char *side, size_t first);
 void ht_build_side_output(ht_builder *b);
+
+/* ---- streams and side inputs (streams.c) ---- */
+/* token_embd to a slot of its own, and normed from there to the stream: by `name`, or NULL: an RMS norm without weights. */
+void ht_build_normed_embed(ht_builder *b, float scale, const char *name);
+/* Per-layer embeddings: rows of `width` values for each layer. Slot "per_layer_token_embd" becomes (rows * sqrt(width) + norm of what
+ * per_layer_model_proj makes of the stream) / sqrt(2). Behind ht_build_embed. */
+void ht_build_side_inputs(ht_builder *b, size_t width);
+/* AltUp: `streams` of which the stream at hand is the first. In front of the blocks; at the beginning of a block of kind
+ * MIXED_ATTENTION, and of kind MIXED_FEED_FORWARD, which then reads normed rows as others do; and behind all, a whole block. */
+void ht_build_streams(ht_builder *b, int streams);
+void ht_build_predict(ht_builder *b, int streams);
+void ht_build_correct(ht_builder *b, int streams);
+void ht_build_one_stream(ht_builder *b, int streams);
+/* A whole block beside the one before: what two matrices make of what was normed. */
+void ht_build_low_rank(ht_builder *b, int rank, const char *down, const char *up);
 
 /* ---- latent attention (latent.c) ---- */
 typedef struct ht_latent {
@@ -253,6 +288,7 @@ typedef struct ht_mixture {
     /* The family's files always have a bias for choosing; a gate of the shared expert. Others take what there is: of
      * deepseek2's not all with a sigmoid have the bias. */
     bool always_biased, always_gated;
+    bool factored; /* what experts give may be scaled: ffn_down_exps.scale */
 } ht_mixture;
 /* From expert_count, expert_used_count and what else the file has; `function`: where it says nothing of it;
  * `renormalise`: weights add up to one, without it only where the file says so. SiLU. Call it before anything is

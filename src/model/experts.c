@@ -124,6 +124,8 @@ void ht_build_router(ht_builder *b, const ht_mixture *m) {
         how.bias = ht_build_vector(b, "exp_probs_b", (size_t)m->experts, false, 0); /* as some files call it */
     if (!how.bias && m->always_biased)
         how.bias = ht_build_vector(b, "exp_probs_b.bias", (size_t)m->experts, true, 0);
+    if (m->factored)
+        how.factors = ht_build_vector(b, "ffn_down_exps.scale", (size_t)m->experts, false, 1.0f);
     route(b, &chosen, m->experts, &how);
 }
 

@@ -77,28 +77,54 @@ static ht_op *mixer_op(ht_builder *b, ht_op_kind kind, const ht_mixer *m, ht_slo
     return op;
 }
 
+/* Where a delta net's matrices lie. */
+typedef struct delta_parts {
+    ht_build_part qk[2], rest[4]; /* v, z, beta, alpha */
+    bool repeated;                /* value heads that use one key head follow each other */
+} delta_parts;
+
+/* Qwen3-Next has beta and alpha of each key head's value heads in one matrix; its first files also queries, keys, values, gates. */
+static delta_parts find_parts(ht_builder *b, const ht_mixer *m) {
+    const size_t heads = (size_t)m->heads, inner = (size_t)m->inner, state = (size_t)m->state,
+                 groups = (size_t)m->groups, keys = groups * state, all = 2 * keys + inner, each = heads / groups,
+                 own = inner / groups, row = 2 * state + 2 * own;
+    delta_parts p = {.qk = {{.name = "attn_qkv", .rows = keys, .run = keys, .stride = all},
+                            {.name = "attn_qkv", .rows = keys, .first = keys, .run = keys, .stride = all}},
+                     .rest = {{.name = "attn_qkv", .rows = inner, .first = 2 * keys, .run = inner, .stride = all},
+                              {.name = "attn_gate", .rows = inner},
+                              {.name = "ssm_beta", .rows = heads},
+                              {.name = "ssm_alpha", .rows = heads}},
+                     .repeated = ht_build_has_matrix(b, "ssm_ba")};
+    if (!p.repeated)
+        return p;
+    for (size_t i = 0; i < 2; i++)
+        p.rest[2 + i] =
+            (ht_build_part){.name = "ssm_ba", .rows = heads, .first = i * each, .run = each, .stride = 2 * each};
+    if (ht_build_has_matrix(b, "attn_qkv"))
+        return p;
+    for (size_t i = 0; i < 2; i++) {
+        p.qk[i] = (ht_build_part){.name = "ssm_in", .rows = keys, .first = i * state, .run = state, .stride = row};
+        p.rest[i] =
+            (ht_build_part){.name = "ssm_in", .rows = inner, .first = 2 * state + i * own, .run = own, .stride = row};
+    }
+    return p;
+}
+
 void ht_build_delta_net(ht_builder *b, const ht_mixer *m) {
     const size_t heads = (size_t)m->heads, inner = (size_t)m->inner, keys = (size_t)m->groups * (size_t)m->state,
-                 all = 2 * keys + inner, cols = b->normed;
+                 cols = b->normed;
     /* where there are fewer key heads every lane has all of them for itself */
+    const delta_parts parts = find_parts(b, m);
     const ht_slot in = m->groups < m->heads ? ht_build_slot(b, "qk", HT_ROLE_PRIVATE, 2 * keys)
                                             : inputs(b, "qkv", 2 * keys),
                   more = inputs(b, "ffn", 2 * inner + 2 * heads), out = inputs(b, "attn", inner);
-    ht_build_matmul(b, "attn_qk", ht_build_normed(b), in, cols,
-                    (ht_build_part[]){{.name = "attn_qkv", .rows = keys, .run = keys, .stride = all},
-                                      {.name = "attn_qkv", .rows = keys, .first = keys, .run = keys, .stride = all}},
-                    2, HT_BIAS_OPTIONAL);
-    ht_build_matmul(
-        b, "attn_v_gate", ht_build_normed(b), more, cols,
-        (ht_build_part[]){{.name = "attn_qkv", .rows = inner, .first = 2 * keys, .run = inner, .stride = all},
-                          {.name = "attn_gate", .rows = inner},
-                          {.name = "ssm_beta", .rows = heads},
-                          {.name = "ssm_alpha", .rows = heads}},
-        4, HT_BIAS_OPTIONAL);
+    ht_build_matmul(b, "attn_qk", ht_build_normed(b), in, cols, parts.qk, 2, HT_BIAS_OPTIONAL);
+    ht_build_matmul(b, "attn_v_gate", ht_build_normed(b), more, cols, parts.rest, 4, HT_BIAS_OPTIONAL);
     ht_op *op = mixer_op(b, HT_OP_DELTA_NET, m, in, more, out);
     if (!op)
         return;
     const size_t dim = (size_t)op->head_dim;
+    op->recurrence.repeated = parts.repeated;
     op->recurrence.a = vary(b, decays(b, heads, heads), heads, -0.05f, -0.06f);
     op->recurrence.norm = vary(b, ht_build_vector(b, "ssm_norm.weight", dim, true, 1.0f), dim, 0.5f, 0.1f);
     ht_build_give(b, "ssm_out", out, inner);

@@ -7,10 +7,11 @@
 #include <string.h>
 
 /* Besides those like Llama and those of families/mixtures.c. */
-static const ht_family *const families[] = {&ht_families_latent[0],  &ht_families_latent[1],  &ht_family_gpt_oss,
-                                            &ht_families_granite[0], &ht_families_granite[1], &ht_families_lfm2[0],
-                                            &ht_families_lfm2[1],    &ht_families_qwen35[0],  &ht_families_qwen35[1],
-                                            &ht_family_llama4};
+static const ht_family *const families[] = {
+    &ht_families_latent[0],  &ht_families_latent[1],     &ht_family_gpt_oss,         &ht_families_granite[0],
+    &ht_families_granite[1], &ht_families_lfm2[0],       &ht_families_lfm2[1],       &ht_families_qwen35[0],
+    &ht_families_qwen35[1],  &ht_family_llama4,          &ht_families_qwen35[2],     &ht_family_gemma4,
+    &ht_family_gemma3n,      &ht_families_nemotron_h[0], &ht_families_nemotron_h[1], &ht_family_muse_glimmer};
 
 /* NULL: there are fewer. */
 static const ht_family *family_at(size_t i) {
@@ -90,7 +91,10 @@ static ht_status read_hparams(const ht_family *family, ht_model *model, ht_error
     h->head_dim = (int)ht_build_int(&b, "attention.key_length", 2, 1024, h->embedding / h->heads);
     const int64_t value_length = ht_build_int(&b, "attention.value_length", 1, 1 << 20, h->head_dim);
     const char *const eps = family->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
-    h->eps = ht_build_float(&b, eps, NAN);
+    h->eps = ht_build_float(
+        &b, eps,
+        ht_build_float(&b, family->layer_norm ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon",
+                       NAN)); /* Nemotron-H's files have the other's name */
     if (!family->experts && ht_build_int(&b, "expert_count", 0, INT32_MAX, 0) > 0)
         ht_build_fail(&b, HT_ERROR_UNSUPPORTED, "%s.expert_count: mixtures of experts are not supported", arch);
     if (h->heads % h->kv_heads != 0)

@@ -63,6 +63,7 @@ typedef enum ht_op_kind {
      * its first `cols` values; its next `rest` values are copied behind. n_copied values are copied behind the last
      * head: those of more[0] from more_first on, or without it those behind the heads of `in`. */
     HT_OP_HEADS,
+    HT_OP_MIX, /* streams and side inputs of a token, of each other: see ht_mix */
     HT_OP_FFN, /* in -> out: MATMUL gate and up, GLU, MATMUL down (`members`) as one. No model lists it: ht_op_ffn
                       * makes it for devices that take it, whole or a share of its features */
     HT_OP_KINDS
@@ -101,6 +102,7 @@ typedef struct ht_route {
     const float *bias;       /* [experts] or NULL: for choosing only */
     bool renormalise;
     float scale;
+    const float *factors; /* [experts] or NULL: what each one's weight is multiplied by at the end */
 } ht_route;
 
 /* DELTA_NET and SCAN: what a recurrent mixer does between its matrices. heads, kv_heads: value heads, and key heads
@@ -114,7 +116,7 @@ typedef struct ht_route {
  * DELTA_NET (Yang et al., "Gated Delta Networks", 2024): in q, k [kv_heads][key_dim] each; more[0] v, z
  * [heads][head_dim] each, beta, alpha [heads] each. q, k, v through a causal convolution over the last `taps` tokens
  * (no bias) and SiLU; q and k of each head over their length (x / sqrt(sum x^2 + eps)), q times 1 / sqrt(key_dim).
- * Value head h uses key head h % kv_heads. g = exp(a[h] * softplus(alpha + dt_bias[h])), b = sigmoid(beta): S = g S; S
+ * Value head h uses key head h % kv_heads (repeated: h / (heads / kv_heads)). g = exp(a[h] * softplus(alpha + dt_bias[h])), b = sigmoid(beta): S = g S; S
  * += b (v - S k) k^T; o = S q. Out: RMS norm of o over its head, times norm, times SiLU(z).
  *
  * SCAN (Dao and Gu, "Transformers are SSMs", 2024): in z, x [heads][head_dim] each, dt [heads]; more[0] B, C
@@ -123,11 +125,31 @@ typedef struct ht_route {
  * * SiLU(z), RMS-normed over each of kv_heads equal parts of all channels, times norm. */
 typedef struct ht_recurrence {
     int key_dim, taps;
+    bool repeated; /* DELTA_NET */
     /* [taps][channels], channels as they lie in the file: q, k, v; x, B, C */
     const float *conv, *conv_bias;   /* conv_bias: SCAN; or NULL */
     const float *a, *dt_bias, *skip; /* [heads] */
     const float *norm;               /* DELTA_NET: [head_dim]; SCAN: [heads * head_dim] */
 } ht_recurrence;
+
+/* MIX, of rows `width` values wide. AltUp (Baykal et al., "Alternating Updates for Efficient Transformers", 2023) keeps S, some
+ * `streams`, of which layers see number 0 only. For a row v the router says r = tanh(router (rms(v) * router_norm) / width).
+ *
+ * SIDE: in, streams rows; out, streams rows: each row of out += rms(row of in) * weight.
+ * BEGIN: in x; more[0], the other rows: S = x and these, made as long as x.
+ * PREDICT: in f; more[0] S, in place: f is added to all rows but S[0]; r of S[0]; S[i] += sum_j coefs[i][j] . r * S[j];
+ *   out: S[0].
+ * CORRECT: in a; more[0] S, in place: r of a; S[i] += (a - S_0) * (1 + coefs[i] . r), of S_0 as it was; out: S[0] * scale.
+ * GATHER: in f; more[0] S: out, all rows but the first, plus f.
+ * END: in, streams - 1 rows; more[0] S: out, the mean of S[0] and these, made as long as S[0]. */
+typedef struct ht_mix {
+    enum { HT_MIX_SIDE, HT_MIX_BEGIN, HT_MIX_PREDICT, HT_MIX_CORRECT, HT_MIX_GATHER, HT_MIX_END } function;
+    int streams;
+    const float *router_norm, *router; /* [width]; [streams][width] */
+    const float *coefs;                /* PREDICT: [streams][streams][streams]; CORRECT: [streams][streams] */
+    const float *scale;                /* CORRECT: [width] */
+} ht_mix;
+enum { HT_MAX_MIXED = 8 }; /* streams; SIDE has any number */
 
 #define HT_MAX_PARTS 4
 #define HT_MAX_MORE 1
@@ -152,12 +174,19 @@ typedef struct ht_op {
     const float *weight;             /* NORM: [width of the stream]; CONV: [taps][width] */
     const float *norm_bias;          /* NORM: [width of the stream] or NULL */
     ht_norm norm;                    /* NORM; ROPE, of queries and keys, which have no bias */
-    ht_route route;               /* ROUTE; EXPERTS: what made its weights, of which `used` says most (0: any number) */
-    ht_recurrence recurrence;     /* DELTA_NET, SCAN */
-    int experts;                  /* ROUTE, EXPERTS */
-    int taps;                     /* CONV */
-    int rest;                     /* HEADS */
-    const float *post_norm;       /* NORM: the same, or NULL */
+    ht_route route;           /* ROUTE; EXPERTS: what made its weights, of which `used` says most (0: any number) */
+    ht_recurrence recurrence; /* DELTA_NET, SCAN */
+    int experts;              /* ROUTE, EXPERTS */
+    int taps;                 /* CONV */
+    int rest;                 /* HEADS */
+    const float *post_norm;   /* NORM: the same, or NULL */
+    /* NORM: of slot number k of those that it adds, an RMS norm of its own, before post_norm of their sum; or NULL */
+    const float *each_norm[HT_MAX_ADDED];
+    float post_eps;               /* NORM: of these and of post_norm; 0: eps */
+    float stream_scale;           /* NORM: what the stream is multiplied by once all is added; 0: nothing */
+    bool replaces;                /* NORM: the stream is what is added and nothing of what it was */
+    bool adds_normed;             /* NORM: adds what slot `out` holds, too, as it is */
+    ht_mix mix;                   /* MIX */
     const float *q_norm, *k_norm; /* ROPE: [head_dim] or NULL; norm_heads, norm_whole: [heads][head_dim] */
     /* ROPE. norm_whole: of all heads as one row (HT_BLOCK_WHOLE_ROW_ATTENTION); norm_heads: each head has weights of
      * its own; norm_dim: of the first values of a head only, with so many weights; 0: of all. v_norm: an RMS norm
@@ -185,9 +214,15 @@ typedef struct ht_op {
     int heads, kv_heads, head_dim; /* ROPE, ATTENTION; 0: the model's */
     int width;  /* NORM: of the stream; GLU, EXPERTS: features; CONV: channels; ARGMAX: logits; 0: the model's */
     int window; /* ATTENTION: a query sees the `window` last keys, its own included; 0: all */
-    ht_activation activation;    /* GLU, FFN, EXPERTS */
-    bool positions;              /* EMBED: learned positions */
-    bool ungated;                /* GLU, EXPERTS: out = act(in): there is no other factor */
+    ht_activation activation; /* GLU, FFN, EXPERTS */
+    bool positions;           /* EMBED: learned positions */
+    bool ungated;             /* GLU, EXPERTS: out = act(in): there is no other factor */
+    /* GLU: of a row of gates only what is above mean + sparsity * deviation (by n - 1) goes on: act(max(0, gate - that)). 0: all. Li
+     * et al., "Spark Transformer" (2025). */
+    float sparsity;
+    /* ROPE, ATTENTION: keys and values are an earlier layer's, in `cache`: the slot has queries only, and ROPE keeps
+     * nothing. */
+    bool shared;
     bool weighs_input;           /* EXPERTS: weights are of what experts read, not of what they give (Llama 4) */
     const struct ht_op *members; /* FFN: [3], in the model */
 } ht_op;
@@ -203,11 +238,17 @@ typedef struct ht_op {
 typedef enum ht_block_kind {
     HT_BLOCK_ATTENTION,
     HT_BLOCK_FEED_FORWARD,
+    HT_BLOCK_SPARSE_FEED_FORWARD, /* which gates go on depends on all of them (ht_op.sparsity) */
+    HT_BLOCK_LOW_RANK,            /* two matrices */
+    HT_BLOCK_MIXED_ATTENTION,     /* streams are mixed in front of it */
+    HT_BLOCK_MIXED_FEED_FORWARD,
+    HT_BLOCK_MIXED_END,           /* streams become one */
     HT_BLOCK_WHOLE_ROW_ATTENTION, /* queries and keys are normed as whole rows (ht_op.norm_whole) */
     HT_BLOCK_GATED_ATTENTION,     /* what heads give times act(gate) */
     HT_BLOCK_LATENT_ATTENTION,    /* multi-head latent attention: keys and values in one latent row */
     HT_BLOCK_LOW_RANK_ATTENTION,  /* the same; its queries come from a latent row, too */
     HT_BLOCK_EXPERTS,
+    HT_BLOCK_NORMED_EXPERTS, /* the router has a norm of its own */
     HT_BLOCK_CONVOLUTION,
     HT_BLOCK_DELTA_NET,         /* as many key heads as value heads */
     HT_BLOCK_GROUPED_DELTA_NET, /* fewer */
@@ -326,12 +367,14 @@ struct ht_model {
     float
         hidden_scale; /* what the final norm leaves is that many times the hidden state: the scale of logits; 0: once */
     ht_model_info info;
-    ht_op *ops; /* the whole forward pass in order: EMBEDs, layers, final NORM, lm_head MATMUL, ARGMAX */
+    /* The whole forward pass in order: what every lane computes of ids alone (EMBEDs, and what is made of them), layers,
+     * final NORM, lm_head MATMUL, ARGMAX. */
+    ht_op *ops;
     size_t n_ops, cap_ops;
     ht_slot_info slots[HT_MAX_SLOTS]; /* in the order in which operators name them */
     int n_slots;
     /* What follows is made of the operators once they are all there (blocks.c). */
-    ht_block *blocks; /* they tile the operators behind the EMBEDs; the head is the last one */
+    ht_block *blocks; /* they tile the operators behind those of ids alone; the head is the last one */
     size_t n_blocks, cap_blocks;
     ht_axis *axes;
     size_t n_axes, cap_axes;
@@ -364,10 +407,22 @@ static inline ht_slot ht_op_addend(const ht_op *op, size_t k) {
 static inline size_t ht_op_added(const ht_op *op) {
     return op->kind == HT_OP_NORM && op->aux != HT_SLOT_NONE ? 1 + (size_t)op->n_more : 0;
 }
+/* Of a NORM: does it write its stream? And does it more than adding, and norming the sum? */
+static inline bool ht_norm_writes_stream(const ht_op *op) {
+    return op->aux != HT_SLOT_NONE || op->replaces || op->adds_normed || op->stream_scale != 0.0f;
+}
+static inline bool ht_norm_is_special(const ht_op *op) {
+    return op->each_norm[0] || op->each_norm[1] || op->post_eps != 0.0f || op->stream_scale != 0.0f || op->replaces ||
+           op->adds_normed;
+}
+/* Does a MIX write the streams that it reads? */
+static inline bool ht_mix_in_place(const ht_op *op) {
+    return op->kind == HT_OP_MIX && (op->mix.function == HT_MIX_PREDICT || op->mix.function == HT_MIX_CORRECT);
+}
 #define HT_BIT_KV (1u << HT_MAX_SLOTS)
 /* Does it matter to the operator which sequence a token is of, and where in it? */
 static inline bool ht_op_sees_sequences(const ht_op *op) {
-    return ((ht_op_reads(op) | ht_op_writes(op)) & HT_BIT_KV) || op->positions;
+    return ((ht_op_reads(op) | ht_op_writes(op)) & HT_BIT_KV) || op->positions || op->kind == HT_OP_ROPE;
 }
 /* The slots of a role, as bits; and the first of them, HT_SLOT_NONE where there is none. */
 uint32_t ht_model_slots(const ht_model *model, ht_slot_role role);
@@ -458,7 +513,8 @@ struct ht_family {
     const ht_traits *traits; /* of the table in families/llama.c */
 };
 extern const ht_family ht_families_like_llama[], ht_families_latent[2], ht_family_llama4, ht_family_gpt_oss,
-    ht_families_granite[2], ht_families_lfm2[2], ht_families_qwen35[2];
+    ht_families_granite[2], ht_families_lfm2[2], ht_families_qwen35[3], ht_family_gemma4, ht_family_gemma3n,
+    ht_families_nemotron_h[2], ht_family_muse_glimmer;
 extern const size_t ht_n_families_like_llama;
 const ht_family *ht_family_with_experts(size_t i); /* number i of families/mixtures.c; NULL: there are fewer */
 

@@ -21,6 +21,7 @@ ht_hparams ht_op_shape(const ht_op *op, const ht_hparams *model) {
         h.heads = op->heads, h.kv_heads = op->kv_heads, h.head_dim = op->head_dim;
     switch (op->width ? op->kind : HT_OP_KINDS) {
     case HT_OP_NORM:
+    case HT_OP_MIX:
         h.embedding = op->width;
         break;
     case HT_OP_GLU:
@@ -46,9 +47,32 @@ ht_hparams ht_op_shape(const ht_op *op, const ht_hparams *model) {
     return h;
 }
 
+static void mix_widths(const ht_op *op, size_t n, size_t *in, size_t *out) {
+    const size_t streams = (size_t)op->mix.streams;
+    *in = *out = n;
+    switch (op->mix.function) {
+    case HT_MIX_SIDE:
+        *in = *out = streams * n;
+        break;
+    case HT_MIX_BEGIN:
+        *out = streams * n;
+        break;
+    case HT_MIX_GATHER:
+        *out = (streams - 1) * n;
+        break;
+    case HT_MIX_END:
+        *in = (streams - 1) * n;
+        break;
+    case HT_MIX_PREDICT:
+    case HT_MIX_CORRECT:
+        break;
+    }
+}
+
 /* Widths of the slots that it reads and writes. */
 static void find_widths(const ht_op *op, const ht_hparams *model, size_t *in, size_t *out) {
     const ht_hparams h = ht_op_shape(op, model);
+    const size_t kept = op->shared ? 0 : op->value_dim ? 1 : 2; /* keys and values, beside queries */
     const size_t heads = (size_t)h.heads, kv_heads = (size_t)h.kv_heads, head_dim = (size_t)h.head_dim;
     switch (op->kind) {
     case HT_OP_EMBED:
@@ -61,10 +85,13 @@ static void find_widths(const ht_op *op, const ht_hparams *model, size_t *in, si
         *in = ht_op_cols(op), *out = ht_op_rows(op);
         break;
     case HT_OP_ROPE:
-        *in = *out = (heads + (op->value_dim ? 1 : 2) * kv_heads) * head_dim;
+        *in = *out = (heads + kept * kv_heads) * head_dim;
         break;
     case HT_OP_ATTENTION:
-        *in = (heads + (op->value_dim ? 1 : 2) * kv_heads) * head_dim, *out = heads * head_dim;
+        *in = (heads + kept * kv_heads) * head_dim, *out = heads * head_dim;
+        break;
+    case HT_OP_MIX:
+        mix_widths(op, (size_t)h.embedding, in, out);
         break;
     case HT_OP_GLU:
         *in = (op->n_more || op->ungated ? 1 : 2) * (size_t)h.feed_forward, *out = (size_t)h.feed_forward;
@@ -126,6 +153,8 @@ size_t ht_op_more_width(const ht_op *op, const ht_hparams *model) {
         return 2 * (size_t)h.kv_heads * (size_t)op->recurrence.key_dim;
     case HT_OP_HEADS:
         return op->n_copied;
+    case HT_OP_MIX:
+        return (size_t)(op->mix.function == HT_MIX_BEGIN ? op->mix.streams - 1 : op->mix.streams) * (size_t)h.embedding;
     default:
         return 0;
     }
@@ -170,14 +199,17 @@ uint32_t ht_op_reads(const ht_op *op) {
     for (size_t k = 0; k < ht_op_added(op); k++)
         bits |= bit(ht_op_addend(op, k));
     bits |= op->kind == HT_OP_EMBED && op->positions ? bit(op->out) : 0;
+    bits |= op->kind == HT_OP_NORM && op->adds_normed ? bit(op->out) : 0;
+    bits |= op->kind == HT_OP_MIX && op->mix.function == HT_MIX_SIDE ? bit(op->out) : 0;
     return bits | (op->kind != HT_OP_NORM && op->n_more ? bit(op->more[0]) : 0);
 }
 
 uint32_t ht_op_writes(const ht_op *op) {
-    /* a NORM with aux adds it to its input; logits are capped where they are */
+    /* a NORM adds to its input; logits are capped where they are */
     return bit(op->out) | (op->kind == HT_OP_ARGMAX && op->soft_cap > 0 ? bit(op->in) : 0) |
-           (op->kind == HT_OP_NORM ? bit(op->aux == HT_SLOT_NONE ? HT_SLOT_NONE : op->in) : 0) |
-           (op->kind == HT_OP_ROPE || has_state(op) ? HT_BIT_KV : 0);
+           (op->kind == HT_OP_NORM && ht_norm_writes_stream(op) ? bit(op->in) : 0) |
+           (ht_mix_in_place(op) ? bit(op->more[0]) : 0) |
+           ((op->kind == HT_OP_ROPE && !op->shared) || has_state(op) ? HT_BIT_KV : 0);
 }
 
 size_t ht_op_rows(const ht_op *op) {
@@ -223,7 +255,7 @@ void ht_op_drop_pages(const ht_op *op) {
 bool ht_op_ffn(const ht_op *ops, size_t n, ht_op *ffn) {
     if (n < 3 || ops[0].kind != HT_OP_MATMUL || ops[1].kind != HT_OP_GLU || ops[2].kind != HT_OP_MATMUL ||
         ops[0].n_parts != 2 || ops[2].n_parts != 1 || ops[0].parts[0].rows != ops[0].parts[1].rows ||
-        ops[0].out != ops[1].in || ops[1].out != ops[2].in || ops[1].n_more || ops[1].ungated)
+        ops[0].out != ops[1].in || ops[1].out != ops[2].in || ops[1].n_more || ops[1].ungated || ops[1].sparsity > 0.0f)
         return false;
     *ffn = (ht_op){.kind = HT_OP_FFN,
                    .layer = ops[0].layer,

@@ -204,24 +204,7 @@ static const float *norm_bias(ht_builder *b, ht_norm kind, const char *name, siz
     return kind != HT_NORM_NONE ? ht_build_vector(b, full, n, false, 0.0f) : NULL;
 }
 
-static ht_op *list_norm(ht_builder *b, const char *name) {
-    b->normed = ht_build_stream_width(b);
-    ht_op *op = ht_build_op(b, HT_OP_NORM, name ? name : "copy", stream(b), ht_build_normed(b));
-    if (!op)
-        return NULL;
-    op->width = (int)b->normed;
-    op->eps = b->stream_eps > 0 ? b->stream_eps : op->eps;
-    op->norm = name ? b->norm : HT_NORM_NONE;
-    op->weight = name ? norm_weight(b, name, b->normed) : NULL;
-    op->norm_bias = name && !b->unweighted ? norm_bias(b, op->norm, name, b->normed) : NULL;
-    return op;
-}
-
-void ht_build_norm_beside(ht_builder *b, const char *name) {
-    list_norm(b, name);
-}
-
-/* Lets the norm that was listed last add what waits for its stream. */
+/* What blocks gave to the stream since its last norm: the norm adds it. */
 static void add_given(ht_builder *b, ht_op *op) {
     for (int i = 0; i < HT_BUILD_SUMS && b->status == HT_OK; i++) {
         ht_given *given = &b->given[i];
@@ -236,15 +219,46 @@ static void add_given(ht_builder *b, ht_op *op) {
             op->aux = slot;
         else
             op->more[op->n_more++] = slot;
+        op->each_norm[op->n_more] = given->each_norm;
         op->post_norm = given->post_norm;
+        if (op->post_norm || op->each_norm[0] || op->each_norm[1])
+            op->post_eps = b->post_eps;
         *given = (ht_given){0};
     }
+    op->stream_scale = b->stream_scale;
+    op->replaces |= b->stream_anew;
+    b->stream_scale = 0.0f, b->stream_anew = false;
+}
+
+void ht_build_norm_beside(ht_builder *b, const char *name) {
+    ht_build_norm_of(b, name, &(ht_norming){.looks = true});
 }
 
 void ht_build_norm(ht_builder *b, const char *name) {
-    ht_op *op = list_norm(b, name);
-    if (op)
+    ht_build_norm_of(b, name, &(ht_norming){0});
+}
+
+void ht_build_norm_of(ht_builder *b, const char *name, const ht_norming *norming) {
+    b->normed = ht_build_stream_width(b);
+    ht_op *op = ht_build_op(b, HT_OP_NORM, name ? name : "copy", stream(b), ht_build_normed(b));
+    if (!op)
+        return;
+    op->width = (int)b->normed;
+    op->eps = b->stream_eps > 0 ? b->stream_eps : op->eps;
+    op->norm = name ? b->norm : HT_NORM_NONE;
+    op->weight = !name ? NULL : norming->weight ? norming->weight : norm_weight(b, name, b->normed);
+    op->norm_bias = name && !b->unweighted && !norming->weight ? norm_bias(b, op->norm, name, b->normed) : NULL;
+    op->replaces = norming->replaces, op->adds_normed = norming->adds_normed;
+    if (!norming->looks)
         add_given(b, op);
+}
+
+const float *ht_build_scaled_vector(ht_builder *b, const char *name, size_t n, float factor) {
+    const float *file = ht_build_vector(b, name, n, true, 1.0f);
+    float *out = (float *)(uintptr_t)(file ? ht_build_constant(b, n, factor) : NULL);
+    for (size_t i = 0; out && i < n; i++)
+        out[i] *= file[i];
+    return out;
 }
 
 void ht_build_normed_stream(ht_builder *b, const char *name, const char *to) {
@@ -260,11 +274,16 @@ void ht_build_normed_stream(ht_builder *b, const char *name, const char *to) {
 }
 
 void ht_build_add(ht_builder *b, const char *post_norm) {
-    if (post_norm && b->norm != HT_NORM_RMS)
+    ht_build_add_each(b, NULL, post_norm);
+}
+
+void ht_build_add_each(ht_builder *b, const char *each_norm, const char *post_norm) {
+    if ((post_norm || each_norm) && b->norm != HT_NORM_RMS)
         ht_build_fail(b, HT_ERROR_UNSUPPORTED, "%s: what a block gave is normed by its root mean square only",
-                      post_norm);
-    const float *weight = post_norm ? norm_weight(b, post_norm, ht_build_stream_width(b)) : NULL;
-    b->given[free_sums(b)] = (ht_given){true, stream(b), weight};
+                      post_norm ? post_norm : each_norm);
+    const float *weight = post_norm ? norm_weight(b, post_norm, ht_build_stream_width(b)) : NULL,
+                *each = each_norm ? norm_weight(b, each_norm, ht_build_stream_width(b)) : NULL;
+    b->given[free_sums(b)] = (ht_given){true, stream(b), weight, each};
 }
 
 /* Of the layer at hand: queries, keys and values of all heads; every head's values; gate, and up where `parts` is 2;
@@ -272,6 +291,11 @@ void ht_build_add(ht_builder *b, const char *post_norm) {
 static ht_slot qkv_slot(ht_builder *b) {
     const ht_hparams *h = ht_build_shape_of(b);
     return ht_build_slot(b, "qkv", HT_ROLE_BETWEEN, ((size_t)h->heads + 2 * (size_t)h->kv_heads) * (size_t)h->head_dim);
+}
+
+static ht_slot queries_slot(ht_builder *b) {
+    const ht_hparams *h = ht_build_shape_of(b);
+    return ht_build_slot(b, "qkv", HT_ROLE_BETWEEN, (size_t)h->heads * (size_t)h->head_dim);
 }
 
 /* Of latent attention: queries in the latent space, and one key that is the values, too. */
@@ -317,6 +341,13 @@ void ht_build_qkv(ht_builder *b, ht_bias bias) {
     }
 }
 
+void ht_build_queries(ht_builder *b, ht_bias bias) {
+    const ht_hparams *h = ht_build_shape_of(b);
+    const size_t q = (size_t)h->heads * (size_t)h->head_dim;
+    ht_build_matmul(b, "attn_q", ht_build_normed(b), queries_slot(b), b->normed,
+                    (ht_build_part[]){{.name = "attn_q", .rows = q}}, 1, bias);
+}
+
 /* Weights of queries' or keys' norm: of one head, of each of `heads`, of all of them as one row. */
 static const float *head_norm(ht_builder *b, const ht_rotation *rotation, const char *name, int heads) {
     const size_t dim = (size_t)(rotation->norm_dim ? rotation->norm_dim : ht_build_shape_of(b)->head_dim);
@@ -333,11 +364,12 @@ static const float *head_norm(ht_builder *b, const ht_rotation *rotation, const 
 
 void ht_build_rope(ht_builder *b, const ht_rotation *rotation) {
     const ht_hparams *h = ht_build_shape_of(b);
-    const ht_slot slot = rotation->value_dim ? latent_qkv_slot(b) : qkv_slot(b);
+    const ht_slot slot = rotation->value_dim ? latent_qkv_slot(b) : rotation->shared ? queries_slot(b) : qkv_slot(b);
     ht_op *op = ht_build_op(b, HT_OP_ROPE, "rope", slot, slot);
     if (!op)
         return;
-    op->cache = b->caches++;
+    op->shared = rotation->shared;
+    op->cache = op->shared ? -1 : b->caches++;
     op->heads = h->heads, op->kv_heads = h->kv_heads, op->head_dim = h->head_dim;
     op->rope = rotation->table, op->rope_queries = rotation->queries;
     op->rope_halves = rotation->halves;
@@ -349,7 +381,7 @@ void ht_build_rope(ht_builder *b, const ht_rotation *rotation) {
     op->norm_after = rotation->norm_after && !rotation->norm_whole;
     op->norm_dim = rotation->norm_dim;
     op->q_norm = head_norm(b, rotation, rotation->q_norm, h->heads);
-    op->k_norm = head_norm(b, rotation, rotation->k_norm, h->kv_heads);
+    op->k_norm = op->shared ? NULL : head_norm(b, rotation, rotation->k_norm, h->kv_heads);
     if (op->rope_first + op->rope_dim > h->head_dim || op->norm_dim > h->head_dim)
         ht_build_fail(b, HT_ERROR_FORMAT, "%s: %d of the %d dimensions of a head are rotated, from %d on", op->name,
                       op->rope_dim, h->head_dim, op->rope_first);
@@ -373,13 +405,14 @@ static const float *make_slopes(ht_builder *b, float most, int heads) {
 }
 
 void ht_build_attention_of(ht_builder *b, const ht_attending *attending) {
-    const ht_slot in = attending->value_dim ? latent_qkv_slot(b) : qkv_slot(b);
+    const ht_slot in = attending->value_dim ? latent_qkv_slot(b) : attending->shared ? queries_slot(b) : qkv_slot(b);
     ht_op *op = ht_build_op(b, HT_OP_ATTENTION, "attn", in, heads_slot(b));
     if (!op)
         return;
     const ht_hparams *h = ht_build_shape_of(b);
     op->heads = h->heads, op->kv_heads = h->kv_heads, op->head_dim = h->head_dim;
-    op->cache = b->caches - 1;
+    op->shared = attending->shared;
+    op->cache = op->shared ? attending->cache : b->caches - 1;
     op->scale = attending->scale != 0.0f ? attending->scale : 1.0f / sqrtf((float)h->head_dim);
     op->soft_cap = attending->soft_cap;
     op->window = attending->window, op->attention_chunk = attending->chunk;

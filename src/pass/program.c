@@ -324,7 +324,7 @@ static void fill_piece(const builder *b, const stretch *s, size_t begin, piece *
         p->axis = s->number;
         p->first = begin;
         p->units = s->units[p->lane];
-        if (s->axis->group && ht_op_reads(op) & HT_BIT_KV) {
+        if (s->axis->group && s->axis->ready && ht_op_reads(op) & HT_BIT_KV) {
             p->waits = maker_of(s, group_of(b, s), begin);
             p->need = b->joins + 1;
         }

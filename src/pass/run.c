@@ -14,6 +14,7 @@ static ht_view view_from(ht_view view, size_t first) {
 static void bind_added(const ht_run *run, const ht_step *step, const ht_binding *common, ht_view *slots,
                        ht_view pieces[HT_MAX_PIECES], ht_binding *binding) {
     binding->pieces = pieces;
+    binding->first_pieces = 0;
     for (size_t k = 0; k < ht_op_added(step->op); k++) {
         const ht_slot slot = ht_op_addend(step->op, k);
         bool first = k == 0;
@@ -29,6 +30,8 @@ static void bind_added(const ht_run *run, const ht_step *step, const ht_binding 
                 pieces[binding->n_pieces++] = view_from(sums, step->begin);
             first = false;
         }
+        if (k == 0)
+            binding->first_pieces = binding->n_pieces;
     }
 }
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tiny_dense # noqa: E402
 import tiny_experts # noqa: E402
 import tiny_families # noqa: E402
+import tiny_hybrids # noqa: E402
 from reference_ops import llama3_divisors # noqa: E402
 
 Type = gguf.GGMLQuantizationType
@@ -27,7 +28,7 @@ SCALED = dict(SMALL, head_dim=32, heads=4, tokens=80) # 80 tokens go past an ori
 LLAMA3 = dict(type="llama3", factor=8.0, original_context_length=32, low_freq_factor=1.0, high_freq_factor=4.0)
 
 # What no quantiser touches: routers, kernels of convolutions, norms with weights for each head or group.
-ALWAYS_F32 = {"ffn_gate_inp", "conv", "ssm_conv1d", "ssm_norm", "attn_q_norm", "attn_k_norm"}
+ALWAYS_F32 = {"ffn_gate_inp", "altup_router", "altup_correct_coef", "altup_predict_coef", "conv", "ssm_conv1d", "ssm_norm", "attn_q_norm", "attn_k_norm"}
 
 # name -> options. "weights": draws the same weights as that case. "seed": others than without. recorded=False: llama.cpp cannot
 # read it.
@@ -59,6 +60,7 @@ CASES = {
     "gemma3-mixed": dict(GEMMA, embedding=256, head_dim=64, feed_forward=256, type=Type.Q4_K, recorded=False, types=dict(
         attn_v=Type.Q5_0, ffn_gate=Type.IQ4_NL, ffn_down=Type.Q6_K, token_embd=Type.Q8_0)),
     **tiny_families.FAMILIES,
+    **tiny_hybrids.HYBRIDS,
     **tiny_dense.CASES,
     **tiny_experts.FAMILIES,
     # as real files are; llama.cpp rounds what it multiplies with such blocks to 8 bits
@@ -181,6 +183,9 @@ def tensor_shapes(arch, o, vocabulary):
         return
     if arch in {case["arch"] for case in tiny_families.FAMILIES.values()}:
         yield from tiny_families.tensors(arch, o, vocabulary)
+        return
+    if arch in tiny_hybrids.ARCHS:
+        yield from tiny_hybrids.tensors(arch, o, vocabulary)
         return
     if arch in {case["arch"] for case in tiny_dense.CASES.values()}:
         yield from tiny_dense.tensors(arch, o, vocabulary)

@@ -18,10 +18,11 @@ from gguf import GGUFReader, dequantize
 sys.path.insert(0, str(Path(__file__).parent))
 from reference_experts import experts # noqa: E402
 from reference_mixers import delta_net, latent_attention, mamba2, short_convolution # noqa: E402
-from reference_ops import attention, gelu, layer_norm, rms_norm, rope, rope_table, sigmoid, silu # noqa: E402
+from reference_ops import attention, gelu, layer_norm, relu2, rms_norm, rope, rope_table, sigmoid, silu # noqa: E402
+from reference_streams import BODIES, plain_rms # noqa: E402
 from reference_traits import Traits # noqa: E402
 
-MIXERS = {"shortconv.in_proj": short_convolution, "ssm_alpha": delta_net, "ssm_in": mamba2, "attn_kv_a_mqa": latent_attention}
+MIXERS = {"shortconv.in_proj": short_convolution, "ssm_alpha": delta_net, "ssm_ba": delta_net, "ssm_in": mamba2, "attn_kv_a_mqa": latent_attention}
 
 
 def load(path):
@@ -52,11 +53,11 @@ class Pass:
         tensors = self.tensors = {name: t for name, t in tensors.items() if not any(fnmatch(name, kind) for kind in traits.ignores)}
         self.kv_type, self.layers = kv_type, get("block_count") - get("nextn_predict_layers", 0) # those guess further tokens
         self.eps = get("attention.layer_norm_rms_epsilon") or get("attention.layer_norm_epsilon")
-        self.plain_norm = layer_norm if get("attention.layer_norm_epsilon") else rms_norm
+        self.plain_norm = layer_norm if get("attention.layer_norm_epsilon") and not traits.alone else rms_norm
         self.dim = get("embedding_length")
         self.head_dim = get("attention.key_length") or self.dim // np.max(get("attention.head_count"))
         rope_dim, base, self.pos = get("rope.dimension_count", self.head_dim), get("rope.freq_base", 10000.0), np.arange(n)
-        turns = not traits.finetuned or get("rope.scaling.finetuned", True)
+        turns = traits.positions and (not traits.finetuned or get("rope.scaling.finetuned", True))
         if alpha := get("rope.scaling.alpha"):
             base *= alpha ** (self.head_dim / (self.head_dim - 2))
         divisors = tensors.get("rope_freqs.weight")
@@ -87,10 +88,10 @@ class Pass:
     def matmul(self, layer, x, name):
         return x @ self.weight(layer, name).T + self.bias(layer, name)
 
-    def norm(self, layer, x, name):
+    def norm(self, layer, x, name, eps=None):
         """x as it is where the model has no such norm"""
         weight = self.tensors.get(f"blk.{layer}.{name}.weight")
-        return x if weight is None else self.plain_norm(x, weight, self.eps) + self.bias(layer, name)
+        return x if weight is None else self.plain_norm(x, weight, eps or self.eps) + self.bias(layer, name)
 
     def cached(self, x):
         """what keys, values and latents are after they lay in the cache. Recurrent states are never rounded."""
@@ -157,6 +158,8 @@ def self_attention(m, layer, h):
                   m.get("attn_logit_softcapping") if m.traits.score_cap else 0.0)
     if gate is not None:
         y = y * sigmoid(gate.reshape(n, -1))
+    if f"blk.{layer}.attn_gate.weight" in m.tensors:
+        y = y * sigmoid(m.matmul(layer, h, "attn_gate"))
     return m.matmul(layer, y, "attn_output")
 
 
@@ -172,15 +175,20 @@ def feed_forward(m, layer, h):
     if f"blk.{layer}.ffn_gate_inp.weight" in m.tensors:
         return experts(m, layer, h)
     act = globals()[m.traits.activation] # by its name here, so that it can be changed for a while
+    up = m.matmul(layer, h, "ffn_up")
     if f"blk.{layer}.ffn_gate.weight" in m.tensors:
-        gate, up = m.matmul(layer, h, "ffn_gate"), m.matmul(layer, h, "ffn_up")
+        gate = m.matmul(layer, h, "ffn_gate")
+    elif up.shape[-1] == m.weight(layer, "ffn_down").shape[1]: # there is none
+        return m.matmul(layer, act(up), "ffn_down")
     else: # both in one matrix
-        gate, up = np.split(m.matmul(layer, h, "ffn_up"), 2, -1)
+        gate, up = np.split(up, 2, -1)
     return m.matmul(layer, act(gate) * up, "ffn_down")
 
 
 def embed(m, ids):
     x = m.tensors["token_embd.weight"][np.asarray(ids)].astype(np.float64)
+    if m.traits.embedding_normed:
+        return plain_rms(x, m.eps)
     return x * (np.float32(np.sqrt(m.dim)) if m.traits.embedding_root else m.get("embedding_scale", 0.0) or 1.0)
 
 
@@ -205,18 +213,25 @@ def log_probabilities(tensors, meta, ids, kv_type=np.float64, trace=None):
     own_norm = "ffn_norm" if post or "blk.0.ffn_norm.weight" in tensors else "post_attention_norm"
     residual = m.get("residual_scale", 0.0) or 1.0
     x = embed(m, ids)
-    for turn in range(m.layers * m.loops):
+    body = BODIES.get(m.arch)
+    if body:
+        x = body(m, ids, x)
+    for turn in range(0 if body else m.layers * m.loops):
         layer = turn % m.layers
         if turn and layer == 0 and not m.get("skip_loop_final_norm"):
             x = m.plain_norm(x, tensors["output_norm.weight"], m.eps)
         h = m.norm(layer, x, "attn_norm")
+        if m.traits.alone:
+            feeds = any(f"blk.{layer}.{name}.weight" in tensors for name in ("ffn_up", "ffn_up_exps"))
+            x = x + (feed_forward if feeds else mix)(m, layer, h)
+            continue
         y = mix(m, layer, h)
         if m.traits.parallel:
             x = x + y + feed_forward(m, layer, h)
             continue
-        x = x + residual * (m.norm(layer, y, "post_attention_norm") if post else y)
+        x = x + residual * (m.norm(layer, y, "post_attention_norm", m.traits.post_eps) if post else y)
         y = feed_forward(m, layer, m.norm(layer, x, own_norm))
-        x = x + residual * (m.norm(layer, y, "post_ffw_norm") if post else y)
+        x = x + residual * (m.norm(layer, y, "post_ffw_norm", m.traits.post_eps) if post else y)
     if trace is not None:
         trace.update(margin=m.margin, chosen=m.chosen)
     return unembed(m, x)

@@ -1,11 +1,11 @@
 """Mixtures of experts in the exact forward pass: which experts a token goes to, with what weights, and what they give."""
 import numpy as np
-from reference_ops import sigmoid, silu, softmax
+from reference_ops import relu2, sigmoid, silu, softmax
 
 SOFTMAX, SIGMOID = 1, 2 # expert_gating_func
-RENORMALISED = {"qwen3moe", "qwen35moe", "lfm2moe", "granitehybrid", "llama", "qwen3vlmoe", "phimoe", "hunyuan-moe", "ernie4_5-moe",
+RENORMALISED = {"gemma4", "qwen3next", "qwen3moe", "qwen35moe", "lfm2moe", "granitehybrid", "llama", "qwen3vlmoe", "phimoe", "hunyuan-moe", "ernie4_5-moe",
                 "granitemoe"} # weights add up to one; deepseek2's files say
-SCALED = {"deepseek2", "mistral4", "glm4moe"} # weights are times expert_weights_scale
+SCALED = {"nemotron_h_moe", "deepseek2", "mistral4", "glm4moe"} # weights are times expert_weights_scale
 LIMIT, STEEPNESS = 7.0, 1.702 # of gpt-oss's clamped GLU
 
 
@@ -61,14 +61,19 @@ def experts(m, layer, h):
         mul = lambda x, name: m.matmul_of(layer, x, f"ffn_{name}_exps", expert)
         if f"blk.{layer}.ffn_gate_up_exps.weight" in m.tensors: # both in one, the gate's rows first
             gate, up = np.split(mul(h[tokens], "gate_up"), 2, -1)
-        else:
+        elif f"blk.{layer}.ffn_gate_exps.weight" in m.tensors:
             gate, up = mul(h[tokens], "gate"), mul(h[tokens], "up")
+        else: # Nemotron-H
+            gate, up = relu2(mul(h[tokens], "up")), None
         weight = weights[tokens, rank][:, None]
         if m.traits.weighs_input: # what gate and up are linear in
             gate, up, weight = weight * gate, weight * up, 1.0
-        out[tokens] += mul(glu(gate, up), "down") * weight
+        out[tokens] += mul(gate if up is None else glu(gate, up), "down") * weight
     if f"blk.{layer}.ffn_up_shexp.weight" in m.tensors:
-        shared = m.matmul(layer, silu(m.matmul(layer, h, "ffn_gate_shexp")) * m.matmul(layer, h, "ffn_up_shexp"), "ffn_down_shexp")
+        shared = m.matmul(layer, h, "ffn_up_shexp")
+        gated = f"blk.{layer}.ffn_gate_shexp.weight" in m.tensors
+        shared = silu(m.matmul(layer, h, "ffn_gate_shexp")) * shared if gated else relu2(shared)
+        shared = m.matmul(layer, shared, "ffn_down_shexp")
         if f"blk.{layer}.ffn_gate_inp_shexp.weight" in m.tensors:
             shared = shared * sigmoid(h @ m.weight(layer, "ffn_gate_inp_shexp"))[:, None]
         out = out + shared

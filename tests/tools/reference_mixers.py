@@ -20,20 +20,36 @@ def short_convolution(m, layer, h):
 def delta_net(m, layer, h):
     """Gated delta net (Yang et al. 2024). Files of Qwen3.5 order value heads so that head i has key head i mod key heads."""
     n, size, key_heads, heads = len(h), m.get("ssm.state_size"), m.get("ssm.group_count"), m.get("ssm.time_step_rank")
-    mixed = silu(causal_convolution(m.matmul(layer, h, "attn_qkv"), m.weight(layer, "ssm_conv1d")))
+    mixed, z, beta, alpha, spread = delta_inputs(m, layer, h, size, key_heads, heads)
+    mixed = silu(causal_convolution(mixed, m.weight(layer, "ssm_conv1d")))
     q, k, v = np.split(mixed, [key_heads * size, 2 * key_heads * size], -1)
-    q, k = (tiled(unit(t.reshape(n, key_heads, size), m.eps), heads // key_heads) for t in (q, k))
+    q, k = (spread(unit(t.reshape(n, key_heads, size), m.eps), heads // key_heads) for t in (q, k))
     v = v.reshape(n, heads, size)
-    beta = sigmoid(m.matmul(layer, h, "ssm_beta"))
-    decay = np.exp(softplus(m.matmul(layer, h, "ssm_alpha") + m.bias(layer, "ssm_dt")) * m.tensors[f"blk.{layer}.ssm_a"])
+    beta = sigmoid(beta)
+    decay = np.exp(softplus(alpha + m.bias(layer, "ssm_dt")) * m.tensors[f"blk.{layer}.ssm_a"])
     state, out = np.zeros((heads, size, size)), np.empty((n, heads, size)) # state: [head, key, value]
     for t in range(n):
         state = state * decay[t][:, None, None]
         known = np.einsum("hkv,hk->hv", state, k[t]) # what the state says of this key; beta of the error is written
         state = state + np.einsum("hk,hv->hkv", k[t], (v[t] - known) * beta[t][:, None])
         out[t] = np.einsum("hkv,hk->hv", state, q[t]) / np.sqrt(size)
-    gate = silu(m.matmul(layer, h, "attn_gate").reshape(n, heads, size))
+    gate = silu(z.reshape(n, heads, size))
     return m.matmul(layer, (rms_norm(out, m.weight(layer, "ssm_norm"), m.eps) * gate).reshape(n, -1), "ssm_out")
+
+
+def delta_inputs(m, layer, h, size, key_heads, heads):
+    """(queries, keys and values; gates; beta; alpha; how key heads become as many as value heads). Qwen3-Next's files have beta and
+    alpha by key heads, whose value heads follow each other, and the first ones also all the rest so."""
+    both = f"blk.{layer}.ssm_ba.weight" in m.tensors
+    if not both:
+        return *(m.matmul(layer, h, name) for name in ("attn_qkv", "attn_gate", "ssm_beta", "ssm_alpha")), tiled
+    n, each = len(h), heads // key_heads
+    beta, alpha = (t.reshape(n, -1) for t in np.split(m.matmul(layer, h, "ssm_ba").reshape(n, key_heads, -1), 2, -1))
+    if f"blk.{layer}.attn_qkv.weight" in m.tensors:
+        return m.matmul(layer, h, "attn_qkv"), m.matmul(layer, h, "attn_gate"), beta, alpha, repeated
+    by_head = m.matmul(layer, h, "ssm_in").reshape(n, key_heads, -1)
+    *qkv, z = (t.reshape(n, -1) for t in np.split(by_head, np.cumsum([size, size, each * size]), -1))
+    return np.concatenate(qkv, -1), z, beta, alpha, repeated
 
 
 def tiled(x, times): return np.tile(x, (1, times, 1)) # heads 0 1 0 1

@@ -89,4 +89,5 @@ def sigmoid(x): return 1 / (1 + np.exp(-x))
 def silu(x): return x / (1 + np.exp(-x))
 def softplus(x): return np.log1p(np.exp(x))
 def softmax(x): return (e := np.exp(x - x.max(-1, keepdims=True))) / e.sum(-1, keepdims=True)
+def relu2(x): return np.maximum(x, 0) ** 2
 def gelu(x): return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))

@@ -15,6 +15,10 @@ DEFAULTS = {
     "embedding_root": False, # embeddings times the root of their width
     "logit_divisor": False, # logit_scale divides
     "final_norm": "output_norm",
+    "alone": False, # a layer is one block, which attn_norm stands before
+    "positions": True, # False: nothing is rotated
+    "embedding_normed": False, # by an RMS norm without weights
+    "post_eps": None, # of norms of what blocks add; None: the model's
     "norm_after": False, # norms of queries and keys of heads follow the rotation
     "unit_norm": False, # they have no weights
     "still_every": 0, # every so manieth layer rotates nothing, and its queries grow with their position
@@ -41,6 +45,12 @@ FAMILIES = {
     "qwen3moe": QWEN,
     "qwen35": dict(QWEN, query_gate=True),
     "qwen35moe": dict(QWEN, query_gate=True),
+    "qwen3next": dict(QWEN, query_gate=True),
+    "nemotron_h": dict(alone=True, activation="relu2", positions=False),
+    "nemotron_h_moe": dict(alone=True, gating=2, activation="relu2", positions=False),
+    "muse-glimmer": dict(logit_cap=True, post_norms=True, pattern=4, local_base="same", still_wide=True, embedding_normed=True, post_eps=1e-8),
+    "gemma4": dict(logit_cap=True, halves=True, pattern=6, embedding_root=True), # reference_streams.py has its pass
+    "gemma3n": dict(logit_cap=True, halves=True, pattern=5, local_base=10000.0, embedding_root=True), # likewise
     "gemma3": dict(halves=True, post_norms=True, pattern=6, local_base=10000.0, activation="gelu", embedding_root=True,
                    logit_cap=True),
     "gpt-oss": dict(halves=True, pattern=2),

@@ -5,6 +5,7 @@
 #include "device/cpu/heads.h"
 #include "device/cpu/kernels.h"
 #include "device/cpu/mixers.h"
+#include "device/cpu/streams.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -251,7 +252,8 @@ static ht_status cpu_open(const ht_device_options *options, ht_device **device, 
         size_t floats = ht_max_size(cpu->aside + cpu->max_tokens * HT_STRIP,
                                     cpu->kernels->attention_scratch(
                                         (size_t)h->head_dim, ht_min_size(group, ATTENTION_HEADS), ATTENTION_TOKENS));
-        cpu->scratch_floats = ht_round_up(ht_max_size(floats, (size_t)h->embedding), 1024);
+        floats = ht_max_size(floats, ht_streams_scratch((size_t)h->embedding));
+        cpu->scratch_floats = ht_round_up(floats, 1024);
         cpu->scratch = ht_pages_alloc((size_t)cpu->threads * cpu->scratch_floats * sizeof(float));
         if (!cpu->scratch)
             status = ht_fail(error, HT_ERROR_MEMORY, "cpu: no memory for scratch");
@@ -289,6 +291,8 @@ static const char *refuse_share(const ht_hparams *model, const ht_op *op, const 
     case HT_OP_HEADS:
         return ht_counts_heads(s, h) ? NULL : "shares are of key-value heads or of query heads";
     case HT_OP_GLU:
+        if (op->sparsity > 0 && s->row_end - s->row_begin < s->of)
+            return "gates are compared with what all of them are";
         return (size_t)h->feed_forward % s->of == 0 ? NULL : "shares are of equal parts of the features";
     case HT_OP_CONV:
     case HT_OP_DELTA_NET:
@@ -299,6 +303,7 @@ static const char *refuse_share(const ht_hparams *model, const ht_op *op, const 
     case HT_OP_ARGMAX:
     case HT_OP_ROUTE:
     case HT_OP_EXPERTS:
+    case HT_OP_MIX:
     case HT_OP_FFN:
     case HT_OP_KINDS:
         break;
@@ -696,6 +701,10 @@ static void norm_item(void *context, size_t t, int thread) {
     const ht_op *op = job->task->op;
     const ht_binding *b = job->binding;
     const size_t n = (size_t)ht_op_shape(op, &job->cpu->hparams).embedding;
+    if (ht_norm_is_special(op)) {
+        ht_norm_special(job->cpu->kernels, op, n, b, t, thread_scratch(job->cpu, thread));
+        return;
+    }
     const float *delta = op->aux == HT_SLOT_NONE ? NULL : slot_row(b, op->aux, t);
     if (delta && b->n_pieces) {
         float *sum = thread_scratch(job->cpu, thread);
@@ -718,6 +727,13 @@ static void norm_item(void *context, size_t t, int thread) {
                                            .out = slot_row(b, op->out, t)});
 }
 
+static void mix_item(void *context, size_t t, int thread) {
+    const run_job *job = context;
+    const ht_op *op = job->task->op;
+    ht_mix_token(op, (size_t)ht_op_shape(op, &job->cpu->hparams).embedding, job->binding, t,
+                 thread_scratch(job->cpu, thread));
+}
+
 static void glu_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
@@ -728,6 +744,11 @@ static void glu_item(void *context, size_t t, int thread) {
     const float *up = op->ungated  ? NULL
                       : op->n_more ? slot_row(job->binding, op->more[0], t) + op->more_first + begin
                                    : gate + n;
+    if (op->sparsity > 0) {
+        float *out = slot_row(job->binding, op->out, t);
+        ht_sparse_gates(op->sparsity, gate, n, out);
+        gate = out;
+    }
     job->cpu->kernels->glu(op->activation, gate, up, end - begin, slot_row(job->binding, op->out, t) + begin);
 }
 
@@ -804,7 +825,6 @@ static void rope_item(void *context, size_t t, int thread) {
     const run_job *job = context;
     const ht_op *op = job->task->op;
     const ht_hparams h = ht_op_shape(op, &job->cpu->hparams);
-    const ht_kv_layer *kv = &job->binding->kv[op->cache];
     const size_t dim = (size_t)h.head_dim, position = job->binding->position + t, row = position * (size_t)op->rope_dim;
     const ht_heads own = ht_slice_heads(&job->slice, &h);
     float *queries = slot_row(job->binding, op->in, t), *keys = queries + (size_t)h.heads * dim,
@@ -813,12 +833,17 @@ static void rope_item(void *context, size_t t, int thread) {
     for (int step = 0; step < 2; step++)
         if (step == op->norm_after) {
             norm_heads(job, queries, own.queries, own.queries_end, op->q_norm, dim);
-            norm_heads(job, keys, own.own, own.used_end, op->k_norm, dim);
+            if (!op->shared)
+                norm_heads(job, keys, own.own, own.used_end, op->k_norm, dim);
         } else {
             rotate_heads(job, queries, own.queries, own.queries_end, op->rope_queries ? op->rope_queries + row : angles,
                          dim);
-            rotate_heads(job, keys, own.own, own.used_end, angles, dim);
+            if (!op->shared)
+                rotate_heads(job, keys, own.own, own.used_end, angles, dim);
         }
+    if (op->shared)
+        return;
+    const ht_kv_layer *kv = &job->binding->kv[op->cache];
     keep_heads(job, keys, own.own, own.used_end, kv->keys, position, dim);
     if (op->value_dim) /* they are in the keys */
         return;
@@ -928,8 +953,8 @@ static ht_status choose_slice(run_job *job, ht_error *error) {
 }
 
 static const ht_pool_function per_token[HT_OP_KINDS] = {
-    [HT_OP_EMBED] = embed_item, [HT_OP_NORM] = norm_item,   [HT_OP_ROPE] = rope_item,
-    [HT_OP_GLU] = glu_item,     [HT_OP_ROUTE] = route_item, [HT_OP_ARGMAX] = argmax_item};
+    [HT_OP_EMBED] = embed_item, [HT_OP_NORM] = norm_item,     [HT_OP_ROPE] = rope_item, [HT_OP_GLU] = glu_item,
+    [HT_OP_ROUTE] = route_item, [HT_OP_ARGMAX] = argmax_item, [HT_OP_MIX] = mix_item};
 
 /* EXPERTS show their rows while they run. */
 static void show_rows(const run_job *job) {

@@ -85,7 +85,7 @@ void ht_route_token(const ht_op *op, const float *in, float *out) {
     const float scale = route->scale / (route->renormalise ? fmaxf(sum, 0x1p-14f) : 1);
     memset(out, 0, n * sizeof *out);
     for (size_t k = 0; k < used; k++)
-        out[chosen[k]] = weights[k] * scale;
+        out[chosen[k]] = weights[k] * scale * (route->factors ? route->factors[chosen[k]] : 1.0f);
 }
 
 /* ---- slices

@@ -122,8 +122,9 @@ static void delta_item(void *context, size_t item, int thread) {
     const ht_op *op = r->job->op;
     const ht_recurrence *c = &op->recurrence;
     const ht_cpu_kernels *kernels = r->job->kernels;
-    const size_t head = r->begin + item, key_head = head % (size_t)r->job->shape.kv_heads, K = r->key_dim,
-                 V = r->head_dim, kp = padded(K), vp = padded(V), heads = (size_t)r->job->shape.heads;
+    const size_t head = r->begin + item, heads = (size_t)r->job->shape.heads, groups = (size_t)r->job->shape.kv_heads,
+                 key_head = c->repeated ? head / (heads / groups) : head % groups, K = r->key_dim, V = r->head_dim,
+                 kp = padded(K), vp = padded(V);
     float *q = thread_scratch(r->job, thread), *k = q + BLOCK * kp, *v = k + BLOCK * kp, *decay = v + BLOCK * vp,
           *rate = decay + BLOCK, *state = state_of(r, head);
     const float *in = row_of(r, op->in, 0), *more = row_of(r, op->more[0], 0);

@@ -54,6 +54,8 @@ ht_status ht_cl_route_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
     const float *bias = op->route.bias ? op->route.bias : none;
     const size_t n = op->route.bias ? (size_t)op->experts : 1;
     ht_status status = ht_cl_upload(d, bias, n * sizeof *bias, op->name, &task->tables[0], error);
+    if (!status)
+        status = ht_cl_table(d, task, 1, op->route.factors, (size_t)op->experts, error);
     return status ? status : own_kernel(d, op, "route", &task->kernels[0], error);
 }
 
@@ -63,7 +65,9 @@ ht_status ht_cl_route_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
     const ht_cl_place *in = &call->in, *out = &call->out;
     const cl_uint in_stride = (cl_uint)in->stride, out_stride = (cl_uint)out->stride, has_bias = r->bias != NULL,
                   n = (cl_uint)op->experts, function = (cl_uint)r->function, used = (cl_uint)r->used,
-                  groups = (cl_uint)r->groups, groups_used = (cl_uint)r->groups_used, renormalise = r->renormalise;
+                  groups = (cl_uint)r->groups, groups_used = (cl_uint)r->groups_used, renormalise = r->renormalise,
+                  has_factors = r->factors != NULL;
+    const cl_mem factors = r->factors ? task->tables[1] : task->tables[0];
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
                                         HT_CL_ARGUMENT(in->offset),
                                         HT_CL_ARGUMENT(in_stride),
@@ -78,7 +82,9 @@ ht_status ht_cl_route_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
                                         HT_CL_ARGUMENT(groups),
                                         HT_CL_ARGUMENT(groups_used),
                                         HT_CL_ARGUMENT(renormalise),
-                                        HT_CL_ARGUMENT(r->scale)};
+                                        HT_CL_ARGUMENT(r->scale),
+                                        HT_CL_ARGUMENT(factors),
+                                        HT_CL_ARGUMENT(has_factors)};
     const size_t local = items(d, ROUTERS), global = call->tokens * local;
     return ht_cl_launch(d, task, task->kernels[0], arguments, HT_COUNT(arguments), &(ht_cl_grid){1, &global, &local},
                         error);

@@ -41,7 +41,8 @@ ALWAYS_INLINE float sum_of_group(float value, __local float *shared) {
 /* function 0: softmax, 1: sigmoid, 2: softmax of those that are chosen. One group of ITEMS work-items a token. */
 __kernel void route(__global const float *in, ulong in_offset, uint in_stride, __global float *out, ulong out_offset,
                     uint out_stride, __global const float *bias, uint has_bias, uint n, uint function, uint used,
-                    uint groups, uint groups_used, uint renormalise, float scale) {
+                    uint groups, uint groups_used, uint renormalise, float scale,
+                    __global const float *factors, uint has_factors) {
     __local float p[MOST], score[MOST], worth[MOST], sums[ITEMS];
     __local ulong keys[ITEMS];
     __local int kept[MOST];
@@ -103,7 +104,7 @@ __kernel void route(__global const float *in, ulong in_offset, uint in_stride, _
     float factor = scale / (function == 2 ? total : 1.0f) / (renormalise ? fmax(function == 2 ? 1.0f : total, 0x1p-14f) : 1.0f);
     for (uint i = lid; i < n; i += ITEMS) {
         float value = function == 2 ? exp(worth[i] - largest) : worth[i];
-        out[i] = worth[i] > -INFINITY ? value * factor : 0.0f;
+        out[i] = worth[i] > -INFINITY ? value * factor * (has_factors ? factors[i] : 1.0f) : 0.0f;
     }
 }
 

@@ -264,8 +264,8 @@ static void find_columns(const ht_task *task, const ht_slice *part, ht_cl_place 
         break;
     case HT_OP_ROPE:
         add_columns(in, own.queries * dim, queries);
-        add_columns(in, (heads + own.own) * dim, made);
-        add_columns(in, (heads + kvs + own.own) * dim, op->value_dim ? 0 : made);
+        add_columns(in, (heads + own.own) * dim, op->shared ? 0 : made);
+        add_columns(in, (heads + kvs + own.own) * dim, op->value_dim || op->shared ? 0 : made);
         *out = *in;
         break;
     case HT_OP_ATTENTION: /* queries alone */
@@ -324,7 +324,7 @@ ht_status ht_cl_find_places(ht_cl_device *d, const ht_task *task, const ht_bindi
         status = find_place(d, op, b, op->in, &call->in, error);
     if (!status)
         status = find_place(d, op, b, op->out, &call->out, error);
-    if (!status && (op->kind == HT_OP_ROPE || op->kind == HT_OP_ATTENTION))
+    if (!status && ((op->kind == HT_OP_ROPE && !op->shared) || op->kind == HT_OP_ATTENTION))
         status = find_cache(d, task, b, call, error);
     if (!status && ht_op_state_units(op, &d->hparams))
         status = find_state(d, task, b, call, error);
@@ -432,7 +432,9 @@ ht_status ht_cl_bring_in(ht_cl_device *d, const ht_task *task, const ht_cl_call 
     const ht_op *op = task->op;
     if (!status && call->aux.region && !has_bit(resident, op->kind == HT_OP_NORM ? op->aux : op->more[0]))
         status = move_place(d, &call->aux, call->tokens, true, error);
-    if (!status && op->kind == HT_OP_EMBED && op->positions && !has_bit(resident, op->out)) /* it is added to */
+    const bool added_to = (op->kind == HT_OP_EMBED && op->positions) || (op->kind == HT_OP_NORM && op->adds_normed) ||
+                          (op->kind == HT_OP_MIX && op->mix.function == HT_MIX_SIDE);
+    if (!status && added_to && !has_bit(resident, op->out))
         status = move_place(d, &call->out, call->tokens, true, error);
     for (size_t i = 0; i < call->n_pieces && !status; i++) /* others' by nature */
         status = move_place(d, &call->pieces[i], call->tokens, true, error);
@@ -448,11 +450,13 @@ ht_status ht_cl_hand_out(ht_cl_device *d, const ht_task *task, const ht_cl_call 
         return HT_OK;
     const uint32_t kept = call->binding->kept;
     ht_status status = HT_OK;
-    const bool adds = call->aux.region && task->op->kind == HT_OP_NORM,
+    const bool adds = task->op->kind == HT_OP_NORM && ht_norm_writes_stream(task->op),
                caps = task->op->kind == HT_OP_ARGMAX && task->op->soft_cap > 0;
     if ((adds || caps) && !has_bit(kept, task->op->in))
         status = move_place(d, &call->in, call->tokens, false, error);
-    if (!status && task->op->kind == HT_OP_ROPE && !(kept & HT_BIT_KV))
+    if (!status && ht_mix_in_place(task->op) && !has_bit(kept, task->op->more[0]))
+        status = move_place(d, &call->aux, call->tokens, false, error);
+    if (!status && task->op->kind == HT_OP_ROPE && !task->op->shared && !(kept & HT_BIT_KV))
         status = move_cache(d, task, call, false, error);
     if (!status && call->state && !(kept & HT_BIT_KV))
         status = move_state(d, task, call, false, error);

@@ -135,9 +135,11 @@ static ht_status mixer_prepare(ht_cl_device *d, ht_task *task, ht_error *error) 
     static const char *const names[] = {"mix_channels", "mix_state", "mix_scalars", "recur", "mix_norm"};
     const ht_recurrence *r = &task->op->recurrence;
     char options[160];
-    snprintf(options, sizeof options, "-DTAPS=%d -DRUN=%zu -DSCAN=%d -DKEY=%d -DDIM=%d -DHEADS=%zu -DCOLS=%d", r->taps,
-             channel_run(d), task->op->kind == HT_OP_SCAN, r->key_dim, task->shape.head_dim,
-             (size_t)task->shape.heads / ht_cl_units_of(d, task->op), state_columns(d, task));
+    snprintf(options, sizeof options,
+             "-DTAPS=%d -DRUN=%zu -DSCAN=%d -DKEY=%d -DDIM=%d -DHEADS=%zu -DCOLS=%d "
+             "-DREPEATED=%d",
+             r->taps, channel_run(d), task->op->kind == HT_OP_SCAN, r->key_dim, task->shape.head_dim,
+             (size_t)task->shape.heads / ht_cl_units_of(d, task->op), state_columns(d, task), r->repeated);
     ht_status status = make_tables(d, task, error);
     for (size_t i = 0; i < HT_COUNT(names) && !status; i++)
         status = ht_cl_kernel(d, "mixers", names[i], options, &task->kernels[i], error);

@@ -73,7 +73,7 @@ static inline uint column_of(uint unit, uint c, uint units, uint groups, uint *c
     *channel = inner + column;
 #else
     *other = c >= 2 * KEY;
-    uint column = *other ? unit * OWN + c - 2 * KEY : c / KEY * keys + unit % groups * KEY + c % KEY;
+    uint column = *other ? unit * OWN + c - 2 * KEY : c / KEY * keys + (REPEATED ? unit / (units / groups) : unit % groups) * KEY + c % KEY;
     *channel = *other ? 2 * keys + column : column;
 #endif
     return column;

@@ -4,6 +4,7 @@
 #include "device/opencl/matmul.h"
 #include "device/opencl/ops.h"
 #include "device/opencl/slice.h"
+#include "device/opencl/streams.h"
 #include "device/opencl/weights.h"
 
 #if HT_HAVE_OPENCL
@@ -46,6 +47,8 @@ static const char *refuses_shares(const ht_cl_device *d, const ht_op *op, const 
     /* whole vectors: a part's numbers are those of the whole, to the last bit */
     const bool whole = slice->row_begin * each % HT_CL_BLOCK == 0 &&
                        (slice->row_end * each % HT_CL_BLOCK == 0 || slice->row_end == slice->of);
+    if (op->sparsity > 0 && slice->row_end - slice->row_begin < slice->of)
+        return "gates are compared with what all of them are";
     return op->kind == HT_OP_GLU && !whole ? "features that do not begin and end on multiples of 16" : NULL;
 }
 
@@ -92,12 +95,16 @@ static ht_status norm_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
         status = ht_cl_table(d, task, 2, task->op->norm_bias, n, error);
     if (status == HT_OK)
         status = pointwise(d, "norm", &task->kernels[0], error);
-    return status ? status : pointwise(d, "norm_pieces", &task->kernels[1], error);
+    if (status == HT_OK)
+        status = pointwise(d, "norm_pieces", &task->kernels[1], error);
+    return status || !ht_norm_is_special(task->op) ? status : ht_cl_norm_special_prepare(d, task, error);
 }
 
 static ht_status norm_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
     const ht_op *op = task->op;
     const bool adds = op->aux != HT_SLOT_NONE;
+    if (ht_norm_is_special(op))
+        return ht_cl_norm_special_enqueue(d, task, call, error);
     const ht_cl_place *in = &call->in, *aux = adds ? &call->aux : in, *out = &call->out;
     const cl_uint strides[] = {(cl_uint)in->stride, (cl_uint)aux->stride, (cl_uint)out->stride};
     const cl_uint n = (cl_uint)task->shape.embedding, mode = norm_mode(op->norm) |
@@ -145,7 +152,8 @@ static ht_status norm_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
 }
 
 static ht_status glu_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
-    return pointwise(d, "glu", &task->kernels[0], error);
+    ht_status status = pointwise(d, "glu", &task->kernels[0], error);
+    return status ? status : ht_cl_sparse_prepare(d, task, error);
 }
 
 static ht_status glu_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
@@ -153,7 +161,7 @@ static ht_status glu_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *c
     const size_t features = (size_t)task->shape.feed_forward, each = features / call->part.of;
     const size_t first = call->part.row_begin * each;
     const ht_cl_place *in = &call->in, *up = op->n_more ? &call->aux : in, *out = &call->out;
-    const cl_uint in_stride = (cl_uint)in->stride, up_stride = (cl_uint)up->stride, out_stride = (cl_uint)out->stride;
+    const cl_uint up_stride = (cl_uint)up->stride, out_stride = (cl_uint)out->stride;
     const cl_ulong in_offset = in->offset + first, out_offset = out->offset + first,
                    up_offset = up->offset + first +
                                (op->n_more    ? op->more_first
@@ -161,9 +169,13 @@ static ht_status glu_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *c
                                               : features);
     const cl_uint n = (cl_uint)(call->part.row_end * each - first), kind = (cl_uint)op->activation,
                   gated = !op->ungated;
-    const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(in->region->memory),
-                                        HT_CL_ARGUMENT(in_offset),
-                                        HT_CL_ARGUMENT(in_stride),
+    /* gates that go on have been put where the result will be */
+    const ht_cl_place *gates = op->sparsity > 0 ? out : in;
+    const cl_uint gate_stride = (cl_uint)gates->stride;
+    const cl_ulong gate_offset = op->sparsity > 0 ? out_offset : in_offset;
+    const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(gates->region->memory),
+                                        HT_CL_ARGUMENT(gate_offset),
+                                        HT_CL_ARGUMENT(gate_stride),
                                         HT_CL_ARGUMENT(up->region->memory),
                                         HT_CL_ARGUMENT(up_offset),
                                         HT_CL_ARGUMENT(up_stride),
@@ -173,6 +185,11 @@ static ht_status glu_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *c
                                         HT_CL_ARGUMENT(n),
                                         HT_CL_ARGUMENT(kind),
                                         HT_CL_ARGUMENT(gated)};
+    if (op->sparsity > 0) {
+        ht_status status = ht_cl_sparse_enqueue(d, task, call, error);
+        if (status != HT_OK)
+            return status;
+    }
     const size_t chunk = d->vector * glu_run(d), local[2] = {d->local, 1};
     const size_t global[2] = {ht_round_up((n + chunk - 1) / chunk, d->local), call->tokens};
     return ht_cl_launch(d, task, task->kernels[0], arguments, HT_COUNT(arguments), &(ht_cl_grid){2, global, local},
@@ -385,7 +402,7 @@ static ht_status rope_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
         status = ht_cl_table(d, task, ROPE_K_NORM, op->k_norm, each * (all ? (size_t)h->kv_heads : 1), error);
     if (status == HT_OK && op->norm_whole)
         status = pointwise(d, "norm", &task->kernels[0], error);
-    return status ? status : rope_kernel(d, task, d->kv_type, &kernel, error);
+    return status ? status : rope_kernel(d, task, op->shared ? HT_KV_F32 : d->kv_type, &kernel, error);
 }
 
 /* A row of all queries or all keys, in place. */
@@ -433,7 +450,8 @@ static cl_uint rope_norms(const ht_op *op) {
 static ht_status rope_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *call, ht_error *error) {
     const ht_op *op = task->op;
     const ht_hparams *h = &task->shape;
-    const ht_kv_layer *kv = &call->binding->kv[op->cache];
+    static const ht_kv_layer none = {.type = HT_KV_F32};
+    const ht_kv_layer *kv = op->shared ? &none : &call->binding->kv[op->cache];
     const size_t size = kv->type == HT_KV_F32 ? 4 : 2;
     cl_kernel kernel;
     ht_status status = rope_kernel(d, task, kv->type, &kernel, error);
@@ -449,7 +467,9 @@ static ht_status rope_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
                   norms = rope_norms(op);
     const ht_heads own = ht_slice_heads(&call->part, h);
     const cl_uint first = (cl_uint)own.queries, n = (cl_uint)(own.queries_end - own.queries),
-                  kv_first = (cl_uint)own.own, kv_n = (cl_uint)(own.used_end - own.own);
+                  kv_first = (cl_uint)own.own, kv_n = op->shared ? 0 : (cl_uint)(own.used_end - own.own);
+    const cl_mem no_cache = call->in.region->memory, kept_keys = op->shared ? no_cache : call->keys->memory,
+                 kept_values = op->shared ? no_cache : call->values->memory;
     const cl_ulong keys = call->keys_offset / size, values = call->values_offset / size;
     const ht_cl_argument arguments[] = {HT_CL_ARGUMENT(call->in.region->memory),
                                         HT_CL_ARGUMENT(call->in.offset),
@@ -458,9 +478,9 @@ static ht_status rope_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
                                         HT_CL_ARGUMENT(query_angles),
                                         HT_CL_ARGUMENT(q_norm),
                                         HT_CL_ARGUMENT(k_norm),
-                                        HT_CL_ARGUMENT(call->keys->memory),
+                                        HT_CL_ARGUMENT(kept_keys),
                                         HT_CL_ARGUMENT(keys),
-                                        HT_CL_ARGUMENT(call->values->memory),
+                                        HT_CL_ARGUMENT(kept_values),
                                         HT_CL_ARGUMENT(values),
                                         HT_CL_ARGUMENT(heads),
                                         HT_CL_ARGUMENT(kv_heads),
@@ -487,6 +507,7 @@ const ht_cl_op_row ht_cl_ops[HT_OP_KINDS] = {
     [HT_OP_ATTENTION] = {refuses_shares, ht_cl_attention_prepare, ht_cl_attention_enqueue},
     [HT_OP_GLU] = {refuses_shares, glu_prepare, glu_enqueue},
     [HT_OP_HEADS] = {refuses_shares, heads_prepare, heads_enqueue},
+    [HT_OP_MIX] = {refuses_parts, ht_cl_mix_prepare, ht_cl_mix_enqueue},
     [HT_OP_ARGMAX] = {refuses_parts, argmax_prepare, argmax_enqueue},
     [HT_OP_ROUTE] = {refuses_parts, ht_cl_route_prepare, ht_cl_route_enqueue},
     [HT_OP_EXPERTS] = {ht_cl_experts_refuses, ht_cl_experts_prepare, ht_cl_experts_enqueue},

@@ -225,6 +225,9 @@ static ht_work rest_work(const ht_law *law, const ht_op *op, const ht_slice *s, 
     case HT_OP_NORM: /* X and what is added to it; X and the result */
         values = (op->aux == HT_SLOT_NONE ? 2 : 4 + op->n_more) * (double)h->embedding;
         break;
+    case HT_OP_MIX:
+        values = (double)(ht_op_in_width(op, h) + ht_op_more_width(op, h) + ht_op_out_width(op, h));
+        break;
     case HT_OP_ROPE:
         made = heads_share(s, h, true);
         values = 2 * h->heads * dim + (share > 0 ? made / share : 1) * 3 * h->kv_heads * dim;

@@ -1,4 +1,4 @@
-/* Qwen3.5: archs "qwen35" and, with mixtures of experts, "qwen35moe". Qwen team (2026), after Qwen3-Next (2025). Three layers of four have a gated delta
+/* Qwen3-Next: arch "qwen3next" (2025). Qwen3.5: archs "qwen35" and, with mixtures of experts, "qwen35moe". Qwen team (2026), after Qwen3-Next (2025). Three layers of four have a gated delta
  * net (Yang et al., 2024) in attention's place; what attention gives is gated, and only a part of each head is rotated. Text
  * has one position for the three of M-RoPE. */
 #include "model/build.h"
@@ -58,5 +58,6 @@ static ht_status build_qwen35(const ht_family *family, ht_model *model, ht_error
     return ht_build_head(&b);
 }
 
-const ht_family ht_families_qwen35[2] = {{.arch = "qwen35", .build = build_qwen35},
-                                         {.arch = "qwen35moe", .build = build_qwen35, .experts = true}};
+const ht_family ht_families_qwen35[3] = {{.arch = "qwen35", .build = build_qwen35},
+                                         {.arch = "qwen35moe", .build = build_qwen35, .experts = true},
+                                         {.arch = "qwen3next", .build = build_qwen35, .experts = true}};

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "tools"), str(Path(__file__).parent)]
 import reference_traits # noqa: E402
+import features_hybrids # noqa: E402
 from features_dense import ROWS as DENSE # noqa: E402
 from reference_ops import rms_norm # noqa: E402
 
@@ -108,6 +109,7 @@ ROWS = [
     *row_norms("olmo2"), *row_norms("olmo2-window"), ("olmo2", "base", OTHER_BASE), ("olmo2-window", "window", NO_WINDOW),
     ("olmo2-window", "window of 16", {"attention.sliding_window": 17}), ("olmo2-window", "wide layers", ALL_LOCAL),
     ("olmo2-window", "yarn", NO_YARN),
+    *features_hybrids.ROWS,
     *DENSE,
 ]
 
