@@ -286,6 +286,8 @@ static ht_status build(const ht_family *family, ht_model *model, ht_error *error
         p->t.adjust(p);
     b->norm = p->t.norm, b->unweighted = p->t.unweighted;
     b->no_output_bias = p->t.no_output_bias, b->few_biases = p->t.few_biases;
+    if (p->t.half_features && h->feed_forward % 2 != 0)
+        ht_build_fail(b, HT_ERROR_FORMAT, "%s.feed_forward_length is odd", family->arch);
     if (p->t.half_features)
         h->feed_forward /= 2;
     read_windows(p);
@@ -299,7 +301,10 @@ static ht_status build(const ht_family *family, ht_model *model, ht_error *error
         ht_build_slot(b, "x2", HT_ROLE_OWN, (size_t)h->embedding);
     if (p->normed_loops)
         ht_build_stream(b, stream_of(p, 0));
-    ht_build_embed(b, p->embedding_scale);
+    if (p->t.embedding_norm)
+        ht_build_normed_embed(b, p->embedding_scale, "token_embd_norm");
+    else
+        ht_build_embed(b, p->embedding_scale);
     if (p->t.learned_positions)
         ht_build_positions(b, "position_embd");
     for (int layer = 0; layer < h->layers; layer++) {
@@ -410,7 +415,9 @@ const ht_family ht_families_like_llama[] = {
     {.arch = "qwen", LIKE_LLAMA(.halves = true, .qkv_bias = true, .half_features = true)},
     {.arch = "arcee", LIKE_LLAMA(RELU2_MLP)},
     {.arch = "baichuan", LIKE_LLAMA(.adjust = adjust_baichuan)},
-    {.arch = "bloom", .layer_norm = true, LIKE_LLAMA(GELU_MLP, .unrotated = true, .alibi = 8.0f)},
+    {.arch = "bloom",
+     .layer_norm = true,
+     LIKE_LLAMA(GELU_MLP, .unrotated = true, .alibi = 8.0f, .embedding_norm = true)},
     {.arch = "chatglm", LIKE_LLAMA(.fused_up = true)},
     {.arch = "cogvlm", LIKE_LLAMA(.halves = true, .plain_rope = true)},
     {.arch = "granite_swa",
