@@ -8,10 +8,11 @@
 
 /* Besides those like Llama and those of families/mixtures.c. */
 static const ht_family *const families[] = {
-    &ht_families_latent[0],  &ht_families_latent[1],     &ht_family_gpt_oss,         &ht_families_granite[0],
-    &ht_families_granite[1], &ht_families_lfm2[0],       &ht_families_lfm2[1],       &ht_families_qwen35[0],
-    &ht_families_qwen35[1],  &ht_family_llama4,          &ht_families_qwen35[2],     &ht_family_gemma4,
-    &ht_family_gemma3n,      &ht_families_nemotron_h[0], &ht_families_nemotron_h[1], &ht_family_muse_glimmer};
+    &ht_families_latent[0],     &ht_families_latent[1],  &ht_families_latent[2],  &ht_families_latent[3],
+    &ht_family_gpt_oss,         &ht_families_granite[0], &ht_families_granite[1], &ht_families_lfm2[0],
+    &ht_families_lfm2[1],       &ht_families_qwen35[0],  &ht_families_qwen35[1],  &ht_family_llama4,
+    &ht_families_qwen35[2],     &ht_family_gemma4,       &ht_family_gemma3n,      &ht_families_nemotron_h[0],
+    &ht_families_nemotron_h[1], &ht_family_muse_glimmer};
 
 /* NULL: there are fewer. */
 static const ht_family *family_at(size_t i) {

@@ -160,7 +160,7 @@ def self_attention(m, layer, h):
         y = y * sigmoid(gate.reshape(n, -1))
     if f"blk.{layer}.attn_gate.weight" in m.tensors:
         y = y * sigmoid(m.matmul(layer, h, "attn_gate"))
-    return m.matmul(layer, y, "attn_output")
+    return y @ m.weight(layer, "attn_output").T if m.traits.plain_output else m.matmul(layer, y, "attn_output")
 
 
 def mix(m, layer, h):

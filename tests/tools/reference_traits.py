@@ -28,6 +28,7 @@ DEFAULTS = {
     "weighs_input": False, # experts weigh what they read
     "ignores": (), # tensors that the family has not, whatever a file has: "output.bias" of the model, "*attn_output.bias" of layers
     "mrope_halves": False, # halves where the file has sections of M-RoPE
+    "plain_output": False, # the matrix behind attention has no bias, whatever the file has
     "finetuned": False, # rope.scaling.finetuned False: no positions at all
     "window_layers": 0, # only a model of so many layers has windows; 0: any
     "still_wide": False, # layers without a window know no positions, where others have one
@@ -84,7 +85,7 @@ FAMILIES = {
     "phimoe": QWEN,
     "glm4moe": dict(halves=True, gating=2),
     "hunyuan-moe": dict(halves=True, norm_after=True),
-    "ernie4_5-moe": dict(ignores=("*attn_output.bias",)),
+    "ernie4_5-moe": dict(plain_output=True),
     "olmo2": dict(halves=True, post_norms=True, pattern=4, local_base="same", norm_whole=True),
 }
 
