@@ -31,7 +31,7 @@ import reference # noqa: E402
 from reference_traits import FAMILIES # noqa: E402
 
 SEED, TOKENS, VOCABULARY, BOUND = 1, 100, 128, 1e-4 # the smallest vocabulary
-WHERE = {"cpu": "cpu", "opencl": "opencl:0", "lanes": "cpu:cpus=0,opencl:0:cpus=1 --strategy tensor"}
+WHERE = {"cpu": "cpu", "opencl": "opencl:0", "lanes": "cpu:cpus=0,opencl:0:cpus=1 --strategy tensor --cuts head,query,feature,expert,channel,row"}
 UNKNOWN = "general.architecture \""
 
 
