@@ -512,7 +512,7 @@ struct ht_family {
     bool halves;             /* of families/mixtures.c: rotates halves of a head, not neighbours */
     const ht_traits *traits; /* of the table in families/llama.c */
 };
-extern const ht_family ht_families_like_llama[], ht_families_latent[2], ht_family_llama4, ht_family_gpt_oss,
+extern const ht_family ht_families_like_llama[], ht_families_latent[4], ht_family_llama4, ht_family_gpt_oss,
     ht_families_granite[2], ht_families_lfm2[2], ht_families_qwen35[3], ht_family_gemma4, ht_family_gemma3n,
     ht_families_nemotron_h[2], ht_family_muse_glimmer;
 extern const size_t ht_n_families_like_llama;

@@ -95,7 +95,7 @@ static bool shows_call(const ht_chat *chat, size_t which, bool written) {
             try(chat, which, called(empty ? json_string("") : json_null(), arguments), described(), NULL, NULL);
         const char *at = text ? strstr(text, VALUE) : NULL;
         /* in Python's quotes, or in JSON's twice, it is no JSON any more */
-        shown = at && at[-1] != '\'' && !(at - text >= 2 && at[-1] == '"' && at[-2] == '\\');
+        shown = at && !(at > text && at[-1] == '\'') && !(at - text >= 2 && at[-1] == '"' && at[-2] == '\\');
         ht_free(text);
     }
     return shown;

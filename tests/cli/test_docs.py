@@ -60,6 +60,9 @@ def folder(tmp_path_factory, model, hetero):
     made = tmp_path_factory.mktemp("docs")
     (made / "model.gguf").symlink_to(model)
     (made / "question.txt").write_text("Name three colours.")
+    (made / "messages.json").write_text('[{"role": "user", "content": "Why?"}]')
+    (made / "tools.json").write_text("[]")
+    (made / "my.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
     (made / "text.txt").write_text((ROOT / "tests" / "data" / "text.txt").read_text(encoding="utf-8")[:2000])
     done = hetero("quantize", model, made / "in.gguf", "q8_0")
     assert done.code == 0, done.err
