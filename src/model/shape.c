@@ -66,6 +66,14 @@ const ht_shape_mixture *ht_shape_experts(const ht_shape *shape) {
     return NULL;
 }
 
+/* Characters that both begin with. */
+static size_t alike_in(const char *a, const char *b) {
+    size_t n = 0;
+    while (a[n] && a[n] == b[n])
+        n++;
+    return n;
+}
+
 ht_status ht_shape_find(const char *spec, const ht_shape **shape, const ht_type_traits **type, ht_error *error) {
     const char *name = spec + strlen("shape:");
     const char *colon = strchr(name, ':');
@@ -80,8 +88,13 @@ ht_status ht_shape_find(const char *spec, const ht_shape **shape, const ht_type_
         *type = found;
         return HT_OK;
     }
-    char names[1600] = "";
+    /* all would be longer than an error is: those that begin as the name does */
+    size_t alike = 0;
+    for (size_t i = 0; i < HT_COUNT(shapes); i++)
+        alike = ht_max_size(alike, alike_in(shapes[i].name, name));
+    char names[300] = "";
     for (size_t i = 0, at = 0; i < HT_COUNT(shapes) && at < sizeof names; i++)
-        at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", shapes[i].name);
-    return ht_fail(error, HT_ERROR_ARGUMENT, "%s: unknown shape (known: %s)", spec, names);
+        if (alike_in(shapes[i].name, name) == alike)
+            at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", at ? ", " : "", shapes[i].name);
+    return ht_fail(error, HT_ERROR_ARGUMENT, "%s: unknown shape (nearest: %s)", spec, names);
 }

@@ -1,5 +1,6 @@
-/* DeepSeek-V2, V2-Lite, V3 and R1: arch "deepseek2"; V3.2 (2025): "deepseek32", and GLM-5 (2026): "glm-dsa", whose indexer is left out; Mistral Large 3 and Small 4 (2026): "deepseek2", "mistral4", whose queries grow with
- * their position. DeepSeek-AI, "DeepSeek-V2" (2024), "DeepSeek-V3 Technical Report" (2024).
+/* DeepSeek-V2, V2-Lite, V3 and R1: arch "deepseek2". DeepSeek-AI, "DeepSeek-V2" (2024), "DeepSeek-V3 Technical Report" (2024). V3.2
+ * (2025): "deepseek32", and GLM-5 (2026): "glm-dsa", whose indexers are left out. Mistral Large 3 and Small 4 (2026): "deepseek2" and
+ * "mistral4", whose queries grow with their position.
  * Latent attention, queries of the larger ones by way of a latent row, too; experts with shared ones beside them behind some
  * ordinary layers. Files say what is cached as key_length, what heads have as key_length_mla; older ones say the heads' alone. */
 #include "model/build.h"

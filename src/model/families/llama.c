@@ -18,7 +18,6 @@
 #include "model/build.h"
 
 #include <math.h>
-#include <string.h>
 
 typedef struct pass pass;
 /* How the two blocks of a layer stand to each other. */
