@@ -47,6 +47,7 @@ FAMILIES = {
     "qwen35": dict(QWEN, query_gate=True),
     "qwen35moe": dict(QWEN, query_gate=True),
     "qwen3next": dict(QWEN, query_gate=True),
+    "mamba2": dict(alone=True, positions=False),
     "nemotron_h": dict(alone=True, activation="relu2", positions=False),
     "nemotron_h_moe": dict(alone=True, gating=2, activation="relu2", positions=False),
     "muse-glimmer": dict(logit_cap=True, post_norms=True, pattern=4, local_base="same", still_wide=True, embedding_normed=True, post_eps=1e-8),
