@@ -8,10 +8,11 @@
 
 /* Besides those like Llama and those of families/mixtures.c. */
 static const ht_family *const families[] = {
-    &ht_families_latent[0],  &ht_families_latent[1],     &ht_family_gpt_oss,         &ht_families_granite[0],
-    &ht_families_granite[1], &ht_families_lfm2[0],       &ht_families_lfm2[1],       &ht_families_qwen35[0],
-    &ht_families_qwen35[1],  &ht_family_llama4,          &ht_families_qwen35[2],     &ht_family_gemma4,
-    &ht_family_gemma3n,      &ht_families_nemotron_h[0], &ht_families_nemotron_h[1], &ht_family_muse_glimmer};
+    &ht_families_latent[0],     &ht_families_latent[1],  &ht_families_latent[2],  &ht_families_latent[3],
+    &ht_family_gpt_oss,         &ht_families_granite[0], &ht_families_granite[1], &ht_families_lfm2[0],
+    &ht_families_lfm2[1],       &ht_families_qwen35[0],  &ht_families_qwen35[1],  &ht_family_llama4,
+    &ht_families_qwen35[2],     &ht_family_gemma4,       &ht_family_gemma3n,      &ht_families_nemotron_h[0],
+    &ht_families_nemotron_h[1], &ht_family_muse_glimmer, &ht_family_mamba2};
 
 /* NULL: there are fewer. */
 static const ht_family *family_at(size_t i) {
@@ -84,12 +85,17 @@ static ht_status read_hparams(const ht_family *family, ht_model *model, ht_error
     } else {
         h->kv_heads = (int)ht_build_int(&b, "attention.head_count_kv", 1, h->heads, h->heads);
     }
+    if (family->attention_free)
+        h->heads = h->kv_heads = h->feed_forward = 1;
     if (b.status == HT_OK && (h->heads < 1 || h->kv_heads < 1 || h->feed_forward < 1))
         ht_build_fail(&b, HT_ERROR_FORMAT, "%s: no layer has heads, or none has features", arch);
     if (b.status != HT_OK)
         return b.status;
-    h->head_dim = (int)ht_build_int(&b, "attention.key_length", 2, 1024, h->embedding / h->heads);
-    const int64_t value_length = ht_build_int(&b, "attention.value_length", 1, 1 << 20, h->head_dim);
+    h->head_dim =
+        (int)ht_build_int(&b, "attention.key_length", family->attention_free ? 0 : 2, 1024, h->embedding / h->heads);
+    if (family->attention_free)
+        h->head_dim = 2;
+    const int64_t value_length = ht_build_int(&b, "attention.value_length", 0, 1 << 20, h->head_dim);
     const char *const eps = family->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
     h->eps = ht_build_float(
         &b, eps,
@@ -103,7 +109,7 @@ static ht_status read_hparams(const ht_family *family, ht_model *model, ht_error
     if (h->head_dim < 2 || h->head_dim > 1024 || h->head_dim % 2 != 0)
         ht_build_fail(&b, HT_ERROR_FORMAT, "%s: heads of %d dimensions: it must be an even number up to 1024", arch,
                       h->head_dim);
-    if (value_length != h->head_dim && !family->latent)
+    if (value_length != h->head_dim && !family->latent && !family->attention_free)
         ht_build_fail(&b, HT_ERROR_UNSUPPORTED,
                       "%s.attention.value_length %d differs from key_length %d: not supported", arch, (int)value_length,
                       h->head_dim);

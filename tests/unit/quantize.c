@@ -30,8 +30,12 @@ static double error_of(ht_type type, const float *x, const float *encode_w, cons
     float back[COLS];
     double sum = 0, all = 0;
     ht_encode_row(type, x, encode_w, cols, blocks);
-    ht_matrix m = {"row", traits, 1,    cols, blocks, cols / (size_t)traits->block * (size_t)traits->block_bytes,
-                   0,     0,      false};
+    const ht_matrix m = {.name = "row",
+                         .type = traits,
+                         .rows = 1,
+                         .cols = cols,
+                         .data = blocks,
+                         .row_bytes = cols / (size_t)traits->block * (size_t)traits->block_bytes};
     ht_matrix_floats(&m, 0, 1, back);
     for (size_t i = 0; i < cols; i++) {
         const double worth = w ? (double)w[i] : 1, off = (double)back[i] - (double)x[i];
