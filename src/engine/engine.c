@@ -98,7 +98,9 @@ static ht_status read_options(ht_engine *engine, const ht_engine_options *option
     if (options->context > own)
         return ht_fail(error, HT_ERROR_ARGUMENT, "context: %d tokens exceed the model's own %d", options->context, own);
     engine->info.context = options->context ? options->context : (int)ht_min_size((size_t)own, DEFAULT_CONTEXT);
-    engine->info.chunk = options->chunk ? options->chunk : DEFAULT_CHUNK;
+    engine->info.chunk = options->chunk             ? options->chunk
+                         : engine->model->both_ways ? engine->info.context /* a text is one pass */
+                                                    : DEFAULT_CHUNK;
     if (engine->info.chunk > engine->info.context)
         engine->info.chunk = engine->info.context;
     engine->info.precision = options->precision;

@@ -107,6 +107,17 @@ static const kind_row kinds[HT_BLOCK_KINDS] = {
                                            {HT_AXIS_HEADS, HT_RESULT_SUMS, 2, 7, 1, 1, "ssssc"},
                                            {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 6, 7, BLOCK_OF_TYPE, COARSE, "w"},
                                            {HT_AXIS_QUERIES, HT_RESULT_SUMS, 0, 7, 1, 0, "egggssc"}}},
+    /* No range of tokens is computed before another: each needs the keys and values of all. */
+    [HT_BLOCK_BOTH_WAYS_ATTENTION] = {.name = "attention in both directions",
+                                      .n = 5,
+                                      .ops = {HT_OP_NORM, HT_OP_MATMUL, HT_OP_ROPE, HT_OP_ATTENTION, HT_OP_MATMUL},
+                                      .n_axes = 6,
+                                      .axes = {{HT_AXIS_HEADS, HT_RESULT_SUMS, 0, 5, 1, 1, "esssc"},
+                                               {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 0, 2, BLOCK_OF_TYPE, COARSE, "ew"},
+                                               {HT_AXIS_HEADS, HT_RESULT_COLUMNS, 2, 4, 1, 1, "ss"},
+                                               {HT_AXIS_HEADS, HT_RESULT_SUMS, 2, 5, 1, 1, "ssc"},
+                                               {HT_AXIS_ROWS, HT_RESULT_COLUMNS, 4, 5, BLOCK_OF_TYPE, COARSE, "w"},
+                                               {HT_AXIS_QUERIES, HT_RESULT_SUMS, 0, 5, 1, 0, "egggc"}}},
     /* Queries and keys are normed as whole rows, of all heads: by one lane, between the others' matrices and attention. */
     [HT_BLOCK_WHOLE_ROW_ATTENTION] = {.name = "attention with whole rows normed",
                                       .n = 5,
@@ -431,6 +442,8 @@ static void describe_heads(const ht_op *op, const ht_hparams *h, ht_text *text) 
         ht_text_printf(text, NULL, " values %d", op->value_dim);
     if (op->shared)
         ht_text_printf(text, NULL, " shared");
+    if (op->both_ways)
+        ht_text_printf(text, NULL, " both ways");
     if (op->soft_cap != 0.0f)
         ht_text_printf(text, NULL, " capped");
     if (op->slopes)

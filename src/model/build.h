@@ -219,6 +219,7 @@ typedef struct ht_attending {
     int window, chunk, value_dim;
     int cache; /* shared: an earlier layer's; else the newest */
     bool shared;
+    bool both_ways;    /* window: that many tokens and itself, half of them to either side */
     const char *sinks; /* a tensor of a logit for each head; NULL: none */
     float
         alibi; /* ALiBi's largest bias: slopes 2^(-8 (head + 1) / heads) of it, where heads are a power of two; 0: none */

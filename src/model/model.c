@@ -122,7 +122,8 @@ static ht_status read_hparams(const ht_family *family, ht_model *model, ht_error
 static ht_status read_pooling(ht_model *model, ht_error *error) {
     static const ht_pooling known[] = {HT_POOLING_NONE, HT_POOLING_MEAN, HT_POOLING_FIRST, HT_POOLING_LAST};
     ht_builder b = ht_build_begin(model, error);
-    const int64_t type = ht_build_int(&b, "pooling_type", 0, UINT32_MAX, 3); /* -1 as uint32: not said */
+    const int64_t type =
+        ht_build_int(&b, "pooling_type", 0, UINT32_MAX, model->both_ways ? 1 : 3); /* -1 as uint32: not said */
     model->pooling = (size_t)type < HT_COUNT(known) ? known[type] : HT_POOLING_DEFAULT;
     return b.status;
 }

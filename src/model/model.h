@@ -214,6 +214,9 @@ typedef struct ht_op {
     int heads, kv_heads, head_dim; /* ROPE, ATTENTION; 0: the model's */
     int width;  /* NORM: of the stream; GLU, EXPERTS: features; CONV: channels; ARGMAX: logits; 0: the model's */
     int window; /* ATTENTION: a query sees the `window` last keys, its own included; 0: all */
+    /* ATTENTION: a query sees later keys, too: all up to the last token of the submit, or those `window` / 2 to either side. The
+     * submit's tokens are the last of their text. No chunk and no slopes, then. */
+    bool both_ways;
     ht_activation activation; /* GLU, FFN, EXPERTS */
     bool positions;           /* EMBED: learned positions */
     bool ungated;             /* GLU, EXPERTS: out = act(in): there is no other factor */
@@ -243,6 +246,7 @@ typedef enum ht_block_kind {
     HT_BLOCK_MIXED_ATTENTION,     /* streams are mixed in front of it */
     HT_BLOCK_MIXED_FEED_FORWARD,
     HT_BLOCK_MIXED_END,           /* streams become one */
+    HT_BLOCK_BOTH_WAYS_ATTENTION, /* tokens see later ones: all keys and values are there first (ht_op.both_ways) */
     HT_BLOCK_WHOLE_ROW_ATTENTION, /* queries and keys are normed as whole rows (ht_op.norm_whole) */
     HT_BLOCK_GATED_ATTENTION,     /* what heads give times act(gate) */
     HT_BLOCK_LATENT_ATTENTION,    /* multi-head latent attention: keys and values in one latent row */
@@ -364,6 +368,11 @@ struct ht_model {
     ht_chat chat;             /* none of a model without a file */
     ht_hparams hparams;
     ht_pooling pooling; /* DEFAULT: one that is not known */
+    /* Tokens see later ones: a text is one pass, and nothing can follow it. It makes embeddings and no text. */
+    bool both_ways;
+    /* What an embedding goes through once it is pooled, one behind the other: [n][embedding], [embedding][n]. */
+    ht_matrix dense[2];
+    bool has_dense;
     float
         hidden_scale; /* what the final norm leaves is that many times the hidden state: the scale of logits; 0: once */
     ht_model_info info;

@@ -419,6 +419,10 @@ void ht_build_attention_of(ht_builder *b, const ht_attending *attending) {
     op->value_dim = attending->value_dim;
     op->sinks = attending->sinks ? ht_build_vector(b, attending->sinks, (size_t)h->heads, true, 0.0f) : NULL;
     op->slopes = attending->alibi != 0.0f ? make_slopes(b, attending->alibi, h->heads) : NULL;
+    op->both_ways = attending->both_ways;
+    b->model->both_ways |= op->both_ways;
+    if (op->both_ways && (op->attention_chunk || op->slopes))
+        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "%s: chunks or slopes of attention in both directions", op->name);
     if (op->window && op->attention_chunk)
         ht_build_fail(b, HT_ERROR_UNSUPPORTED, "%s: a window and chunks at once", op->name);
 }

@@ -630,7 +630,7 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
                     .ready_context = question,
                     .loads = passes->loads.plans,
                     .n_loads = passes->loads.moves ? passes->loads.n : 0,
-                    .tokens_divide = true};
+                    .tokens_divide = !passes->set->model->both_ways};
     memcpy(p.stall, pace->stall, sizeof p.stall);
     p.head = pace->head;
     for (size_t axis = 0; axis < passes->set->model->n_axes; axis++)

@@ -107,7 +107,9 @@ static void free_sequences(bench *b) {
 }
 
 ht_status ht_bench(ht_session *session, const ht_bench_options *options, ht_bench_result *result, ht_error *error) {
-    ht_status status = check_bench(session, options, error);
+    ht_status status = ht_session_check_writes(session, error);
+    if (status == HT_OK)
+        status = check_bench(session, options, error);
     if (status != HT_OK)
         return status;
     const int repetitions = options->repetitions > 0 ? options->repetitions : 5;

@@ -57,6 +57,19 @@ static ht_status embed_chunk(const embedding *e, size_t begin, size_t n, ht_erro
     return status;
 }
 
+/* out [count][rows] = in [count][cols] times the matrix; row: room for one of its rows. */
+static void multiply(const ht_matrix *m, const float *in, size_t count, float *row, float *out) {
+    for (size_t r = 0; r < m->rows; r++) {
+        ht_matrix_floats(m, r, 1, row);
+        for (size_t i = 0; i < count; i++) {
+            double sum = 0;
+            for (size_t c = 0; c < m->cols; c++)
+                sum += (double)row[c] * in[i * m->cols + c];
+            out[i * m->rows + r] = (float)sum;
+        }
+    }
+}
+
 /* Times `scale`; over its length if so asked. HT_ERROR_FORMAT: it is not made of numbers. */
 static ht_status finish(float *vector, size_t width, double scale, bool normalise, ht_error *error) {
     double length = 0;
@@ -71,12 +84,29 @@ static ht_status finish(float *vector, size_t width, double scale, bool normalis
     return HT_OK;
 }
 
+/* The matrices behind the pooling: few rows for few vectors, which no device is worth asking for. */
+static ht_status apply_dense(const ht_model *model, float *vectors, size_t count, ht_error *error) {
+    const ht_matrix *first = &model->dense[0], *last = &model->dense[1];
+    const size_t most = ht_max_size(first->cols, last->cols);
+    float *row = NULL, *between = NULL;
+    ht_status status = ht_alloc((void **)&row, most, sizeof *row, "a row", error);
+    if (!status)
+        status = ht_alloc((void **)&between, count * first->rows, sizeof *between, "embeddings", error);
+    if (!status) {
+        multiply(first, vectors, count, row, between);
+        multiply(last, between, count, row, vectors);
+    }
+    free(between);
+    free(row);
+    return status;
+}
+
 static ht_status embed(embedding *e, size_t count, bool normalise, ht_error *error) {
     ht_session *session = e->session;
     const size_t chunk = (size_t)session->engine->info.chunk;
     const float scale = session->engine->model->hidden_scale;
     ht_status status = ht_session_check_cancel(session, error);
-    for (size_t begin = 0; begin < e->n && !status; begin += chunk) {
+    for (size_t begin = 0; begin < e->n && !status; begin += chunk) { /* once, where tokens see later ones */
         ht_lanes_lock(&session->engine->set);
         status = embed_chunk(e, begin, ht_min_size(chunk, e->n - begin), error);
         if (!status)
@@ -85,6 +115,8 @@ static ht_status embed(embedding *e, size_t count, bool normalise, ht_error *err
     }
     for (size_t i = 0; e->sums && i < e->width; i++)
         e->vectors[i] = (float)(e->sums[i] / (double)e->n);
+    if (!status && session->engine->model->has_dense)
+        status = apply_dense(session->engine->model, e->vectors, count, error);
     for (size_t i = 0; i < count && !status; i++)
         status = finish(e->vectors + i * e->width, e->width, scale != 0 ? 1 / (double)scale : 1, normalise, error);
     return status;
@@ -103,7 +135,13 @@ ht_status ht_session_embed(ht_session *session, const int32_t *ids, size_t n, ht
         return ht_fail(error, HT_ERROR_UNSUPPORTED,
                        "%s: its %s.pooling_type makes no embedding; another can be asked for", model->info.path,
                        model->info.architecture);
-    ht_status status = ht_session_check_prompt(session, ids, n, error);
+    ht_status status = ht_session_check_text(session, ids, n, error);
+    const size_t chunk = (size_t)session->engine->info.chunk;
+    if (!status && model->both_ways && n > chunk)
+        status =
+            ht_fail(error, HT_ERROR_CONTEXT,
+                    "a text of %zu tokens exceeds a pass of %zu tokens (chunk), and models of family %s take it in one",
+                    n, chunk, model->info.architecture);
     const size_t made = e.pooling == HT_POOLING_NONE ? n : 1;
     if (!status)
         status = ht_alloc((void **)&e.vectors, made * e.width, sizeof *e.vectors, "embeddings", error);

@@ -205,7 +205,7 @@ static ht_status check_reference(const ht_session *session, const ht_session *re
     if (ht_session_vocabulary(reference) != ht_session_vocabulary(session))
         return ht_fail(error, HT_ERROR_ARGUMENT, "reference: another model: its vocabulary is %zu, the session's %zu",
                        ht_session_vocabulary(reference), ht_session_vocabulary(session));
-    return HT_OK;
+    return ht_session_check_writes(reference, error);
 }
 
 /* The windows of ids[0..n): `stride` tokens of text each, behind BOS where there is one. */
@@ -240,7 +240,9 @@ ht_status ht_perplexity(ht_session *session, ht_session *reference, const char *
         return ht_fail(error, HT_ERROR_UNSUPPORTED, "perplexity: %s",
                        model->no_tokenizer ? model->no_tokenizer : "the model has no tokenizer");
     size_t context = ht_session_context(session), chunk = (size_t)session->engine->info.chunk;
-    ht_status status = HT_OK;
+    ht_status status = ht_session_check_writes(session, error);
+    if (status != HT_OK)
+        return status;
     if (reference != NULL) {
         status = check_reference(session, reference, error);
         if (status != HT_OK)

@@ -81,13 +81,27 @@ ht_status ht_session_check_ids(const ht_session *session, const int32_t *ids, si
     return HT_OK;
 }
 
-ht_status ht_session_check_prompt(const ht_session *session, const int32_t *ids, size_t n, ht_error *error) {
+ht_status ht_session_check_writes(const ht_session *session, ht_error *error) {
+    const ht_model *model = session->engine->model;
+    if (model->both_ways)
+        return ht_fail(error, HT_ERROR_UNSUPPORTED,
+                       "%s: models of family %s make embeddings (ht_session_embed) and no text", model->info.path,
+                       model->info.architecture);
+    return HT_OK;
+}
+
+ht_status ht_session_check_text(const ht_session *session, const int32_t *ids, size_t n, ht_error *error) {
     const size_t context = ht_session_context(session);
     if (n == 0)
         return ht_fail(error, HT_ERROR_ARGUMENT, "empty prompt: there is no token to compute");
     if (n > context)
         return ht_fail(error, HT_ERROR_CONTEXT, "prompt of %zu tokens exceeds the context of %zu tokens", n, context);
     return ht_session_check_ids(session, ids, n, error);
+}
+
+ht_status ht_session_check_prompt(const ht_session *session, const int32_t *ids, size_t n, ht_error *error) {
+    ht_status status = ht_session_check_writes(session, error);
+    return status ? status : ht_session_check_text(session, ids, n, error);
 }
 
 /* Keys, values and states of the session's tokens anew: where a device took them along when it failed, or where the states
@@ -251,9 +265,11 @@ ht_status ht_session_prefill_greedy(ht_session *session, const int32_t *ids, siz
 
 static ht_status decode(ht_session *session, int32_t id, wanted what, int32_t *pick, ht_error *error) {
     const size_t context = ht_session_context(session);
-    if (session->n_tokens >= context)
-        return ht_fail(error, HT_ERROR_CONTEXT, "the context of %zu tokens is full", context);
-    ht_status status = ht_session_check_ids(session, &id, 1, error);
+    ht_status status = ht_session_check_writes(session, error);
+    if (status == HT_OK && session->n_tokens >= context)
+        status = ht_fail(error, HT_ERROR_CONTEXT, "the context of %zu tokens is full", context);
+    if (status == HT_OK)
+        status = ht_session_check_ids(session, &id, 1, error);
     if (status == HT_OK)
         status = run_pass(session, &id, 1, what, pick, error);
     return status;

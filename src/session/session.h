@@ -39,6 +39,10 @@ size_t ht_session_context(const ht_session *session);
 /* HT_ERROR_ARGUMENT, naming index and id, if one of ids[0..n) is outside the vocabulary. */
 ht_status ht_session_check_ids(const ht_session *session, const int32_t *ids, size_t n, ht_error *error);
 /* The same, and that there are some, and no more than the context takes (HT_ERROR_CONTEXT). */
+ht_status ht_session_check_text(const ht_session *session, const int32_t *ids, size_t n, ht_error *error);
+/* HT_ERROR_UNSUPPORTED, naming the family, of a model that makes embeddings only; what every call does that wants logits. */
+ht_status ht_session_check_writes(const ht_session *session, ht_error *error);
+/* Both. */
 ht_status ht_session_check_prompt(const ht_session *session, const int32_t *ids, size_t n, ht_error *error);
 /* True, once, after ht_session_cancel. */
 bool ht_session_take_cancel(ht_session *session);

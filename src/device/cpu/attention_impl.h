@@ -7,8 +7,17 @@
 /* Online softmax (Milakov and Gimelshein 2018; tiled as in FlashAttention, Dao 2022). */
 
 INLINE size_t first_visible(const ht_attention_job *j, size_t position) {
+    if (j->end)
+        return j->window && position > j->window / 2 ? position - j->window / 2 : 0;
     const size_t first = j->window && position + 1 > j->window ? position + 1 - j->window : 0;
     return j->chunk ? ht_max_size(first, position / j->chunk * j->chunk) : first;
+}
+
+/* One past the last. */
+INLINE size_t visible_end(const ht_attention_job *j, size_t position) {
+    if (!j->end)
+        return position + 1;
+    return j->window ? ht_min_size(j->end, position + j->window / 2 + 1) : j->end;
 }
 
 /* Caps the scores of keys [p0, p0 + n), and adds what their distance from the query costs. n: whole vectors. */
@@ -48,14 +57,14 @@ INLINE vf key_dot(const float *q, const void *keys, size_t at, size_t dim, bool 
 /* One token, one head: scores of a block of positions, then its values. Where head_dim is no multiple of PASS_ROWS. */
 INLINE void attend_one(const ht_attention_job *j, size_t head, const float *q, size_t position, float *out, bool wide) {
     enum { BLOCK = 64 };
-    const size_t dim = j->head_dim, whole = dim / VW * VW;
+    const size_t dim = j->head_dim, whole = dim / VW * VW, end = visible_end(j, position);
     const bool bends = j->soft_cap > 0 || j->slopes;
     /* a sink is one more score, of a key without values */
     float most = j->sinks ? j->sinks[head] : -INFINITY, total = j->sinks ? 1 : 0;
     _Alignas(64) float score[BLOCK];
     memset(out, 0, dim * sizeof(float));
-    for (size_t p0 = first_visible(j, position); p0 <= position; p0 += BLOCK) {
-        const size_t n = ht_min_size(BLOCK, position + 1 - p0);
+    for (size_t p0 = first_visible(j, position); p0 < end; p0 += BLOCK) {
+        const size_t n = ht_min_size(BLOCK, end - p0);
         float block_most = most;
         for (size_t i = 0; i < n; i++) {
             float s = vf_hsum(key_dot(q, j->keys, (p0 + i) * dim, dim, wide));
@@ -125,13 +134,13 @@ typedef struct key_block {
 /* Weights of a row's keys from their scores, in place, whose sums go to the row's state. */
 INLINE void weigh_keys(const ht_attention_job *j, size_t head, size_t position, const key_block *b, float *row,
                        tile_state s, size_t i) {
-    const size_t dim = j->head_dim, first = first_visible(j, position), p0 = b->first;
-    const bool whole = b->n == KEYS && p0 + KEYS <= position + 1 && p0 >= first;
+    const size_t dim = j->head_dim, first = first_visible(j, position), end = visible_end(j, position), p0 = b->first;
+    const bool whole = b->n == KEYS && p0 + KEYS <= end && p0 >= first;
     bool any = whole;
     if (j->soft_cap > 0 || j->slopes)
         bend_scores(j, head, row, p0, KEYS, position);
     for (size_t k = 0; k < KEYS && !whole; k++) {
-        const bool visible = p0 + k <= position && p0 + k >= first;
+        const bool visible = p0 + k < end && p0 + k >= first;
         if (!visible)
             row[k] = -INFINITY;
         any |= visible;
@@ -160,7 +169,7 @@ INLINE void weigh_keys(const ht_attention_job *j, size_t head, size_t position, 
 /* Rows [first, first + rows) of all: row r is token r / heads and head r % heads of the job. */
 static void tile_block(const ht_attention_job *j, tile_state s, size_t first, size_t rows, const key_block *b) {
     const size_t dim = j->head_dim, last = j->position + (first + rows - 1) / j->heads,
-                 n = ht_min_size(b->n, last + 1 - b->first);
+                 n = ht_min_size(b->n, visible_end(j, last) - b->first);
     _Alignas(64) float score[TILE * KEYS];
     memset(score, 0, sizeof score);
     for (size_t k = 0; k < n; k += PASS_ROWS)
@@ -193,7 +202,7 @@ INLINE void load_block(const ht_attention_job *j, bool wide, size_t p0, size_t n
 }
 
 INLINE void attend_tiles(const ht_attention_job *j, bool wide) {
-    const size_t dim = j->head_dim, all = j->tokens * j->heads, end = j->position + j->tokens;
+    const size_t dim = j->head_dim, all = j->tokens * j->heads, end = visible_end(j, j->position + j->tokens - 1);
     float *keys = j->scratch, *values = keys + KEYS * dim, *states = values + KEYS * dim;
     for (size_t r = 0; r < ht_round_up(all, TILE); r++) {
         const tile_state s = tile_at(states, r / TILE, dim);
@@ -209,7 +218,7 @@ INLINE void attend_tiles(const ht_attention_job *j, bool wide) {
         load_block(j, wide, p0, ht_min_size(KEYS, end - p0), keys, values, &b);
         for (size_t r = 0; r < all; r += TILE) {
             const size_t rows = ht_min_size(TILE, all - r);
-            if (p0 <= j->position + (r + rows - 1) / j->heads &&
+            if (p0 < visible_end(j, j->position + (r + rows - 1) / j->heads) &&
                 p0 + b.n > first_visible(j, j->position + r / j->heads))
                 tile_block(j, tile_at(states, r / TILE, dim), r, rows, &b);
         }

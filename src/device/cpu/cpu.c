@@ -881,6 +881,7 @@ static void attention_item(void *context, size_t item, int thread) {
                           .tokens = ht_min_size(job->block, b->tokens - first),
                           .window = (size_t)op->window,
                           .chunk = (size_t)op->attention_chunk,
+                          .end = op->both_ways ? b->position + b->tokens : 0,
                           .scale = op->scale,
                           .soft_cap = op->soft_cap,
                           .sinks = op->sinks ? op->sinks + head : NULL,

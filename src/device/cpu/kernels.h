@@ -200,6 +200,8 @@ typedef struct ht_attention_job {
     size_t head_dim, heads;  /* heads: query heads that share this kv head, following each other */
     size_t position, tokens; /* first token's position, and how many tokens */
     size_t window, chunk;    /* 0: all */
+    size_t
+        end; /* not 0: tokens see keys in both directions up to this one, `window` / 2 to either side; there is no chunk */
     float scale, soft_cap;
     const float *sinks, *slopes; /* of these heads; NULL: none */
     float *scratch;              /* attention_scratch(...) floats, 64-byte aligned */

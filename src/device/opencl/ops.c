@@ -52,6 +52,10 @@ static const char *refuses_shares(const ht_cl_device *d, const ht_op *op, const 
     return op->kind == HT_OP_GLU && !whole ? "features that do not begin and end on multiples of 16" : NULL;
 }
 
+static const char *refuses_attention(const ht_cl_device *d, const ht_op *op, const ht_slice *slice) {
+    return op->both_ways ? "attention in both directions" : refuses_shares(d, op, slice);
+}
+
 /* Some buffer where a kernel has an argument that it will not read. */
 static cl_mem table_or(const ht_task *task, size_t which, cl_mem other) {
     return task->tables[which] ? task->tables[which] : other;
@@ -504,7 +508,7 @@ const ht_cl_op_row ht_cl_ops[HT_OP_KINDS] = {
     [HT_OP_NORM] = {refuses_parts, norm_prepare, norm_enqueue},
     [HT_OP_MATMUL] = {ht_cl_matmul_refuses, ht_cl_matmul_prepare, ht_cl_matmul_enqueue},
     [HT_OP_ROPE] = {refuses_shares, rope_prepare, rope_enqueue},
-    [HT_OP_ATTENTION] = {refuses_shares, ht_cl_attention_prepare, ht_cl_attention_enqueue},
+    [HT_OP_ATTENTION] = {refuses_attention, ht_cl_attention_prepare, ht_cl_attention_enqueue},
     [HT_OP_GLU] = {refuses_shares, glu_prepare, glu_enqueue},
     [HT_OP_HEADS] = {refuses_shares, heads_prepare, heads_enqueue},
     [HT_OP_MIX] = {refuses_parts, ht_cl_mix_prepare, ht_cl_mix_enqueue},

@@ -5,6 +5,7 @@
  *   qwen3, 3vl    Qwen3, the dense ones, and qwen3moe. Yang et al., "Qwen3 Technical Report" (2025).
  *   internlm2     Cai et al., "InternLM2 Technical Report" (2024).
  *   gemma to 3    Gemma Team, three reports (2024, 2024, 2025). The files' norm weights already have Gemma's "1 +" in them.
+ *   gemma-embedding  Vera et al., "EmbeddingGemma" (2025): Gemma 3's layers, whose tokens see each other in both directions.
  *   phi2, phi3    Abdin et al., "Phi-3 Technical Report" (2024).
  *   granite       IBM, Granite 3 (2024): four multipliers. minicpm: Hu et al., "MiniCPM" (2024), the same by other names.
  *   smollm3       Hugging Face (2025): every fourth layer knows no positions.
@@ -60,6 +61,7 @@ struct ht_traits {
      * has none; 0: all have one. Where the key is absent, the window is `window`; 0: there is none. */
     bool windows;
     int period, window;
+    bool both_ways;   /* tokens see later ones: the model makes embeddings, by the mean where the file does not say */
     bool still_wide;  /* layers without a window rotate nothing */
     bool plain_local; /* those with one know no scaling of rotations; they may have a base of their own: local_base */
     float local_base;
@@ -215,7 +217,12 @@ static void attention(pass *p, int layer) {
     }
     const char *const norm = t->attention_norm && arrangement_of(p) == OWN_NORMS ? "attn_norm_2" : "attn_norm";
     attending.window = local ? b->model->hparams.sliding_window : 0;
-    ht_build_block(b, t->norm_whole ? HT_BLOCK_WHOLE_ROW_ATTENTION : HT_BLOCK_ATTENTION, h->kv_heads);
+    attending.both_ways = t->both_ways;
+    ht_build_block(b,
+                   t->both_ways    ? HT_BLOCK_BOTH_WAYS_ATTENTION
+                   : t->norm_whole ? HT_BLOCK_WHOLE_ROW_ATTENTION
+                                   : HT_BLOCK_ATTENTION,
+                   h->kv_heads);
     ht_build_norm(b, t->unnormed ? NULL : norm);
     ht_build_qkv(b, t->qkv_bias ? HT_BIAS_REQUIRED : HT_BIAS_OPTIONAL);
     ht_build_rope(b, &rotation);
@@ -346,6 +353,19 @@ static void adjust_gemma(pass *p) {
                p->b.model->info.architecture, p->t.window ? "4096 is taken" : "every layer attends to all tokens");
 }
 
+/* EmbeddingGemma's two matrices behind the pooling, which a file has both of, or none. */
+static void adjust_embedding(pass *p) {
+    ht_builder *b = &p->b;
+    ht_model *model = b->model;
+    const size_t width = (size_t)model->hparams.embedding;
+    model->has_dense = ht_build_has_matrix(b, "dense_2") || ht_build_has_matrix(b, "dense_3");
+    if (!model->has_dense)
+        return;
+    const size_t between = (size_t)ht_build_int(b, "dense_2_feat_out", 1, 1 << 20, (int64_t)width);
+    model->dense[0] = ht_build_matrix(b, "dense_2", between, width);
+    model->dense[1] = ht_build_matrix(b, "dense_3", width, between);
+}
+
 /* Nanbeige 4.1: the layers in turn, `num_loops` times, with keys and values of each time. */
 static void adjust_nanbeige(pass *p) {
     ht_hparams *h = &p->b.model->hparams;
@@ -382,6 +402,9 @@ const ht_family ht_families_like_llama[] = {
     {.arch = "gemma3",
      LIKE_LLAMA(GEMMA, .adjust = adjust_gemma, .head_norms = true, .post_norms = true, .windows = true, .period = 6,
                 .plain_local = true, .local_base = 10000.0f, .logit_cap = true)},
+    {.arch = "gemma-embedding",
+     LIKE_LLAMA(GEMMA, .adjust = adjust_embedding, .head_norms = true, .post_norms = true, .windows = true, .period = 6,
+                .plain_local = true, .local_base = 10000.0f, .both_ways = true)},
     {.arch = "internlm2", LIKE_LLAMA()},
     {.arch = "qwen3moe", .experts = true, LIKE_LLAMA(.halves = true, .head_norms = true, .own_width = true)},
     {.arch = "command-r",
