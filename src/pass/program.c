@@ -616,7 +616,7 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
     ht_problem p = {.model = passes->set->model,
                     .lanes = lanes,
                     .n_lanes = passes->set->n_lanes,
-                    .cuts = passes->policy.cuts,
+                    .cuts = passes->policy.cuts & ~(passes->set->model->both_ways ? HT_CUT_CAUSAL : 0u),
                     .by_operator = passes->policy.by_operator,
                     .forced = passes->policy.must_share,
                     .tokens = n,
@@ -630,7 +630,7 @@ ht_problem ht_passes_problem(const ht_passes *passes, size_t n, size_t position,
                     .ready_context = question,
                     .loads = passes->loads.plans,
                     .n_loads = passes->loads.moves ? passes->loads.n : 0,
-                    .tokens_divide = !passes->set->model->both_ways};
+                    .tokens_divide = true};
     memcpy(p.stall, pace->stall, sizeof p.stall);
     p.head = pace->head;
     for (size_t axis = 0; axis < passes->set->model->n_axes; axis++)

@@ -121,7 +121,9 @@ ht_status ht_session_score(ht_session *session, const int32_t *ids, size_t n, in
         return ht_fail(error, HT_ERROR_ARGUMENT, "chunk: %d is negative", chunk);
     if (s.n_top > s.vocabulary)
         return ht_fail(error, HT_ERROR_ARGUMENT, "top: %zu is more than the vocabulary of %zu", n_top, s.vocabulary);
-    ht_status status = ht_session_check_ids(session, ids, n, error);
+    ht_status status = ht_session_check_writes(session, error);
+    if (status == HT_OK)
+        status = ht_session_check_ids(session, ids, n, error);
     if (status != HT_OK)
         return status;
     const size_t largest = (size_t)session->engine->info.chunk;

@@ -9,6 +9,7 @@
 /* What differs between families. All zeros: halves of whole heads are not rotated. */
 typedef struct attending {
     int window, chunk;
+    bool both_ways;
     bool halves, norms; /* of queries and keys, by the fields below */
     ht_norm norm;
     bool norm_whole, norm_heads, norm_after, v_norm;
@@ -83,6 +84,7 @@ static attention_bench make_attention(const bench *b, const ht_hparams *h, const
                           .scale = 1 / sqrtf((float)x.dim),
                           .window = a->window,
                           .attention_chunk = a->chunk,
+                          .both_ways = a->both_ways,
                           .soft_cap = a->soft_cap,
                           .sinks = a->sinks ? x.sinks : NULL,
                           .slopes = a->slopes ? x.slopes : NULL,
@@ -145,14 +147,18 @@ static void check_kept(bench *b, const attention_bench *x, size_t t, double *row
 static void check_attended(const bench *b, const attention_bench *x, const double *rows, size_t t, size_t head) {
     const ht_op *op = &x->attention;
     const size_t dim = x->dim, at = x->position + t, kv = head / (x->heads / x->kvs), window = (size_t)op->window,
-                 first = op->attention_chunk         ? at / (size_t)op->attention_chunk * (size_t)op->attention_chunk
+                 first = op->both_ways               ? window && at > window / 2 ? at - window / 2 : 0
+                         : op->attention_chunk       ? at / (size_t)op->attention_chunk * (size_t)op->attention_chunk
                          : window && at + 1 > window ? at + 1 - window
                                                      : 0,
+                 last = !op->both_ways ? at
+                        : window       ? ht_min_size(at + window / 2, x->total - 1)
+                                       : x->total - 1,
                  values = op->value_dim ? 0 : x->kvs * dim, used = op->value_dim ? (size_t)op->value_dim : dim;
     const double *query = rows + at * x->width + head * dim, *keys = rows + (x->heads + kv) * dim;
     const float *out = (const float *)b->slots[SLOT_ATTN].data + t * b->slots[SLOT_ATTN].stride + head * dim;
-    double most = op->sinks ? (double)op->sinks[head] : -1e300, sum = 0, size_of = 0, *p = calloc(at + 1, sizeof *p);
-    for (size_t k = first; k <= at; k++) {
+    double most = op->sinks ? (double)op->sinks[head] : -1e300, sum = 0, size_of = 0, *p = calloc(last + 1, sizeof *p);
+    for (size_t k = first; k <= last; k++) {
         for (size_t i = 0; i < dim; i++)
             p[k] += query[i] * keys[k * x->width + i];
         p[k] *= (double)op->scale;
@@ -163,13 +169,13 @@ static void check_attended(const bench *b, const attention_bench *x, const doubl
             p[k] -= (double)op->slopes[head] * (double)(at - k);
         most = fmax(most, p[k]);
     }
-    for (size_t k = first; k <= at; k++)
+    for (size_t k = first; k <= last; k++)
         sum += p[k] = exp(p[k] - most);
     if (op->sinks)
         sum += exp((double)op->sinks[head] - most);
     for (size_t i = 0; i < used; i++) {
         double want = 0, size = 0;
-        for (size_t k = first; k <= at; k++) {
+        for (size_t k = first; k <= last; k++) {
             const double term = p[k] / sum * keys[k * x->width + values + i];
             want += term, size += fabs(term);
         }
@@ -251,6 +257,26 @@ static inline void test_families(bench *b, const ht_hparams *h, size_t first) {
         if (!small)
             test_attending(b, h, &rows[i], 70, 66, type);
     }
+}
+
+/* Keys in both directions, of all tokens or within windows, one of them wider than the text. OpenCL has no kernel of it: the
+ * device beside it computes it. */
+static inline void test_both_ways(bench *b, const ht_hparams *h) {
+    const ht_op both_ways = {.kind = HT_OP_ATTENTION, .both_ways = true};
+    if (refused(b, &both_ways, &(ht_slice){0})) {
+        assert_true(!divisible(b) || strncmp(b->name, "opencl", 6) == 0);
+        return;
+    }
+    static const int windows[] = {0, 1, 9, 32, 300};
+    static const size_t counts[] = {1, 2, 13, 33, 66, 131};
+    for (size_t w = 0; w < HT_COUNT(windows); w++)
+        for (size_t n = 0; n < HT_COUNT(counts); n++) {
+            const attending a = {
+                .both_ways = true, .window = windows[w], .halves = true, .soft_cap = n == 2 ? 5 : 0, .sinks = n == 3};
+            test_attending(b, h, &a, 0, counts[n], (w + n) % 2 ? HT_KV_F32 : HT_KV_F16);
+        }
+    const attending behind = {.both_ways = true, .window = 10};
+    test_attending(b, h, &behind, 21, 12, HT_KV_F16);
 }
 
 static void check_cache(const bench *b, const char *what, const snapshot *s, size_t head_bytes, size_t kvs,

@@ -334,6 +334,7 @@ static void test_shape(bench *b, size_t i) {
     test_argmax(b, h, 0), test_argmax(b, h, 12);
     if (i == 0 ? !small || !b->own_shape : i == 2 && !small)
         test_families(b, h, i ? FAMILIES_TOGETHER : 0);
+    test_both_ways(b, h);
     test_attention(b, h, 0, true, i == 1, 0, 1, HT_KV_F16);
     test_attention(b, h, 0, false, false, 0, 2, HT_KV_F32);
     test_attention(b, h, 0, false, false, 0, 2, HT_KV_F16);

@@ -191,17 +191,18 @@ def tensor_shapes(arch, o, vocabulary):
         yield from tiny_dense.tensors(arch, o, vocabulary)
         return
     dim, q, kv, ff = o["embedding"], o["heads"] * o["head_dim"], o["kv_heads"] * o["head_dim"], o["feed_forward"]
+    gemma = arch in ("gemma3", "gemma-embedding")
     matrices = dict(attn_q=(q, dim), attn_k=(kv, dim), attn_v=(kv, dim), attn_output=(dim, q), ffn_gate=(ff, dim),
                     ffn_up=(ff, dim), ffn_down=(dim, ff))
     norms = dict(attn_norm=dim, ffn_norm=dim)
-    if arch in ("qwen3", "gemma3"):
+    if arch == "qwen3" or gemma:
         norms.update(attn_q_norm=o["head_dim"], attn_k_norm=o["head_dim"])
-    if arch == "gemma3":
+    if gemma:
         norms.update(post_attention_norm=dim, post_ffw_norm=dim)
     # The residual stream starts with a spread of 1 and ends in logits of 1: about as steep as a real model, and no steeper,
     # because an error of the fp16 KV cache grows with it and recorded values are compared within 1e-3.
     narrow = 1.0 / np.sqrt(dim)
-    yield "token_embd.weight", (vocabulary, dim), narrow if arch == "gemma3" else 1.0, 0.0
+    yield "token_embd.weight", (vocabulary, dim), narrow if gemma else 1.0, 0.0
     for layer in range(o["layers"]):
         for name, shape in matrices.items():
             gain = 1.5 if name in ("attn_q", "attn_k") else 1.0
@@ -210,7 +211,7 @@ def tensor_shapes(arch, o, vocabulary):
                 yield f"blk.{layer}.{name}.bias", shape[:1], 0.3, 0.0
         for name, n in norms.items():
             yield f"blk.{layer}.{name}.weight", (n,), 0.2, 0.3 if name == "post_ffw_norm" else 1.0
-    scale = narrow if o.get("tied") and arch != "gemma3" else 1.0
+    scale = narrow if o.get("tied") and not gemma else 1.0
     yield "output_norm.weight", (dim,), 0.2 * scale, scale
     if not o.get("tied"):
         yield "output.weight", (vocabulary, dim), narrow, 0.0

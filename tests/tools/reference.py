@@ -108,6 +108,8 @@ class Pass:
 
     def mask(self, layer):
         distance = self.pos[:, None] - self.pos[None]
+        if self.traits.both_ways:
+            return np.where(self.is_local[layer] & (abs(distance) > self.window // 2), -np.inf, 0.0)
         run = self.pos // (self.chunk or 1)
         far = (run[:, None] != run[None]) if self.chunk else distance >= self.window
         return np.where((distance < 0) | (self.is_local[layer] & far), -np.inf, 0.0)
@@ -192,10 +194,14 @@ def embed(m, ids):
     return x * (np.float32(np.sqrt(m.dim)) if m.traits.embedding_root else m.get("embedding_scale", 0.0) or 1.0)
 
 
-def unembed(m, x):
+def states(m, x):
+    """what the last norm makes of the stream"""
     final = m.traits.final_norm
-    x = m.plain_norm(x, m.tensors[f"{final}.weight"], m.eps) + m.tensors.get(f"{final}.bias", 0.0)
-    z = x @ m.tensors.get("output.weight", m.tensors["token_embd.weight"]).T + m.tensors.get("output.bias", 0.0)
+    return m.plain_norm(x, m.tensors[f"{final}.weight"], m.eps) + m.tensors.get(f"{final}.bias", 0.0)
+
+
+def unembed(m, x):
+    z = states(m, x) @ m.tensors.get("output.weight", m.tensors["token_embd.weight"]).T + m.tensors.get("output.bias", 0.0)
     scale = m.get("logit_scale", 0.0) or 1.0
     z = z / scale if m.traits.logit_divisor else z * scale
     if cap := m.get("final_logit_softcapping") if m.traits.logit_cap else 0.0:
@@ -204,11 +210,9 @@ def unembed(m, x):
     return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
 
-def log_probabilities(tensors, meta, ids, kv_type=np.float64, trace=None):
-    """[tokens, vocabulary] log-probabilities of the next token at every position.
-    kv_type: what keys and values are rounded to on their way into the cache. trace: a dict that gets `margin`, the nearest
-    choice of experts in units of their scores, and `chosen`, {layer: [tokens, used]}."""
-    m = Pass(tensors, meta, len(ids), kv_type)
+def stream(m, ids):
+    """[tokens, embedding] the residual stream behind the last layer"""
+    tensors = m.tensors
     post = m.traits.post_norms
     own_norm = "ffn_norm" if post or "blk.0.ffn_norm.weight" in tensors else "post_attention_norm"
     residual = m.get("residual_scale", 0.0) or 1.0
@@ -232,9 +236,28 @@ def log_probabilities(tensors, meta, ids, kv_type=np.float64, trace=None):
         x = x + residual * (m.norm(layer, y, "post_attention_norm", m.traits.post_eps) if post else y)
         y = feed_forward(m, layer, m.norm(layer, x, own_norm))
         x = x + residual * (m.norm(layer, y, "post_ffw_norm", m.traits.post_eps) if post else y)
+    return x
+
+
+def log_probabilities(tensors, meta, ids, kv_type=np.float64, trace=None):
+    """[tokens, vocabulary] log-probabilities of the next token at every position.
+    kv_type: what keys and values are rounded to on their way into the cache. trace: a dict that gets `margin`, the nearest
+    choice of experts in units of their scores, and `chosen`, {layer: [tokens, used]}."""
+    m = Pass(tensors, meta, len(ids), kv_type)
+    x = stream(m, ids)
     if trace is not None:
         trace.update(margin=m.margin, chosen=m.chosen)
     return unembed(m, x)
+
+
+def embedding(tensors, meta, ids, kv_type=np.float64, last=False):
+    """[embedding] the mean of the text's states, or the last one, then the matrices behind it"""
+    m = Pass(tensors, meta, len(ids), kv_type)
+    rows = states(m, stream(m, ids))
+    pooled = rows[-1] if last else rows.mean(0)
+    for name in ("dense_2.weight", "dense_3.weight"):
+        pooled = tensors[name] @ pooled if name in tensors else pooled
+    return pooled
 
 
 if __name__ == "__main__":

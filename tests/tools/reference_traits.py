@@ -34,6 +34,7 @@ DEFAULTS = {
     "still_wide": False, # layers without a window know no positions, where others have one
     "query_scale": False, # queries grow with their position by attention.temperature_scale
     "logit_cap": False, # logits are capped by final_logit_softcapping
+    "both_ways": False, # tokens see later ones, in layers with a window half of it to either side
     "score_cap": False, # scores are capped by attn_logit_softcapping
 }
 
@@ -55,6 +56,8 @@ FAMILIES = {
     "gemma3n": dict(logit_cap=True, halves=True, pattern=5, local_base=10000.0, embedding_root=True), # likewise
     "gemma3": dict(halves=True, post_norms=True, pattern=6, local_base=10000.0, activation="gelu", embedding_root=True,
                    logit_cap=True),
+    "gemma-embedding": dict(halves=True, post_norms=True, pattern=6, local_base=10000.0, activation="gelu", embedding_root=True,
+                            both_ways=True),
     "gpt-oss": dict(halves=True, pattern=2),
     "nanbeige": {},
     "ernie4_5": dict(ignores=("*attn_output.bias", "*ffn_*.bias")),

@@ -1,6 +1,7 @@
 /* Prints llama.cpp's log-probabilities of given tokens, for recorded.json (README.md says how to build and run this).
  *
- * usage: record MODEL.gguf IDS     IDS: comma-separated; prints one line a token: the log-probabilities of every token of
+ * usage: record [--embed] MODEL.gguf IDS
+ *                                  --embed: one line, the text's embedding as the file pools it. IDS: comma-separated; prints one line a token: the log-probabilities of every token of
  *                                  the vocabulary after it
  * Keys and values in float32 and no flash attention, so that what is recorded is as near to the exact values as it gets.
  */
@@ -30,6 +31,13 @@ static void print_row(const float *logits, int n) {
     putchar('\n');
 }
 
+static void print_embedding(struct llama_context *context, const struct llama_model *model) {
+    const float *values = llama_get_embeddings_seq(context, 0);
+    for (int i = 0; values && i < llama_model_n_embd(model); i++)
+        printf("%s%.7f", i ? " " : "", values[i]);
+    putchar('\n');
+}
+
 static int read_ids(const char *text, llama_token *ids) {
     int n = 0;
     for (const char *at = text; *at && n < MAX_IDS; at += strspn(at, ",")) {
@@ -44,16 +52,18 @@ static int read_ids(const char *text, llama_token *ids) {
 
 int main(int argc, char **argv) {
     static llama_token ids[MAX_IDS];
-    const int n = argc == 3 ? read_ids(argv[2], ids) : 0;
+    const bool embeds = argc == 4 && strcmp(argv[1], "--embed") == 0;
+    const char *const path = argv[1 + embeds];
+    const int n = argc == 3 + embeds ? read_ids(argv[2 + embeds], ids) : 0;
     if (n == 0) {
-        fprintf(stderr, "usage: record MODEL.gguf IDS\n");
+        fprintf(stderr, "usage: record [--embed] MODEL.gguf IDS\n");
         return 2;
     }
     llama_log_set(quiet, NULL);
     llama_backend_init();
     struct llama_model_params model_params = llama_model_default_params();
     model_params.n_gpu_layers = 0;
-    struct llama_model *model = llama_model_load_from_file(argv[1], model_params);
+    struct llama_model *model = llama_model_load_from_file(path, model_params);
     if (!model)
         return 1;
     struct llama_context_params params = llama_context_default_params();
@@ -61,6 +71,7 @@ int main(int argc, char **argv) {
     params.n_threads = params.n_threads_batch = 1;
     params.type_k = params.type_v = GGML_TYPE_F32;
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    params.embeddings = embeds;
     struct llama_context *context = llama_init_from_model(model, params);
     struct llama_batch batch = llama_batch_init(n, 0, 1);
     if (!context)
@@ -75,7 +86,9 @@ int main(int argc, char **argv) {
     batch.n_tokens = n;
     if (llama_decode(context, batch) != 0)
         return 1;
-    for (int i = 0; i < n; i++)
+    if (embeds)
+        print_embedding(context, model);
+    for (int i = 0; i < n && !embeds; i++)
         print_row(llama_get_logits_ith(context, i), llama_vocab_n_tokens(llama_model_get_vocab(model)));
     llama_batch_free(batch);
     llama_free(context);
