@@ -312,7 +312,7 @@ typedef struct ht_engine_options {
     int context;
     /* of the KV cache; F32 doubles its memory and takes away its rounding */
     ht_kv_type kv_type;
-    /* tokens computed at once in prefill; 0: 512 */
+    /* tokens computed at once in prefill; 0: 512, or all of the context where a model makes embeddings only */
     int chunk;
     ht_sync sync;
     ht_strategy strategy;
@@ -587,7 +587,11 @@ const char *ht_pooling_name(ht_pooling pooling);
 ht_pooling ht_model_pooling(const ht_model *model);
 /* What the model makes of ids[0..n): the hidden states behind its last norm, pooled. *vectors: [*count][embedding]
  * (ht_model_info), from malloc (ht_free); *count is n for NONE, else 1. normalise: each vector over its length.
- * Replaces the session's tokens. HT_ERROR_UNSUPPORTED: DEFAULT, and the file's is none of these. */
+ * Replaces the session's tokens. HT_ERROR_UNSUPPORTED: DEFAULT, and the file's is none of these.
+ *
+ * Of some families (docs/models.md) tokens see later ones, too, and a text is one pass: HT_ERROR_CONTEXT where it has more
+ * tokens than `chunk` of ht_engine_info. Sessions of these models do nothing else: calls for logits or text are
+ * HT_ERROR_UNSUPPORTED. The matrices that a file has behind the pooling are applied to every vector. */
 ht_status ht_session_embed(ht_session *session, const int32_t *ids, size_t n, ht_pooling pooling, bool normalise,
                            float **vectors, size_t *count, ht_error *error);
 

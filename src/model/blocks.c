@@ -721,6 +721,10 @@ ht_status ht_model_check_blocks(const ht_model *model, ht_error *error) {
             if (model->ops[next + i].norm_whole && block->kind != HT_BLOCK_WHOLE_ROW_ATTENTION)
                 return ht_fail(error, HT_ERROR_FORMAT, "%s: %s norms whole rows in a block of kind %s",
                                model->info.path, model->ops[next + i].name, kind->name);
+        for (size_t i = 0; i < block->n; i++) /* and by tokens */
+            if (model->ops[next + i].both_ways && block->kind != HT_BLOCK_BOTH_WAYS_ATTENTION)
+                return ht_fail(error, HT_ERROR_FORMAT, "%s: %s sees later tokens in a block of kind %s",
+                               model->info.path, model->ops[next + i].name, kind->name);
         next += block->n;
     }
     if (next != model->n_ops || model->n_blocks == 0 || model->blocks[model->n_blocks - 1].kind != HT_BLOCK_HEAD)

@@ -125,6 +125,7 @@ static void test_planted_faults(void **state) {
     PLANT(blocks[0], n, 4, "attn_output has no place");
     PLANT(ops[3], kind, HT_OP_GLU, "rope has no place");
     PLANT(ops[3], norm_whole, true, "rope norms whole rows in a block of kind attention");
+    PLANT(ops[4], both_ways, true, "attn sees later tokens in a block of kind attention");
     PLANT(*model, n_blocks, model->n_blocks - 1, "its blocks end at operator");
     PLANT(*model, n_ops, model->n_ops - 1, "its blocks end at operator 22 of 21");
     PLANT(ops[7], out, ops[8].out, "ffn_gate_up writes 512 values a token of slot act, which has 256");
