@@ -149,6 +149,8 @@ int cli_open_chat_model(const cli_options *options, ht_model **model);
 int cli_fail_chat(const cli_options *options, const ht_model *model, const ht_error *error);
 /* The path of MODEL, from malloc; what is on a hub and not in the cache is fetched. Returns an exit status. */
 int cli_model_path(const cli_options *options, char **path);
+/* The same for its text alone, where no weights are needed. */
+int cli_open_vocabulary(const cli_options *options, ht_model **model);
 int cli_open_session(const cli_options *options, const cli_setting *setting, ht_model *model, cli_session *session);
 void cli_close_session(cli_session *session);
 

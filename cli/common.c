@@ -222,6 +222,21 @@ int cli_open_model(const cli_options *options, ht_model **model) {
     return error.status == HT_ERROR_IO ? CLI_WRONG : status; /* a file that is not there is wrong input */
 }
 
+int cli_open_vocabulary(const cli_options *options, ht_model **model) {
+    ht_error error;
+    char *path;
+    int status = cli_model_path(options, &path);
+    if (status != CLI_DONE)
+        return status;
+    const bool shape = !strncmp(path, "shape:", 6);
+    const bool good = !(shape ? ht_model_open : ht_model_open_vocabulary)(path, model, &error);
+    ht_free(path);
+    if (good)
+        return CLI_DONE;
+    status = cli_fail(options, &error);
+    return error.status == HT_ERROR_IO ? CLI_WRONG : status;
+}
+
 int cli_open_chat_model(const cli_options *options, ht_model **model) {
     ht_error error;
     cli_text source = {0};

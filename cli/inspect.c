@@ -51,6 +51,8 @@ static int print_json(const ht_model_info *info, const ht_chat_template_info cha
     for (size_t i = 0; object && i < sizeof numbers / sizeof *numbers; i++)
         json_object_set_new(object, numbers[i].name, json_integer(numbers[i].value));
     if (object) {
+        if (info->vocabulary_alone)
+            json_object_set_new(object, "vocabulary_alone", json_true());
         json_object_set_new(object, "adds_bos", json_boolean(info->adds_bos));
         json_object_set_new(object, "tokenizer", cli_json_text(info->tokenizer, strlen(info->tokenizer)));
         json_object_set_new(object, "chat_template", chat[0].name ? template_json(&chat[0]) : json_null());
@@ -76,21 +78,7 @@ static void print_template(const char *label, const ht_chat_template_info *chat)
                chat->thinking ? chat->thinking : "");
 }
 
-static void print_text(const ht_model_info *info, const ht_chat_template_info chat[2]) {
-    char bytes[32];
-    if (!strncmp(info->path, "shape:", 6))
-        printf("shape           %s: no file; made-up weights of %s, for timing\n", info->path + 6,
-               ht_size_text(info->file_bytes, bytes));
-    else
-        printf("file            %s, %s\n", info->path, ht_size_text(info->file_bytes, bytes));
-    printf("name            %s\n", *info->name ? info->name : "(none)");
-    printf("architecture    %s, %.1f million parameters, mostly %s\n", info->architecture,
-           (double)info->parameters / 1e6, info->quantisation);
-    printf("layers          %d of %d features, feed-forward %d\n", info->layers, info->embedding, info->feed_forward);
-    printf("attention       %d heads of %d, %d for keys and values", info->heads, info->head_dim, info->kv_heads);
-    if (info->sliding_window)
-        printf(", sliding window %d", info->sliding_window);
-    printf("\ncontext         %d tokens\n", info->context_length);
+static void print_vocabulary(const ht_model_info *info, const ht_chat_template_info chat[2]) {
     if (!*info->tokenizer)
         printf("tokenizer       none: token ids only, of %d\n", info->vocabulary);
     else
@@ -99,15 +87,58 @@ static void print_text(const ht_model_info *info, const ht_chat_template_info ch
     print_template("chat template", &chat[0]);
     if (chat[1].name != chat[0].name)
         print_template("with tools", &chat[1]);
+}
+
+static void print_text(const ht_model_info *info, const ht_chat_template_info chat[2]) {
+    char bytes[32];
+    if (!strncmp(info->path, "shape:", 6))
+        printf("shape           %s: no file; made-up weights of %s, for timing\n", info->path + 6,
+               ht_size_text(info->file_bytes, bytes));
+    else
+        printf("file            %s, %s\n", info->path, ht_size_text(info->file_bytes, bytes));
+    printf("name            %s\n", *info->name ? info->name : "(none)");
+    if (info->vocabulary_alone) {
+        printf("architecture    %s: %s\n", *info->architecture ? info->architecture : "(none)",
+               info->n_types ? "not supported, but its vocabulary is" : "no weights, a vocabulary alone");
+        print_vocabulary(info, chat);
+        return;
+    }
+    printf("architecture    %s, %.1f million parameters, mostly %s\n", info->architecture,
+           (double)info->parameters / 1e6, info->quantisation);
+    printf("layers          %d of %d features, feed-forward %d\n", info->layers, info->embedding, info->feed_forward);
+    printf("attention       %d heads of %d, %d for keys and values", info->heads, info->head_dim, info->kv_heads);
+    if (info->sliding_window)
+        printf(", sliding window %d", info->sliding_window);
+    printf("\ncontext         %d tokens\n", info->context_length);
+    print_vocabulary(info, chat);
     for (size_t i = 0; i < info->n_types; i++)
         printf("%-15s %-6s %6llu tensors %14llu parameters %11s\n", i ? "" : "tensors", info->types[i].type,
                (unsigned long long)info->types[i].tensors, (unsigned long long)info->types[i].parameters,
                ht_size_text(info->types[i].bytes, bytes));
 }
 
+/* A file of which only the vocabulary can be used is shown, too; what is wrong with the rest is said if that fails as well. */
+static int open_any(const cli_options *options, ht_model **model) {
+    ht_error error, other;
+    char *path;
+    int status = cli_model_path(options, &path);
+    if (status != CLI_DONE)
+        return status;
+    bool good = !ht_model_open(path, model, &error);
+    if (!good && error.status == HT_ERROR_UNSUPPORTED && !ht_model_open_vocabulary(path, model, &other)) {
+        good = true;
+        fprintf(stderr, "hetero: warning: %s\n", error.text);
+    }
+    ht_free(path);
+    if (good)
+        return CLI_DONE;
+    status = cli_fail(options, &error);
+    return error.status == HT_ERROR_IO ? CLI_WRONG : status;
+}
+
 int cli_inspect(const cli_options *options) {
     ht_model *model;
-    int status = cli_open_model(options, &model);
+    int status = open_any(options, &model);
     if (status != CLI_DONE)
         return status;
     ht_error error;

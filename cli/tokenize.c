@@ -22,7 +22,7 @@ int cli_tokenize(const cli_options *options) {
     int status = cli_read_text(options, false, &text);
     if (status != CLI_DONE)
         return status;
-    status = cli_open_model(options, &model);
+    status = cli_open_vocabulary(options, &model);
     if (status == CLI_DONE) {
         int32_t *ids;
         size_t n;

@@ -121,14 +121,19 @@ typedef struct ht_model_info {
     /* token ids, -1: none */
     int bos, eos;
     bool adds_bos;
+    /* opened by ht_model_open_vocabulary: what is said of layers is 0 */
+    bool vocabulary_alone;
 } ht_model_info;
 
-/* PATH is a GGUF file (any part of a split one). */
+/* PATH is a GGUF file (any part of a split one). HT_ERROR_UNSUPPORTED: an architecture that is not known, or no weights. */
 ht_status ht_model_open(const char *path, ht_model **model, ht_error *error);
 /* The same of a file that is open for reading, as systems hand it over that give a program no path: all of it, wherever
  * the descriptor's position is. The descriptor stays the caller's and need not outlive the call. name (NULL: "the
  * model"): for errors, and ht_model_info.path. A part of a split file is HT_ERROR_UNSUPPORTED. */
 ht_status ht_model_open_descriptor(int descriptor, const char *name, ht_model **model, ht_error *error);
+/* A GGUF file for its tokenizer and chat template alone, whatever its architecture and whether it holds weights: text becomes
+ * tokens and back, an engine cannot be made of it. HT_ERROR_UNSUPPORTED: it has no tokenizer, or one that is not known. */
+ht_status ht_model_open_vocabulary(const char *path, ht_model **model, ht_error *error);
 void ht_model_close(ht_model *model); /* NULL is allowed; engines on it must be gone */
 const ht_model_info *ht_model_get_info(const ht_model *model);
 

@@ -58,7 +58,7 @@ typedef struct ht_imatrix_result {
     uint64_t tokens;
 } ht_imatrix_result;
 /* Computes a text with the model on the CPU, in exact precision, in pieces of 512 tokens (or the context, if smaller) that each
- * begin with BOS where the model has one; what is no whole piece counts only where there is none. Writes to OUT, for each
+ * begin with BOS where the tokenizer adds one; what is no whole piece counts only where there is none. Writes to OUT, for each
  * matrix of a layer, the sums of squares of what its columns were multiplied by and the number of rows summed, by expert where
  * each token chooses some. The table of tokens and the output matrix have no entry. OUT is replaced when all is written.
  * HT_ERROR_UNSUPPORTED: no tokenizer, or a column without a finite sum. */

@@ -132,7 +132,8 @@ static void recurrent_delta(recurrent *r, const double *in, const double *more, 
     for (size_t k = 0; k < 2 * groups; k++)
         recurrent_over_length(r->mixed + k * key_dim, key_dim, eps, k < groups ? 1 / sqrt((double)key_dim) : 1);
     for (size_t h = 0; h < heads; h++) {
-        const double *q = r->mixed + h % groups * key_dim, *v = r->mixed + 2 * keys + h * dim;
+        const double *q = r->mixed + (c->repeated ? h / (heads / groups) : h % groups) * key_dim,
+                     *v = r->mixed + 2 * keys + h * dim;
         const double g = exp((double)c->a[h] * log1p(exp(alpha[h] + (double)c->dt_bias[h])));
         double *o = out + h * dim;
         const double error = recurrent_head(r, h, q, q + keys, v, g, 1 / (1 + exp(-beta[h])), o);

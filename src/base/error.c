@@ -33,8 +33,9 @@ void ht_make_printable(char *text) {
     text[bytes] = 0;
     for (size_t at = 0, used; at < bytes; at += used) {
         int32_t c = ht_utf8_next(text + at, bytes - at, &used);
-        if (c < 0x20 || c == 0x7f)
-            text[at] = '?';
+        const bool turns = (c >= 0x202a && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
+        if (c < 0x20 || (c >= 0x7f && c < 0xa0) || turns) /* controls of either kind, and what reverses a text */
+            memset(text + at, '?', used);
     }
 }
 

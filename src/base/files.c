@@ -280,8 +280,13 @@ ht_status ht_make_folders(const char *path, bool for_all, ht_error *error) {
     for (char *slash = *folder ? strchr(folder + 1, '/') : NULL; slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         const int reason = ht_os_make_folder(folder, for_all);
+        ht_os_info info; /* "exists" alone would puzzle */
+        const bool gone = reason == EEXIST && ht_os_look(folder, &info) == ENOENT;
         if (reason)
-            return ht_fail(error, HT_ERROR_IO, "%s: cannot create this folder: %s", folder, strerror(reason));
+            return ht_fail(error, HT_ERROR_IO, "%s: cannot create this folder: %s", folder,
+                           gone               ? "it is a link to what is not there"
+                           : reason == EEXIST ? "it is no folder"
+                                              : strerror(reason));
         *slash = '/';
     }
     return HT_OK;

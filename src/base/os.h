@@ -38,6 +38,8 @@ int ht_os_may_read(const char *path);
 int ht_os_may_write(const char *path);
 /* fopen, of a file that child processes do not inherit. NULL: errno. */
 FILE *ht_os_open(const char *path, const char *mode);
+/* The same for "rb", "wb" and "ab", but a link at the end of the path is not followed: errno ELOOP. */
+FILE *ht_os_open_unlinked(const char *path, const char *mode);
 /* A new file, to be written: fails if anything of the name is there. For this user alone if `own`, else by the umask.
  * NULL: errno. */
 FILE *ht_os_create(const char *path, bool own);

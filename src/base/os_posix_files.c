@@ -46,6 +46,15 @@ FILE *ht_os_open(const char *path, const char *mode) {
     return fopen(path, own);
 }
 
+FILE *ht_os_open_unlinked(const char *path, const char *mode) {
+    const int flags = *mode == 'r' ? O_RDONLY : O_WRONLY | O_CREAT | (*mode == 'a' ? O_APPEND : O_TRUNC);
+    const int descriptor = open(path, flags | O_NOFOLLOW | O_CLOEXEC, 0666);
+    FILE *file = descriptor < 0 ? NULL : fdopen(descriptor, mode);
+    if (descriptor >= 0 && !file)
+        close(descriptor);
+    return file;
+}
+
 FILE *ht_os_create(const char *path, bool own) {
     const int descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, own ? 0600 : 0666);
     FILE *file = descriptor < 0 ? NULL : fdopen(descriptor, "wb");

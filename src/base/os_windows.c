@@ -36,6 +36,9 @@ FILE *ht_os_open(const char *path, const char *mode) {
     snprintf(binary, sizeof binary, strchr(mode, 'b') ? "%.6s" : "%.6sb", mode);
     return fopen(path, binary);
 }
+FILE *ht_os_open_unlinked(const char *path, const char *mode) {
+    return ht_os_open(path, mode);
+}
 FILE *ht_os_create(const char *path, bool own) {
     return fopen(path, "wbx");
 }

@@ -200,6 +200,9 @@ ht_status ht_engine_create(ht_model *model, const ht_engine_options *options, ht
     ht_status status = ht_struct_read(&read, sizeof read, options, "ht_engine_options", error);
     if (status)
         return status;
+    if (ht_model_get_info(model)->vocabulary_alone)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "%s was opened for its vocabulary alone",
+                       ht_model_get_info(model)->path);
     options = &read;
     if (options->devices && *options->devices)
         return create_engine(model, options, false, out, error);

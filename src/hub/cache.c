@@ -18,8 +18,7 @@ ht_status ht_hub_path(char path[HT_PATH_BYTES], ht_error *error, const char *for
     return n >= 0 && n < HT_PATH_BYTES ? HT_OK : ht_fail(error, HT_ERROR_IO, "a path in the cache folder is too long");
 }
 
-/* A folder that a variable names; "~/" is the user's home there. False: it names none. */
-static bool from_environment(const char *name, char path[HT_PATH_BYTES]) {
+bool ht_hub_from_environment(const char *name, char path[HT_PATH_BYTES]) {
     const char *value = getenv(name), *home = getenv("HOME");
     if (!value || !*value)
         return false;
@@ -29,11 +28,11 @@ static bool from_environment(const char *name, char path[HT_PATH_BYTES]) {
 
 ht_status ht_hub_home(const char *file, char path[HT_PATH_BYTES], ht_error *error) {
     char folder[HT_PATH_BYTES];
-    if (from_environment("HF_HOME", folder))
+    if (ht_hub_from_environment("HF_HOME", folder))
         return ht_hub_path(path, error, "%s/%s", folder, file);
-    if (from_environment("XDG_CACHE_HOME", folder))
+    if (ht_hub_from_environment("XDG_CACHE_HOME", folder))
         return ht_hub_path(path, error, "%s/huggingface/%s", folder, file);
-    if (from_environment("HOME", folder))
+    if (ht_hub_from_environment("HOME", folder))
         return ht_hub_path(path, error, "%s/.cache/huggingface/%s", folder, file);
     return ht_fail(error, HT_ERROR_IO,
                    "no folder for models: none of HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME and HOME "
@@ -43,7 +42,7 @@ ht_status ht_hub_home(const char *file, char path[HT_PATH_BYTES], ht_error *erro
 ht_status ht_hub_cache_find(const ht_hub_name *name, ht_hub_cache *cache, ht_error *error) {
     char root[HT_PATH_BYTES];
     ht_status status = HT_OK;
-    if (!from_environment("HF_HUB_CACHE", root) && !from_environment("HUGGINGFACE_HUB_CACHE", root))
+    if (!ht_hub_from_environment("HF_HUB_CACHE", root) && !ht_hub_from_environment("HUGGINGFACE_HUB_CACHE", root))
         status = ht_hub_home("hub", root, error);
     if (!status)
         status = ht_hub_path(cache->folder, error, "%s/models--%s--%s", root, name->owner, name->repo);
@@ -52,13 +51,31 @@ ht_status ht_hub_cache_find(const ht_hub_name *name, ht_hub_cache *cache, ht_err
     return status;
 }
 
+void ht_hub_remove_link(const char *path) {
+    char target[HT_PATH_BYTES];
+    if (ht_os_follow(path, target) || strcmp(path, target) != 0)
+        ht_os_remove(path);
+}
+
+/* Makes the folders, too. */
+static ht_status write_file(const char *path, const char *text, ht_error *error) {
+    ht_status status = ht_make_folders(path, true, error);
+    if (status)
+        return status;
+    ht_hub_remove_link(path);
+    return ht_file_write(path, text, strlen(text), error);
+}
+
 bool ht_hub_cache_commit(const ht_hub_cache *cache, const char *revision, char commit[65]) {
     char path[HT_PATH_BYTES];
     if (ht_hub_commit_good(revision)) {
         snprintf(commit, 65, "%s", revision);
         return true;
     }
-    FILE *file = ht_hub_path(path, NULL, "%s/refs/%s", cache->folder, revision) ? NULL : ht_os_open(path, "rb");
+    ht_os_info info; /* a pipe would be waited for */
+    const bool there = !ht_hub_path(path, NULL, "%s/refs/%s", cache->folder, revision) &&
+                       ht_os_look(path, &info) == 0 && info.kind == HT_OS_FILE;
+    FILE *file = there ? ht_os_open(path, "rb") : NULL;
     const size_t n = file ? fread(commit, 1, 64, file) : 0;
     if (file)
         fclose(file);
@@ -128,8 +145,7 @@ void ht_hub_cache_keep(const ht_hub_cache *cache, const ht_hub_listing *listing)
     json_t *record = json_pack("{s:i, s:o}", "format_version", 1, "files", files);
     if (ht_json_text(record, JSON_INDENT(1), "a list of files", &text, NULL))
         return;
-    if (!ht_hub_path(path, NULL, "%s/.hetero/%s.json", cache->folder, listing->commit) &&
-        !ht_make_folders(path, true, NULL) && ht_file_write(path, text, strlen(text), NULL))
+    if (!ht_hub_path(path, NULL, "%s/.hetero/%s.json", cache->folder, listing->commit) && write_file(path, text, NULL))
         ht_log(HT_LOG_INFO, "%s: cannot be written", path);
     free(text);
 }
@@ -226,7 +242,5 @@ ht_status ht_hub_cache_set_commit(const ht_hub_cache *cache, const char *revisio
     if (ht_hub_commit_good(revision) || (ht_hub_cache_commit(cache, revision, known) && !strcmp(known, commit)))
         return HT_OK;
     ht_status status = ht_hub_path(path, error, "%s/refs/%s", cache->folder, revision);
-    if (!status)
-        status = ht_make_folders(path, true, error);
-    return status ? status : ht_file_write(path, commit, strlen(commit), error);
+    return status ? status : write_file(path, commit, error);
 }

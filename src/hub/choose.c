@@ -12,8 +12,8 @@
 
 ht_status ht_hub_listing_add(ht_hub_listing *listing, const char *path, uint64_t bytes, const char *sum,
                              ht_error *error) {
-    if (listing->n >= HT_HUB_MOST_FILES)
-        return ht_fail(error, HT_ERROR_FORMAT, "the repository has more than %d files", HT_HUB_MOST_FILES);
+    if (listing->n >= HT_HUB_MOST_MODELS)
+        return ht_fail(error, HT_ERROR_FORMAT, "the repository has more than %d GGUF files", HT_HUB_MOST_MODELS);
     ht_status status = ht_grow((void **)&listing->files, &listing->capacity, listing->n + 1, sizeof *listing->files,
                                "a list of files", error);
     if (status)
@@ -183,7 +183,11 @@ ht_status ht_hub_choose(const ht_hub_name *name, const ht_hub_listing *listing, 
             if (!strcmp(listing->files[i].path, name->file))
                 found = i, count = 1;
         if (!count)
-            return list_models(name, listing, where, "there is no such file", error);
+            return list_models(name, listing, where,
+                               ht_hub_is_model(name->file)
+                                   ? "there is no such file"
+                                   : "by its name this is a projector, a draft head or an importance matrix, no model",
+                               error);
     } else if (*name->type) {
         count = find_type(listing, name->type, &found);
         if (count != 1)

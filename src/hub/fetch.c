@@ -14,6 +14,7 @@
 typedef struct download {
     ht_hub_client *client;
     const ht_hub_file *wanted;
+    uint64_t after;
     char part[HT_PATH_BYTES], blob[HT_PATH_BYTES], what[HT_HUB_FILE_BYTES + 200];
     FILE *out;
     uint64_t have; /* bytes of the part, all in `sum` */
@@ -39,7 +40,7 @@ static bool is_git(const ht_hub_file *file) {
 static ht_status open_part(download *d, bool anew, ht_error *error) {
     if (d->out)
         fclose(d->out);
-    d->out = ht_os_open(d->part, anew ? "wb" : "ab");
+    d->out = ht_os_open_unlinked(d->part, anew ? "wb" : "ab");
     if (!d->out)
         return not_written(d, errno, error);
     setvbuf(d->out, NULL, _IOFBF, BUFFER);
@@ -53,13 +54,16 @@ static ht_status open_part(download *d, bool anew, ht_error *error) {
     return status ? status : ht_hub_sum_begin(is_git(d->wanted), d->wanted->bytes, &d->sum, error);
 }
 
-/* Reads what an earlier process has left. One that is too long is no part of this file. */
+/* Reads what an earlier process has left. One that is too long is no part of this file; nor is a link, which somebody who shares
+ * the cache may have put there, so that a file of this user's is written to. */
 static ht_status read_part(download *d, ht_error *error) {
     char *buffer = NULL;
     ht_os_info info;
     d->have = 0;
     d->resumed = false;
     ht_status status = ht_hub_sum_begin(is_git(d->wanted), d->wanted->bytes, &d->sum, error);
+    if (!status)
+        ht_hub_remove_link(d->part);
     if (status || ht_os_look(d->part, &info) != 0)
         return status;
     if (info.kind != HT_OS_FILE)
@@ -69,7 +73,7 @@ static ht_status read_part(download *d, ht_error *error) {
         return HT_OK;
     }
     status = ht_alloc((void **)&buffer, BUFFER, 1, "a download", error);
-    FILE *file = status ? NULL : ht_os_open(d->part, "rb");
+    FILE *file = status ? NULL : ht_os_open_unlinked(d->part, "rb");
     for (size_t n; file && !status && (n = fread(buffer, 1, BUFFER, file)) > 0;) {
         ht_hub_sum_add(d->sum, buffer, n);
         d->have += n;
@@ -84,19 +88,19 @@ static ht_status read_part(download *d, ht_error *error) {
     return status;
 }
 
-/* Is there room for what is to come? Where the system does not say, there may be. */
+/* Is there room for what is to come, the other parts of a split model, too? Where the system does not say, there may be. */
 static ht_status check_room(const download *d, ht_error *error) {
     char folder[HT_PATH_BYTES], need[32], room[32];
     snprintf(folder, sizeof folder, "%s", d->part);
     char *slash = strrchr(folder, '/');
     if (slash)
         *slash = '\0';
-    const uint64_t more = d->wanted->bytes - d->have + RESERVE, free_bytes = ht_os_free_bytes(folder);
+    const uint64_t more = d->wanted->bytes - d->have + d->after + RESERVE, free_bytes = ht_os_free_bytes(folder);
     if (free_bytes >= more)
         return HT_OK;
-    return ht_fail(error, HT_ERROR_IO, "%s: no room for %s: %s are needed and %s free: %llu bytes are missing", folder,
-                   d->wanted->path, ht_size_text(more, need), ht_size_text(free_bytes, room),
-                   (unsigned long long)(more - free_bytes));
+    return ht_fail(error, HT_ERROR_IO, "%s: no room for %s%s: %s are needed and %s free: %llu bytes are missing",
+                   folder, d->wanted->path, d->after ? " and the parts after it" : "", ht_size_text(more, need),
+                   ht_size_text(free_bytes, room), (unsigned long long)(more - free_bytes));
 }
 
 /* Without quotes, and what says that it is a weak one. */
@@ -257,12 +261,15 @@ static ht_status fetch(download *d, const char *url, const char *page, ht_error 
 /* Waits until nobody else writes this blob. */
 static ht_status lock(ht_hub_client *client, const char *path, ht_os_lock **out, ht_error *error) {
     ht_status status = ht_make_folders(path, true, error);
-    while (!status) {
+    for (bool told = false; !status;) {
         const int reason = ht_os_lock_try(path, out);
         if (!reason)
             return HT_OK;
         if (reason != EAGAIN)
             return ht_fail(error, HT_ERROR_IO, "%s: cannot be locked: %s", path, strerror(reason));
+        if (!told)
+            ht_log(HT_LOG_INFO, "%s: waiting for the process that holds it", path);
+        told = true;
         status = ht_hub_advance(client, 0, error);
         ht_os_nap(50000000);
     }
@@ -282,11 +289,11 @@ static ht_status file_url(const ht_hub_client *client, const ht_hub_name *name, 
 }
 
 ht_status ht_hub_fetch(ht_hub_client *client, const ht_hub_cache *cache, const ht_hub_name *name, const char *commit,
-                       const ht_hub_file *file, ht_error *error) {
+                       const ht_hub_file *file, uint64_t after, ht_error *error) {
     char locked[HT_PATH_BYTES], page[200];
     ht_text url = {0};
     ht_os_lock *held = NULL;
-    download d = {.client = client, .wanted = file};
+    download d = {.client = client, .wanted = file, .after = after};
     snprintf(page, sizeof page, "%s/%s", name->owner, name->repo);
     snprintf(d.what, sizeof d.what, "%s/%s", page, file->path);
     if (!*file->sum)

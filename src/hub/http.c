@@ -11,9 +11,9 @@
 #define MOST_HOPS 10
 #define MOST_HEADERS (256 << 10) /* bytes of one answer's */
 #define CONNECT_SECONDS 20
-#define SHORT_SECONDS 120 /* for what is no file */
-#define STALL_SECONDS 30  /* without a byte */
-#define LONGEST_WAIT 600  /* that a server may ask for */
+#define STALL_SECONDS 30 /* without a byte */
+#define MOST_STALLS 4    /* for what is no file: headers, lists, errors */
+#define LONGEST_WAIT 600 /* that a server may ask for */
 #define NOT_SAID UINT64_MAX
 
 struct ht_hub_client {
@@ -36,7 +36,8 @@ typedef struct transfer {
     const ht_hub_request *request;
     ht_hub_answer *answer;
     size_t header_bytes;
-    double last; /* when something came */
+    double last;   /* when something came */
+    bool too_slow; /* it came, but a byte at a time */
     bool begun;
     ht_status status; /* what a callback failed with */
     ht_error *error;
@@ -89,15 +90,14 @@ static void url_part(const ht_hub_curl *curl, const CURLU *url, CURLUPart part, 
 
 /* "https://host:443" of a URL, lower case. False: it is none, not of HTTP, or names a user. */
 static bool origin_of(const ht_hub_curl *curl, const char *text, char *origin, size_t capacity) {
-    char scheme[16], host[300], port[16], user[64];
+    char scheme[16], host[300], port[16];
     CURLU *url = curl->url();
-    bool good = url && curl->url_set(url, CURLUPART_URL, text, 0) == CURLUE_OK;
+    bool good = url && curl->url_set(url, CURLUPART_URL, text, CURLU_DISALLOW_USER) == CURLUE_OK;
     if (good) {
         url_part(curl, url, CURLUPART_SCHEME, 0, scheme, sizeof scheme);
         url_part(curl, url, CURLUPART_HOST, 0, host, sizeof host);
         url_part(curl, url, CURLUPART_PORT, CURLU_DEFAULT_PORT, port, sizeof port);
-        url_part(curl, url, CURLUPART_USER, 0, user, sizeof user);
-        good = (!strcasecmp(scheme, "http") || !strcasecmp(scheme, "https")) && *host && *port && !*user;
+        good = (!strcasecmp(scheme, "http") || !strcasecmp(scheme, "https")) && *host && *port;
     }
     if (good) {
         snprintf(origin, capacity, "%s://%s:%s", scheme, host, port);
@@ -125,8 +125,7 @@ static bool may_follow(const char *from, const char *to) {
     return !strncmp(from, "http:", 5) && (!strcmp(from, to) || (is_loopback(from) && is_loopback(to)));
 }
 
-/* Where `location` leads from the URL, which becomes that. */
-static ht_status follow(const ht_hub_client *client, const ht_hub_request *request, const char *location, ht_text *url,
+ht_status ht_hub_follow(const ht_hub_client *client, const char *what, const char *location, ht_text *url,
                         ht_error *error) {
     const ht_hub_curl *curl = client->curl;
     char from[600], to[600], *text = NULL;
@@ -137,10 +136,10 @@ static ht_status follow(const ht_hub_client *client, const ht_hub_request *reque
     good = good && origin_of(curl, url->data, from, sizeof from) && origin_of(curl, text, to, sizeof to);
     ht_status status = HT_OK;
     if (!good)
-        status = ht_fail(error, HT_ERROR_FORMAT, "%s: the server sends us on to no address", request->what);
+        status = ht_fail(error, HT_ERROR_FORMAT, "%s: the server sends us on to no address", what);
     else if (!may_follow(from, to))
-        status = ht_fail(error, HT_ERROR_FORMAT, "%s: %s sends us on to %s, which is not followed: only https is",
-                         request->what, from, to);
+        status = ht_fail(error, HT_ERROR_FORMAT, "%s: %s sends us on to %s, which is not followed: only https is", what,
+                         from, to);
     url->bytes = 0;
     if (!status)
         status = ht_text_append(url, text, strlen(text), error);
@@ -162,15 +161,15 @@ static bool digits_of(const char *text, uint64_t *out) {
     return true;
 }
 
-/* The next page of Link: <URL>; rel="next", ... */
+/* The next page of Link: <URL>; rel="next", ... One that does not fit is no address: the list must not seem to end. */
 static void read_link(const char *value, char *next, size_t capacity) {
     for (const char *open = strchr(value, '<'); open; open = strchr(open + 1, '<')) {
         const char *close = strchr(open, '>');
         const char *comma = close ? strchr(close, ',') : NULL;
         const char *rel = close ? strstr(close, "rel=\"next\"") : NULL;
-        if (rel && (!comma || rel < comma) && (size_t)(close - open) < capacity) {
-            memcpy(next, open + 1, (size_t)(close - open) - 1);
-            next[close - open - 1] = '\0';
+        if (rel && (!comma || rel < comma)) {
+            const size_t n = (size_t)(close - open) - 1;
+            snprintf(next, capacity, "%.*s", n < capacity ? (int)n : 7, n < capacity ? open + 1 : "none://");
             return;
         }
     }
@@ -278,12 +277,14 @@ static CURLcode run(transfer *t) {
     CURLcode code = CURLE_FAILED_INIT;
     if (curl->multi_add_handle(t->client->multi, t->client->easy) != CURLM_OK)
         return code;
-    t->last = ht_seconds();
+    const double stall = (double)t->client->stall, first = t->last = ht_seconds();
     while (running && !t->status) {
         if (curl->multi_perform(t->client->multi, &running) != CURLM_OK)
             break;
-        if (running &&
-            ht_seconds() - t->last > (double)t->client->stall) { /* libcurl's own limit looks at five seconds */
+        const bool is_file = t->begun && is_good(t->answer->code) && !t->request->short_one;
+        t->too_slow = running && !is_file && ht_seconds() - first > MOST_STALLS * stall;
+        if (t->too_slow ||
+            (running && ht_seconds() - t->last > stall)) { /* libcurl's own limit looks at five seconds */
             code = CURLE_OPERATION_TIMEDOUT;
             break;
         }
@@ -335,8 +336,6 @@ static bool set_options(transfer *t, const char *url, const char *origin, struct
     SET(BUFFERSIZE, 256L << 10);
     SET(CONNECTTIMEOUT, (long)CONNECT_SECONDS);
     SET(HTTP09_ALLOWED, 0L);
-    if (t->request->short_one)
-        SET(TIMEOUT, (long)SHORT_SECONDS);
     if (is_loopback(origin)) /* which a proxy's would be its own */
         SET(PROXY, "");
     if ((bundle && *bundle) || (file && *file)) /* as the command curl has it */
@@ -425,7 +424,10 @@ static ht_hub_outcome refused(const ht_hub_client *client, const ht_hub_request 
 /* The texts of libcurl's errors name hosts, ports and libraries, never headers. */
 static ht_hub_outcome broken(transfer *t, CURLcode code, ht_error *error) {
     const char *why = *t->why ? t->why : t->client->curl->easy_strerror(code);
-    if (code == CURLE_OPERATION_TIMEDOUT && !*t->why)
+    if (t->too_slow)
+        ht_fail(error, HT_ERROR_IO, "%s: the answer took longer than %ld s", t->request->what,
+                MOST_STALLS * t->client->stall);
+    else if (code == CURLE_OPERATION_TIMEDOUT && !*t->why)
         ht_fail(error, HT_ERROR_IO, "%s: nothing came for %ld s", t->request->what, t->client->stall);
     else
         ht_fail(error, HT_ERROR_IO, "%s: %s", t->request->what, why);
@@ -454,7 +456,7 @@ ht_hub_outcome ht_hub_get(ht_hub_client *client, const ht_hub_request *request, 
         }
         status = hops == MOST_HOPS
                      ? ht_fail(error, HT_ERROR_FORMAT, "%s: the server sends us on without end", request->what)
-                     : follow(client, request, answer->location, &url, error);
+                     : ht_hub_follow(client, request->what, answer->location, &url, error);
     }
     ht_text_free(&url);
     return outcome;
@@ -489,7 +491,7 @@ ht_status ht_hub_pause(ht_hub_client *client, int *failures, const ht_hub_answer
 
 /* HF_TOKEN, or the file that `hf auth login` wrote. The errors never have a part of it. */
 static ht_status read_token(ht_hub_client *client, ht_error *error) {
-    const char *value = getenv("HF_TOKEN"), *file = getenv("HF_TOKEN_PATH");
+    const char *value = getenv("HF_TOKEN");
     char path[HT_PATH_BYTES] = "", text[sizeof client->token + 64];
     if (!value || !*value)
         value = getenv("HUGGING_FACE_HUB_TOKEN");
@@ -497,7 +499,7 @@ static ht_status read_token(ht_hub_client *client, ht_error *error) {
         if ((size_t)snprintf(text, sizeof text, "%s", value) >= sizeof text)
             return ht_fail(error, HT_ERROR_ARGUMENT, "HF_TOKEN is too long to be a token");
     } else {
-        if (file && *file ? ht_hub_path(path, NULL, "%s", file) : ht_hub_home("token", path, NULL))
+        if (!ht_hub_from_environment("HF_TOKEN_PATH", path) && ht_hub_home("token", path, NULL))
             return HT_OK;
         FILE *opened = ht_os_open(path, "rb");
         const size_t n = opened ? fread(text, 1, sizeof text - 1, opened) : 0;
@@ -588,6 +590,10 @@ const char *ht_hub_endpoint(const ht_hub_client *client) {
 ht_hub_outcome ht_hub_get(ht_hub_client *client, const ht_hub_request *request, ht_hub_answer *answer,
                           ht_error *error) {
     return HT_HUB_FAILED;
+}
+ht_status ht_hub_follow(const ht_hub_client *client, const char *what, const char *location, ht_text *url,
+                        ht_error *error) {
+    return HT_ERROR_UNSUPPORTED;
 }
 ht_status ht_hub_pause(ht_hub_client *client, int *failures, const ht_hub_answer *answer, ht_error *error) {
     return HT_ERROR_UNSUPPORTED;

@@ -17,6 +17,7 @@
 
 #define HT_HUB_FILE_BYTES 1024                /* of the longest path inside a repository */
 #define HT_HUB_MOST_FILES 100000              /* of one repository */
+#define HT_HUB_MOST_MODELS 10000              /* of these; each is compared with all others */
 #define HT_HUB_MOST_BYTES (UINT64_C(1) << 50) /* of one file */
 
 /* ---- name.c --------------------------------------------------------------------------------------------------------- */
@@ -64,6 +65,10 @@ typedef struct ht_hub_cache {
 } ht_hub_cache;
 /* snprintf into a path; HT_ERROR_IO where it does not fit. */
 ht_status ht_hub_path(char path[HT_PATH_BYTES], ht_error *error, const char *format, ...) HT_PRINTF(3, 4);
+/* Where only a file of the cache may be: a link there goes. */
+void ht_hub_remove_link(const char *path);
+/* A path that a variable names; "~/" is the user's home there. False: it names none. */
+bool ht_hub_from_environment(const char *name, char path[HT_PATH_BYTES]);
 /* Where the environment says that the caches of Hugging Face's tools lie: $HF_HOME or what stands for it, and `file` in it. */
 ht_status ht_hub_home(const char *file, char path[HT_PATH_BYTES], ht_error *error);
 ht_status ht_hub_cache_find(const ht_hub_name *name, ht_hub_cache *cache, ht_error *error);
@@ -111,7 +116,7 @@ typedef struct ht_hub_request {
     const char *page;     /* OWNER/REPO */
     uint64_t from;        /* the first byte wanted */
     const char *if_range; /* only if the file is still this one, else all of it; "": whatever it is */
-    bool short_one;       /* no answer takes minutes */
+    bool short_one;       /* it is no file: no answer takes minutes */
     /* Of an answer 200 or 206: once, before the first byte; then its bytes. Called on the calling thread. */
     ht_status (*begin)(void *user, const ht_hub_answer *answer, ht_error *error);
     ht_status (*take)(void *user, const char *data, size_t bytes, ht_error *error);
@@ -129,6 +134,10 @@ void ht_hub_client_close(ht_hub_client *client); /* NULL is allowed */
 const char *ht_hub_endpoint(const ht_hub_client *client);
 /* One GET, sent on as the server says. error is filled unless it is done; the answer in any case. */
 ht_hub_outcome ht_hub_get(ht_hub_client *client, const ht_hub_request *request, ht_hub_answer *answer, ht_error *error);
+/* Where `location` leads from the URL, which becomes that: HT_ERROR_FORMAT where it is no address, or one that a server must not send
+ * us to. */
+ht_status ht_hub_follow(const ht_hub_client *client, const char *what, const char *location, ht_text *url,
+                        ht_error *error);
 /* After HT_HUB_AGAIN: waits, and HT_OK means try again; else the error, which this leaves as it was. *failures: in a row. */
 ht_status ht_hub_pause(ht_hub_client *client, int *failures, const ht_hub_answer *answer, ht_error *error);
 /* What is being fetched, for whoever is told of it. */
@@ -144,8 +153,8 @@ ht_status ht_hub_url_append(ht_text *url, const char *text, bool path, ht_error 
 
 /* ---- fetch.c -------------------------------------------------------------------------------------------------------- */
 
-/* Sees to it that blobs/ has this file, whoever brings it. */
+/* Sees to it that blobs/ has this file, whoever brings it. after: bytes of what will be fetched into the same folder next. */
 ht_status ht_hub_fetch(ht_hub_client *client, const ht_hub_cache *cache, const ht_hub_name *name, const char *commit,
-                       const ht_hub_file *file, ht_error *error);
+                       const ht_hub_file *file, uint64_t after, ht_error *error);
 
 #endif

@@ -128,6 +128,8 @@ static ht_status find_commit(ht_hub_client *client, const ht_hub_name *name, ht_
     const char *commit = json_string_value(json_object_get(answer, "sha"));
     if (!status && (!commit || !ht_hub_commit_good(commit)))
         status = bad(name, "there is no commit in it", error);
+    if (!status && ht_hub_commit_good(name->revision) && strcmp(name->revision, commit) != 0)
+        status = bad(name, "it is of another commit than was asked for", error);
     if (!status)
         snprintf(listing->commit, sizeof listing->commit, "%s", commit);
     json_decref(answer);
@@ -137,8 +139,9 @@ static ht_status find_commit(ht_hub_client *client, const ht_hub_name *name, ht_
 
 ht_status ht_hub_list(ht_hub_client *client, const ht_hub_name *name, ht_hub_listing *listing, ht_error *error) {
     ht_text url = {0};
-    char next[2048] = "";
+    char next[2048] = "", what[200];
     size_t entries = 0;
+    snprintf(what, sizeof what, "%s/%s", name->owner, name->repo);
     ht_hub_expect(client, ht_hub_endpoint(client), 0, 0);
     ht_status status = find_commit(client, name, listing, error);
     if (!status)
@@ -156,9 +159,8 @@ ht_status ht_hub_list(ht_hub_client *client, const ht_hub_name *name, ht_hub_lis
             break;
         if (!strcmp(next, url.data))
             status = bad(name, "the list of files goes round", error);
-        url.bytes = 0;
         if (!status)
-            status = ht_text_append(&url, next, strlen(next), error);
+            status = ht_hub_follow(client, what, next, &url, error);
     }
     ht_text_free(&url);
     return status;

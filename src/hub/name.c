@@ -15,13 +15,14 @@ bool ht_hub_commit_good(const char *text) {
 }
 
 bool ht_hub_path_good(const char *path, size_t bytes) {
-    if (!bytes || bytes >= HT_HUB_FILE_BYTES || memchr(path, 0, bytes))
+    char shown[HT_HUB_FILE_BYTES];
+    if (!bytes || bytes >= sizeof shown || memchr(path, 0, bytes) || memchr(path, '\\', bytes))
         return false;
-    for (size_t at = 0, used; at < bytes; at += used) {
-        const int32_t c = ht_utf8_next(path + at, bytes - at, &used);
-        if (c < 0x20 || c == 0x7f || c == '\\' || (c >= 0x80 && c < 0xa0)) /* controls of either kind */
-            return false;
-    }
+    memcpy(shown, path, bytes);
+    shown[bytes] = '\0';
+    ht_make_printable(shown); /* controls, what is no UTF-8, and what turns the direction of a text */
+    if (strlen(shown) != bytes || memcmp(shown, path, bytes) != 0)
+        return false;
     for (size_t at = 0; at <= bytes;) {
         const char *slash = at < bytes ? memchr(path + at, '/', bytes - at) : NULL;
         const size_t part = slash ? (size_t)(slash - path) - at : bytes - at;

@@ -87,6 +87,19 @@ static bool look_in_cache(pull *p, ht_error *error) {
     return false;
 }
 
+/* Bytes of the chosen files from a number on whose blobs are not there. */
+static uint64_t missing(const pull *p, size_t from) {
+    char path[HT_PATH_BYTES];
+    ht_os_info info;
+    uint64_t bytes = 0;
+    for (size_t i = from; i < p->n; i++) {
+        const ht_hub_file *file = &p->listing.files[p->chosen[i]];
+        if (ht_hub_path(path, NULL, "%s/blobs/%s", p->cache.folder, file->sum) || ht_os_look(path, &info) != 0)
+            bytes += file->bytes;
+    }
+    return bytes;
+}
+
 static ht_status fetch_chosen(pull *p, uint64_t *fetched) {
     const char *first = p->listing.files[p->chosen[0]].path, *slash = strrchr(first, '/');
     char path[HT_PATH_BYTES];
@@ -103,7 +116,7 @@ static ht_status fetch_chosen(pull *p, uint64_t *fetched) {
         const ht_hub_file *file = &p->listing.files[p->chosen[i]];
         if (ht_hub_cache_has(&p->cache, p->listing.commit, file->path, file->bytes, path))
             continue;
-        status = ht_hub_fetch(p->client, &p->cache, &p->name, p->listing.commit, file, p->error);
+        status = ht_hub_fetch(p->client, &p->cache, &p->name, p->listing.commit, file, missing(p, i + 1), p->error);
         if (!status)
             status = ht_hub_cache_link(&p->cache, p->listing.commit, file->path, file->sum, p->error);
         *fetched += file->bytes;

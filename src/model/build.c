@@ -182,6 +182,22 @@ static ht_matrix made_up_matrix(ht_builder *b, const char *full, size_t rows, si
     return matrix;
 }
 
+static const float *read_floats(ht_builder *b, const ht_tensor *tensor, size_t n);
+
+/* NVFP4's second scale: llama.cpp multiplies what the matrix gives by it, before a bias is added, here the weights are. One number, or
+ * one for each of `n` matrices. */
+static void add_factors(ht_builder *b, const ht_tensor *scale, size_t n, ht_matrix *matrix) {
+    if (matrix->type->type != HT_TYPE_NVFP4)
+        ht_build_fail(b, HT_ERROR_UNSUPPORTED, "tensor %s scales %s, which is of type %s: only NVFP4 is scaled",
+                      scale->name, matrix->name, matrix->type->name);
+    else if (scale->type != HT_TYPE_F32 || scale->bytes != n * sizeof(float))
+        ht_build_fail(b, HT_ERROR_FORMAT, "tensor %s is not %zu F32 number%s", scale->name, n, n == 1 ? "" : "s");
+    else {
+        matrix->factors = read_floats(b, scale, n);
+        matrix->factor_rows = matrix->rows / n;
+    }
+}
+
 ht_matrix ht_build_matrices(ht_builder *b, const char *name, size_t rows, size_t cols, size_t n) {
     char full[NAME_BYTES];
     tensor_name(b, name, ".weight", full);
@@ -190,7 +206,14 @@ ht_matrix ht_build_matrices(ht_builder *b, const char *name, size_t rows, size_t
     if (!b->model->file)
         return made_up_matrix(b, full, rows * n, cols);
     const ht_tensor *tensor = find_tensor(b, full, rows, cols, n, true);
-    return tensor ? ht_matrix_of(tensor) : (ht_matrix){0};
+    if (!tensor)
+        return (ht_matrix){0};
+    ht_matrix matrix = ht_matrix_of(tensor);
+    tensor_name(b, name, ".scale", full);
+    const ht_tensor *scale = ht_gguf_tensor(b->model->file, full);
+    if (scale)
+        add_factors(b, scale, n, &matrix);
+    return matrix;
 }
 
 ht_matrix ht_build_matrix(ht_builder *b, const char *name, size_t rows, size_t cols) {

@@ -19,7 +19,7 @@ typedef struct ht_shape {
 } ht_shape;
 typedef struct ht_shape_mixture {
     const char *name;
-    int experts, used, features;
+    int experts, used, features, shared, dense; /* features of all shared experts; layers in front that have none */
 } ht_shape_mixture;
 const ht_shape_mixture *ht_shape_experts(const ht_shape *shape); /* NULL: it has none */
 /* "shape:NAME[:TYPE]" -> row and type (Q4_0 unless said). Errors name the shapes or the type. */

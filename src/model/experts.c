@@ -52,8 +52,10 @@ ht_mixture ht_build_mixture_of(ht_builder *b, int function, bool renormalise, in
     m.route.scale = 1;
     if (shape) {
         const ht_shape_mixture *own = ht_shape_experts(shape);
-        if (own)
+        if (own) {
             m.experts = own->experts, m.route.used = own->used, m.features = own->features;
+            m.shared_features = own->shared, m.dense_layers = own->dense;
+        }
         return m;
     }
     m.experts = (int)ht_build_int(b, "expert_count", 0, HT_MAX_EXPERTS, 0);

@@ -8,10 +8,11 @@
 
 /* Besides those like Llama and those of families/mixtures.c. */
 static const ht_family *const families[] = {
-    &ht_families_latent[0],  &ht_families_latent[1],     &ht_family_gpt_oss,         &ht_families_granite[0],
-    &ht_families_granite[1], &ht_families_lfm2[0],       &ht_families_lfm2[1],       &ht_families_qwen35[0],
-    &ht_families_qwen35[1],  &ht_family_llama4,          &ht_families_qwen35[2],     &ht_family_gemma4,
-    &ht_family_gemma3n,      &ht_families_nemotron_h[0], &ht_families_nemotron_h[1], &ht_family_muse_glimmer};
+    &ht_families_latent[0],     &ht_families_latent[1],  &ht_families_latent[2],  &ht_families_latent[3],
+    &ht_family_gpt_oss,         &ht_families_granite[0], &ht_families_granite[1], &ht_families_lfm2[0],
+    &ht_families_lfm2[1],       &ht_families_qwen35[0],  &ht_families_qwen35[1],  &ht_family_llama4,
+    &ht_families_qwen35[2],     &ht_family_gemma4,       &ht_family_gemma3n,      &ht_families_nemotron_h[0],
+    &ht_families_nemotron_h[1], &ht_family_muse_glimmer, &ht_family_mamba2};
 
 /* NULL: there are fewer. */
 static const ht_family *family_at(size_t i) {
@@ -84,12 +85,17 @@ static ht_status read_hparams(const ht_family *family, ht_model *model, ht_error
     } else {
         h->kv_heads = (int)ht_build_int(&b, "attention.head_count_kv", 1, h->heads, h->heads);
     }
+    if (family->attention_free)
+        h->heads = h->kv_heads = h->feed_forward = 1;
     if (b.status == HT_OK && (h->heads < 1 || h->kv_heads < 1 || h->feed_forward < 1))
         ht_build_fail(&b, HT_ERROR_FORMAT, "%s: no layer has heads, or none has features", arch);
     if (b.status != HT_OK)
         return b.status;
-    h->head_dim = (int)ht_build_int(&b, "attention.key_length", 2, 1024, h->embedding / h->heads);
-    const int64_t value_length = ht_build_int(&b, "attention.value_length", 1, 1 << 20, h->head_dim);
+    h->head_dim =
+        (int)ht_build_int(&b, "attention.key_length", family->attention_free ? 0 : 2, 1024, h->embedding / h->heads);
+    if (family->attention_free)
+        h->head_dim = 2;
+    const int64_t value_length = ht_build_int(&b, "attention.value_length", 0, 1 << 20, h->head_dim);
     const char *const eps = family->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
     h->eps = ht_build_float(
         &b, eps,
@@ -103,7 +109,7 @@ static ht_status read_hparams(const ht_family *family, ht_model *model, ht_error
     if (h->head_dim < 2 || h->head_dim > 1024 || h->head_dim % 2 != 0)
         ht_build_fail(&b, HT_ERROR_FORMAT, "%s: heads of %d dimensions: it must be an even number up to 1024", arch,
                       h->head_dim);
-    if (value_length != h->head_dim && !family->latent)
+    if (value_length != h->head_dim && !family->latent && !family->attention_free)
         ht_build_fail(&b, HT_ERROR_UNSUPPORTED,
                       "%s.attention.value_length %d differs from key_length %d: not supported", arch, (int)value_length,
                       h->head_dim);
@@ -253,13 +259,17 @@ static ht_status log_unused(const ht_model *model, ht_error *error) {
 
 /* ---- open and close ---- */
 
-#define BY_PATH (-1) /* no descriptor */
+#define BY_PATH (-1)  /* no descriptor */
+#define FOR_TEXT (-2) /* none either, and no weights are wanted */
 
 static ht_status load_file(ht_model *model, const char *path, int descriptor, ht_error *error) {
     ht_status status = descriptor == BY_PATH ? ht_gguf_open(path, &model->file, error)
                                              : ht_gguf_open_descriptor(descriptor, path, &model->file, error);
     ht_string arch = {NULL, 0};
     const ht_family *family = NULL;
+    if (status == HT_OK && ht_gguf_tensor_count(model->file) == 0)
+        status = ht_fail(error, HT_ERROR_UNSUPPORTED,
+                         "%s holds no weights: a vocabulary alone is for inspect and tokenize", path);
     if (status == HT_OK)
         status = ht_gguf_string(model->file, "general.architecture", true, &arch, error);
     if (status == HT_OK)
@@ -283,6 +293,25 @@ static ht_status load_file(ht_model *model, const char *path, int descriptor, ht
     return status;
 }
 
+static ht_status load_vocabulary(ht_model *model, const char *path, ht_error *error) {
+    ht_string arch = {"", 0};
+    ht_error why = {0};
+    ht_status status = ht_gguf_open(path, &model->file, error);
+    if (status == HT_OK)
+        status = ht_gguf_string(model->file, "general.architecture", false, &arch, error);
+    if (status == HT_OK)
+        status = keep_string(model, arch, &model->info.architecture, error);
+    if (status != HT_OK)
+        return status;
+    status = ht_tokenizer_create(model->file, &model->tokenizer, &why);
+    if (status != HT_OK)
+        return ht_fail(error, status, "%s%s", why.text,
+                       status == HT_ERROR_UNSUPPORTED ? "; it takes token ids only" : "");
+    model->hparams.vocabulary = ht_tokenizer_size(model->tokenizer);
+    model->info.vocabulary_alone = true;
+    return ht_chat_open(model->file, model->tokenizer, &model->chat, error);
+}
+
 static ht_status load_shape(ht_model *model, const char *spec, ht_error *error) {
     const ht_family *family = NULL;
     ht_status status = ht_shape_find(spec, &model->shape, &model->shape_type, error);
@@ -304,13 +333,14 @@ static ht_status open_model(const char *path, int descriptor, ht_model **out, ht
     model->info.path = ht_arena_strndup(&model->arena, path, strlen(path));
     if (!model->info.path)
         status = ht_fail(error, HT_ERROR_MEMORY, "%s: out of memory", path);
-    else if (descriptor == BY_PATH && strncmp(path, "shape:", 6) == 0)
+    else if (descriptor < 0 && strncmp(path, "shape:", 6) == 0)
         status = load_shape(model, path, error);
     else
-        status = load_file(model, path, descriptor, error);
+        status =
+            descriptor == FOR_TEXT ? load_vocabulary(model, path, error) : load_file(model, path, descriptor, error);
     if (status == HT_OK)
         status = fill_info(model, error);
-    if (status == HT_OK)
+    if (status == HT_OK && !model->info.vocabulary_alone)
         status = ht_rope_fill(model, ht_min_size((size_t)model->hparams.context_length, HT_ROPE_POSITIONS), error);
     if (status != HT_OK) {
         ht_model_close(model);
@@ -324,6 +354,12 @@ ht_status ht_model_open(const char *path, ht_model **out, ht_error *error) {
     if (!path || !*path)
         return ht_fail(error, HT_ERROR_ARGUMENT, "no model was named");
     return open_model(path, BY_PATH, out, error);
+}
+
+ht_status ht_model_open_vocabulary(const char *path, ht_model **out, ht_error *error) {
+    if (!path || !*path)
+        return ht_fail(error, HT_ERROR_ARGUMENT, "no model was named");
+    return open_model(path, FOR_TEXT, out, error);
 }
 
 ht_status ht_model_open_descriptor(int descriptor, const char *name, ht_model **out, ht_error *error) {

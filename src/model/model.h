@@ -503,18 +503,19 @@ typedef struct ht_traits ht_traits;
 struct ht_family {
     /* general.architecture */
     const char *arch;
-    bool layer_norm;   /* its epsilon is attention.layer_norm_epsilon */
-    bool experts;      /* files may have some */
-    bool latent;       /* attention.key_length and value_length are those of what is cached */
-    bool heads_differ; /* layers may have other numbers of key-value heads, or none */
+    bool layer_norm;     /* its epsilon is attention.layer_norm_epsilon */
+    bool experts;        /* files may have some */
+    bool latent;         /* attention.key_length and value_length are those of what is cached */
+    bool heads_differ;   /* layers may have other numbers of key-value heads, or none */
+    bool attention_free; /* no layer has heads or a feed-forward block, whatever the file says of these */
     /* hparams read -> ops appended */
     ht_status (*build)(const ht_family *family, ht_model *model, ht_error *error);
     bool halves;             /* of families/mixtures.c: rotates halves of a head, not neighbours */
     const ht_traits *traits; /* of the table in families/llama.c */
 };
-extern const ht_family ht_families_like_llama[], ht_families_latent[2], ht_family_llama4, ht_family_gpt_oss,
+extern const ht_family ht_families_like_llama[], ht_families_latent[4], ht_family_llama4, ht_family_gpt_oss,
     ht_families_granite[2], ht_families_lfm2[2], ht_families_qwen35[3], ht_family_gemma4, ht_family_gemma3n,
-    ht_families_nemotron_h[2], ht_family_muse_glimmer;
+    ht_families_nemotron_h[2], ht_family_muse_glimmer, ht_family_mamba2;
 extern const size_t ht_n_families_like_llama;
 const ht_family *ht_family_with_experts(size_t i); /* number i of families/mixtures.c; NULL: there are fewer */
 

@@ -36,18 +36,42 @@ static const ht_shape shapes[] = {
     {"qwen3-30b-a3b", "qwen3moe", {48, 2048, 32, 4, 128, 6144, 151936, 40960, 0, 1e-6f, 0}, 1000000.0f, false},
     {"gemma-3-1b", "gemma3", {26, 1152, 4, 1, 256, 6912, 262144, 32768, 512, 1e-6f, 0}, 1000000.0f, true},
     {"gemma-3-4b", "gemma3", {34, 2560, 8, 4, 256, 10240, 262208, 131072, 1024, 1e-6f, 0}, 1000000.0f, true},
+    {"gemma-2-2b", "gemma2", {26, 2304, 8, 4, 256, 9216, 256000, 8192, 4096, 1e-6f, 0}, 10000.0f, true},
+    {"ministral-3-8b", "mistral3", {34, 4096, 32, 8, 128, 14336, 131072, 131072, 0, 1e-5f, 0}, 1000000.0f, false},
+    {"smollm3-3b", "smollm3", {36, 2048, 16, 4, 128, 11008, 128256, 65536, 0, 1e-6f, 0}, 5000000.0f, true},
+    {"glm-4-9b", "glm4", {40, 4096, 32, 2, 128, 13696, 151552, 32768, 0, 1e-5f, 0}, 10000.0f, false},
+    {"exaone-4.0-1.2b", "exaone4", {30, 2048, 32, 8, 64, 4096, 102400, 65536, 0, 1e-5f, 0}, 1000000.0f, true},
+    {"mixtral-8x7b", "llama", {32, 4096, 32, 8, 128, 14336, 32000, 32768, 0, 1e-5f, 0}, 1000000.0f, false},
+    {"llama-4-scout", "llama4", {48, 5120, 40, 8, 128, 16384, 202048, 1048576, 0, 1e-5f, 0}, 500000.0f, false},
+    {"glm-4.5-air", "glm4moe", {46, 4096, 96, 8, 128, 10944, 151552, 131072, 0, 1e-5f, 0}, 1000000.0f, false},
+    {"ernie-4.5-21b-a3b", "ernie4_5-moe", {28, 2560, 20, 4, 128, 12288, 103424, 131072, 0, 1e-5f, 0}, 500000.0f, true},
+    {"olmoe-1b-7b", "olmoe", {16, 2048, 16, 16, 128, 1024, 50304, 4096, 0, 1e-5f, 0}, 10000.0f, false},
     {"smollm2-135m", "llama", {30, 576, 9, 3, 64, 1536, 49152, 8192, 0, 1e-5f, 0}, 100000.0f, true},
     {"tiny", "llama", {2, 128, 4, 2, 32, 256, 512, 1024, 0, 1e-5f, 0}, 10000.0f, true}, /* no real models: for tests */
     {"tiny-experts", "qwen3moe", {2, 128, 4, 2, 32, 256, 512, 1024, 0, 1e-5f, 0}, 10000.0f, true},
 };
 
-static const ht_shape_mixture mixtures[] = {{"qwen3-30b-a3b", 128, 8, 768}, {"tiny-experts", 8, 3, 64}};
+static const ht_shape_mixture mixtures[] = {{"qwen3-30b-a3b", 128, 8, 768, 0, 0},
+                                            {"mixtral-8x7b", 8, 2, 14336, 0, 0},
+                                            {"llama-4-scout", 16, 1, 8192, 8192, 0},
+                                            {"glm-4.5-air", 128, 8, 1408, 1408, 1},
+                                            {"ernie-4.5-21b-a3b", 64, 6, 1536, 3072, 1},
+                                            {"olmoe-1b-7b", 64, 8, 1024, 0, 0},
+                                            {"tiny-experts", 8, 3, 64, 0, 0}};
 
 const ht_shape_mixture *ht_shape_experts(const ht_shape *shape) {
     for (size_t i = 0; i < HT_COUNT(mixtures); i++)
         if (strcmp(mixtures[i].name, shape->name) == 0)
             return &mixtures[i];
     return NULL;
+}
+
+/* Characters that both begin with. */
+static size_t alike_in(const char *a, const char *b) {
+    size_t n = 0;
+    while (a[n] && a[n] == b[n])
+        n++;
+    return n;
 }
 
 ht_status ht_shape_find(const char *spec, const ht_shape **shape, const ht_type_traits **type, ht_error *error) {
@@ -64,8 +88,13 @@ ht_status ht_shape_find(const char *spec, const ht_shape **shape, const ht_type_
         *type = found;
         return HT_OK;
     }
-    char names[800] = "";
+    /* all would be longer than an error is: those that begin as the name does */
+    size_t alike = 0;
+    for (size_t i = 0; i < HT_COUNT(shapes); i++)
+        alike = ht_max_size(alike, alike_in(shapes[i].name, name));
+    char names[300] = "";
     for (size_t i = 0, at = 0; i < HT_COUNT(shapes) && at < sizeof names; i++)
-        at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "", shapes[i].name);
-    return ht_fail(error, HT_ERROR_ARGUMENT, "%s: unknown shape (known: %s)", spec, names);
+        if (alike_in(shapes[i].name, name) == alike)
+            at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", at ? ", " : "", shapes[i].name);
+    return ht_fail(error, HT_ERROR_ARGUMENT, "%s: unknown shape (nearest: %s)", spec, names);
 }

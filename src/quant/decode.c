@@ -216,6 +216,13 @@ static void unpack_chunk(const ht_matrix *matrix, size_t row, size_t begin, size
                                scales, minima);
 }
 
+/* Only types without offsets have a factor. */
+static void multiply(const ht_matrix *matrix, size_t row, float *scales, size_t n) {
+    const float factor = ht_matrix_factor(matrix, row);
+    for (size_t i = 0; i < n; i++)
+        scales[i] *= factor;
+}
+
 static void codes_of_row(const ht_matrix *matrix, size_t row, int8_t *codes, float *scales, float *offsets) {
     const ht_type_traits *type = matrix->type;
     const size_t group = (size_t)type->group, groups = matrix->cols / group;
@@ -226,6 +233,8 @@ static void codes_of_row(const ht_matrix *matrix, size_t row, int8_t *codes, flo
     for (size_t begin = 0; begin < matrix->cols; begin += CHUNK)
         unpack_chunk(matrix, row, begin, ht_min_size(CHUNK, matrix->cols - begin), codes + begin,
                      scales + begin / group, offsets ? offsets + begin / group : NULL);
+    if (matrix->factors)
+        multiply(matrix, row, scales, groups);
     const float bias = formats[type->type].bias;
     for (size_t g = 0; g < groups && type->offset && offsets; g++) /* callers of an asymmetric type do give it */
         offsets[g] += bias * scales[g];
@@ -284,6 +293,8 @@ static void quantised_row(const ht_matrix *matrix, size_t row, float *restrict o
             ht_synthetic_codes(matrix, row, begin / group, cols / group, codes, scales, type->offset ? minima : NULL);
         else
             unpack_chunk(matrix, row, begin, cols, codes, scales, minima);
+        if (matrix->factors)
+            multiply(matrix, row, scales, cols / group);
         for (size_t g = 0; g < cols / group; g++) {
             /* scale * unsigned code + minimum, as the format defines a weight. */
             float scale = scales[g], minimum = minima[g];

@@ -136,18 +136,10 @@ static void encode_q8_0(const float *in, const float *w, uint8_t *out) {
 
 static const int8_t iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
-#define ONES_16 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1
-#define ONES_64 ONES_16, ONES_16, ONES_16, ONES_16
-
-static const float *or_ones(const float *w) {
-    static const float ones[256] = {ONES_64, ONES_64, ONES_64, ONES_64};
-    return w ? w : ones;
-}
-
 static void encode_iq4_nl(const float *in, const float *w, uint8_t *out) {
     static const ht_grid grid = {-127, 113, iq4_levels};
     int8_t codes[32];
-    const ht_line line = {stored_half(out, ht_search_scale(&grid, in, or_ones(w), 32)), 0};
+    const ht_line line = {stored_half(out, ht_search_scale(&grid, in, w, 32)), 0};
     ht_search_codes(&grid, line, in, 32, codes);
     pack_nibbles(codes, out + 2);
 }
@@ -157,7 +149,7 @@ static void encode_mxfp4(const float *in, const float *w, uint8_t *out) {
     static const int8_t levels[16] = {-12, -8, -6, -4, -3, -2, -1, 0, 0, 1, 2, 3, 4, 6, 8, 12};
     static const ht_grid grid = {-12, 12, levels};
     int8_t codes[32];
-    const int exponent = ht_search_power(&grid, in, or_ones(w), 32, -126, 15);
+    const int exponent = ht_search_power(&grid, in, w, 32, -126, 15);
     out[0] = (uint8_t)(exponent + 128);
     ht_search_codes(&grid, (ht_line){ldexpf(1, exponent), 0}, in, 32, codes);
     for (int j = 0; j < 32; j++)
@@ -169,7 +161,7 @@ static void encode_iq4_xs(const float *in, const float *w, uint8_t *out) {
     static const ht_levelled form = {{-127, 113, iq4_levels}, 32, -32, 31, false};
     ht_levels_fit fit;
     uint16_t high = 0;
-    ht_search_levels(&form, in, or_ones(w), &fit);
+    ht_search_levels(&form, in, w, &fit);
     memset(out, 0, 136);
     memcpy(out, &fit.d, 2);
     for (int g = 0; g < 8; g++) { /* scales of six bits: four here, two there */
@@ -193,7 +185,7 @@ static void pack_pairs(const int8_t *codes, uint8_t *out) {
 static void encode_q2_k(const float *in, const float *w, uint8_t *out) {
     static const ht_levelled form = {{0, 3, NULL}, 16, 0, 15, true};
     ht_levels_fit fit;
-    ht_search_levels(&form, in, or_ones(w), &fit);
+    ht_search_levels(&form, in, w, &fit);
     for (int g = 0; g < 16; g++)
         out[g] = (uint8_t)(fit.sub[g] | fit.sub_min[g] << 4);
     pack_pairs(fit.codes, out + 16);
@@ -204,7 +196,7 @@ static void encode_q2_k(const float *in, const float *w, uint8_t *out) {
 static void encode_q3_k(const float *in, const float *w, uint8_t *out) {
     static const ht_levelled form = {{-4, 3, NULL}, 16, -32, 31, false};
     ht_levels_fit fit;
-    ht_search_levels(&form, in, or_ones(w), &fit);
+    ht_search_levels(&form, in, w, &fit);
     memset(out, 0, 110);
     for (int i = 0; i < 256; i++) { /* from 0 on; the third bit of code i is bit i / 32 of byte i % 32 */
         fit.codes[i] = (int8_t)(fit.codes[i] + 4);
@@ -241,7 +233,7 @@ static void pack_k_nibbles(const int8_t *codes, uint8_t *out) {
 static void encode_q4_k(const float *in, const float *w, uint8_t *out) {
     static const ht_levelled form = {{0, 15, NULL}, 32, 0, 63, true};
     ht_levels_fit fit;
-    ht_search_levels(&form, in, or_ones(w), &fit);
+    ht_search_levels(&form, in, w, &fit);
     pack_k_scales(&fit, out);
     pack_k_nibbles(fit.codes, out + 16);
 }
@@ -249,7 +241,7 @@ static void encode_q4_k(const float *in, const float *w, uint8_t *out) {
 static void encode_q5_k(const float *in, const float *w, uint8_t *out) {
     static const ht_levelled form = {{0, 31, NULL}, 32, 0, 63, true};
     ht_levels_fit fit;
-    ht_search_levels(&form, in, or_ones(w), &fit);
+    ht_search_levels(&form, in, w, &fit);
     pack_k_scales(&fit, out);
     memset(out + 16, 0, 32);
     for (int i = 0; i < 256; i++) /* the fifth bit of code i is bit i / 32 of byte i % 32 */
@@ -260,7 +252,7 @@ static void encode_q5_k(const float *in, const float *w, uint8_t *out) {
 static void encode_q6_k(const float *in, const float *w, uint8_t *out) {
     static const ht_levelled form = {{-32, 31, NULL}, 16, -128, 127, false};
     ht_levels_fit fit;
-    ht_search_levels(&form, in, or_ones(w), &fit);
+    ht_search_levels(&form, in, w, &fit);
     for (int i = 0; i < 256; i++)
         fit.codes[i] = (int8_t)(fit.codes[i] + 32);
     for (int half = 0; half < 2; half++) {
@@ -292,7 +284,7 @@ static void encode_bf16(const float *in, const float *w, uint8_t *out) {
     memcpy(out, &h, sizeof h);
 }
 
-/* w: what each weight's error is worth; NULL: all the same */
+/* w: what each weight's error is worth; NULL: the block is rounded */
 typedef void encode_block(const float *in, const float *w, uint8_t *out);
 
 static const struct {
@@ -319,10 +311,34 @@ bool ht_type_can_encode(ht_type type) {
     return encoder_of(type) != NULL;
 }
 
+/* What each weight's error is worth to a fit: its column's importance, and more where it is large, for what is computed with large
+ * weights matters more than their share of the sum of squares says. How much more is from perplexities (docs/numbers.md). */
+static void find_worth(const float *in, const float *importance, size_t n, float *w) {
+    float square = 0;
+    for (size_t i = 0; i < n; i++)
+        square += in[i] * in[i];
+    square /= (float)n;
+    const float inverse = square > 1e-30f && square < 1e30f ? 1 / square : 0;
+    for (size_t i = 0; i < n; i++) {
+        const float large = 1 + in[i] * in[i] * inverse;
+        w[i] = importance ? importance[i] * sqrtf(large) : large;
+    }
+}
+
+/* Blocks of 32 with plain codes are rounded where there is no importance. */
+static bool is_fitted(const ht_type_traits *traits, const float *importance) {
+    return traits->group && traits->type != HT_TYPE_Q8_0 && (importance || traits->type > HT_TYPE_Q8_0);
+}
+
 void ht_encode_row(ht_type type, const float *in, const float *importance, size_t cols, uint8_t *out) {
     const ht_type_traits *traits = ht_type_get(type);
     encode_block *encode = encoder_of(type);
     const size_t block = (size_t)traits->block, bytes = (size_t)traits->block_bytes;
-    for (size_t c = 0; c < cols; c += block, out += bytes)
-        encode(in + c, importance ? importance + c : NULL, out);
+    const bool fitted = is_fitted(traits, importance);
+    float w[256];
+    for (size_t c = 0; c < cols; c += block, out += bytes) {
+        if (fitted)
+            find_worth(in + c, importance ? importance + c : NULL, block, w);
+        encode(in + c, fitted ? w : NULL, out);
+    }
 }

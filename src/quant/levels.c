@@ -1,13 +1,20 @@
 /* The K formats' two-level scales, taken apart rather than multiplied out (quant.h). */
-#include "quant/quant.h"
-
-#include <string.h>
+#include "quant/unpack.h"
 
 enum { SUPER = 256 };
 
 bool ht_matrix_has_levels(const ht_matrix *matrix) {
-    const ht_type type = matrix->type->type;
-    return matrix->data && (type == HT_TYPE_Q4_K || type == HT_TYPE_Q5_K || type == HT_TYPE_Q6_K);
+    switch ((int)matrix->type->type) {
+    case HT_TYPE_Q4_K:
+    case HT_TYPE_Q5_K:
+    case HT_TYPE_Q6_K:
+        return matrix->data != NULL;
+    case HT_TYPE_Q2_K:
+    case HT_TYPE_Q3_K:
+    case HT_TYPE_IQ4_XS:
+        return true; /* their blocks are made up where there is no file */
+    }
+    return false;
 }
 
 /* Six-bit scales and minima of eight groups in 12 bytes: the first four plain, the others split over two places. */
@@ -20,24 +27,45 @@ static void k_levels(const uint8_t *in, int8_t *sub, int8_t *sub_min) {
     }
 }
 
+/* One block's; minima count as what is added. */
+static void levels_of(ht_type type, const uint8_t *block, uint16_t *d, uint16_t *dmin, int8_t *sub, int8_t *sub_min) {
+    switch ((int)type) {
+    case HT_TYPE_Q6_K:
+        memcpy(sub, block + 192, 16);
+        *d = ht_load16(block + 208);
+        return;
+    case HT_TYPE_Q3_K:
+        ht_sub_scales_q3_k(block, sub);
+        *d = ht_load16(block + 108);
+        return;
+    case HT_TYPE_IQ4_XS:
+        ht_sub_scales_iq4_xs(block, sub);
+        *d = ht_load16(block);
+        return;
+    case HT_TYPE_Q2_K:
+        for (int g = 0; g < 16; g++) {
+            sub[g] = (int8_t)(block[g] & 15);
+            sub_min[g] = (int8_t)(block[g] >> 4);
+        }
+        block += 80;
+        break;
+    default:
+        k_levels(block + 4, sub, sub_min);
+    }
+    *d = ht_load16(block);
+    *dmin = ht_load16(block + 2) ^ 0x8000; /* the formats subtract it */
+}
+
 void ht_matrix_levels(const ht_matrix *matrix, size_t row, size_t n, uint16_t *d, uint16_t *dmin, int8_t *sub,
                       int8_t *sub_min) {
-    const size_t blocks = matrix->cols / SUPER, bytes = (size_t)matrix->type->block_bytes;
-    const bool q6 = matrix->type->type == HT_TYPE_Q6_K;
-    const size_t groups = q6 ? 16 : 8;
-    for (size_t r = 0; r < n; r++) {
-        const uint8_t *block = ht_matrix_row(matrix, row + r);
-        for (size_t b = 0; b < blocks; b++, block += bytes) {
+    const size_t blocks = matrix->cols / SUPER, groups = SUPER / (size_t)matrix->type->group;
+    uint8_t made[SUPER];
+    for (size_t r = 0; r < n; r++)
+        for (size_t b = 0; b < blocks; b++) {
             const size_t at = r * blocks + b;
-            if (q6) {
-                memcpy(sub + at * groups, block + 192, groups);
-                memcpy(&d[at], block + 208, 2);
-            } else {
-                memcpy(&d[at], block, 2);
-                memcpy(&dmin[at], block + 2, 2);
-                dmin[at] ^= 0x8000; /* the formats subtract it */
-                k_levels(block + 4, sub + at * groups, sub_min + at * groups);
-            }
+            uint16_t none;
+            levels_of(matrix->type->type, ht_matrix_blocks(matrix, row + r, b, 1, made), &d[at],
+                      matrix->type->offset ? &dmin[at] : &none, sub + at * groups,
+                      matrix->type->offset ? sub_min + at * groups : NULL);
         }
-    }
 }

@@ -16,10 +16,6 @@ ht_unpack_row ht_unpack_q2_k, ht_unpack_q3_k, ht_unpack_iq4_xs, ht_unpack_nvfp4,
 ht_unpack_row ht_unpack_iq1_s, ht_unpack_iq1_m, ht_unpack_iq2_xxs, ht_unpack_iq2_xs, ht_unpack_iq2_s, ht_unpack_iq3_xxs,
     ht_unpack_iq3_s; /* unpack_grid.c */
 
-/* Levels of IQ4_NL and IQ4_XS, closer together near zero, where weights are dense; and twice the values of E2M1 (OCP Microscaling
- * Formats, 2023), for MXFP4 and NVFP4. */
-extern const int8_t ht_levels_iq4[16], ht_levels_fp4[16];
-
 /* Six-bit scales of Q3_K's sixteen groups (minus 32), and of IQ4_XS's eight. */
 void ht_sub_scales_q3_k(const uint8_t *block, int8_t sub[16]);
 void ht_sub_scales_iq4_xs(const uint8_t *block, int8_t sub[8]);

@@ -47,6 +47,8 @@ static ht_imatrix_entry *entry_of(collection *c, const ht_op *op, int part) {
     const ht_tensor *tensor = tensor_of(c, &op->parts[part]);
     if (!tensor || strncmp(tensor->name, "blk.", 4) || tensor->dims[0] != op->parts[part].cols)
         return NULL;
+    if (op->parts[part].data != tensor->data && !op->parts[part].made) /* later rows: the first ones are counted */
+        return NULL;
     size_t i = 0;
     while (i < c->n && strcmp(c->entries[i].name, tensor->name))
         i++;
@@ -72,10 +74,7 @@ static void look(void *user, const ht_op *op, int first, int end, size_t matrix,
         return;
     for (int i = first; i < end; i++) {
         ht_imatrix_entry *entry = entry_of(c, op, i);
-        bool again = false; /* other rows of a tensor that has been counted here */
-        for (int k = first; k < i && entry; k++)
-            again |= entry_of(c, op, k) == entry;
-        if (entry && !again && matrix < entry->matrices)
+        if (entry && matrix < entry->matrices)
             add_rows(entry, matrix, rows, n, stride);
     }
 }
@@ -87,7 +86,8 @@ static int by_name(const void *a, const void *b) {
 /* ids[0..n) in pieces, the first token of each replaced by BOS. */
 static ht_status feed_pieces(ht_session *session, int32_t *ids, size_t n, const ht_imatrix_options *options,
                              ht_imatrix_result *result, size_t *piece, ht_error *error) {
-    const int bos = ht_tokenizer_bos(session->engine->model->tokenizer);
+    const ht_tokenizer *tokenizer = session->engine->model->tokenizer;
+    const int bos = ht_tokenizer_adds_bos(tokenizer) ? ht_tokenizer_bos(tokenizer) : -1;
     ht_lanes *set = &session->engine->set;
     const collection *c = session->engine->passes.observer->user;
     *piece = ht_min_size(ht_min_size(PIECE, ht_session_context(session)), (size_t)session->engine->info.chunk);
@@ -164,7 +164,7 @@ ht_status ht_imatrix_collect(ht_model *model, const char *text, size_t bytes, co
     ht_status status = ht_output_check(out, error);
     const ht_engine_options how =
         HT_INIT(ht_engine_options, .devices = "cpu", .threads = options->threads, .precision = HT_PRECISION_EXACT,
-                .strategy = HT_STRATEGY_SINGLE, .chunk = PIECE,
+                .strategy = HT_STRATEGY_SINGLE, .chunk = PIECE, .kv_type = HT_KV_F32,
                 .context = model->info.context_length < PIECE ? (int)model->info.context_length : PIECE);
     if (!status && ht_gguf_holds(model->file, out))
         status = ht_fail(error, HT_ERROR_ARGUMENT, "%s: cannot overwrite the model being read", out);

@@ -6,48 +6,12 @@
  * dropped. That is n log n whatever the text. Byte-level BPE (Sennrich et al. 2016; bytes: GPT-2) takes the priority
  * from the rank of the merge, SentencePiece (Kudo and Richardson 2018) from the score of the product.
  */
-#include "text/vocab.h"
+#include "text/encoder.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct symbol {
-    uint32_t start, bytes; /* in encoder.text; bytes 0: merged into the one before */
-    int32_t prev, next;    /* -1: none */
-    int32_t id;            /* -1: no piece */
-} symbol;
-
-typedef struct candidate {
-    uint64_t key; /* priority << 32 | index of the left symbol */
-    uint32_t right, bytes;
-    int32_t id;
-} candidate;
-
-typedef struct encoder {
-    const ht_tokenizer *tokenizer;
-    int32_t *ids;
-    size_t n_ids, cap_ids;
-    const char *text; /* being merged */
-    symbol *symbols;
-    size_t cap_symbols;
-    candidate *heap;
-    size_t n_heap, cap_heap;
-    char *buffer; /* text in the vocabulary's own writing */
-    size_t cap_buffer;
-    pcre2_match_data *matches[HT_MAX_PASSES];
-} encoder;
-
-static ht_status push_id(encoder *e, int32_t id, ht_error *error) {
-    if (e->n_ids == e->cap_ids) {
-        ht_status status = ht_grow((void **)&e->ids, &e->cap_ids, e->n_ids + 1, sizeof *e->ids, "token ids", error);
-        if (status)
-            return status;
-    }
-    e->ids[e->n_ids++] = id;
-    return HT_OK;
-}
-
-static void heap_push(encoder *e, candidate c) {
+static void heap_push(ht_encoder *e, ht_candidate c) {
     size_t i = e->n_heap++;
     while (i > 0) {
         size_t parent = (i - 1) / 2;
@@ -59,8 +23,8 @@ static void heap_push(encoder *e, candidate c) {
     e->heap[i] = c;
 }
 
-static candidate heap_pop(encoder *e) {
-    candidate top = e->heap[0], last = e->heap[--e->n_heap];
+static ht_candidate heap_pop(ht_encoder *e) {
+    ht_candidate top = e->heap[0], last = e->heap[--e->n_heap];
     size_t i = 0;
     for (;;) {
         size_t child = 2 * i + 1;
@@ -80,20 +44,17 @@ static candidate heap_pop(encoder *e) {
 /* Text must never become a control token by merging: that is what the scan for special tokens decides. */
 static int32_t find_mergeable(const ht_tokenizer *t, const char *text, size_t bytes) {
     int32_t id = bytes <= t->longest ? ht_vocab_find(t, text, bytes) : -1;
-    if (id < 0)
-        return -1;
-    uint8_t type = t->types[id];
-    return type == HT_TOKEN_NORMAL || type == HT_TOKEN_USER_DEFINED || type == HT_TOKEN_UNUSED ? id : -1;
+    return id >= 0 && ht_vocab_is_text(t, id) ? id : -1;
 }
 
-static void offer_pair(encoder *e, int32_t left, int32_t right) {
+static void offer_pair(ht_encoder *e, int32_t left, int32_t right) {
     if (left < 0 || right < 0)
         return;
     const ht_tokenizer *t = e->tokenizer;
-    const symbol *l = &e->symbols[left], *r = &e->symbols[right];
-    candidate c = {0, (uint32_t)right, l->bytes + r->bytes, -1};
+    const ht_symbol *l = &e->symbols[left], *r = &e->symbols[right];
+    ht_candidate c = {0, (uint32_t)right, l->bytes + r->bytes, -1};
     uint32_t priority;
-    if (t->sentencepiece) {
+    if (t->kind == HT_VOCAB_SENTENCEPIECE) {
         c.id = find_mergeable(t, e->text + l->start, c.bytes);
         if (c.id < 0)
             return;
@@ -106,7 +67,7 @@ static void offer_pair(encoder *e, int32_t left, int32_t right) {
 }
 
 /* Merges symbols[0..n) as far as they go. */
-static ht_status merge(encoder *e, size_t n, ht_error *error) {
+static ht_status merge(ht_encoder *e, size_t n, ht_error *error) {
     /* A merge takes one candidate and offers two, and there are at most n - 1: 2n is enough. */
     ht_status status = ht_grow((void **)&e->heap, &e->cap_heap, 2 * n, sizeof *e->heap, "tokenizer", error);
     if (status)
@@ -119,9 +80,9 @@ static ht_status merge(encoder *e, size_t n, ht_error *error) {
     for (size_t i = 1; i < n; i++)
         offer_pair(e, (int32_t)i - 1, (int32_t)i);
     while (e->n_heap > 0) {
-        candidate c = heap_pop(e);
+        ht_candidate c = heap_pop(e);
         int32_t left = (int32_t)(c.key & UINT32_MAX);
-        symbol *l = &e->symbols[left], *r = &e->symbols[c.right];
+        ht_symbol *l = &e->symbols[left], *r = &e->symbols[c.right];
         if (l->bytes == 0 || r->bytes == 0 || l->bytes + r->bytes != c.bytes)
             continue;
         l->bytes = c.bytes;
@@ -139,7 +100,7 @@ static ht_status merge(encoder *e, size_t n, ht_error *error) {
 /* ---- byte-level BPE ------------------------------------------------------------------------------------------ */
 
 /* The piece that is the whole word, written in the byte-level alphabet; -1: none. */
-static int32_t whole_word(encoder *e, const char *word, size_t bytes) {
+static int32_t whole_word(ht_encoder *e, const char *word, size_t bytes) {
     char written[HT_MAX_PIECE_BYTES];
     size_t n = 0;
     if (bytes > e->tokenizer->longest) /* a character of the alphabet is at least one byte */
@@ -155,43 +116,29 @@ static int32_t whole_word(encoder *e, const char *word, size_t bytes) {
 /* A byte that has no token (small vocabularies lack those that valid UTF-8 never or hardly holds) gives none: the
  * reference implementations drop it too, and the unknown token of such models is one that ends a text. */
 static ht_status bpe_word(void *user, const char *word, size_t bytes, ht_error *error) {
-    encoder *e = user;
+    ht_encoder *e = user;
     const ht_tokenizer *t = e->tokenizer;
     if (bytes == 1)
-        return t->byte_ids[(uint8_t)*word] < 0 ? HT_OK : push_id(e, t->byte_ids[(uint8_t)*word], error);
-    int32_t whole = t->pre->whole_words ? whole_word(e, word, bytes) : -1;
+        return t->byte_ids[(uint8_t)*word] < 0 ? HT_OK : ht_encoder_push(e, t->byte_ids[(uint8_t)*word], error);
+    int32_t whole = t->pre->flags & HT_PRE_WHOLE_WORDS ? whole_word(e, word, bytes) : -1;
     if (whole >= 0)
-        return push_id(e, whole, error);
+        return ht_encoder_push(e, whole, error);
     ht_status status = ht_grow((void **)&e->symbols, &e->cap_symbols, bytes, sizeof *e->symbols, "tokenizer", error);
     if (status)
         return status;
     e->text = word;
     for (size_t i = 0; i < bytes; i++)
-        e->symbols[i] = (symbol){(uint32_t)i, 1, -1, -1, t->byte_ids[(uint8_t)word[i]]};
+        e->symbols[i] = (ht_symbol){(uint32_t)i, 1, -1, -1, t->byte_ids[(uint8_t)word[i]]};
     status = merge(e, bytes, error);
     for (int32_t i = 0; status == HT_OK && i >= 0; i = e->symbols[i].next)
         if (e->symbols[i].id >= 0)
-            status = push_id(e, e->symbols[i].id, error);
+            status = ht_encoder_push(e, e->symbols[i].id, error);
     return status;
 }
 
-/* ---- SentencePiece ------------------------------------------------------------------------------------------- */
+/* ---- BPE over characters: SentencePiece by score, Gemma 4 and its like by rank ------------------------------- */
 
-static ht_status sentencepiece_bytes(encoder *e, const symbol *s, ht_error *error) {
-    ht_status status = HT_OK;
-    for (uint32_t i = 0; i < s->bytes && status == HT_OK; i++) {
-        uint8_t byte = (uint8_t)e->text[s->start + i];
-        int32_t id = e->tokenizer->byte_ids[byte];
-        if (id < 0)
-            return ht_fail(error, HT_ERROR_FORMAT,
-                           "the vocabulary has no token <0x%02X> and no unknown token for a byte of the text", byte);
-        status = push_id(e, id, error);
-    }
-    return status;
-}
-
-/* Merges text in which spaces are U+2581 by now. */
-static ht_status sentencepiece_text(encoder *e, const char *text, size_t bytes, ht_error *error) {
+static ht_status merge_characters(ht_encoder *e, const char *text, size_t bytes, ht_error *error) {
     ht_status status = ht_grow((void **)&e->symbols, &e->cap_symbols, bytes, sizeof *e->symbols, "tokenizer", error);
     if (status)
         return status;
@@ -200,35 +147,48 @@ static ht_status sentencepiece_text(encoder *e, const char *text, size_t bytes, 
     for (size_t at = 0, used; at < bytes; at += used) {
         bool valid = ht_utf8_next(text + at, bytes - at, &used) >= 0;
         int32_t id = valid ? find_mergeable(e->tokenizer, text + at, used) : -1;
-        e->symbols[n++] = (symbol){(uint32_t)at, (uint32_t)used, -1, -1, id};
+        e->symbols[n++] = (ht_symbol){(uint32_t)at, (uint32_t)used, -1, -1, id};
     }
     if (n == 0)
         return HT_OK;
     status = merge(e, n, error);
-    for (int32_t i = 0; status == HT_OK && i >= 0; i = e->symbols[i].next)
+    for (int32_t i = 0; status == HT_OK && i >= 0; i = e->symbols[i].next) {
+        const ht_symbol *s = &e->symbols[i];
         status =
-            e->symbols[i].id >= 0 ? push_id(e, e->symbols[i].id, error) : sentencepiece_bytes(e, &e->symbols[i], error);
+            s->id >= 0 ? ht_encoder_push(e, s->id, error) : ht_encoder_push_bytes(e, text + s->start, s->bytes, error);
+    }
     return status;
 }
 
-static ht_status sentencepiece_fragment(encoder *e, const char *text, size_t bytes, ht_error *error) {
-    ht_status status = ht_grow((void **)&e->buffer, &e->cap_buffer, 3 * (bytes + 1), 1, "tokenizer", error);
+/* A row of newlines that is a piece is that piece: Gemma 4 has them, and no merges that lead to them all. */
+static ht_status character_word(void *user, const char *word, size_t bytes, ht_error *error) {
+    ht_encoder *e = user;
+    size_t newlines = 0;
+    while (newlines < bytes && word[newlines] == '\n')
+        newlines++;
+    const bool whole = newlines == bytes || e->tokenizer->pre->flags & HT_PRE_WHOLE_WORDS;
+    const int32_t id = whole ? find_mergeable(e->tokenizer, word, bytes) : -1;
+    return id >= 0 ? ht_encoder_push(e, id, error) : merge_characters(e, word, bytes, error);
+}
+
+/* By rank; in front of it the normaliser of the model's own tokenizer. */
+static ht_status pretokenized(ht_encoder *e, const char *text, size_t bytes, ht_error *error) {
+    const ht_tokenizer *t = e->tokenizer;
+    const unsigned flags = t->pre->flags;
+    ht_status status = HT_OK;
+    e->normal.bytes = 0;
+    if (flags & HT_PRE_NFC)
+        status = ht_normalise_nfc(text, bytes, &e->normal, error);
+    else if (flags & HT_PRE_CHARACTERS && t->normaliser.lower)
+        status = ht_normalise_lower(text, bytes, &e->normal, error);
+    else if (flags & HT_PRE_SPACES || t->adds_space)
+        status = ht_normalise_pieces(&t->normaliser, t->adds_space, text, bytes, &e->normal, error);
+    const bool normal = e->normal.bytes > 0;
     if (status)
         return status;
-    size_t n = 0;
-    if (e->tokenizer->adds_space) {
-        memcpy(e->buffer, "\xe2\x96\x81", 3);
-        n = 3;
-    }
-    for (size_t i = 0; i < bytes; i++) {
-        if (text[i] == ' ') {
-            memcpy(e->buffer + n, "\xe2\x96\x81", 3);
-            n += 3;
-        } else {
-            e->buffer[n++] = text[i];
-        }
-    }
-    return sentencepiece_text(e, e->buffer, n, error);
+    return ht_pretokenize(t->pre, t->passes, e->matches, normal ? e->normal.data : text,
+                          normal ? e->normal.bytes : bytes, t->kind == HT_VOCAB_BYTE_LEVEL ? bpe_word : character_word,
+                          e, error);
 }
 
 /* ---- texts with foreign parts -------------------------------------------------------------------------------- */
@@ -257,14 +217,32 @@ ht_status ht_script_append(ht_script *script, const char *text, size_t bytes, bo
 
 /* ---- the whole text ------------------------------------------------------------------------------------------ */
 
-/* Text between two special tokens (or an end): a SentencePiece space goes before each. */
-static ht_status fragment(encoder *e, const char *text, size_t bytes, ht_error *error) {
+/* Text between two special tokens (or an end): the space that SentencePiece adds goes before each. */
+static ht_status fragment(ht_encoder *e, const char *text, size_t bytes, ht_error *error) {
     const ht_tokenizer *t = e->tokenizer;
     if (bytes == 0)
         return HT_OK;
-    if (t->sentencepiece)
-        return sentencepiece_fragment(e, text, bytes, error);
-    return ht_pretokenize(t->passes, e->matches, text, bytes, bpe_word, e, error);
+    e->n_before = e->n_ids;
+    switch (t->kind) {
+    case HT_VOCAB_BYTE_LEVEL:
+    case HT_VOCAB_CHARACTERS:
+        return pretokenized(e, text, bytes, error);
+    case HT_VOCAB_WORDPIECE:
+        return ht_normalise_bert(&t->normaliser, text, bytes, ht_encode_wordpiece, e, error);
+    case HT_VOCAB_PLAMO2:
+        return ht_encode_plamo2(e, text, bytes, error);
+    case HT_VOCAB_GREEDY:
+        return ht_encode_greedy(e, text, bytes, error);
+    case HT_VOCAB_SENTENCEPIECE:
+    case HT_VOCAB_UNIGRAM:
+        break;
+    }
+    e->normal.bytes = 0;
+    ht_status status = ht_normalise_pieces(&t->normaliser, t->adds_space, text, bytes, &e->normal, error);
+    if (status || e->normal.bytes == 0)
+        return status;
+    return t->kind == HT_VOCAB_UNIGRAM ? ht_encode_unigram(e, e->normal.data, e->normal.bytes, error)
+                                       : merge_characters(e, e->normal.data, e->normal.bytes, error);
 }
 
 /* Longest special token at the start of text, -1: none. Control tokens lie in the first `ours` bytes. User-defined ones may
@@ -304,21 +282,38 @@ void ht_tokenizer_find_specials(const ht_tokenizer *t, const char *text, size_t 
 }
 
 /* A special token that the text spells. The BOS at the very start is the one that was added already. */
-static ht_status push_special(encoder *e, int32_t id, bool first, bool known, ht_error *error) {
+static ht_status push_special(ht_encoder *e, int32_t id, bool first, bool known, ht_error *error) {
     if (!first || id != e->tokenizer->bos || e->n_ids == 0)
-        return push_id(e, id, error);
+        return ht_encoder_push(e, id, error);
     if (!known)
         ht_log(HT_LOG_WARN, "the text already begins with BOS: no second BOS is added");
     return HT_OK;
 }
 
-static ht_status encode(encoder *e, const ht_script *script, bool add_special, ht_error *error) {
+static bool is_space(char c) {
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static size_t spaces(const char *text, size_t bytes) {
+    size_t n = 0;
+    while (n < bytes && is_space(text[n]))
+        n++;
+    return n;
+}
+
+static size_t before_spaces(const char *text, size_t begin, size_t end) {
+    while (end > begin && is_space(text[end - 1]))
+        end--;
+    return end;
+}
+
+static ht_status encode(ht_encoder *e, const ht_script *script, bool add_special, ht_error *error) {
     const ht_tokenizer *t = e->tokenizer;
     const char *text = script->text.data;
     const size_t bytes = script->text.bytes;
     ht_status status = HT_OK;
     if (add_special && t->adds_bos)
-        status = push_id(e, t->bos, error);
+        status = ht_encoder_push(e, t->bos, error);
     size_t begin = 0, used = 0, next = 0; /* next: foreign stretch that ends after `at` */
     for (size_t at = 0; status == HT_OK && at < bytes;) {
         while (next < script->n_foreign && script->foreign[next].end <= at)
@@ -329,12 +324,17 @@ static ht_status encode(encoder *e, const ht_script *script, bool add_special, h
             at++;
             continue;
         }
-        status = fragment(e, text + begin, at - begin, error);
+        const size_t end = t->strips_left && t->strips_left[id] ? before_spaces(text, begin, at) : at;
+        status = fragment(e, text + begin, end - begin, error);
         if (status == HT_OK)
             status = push_special(e, id, at == 0, script->bos != HT_BOS_NONE, error);
         begin = at += used;
+        if (t->strips_right && t->strips_right[id])
+            begin = at += spaces(text + at, bytes - at);
     }
-    return status == HT_OK ? fragment(e, text + begin, bytes - begin, error) : status;
+    if (status == HT_OK)
+        status = fragment(e, text + begin, bytes - begin, error);
+    return status == HT_OK && add_special && t->last >= 0 ? ht_encoder_push(e, t->last, error) : status;
 }
 
 ht_status ht_tokenizer_encode(const ht_tokenizer *tokenizer, const char *text, size_t bytes, unsigned flags,
@@ -357,7 +357,7 @@ ht_status ht_tokenizer_encode_script(const ht_tokenizer *tokenizer, const ht_scr
     if (bytes > INT32_MAX / 8) /* symbols and their offsets are 32 bits wide, and a space becomes three bytes */
         return ht_fail(error, HT_ERROR_ARGUMENT, "text of %zu bytes is longer than the %d that can be tokenized", bytes,
                        INT32_MAX / 8);
-    encoder e = {.tokenizer = tokenizer};
+    ht_encoder e = {.tokenizer = tokenizer};
     ht_status status = HT_OK;
     for (int i = 0; i < HT_MAX_PASSES && status == HT_OK && tokenizer->passes[i]; i++) {
         e.matches[i] = pcre2_match_data_create_from_pattern(tokenizer->passes[i], NULL);
@@ -372,7 +372,8 @@ ht_status ht_tokenizer_encode_script(const ht_tokenizer *tokenizer, const ht_scr
         pcre2_match_data_free(e.matches[i]);
     free(e.symbols);
     free(e.heap);
-    free(e.buffer);
+    free(e.steps);
+    ht_text_free(&e.normal);
     if (status) {
         free(e.ids);
         return status;

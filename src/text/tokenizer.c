@@ -1,6 +1,7 @@
 /* The vocabulary of a file: checked, indexed, decoded. What encodes with it is in encode.c. */
 #include "text/vocab.h"
 
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -37,6 +38,22 @@ static const struct {
     {"<turn|>", ENDS},
     {"<|end_of_turn|>", ENDS},
     {"<end_of_utterance>", ENDS},
+    {"<|flush|>", ENDS},
+    {"<|calls|>", ENDS},
+    {"<|tool_response>", ENDS},
+    {"[e~[", ENDS},
+    /* they pad or part the files of a coding model, and no answer goes on after them */
+    {"<|fim_pad|>", ENDS},
+    {"<fim-pad>", ENDS},
+    {"<fim_pad>", ENDS},
+    {"<PAD>", ENDS},
+    {"[PAD]", ENDS},
+    {"<|fim_repo|>", ENDS},
+    {"<|repo_name|>", ENDS},
+    {"<fim-repo>", ENDS},
+    {"<REPO>", ENDS},
+    {"<reponame>", ENDS},
+    {"<|file_sep|>", ENDS},
     {"<\xef\xbd\x9c"
      "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
      ENDS}, /* DeepSeek's, with U+FF5C and U+2581 */
@@ -67,6 +84,34 @@ static const struct {
     {"<|start|>", 0},
     {"<|message|>", 0},
     {"<|channel|>", 0},
+    {"<|constrain|>", 0},
+    /* what is to be filled in, and around what */
+    {"<|fim_prefix|>", 0},
+    {"<|fim_suffix|>", 0},
+    {"<|fim_middle|>", 0},
+    {"<fim-prefix>", 0},
+    {"<fim-suffix>", 0},
+    {"<fim-middle>", 0},
+    {"<fim_prefix>", 0},
+    {"<fim_suffix>", 0},
+    {"<fim_middle>", 0},
+    {"<PRE>", 0},
+    {"<SUF>", 0},
+    {"<MID>", 0},
+    {"<|code_prefix|>", 0},
+    {"<|code_suffix|>", 0},
+    {"<|code_middle|>", 0},
+    {"<\xef\xbd\x9c"
+     "fim\xe2\x96\x81"
+     "begin\xef\xbd\x9c>",
+     0},
+    {"<\xef\xbd\x9c"
+     "fim\xe2\x96\x81hole\xef\xbd\x9c>",
+     0},
+    {"<\xef\xbd\x9c"
+     "fim\xe2\x96\x81"
+     "end\xef\xbd\x9c>",
+     0},
 };
 
 /* ---- hashes -------------------------------------------------------------------------------------------------- */
@@ -268,70 +313,153 @@ static void load_marks(ht_tokenizer *t) {
         if (strcmp(text, "</s>") == 0 && t->types[id] == HT_TOKEN_USER_DEFINED && find_mark(t, "<b>", false) >= 0)
             continue;
         t->types[id] = HT_TOKEN_CONTROL;
-        /* Where an answer ends with <|return|>, <|end|> is between its parts. */
-        const bool part = strcmp(text, "<|end|>") == 0 && find_mark(t, "<|return|>", false) >= 0;
+        /* Where an answer ends with <|return|> or <|flush|>, <|end|> is between its parts. */
+        const bool parts = find_mark(t, "<|return|>", false) >= 0 || find_mark(t, "<|flush|>", false) >= 0;
+        const bool part = parts && strcmp(text, "<|end|>") == 0;
         if (marks[i].flags & ENDS && !part)
             t->ends[id] = true;
     }
 }
 
+/* What the kinds of tokenizer take for granted where a file is silent; -1: nothing. */
+static const struct {
+    int32_t bos, eos, unknown, separator;
+    bool adds_bos, adds_space;
+} usual[] = {
+    [HT_VOCAB_BYTE_LEVEL] = {-1, -1, -1, -1, false, false}, [HT_VOCAB_CHARACTERS] = {-1, -1, -1, -1, false, false},
+    [HT_VOCAB_SENTENCEPIECE] = {1, 2, 0, -1, true, true},   [HT_VOCAB_UNIGRAM] = {-1, 1, 2, -1, false, true},
+    [HT_VOCAB_PLAMO2] = {1, 2, 0, -1, false, false},        [HT_VOCAB_WORDPIECE] = {101, -1, 100, 102, true, false},
+    [HT_VOCAB_GREEDY] = {-1, -1, -1, -1, false, false},
+};
+
+/* Whether and what is added before and after a text. */
+static ht_status load_additions(ht_tokenizer *t, const ht_gguf *file, int32_t separator, ht_error *error) {
+    bool adds_eos = t->kind == HT_VOCAB_UNIGRAM;
+    t->adds_bos = t->bos >= 0 && (usual[t->kind].adds_bos || (t->pre && t->pre->flags & HT_PRE_BOS));
+    t->adds_space = usual[t->kind].adds_space;
+    ht_status status = ht_gguf_bool(file, KEY("add_bos_token"), false, &t->adds_bos, error);
+    if (status == HT_OK)
+        status = ht_gguf_bool(file, KEY("add_eos_token"), false, &adds_eos, error);
+    if (status == HT_OK && t->kind != HT_VOCAB_PLAMO2 && t->kind != HT_VOCAB_WORDPIECE && t->kind != HT_VOCAB_GREEDY)
+        status = ht_gguf_bool(file, KEY("add_space_prefix"), false, &t->adds_space, error);
+    if (status)
+        return status;
+    if (t->adds_bos && t->bos < 0)
+        return ht_fail(error, HT_ERROR_FORMAT,
+                       "%s: key \"" KEY("add_bos_token") "\" is true, but no \"" KEY("bos_token_id") "\" is given",
+                       ht_gguf_path(file));
+    if (t->kind == HT_VOCAB_BYTE_LEVEL || t->kind == HT_VOCAB_CHARACTERS)
+        t->adds_space = false; /* files say it of them, too, and no one heeds it */
+    t->last = t->kind == HT_VOCAB_WORDPIECE ? separator : adds_eos ? t->eos : -1;
+    return HT_OK;
+}
+
 static ht_status load_special_ids(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
+    int32_t separator = -1, first = usual[t->kind].bos;
     struct {
         const char *key;
         int32_t fallback, *id;
         bool ends;
     } rows[] = {
-        {KEY("bos_token_id"), t->sentencepiece ? 1 : -1, &t->bos, false},
-        {KEY("eos_token_id"), t->sentencepiece ? 2 : -1, &t->eos, true},
-        {KEY("unknown_token_id"), t->sentencepiece ? 0 : -1, &t->unknown, false},
+        {KEY("eos_token_id"), usual[t->kind].eos, &t->eos, true},
+        {KEY("unknown_token_id"), usual[t->kind].unknown, &t->unknown, false},
+        {KEY("seperator_token_id"), usual[t->kind].separator, &separator, false}, /* the key is spelled so */
         {KEY("eot_token_id"), -1, NULL, true},
         {KEY("eom_token_id"), -1, NULL, true},
+        {KEY("fim_pad_token_id"), -1, NULL, true},
+        {KEY("fim_rep_token_id"), -1, NULL, true},
+        {KEY("fim_sep_token_id"), -1, NULL, true},
     };
     ht_status status = HT_OK;
-    for (size_t i = 0; i < HT_COUNT(rows); i++) {
-        int32_t id;
+    if (t->kind == HT_VOCAB_WORDPIECE)
+        status = load_id(t, file, KEY("cls_token_id"), first, &first, error);
+    if (status == HT_OK)
+        status = load_id(t, file, KEY("bos_token_id"), first, &t->bos, error);
+    for (size_t i = 0; status == HT_OK && i < HT_COUNT(rows); i++) {
+        int32_t id = -1;
         status = load_id(t, file, rows[i].key, rows[i].fallback, &id, error);
-        if (status)
-            return status;
         if (rows[i].id)
             *rows[i].id = id;
         if (rows[i].ends && id >= 0)
             t->ends[id] = true;
     }
-    status = load_end_ids(t, file, error);
+    if (status == HT_OK)
+        status = load_end_ids(t, file, error);
     if (status)
         return status;
     load_marks(t);
-    t->adds_bos = t->bos >= 0 && (t->sentencepiece || t->pre->adds_bos);
-    t->adds_space = t->sentencepiece;
-    status = ht_gguf_bool(file, KEY("add_bos_token"), false, &t->adds_bos, error);
-    if (status == HT_OK && t->sentencepiece)
-        status = ht_gguf_bool(file, KEY("add_space_prefix"), false, &t->adds_space, error);
-    if (status == HT_OK && t->adds_bos && t->bos < 0)
-        return ht_fail(error, HT_ERROR_FORMAT,
-                       "%s: key \"" KEY("add_bos_token") "\" is true, but no \"" KEY("bos_token_id") "\" is given",
-                       ht_gguf_path(file));
-    return status;
+    return load_additions(t, file, separator, error);
+}
+
+/* ---- special tokens that swallow white space: files do not say it ---- */
+
+static bool contains(ht_string text, const char *part) {
+    const size_t n = strlen(part);
+    for (size_t i = 0; i + n <= text.bytes; i++) {
+        size_t k = 0;
+        while (k < n && (text.data[i + k] | (text.data[i + k] >= 'A' && text.data[i + k] <= 'Z' ? 32 : 0)) == part[k])
+            k++;
+        if (k == n)
+            return true;
+    }
+    return false;
+}
+
+static bool one_of(const ht_string *piece, const char *const *list, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (piece->bytes == strlen(list[i]) && memcmp(piece->data, list[i], piece->bytes) == 0)
+            return true;
+    return false;
+}
+
+/* By the models' own tokenizer.json: Phi-3's special tokens take what is right of them, the mask of some encoders what is left. */
+static ht_status load_stripping(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
+    static const char *const masked[] = {"jina-v2-de", "jina-v2-es", "jina-v2-code", "modern-bert"};
+    static const char *const families[] = {"nomic-bert-moe", "jina-bert-v3", "modern-bert"};
+    static const char *const keep[] = {"<unk>", "<s>", "<|endoftext|>"};
+    ht_string name = {"", 0}, arch = {"", 0}, pre = {"", 0};
+    ht_status status = ht_gguf_string(file, "general.name", false, &name, error);
+    if (status == HT_OK)
+        status = ht_gguf_string(file, "general.architecture", false, &arch, error);
+    if (status == HT_OK)
+        status = ht_gguf_string(file, KEY("pre"), false, &pre, error);
+    if (status)
+        return status;
+    const bool phi = contains(name, "phi-3") || contains(name, "phi3");
+    const bool mask = one_of(&pre, masked, HT_COUNT(masked)) || one_of(&arch, families, HT_COUNT(families));
+    if (!phi && !mask)
+        return HT_OK;
+    bool *list = ht_arena_alloc(&t->arena, (size_t)t->size * sizeof *list);
+    if (!list)
+        return out_of_memory(error);
+    for (int32_t id = 0; id < t->size; id++) {
+        const bool special = t->types[id] >= HT_TOKEN_UNKNOWN && t->types[id] <= HT_TOKEN_USER_DEFINED;
+        list[id] = special && (phi ? !one_of(&t->pieces[id], keep, HT_COUNT(keep))
+                                   : one_of(&t->pieces[id], (const char *const[]){"<mask>", "[MASK]"}, 2));
+    }
+    *(phi ? &t->strips_right : &t->strips_left) = list;
+    return HT_OK;
 }
 
 /* Merges whose parts or product are no pieces are left out: nothing could be made of them, and llama.cpp does not mind
  * them either. So are those that make a control token: text becomes one by its whole name or not at all. Of two merges of one pair the first counts. */
 static ht_status load_merges(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     const ht_gguf_value *list;
-    ht_status status = find_array(file, KEY("merges"), true, 0, HT_GGUF_STRING, HT_GGUF_STRING, &list, error);
+    const bool needed = !(t->pre->flags & HT_PRE_NO_MERGES);
+    ht_status status = find_array(file, KEY("merges"), needed, 0, HT_GGUF_STRING, HT_GGUF_STRING, &list, error);
     if (status)
         return status;
-    if (list->count > INT32_MAX)
+    if (list && list->count > INT32_MAX)
         return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"" KEY("merges") "\" has %" PRIu64 " items",
                        ht_gguf_path(file), list->count);
-    uint64_t slots = table_size(list->count);
+    const uint64_t count = list ? list->count : 0, slots = table_size(count);
     t->merge_mask = slots - 1;
     t->merges = ht_arena_alloc(&t->arena, slots * sizeof *t->merges);
     if (!t->merges)
         return out_of_memory(error);
     memset(t->merges, 0xff, slots * sizeof *t->merges);
     char product[HT_MAX_PIECE_BYTES];
-    for (uint64_t i = 0; i < list->count; i++) {
+    for (uint64_t i = 0; i < count; i++) {
         const ht_string *text = &list->strings[i];
         /* A part is never empty, so the space that separates them is not the first character. */
         const char *space = text->bytes > 1 ? memchr(text->data + 1, ' ', text->bytes - 1) : NULL;
@@ -355,44 +483,79 @@ static ht_status load_merges(ht_tokenizer *t, const ht_gguf *file, ht_error *err
     return HT_OK;
 }
 
+/* Floats as unsigned numbers of the same order, turned round: the best score comes first. */
+static uint32_t order_of(float score) {
+    uint32_t bits;
+    score += 0.0f; /* -0 and 0 are one score */
+    memcpy(&bits, &score, sizeof bits);
+    return ~(bits & 0x80000000u ? ~bits : bits | 0x80000000u);
+}
+
 static ht_status load_scores(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     const ht_gguf_value *scores;
     ht_status status =
         find_array(file, KEY("scores"), true, (uint64_t)t->size, HT_GGUF_F32, HT_GGUF_I32, &scores, error);
     if (status)
         return status;
-    t->order = ht_arena_alloc(&t->arena, (size_t)t->size * sizeof *t->order);
-    if (!t->order)
+    const bool merges = t->kind == HT_VOCAB_SENTENCEPIECE;
+    float *list = merges ? NULL : ht_arena_alloc(&t->arena, (size_t)t->size * sizeof *list), least = FLT_MAX;
+    t->order = merges ? ht_arena_alloc(&t->arena, (size_t)t->size * sizeof *t->order) : NULL;
+    if (!list && !t->order)
         return out_of_memory(error);
     for (int32_t id = 0; id < t->size; id++) {
-        union {
-            float f;
-            uint32_t u;
-        } score = {(float)ht_gguf_item(scores, (uint64_t)id)};
-        if (isnan(score.f))
+        const float score = (float)ht_gguf_item(scores, (uint64_t)id);
+        if (isnan(score) && t->kind != HT_VOCAB_PLAMO2)
             return ht_fail(error, HT_ERROR_FORMAT, "%s: " KEY("scores") "[%d] is not a number", ht_gguf_path(file), id);
-        score.f += 0.0f; /* -0 and 0 are one score */
-        /* Floats as unsigned numbers of the same order, then turned round: the best score comes first. */
-        t->order[id] = ~(score.u & 0x80000000u ? ~score.u : score.u | 0x80000000u);
+        if (merges)
+            t->order[id] = order_of(score);
+        else
+            list[id] = score;
+        if (t->types[id] == HT_TOKEN_NORMAL)
+            least = fminf(least, score);
     }
+    t->scores = list;
+    t->unknown_score = least - 10; /* SentencePiece's penalty */
     return HT_OK;
 }
 
+static ht_status load_normaliser(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
+    const char *key = KEY("precompiled_charsmap");
+    ht_normaliser *n = &t->normaliser;
+    n->lower = t->kind == HT_VOCAB_WORDPIECE;
+    ht_status status = ht_gguf_bool(file, KEY("normalizer.lowercase"), false, &n->lower, error);
+    n->strips_accents = n->lower;
+    if (status == HT_OK)
+        status = ht_gguf_bool(file, KEY("normalizer.strip_accents"), false, &n->strips_accents, error);
+    if (status != HT_OK || (t->kind != HT_VOCAB_UNIGRAM && t->kind != HT_VOCAB_SENTENCEPIECE))
+        return status;
+    status = ht_gguf_bool(file, KEY("remove_extra_whitespaces"), false, &n->merges_spaces, error);
+    const ht_gguf_value *map = ht_gguf_find(file, key);
+    if (status != HT_OK || !map)
+        return status;
+    if (map->kind != HT_GGUF_ARRAY || (map->item_kind != HT_GGUF_U8 && map->item_kind != HT_GGUF_I8))
+        return ht_fail(error, HT_ERROR_FORMAT, "%s: key \"%s\" is not an array of bytes", ht_gguf_path(file), key);
+    return ht_normaliser_charsmap(n, map->data, map->count, ht_gguf_path(file), &t->arena, error);
+}
+
+/* A kind that merges by rank drops a byte that has no token, as the models' own tokenizers do; elsewhere it is unknown. */
 static void load_byte_ids(ht_tokenizer *t) {
+    int found = 0;
     for (int byte = 0; byte < 256; byte++) {
         char text[8];
-        if (!t->sentencepiece) {
+        if (t->kind == HT_VOCAB_BYTE_LEVEL) {
             t->byte_ids[byte] = ht_vocab_find(t, text, ht_byte_to_char((uint8_t)byte, text));
             continue;
         }
         int n = snprintf(text, sizeof text, "<0x%02X>", byte);
         int32_t id = ht_vocab_find(t, text, (size_t)n);
+        found += id >= 0;
         if (id < 0) {
             text[0] = (char)byte;
             id = ht_vocab_find(t, text, 1);
         }
         t->byte_ids[byte] = id < 0 ? t->unknown : id;
     }
+    t->byte_fallback = t->kind == HT_VOCAB_UNIGRAM && found == 256;
 }
 
 /* ---- decoded pieces ------------------------------------------------------------------------------------------ */
@@ -432,6 +595,42 @@ static size_t decode_sentencepiece(const ht_string *piece, bool is_byte, char *o
     return n;
 }
 
+/* RWKV's file writes its pieces as Python's literals do. */
+static size_t decode_escapes(const ht_string *piece, char *out) {
+    size_t n = 0;
+    for (size_t at = 0; at < piece->bytes; at++) {
+        const char c = piece->data[at];
+        if (c != '\\' || at + 1 == piece->bytes) {
+            out[n++] = c;
+            continue;
+        }
+        const char escaped = piece->data[++at];
+        char digits[3] = {0};
+        if (escaped == 'x' && piece->bytes - at > 2) {
+            memcpy(digits, piece->data + at + 1, 2);
+            out[n++] = (char)strtol(digits, NULL, 16);
+            at += 2;
+            continue;
+        }
+        out[n++] = escaped == 't' ? '\t' : escaped == 'n' ? '\n' : escaped == 'r' ? '\r' : escaped;
+    }
+    return n;
+}
+
+static size_t decode_piece(const ht_tokenizer *t, const int16_t byte_of[ALPHABET_END], int32_t id, char *out) {
+    const ht_string *piece = &t->pieces[id];
+    const uint8_t type = t->types[id];
+    const bool literal = t->kind == HT_VOCAB_PLAMO2 && type != HT_TOKEN_BYTE;
+    if (t->kind == HT_VOCAB_GREEDY)
+        return decode_escapes(piece, out);
+    if (literal || type == HT_TOKEN_CONTROL || type == HT_TOKEN_UNKNOWN || type == HT_TOKEN_USER_DEFINED) {
+        memcpy(out, piece->data, piece->bytes);
+        return piece->bytes;
+    }
+    return t->kind == HT_VOCAB_BYTE_LEVEL ? decode_byte_level(byte_of, piece, out)
+                                          : decode_sentencepiece(piece, type == HT_TOKEN_BYTE, out);
+}
+
 static ht_status decode_pieces(ht_tokenizer *t, ht_error *error) {
     size_t total = 0, at = 0;
     for (int32_t id = 0; id < t->size; id++)
@@ -448,15 +647,7 @@ static ht_status decode_pieces(ht_tokenizer *t, ht_error *error) {
         byte_of[ht_utf8_next(c, n, &used)] = (int16_t)byte;
     }
     for (int32_t id = 0; id < t->size; id++) {
-        const ht_string *piece = &t->pieces[id];
-        size_t n = piece->bytes;
-        uint8_t type = t->types[id];
-        if (type == HT_TOKEN_CONTROL || type == HT_TOKEN_UNKNOWN || type == HT_TOKEN_USER_DEFINED)
-            memcpy(all + at, piece->data, n);
-        else if (t->sentencepiece)
-            n = decode_sentencepiece(piece, type == HT_TOKEN_BYTE, all + at);
-        else
-            n = decode_byte_level(byte_of, piece, all + at);
+        const size_t n = decode_piece(t, byte_of, id, all + at);
         t->texts[id] = (ht_piece_text){all + at, (uint32_t)n};
         at += n;
     }
@@ -500,6 +691,41 @@ static ht_status build_trie(ht_tokenizer *t, ht_error *error) {
 
 /* ---- the interface ------------------------------------------------------------------------------------------- */
 
+static const struct {
+    const char *name; /* tokenizer.ggml.model */
+    ht_vocab_kind kind;
+    const char *pre; /* the pre-tokenizer, "": the file's; NULL: there is none */
+} models[] = {
+    {"gpt2", HT_VOCAB_BYTE_LEVEL, ""},
+    {"llama", HT_VOCAB_SENTENCEPIECE, NULL},
+    {"t5", HT_VOCAB_UNIGRAM, NULL},
+    {"bert", HT_VOCAB_WORDPIECE, NULL},
+    {"gemma4", HT_VOCAB_BYTE_LEVEL, "gemma4"},
+    {"plamo2", HT_VOCAB_PLAMO2, NULL},
+    {"rwkv", HT_VOCAB_GREEDY, NULL},
+    {"whitespace", HT_VOCAB_BYTE_LEVEL, "whitespace"},
+};
+
+static ht_status load_pre(ht_tokenizer *t, const ht_gguf *file, const char *fixed, ht_string pre, bool named,
+                          ht_error *error) {
+    if (*fixed)
+        pre = (ht_string){fixed, strlen(fixed)}, named = true;
+    else if (!named)
+        pre = (ht_string){"gpt-2", 5};
+    t->pre = ht_pretokenizer_find(pre.data, pre.bytes);
+    if (!t->pre)
+        return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: key \"" KEY("pre") "\": pre-tokenizer \"%.*s\" is not known",
+                       ht_gguf_path(file), (int)ht_min_size(pre.bytes, 40), pre.data);
+    if (t->pre->flags & HT_PRE_CHARACTERS)
+        t->kind = HT_VOCAB_CHARACTERS;
+    if (!named)
+        ht_log(HT_LOG_WARN,
+               "%s: key \"" KEY(
+                   "pre") "\" is missing: words are cut as GPT-2 does, which may not be how the model was trained",
+               ht_gguf_path(file));
+    return ht_pretokenizer_compile(t->pre, t->passes, error);
+}
+
 static ht_status load_kind(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     ht_string model, pre = {"default", 7};
     bool named = ht_gguf_find(file, KEY("pre")) != NULL;
@@ -516,23 +742,25 @@ static ht_status load_kind(ht_tokenizer *t, const ht_gguf *file, ht_error *error
     for (char *c = t->name; *c; c++)
         if (*c < ' ' || *c > '~')
             *c = '?'; /* shown to people, and a hostile file chose it */
-    bool byte_level = model.bytes == 4 && memcmp(model.data, "gpt2", 4) == 0;
-    t->sentencepiece = model.bytes == 5 && memcmp(model.data, "llama", 5) == 0;
-    if (!byte_level && !t->sentencepiece)
+    size_t row = 0;
+    while (row < HT_COUNT(models) &&
+           !(strlen(models[row].name) == model.bytes && memcmp(models[row].name, model.data, model.bytes) == 0))
+        row++;
+    if (row == HT_COUNT(models))
         return ht_fail(error, HT_ERROR_UNSUPPORTED,
-                       "%s: key \"" KEY("model") "\": tokenizer \"%.*s\" is not one of gpt2, llama", ht_gguf_path(file),
-                       (int)ht_min_size(model.bytes, 40), model.data);
-    if (t->sentencepiece)
+                       "%s: key \"" KEY("model") "\": tokenizer \"%.*s\" is not one of gpt2, llama, t5, bert, gemma4, "
+                                                 "plamo2, rwkv, whitespace",
+                       ht_gguf_path(file), (int)ht_min_size(model.bytes, 40), model.data);
+    t->kind = models[row].kind;
+    return models[row].pre ? load_pre(t, file, models[row].pre, pre, named, error) : HT_OK;
+}
+
+static ht_status load_tables(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
+    if (t->kind == HT_VOCAB_BYTE_LEVEL || t->kind == HT_VOCAB_CHARACTERS)
+        return load_merges(t, file, error);
+    if (t->kind == HT_VOCAB_WORDPIECE || t->kind == HT_VOCAB_GREEDY)
         return HT_OK;
-    t->pre = ht_pretokenizer_find(pre.data, pre.bytes);
-    if (!t->pre)
-        return ht_fail(error, HT_ERROR_UNSUPPORTED, "%s: key \"" KEY("pre") "\": pre-tokenizer \"%.*s\" is not known",
-                       ht_gguf_path(file), (int)ht_min_size(pre.bytes, 40), pre.data);
-    if (!named || (pre.bytes == 7 && memcmp(pre.data, "default", 7) == 0))
-        ht_log(HT_LOG_WARN,
-               "%s: key \"" KEY("pre") "\" %s: words are cut as GPT-2 does, which may not be how the model was trained",
-               ht_gguf_path(file), named ? "is \"default\"" : "is missing");
-    return ht_pretokenizer_compile(t->pre, t->passes, error);
+    return load_scores(t, file, error);
 }
 
 static ht_status load(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
@@ -542,12 +770,19 @@ static ht_status load(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     if (status == HT_OK)
         status = load_special_ids(t, file, error);
     if (status == HT_OK)
-        status = t->sentencepiece ? load_scores(t, file, error) : load_merges(t, file, error);
+        status = load_normaliser(t, file, error);
+    if (status == HT_OK)
+        status = load_tables(t, file, error);
     if (status)
         return status;
     load_byte_ids(t);
     status = decode_pieces(t, error);
-    return status ? status : build_trie(t, error);
+    if (status == HT_OK)
+        status = load_stripping(t, file, error);
+    if (status == HT_OK)
+        status = build_trie(t, error);
+    const bool walks = t->kind >= HT_VOCAB_UNIGRAM;
+    return status == HT_OK && walks ? ht_piece_trie_build(t, t->kind == HT_VOCAB_GREEDY, error) : status;
 }
 
 ht_status ht_tokenizer_create(const ht_gguf *file, ht_tokenizer **tokenizer, ht_error *error) {
@@ -570,6 +805,8 @@ void ht_tokenizer_destroy(ht_tokenizer *tokenizer) {
         return;
     for (int i = 0; i < HT_MAX_PASSES; i++)
         pcre2_code_free(tokenizer->passes[i]);
+    free(tokenizer->pieces_trie.edges);
+    free(tokenizer->pieces_trie.ids);
     ht_arena_free(&tokenizer->arena);
     free(tokenizer);
 }
@@ -617,7 +854,8 @@ const char *ht_tokenizer_text(const ht_tokenizer *tokenizer, int32_t id, bool sp
 ht_status ht_tokenizer_decode(const ht_tokenizer *tokenizer, const int32_t *ids, size_t n, bool special, ht_text *out,
                               ht_error *error) {
     ht_status status = ht_text_append(out, "", 0, error); /* no tokens: an empty string, not none */
-    bool own_space = tokenizer->adds_space;
+    const bool adds_space = tokenizer->adds_space || tokenizer->kind == HT_VOCAB_WORDPIECE;
+    bool own_space = adds_space;
     for (size_t i = 0; i < n && status == HT_OK; i++) {
         size_t bytes;
         const char *text = ht_tokenizer_text(tokenizer, ids[i], special, &bytes);
@@ -626,7 +864,7 @@ ht_status ht_tokenizer_decode(const ht_tokenizer *tokenizer, const int32_t *ids,
         uint8_t type = tokenizer->types[ids[i]];
         if (type == HT_TOKEN_CONTROL || type == HT_TOKEN_USER_DEFINED || type == HT_TOKEN_UNKNOWN) {
             status = ht_text_append(out, text, bytes, error);
-            own_space = tokenizer->adds_space; /* as encode did: each stretch of text got a space in front */
+            own_space = adds_space; /* as encode did: each stretch of text got a space in front */
             continue;
         }
         bool drop = own_space && bytes > 0 && text[0] == ' ';

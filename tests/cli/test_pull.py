@@ -221,7 +221,7 @@ def test_which_file_a_name_means(hub, run, cache, name, file):
     hub.add("test/m", {path: path.encode() for path in FILES})
     done = run("pull", name)
     if file is None:
-        return refuses(done, "m-Q4_K_M.gguf", "Q2_K/m-Q2_K-00001-of-00002.gguf")
+        return refuses(done, "m-Q4_K_M.gguf", "Q2_K/m-Q2_K-00001-of-00002.gguf", "a projector" if "mmproj" in name else " file")
     assert good(done).out.splitlines()[0] == str(cache.file(file))
     return None
 
@@ -439,8 +439,9 @@ def test_token_goes_to_the_hub_alone(hub, run, cache, tmp_path):
     assert [h for where, _, h in hub.requests if where == "store" and "Authorization" in h] == []
     shutil.rmtree(cache.home)
     (tmp_path / "token").write_text(f" {hub.token}\n")
-    good(run("pull", "hf:test/m", env={"HF_TOKEN_PATH": str(tmp_path / "token")}))
-    shutil.rmtree(cache.home)
+    for path in (str(tmp_path / "token"), "~/token"):
+        good(run("pull", "hf:test/m", env={"HF_TOKEN_PATH": path, "HOME": str(tmp_path)}))
+        shutil.rmtree(cache.home)
     cache.home.mkdir()
     (cache.home / "token").write_text(hub.token)
     good(run("pull", "hf:test/m"))
@@ -460,7 +461,9 @@ def test_explained_refusals(hub, run):
 
 @pytest.mark.parametrize("to, text", [
     ("file:///etc/passwd", "no address"), ("ftp://127.0.0.1/x", "no address"), ("http://192.0.2.1/x", "not followed"),
-    ("http://127.0.0.1.example.invalid/x", "not followed"), ("http://user:hf_SECRET@127.0.0.1/x", "no address"), ("", "no address")])
+    ("http://127.0.0.1.example.invalid/x", "not followed"), ("http://user:hf_SECRET@127.0.0.1/x", "no address"), ("", "no address"),
+    ("http://" + "u" * 70 + ":hf_SECRET@127.0.0.1/x", "no address"), ("http://:hf_SECRET@127.0.0.1/x", "no address"),
+    ("http://\xe2\x80\xae.invalid/x", "to http://???.invalid:80")])
 def test_redirections_that_are_not_followed(hub, run, to, text):
     hub.redirect = to or " "
     refuses(run("pull", "hf:test/m"), text)
@@ -481,7 +484,7 @@ def entry(path, size=7, oid="ab" * 32):
 
 @pytest.mark.parametrize("entries", [
     [entry("../../../evil.gguf")], [entry("/evil.gguf")], [entry("a/../b.gguf")], [entry("a\\..\\b.gguf")], [entry("a\nb.gguf")],
-    [entry("a\x00b.gguf")], [entry("a//b.gguf")], [entry("./b.gguf")], [entry("x" * 300 + ".gguf")], [entry("a/" * 600 + "b.gguf")],
+    [entry("a\x00b.gguf")], [entry("a\x9bb.gguf")], [entry("a\u202efugg.gguf")], [entry("a//b.gguf")], [entry("./b.gguf")], [entry("x" * 300 + ".gguf")], [entry("a/" * 600 + "b.gguf")],
     [entry("a.gguf", size=-1)], [entry("a.gguf", size=1 << 60)], [entry("a.gguf", size="7")], [entry("a.gguf", size=1.5)],
     [entry("a.gguf", oid="../../../../evil")], [entry("a.gguf", oid="ab" * 31)], [entry("a.gguf", oid=None)], [{"type": "file"}],
     [{"path": "a.gguf"}], ["a.gguf"], {"error": "no list"}, [entry("a.gguf")] * 2])
@@ -525,6 +528,47 @@ def test_pages_without_end(hub, run):
     assert len(hub.requests) < 250
 
 
+@pytest.mark.parametrize("target, text", [
+    ("file:///etc/passwd", "no address"), ("http://192.0.2.1/x", "not followed"), ("https://u:hf_SECRET@127.0.0.1/x", "no address"),
+    ("/x" * 1500, "no address")])
+def test_pages_elsewhere(hub, run, target, text):
+    """Where the next page is obeys the rules for redirections, and one that cannot be had is no end of the list."""
+    hub.api_faults = [None, lambda handler: handler.say(200, json.dumps([entry("m-Q4_K_M.gguf")]).encode(), Link=f'<{target}>; rel="next"')]
+    refuses(run("pull", "hf:test/m", "--retries", "0"), "test/m", text)
+    assert len(hub.requests) == 2
+
+
+def test_page_by_a_relative_address(hub, run, cache):
+    hub.api_faults = [None, lambda handler: handler.say(200, b"[]", Link=f'</api/models/test/m/tree/{COMMIT}?page=2>; rel="next"')]
+    good(run("pull", "hf:test/m"))
+    assert cache.is_right()
+
+
+def test_another_commit_than_asked_for(hub, run, cache):
+    hub.api_faults = [lambda handler: handler.say(200, json.dumps({"sha": COMMIT}).encode())]
+    refuses(run("pull", "hf:test/m@" + "d0" * 20), "another commit")
+    assert not cache.repository.exists()
+
+
+def test_list_of_too_many_models(hub, run):
+    entries = [{"type": "file", "path": f"{i}.gguf", "size": 7, "oid": "ab" * 20} for i in range(10001)]
+    hub.api_faults = [None, lambda handler: handler.say(200, json.dumps(entries).encode())]
+    refuses(run("pull", "hf:test/m"), "more than 10000 GGUF files")
+
+
+def test_headers_that_drip(hub, run):
+    """Something comes within each second, but never the file."""
+    def drip(handler, data, start):
+        with contextlib.suppress(OSError):
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            for _ in range(40):
+                handler.wfile.write(b"X: y\r\n")
+                time.sleep(0.5)
+        handler.close_connection = True
+    hub.file_faults = [drip]
+    refuses(run("pull", "hf:test/m", "--retries", "0"), "took longer than 4 s", code=1)
+
+
 def test_answers_without_end(hub, run):
     def endless(handler):
         handler.send_response(200)
@@ -553,6 +597,13 @@ def test_answers_without_end(hub, run):
 def test_no_room_is_said_before(hub, run, cache):
     hub.repositories["test/m"].sizes["m-Q4_K_M.gguf"] = 1 << 48
     refuses(run("pull", "hf:test/m"), str(cache.blobs), "bytes are missing", "256.0 TiB", code=1)
+    assert not hub.asked("store")
+
+
+def test_no_room_for_a_later_part(hub, run):
+    parts = {f"m-0000{i}-of-00002.gguf": DATA[:i] for i in (1, 2)}
+    hub.add("test/m", parts).sizes["m-00002-of-00002.gguf"] = 1 << 48
+    refuses(run("pull", "hf:test/m"), "m-00001-of-00002.gguf and the parts after it", "bytes are missing", code=1)
     assert not hub.asked("store")
 
 
@@ -585,7 +636,31 @@ def test_disk_that_is_full(hub, run, tmp_path):
 def test_folder_that_cannot_be_written(run, cache):
     cache.home.mkdir()
     (cache.home / "hub").write_text("a file")
-    refuses(run("pull", "hf:test/m"), str(cache.home / "hub"), code=1)
+    refuses(run("pull", "hf:test/m"), str(cache.home / "hub"), "it is no folder", code=1)
+    (cache.home / "hub").unlink()
+    (cache.home / "hub").symlink_to(cache.home / "unplugged")
+    refuses(run("pull", "hf:test/m"), str(cache.home / "hub"), "a link to what is not there", code=1)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_links_that_others_have_left(hub, run, cache, there):
+    """Who shares the cache can make links in it, but not have other files of this user's written."""
+    others = [cache.part(), cache.repository / "refs" / "main", cache.repository / ".hetero" / f"{COMMIT}.json"]
+    mine = cache.home / "mine"
+    for link in others:
+        link.parent.mkdir(parents=True)
+        link.symlink_to(mine)
+    if there:
+        mine.write_text("mine")
+    good(run("pull", "hf:test/m"))
+    assert cache.is_right() and not any(link.is_symlink() for link in others)
+    assert mine.read_text() == "mine" if there else not mine.exists()
+
+
+def test_pipe_in_place_of_a_revision(run, cache):
+    (cache.repository / "refs").mkdir(parents=True)
+    os.mkfifo(cache.repository / "refs" / "main")
+    refuses(run("pull", "hf:test/m", "--offline"), "not in the cache")
 
 
 # ---- processes

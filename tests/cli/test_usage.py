@@ -3,9 +3,9 @@ import pytest
 
 pytestmark = pytest.mark.check
 
-COMMANDS = ["devices", "inspect", "tokenize", "run", "score", "chat", "perplexity", "quantize", "bench", "profile", "plan", "report", "pull",
-            "template"]
-WITH_MODEL = [name for name in COMMANDS if name not in ("devices", "quantize", "profile", "report", "pull")]
+COMMANDS = ["devices", "inspect", "tokenize", "run", "score", "chat", "perplexity", "quantize", "imatrix", "bench", "profile", "plan", "report",
+            "pull", "template"]
+WITH_MODEL = [name for name in COMMANDS if name not in ("devices", "quantize", "imatrix", "profile", "report", "pull")]
 OPTIONS = {
     "devices": ["--openvino", "--onnxruntime"],
     "inspect": [],
@@ -15,7 +15,8 @@ OPTIONS = {
     "score": ["--ids", "-p, --prompt", "--top", "--chunk", "--ctx"],
     "chat": ["--temp", "--seed", "--ctx", "--system"],
     "perplexity": ["-f, --file", "--reference"],
-    "quantize": [],
+    "quantize": ["--imatrix", "q4_k_m"],
+    "imatrix": ["-f, --file"],
     "template": ["-f, --file", "--tools", "--no-generation-prompt", "--chat-template", "--chat-template-kwargs", "--parse-special"],
     "bench": ["--prompt", "--gen", "-r, ", "--rounds", "--cuts", "--measure"],
     "plan": ["--length", "--decode", "--trace", "--run", "--save", "--load", "--cuts", "--measure"],

@@ -3,7 +3,7 @@
 #define HT_FUZZ_TINY_VOCABULARY_H
 
 #include "text/vocab.h"
-#include "unit/vocab_file.h"
+#include "unit/vocab_kinds.h"
 
 #include "fuzz/fuzz.h"
 
@@ -12,7 +12,7 @@
 
 /* A tokenizer points into its file; the list keeps it from being taken for a leak. */
 static inline ht_gguf *stays_open(ht_gguf *file) {
-    static ht_gguf *volatile files[16];
+    static ht_gguf *volatile files[64];
     static size_t n;
     must(n < HT_COUNT(files));
     return files[n++] = file;
@@ -72,6 +72,22 @@ static inline ht_tokenizer *make_sentencepiece(void) {
                           .n_scores = HT_COUNT(scores)};
     ht_error error = {0};
     ht_gguf *file = stays_open(vocab_open(&v, &error));
+    ht_tokenizer *tokenizer = NULL;
+    must(file && ht_tokenizer_create(file, &tokenizer, &error) == HT_OK);
+    return tokenizer;
+}
+
+/* A vocabulary of another kind, by tokenizer.ggml.model; `charsmap`: with replacements. */
+static inline ht_tokenizer *make_kind(const char *model, bool charsmap) {
+    static vocab_kind kinds[16];
+    static size_t n;
+    must(n < HT_COUNT(kinds));
+    vocab_kind *v = &kinds[n++];
+    vocab_kind_init(v, model);
+    if (charsmap)
+        vocab_charsmap(v);
+    ht_error error = {0};
+    ht_gguf *file = stays_open(vocab_open(&v->file, &error));
     ht_tokenizer *tokenizer = NULL;
     must(file && ht_tokenizer_create(file, &tokenizer, &error) == HT_OK);
     return tokenizer;

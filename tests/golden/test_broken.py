@@ -60,6 +60,12 @@ BROKEN = { # what is wrong -> (case, changes, what the line must name)
     "too many experts": ("qwen3moe", mixture(expert_count=1025), ["qwen3moe.expert_count", "1024"]),
     "router's columns": ("qwen3moe", dict(shapes={"blk.0.ffn_gate_inp.weight": (8, 32)}), ["blk.0.ffn_gate_inp.weight", "[32, 8"]),
     "unknown weights": ("qwen3moe", mixture(expert_gating_func=4), ["qwen3moe.expert_gating_func 4"]),
+    "no experts": ("olmoe", keyed("olmoe", expert_count=0), ["olmoe.expert_count"]),
+    "shared expert too wide": ("qwen2moe", keyed("qwen2moe", expert_shared_feed_forward_length=1 << 21), ["qwen2moe.expert_shared"]),
+    "no gate of the shared expert": without("qwen2moe", "blk.0.ffn_gate_inp_shexp.weight"),
+    "no bias for choosing": without("glm4moe", "blk.1.exp_probs_b.bias"),
+    "period of queries": ("mistral4", keyed("mistral4", attention__temperature_length=0), ["mistral4.attention.temperature_length"]),
+    "all layers guess": ("glm4moe", keyed("glm4moe", nextn_predict_layers=5), ["glm4moe.nextn_predict_layers"]),
     "groups of experts": ("qwen3moe", mixture(expert_group_count=3), ["qwen3moe.expert_count 8", "expert_group_count 3"]),
     "experts of too few groups": ("qwen3moe", mixture(expert_group_count=4, expert_group_used_count=1), ["3 experts", "1 of 4 groups"]),
     "scale of experts": ("qwen3moe", mixture(expert_weights_scale=float("inf")), ["qwen3moe.expert_weights_scale"]),
@@ -107,7 +113,9 @@ def test_broken(binary, tmp_path, what):
         changes = {**changes, "shapes": {f"blk.{i}.{n}.weight": None for i in range(2, 2000) for n in (
             "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "attn_norm", "ffn_norm")}}
     make_tiny.write(case, path, **changes)
-    done = subprocess.run([binary, "inspect", path], capture_output=True, text=True, timeout=60, check=False)
+    # inspect would show the vocabulary of a file whose architecture is not supported
+    command = ["score", path, "--ids", "1", "--devices", "cpu"] if names else ["inspect", path]
+    done = subprocess.run([binary, *command], capture_output=True, text=True, timeout=60, check=False)
     if not names:
         assert done.returncode == 0, done.stderr
         return
@@ -157,7 +165,7 @@ def test_unusable_weights(binary, request, tmp_path, name, what):
     assert not says or (tensor in done.stderr and says in done.stderr), done.stderr
 
 
-@pytest.mark.parametrize("kind,names", [(None, ["tokenizer.ggml.model", "missing"]), ("t5", ["tokenizer.ggml.model", "t5"])])
+@pytest.mark.parametrize("kind,names", [(None, ["tokenizer.ggml.model", "missing"]), ("morse", ["tokenizer.ggml.model", "morse"])])
 def test_without_tokenizer(binary, tmp_path, score, command_json, kind, names):
     """Token ids are scored as ever, and benches run; who has text is told why that is not to be."""
     whole, bare = tmp_path / "whole.gguf", tmp_path / "bare.gguf"
@@ -212,3 +220,12 @@ def test_no_pieces_without_tokenizer(binary, tmp_path):
     done = subprocess.run([binary, "score", tmp_path / "bare.gguf", "--ids", "1,2,3", "--top", "2", "--devices", "cpu"],
                           capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 4 and '"' not in done.stdout
+
+def test_indexer(binary, tmp_path):
+    """An indexer chooses all tokens of a context as long as its top_k; a longer context is refused."""
+    path, ids = tmp_path / "m.gguf", make_tiny.ids("mistral4")
+    make_tiny.write("mistral4", path, arch="deepseek32", **keyed("mistral4", attention__indexer__top_k=30, expert_gating_func=1))
+    for n, code in (30, 0), (31, 2):
+        done = subprocess.run([binary, "score", path, "--ids", ",".join(map(str, ids[:n]))], capture_output=True,
+                              text=True, timeout=60, check=False)
+        assert done.returncode == code and "30" in done.stderr and "indexer" in done.stderr

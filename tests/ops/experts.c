@@ -56,7 +56,7 @@ static void want_route(const ht_op *op, const float *in, double *weights) {
     }
     const double divide = r->renormalise || r->function == HT_ROUTE_SOFTMAX_CHOSEN ? chosen_sum : 1;
     for (size_t i = 0; i < n; i++)
-        weights[i] *= (double)r->scale / divide;
+        weights[i] *= (double)r->scale / divide * (r->factors ? (double)r->factors[i] : 1);
 }
 
 static void check_route(bench *b, const ht_op *op, size_t tokens) {
@@ -85,7 +85,9 @@ static void test_route(bench *b) {
     static const struct {
         int experts, used, groups, groups_used;
     } shapes[] = {{8, 3, 0, 0}, {13, 13, 0, 0}, {5, 1, 0, 0}, {1, 1, 0, 0}, {16, 3, 4, 2}};
-    float bias[MAX_EXPERTS];
+    float bias[MAX_EXPERTS], factors[MAX_EXPERTS];
+    for (size_t i = 0; i < MAX_EXPERTS; i++)
+        factors[i] = 0.5f + (float)(i % 5) / 4;
     for (size_t i = 0; i < MAX_EXPERTS; i++)
         bias[i] = (float)((int)(i * 5 % 7) - 3) * 0.25f;
     for (size_t s = 0; s < HT_COUNT(shapes); s++)
@@ -101,6 +103,7 @@ static void test_route(bench *b) {
                                         .groups_used = shapes[s].groups_used,
                                         .bias = way / 3 % 2 ? bias : NULL,
                                         .renormalise = way / 6,
+                                        .factors = way % 4 == 1 ? factors : NULL,
                                         .scale = way % 2 ? 2.5f : 1}};
             for (size_t k = 0; k < HT_COUNT(token_counts) && (k == 0 || way % 4 == 1); k++)
                 check_route(b, &op, token_counts[k]);

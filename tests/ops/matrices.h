@@ -22,34 +22,13 @@ static const struct {
     int halves[2];
 } block_types[] = {
     /* where a block keeps its fp16 scales */
-    {HT_TYPE_Q4_0, {0, -1}},
-    {HT_TYPE_Q4_1, {0, 2}},
-    {HT_TYPE_Q5_0, {0, -1}},
-    {HT_TYPE_Q5_1, {0, 2}},
-    {HT_TYPE_Q8_0, {0, -1}},
-    {HT_TYPE_Q4_K, {0, 2}},
-    {HT_TYPE_Q5_K, {0, 2}},
-    {HT_TYPE_Q6_K, {208, -1}},
-    {HT_TYPE_IQ4_NL, {0, -1}},
-    {HT_TYPE_MXFP4, {-1, -1}},
-    {HT_TYPE_F16, {-1, -1}},
-    {HT_TYPE_BF16, {-1, -1}},
-    {HT_TYPE_F32, {-1, -1}},
-    {HT_TYPE_Q2_K, {80, 82}},
-    {HT_TYPE_Q3_K, {108, -1}},
-    {HT_TYPE_IQ4_XS, {0, -1}},
-    {HT_TYPE_NVFP4, {-1, -1}},
-    {HT_TYPE_IQ1_S, {0, -1}},
-    {HT_TYPE_IQ1_M, {-1, -1}},
-    {HT_TYPE_IQ2_XXS, {0, -1}},
-    {HT_TYPE_IQ2_XS, {0, -1}},
-    {HT_TYPE_IQ2_S, {0, -1}},
-    {HT_TYPE_IQ3_XXS, {0, -1}},
-    {HT_TYPE_IQ3_S, {0, -1}},
-    {HT_TYPE_TQ1_0, {52, -1}},
-    {HT_TYPE_TQ2_0, {64, -1}},
-    {HT_TYPE_Q1_0, {0, -1}},
-    {HT_TYPE_Q2_0, {0, -1}},
+    {HT_TYPE_Q4_0, {0, -1}},   {HT_TYPE_Q4_1, {0, 2}},    {HT_TYPE_Q5_0, {0, -1}},    {HT_TYPE_Q5_1, {0, 2}},
+    {HT_TYPE_Q8_0, {0, -1}},   {HT_TYPE_Q4_K, {0, 2}},    {HT_TYPE_Q5_K, {0, 2}},     {HT_TYPE_Q6_K, {208, -1}},
+    {HT_TYPE_IQ4_NL, {0, -1}}, {HT_TYPE_MXFP4, {-1, -1}}, {HT_TYPE_F16, {-1, -1}},    {HT_TYPE_BF16, {-1, -1}},
+    {HT_TYPE_F32, {-1, -1}},   {HT_TYPE_Q2_K, {80, 82}},  {HT_TYPE_Q3_K, {108, -1}},  {HT_TYPE_IQ4_XS, {0, -1}},
+    {HT_TYPE_NVFP4, {-1, -1}}, {HT_TYPE_IQ1_S, {0, -1}},  {HT_TYPE_IQ1_M, {-1, -1}},  {HT_TYPE_IQ2_XXS, {0, -1}},
+    {HT_TYPE_IQ2_XS, {0, -1}}, {HT_TYPE_IQ2_S, {0, -1}},  {HT_TYPE_IQ3_XXS, {0, -1}}, {HT_TYPE_IQ3_S, {0, -1}},
+    {HT_TYPE_TQ1_0, {52, -1}}, {HT_TYPE_TQ2_0, {64, -1}}, {HT_TYPE_Q1_0, {0, -1}},    {HT_TYPE_Q2_0, {0, -1}},
 };
 
 enum { FIRST_FLOAT = 10, FLOATS_END = 13 }; /* of these */
@@ -80,6 +59,9 @@ static inline ht_matrix make_matrix(const char *name, size_t kind, size_t rows, 
         for (uint8_t *block = data; block < data + rows * m.row_bytes && traits->type == HT_TYPE_NVFP4; block += 36)
             for (int i = 0; i < 4; i++)
                 block[i] = 1 + block[i] % 15; /* 2^-9 .. 2^-6 */
+        static const float factor = 0.7f;
+        if (traits->type == HT_TYPE_NVFP4)
+            m.factors = &factor, m.factor_rows = rows;
         for (uint8_t *block = data; block < data + rows * m.row_bytes && traits->type == HT_TYPE_IQ1_M; block += 56)
             for (int i = 0; i < 4; i++) /* 2^-9 and a little */
                 block[49 + 2 * i] = (uint8_t)((block[49 + 2 * i] & 15) | (const uint8_t[]){0x70, 0x80, 0x80, 0x10}[i]);

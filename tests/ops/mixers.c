@@ -67,7 +67,8 @@ static mixer make_mixer(ht_op_kind kind, size_t heads, size_t groups, size_t dim
                                           .a = vector(&m, heads, -1, -0.02),
                                           .dt_bias = vector(&m, heads, -3, 1),
                                           .skip = scan ? vector(&m, heads, -1, 1) : NULL,
-                                          .norm = vector(&m, scan ? heads * dim : dim, 0.5, 1.5)};
+                                          .norm = vector(&m, scan ? heads * dim : dim, 0.5, 1.5),
+                                          .repeated = !scan && taps == 5};
     }
     m.in = ht_op_in_width(&m.op, &m.shape), m.more = ht_op_more_width(&m.op, &m.shape);
     m.out = ht_op_out_width(&m.op, &m.shape);
@@ -163,11 +164,9 @@ static const struct {
     ht_op_kind kind;
     size_t heads, groups, dim, key_dim;
     int taps;
-} more[] = {{HT_OP_CONV, 300, 0, 0, 0, 3},
-            {HT_OP_DELTA_NET, 4, 4, 64, 64, 4},
-            {HT_OP_DELTA_NET, 3, 1, 20, 12, 2},
-            {HT_OP_SCAN, 6, 1, 20, 16, 4},
-            {HT_OP_SCAN, 4, 4, 32, 12, 3}};
+} more[] = {{HT_OP_CONV, 300, 0, 0, 0, 3},      {HT_OP_DELTA_NET, 4, 4, 64, 64, 4}, {HT_OP_DELTA_NET, 3, 1, 20, 12, 2},
+            {HT_OP_DELTA_NET, 6, 2, 20, 12, 5}, /* five taps: value heads of a key head follow each other */
+            {HT_OP_SCAN, 6, 1, 20, 16, 4},      {HT_OP_SCAN, 4, 4, 32, 12, 3}};
 
 static void test_all(void **state) {
     for (size_t i = 0; i < HT_COUNT(specs) && specs[i]; i++) {
@@ -189,6 +188,7 @@ static void test_all(void **state) {
         const bool all = !is_quick() || b.device->ops->caps(b.device)->runs_in_caller;
         test_mixer(&b, HT_OP_CONV, 33, 0, 0, 0, 4);
         test_mixer(&b, HT_OP_DELTA_NET, 6, 2, 32, 48, 4);
+        test_mixer(&b, HT_OP_DELTA_NET, 6, 2, 32, 48, 5);
         test_mixer(&b, HT_OP_SCAN, 6, 3, 64, 128, 4);
         for (size_t k = 0; k < HT_COUNT(more) && all; k++)
             test_mixer(&b, more[k].kind, more[k].heads, more[k].groups, more[k].dim, more[k].key_dim, more[k].taps);

@@ -5,6 +5,7 @@
  */
 #include "ops/attention.h"
 #include "ops/pointwise.h"
+#include "ops/streams.h"
 
 /* ---- matmul ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -328,6 +329,8 @@ static void test_shape(bench *b, size_t i) {
         return;
     test_norm(b, h);
     test_glu(b, h);
+    if (i == 0)
+        test_streams(b, h);
     test_argmax(b, h, 0), test_argmax(b, h, 12);
     if (i == 0 ? !small || !b->own_shape : i == 2 && !small)
         test_families(b, h, i ? FAMILIES_TOGETHER : 0);

@@ -62,7 +62,7 @@ typedef struct bench {
     ht_device *beside; /* computes what the device leaves */
     size_t n_left;     /* values that it left of the newest run */
     ht_view pieces[HT_MAX_PIECES];
-    size_t n_pieces;
+    size_t n_pieces, first_pieces;
 } bench;
 
 /* Pages that the device sees, and their end. */
@@ -157,7 +157,8 @@ static bool run_op(bench *b, const ht_op *op, const ht_slice *slice, size_t toke
                                 .part = b->divided ? slice : NULL,
                                 .left = rows ? &left : NULL,
                                 .pieces = b->pieces,
-                                .n_pieces = b->n_pieces};
+                                .n_pieces = b->n_pieces,
+                                .first_pieces = b->first_pieces};
     ht_ticket ticket;
     if (ops->submit(b->device, task, &binding, NULL, 0, &ticket, &error))
         fail_msg("submit %s: %s", op->name, error.text);

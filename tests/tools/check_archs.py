@@ -4,8 +4,8 @@
 usage: check_archs.py ARCHS RECORD [HETERO [FAMILY ...]] [--on WHERE ...] [--folder FOLDER] [--no-reference]
 ARCHS: llama.cpp's test-llama-archs; RECORD: built from golden/tiny/record.c; HETERO: the command, or - for none; FAMILY: names as
 in general.architecture, all that the generator writes unless named. WHERE: cpu (the default), opencl, lanes (the CPU's core 0 and
-OpenCL's core 1, every pass divided), or what --devices takes, then options, separated by blanks. FOLDER: keeps models and llama.cpp's
-answers for the next run (900 MB for all).
+OpenCL's core 1, what can be divided by heads, features, experts and rows), or what --devices takes, then options, separated by
+blanks. FOLDER: keeps models and llama.cpp's answers for the next run (900 MB for all).
 Prints a row for each model: the greatest difference of a log-probability from llama.cpp's, of the reference's (where it knows the
 family) and of hetero's in one prefill, chunks of 16 and token by token; then how many agree. Fails where one of a family that
 hetero knows differs by more than 1e-4. llama.cpp looks GELU up in a table of fp16, which costs more: build its ggml without
@@ -31,7 +31,8 @@ import reference # noqa: E402
 from reference_traits import FAMILIES # noqa: E402
 
 SEED, TOKENS, VOCABULARY, BOUND = 1, 100, 128, 1e-4 # the smallest vocabulary
-WHERE = {"cpu": "cpu", "opencl": "opencl:0", "lanes": "cpu:cpus=0,opencl:0:cpus=1 --strategy tensor"}
+LANES = "cpu:cpus=0,opencl:0:cpus=1 --strategy tensor --cuts head,query,feature,expert,channel,row"
+WHERE = {"cpu": "cpu", "opencl": "opencl:0", "lanes": LANES}
 UNKNOWN = "general.architecture \""
 
 

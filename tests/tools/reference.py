@@ -9,6 +9,7 @@ and attention, reference_mixers.py what stands in attention's place, reference_e
 """
 import json
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +45,12 @@ class Pass:
     """One model and one sequence: what the blocks of reference_mixers.py and reference_experts.py look up."""
 
     def __init__(self, tensors, meta, n, kv_type):
-        self.tensors, self.arch = tensors, meta["general.architecture"]
+        self.arch = meta["general.architecture"]
         self.get = lambda key, default=None: meta.get(f"{self.arch}.{key}", default)
         get = self.get
         self.traits = traits = Traits(self.arch)
+        traits.halves |= traits.mrope_halves and (get("rope.dimension_sections") or [0])[0] > 0
+        tensors = self.tensors = {name: t for name, t in tensors.items() if not any(fnmatch(name, kind) for kind in traits.ignores)}
         self.kv_type, self.layers = kv_type, get("block_count") - get("nextn_predict_layers", 0) # those guess further tokens
         self.eps = get("attention.layer_norm_rms_epsilon") or get("attention.layer_norm_epsilon")
         self.plain_norm = layer_norm if get("attention.layer_norm_epsilon") and not traits.alone else rms_norm
@@ -157,7 +160,7 @@ def self_attention(m, layer, h):
         y = y * sigmoid(gate.reshape(n, -1))
     if f"blk.{layer}.attn_gate.weight" in m.tensors:
         y = y * sigmoid(m.matmul(layer, h, "attn_gate"))
-    return m.matmul(layer, y, "attn_output")
+    return y @ m.weight(layer, "attn_output").T if m.traits.plain_output else m.matmul(layer, y, "attn_output")
 
 
 def mix(m, layer, h):

@@ -3,8 +3,8 @@ import numpy as np
 from reference_ops import relu2, sigmoid, silu, softmax
 
 SOFTMAX, SIGMOID = 1, 2 # expert_gating_func
-RENORMALISED = {"gemma4", "qwen3next", "qwen3moe", "qwen35moe", "lfm2moe", "granitehybrid", "llama", "qwen3vlmoe", "phimoe", "hunyuan-moe", "ernie4_5-moe",
-                "granitemoe"} # weights add up to one; deepseek2's files say
+RENORMALISED = {"gemma4", "qwen3next", "qwen3moe", "qwen35moe", "lfm2moe", "granitehybrid", "llama", "qwen3vlmoe",
+                "phimoe", "hunyuan-moe", "ernie4_5-moe", "granitemoe"} # weights add up to one; deepseek2's files say
 SCALED = {"nemotron_h_moe", "deepseek2", "mistral4", "glm4moe"} # weights are times expert_weights_scale
 LIMIT, STEEPNESS = 7.0, 1.702 # of gpt-oss's clamped GLU
 

@@ -26,6 +26,9 @@ DEFAULTS = {
     "growth": 0.0, # of queries: attention.temperature_scale where the file does not say
     "gating": 1, # expert_gating_func where the file does not say: 1: softmax, 2: sigmoid
     "weighs_input": False, # experts weigh what they read
+    "ignores": (), # tensors that the family has not, whatever a file has: "output.bias" of the model, "*attn_output.bias" of layers
+    "mrope_halves": False, # halves where the file has sections of M-RoPE
+    "plain_output": False, # the matrix behind attention has no bias, whatever the file has
     "finetuned": False, # rope.scaling.finetuned False: no positions at all
     "window_layers": 0, # only a model of so many layers has windows; 0: any
     "still_wide": False, # layers without a window know no positions, where others have one
@@ -44,6 +47,7 @@ FAMILIES = {
     "qwen35": dict(QWEN, query_gate=True),
     "qwen35moe": dict(QWEN, query_gate=True),
     "qwen3next": dict(QWEN, query_gate=True),
+    "mamba2": dict(alone=True, positions=False),
     "nemotron_h": dict(alone=True, activation="relu2", positions=False),
     "nemotron_h_moe": dict(alone=True, gating=2, activation="relu2", positions=False),
     "muse-glimmer": dict(logit_cap=True, post_norms=True, pattern=4, local_base="same", still_wide=True, embedding_normed=True, post_eps=1e-8),
@@ -52,9 +56,11 @@ FAMILIES = {
     "gemma3": dict(halves=True, post_norms=True, pattern=6, local_base=10000.0, activation="gelu", embedding_root=True,
                    logit_cap=True),
     "gpt-oss": dict(halves=True, pattern=2),
-    **dict.fromkeys(("ernie4_5", "nanbeige"), {}),
+    "nanbeige": {},
+    "ernie4_5": dict(ignores=("*attn_output.bias", "*ffn_*.bias")),
     "mistral3": dict(query_scale=True),
-    **dict.fromkeys(("qwen2vl", "qwen3vl", "seed_oss"), dict(halves=True)),
+    **dict.fromkeys(("qwen3vl", "seed_oss"), QWEN),
+    "qwen2vl": dict(halves=True, ignores=("output.bias",)),
     "phi3": dict(halves=True, pattern=0),
     "gemma": dict(halves=True, activation="gelu", embedding_root=True),
     "gemma2": dict(halves=True, post_norms=True, pattern=2, activation="gelu", embedding_root=True, score_cap=True,
@@ -62,7 +68,7 @@ FAMILIES = {
     "granite": dict(logit_divisor=True, finetuned=True),
     "minicpm": dict(logit_divisor=True),
     "smollm3": dict(still_every=4),
-    "glm4": dict(post_norms=True),
+    "glm4": dict(post_norms=True, mrope_halves=True),
     "hunyuan-dense": dict(halves=True, norm_after=True),
     "exaone4": dict(halves=True, post_norms=True, pattern=4, window_layers=64, still_wide=True),
     "cohere2": dict(parallel=True, pattern=4, still_wide=True),
@@ -80,7 +86,7 @@ FAMILIES = {
     "phimoe": QWEN,
     "glm4moe": dict(halves=True, gating=2),
     "hunyuan-moe": dict(halves=True, norm_after=True),
-    "ernie4_5-moe": {},
+    "ernie4_5-moe": dict(plain_output=True),
     "olmo2": dict(halves=True, post_norms=True, pattern=4, local_base="same", norm_whole=True),
 }
 

@@ -26,6 +26,10 @@ static void test_fail_is_one_line(void **state) {
     ht_error error;
     ht_fail(&error, HT_ERROR_FORMAT, "a\nb\x1b[31m\x7f\xff\xc3\xa9 %s", "\xe2\x82"); /* the last character is cut off */
     assert_string_equal(error.text, "a?b?[31m??\xc3\xa9 ");
+    ht_fail(&error, HT_ERROR_FORMAT,
+            "a\xc2\x9b"
+            "b\xe2\x80\xaeug\xe2\x81\xa6"); /* a control, and text that runs the other way */
+    assert_string_equal(error.text, "a??b???ug???");
     char overlong[2000];
     memset(overlong, 'x', sizeof overlong);
     for (size_t i = 1; i + 1 < sizeof overlong; i += 2)

@@ -422,7 +422,7 @@ static void test_errors(void **state) {
     } cases[] = {
         {"", "no model", HT_ERROR_ARGUMENT},
         {"shape:", "llama-3-8b", HT_ERROR_ARGUMENT},
-        {"shape:llama-3-8", "smollm2-135m", HT_ERROR_ARGUMENT}, /* the beginning of a name is not a name */
+        {"shape:llama-3-8", "llama-3-8b", HT_ERROR_ARGUMENT}, /* the beginning of a name is not a name */
         {"shape:llama-3-8b:q9", "q9", HT_ERROR_ARGUMENT},
         {"shape:smollm2-135m:q4_k", "576", HT_ERROR_UNSUPPORTED},
         {"/nonexistent/model.gguf", "/nonexistent/model.gguf", HT_ERROR_IO},

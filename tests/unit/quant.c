@@ -343,7 +343,8 @@ static void test_quantize_refuses(void **state) {
     fails(ht_quantize("no/such.gguf", out, "q8_0", NULL, &result, &error), HT_ERROR_IO, &error, "no/such.gguf");
     fails(ht_quantize(in, "no/such/out.gguf", "q8_0", NULL, &result, &error), HT_ERROR_IO, &error, "no/such/out");
     int calls = 2;
-    const ht_quantize_options options = {.progress = count_calls, .progress_user = &calls}; /* stop after the second call: nothing may be left behind */
+    const ht_quantize_options options = {
+        .progress = count_calls, .progress_user = &calls}; /* stop after the second call: nothing may be left behind */
     fails(ht_quantize(in, out, "q8_0", &options, &result, &error), HT_ERROR_CANCELLED, &error, "in.gguf");
     assert_int_equal(access(out, F_OK), -1);
     assert_int_equal(count_files(), 2); /* the source and the link to it */
@@ -354,6 +355,28 @@ static void test_quantize_refuses(void **state) {
     free(link);
     free(out);
     free(in);
+}
+
+/* NVFP4's second scale, one for each of two matrices in a tensor, also where rows are taken in runs. */
+static void test_factors(void **state) {
+    ht_matrix m = matrix_of(fixture_tensor("NVFP4", ""));
+    static const float factors[] = {0.5f, 3.0f};
+    static float plain[2 * 512], times[2 * 512], scales[2 * 32];
+    static int8_t codes[2 * 512];
+    ht_matrix_floats(&m, 0, 2, plain);
+    m.factors = factors, m.factor_rows = 1;
+    ht_matrix_floats(&m, 0, 2, times);
+    ht_matrix_codes(&m, 0, 2, codes, scales, NULL);
+    for (size_t i = 0; i < HT_COUNT(plain); i++) {
+        assert_true(times[i] == plain[i] * factors[i / 512]);
+        assert_true(scales[i / 16] * codes[i] == times[i]);
+    }
+    m.factor_rows = 2; /* both rows are of the first */
+    ht_matrix_floats(&m, 1, 1, times);
+    assert_true(times[0] == plain[512] * 0.5f);
+    m.factor_rows = 1, m.rows = 1, m.run = 1, m.stride = 1;
+    ht_matrix_floats(&m, 1, 1, times);
+    assert_true(times[0] == plain[512] * 3.0f);
 }
 
 /* What every device that packs a row refuses, and in which words. */
@@ -368,7 +391,7 @@ static void test_bad_rows(void **state) {
     int8_t codes[64];
     float two[2];
     ht_error error = {0};
-    ht_matrix m = {"tensor", ht_type_get(HT_TYPE_MXFP4), 1, 64, blocks, sizeof blocks, 0, 0, false};
+    ht_matrix m = {"tensor", ht_type_get(HT_TYPE_MXFP4), 1, 64, blocks, sizeof blocks, 0, 0, false, NULL, 0};
     for (size_t i = 0; i < HT_COUNT(scales); i++) {
         blocks[17] = scales[i].scale;
         ht_matrix_codes(&m, 0, 1, codes, two, NULL);
@@ -382,12 +405,12 @@ static void test_bad_rows(void **state) {
             uint8_t row[8 * sizeof(float)] = {0};
             const float one[8] = {[5] = values[i]};
             ht_encode_row(floats[t], one, NULL, 8, row);
-            m = (ht_matrix){"tensor", ht_type_get(floats[t]), 1, 8, row, sizeof row, 0, 0, false};
+            m = (ht_matrix){"tensor", ht_type_get(floats[t]), 1, 8, row, sizeof row, 0, 0, false, NULL, 0};
             assert_int_equal(ht_matrix_is_bad(&m, 0, NULL, NULL), i < 3);
         }
     }
     fails(ht_matrix_refuse(&m, 0, &error), HT_ERROR_FORMAT, &error, "weights of tensor, row 0, are not numbers");
-    m = (ht_matrix){"tensor", ht_type_get(HT_TYPE_F16), 1, 8, NULL, 16, 0, 0, false};
+    m = (ht_matrix){"tensor", ht_type_get(HT_TYPE_F16), 1, 8, NULL, 16, 0, 0, false, NULL, 0};
     assert_false(ht_matrix_is_bad(&m, 0, NULL, NULL)); /* made up */
 }
 
@@ -400,6 +423,7 @@ int main(void) {
         cmocka_unit_test(test_encode),
         cmocka_unit_test(test_encode_not_finite),
         cmocka_unit_test(test_synthetic),
+        cmocka_unit_test(test_factors),
         cmocka_unit_test(test_bad_rows),
         cmocka_unit_test_setup_teardown(test_quantize, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_quantize_refuses, make_folder, remove_folder),

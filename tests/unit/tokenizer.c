@@ -196,8 +196,8 @@ static void cut_into_words(void **state) {
         for (int p = 0; p < HT_MAX_PASSES && passes[p]; p++)
             matches[p] = pcre2_match_data_create_from_pattern(passes[p], NULL);
         words got = {0};
-        assert_int_equal(ht_pretokenize(passes, matches, cuts[i].text, strlen(cuts[i].text), add_word, &got, &error),
-                         HT_OK);
+        assert_int_equal(
+            ht_pretokenize(pre, passes, matches, cuts[i].text, strlen(cuts[i].text), add_word, &got, &error), HT_OK);
         got.text[got.bytes] = 0;
         for (int p = 0; p < HT_MAX_PASSES; p++) {
             pcre2_match_data_free(matches[p]);
@@ -471,7 +471,7 @@ static uint32_t next_random(uint64_t *seed) {
 static void round_trip(void **state) {
     byte_level b = {0};
     pieces p = {0};
-    byte_level_init(&b, "qwen2");
+    byte_level_init(&b, "llama-bpe");
     pieces_init(&p);
     ht_gguf *files[] = {vocab_open(&b.file, NULL), vocab_open(&p.file, NULL)};
     static const char *const scraps[] = {"a",   "b",     " ",        "  ",       "\n\n", "1",
@@ -618,7 +618,7 @@ static void hostile_vocabularies(void **state) {
     BAD_BPE("tokenizer.ggml.add_bos_token", b.file.ids[0].key = NULL,
             b.file.flags[0].key = "tokenizer.ggml.add_bos_token", b.file.flags[0].value = true);
     REFUSED(byte_level_init(&b, "no-such\npre"), b, HT_ERROR_UNSUPPORTED, "no-such?pre", (void)0);
-    REFUSED(byte_level_init(&b, "gpt-2"), b, HT_ERROR_UNSUPPORTED, "rwkv", b.file.model = "rwkv");
+    REFUSED(byte_level_init(&b, "gpt-2"), b, HT_ERROR_UNSUPPORTED, "no-such", b.file.model = "no-such");
     BAD_SP("tokenizer.ggml.scores", p.file.scores = NULL);
     BAD_SP("tokenizer.ggml.scores", p.file.n_scores = SP_COUNT - 1);
     BAD_SP("tokenizer.ggml.scores", p.file.bad_kind = "tokenizer.ggml.scores");
@@ -658,7 +658,7 @@ static void odd_vocabularies(void **state) {
     t = create(file);
     assert_false(ht_tokenizer_adds_bos(t));
     assert_int_equal(ht_tokenizer_bos(t), -1);
-    EXPECT(t, "a", true, 0, 0, 0, 0);
+    EXPECT(t, "a", true, 0); /* a row of unknown characters is one token */
     ht_tokenizer_destroy(t);
     ht_gguf_close(file);
 }

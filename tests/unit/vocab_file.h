@@ -9,8 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef struct vocab_file {                 /* what is NULL or 0 is left out of the file */
-    const char *model, *pre, *chat, *tools; /* the two templates */
+typedef struct vocab_file {                /* what is NULL or 0 is left out of the file */
+    const char *model, *pre, *name, *arch; /* arch NULL: llama */
+    const char *chat, *tools;              /* the two templates */
     const char **tokens;
     size_t n_tokens;
     const int32_t *types;
@@ -21,6 +22,8 @@ typedef struct vocab_file {                 /* what is NULL or 0 is left out of 
     size_t n_merges;
     const int32_t *ends; /* tokenizer.ggml.eos_token_ids */
     size_t n_ends;
+    const uint8_t *charsmap; /* tokenizer.ggml.precompiled_charsmap */
+    size_t n_charsmap;
     const char *bad_kind; /* this key becomes a string */
     struct {
         const char *key;
@@ -86,7 +89,8 @@ static inline void vocab_strings(vocab_bytes *out, const char *key, const char *
 /* Opens the file that the description makes; it is gone from the disk at once. NULL: the reader refused it. */
 static inline ht_gguf *vocab_open(const vocab_file *v, ht_error *error) {
     vocab_bytes body = {.bad_kind = v->bad_kind}, head = {0};
-    vocab_text(&body, "general.architecture", "llama");
+    vocab_text(&body, "general.architecture", v->arch ? v->arch : "llama");
+    vocab_text(&body, "general.name", v->name);
     vocab_text(&body, "tokenizer.ggml.model", v->model);
     vocab_text(&body, "tokenizer.ggml.pre", v->pre);
     vocab_text(&body, "tokenizer.chat_template", v->chat);
@@ -99,6 +103,8 @@ static inline ht_gguf *vocab_open(const vocab_file *v, ht_error *error) {
         vocab_put(&body, v->scores, v->n_scores * sizeof *v->scores);
     if (v->ends && vocab_array(&body, "tokenizer.ggml.eos_token_ids", HT_GGUF_I32, v->n_ends))
         vocab_put(&body, v->ends, v->n_ends * sizeof *v->ends);
+    if (v->charsmap && vocab_array(&body, "tokenizer.ggml.precompiled_charsmap", HT_GGUF_U8, v->n_charsmap))
+        vocab_put(&body, v->charsmap, v->n_charsmap);
     for (size_t i = 0; i < 4 && v->ids[i].key; i++)
         if (vocab_key(&body, v->ids[i].key, HT_GGUF_U32))
             vocab_number(&body, v->ids[i].value, 4);

@@ -272,8 +272,7 @@ static ht_status cpu_open(const ht_device_options *options, ht_device **device, 
 static size_t reduction_grain(const ht_op *op) {
     size_t grain = HT_STEP;
     for (int i = 0; i < op->n_parts; i++)
-        if (ht_forms[ht_form_of(&op->parts[i])].super)
-            grain = 256;
+        grain = ht_max_size(grain, ht_form_grain(ht_form_of(&op->parts[i])));
     return grain;
 }
 
@@ -416,7 +415,7 @@ static ht_status reserve_acts(cpu_device *cpu, size_t cols, ht_error *error) {
     if (cols <= cpu->max_cols)
         return HT_OK;
     const size_t padded = ht_round_up(cols, HT_STEP), steps = padded / HT_STEP, tokens = cpu->max_tokens;
-    size_t coded = steps * tokens * (HT_STEP + 2 * sizeof(float) + 5 * sizeof(int32_t)) + 16 * 64;
+    size_t coded = steps * tokens * (HT_STEP + 2 * sizeof(float) + 8 * sizeof(int32_t)) + 16 * 64;
     size_t floats = padded * ht_round_up(tokens, cpu->kernels->tile) * sizeof(float);
     size_t bytes = coded + floats + 4096;
     uint8_t *pages = ht_pages_alloc(bytes);
@@ -604,8 +603,7 @@ static void lay_out_acts(run_job *job) {
             continue;
         }
         job->codes = true;
-        if (ht_forms[form].bias)
-            sums[ht_forms[form].sums] = true;
+        sums[ht_forms[form].sums] = true;
     }
     if (job->floats)
         a->floats = take(&at, ht_round_up(tokens, cpu->kernels->tile) * cols * sizeof(float));
@@ -613,18 +611,17 @@ static void lay_out_acts(run_job *job) {
         a->codes = take(&at, steps * tokens * HT_STEP);
         a->scales = take(&at, steps * tokens * sizeof(float));
         a->scaled_sums = take(&at, steps * tokens * sizeof(float));
-        for (int k = 0; k < HT_SUMS_COUNT; k++)
+        for (int k = HT_SUMS_NONE + 1; k < HT_SUMS_COUNT; k++)
             if (sums[k])
-                a->sums[k] = take(&at, steps * tokens * sizeof(int32_t) * (k == HT_SUMS_32H ? 2 : 1));
+                a->sums[k] = take(&at, steps * tokens * sizeof(int32_t) * ht_sums_halves(k));
     }
 }
 
 /* Rows [begin, end) of a packed part, and the columns of a slice, which the part has from column `col` on. Strips and steps
  * (eight of them where they share a head) follow each other, so that a range of them is a packed part too. */
 static part_view view_of(ht_packed p, size_t first_row, size_t begin, size_t end, size_t col, const ht_slice *s) {
-    const ht_form_traits t = ht_forms[p.form];
     const size_t strip = begin / HT_STRIP, steps = (s->reduction_begin - col) / HT_STEP;
-    p.data += strip * p.strip_bytes + steps * (size_t)t.step_bytes + (t.super ? steps / 8 * (size_t)t.head_bytes : 0);
+    p.data += strip * p.strip_bytes + ht_form_bytes(p.form, steps);
     p.rows = end - strip * HT_STRIP;
     p.strips = (p.rows + HT_STRIP - 1) / HT_STRIP;
     p.cols = ht_round_up(s->reduction_end - s->reduction_begin, HT_STEP);

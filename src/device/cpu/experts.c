@@ -93,7 +93,7 @@ void ht_route_token(const ht_op *op, const float *in, float *out) {
 
 /* Features that are packed together in the last matrix. */
 static size_t feature_grain(const ht_op *op) {
-    return ht_forms[ht_form_of(&op->parts[op->n_parts - 1])].super ? 256 : HT_STEP;
+    return ht_max_size(HT_STEP, ht_form_grain(ht_form_of(&op->parts[op->n_parts - 1])));
 }
 
 const char *ht_experts_refuse(const ht_op *op, const ht_slice *slice) {
@@ -114,6 +114,8 @@ typedef struct packed_part {
     ht_packed packed; /* every expert's strips behind the last one's; its bias likewise */
     size_t strips;    /* of one expert */
     size_t rows;      /* of one expert's matrix, in the file */
+    const ht_matrix *matrix;
+    size_t first; /* its expert that is packed first */
 } packed_part;
 
 struct ht_experts {
@@ -136,6 +138,7 @@ static ht_packed of_expert(const packed_part *part, size_t expert, size_t rows) 
     ht_packed p = part->packed;
     p.data += expert * part->strips * p.strip_bytes;
     p.bias = p.bias ? p.bias + expert * part->strips * HT_STRIP : NULL;
+    p.factor = ht_matrix_factor(part->matrix, (part->first + expert) * part->rows);
     p.rows = rows;
     p.strips = (rows + HT_STRIP - 1) / HT_STRIP;
     return p;
@@ -171,6 +174,7 @@ static ht_status pack_part(const ht_cpu_tools *tools, ht_experts *experts, int n
     packed_part *part = &experts->parts[number];
     const size_t n = s->row_end - s->row_begin;
     part->rows = m->rows / (size_t)op->experts;
+    part->matrix = m, part->first = s->row_begin;
     pack_job job = {.matrix = m,
                     .part = part,
                     .expert = s->row_begin,
@@ -257,9 +261,9 @@ static void lay_out_acts(batch_acts *a, const ht_cpu_kernels *kernels, size_t co
     a->all.codes = take(at, pairs * a->all.cols);
     a->all.scales = take(at, pairs * steps * sizeof(float));
     a->all.scaled_sums = take(at, pairs * steps * sizeof(float));
-    for (int k = 0; k < HT_SUMS_COUNT; k++)
+    for (int k = HT_SUMS_NONE + 1; k < HT_SUMS_COUNT; k++)
         if (a->sums[k])
-            a->all.sums[k] = take(at, pairs * steps * sizeof(int32_t) * (k == HT_SUMS_32H ? 2 : 1));
+            a->all.sums[k] = take(at, pairs * steps * sizeof(int32_t) * ht_sums_halves(k));
 }
 
 static bool is_exact(const ht_cpu_tools *tools, ht_pack_form form) {
@@ -272,7 +276,7 @@ static void choose_acts(const ht_cpu_tools *tools, const ht_op *op, int from, in
         const ht_pack_form form = ht_form_of(&op->parts[i]);
         const bool exact = is_exact(tools, form);
         a->floats |= exact, a->codes |= !exact;
-        a->sums[ht_forms[form].sums] |= !exact && ht_forms[form].bias;
+        a->sums[ht_forms[form].sums] |= !exact;
     }
 }
 
@@ -395,9 +399,9 @@ static ht_acts acts_of(const run *r, const batch_acts *a, size_t k) {
     acts.codes += first * a->all.cols;
     acts.scales += first * steps;
     acts.scaled_sums += first * steps;
-    for (int i = 0; i < HT_SUMS_COUNT; i++)
+    for (int i = HT_SUMS_NONE + 1; i < HT_SUMS_COUNT; i++)
         if (a->sums[i])
-            acts.sums[i] += first * steps * (i == HT_SUMS_32H ? 2 : 1);
+            acts.sums[i] += first * steps * ht_sums_halves(i);
     return acts;
 }
 
@@ -485,9 +489,8 @@ static ht_packed down_of(const run *r, size_t expert, size_t strip) {
     const ht_experts *x = r->experts;
     const packed_part *part = &x->parts[r->n_gates];
     ht_packed p = of_expert(part, expert, part->rows);
-    const ht_form_traits t = ht_forms[p.form];
     const size_t steps = (r->slice.reduction_begin - x->slice.reduction_begin) / HT_STEP;
-    p.data += strip * p.strip_bytes + steps * (size_t)t.step_bytes + (t.super ? steps / 8 * (size_t)t.head_bytes : 0);
+    p.data += strip * p.strip_bytes + ht_form_bytes(p.form, steps);
     p.cols = ht_round_up(r->features, HT_STEP);
     p.bias = p.bias && r->slice.reduction_begin == 0 ? p.bias + strip * HT_STRIP : NULL;
     p.rows -= strip * HT_STRIP;

@@ -88,8 +88,8 @@ static size_t lay_out(const ht_cpu_tools *tools, const ht_head_matrices *m, size
     a->codes = take(base, &at, steps * tokens * HT_STEP);
     a->scales = take(base, &at, steps * tokens * sizeof(float));
     a->scaled_sums = take(base, &at, steps * tokens * sizeof(float));
-    if (t.bias)
-        a->sums[t.sums] = take(base, &at, steps * tokens * sizeof(int32_t) * (t.sums == HT_SUMS_32H ? 2 : 1));
+    if (t.sums)
+        a->sums[t.sums] = take(base, &at, steps * tokens * sizeof(int32_t) * ht_sums_halves(t.sums));
     return at;
 }
 

@@ -128,6 +128,21 @@ PRIM vi vi_or(vi a, vi b) {
 PRIM vi vi_pick(vi a, const uint8_t table[16]) {
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table)), a);
 }
+PRIM vi vi_add(vi a, vi b) {
+    return _mm256_add_epi32(a, b);
+}
+PRIM vi vi_not(vi a) {
+    return _mm256_xor_si256(a, _mm256_set1_epi32(-1));
+}
+PRIM void vi_store(void *p, vi a) {
+    _mm256_storeu_si256(p, a);
+}
+PRIM vi vi_u8(const uint8_t *p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p));
+}
+PRIM vi vi_look(const uint16_t *table, vi index) {
+    return _mm256_i32gather_epi32((const int *)(const void *)table, index, 2);
+}
 PRIM vi vi_srl(vi a, int n) {
     return _mm256_srli_epi32(a, n);
 }

@@ -140,6 +140,22 @@ PRIM vi vi_or(vi a, vi b) {
 PRIM vi vi_pick(vi a, const uint8_t table[16]) {
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table)), a);
 }
+PRIM vi vi_add(vi a, vi b) {
+    return _mm512_add_epi32(a, b);
+}
+PRIM vi vi_not(vi a) {
+    return _mm512_xor_si512(a, _mm512_set1_epi32(-1));
+}
+PRIM void vi_store(void *p, vi a) {
+    _mm512_storeu_si512(p, a);
+}
+PRIM vi vi_u8(const uint8_t *p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p));
+}
+/* 32 bits from entry `index` on: the entry in the low ones */
+PRIM vi vi_look(const uint16_t *table, vi index) {
+    return _mm512_i32gather_epi32(index, table, 2);
+}
 PRIM vi vi_srl(vi a, int n) {
     return _mm512_srli_epi32(a, (unsigned)n);
 }

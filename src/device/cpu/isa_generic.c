@@ -10,6 +10,7 @@
 #define TILE 4
 #define PREFETCH_BYTES 512
 #define SUMS 8
+#define UNPACK_UNROLL AS_A_LOOP
 #define FEW 1 /* code would be large, and is not what this is for */
 #define KERNELS ht_kernels_generic
 #define ISA_NAME "scalar"
@@ -145,6 +146,25 @@ PRIM vi vi_pick(vi a, const uint8_t table[16]) {
         bytes[i] = table[bytes[i] & 15];
     memcpy(&a, bytes, sizeof a);
     return a;
+}
+PRIM vi vi_add(vi a, vi b) {
+    return (vi)((vu)a + (vu)b);
+}
+PRIM vi vi_not(vi a) {
+    return ~a;
+}
+PRIM void vi_store(void *p, vi a) {
+    memcpy(p, &a, sizeof a);
+}
+PRIM vi vi_u8(const uint8_t *p) {
+    vi v;
+    EACH(i) v[i] = p[i];
+    return v;
+}
+PRIM vi vi_look(const uint16_t *table, vi index) {
+    vi v;
+    EACH(i) v[i] = table[index[i]];
+    return v;
 }
 PRIM vi vi_srl(vi a, int n) {
     return (vi)((vu)a >> n);

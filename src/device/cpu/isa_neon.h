@@ -108,6 +108,26 @@ PRIM vi vi_and(vi a, vi b) {
 PRIM vi vi_or(vi a, vi b) {
     return vorrq_s32(a, b);
 }
+PRIM vi vi_add(vi a, vi b) {
+    return vaddq_s32(a, b);
+}
+PRIM vi vi_not(vi a) {
+    return vmvnq_s32(a);
+}
+PRIM void vi_store(void *p, vi a) {
+    vst1q_u8(p, vreinterpretq_u8_s32(a));
+}
+PRIM vi vi_u8(const uint8_t *p) {
+    uint32_t four;
+    __builtin_memcpy(&four, p, 4);
+    return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four))))));
+}
+PRIM vi vi_look(const uint16_t *table, vi index) {
+    vi v = vdupq_n_s32(table[vgetq_lane_s32(index, 0)]);
+    v = vsetq_lane_s32(table[vgetq_lane_s32(index, 1)], v, 1);
+    v = vsetq_lane_s32(table[vgetq_lane_s32(index, 2)], v, 2);
+    return vsetq_lane_s32(table[vgetq_lane_s32(index, 3)], v, 3);
+}
 /* as operators, because the intrinsics take no shift by 0 */
 PRIM vi vi_pick(vi a, const uint8_t table[16]) {
     return vreinterpretq_s32_u8(vqtbl1q_u8(vld1q_u8(table), vreinterpretq_u8_s32(a)));

@@ -45,10 +45,26 @@ typedef struct step_view { /* where the pieces of one step lie, for one pass of 
 
 INLINE const uint8_t *step_address(ht_pack_form form, const uint8_t *strip, size_t step) {
     const ht_form_traits t = ht_forms[form];
-    if (!t.super)
+    if (!t.span)
         return strip + step * (size_t)t.step_bytes;
-    return strip + (step / 8) * (size_t)(t.head_bytes + 8 * t.step_bytes) + (size_t)t.head_bytes +
-           (step % 8) * (size_t)t.step_bytes;
+    const size_t span = (size_t)t.span;
+    return strip + (step / span) * ((size_t)t.head_bytes + span * (size_t)t.step_bytes) + (size_t)t.head_bytes +
+           (step % span) * (size_t)t.step_bytes;
+}
+/* The head of the span that a step, at `here`, belongs to. */
+INLINE const uint8_t *head_of(ht_pack_form form, const uint8_t *here, size_t step) {
+    const ht_form_traits t = ht_forms[form];
+    return here - (step % (size_t)t.span) * (size_t)t.step_bytes - (size_t)t.head_bytes;
+}
+
+INLINE bool is_bytes(ht_pack_form form) {
+    return form == HT_FORM_B6 || form == HT_FORM_B6O || form == HT_FORM_B8;
+}
+/* Bits of a code as it is multiplied: of what names stand for, or of what is in a byte. */
+INLINE int code_bits(ht_pack_form form) {
+    return form == HT_FORM_4X || form == HT_FORM_B6 || form == HT_FORM_B6O || ht_forms[form].bits == 5
+               ? 6
+               : ht_forms[form].bits;
 }
 
 /* Byte offset of row vector `v` (0 .. 32/VW - 1) within a chunk, and its 16-row block. */
@@ -69,24 +85,27 @@ INLINE vi quad_of(int bits, const uint8_t *codes, int v, int half, int i) {
     return vi_and(half ? vi_srl(chunk, 4) : chunk, vi_bcast(0x0F0F0F0F));
 }
 
-/* The high bits of four quads: quad i's are the lowest two of each byte once all are shifted 2 i down. */
-INLINE vi high_bits(const uint8_t *codes, int v, int half) {
-    return vi_load(codes + lane_offset(v) + (8 + block_of(v) * 2 + half) * 64);
+/* The high bits of four quads: quad i's are the lowest of each byte once all are shifted down i times as many. */
+INLINE vi high_bits(int bits, const uint8_t *codes, int v, int half) {
+    if (bits == 6)
+        return vi_load(codes + lane_offset(v) + (8 + block_of(v) * 2 + half) * 64);
+    const vi high = vi_load(codes + lane_offset(v) + (8 + block_of(v)) * 64);
+    return half ? vi_srl(high, 4) : high;
 }
-INLINE vi with_high(vi quad, vi high) {
-    return vi_or(quad, vi_and(vi_sll(high, 4), vi_bcast(0x30303030)));
+INLINE vi with_high(int bits, vi quad, vi high) {
+    return vi_or(quad, vi_and(vi_sll(high, 4), vi_bcast(bits == 6 ? 0x30303030 : 0x10101010)));
 }
 
 /* All eight. */
 INLINE void load_codes(int bits, const uint8_t *codes, int v, vi *quads) {
     UNROLL
     for (int half = 0; half < 2; half++) {
-        vi high = bits == 6 ? high_bits(codes, v, half) : vi_bcast(0);
+        vi high = bits == 5 || bits == 6 ? high_bits(bits, codes, v, half) : vi_bcast(0);
         UNROLL
         for (int i = 0; i < 4; i++) {
             const vi quad = quad_of(bits, codes, v, half, i);
-            quads[4 * half + i] = bits == 6 ? with_high(quad, high) : quad;
-            high = vi_srl(high, 2);
+            quads[4 * half + i] = bits == 5 || bits == 6 ? with_high(bits, quad, high) : quad;
+            high = vi_srl(high, bits - 4);
         }
     }
 }
@@ -97,12 +116,21 @@ INLINE vf code_column(vi quad, int k) {
     return vf_from_vi(k == 3 ? byte : vi_and(byte, vi_bcast(255)));
 }
 
-/* Scales (one or two a step) and offset of row vector v. */
-INLINE void load_scales(ht_pack_form form, const uint8_t *strip, size_t step, int v, vf scale[2], vf *offset) {
+/* Scales and offsets (one or two a step) of row vector v. */
+INLINE void load_scales(ht_pack_form form, const uint8_t *strip, size_t step, int v, vf scale[2], vf offset[2]) {
     const uint8_t *here = step_address(form, strip, step);
     const int row = v * VW;
-    if (form == HT_FORM_4SO || form == HT_FORM_6SO || form == HT_FORM_6S16) {
-        const uint8_t *head = here - (step % 8) * (size_t)ht_forms[form].step_bytes - (size_t)ht_forms[form].head_bytes;
+    if (is_bytes(form)) {
+        const float *of = (const float *)(const void *)here + row;
+        for (int h = 0; h < 2; h++) {
+            scale[h] = vf_load(of + h * HT_STRIP);
+            if (form == HT_FORM_B6O)
+                offset[h] = vf_load(of + (2 + h) * HT_STRIP);
+        }
+        return;
+    }
+    if (form == HT_FORM_4SO || form == HT_FORM_5SO || form == HT_FORM_6S16) {
+        const uint8_t *head = head_of(form, here, step);
         vf d = vf_half((const uint16_t *)(const void *)head + row);
         const int halves = form == HT_FORM_6S16 ? 2 : 1;
         scale[0] = vf_mul(d, vf_i8((const int8_t *)here + row));
@@ -110,21 +138,30 @@ INLINE void load_scales(ht_pack_form form, const uint8_t *strip, size_t step, in
             scale[1] = vf_mul(d, vf_i8((const int8_t *)here + HT_STRIP + row));
         if (form != HT_FORM_6S16) {
             vf dmin = vf_half((const uint16_t *)(const void *)(head + 64) + row);
-            *offset = vf_mul(dmin, vf_i8((const int8_t *)here + HT_STRIP + row));
+            offset[0] = vf_mul(dmin, vf_i8((const int8_t *)here + HT_STRIP + row));
         }
         return;
     }
     scale[0] = vf_half((const uint16_t *)(const void *)here + row);
-    if (form == HT_FORM_4O || form == HT_FORM_6O)
-        *offset = vf_half((const uint16_t *)(const void *)(here + 64) + row);
+    if (form == HT_FORM_4O || form == HT_FORM_5O)
+        offset[0] = vf_half((const uint16_t *)(const void *)(here + 64) + row);
 }
 
-INLINE size_t form_codes_at(ht_pack_form form) { /* bytes before the codes of a step: fp16 rows, or two rows of int8 */
-    return ht_forms[form].offset && !ht_forms[form].super ? 128 : 64;
+INLINE size_t
+form_codes_at(ht_pack_form form) { /* bytes before the codes of a step: fp16 rows, two rows of int8, floats */
+    if (is_bytes(form))
+        return form == HT_FORM_B6O ? 512 : 256;
+    return ht_forms[form].offset && !ht_forms[form].span ? 128 : 64;
 }
 INLINE const int32_t *form_sums(ht_pack_form form, const ht_acts *acts) {
-    const int left = ht_forms[form].bias - (ht_forms[form].bits == 8 ? DOT_BIAS : 0);
+    if (form == HT_FORM_B6O)
+        return acts->sums[ht_forms[form].sums];
+    const int left = ht_forms[form].bias - (code_bits(form) == 8 ? DOT_BIAS : 0);
     return left ? acts->sums[ht_forms[form].sums] : NULL;
+}
+/* Where the sums of a step begin, of `tokens` tokens. */
+INLINE const int32_t *sums_of(ht_pack_form form, const int32_t *sums, size_t step, size_t tokens) {
+    return sums ? sums + step * tokens * (size_t)ht_forms[form].halves : NULL;
 }
 
 /* ---- activations ------------------------------------------------------------------------------------------------------ */
@@ -151,16 +188,17 @@ static void quantize_group(const float *x, size_t step, size_t t, const ht_acts 
     size_t at = step * acts->tokens + t;
     acts->scales[at] = scale;
     acts->scaled_sums[at] = scale * (float)(sum[0] + sum[1]);
-    if (acts->sums[HT_SUMS_8])
-        acts->sums[HT_SUMS_8][at] = -8 * (sum[0] + sum[1]);
-    if (acts->sums[HT_SUMS_32])
-        acts->sums[HT_SUMS_32][at] = -32 * (sum[0] + sum[1]);
-    if (acts->sums[HT_SUMS_128])
-        acts->sums[HT_SUMS_128][at] = -128 * (sum[0] + sum[1]);
-    if (acts->sums[HT_SUMS_32H]) {
-        acts->sums[HT_SUMS_32H][2 * step * acts->tokens + t] = -32 * sum[0];
-        acts->sums[HT_SUMS_32H][(2 * step + 1) * acts->tokens + t] = -32 * sum[1];
-    }
+    static const int whole[][2] = {{HT_SUMS_8, -8}, {HT_SUMS_16, -16}, {HT_SUMS_32, -32}, {HT_SUMS_128, -128}},
+                     halves[][2] = {{HT_SUMS_32H, -32}, {HT_SUMS_128H, -128}};
+    for (size_t i = 0; i < HT_COUNT(whole); i++)
+        if (acts->sums[whole[i][0]])
+            acts->sums[whole[i][0]][at] = whole[i][1] * (sum[0] + sum[1]);
+    for (size_t i = 0; i < HT_COUNT(halves); i++)
+        if (acts->sums[halves[i][0]]) {
+            int32_t *to = acts->sums[halves[i][0]] + 2 * step * acts->tokens + t;
+            to[0] = halves[i][1] * sum[0];
+            to[acts->tokens] = halves[i][1] * sum[1];
+        }
 }
 
 static void quantize(const float *x, size_t stride, size_t cols, size_t t0, size_t n, const ht_acts *acts) {
@@ -239,13 +277,13 @@ INLINE void dot_quads(int vectors, vi *acc, vi (*quads)[8], const int8_t *x, int
  * codes of one token's step: [32] int8; sums: this step's, stride `tokens` between halves. */
 INLINE void step_dot(ht_pack_form form, int vectors, vi (*quads)[8], vf (*scale)[2], const int8_t *x,
                      const int32_t *sums, size_t half_stride, vf *out) {
-    const bool halves = form == HT_FORM_6S16;
+    const bool halves = ht_forms[form].halves == 2, start = sums && ht_forms[form].bias;
     vi acc[RV], high[RV];
     for (int r = 0; r < vectors; r++) {
-        acc[r] = sums ? vi_bcast(sums[0]) : vi_bcast(0);
-        high[r] = halves ? vi_bcast(sums[half_stride]) : vi_bcast(0);
+        acc[r] = start ? vi_bcast(sums[0]) : vi_bcast(0);
+        high[r] = start && halves ? vi_bcast(sums[half_stride]) : vi_bcast(0);
     }
-    const int bits = form == HT_FORM_4X ? 6 : ht_forms[form].bits; /* of what the names stand for */
+    const int bits = code_bits(form);
     dot_quads(vectors, acc, quads, x, 0, halves ? 4 : 8, bits);
     if (halves)
         dot_quads(vectors, high, quads, x, 4, 8, bits);
@@ -256,12 +294,24 @@ INLINE void step_dot(ht_pack_form form, int vectors, vi (*quads)[8], vf (*scale)
     }
 }
 
+/* What the offsets of one token's step add to the sum of a row vector: `at` is the step's place of this token in the activations' scales. */
+INLINE vf add_offsets(ht_pack_form form, const vf offset[2], const ht_acts *a, size_t at, const int32_t *sums,
+                      size_t half_stride, vf sum) {
+    if (!ht_forms[form].offset)
+        return sum;
+    if (form != HT_FORM_B6O)
+        return vf_fma(offset[0], vf_bcast(a->scaled_sums[at]), sum);
+    const float unit = a->scales[at] * -0x1p-5f; /* the sums are of -32 times the activations */
+    sum = vf_fma(offset[0], vf_bcast(unit * (float)sums[0]), sum);
+    return vf_fma(offset[1], vf_bcast(unit * (float)sums[half_stride]), sum);
+}
+
 INLINE void load_step(ht_pack_form form, int vectors, const uint8_t *strip, size_t step, int v0, vi (*quads)[8],
-                      vf (*scale)[2], vf *offset) {
+                      vf (*scale)[2], vf (*offset)[2]) {
     const uint8_t *codes = step_address(form, strip, step) + form_codes_at(form);
     for (int r = 0; r < vectors; r++) {
-        offset[r] = vf_zero();
-        load_scales(form, strip, step, v0 + r, scale[r], &offset[r]);
+        offset[r][0] = offset[r][1] = vf_zero();
+        load_scales(form, strip, step, v0 + r, scale[r], offset[r]);
         load_codes(ht_forms[form].bits, codes, v0 + r, quads[r]);
         for (int j = 0; j < 8 && form == HT_FORM_4X; j++)
             quads[r][j] = vi_pick(quads[r][j], ht_named_codes);
@@ -274,28 +324,32 @@ INLINE void fetch_ahead(ht_pack_form form, const uint8_t *strip, size_t step) {
         __builtin_prefetch(ahead + line * 64);
 }
 
+#include "device/cpu/unpack_impl.h"
+
 /* One token: accumulators in registers, weights fetched ahead; bound by memory. */
-INLINE void fast_one(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y) {
-    const uint8_t *data = p->data + strip * p->strip_bytes;
+INLINE void fast_one(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y, uint8_t *window) {
+    const uint8_t *data = is_bytes(form) ? window : p->data + strip * p->strip_bytes;
     const size_t steps = p->cols / HT_STEP;
     const int32_t *sums = form_sums(form, a);
     vf acc[32 / VW];
     for (int v = 0; v < 32 / VW; v++)
         acc[v] = row_bias(p, strip, v);
     for (size_t s = 0; s < steps; s++) {
-        fetch_ahead(form, data, s);
+        if (!is_bytes(form))
+            fetch_ahead(form, data, s);
+        else if (s % RUN_STEPS == 0)
+            unpack_steps(p, strip, s, ht_min_size(s + RUN_STEPS, steps), 0, VECTORS, window);
         const vf x_scale = vf_bcast(a->scales[s]);
+        const int32_t *step_sums = sums_of(form, sums, s, 1);
         for (int pass = 0; pass < PASSES; pass++) {
             vi quads[RV][8];
-            vf scale[RV][2], offset[RV], dot[RV];
-            load_step(form, RV, data, s, pass * RV, quads, scale, offset);
-            step_dot(form, RV, quads, scale, a->codes + s * HT_STEP,
-                     sums ? sums + (form == HT_FORM_6S16 ? 2 * s : s) : NULL, 1, dot);
+            vf scale[RV][2], offset[RV][2], dot[RV];
+            load_step(form, RV, data, place_of(form, s), pass * RV, quads, scale, offset);
+            step_dot(form, RV, quads, scale, a->codes + s * HT_STEP, step_sums, 1, dot);
             for (int r = 0; r < RV; r++) {
                 vf *sum = &acc[pass * RV + r];
                 *sum = vf_fma(dot[r], x_scale, *sum);
-                if (ht_forms[form].offset)
-                    *sum = vf_fma(offset[r], vf_bcast(a->scaled_sums[s]), *sum);
+                *sum = add_offsets(form, offset[r], a, s, step_sums, 1, *sum);
             }
         }
     }
@@ -319,7 +373,6 @@ static void end_few(const ht_packed *p, size_t strip, size_t tokens, const float
 /* Where the registers do not hold all accumulators of a few tokens, some go over a run of steps at a time, whose
  * weights stay in L1, and then the others. Each such pass fetches its part of the run behind, so that memory is never
  * idle. */
-enum { RUN_STEPS = 8 };
 typedef struct few_pass {
     const uint8_t *data; /* of the strip */
     size_t begin, end;   /* steps */
@@ -330,6 +383,8 @@ typedef struct few_pass {
 } few_pass;
 
 INLINE void fetch_part(ht_pack_form form, const few_pass *pass, size_t step) {
+    if (is_bytes(form))
+        return; /* unpack_steps does */
     if (pass->parts == 1) {
         fetch_ahead(form, pass->data, step);
         return;
@@ -355,10 +410,10 @@ INLINE void fast_pass(ht_pack_form form, int n, const ht_acts *a, const few_pass
         sum[k] = vf_load(few_at(pass, k, RV));
     for (size_t s = pass->begin; s < pass->end; s++) {
         vi quads[RV][8];
-        vf scale[RV][2], offset[RV];
+        vf scale[RV][2], offset[RV][2];
         fetch_part(form, pass, s);
-        load_step(form, RV, pass->data, s, pass->v0, quads, scale, offset);
-        const int32_t *step_sums = sums ? sums + (form == HT_FORM_6S16 ? 2 * s : s) * tokens + pass->t0 : NULL;
+        load_step(form, RV, pass->data, place_of(form, s), pass->v0, quads, scale, offset);
+        const int32_t *step_sums = sums ? sums_of(form, sums, s, tokens) + pass->t0 : NULL;
         UNROLL
         for (int t = 0; t < n; t++) {
             const size_t at = s * tokens + pass->t0 + (size_t)t;
@@ -367,8 +422,7 @@ INLINE void fast_pass(ht_pack_form form, int n, const ht_acts *a, const few_pass
             for (int r = 0; r < RV; r++) {
                 vf *to = &sum[t * RV + r];
                 *to = vf_fma(dot[r], vf_bcast(a->scales[at]), *to);
-                if (ht_forms[form].offset)
-                    *to = vf_fma(offset[r], vf_bcast(a->scaled_sums[at]), *to);
+                *to = add_offsets(form, offset[r], a, at, step_sums ? step_sums + t : NULL, tokens, *to);
             }
         }
     }
@@ -377,14 +431,18 @@ INLINE void fast_pass(ht_pack_form form, int n, const ht_acts *a, const few_pass
         vf_store(few_at(pass, k, RV), sum[k]);
 }
 
-INLINE void fast_few(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride) {
+INLINE void fast_few(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride,
+                     uint8_t *window) {
     _Alignas(64) float rows[HT_FEW * HT_STRIP];
     const size_t steps = p->cols / HT_STEP, tokens = a->tokens, groups = (tokens + FAST_GROUP - 1) / FAST_GROUP;
-    few_pass pass = {.data = p->data + strip * p->strip_bytes, .parts = groups * PASSES, .rows = rows};
-    const size_t run = pass.parts > 1 ? RUN_STEPS : steps;
+    few_pass pass = {
+        .data = is_bytes(form) ? window : p->data + strip * p->strip_bytes, .parts = groups * PASSES, .rows = rows};
+    const size_t run = pass.parts > 1 || is_bytes(form) ? RUN_STEPS : steps;
     begin_few(p, strip, tokens, rows);
     for (; pass.begin < steps; pass.begin = pass.end) {
         pass.end = ht_min_size(pass.begin + run, steps);
+        if (is_bytes(form))
+            unpack_steps(p, strip, pass.begin, pass.end, 0, VECTORS, window);
         for (pass.part = 0; pass.part < pass.parts; pass.part++) {
             pass.v0 = (int)(pass.part / groups) * RV, pass.t0 = pass.part % groups * FAST_GROUP;
             switch (ht_min_size(tokens - pass.t0, FAST_GROUP)) {
@@ -407,8 +465,8 @@ INLINE void fast_few(ht_pack_form form, const ht_packed *p, size_t strip, const 
 
 /* Many tokens: a step's codes stay in registers while FAST_TILE tokens pass by; accumulators wait in L1. */
 INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride,
-                      float *acc) {
-    const uint8_t *data = p->data + strip * p->strip_bytes;
+                      float *acc, uint8_t *window) {
+    const uint8_t *data = is_bytes(form) ? window : p->data + strip * p->strip_bytes;
     const size_t steps = p->cols / HT_STEP, tokens = a->tokens;
     const int32_t *sums = form_sums(form, a);
     for (size_t t0 = 0; t0 < tokens; t0 += FAST_TILE) {
@@ -419,10 +477,12 @@ INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const
                     vf_store(acc + t * PASS_ROWS + r * VW, row_bias(p, strip, pass * RV + r));
             for (size_t s = 0; s < steps; s++) {
                 vi quads[RV][8];
-                vf scale[RV][2], offset[RV];
-                load_step(form, RV, data, s, pass * RV, quads, scale, offset);
+                vf scale[RV][2], offset[RV][2];
+                if (is_bytes(form) && s % RUN_STEPS == 0)
+                    unpack_steps(p, strip, s, ht_min_size(s + RUN_STEPS, steps), pass * RV, pass * RV + RV, window);
+                load_step(form, RV, data, place_of(form, s), pass * RV, quads, scale, offset);
                 const size_t at = s * tokens + t0;
-                const int32_t *step_sums = sums ? sums + (form == HT_FORM_6S16 ? 2 * s * tokens + t0 : at) : NULL;
+                const int32_t *step_sums = sums ? sums_of(form, sums, s, tokens) + t0 : NULL;
                 for (size_t t = 0; t < n; t++) {
                     vf dot[RV];
                     step_dot(form, RV, quads, scale, a->codes + (at + t) * HT_STEP, step_sums ? step_sums + t : NULL,
@@ -430,8 +490,8 @@ INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const
                     for (int r = 0; r < RV; r++) {
                         float *sum = acc + t * PASS_ROWS + r * VW;
                         vf value = vf_fma(dot[r], vf_bcast(a->scales[at + t]), vf_load(sum));
-                        if (ht_forms[form].offset)
-                            value = vf_fma(offset[r], vf_bcast(a->scaled_sums[at + t]), value);
+                        value =
+                            add_offsets(form, offset[r], a, at + t, step_sums ? step_sums + t : NULL, tokens, value);
                         vf_store(sum, value);
                     }
                 }
@@ -443,26 +503,31 @@ INLINE void fast_many(ht_pack_form form, const ht_packed *p, size_t strip, const
     }
 }
 
-#define FORMS(X) \
-    X(HT_FORM_4) \
-    X(HT_FORM_4O) X(HT_FORM_4SO) X(HT_FORM_4X) X(HT_FORM_6) X(HT_FORM_6O) X(HT_FORM_6SO) X(HT_FORM_6S16) X(HT_FORM_8)
+#define FORMS(X)   \
+    X(HT_FORM_4)   \
+    X(HT_FORM_4O)  \
+    X(HT_FORM_4SO) \
+    X(HT_FORM_4X)  \
+    X(HT_FORM_5) X(HT_FORM_5O) X(HT_FORM_5SO) X(HT_FORM_6S16) X(HT_FORM_8) X(HT_FORM_B6) X(HT_FORM_B6O) X(HT_FORM_B8)
 
 /* A function a form keeps the compiler's work and the code's size in hand; that of one token stays by itself,
  * undisturbed. */
 #define FAST_FUNCTIONS(FORM)                                                                                          \
     static __attribute__((noinline)) void fast_one_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y) { \
-        fast_one(FORM, p, s, a, y);                                                                                   \
+        _Alignas(64) uint8_t window[WINDOW(FORM)];                                                                    \
+        fast_one(FORM, p, s, a, y, window);                                                                           \
     }                                                                                                                 \
     static void fast_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y, size_t stride, float *acc) {    \
+        _Alignas(64) uint8_t window[WINDOW(FORM)];                                                                    \
         if (a->tokens <= FAST_FEW)                                                                                    \
-            fast_few(FORM, p, s, a, y, stride);                                                                       \
+            fast_few(FORM, p, s, a, y, stride, window);                                                               \
         else                                                                                                          \
-            fast_many(FORM, p, s, a, y, stride, acc);                                                                 \
+            fast_many(FORM, p, s, a, y, stride, acc, window);                                                         \
     }
 FORMS(FAST_FUNCTIONS)
 
 static void strip_fast(const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride, float *scratch) {
-    switch (p->form) {
+    switch (ht_forms[p->form].via) {
 #define FAST_CASE(FORM)                                   \
     case FORM:                                            \
         if (a->tokens == 1)                               \
@@ -546,11 +611,11 @@ INLINE decoder decoder_of(ht_pack_form form, const uint8_t *strip, size_t step, 
     decoder d = {.codes = step_address(form, strip, step)};
     if (!t.bits)
         return d;
-    vf offset = vf_zero();
+    vf offset[2] = {vf_zero(), vf_zero()};
     d.codes += form_codes_at(form);
-    load_scales(form, strip, step, v, d.scale, &offset);
+    load_scales(form, strip, step, v, d.scale, offset);
     for (int h = 0; h < t.halves; h++)
-        d.zero[h] = t.offset ? offset : vf_mul(d.scale[h], vf_bcast((float)-t.bias));
+        d.zero[h] = t.offset ? offset[h] : vf_mul(d.scale[h], vf_bcast((float)-t.bias));
     return d;
 }
 
@@ -566,10 +631,10 @@ INLINE vi next_quad(ht_pack_form form, decoder *d, int v, int half, int i) {
     const vi quad = quad_of(bits, d->codes, v, half, i);
     if (form == HT_FORM_4X)
         return vi_pick(quad, ht_named_codes);
-    if (bits != 6)
+    if (bits != 5 && bits != 6)
         return quad;
-    d->high = i ? vi_srl(d->high, 2) : high_bits(d->codes, v, half);
-    return with_high(quad, d->high);
+    d->high = i ? vi_srl(d->high, bits - 4) : high_bits(bits, d->codes, v, half);
+    return with_high(bits, quad, d->high);
 }
 
 /* Column b of quad i of a half. */
@@ -627,19 +692,23 @@ INLINE vf weight_of(ht_pack_form form, const decoder *d, vi quad, int v, int hal
 
 /* n tokens, n a constant of few_of: each weight is multiplied as it is decoded, with accumulators in registers. */
 INLINE void exact_few(ht_pack_form form, int n, const ht_packed *p, size_t strip, const ht_acts *a, float *y,
-                      size_t stride) {
+                      size_t stride, uint8_t *window) {
     const size_t steps = p->cols / HT_STEP, ld = (size_t)n;
     /* scales and offsets of each vector want registers, too: no more than a quarter of the accumulators */
     const int most = n <= 4 ? SUMS / 4 : SUMS / 8, vectors = most < VECTORS ? most : VECTORS;
     _Alignas(64) float rows[HT_FEW * HT_STRIP];
-    few_pass pass = {
-        .data = p->data + strip * p->strip_bytes, .parts = (size_t)(VECTORS / vectors), .t0 = 0, .rows = rows};
-    const size_t run = pass.parts > 1 ? RUN_STEPS : steps;
+    few_pass pass = {.data = is_bytes(form) ? window : p->data + strip * p->strip_bytes,
+                     .parts = (size_t)(VECTORS / vectors),
+                     .t0 = 0,
+                     .rows = rows};
+    const size_t run = pass.parts > 1 || is_bytes(form) ? RUN_STEPS : steps;
     if (n > FEW)
         return;
     begin_few(p, strip, (size_t)n, rows);
     for (; pass.begin < steps; pass.begin = pass.end) {
         pass.end = ht_min_size(pass.begin + run, steps);
+        if (is_bytes(form))
+            unpack_steps(p, strip, pass.begin, pass.end, 0, VECTORS, window);
         for (pass.part = 0; pass.part < pass.parts; pass.part++) {
             pass.v0 = (int)pass.part * vectors;
             vf sum[HT_FEW * VECTORS];
@@ -650,7 +719,7 @@ INLINE void exact_few(ht_pack_form form, int n, const ht_packed *p, size_t strip
                 const float *x = a->floats + s * HT_STEP * ld;
                 fetch_part(form, &pass, s);
 #define MULTIPLY(k, w) panel_step(n, vectors, sum, w, x + (size_t)(k)*ld, 1)
-                FOR_STEP_WEIGHTS(form, vectors, pass.data, s, pass.v0, MULTIPLY);
+                FOR_STEP_WEIGHTS(form, vectors, pass.data, place_of(form, s), pass.v0, MULTIPLY);
 #undef MULTIPLY
             }
             UNROLL
@@ -662,8 +731,8 @@ INLINE void exact_few(ht_pack_form form, int n, const ht_packed *p, size_t strip
 }
 
 INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride,
-                       float *acc) {
-    const uint8_t *data = p->data + strip * p->strip_bytes;
+                       float *acc, uint8_t *window) {
+    const uint8_t *data = is_bytes(form) ? window : p->data + strip * p->strip_bytes;
     const size_t tiles = (a->tokens + TILE - 1) / TILE;
     _Alignas(64) float panel[DEPTH * PASS_ROWS];
     for (int pass = 0; pass < PASSES; pass++) {
@@ -674,10 +743,14 @@ INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, cons
             const size_t depth = ht_min_size(DEPTH, p->cols - c);
             for (size_t s = 0; s < depth / HT_STEP; s++) {
                 float *out = panel + s * HT_STEP * PASS_ROWS;
+                const size_t step = c / HT_STEP + s;
+                if (is_bytes(form) && step % RUN_STEPS == 0)
+                    unpack_steps(p, strip, step, ht_min_size(step + RUN_STEPS, p->cols / HT_STEP), pass * RV,
+                                 pass * RV + RV, window);
 #define PUT_PANEL(k, w)          \
     for (int r = 0; r < RV; r++) \
     vf_store(out + (k)*PASS_ROWS + r * VW, (w)[r])
-                FOR_STEP_WEIGHTS(form, RV, data, c / HT_STEP + s, pass * RV, PUT_PANEL);
+                FOR_STEP_WEIGHTS(form, RV, data, place_of(form, step), pass * RV, PUT_PANEL);
 #undef PUT_PANEL
             }
             for (size_t tile = 0; tile < tiles; tile++)
@@ -690,25 +763,27 @@ INLINE void exact_many(ht_pack_form form, const ht_packed *p, size_t strip, cons
     }
 }
 
-#define EXACT_FEW_CASE(FORM, N)                 \
-    case N:                                     \
-        exact_few(FORM, N, p, s, a, y, stride); \
+#define EXACT_FEW_CASE(FORM, N)                         \
+    case N:                                             \
+        exact_few(FORM, N, p, s, a, y, stride, window); \
         return;
 #define EXACT_FUNCTIONS(FORM)                                                                                       \
     static void exact_##FORM(const ht_packed *p, size_t s, const ht_acts *a, float *y, size_t stride, float *acc) { \
+        _Alignas(64) uint8_t window[WINDOW(FORM)];                                                                  \
         switch (few_of(a->tokens)) {                                                                                \
             EXACT_FEW_CASE(FORM, 1)                                                                                 \
             EXACT_FEW_CASE(FORM, 2)                                                                                 \
             EXACT_FEW_CASE(FORM, 3)                                                                                 \
             EXACT_FEW_CASE(FORM, 4)                                                                                 \
-            EXACT_FEW_CASE(FORM, 6) EXACT_FEW_CASE(FORM, 8) default : exact_many(FORM, p, s, a, y, stride, acc);    \
+            EXACT_FEW_CASE(FORM, 6)                                                                                 \
+            EXACT_FEW_CASE(FORM, 8) default : exact_many(FORM, p, s, a, y, stride, acc, window);                    \
         }                                                                                                           \
     }
 #define ALL_FORMS(X) FORMS(X) X(HT_FORM_F16) X(HT_FORM_BF16) X(HT_FORM_F32)
 ALL_FORMS(EXACT_FUNCTIONS)
 
 static void strip_exact(const ht_packed *p, size_t strip, const ht_acts *a, float *y, size_t stride, float *scratch) {
-    switch (p->form) {
+    switch (ht_forms[p->form].via) {
 #define EXACT_CASE(FORM)                               \
     case FORM:                                         \
         exact_##FORM(p, strip, a, y, stride, scratch); \

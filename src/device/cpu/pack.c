@@ -1,69 +1,57 @@
 /* Canonical rows -> strips of the CPU's layout (kernels.h). */
 #include "device/cpu/kernels.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 ht_pack_form ht_form_of(const ht_matrix *matrix) {
-    const bool levels = ht_matrix_has_levels(matrix);
-    switch (matrix->type->type) {
-    case HT_TYPE_Q4_0:
-        return HT_FORM_4;
-    case HT_TYPE_Q4_1:
-        return HT_FORM_4O;
-    case HT_TYPE_Q4_K:
-        return levels ? HT_FORM_4SO : HT_FORM_4O;
-    case HT_TYPE_Q5_0:
-        return HT_FORM_6;
-    case HT_TYPE_MXFP4:
-        return matrix->data ? HT_FORM_4X : HT_FORM_8; /* made-up codes are any */
-    case HT_TYPE_Q5_1:
-        return HT_FORM_6O;
-    case HT_TYPE_Q5_K:
-        return levels ? HT_FORM_6SO : HT_FORM_6O;
-    case HT_TYPE_Q6_K:
-        return levels ? HT_FORM_6S16 : HT_FORM_F32; /* made-up weights have no levels */
-    case HT_TYPE_Q8_0:
-    case HT_TYPE_IQ4_NL:
-        return HT_FORM_8;
-    case HT_TYPE_F16:
-        return HT_FORM_F16;
-    case HT_TYPE_BF16:
-        return HT_FORM_BF16;
-    case HT_TYPE_F32:
-    default:
-        return HT_FORM_F32;
-    }
+    static const ht_pack_form forms[] = {
+        [HT_TYPE_F32] = HT_FORM_F32,         [HT_TYPE_F16] = HT_FORM_F16,         [HT_TYPE_BF16] = HT_FORM_BF16,
+        [HT_TYPE_Q4_0] = HT_FORM_4,          [HT_TYPE_Q4_1] = HT_FORM_4O,         [HT_TYPE_Q5_0] = HT_FORM_5,
+        [HT_TYPE_Q5_1] = HT_FORM_5O,         [HT_TYPE_Q8_0] = HT_FORM_8,          [HT_TYPE_Q2_K] = HT_FORM_2SO,
+        [HT_TYPE_Q3_K] = HT_FORM_3S,         [HT_TYPE_Q4_K] = HT_FORM_4SO,        [HT_TYPE_Q5_K] = HT_FORM_5SO,
+        [HT_TYPE_Q6_K] = HT_FORM_6S16,       [HT_TYPE_IQ2_XXS] = HT_FORM_IQ2_XXS, [HT_TYPE_IQ2_XS] = HT_FORM_IQ2_XS,
+        [HT_TYPE_IQ3_XXS] = HT_FORM_IQ3_XXS, [HT_TYPE_IQ1_S] = HT_FORM_IQ1_S,     [HT_TYPE_IQ4_NL] = HT_FORM_4N,
+        [HT_TYPE_IQ3_S] = HT_FORM_IQ3_S,     [HT_TYPE_IQ2_S] = HT_FORM_IQ2_S,     [HT_TYPE_IQ4_XS] = HT_FORM_4NS,
+        [HT_TYPE_IQ1_M] = HT_FORM_IQ1_M,     [HT_TYPE_TQ1_0] = HT_FORM_DIGITS,    [HT_TYPE_TQ2_0] = HT_FORM_2R,
+        [HT_TYPE_MXFP4] = HT_FORM_4X,        [HT_TYPE_NVFP4] = HT_FORM_4X16,      [HT_TYPE_Q1_0] = HT_FORM_1R,
+        [HT_TYPE_Q2_0] = HT_FORM_2H,
+    };
+    const ht_type type = matrix->type->type;
+    if (!matrix->data) /* made-up codes are any, and made-up weights have no levels, but where blocks are made up */
+        switch ((int)type) {
+        case HT_TYPE_Q4_K:
+            return HT_FORM_4O;
+        case HT_TYPE_Q5_K:
+            return HT_FORM_5O;
+        case HT_TYPE_Q6_K:
+            return HT_FORM_F32;
+        case HT_TYPE_MXFP4:
+        case HT_TYPE_IQ4_NL:
+            return HT_FORM_8;
+        }
+    return forms[type];
 }
 
 /* What to add to a canonical code to make it unsigned. */
-static int code_bias(const ht_matrix *matrix) {
-    switch (matrix->type->type) {
-    case HT_TYPE_Q5_1:
-    case HT_TYPE_Q5_K:
-        return 16;
-    case HT_TYPE_Q5_0:
-        return 32;
-    case HT_TYPE_MXFP4:
-        return matrix->data ? 32 : 128;
-    default:
-        return 1 << (matrix->type->bits - 1);
-    }
+static int code_bias(ht_pack_form form) {
+    const ht_form_traits t = ht_forms[form];
+    return t.bias ? t.bias : 1 << (t.bits - 1);
 }
 
 ht_status ht_packed_create(const ht_matrix *matrix, size_t row_begin, size_t row_end, size_t col_begin, size_t col_end,
                            const float *bias, ht_packed *packed, ht_error *error) {
     const ht_pack_form form = ht_form_of(matrix);
-    const ht_form_traits t = ht_forms[form];
-    const size_t grain = t.super ? 256 : t.bits ? HT_STEP : 1;
+    const size_t grain = ht_form_grain(form);
     if (col_begin % grain || (col_end - col_begin) % grain)
         return ht_fail(error, HT_ERROR_ARGUMENT, "%s: columns %zu..%zu are not whole groups of %zu", matrix->name,
                        col_begin, col_end, grain);
-    *packed = (ht_packed){.form = form, .rows = row_end - row_begin, .cols = ht_round_up(col_end - col_begin, HT_STEP)};
+    *packed = (ht_packed){.form = form,
+                          .rows = row_end - row_begin,
+                          .cols = ht_round_up(col_end - col_begin, HT_STEP),
+                          .factor = ht_matrix_factor(matrix, row_begin)};
     packed->strips = (packed->rows + HT_STRIP - 1) / HT_STRIP;
-    const size_t steps = packed->cols / HT_STEP;
-    packed->strip_bytes = steps * (size_t)t.step_bytes + (t.super ? steps / 8 * (size_t)t.head_bytes : 0);
+    packed->strip_bytes = ht_form_bytes(form, packed->cols / HT_STEP);
     packed->bytes = packed->strips * packed->strip_bytes;
     packed->data = ht_pages_alloc(packed->bytes);
     if (!packed->data)
@@ -107,6 +95,12 @@ static inline void put_codes(const ht_pack_form form, const uint8_t *u, size_t r
         low[i] = (uint8_t)((u[i] & 15) | u[i + 16] << 4);
     for (size_t i = 0; i < 4; i++)
         memcpy(codes + (block * 4 + i) * 64 + lane, low + 4 * i, 4);
+    if (bits == 5) {
+        uint8_t high[4] = {0};
+        for (size_t i = 0; i < HT_STEP; i++)
+            high[i % 4] |= (uint8_t)(u[i] >> 4 << i / 4);
+        memcpy(codes + (8 + block) * 64 + lane, high, 4);
+    }
     if (bits == 6) {
         for (size_t h = 0; h < 2; h++) {
             uint8_t high[4];
@@ -131,20 +125,11 @@ static void put_half(uint8_t *at, size_t index, uint16_t half) {
     memcpy(at + 2 * index, &half, 2);
 }
 
-/* Rounding activations to int8 would lose a NaN, and with it what it says of the file. */
-static void note_bad(const ht_matrix *m, size_t row, const float *scales, const float *offsets, ht_packed *p) {
-    if (ht_matrix_is_bad(m, row, scales, offsets))
-        atomic_store_explicit(&p->bad, row + 1, memory_order_relaxed);
-}
-
 static void pack_float_row(const ht_matrix *m, size_t source, size_t col_begin, ht_packed *p, uint8_t *strip,
                            size_t lane, float *row) {
     ht_matrix_floats(m, source, 1, row);
-    if (!m->type->group)
-        note_bad(m, source, NULL, NULL, p);
-    for (size_t c = 0; c < m->cols && m->type->group; c++)
-        if (!(fabsf(row[c]) <= 3.4e38f))
-            atomic_store_explicit(&p->bad, source + 1, memory_order_relaxed);
+    if (m->data) /* made-up ones of group-quantised types come here, too */
+        ht_packed_note(p, m, source, NULL, NULL);
     const size_t size = p->form == HT_FORM_F32 ? 4 : 2;
     for (size_t c = 0; c < p->cols && col_begin + c < m->cols; c++) {
         const float value = row[col_begin + c];
@@ -164,15 +149,15 @@ static void pack_coded_row(const ht_matrix *m, size_t source, size_t col_begin, 
     const size_t group = (size_t)m->type->group, groups = m->cols / group;
     float *scales = scratch, *offsets = scales + groups;
     int8_t *codes = (int8_t *)(offsets + groups);
-    const int bias = code_bias(m);
+    const int bias = code_bias(p->form);
     ht_matrix_codes(m, source, 1, codes, scales, offsets);
     /* MXFP4's scales, here half of the file's, go beyond fp16: one below 2^-24 becomes 0, which the values of other
      * blocks do not notice. */
-    note_bad(m, source, scales, offsets, p);
+    ht_packed_note(p, m, source, scales, offsets);
     uint8_t *levels = (uint8_t *)scales; /* the floats are not needed when the levels are */
     uint16_t *d = (uint16_t *)(void *)levels, *dmin = d + m->cols / 256;
     int8_t *sub = (int8_t *)(dmin + m->cols / 256), *sub_min = sub + groups;
-    if (t.super && ht_matrix_has_levels(m))
+    if (t.span)
         ht_matrix_levels(m, source, 1, d, dmin, sub, sub_min);
     for (size_t s = 0; s < p->cols / HT_STEP; s++) {
         const size_t col = col_begin + s * HT_STEP, g = col / group;
@@ -182,7 +167,7 @@ static void pack_coded_row(const ht_matrix *m, size_t source, size_t col_begin, 
             u[i] = (uint8_t)(codes[col + (size_t)i] + bias);
         if (p->form == HT_FORM_4X)
             name_codes(u);
-        if (t.super) {
+        if (t.span) {
             head = strip + s / 8 * (size_t)(t.head_bytes + 8 * t.step_bytes);
             step = head + t.head_bytes + s % 8 * (size_t)t.step_bytes;
             if (s % 8 == 0) {
@@ -209,7 +194,9 @@ void ht_pack_strip(const ht_matrix *m, size_t row_begin, size_t col_begin, ht_pa
     const size_t rows = ht_min_size(HT_STRIP, p->rows - strip * HT_STRIP);
     for (size_t lane = 0; lane < rows; lane++) {
         const size_t source = row_begin + strip * HT_STRIP + lane;
-        if (ht_forms[p->form].bits)
+        if (ht_forms[p->form].via != p->form)
+            ht_pack_small_row(m, source, col_begin, p, out, lane, scratch);
+        else if (ht_forms[p->form].bits)
             pack_coded_row(m, source, col_begin, p, out, lane, scratch);
         else
             pack_float_row(m, source, col_begin, p, out, lane, scratch);

@@ -18,12 +18,14 @@
  * errs by less than 2^-21 |scale|, as the float32 offset itself may. */
 static bool has_half_scales(ht_type type) {
     return type == HT_TYPE_Q4_0 || type == HT_TYPE_Q4_1 || type == HT_TYPE_Q5_0 || type == HT_TYPE_Q8_0 ||
-           type == HT_TYPE_IQ4_NL;
+           type == HT_TYPE_IQ4_NL || type == HT_TYPE_TQ1_0 || type == HT_TYPE_TQ2_0 || type == HT_TYPE_Q1_0 ||
+           type == HT_TYPE_Q2_0;
 }
 
 ht_cl_form ht_cl_form_of(const ht_type_traits *type) {
     if (type->group) /* four bits with scales of 16 columns would have two scales in a byte */
-        return (ht_cl_form){type->bits == 4 && type->group == 32 ? 4 : 8, type->group, has_half_scales(type->type), type->offset};
+        return (ht_cl_form){type->bits == 4 && type->group == 32 ? 4 : 8, type->group, has_half_scales(type->type),
+                            type->offset};
     return (ht_cl_form){type->type == HT_TYPE_BF16 ? 17 : type->bits, 0, false, false};
 }
 

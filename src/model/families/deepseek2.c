@@ -1,5 +1,6 @@
-/* DeepSeek-V2, V2-Lite, V3 and R1: arch "deepseek2"; Mistral Large 3 and Small 4 (2026): "deepseek2", "mistral4", whose queries grow with
- * their position. DeepSeek-AI, "DeepSeek-V2" (2024), "DeepSeek-V3 Technical Report" (2024).
+/* DeepSeek-V2, V2-Lite, V3 and R1: arch "deepseek2". DeepSeek-AI, "DeepSeek-V2" (2024), "DeepSeek-V3 Technical Report" (2024). V3.2
+ * (2025): "deepseek32", and GLM-5 (2026): "glm-dsa", whose indexers are left out. Mistral Large 3 and Small 4 (2026): "deepseek2" and
+ * "mistral4", whose queries grow with their position.
  * Latent attention, queries of the larger ones by way of a latent row, too; experts with shared ones beside them behind some
  * ordinary layers. Files say what is cached as key_length, what heads have as key_length_mla; older ones say the heads' alone. */
 #include "model/build.h"
@@ -62,6 +63,18 @@ static ht_rotation rotate(ht_builder *b, const ht_latent *latent, bool unit) {
     return rotation;
 }
 
+/* An indexer chooses the top_k tokens that each one attends to: up to as many it chooses all, and is not needed. */
+static void limit_context(ht_builder *b) {
+    ht_hparams *h = &b->model->hparams;
+    const int top = (int)ht_build_int(b, "attention.indexer.top_k", 1, INT32_MAX, 1);
+    if (top >= h->context_length)
+        return;
+    ht_log(HT_LOG_WARN,
+           "%s: attention to chosen tokens (%s.attention.indexer) is not supported: contexts are %d tokens at most",
+           b->model->info.path, b->model->info.architecture, top);
+    h->context_length = top;
+}
+
 static ht_status build_deepseek2(const ht_family *family, ht_model *model, ht_error *error) {
     ht_builder b = ht_build_begin(model, error);
     ht_hparams *h = &model->hparams;
@@ -73,7 +86,10 @@ static ht_status build_deepseek2(const ht_family *family, ht_model *model, ht_er
     const ht_rotation rotation = rotate(&b, &latent, multiplier != 0.0f);
     /* behind the layers stand some that guess a further token */
     h->layers -= (int)ht_build_int(&b, "nextn_predict_layers", 0, h->layers - 1, 0);
-    const ht_mixture mixture = ht_build_mixture(&b, HT_ROUTE_SOFTMAX, false);
+    const bool indexed = ht_build_int(&b, "attention.indexer.top_k", 0, INT32_MAX, 0) > 0;
+    const ht_mixture mixture = ht_build_mixture(&b, indexed ? HT_ROUTE_SIGMOID : HT_ROUTE_SOFTMAX, false);
+    if (indexed)
+        limit_context(&b);
 
     ht_build_embed(&b, 1.0f);
     for (int layer = 0; layer < h->layers; layer++) {
@@ -85,6 +101,8 @@ static ht_status build_deepseek2(const ht_family *family, ht_model *model, ht_er
     return ht_build_head(&b);
 }
 
-const ht_family ht_families_latent[2] = {
+const ht_family ht_families_latent[4] = {
     {.arch = "deepseek2", .build = build_deepseek2, .experts = true, .latent = true},
-    {.arch = "mistral4", .build = build_deepseek2, .experts = true, .latent = true}};
+    {.arch = "mistral4", .build = build_deepseek2, .experts = true, .latent = true},
+    {.arch = "deepseek32", .build = build_deepseek2, .experts = true, .latent = true},
+    {.arch = "glm-dsa", .build = build_deepseek2, .experts = true, .latent = true}};

@@ -18,7 +18,6 @@
 #include "model/build.h"
 
 #include <math.h>
-#include <string.h>
 
 typedef struct pass pass;
 /* How the two blocks of a layer stand to each other. */
@@ -40,6 +39,8 @@ struct ht_traits {
     bool mrope_halves;
     bool freq_base_known; /* a file without rope.freq_base is one of its models and means 10000 */
     bool rope_factors;    /* rope_factors_long and _short hold whatever rope.scaling.type says */
+    bool plain_rope;      /* by base 10000, whatever the file says */
+    bool rope_pattern;    /* attention.rope_pattern says which layers rotate */
     bool no_divisors;     /* rope_freqs means nothing */
     bool unrotated;
     bool learned_positions;
@@ -51,6 +52,7 @@ struct ht_traits {
     ht_norm head_norm;
     float alibi;      /* largest bias; 0: none */
     bool alibi_key;   /* the file says it */
+    bool sinks;       /* attn_sinks */
     bool by_width;    /* scores are divided by a head's width, not by its root */
     bool score_cap;   /* attn_logit_softcapping, 50 where it is absent */
     bool query_scale; /* attention.temperature_scale: queries grow with their position */
@@ -128,14 +130,15 @@ static void read_rotations(pass *p) {
     if (t->unrotated)
         return;
     const float known = t->local_base != 0.0f && t->plain_local && !b->model->shape ? 1e6f : 0.0f; /* Gemma 3's */
-    float base = known != 0.0f ? read_base(b, "rope.freq_base", "rope.global.freq_base", known)
-                               : ht_build_freq_base(b, t->freq_base_known);
+    float base = t->plain_rope   ? 10000.0f
+                 : known != 0.0f ? read_base(b, "rope.freq_base", "rope.global.freq_base", known)
+                                 : ht_build_freq_base(b, t->freq_base_known);
     const float alpha =
         ht_build_factor(b, "rope.scaling.alpha", 0.0f); /* Hunyuan: the base is larger by a power of that */
     if (alpha != 0.0f && h->head_dim > 2)
         base *= powf(alpha, (float)h->head_dim / (float)(h->head_dim - 2));
     ht_rope_kind kind = {
-        .freq_base = base ? base : NAN, .scaled = true, .factors = t->rope_factors, .plain = t->no_divisors};
+        .freq_base = base ? base : NAN, .scaled = !t->plain_rope, .factors = t->rope_factors, .plain = t->no_divisors};
     p->wide.table = ht_build_rope_table_of(b, &kind);
     p->local.table = p->wide.table;
     if (h->sliding_window > 0) {
@@ -178,6 +181,7 @@ static void read_scores(pass *p) {
     ht_builder *b = &p->b;
     const ht_traits *t = &p->t;
     const ht_hparams *h = &b->model->hparams;
+    p->attending.sinks = t->sinks ? "attn_sinks.weight" : NULL;
     if (t->by_width)
         p->attending.scale = 1.0f / (float)h->head_dim;
     if (t->score_cap)
@@ -199,7 +203,9 @@ static void attention(pass *p, int layer) {
     ht_builder *b = &p->b;
     const ht_traits *t = &p->t;
     const ht_hparams *h = ht_build_shape_of(b);
-    const bool local = p->is_local[layer], still = t->still_every && (layer + 1) % t->still_every == 0;
+    const bool local = p->is_local[layer],
+               still = (t->still_every && (layer + 1) % t->still_every == 0) ||
+                       (t->rope_pattern && !ht_build_int_at(b, "attention.rope_pattern", layer, 0, 1, 1));
     ht_rotation rotation = still ? p->still : local ? p->local : p->wide;
     ht_attending attending = p->attending;
     if (t->head_norms_optional) {
@@ -279,6 +285,8 @@ static ht_status build(const ht_family *family, ht_model *model, ht_error *error
         p->t.adjust(p);
     b->norm = p->t.norm, b->unweighted = p->t.unweighted;
     b->no_output_bias = p->t.no_output_bias, b->few_biases = p->t.few_biases;
+    if (p->t.half_features && h->feed_forward % 2 != 0)
+        ht_build_fail(b, HT_ERROR_FORMAT, "%s.feed_forward_length is odd", family->arch);
     if (p->t.half_features)
         h->feed_forward /= 2;
     read_windows(p);
@@ -292,7 +300,10 @@ static ht_status build(const ht_family *family, ht_model *model, ht_error *error
         ht_build_slot(b, "x2", HT_ROLE_OWN, (size_t)h->embedding);
     if (p->normed_loops)
         ht_build_stream(b, stream_of(p, 0));
-    ht_build_embed(b, p->embedding_scale);
+    if (p->t.embedding_norm)
+        ht_build_normed_embed(b, p->embedding_scale, "token_embd_norm");
+    else
+        ht_build_embed(b, p->embedding_scale);
     if (p->t.learned_positions)
         ht_build_positions(b, "position_embd");
     for (int layer = 0; layer < h->layers; layer++) {
@@ -403,8 +414,14 @@ const ht_family ht_families_like_llama[] = {
     {.arch = "qwen", LIKE_LLAMA(.halves = true, .qkv_bias = true, .half_features = true)},
     {.arch = "arcee", LIKE_LLAMA(RELU2_MLP)},
     {.arch = "baichuan", LIKE_LLAMA(.adjust = adjust_baichuan)},
-    {.arch = "bloom", .layer_norm = true, LIKE_LLAMA(GELU_MLP, .unrotated = true, .alibi = 8.0f)},
+    {.arch = "bloom",
+     .layer_norm = true,
+     LIKE_LLAMA(GELU_MLP, .unrotated = true, .alibi = 8.0f, .embedding_norm = true)},
     {.arch = "chatglm", LIKE_LLAMA(.fused_up = true)},
+    {.arch = "cogvlm", LIKE_LLAMA(.halves = true, .plain_rope = true)},
+    {.arch = "granite_swa",
+     .experts = true,
+     LIKE_LLAMA(.multipliers = true, .windows = true, .rope_pattern = true, .sinks = true)},
     {.arch = "codeshell", .layer_norm = true, LIKE_LLAMA(GELU_MLP, .halves = true)},
     {.arch = "deci", .heads_differ = true, LIKE_LLAMA(.adjust = adjust_differing, .layers_differ = true)},
     {.arch = "exaone", LIKE_LLAMA(.halves = true)},

@@ -11,9 +11,13 @@
  *   bailingmoe    Ling-lite and -plus. Ling team, "Every FLOP Counts" (2025). bailingmoe2: Ling 2.0 and Ring; QKV is one matrix.
  *   minimax-m2    MiniMax (2025). Queries and keys are normed as whole rows.
  *   exaone-moe    K-EXAONE. LG AI Research (2026). Only layers with a window know positions.
+ *   hy_v3         Hunyuan 3. Tencent (2026). mimo2: MiMo-V2-Flash. Xiaomi (2025): sinks, windows with a base of their own.
+ *   afmoe         Trinity. Arcee (2025). What heads give is gated; norms before and after blocks; every fourth layer knows no positions.
  *   mellum        Mellum 2. JetBrains (2026). Qwen 3's, and windows whose rotation is not stretched.
  * What differs is a row; files say the rest. */
 #include "model/build.h"
+
+#include <math.h>
 
 typedef enum head_norms { NORMS_NONE, NORMS_HEADS, NORMS_WANTED, NORMS_AFTER, NORMS_WHOLE } head_norms;
 
@@ -25,7 +29,7 @@ typedef enum shared_width {
     SHARED_EACH       /* either, times how many there are */
 } shared_width;
 
-typedef enum window_rope { ROPE_ALIKE, ROPE_OF_WINDOWS, ROPE_PLAIN_WINDOWS } window_rope;
+typedef enum window_rope { ROPE_ALIKE, ROPE_OF_WINDOWS, ROPE_PLAIN_WINDOWS, ROPE_OWN_BASE } window_rope;
 
 typedef struct mixed {
     ht_family family; /* first: ht_family_with_experts gives it out */
@@ -34,13 +38,20 @@ typedef struct mixed {
     bool renormalised; /* whatever the file says */
     bool dense_width;  /* experts are as wide as feed_forward_length says */
     bool everywhere;   /* leading_dense_block_count means nothing */
-    bool biased, gated, merged_qkv;
-    bool plain_output; /* the matrix behind attention has no bias, whatever the file has */
+    bool biased, gated;
+    bool plain_output, plain_qkv; /* the matrix behind attention, those in front, have no bias, whatever the file has */
     shared_width shared;
     const char *norm;  /* in front of the feed-forward block; NULL: ffn_norm */
     int pattern;       /* every so manieth layer sees all tokens where the file has a window; 0: the family has none */
     bool rope_factors; /* rope_factors_long and _short hold whatever rope.scaling.type says */
-    window_rope rope;  /* of layers with a window: as the others', only these rotate, theirs is not stretched */
+    window_rope
+        rope; /* of layers with a window: as the others', only these rotate, theirs is not stretched, has a base of its own */
+    bool by_router;  /* a layer has experts where it has a router */
+    bool sinks;      /* where the file has them */
+    bool gate;       /* of what heads give: attn_gate */
+    bool post_norms; /* of what blocks give: post_attention_norm, post_ffw_norm */
+    int still_every; /* every so manieth layer rotates nothing; 0: none */
+    bool root;       /* embeddings times the root of their width */
 } mixed;
 
 static ht_mixture read_mixture(ht_builder *b, const mixed *f) {
@@ -69,26 +80,36 @@ static ht_mixture read_mixture(ht_builder *b, const mixed *f) {
 
 static void attention(ht_builder *b, const mixed *f, ht_rotation rotation, int window) {
     const ht_hparams *h = ht_build_shape_of(b);
-    const size_t q = (size_t)h->heads * (size_t)h->head_dim, kv = (size_t)h->kv_heads * (size_t)h->head_dim,
-                 all = q + 2 * kv;
+    const size_t q = (size_t)h->heads * (size_t)h->head_dim;
     if (f->norms == NORMS_WANTED && !ht_build_has_matrix(b, "attn_q_norm"))
         rotation.q_norm = NULL;
     if (f->norms == NORMS_WANTED && !ht_build_has_matrix(b, "attn_k_norm"))
         rotation.k_norm = NULL;
-    ht_build_block(b, f->norms == NORMS_WHOLE ? HT_BLOCK_WHOLE_ROW_ATTENTION : HT_BLOCK_ATTENTION, h->kv_heads);
+    ht_build_block(b,
+                   f->norms == NORMS_WHOLE ? HT_BLOCK_WHOLE_ROW_ATTENTION
+                   : f->gate               ? HT_BLOCK_GATED_ATTENTION
+                                           : HT_BLOCK_ATTENTION,
+                   h->kv_heads);
     ht_build_norm(b, "attn_norm");
-    if (f->merged_qkv)
-        ht_build_qkv_of(b,
-                        (ht_build_part[]){{.name = "attn_qkv", .rows = q, .run = q, .stride = all},
-                                          {.name = "attn_qkv", .rows = kv, .first = q, .run = kv, .stride = all},
-                                          {.name = "attn_qkv", .rows = kv, .first = q + kv, .run = kv, .stride = all}},
-                        HT_BIAS_OPTIONAL);
-    else
-        ht_build_qkv(b, HT_BIAS_OPTIONAL);
+    ht_build_qkv(b, f->plain_qkv ? HT_BIAS_IGNORED : HT_BIAS_OPTIONAL);
     ht_build_rope(b, &rotation);
-    ht_build_attention(b, 0.0f, window);
-    ht_build_attention_output_of(b, f->plain_output ? HT_BIAS_IGNORED : HT_BIAS_OPTIONAL);
-    ht_build_add(b, NULL);
+    const bool sinks = f->sinks && ht_build_has_matrix(b, "attn_sinks");
+    ht_build_attention_of(b, &(ht_attending){.window = window, .sinks = sinks ? "attn_sinks.weight" : NULL});
+    if (f->gate) {
+        ht_build_attention_gate(b, &(ht_build_part){.name = "attn_gate", .rows = q});
+        ht_build_gated_output(b);
+    } else {
+        ht_build_attention_output_of(b, f->plain_output ? HT_BIAS_IGNORED : HT_BIAS_OPTIONAL);
+    }
+    ht_build_add(b, f->post_norms ? "post_attention_norm" : NULL);
+}
+
+static void feed_forward(ht_builder *b, const mixed *f, const ht_mixture *mixture) {
+    const char *const norm = f->norm ? f->norm : "ffn_norm", *const post = f->post_norms ? "post_ffw_norm" : NULL;
+    if (f->by_router ? ht_build_has_matrix(b, "ffn_gate_inp") : ht_build_is_mixed(b, mixture))
+        ht_build_experts(b, mixture, norm, post);
+    else
+        ht_build_feed_forward(b, norm, HT_ACT_SILU, post);
 }
 
 static ht_status build_mixed(const ht_family *family, ht_model *model, ht_error *error) {
@@ -108,18 +129,27 @@ static ht_status build_mixed(const ht_family *family, ht_model *model, ht_error 
     ht_rotation local = wide;
     local.table = ht_build_rope_table_of(
         &b, &(ht_rope_kind){.freq_base = base, .scaled = f->rope != ROPE_PLAIN_WINDOWS, .factors = f->rope_factors});
-    wide.table = f->rope == ROPE_ALIKE ? local.table : NULL;
+    wide.table = f->rope == ROPE_ALIKE || f->rope == ROPE_OWN_BASE ? local.table : NULL;
     if (f->rope == ROPE_PLAIN_WINDOWS)
         wide.table = ht_build_rope_table(&b, base, true);
+    const float own = f->rope == ROPE_OWN_BASE ? ht_build_factor(&b, "rope.freq_base_swa", base) : base;
+    if (own != base)
+        local.table = ht_build_rope_table(&b, own, true);
+    ht_rotation still = wide;
+    still.table = NULL;
     const ht_mixture mixture = read_mixture(&b, f);
     /* behind the layers stand some that guess a further token */
     h->layers -= (int)ht_build_int(&b, "nextn_predict_layers", 0, h->layers - 1, 0);
 
-    ht_build_embed(&b, 1.0f);
+    if (ht_build_factor(&b, "attention.value_scale", 1.0f) != 1.0f)
+        ht_build_fail(&b, HT_ERROR_UNSUPPORTED, "%s.attention.value_scale is not supported", family->arch);
+
+    ht_build_embed(&b, f->root ? sqrtf((float)h->embedding) : 1.0f);
     for (int layer = 0; layer < h->layers; layer++) {
         ht_build_layer(&b, layer);
-        attention(&b, f, is_local[layer] ? local : wide, is_local[layer] ? h->sliding_window : 0);
-        ht_build_mixed(&b, &mixture, f->norm ? f->norm : "ffn_norm");
+        const bool turns = !f->still_every || (layer + 1) % f->still_every != 0;
+        attention(&b, f, !turns ? still : is_local[layer] ? local : wide, is_local[layer] ? h->sliding_window : 0);
+        feed_forward(&b, f, &mixture);
     }
     return ht_build_head(&b);
 }
@@ -138,11 +168,17 @@ static const mixed rows[] = {
     {FAMILY("deepseek", .halves = false)},
     {FAMILY("dots1", .halves = true), .norms = NORMS_HEADS},
     {FAMILY("bailingmoe", .halves = false), .everywhere = true},
-    {FAMILY("bailingmoe2", .halves = true), .norms = NORMS_HEADS, .merged_qkv = true, .shared = SHARED_EACH},
+    {FAMILY("bailingmoe2", .halves = true), .norms = NORMS_HEADS, .shared = SHARED_EACH},
     {FAMILY("minimax-m2", .halves = true), .norms = NORMS_WHOLE, .function = HT_ROUTE_SIGMOID, .renormalised = true,
      .dense_width = true, .everywhere = true, .biased = true},
     {FAMILY("exaone-moe", .halves = true), .norms = NORMS_HEADS, .shared = SHARED_OR_EXPERT, .pattern = 4,
      .rope = ROPE_OF_WINDOWS},
+    {FAMILY("hy_v3", .halves = true), .norms = NORMS_HEADS, .function = HT_ROUTE_SIGMOID, .shared = SHARED_OR_EXPERT,
+     .by_router = true},
+    {FAMILY("mimo2", .halves = true), .function = HT_ROUTE_SIGMOID, .renormalised = true, .plain_output = true,
+     .plain_qkv = true, .pattern = 6, .rope = ROPE_OWN_BASE, .by_router = true, .sinks = true},
+    {FAMILY("afmoe", .halves = true), .norms = NORMS_HEADS, .function = HT_ROUTE_SIGMOID, .biased = true, .pattern = 4,
+     .rope = ROPE_OWN_BASE, .gate = true, .post_norms = true, .still_every = 4, .root = true},
     {FAMILY("mellum", .halves = true), .norms = NORMS_HEADS, .renormalised = true, .pattern = 4,
      .rope = ROPE_PLAIN_WINDOWS},
 };

@@ -26,7 +26,8 @@ def biases(case, *names):
 
 ROWS = [
     *routed("llama-moe"), ("llama-moe", "renormalised", NOT_RENORMALISED),
-    ("llama4", "shared expert", NO_SHARED), ("llama4", "base", OTHER_BASE), ("llama4", "layers without rotation", {"trait: still_every": 0}),
+    ("llama4", "shared expert", NO_SHARED), ("llama4", "base", OTHER_BASE),
+    ("llama4", "layers without rotation", {"trait: still_every": 0}),
     ("llama4", "weights of what is read", {"trait: weighs_input": False}), ("llama4", "sigmoid", {"expert_gating_func": 1}),
     ("llama4", "norms without weights", {"trait: norm_after": False}),
     ("llama4-chunks", "chunks", {"attention.chunk_size": 1000}), ("llama4-chunks", "chunks of 16", {"attention.chunk_size": 17}),
