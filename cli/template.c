@@ -45,6 +45,8 @@ int cli_template(const cli_options *options) {
     const char *path = cli_last(&options->file), *tools_path = cli_last(&options->tools);
     if (!path)
         return cli_wrong(options->command, "no messages: give -f FILE.json ('-': standard input)");
+    if (tools_path && strcmp(path, "-") == 0 && strcmp(tools_path, "-") == 0)
+        return cli_wrong(options->command, "-f and --tools cannot both be standard input");
     int status = read_json(options, path, &messages);
     if (status == CLI_DONE && tools_path)
         status = read_json(options, tools_path, &tools);

@@ -211,6 +211,9 @@ ht_matrix ht_build_matrices(ht_builder *b, const char *name, size_t rows, size_t
     ht_matrix matrix = ht_matrix_of(tensor);
     tensor_name(b, name, ".scale", full);
     const ht_tensor *scale = ht_gguf_tensor(b->model->file, full);
+    for (const char *const *own = b->own_scales; own && *own; own++)
+        if (strcmp(*own, name) == 0)
+            scale = NULL;
     if (scale)
         add_factors(b, scale, n, &matrix);
     return matrix;

@@ -59,6 +59,8 @@ typedef struct ht_builder {
     float output_scale;      /* what its weights are multiplied by: logits are then, too; 0: nothing */
     float output_cap;        /* soft cap of logits; 0: none */
     float stream_eps;        /* of the streams' norms; 0: the model's */
+    /* Matrices whose tensor NAME.scale is the family's own, and no second scale of NVFP4; ends with NULL. NULL: none are. */
+    const char *const *own_scales;
     float post_eps;          /* of norms of what blocks gave; 0: the same */
     bool stream_anew;        /* the next norm that adds leaves nothing of what its stream was */
     float stream_scale;      /* what the next norm that adds multiplies its stream by; 0: nothing */

@@ -214,8 +214,8 @@ typedef struct ht_op {
     int heads, kv_heads, head_dim; /* ROPE, ATTENTION; 0: the model's */
     int width;  /* NORM: of the stream; GLU, EXPERTS: features; CONV: channels; ARGMAX: logits; 0: the model's */
     int window; /* ATTENTION: a query sees the `window` last keys, its own included; 0: all */
-    /* ATTENTION: a query sees later keys, too: all up to the last token of the submit, or those `window` / 2 to either side. The
-     * submit's tokens are the last of their text. No chunk and no slopes, then. */
+    /* ATTENTION: a query sees later keys, too: all up to the last token of the submit, or those `window` / 2 to either
+     * side. The submit's tokens are the last of their text. No chunk and no slopes, then. */
     bool both_ways;
     ht_activation activation; /* GLU, FFN, EXPERTS */
     bool positions;           /* EMBED: learned positions */

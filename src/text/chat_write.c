@@ -63,12 +63,13 @@ static ht_status read_json(const char *what, const char *text, json_type kind, j
 
 static ht_status take_member(json_t *all, const char *name, json_type kind, json_t **out, ht_error *error) {
     json_t *member = json_object_get(all, name);
-    if (!member || json_is_null(member) || *out)
+    if (!member || json_is_null(member))
         return HT_OK;
     if (json_typeof(member) != kind)
         return ht_fail(error, HT_ERROR_FORMAT, "messages: \"%s\" must be %s", name,
                        kind == JSON_ARRAY ? "a list" : "an object");
-    *out = json_incref(member);
+    if (!*out) /* the caller's own come first */
+        *out = json_incref(member);
     return HT_OK;
 }
 
@@ -100,6 +101,9 @@ static ht_status read_messages(const char *text, given *g, ht_error *error) {
         status = take_member(root, "messages", JSON_ARRAY, &g->messages, error);
     if (status == HT_OK && json_is_object(root)) {
         status = take_member(root, "tools", JSON_ARRAY, &g->tools, error);
+        if (status == HT_OK && json_object_get(root, "kwargs") && json_object_get(root, "chat_template_kwargs"))
+            status = ht_fail(error, HT_ERROR_FORMAT,
+                             "messages: \"kwargs\" and \"chat_template_kwargs\" are the same: only one can be given");
         if (status == HT_OK)
             status = take_member(root, "kwargs", JSON_OBJECT, &g->more, error);
         if (status == HT_OK)
@@ -119,7 +123,7 @@ static ht_status check_messages(const json_t *messages, ht_error *error) {
         if (!json_is_object(message))
             return ht_fail(error, HT_ERROR_FORMAT, "message %zu is no object", i + 1);
         if (!json_is_string(json_object_get(message, "role")))
-            return ht_fail(error, HT_ERROR_FORMAT, "message %zu has no role", i + 1);
+            return ht_fail(error, HT_ERROR_FORMAT, "message %zu has no role that is a text", i + 1);
     }
     return HT_OK;
 }
@@ -172,9 +176,12 @@ static ht_status join_parts(json_t **message, const json_t *parts, size_t index,
         const json_t *part = json_array_get(parts, i);
         const json_t *words = json_is_string(part) ? part : json_object_get(part, "text");
         if (!json_is_string(words)) {
-            status = ht_fail(error, HT_ERROR_UNSUPPORTED,
-                             "message %zu: the chat template takes content that is text only, not \"%.40s\"", index + 1,
-                             type_of(part));
+            status = strcmp(type_of(part), "text") == 0
+                         ? ht_fail(error, HT_ERROR_FORMAT, "message %zu: part %zu of its content has no text",
+                                   index + 1, i + 1)
+                         : ht_fail(error, HT_ERROR_UNSUPPORTED,
+                                   "message %zu: the chat template takes content that is text only, not \"%.40s\"",
+                                   index + 1, type_of(part));
             break;
         }
         if (i)

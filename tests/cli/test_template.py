@@ -65,6 +65,8 @@ def test_refusals(hetero, model, messages, tmp_path):
     hetero("template", model, "-f", messages("[{]", "bad.json")).refuses("messages: line 1")
     hetero("template", model, "-f", messages({"talk": []}, "bad.json")).refuses("messages")
     hetero("template", model, "-f", path, "--tools", messages({}, "bad.json")).refuses("tools must be a list")
+    hetero("template", model, "-f", "-", "--tools", "-", stdin=b"[]").refuses("both")
+    hetero("template", model, "-f", messages([{"role": "user", "content": [1]}], "bad.json")).refuses("message 1: part 1")
     hetero("template", model, "-f", path, "--chat-template", raises).refuses("No talk of system")
     hetero("template", model, "-f", path, "--chat-template", messages("a\n{% if", "bad.jinja")).refuses("bad.jinja", "line 2")
     hetero("template", model, "-f", path, "--chat-template-kwargs", "{").refuses("kwargs: line 1")

@@ -1,6 +1,7 @@
 /* Prints embeddings of given tokens, for test_embeddings.py.
  *
- * usage: embed_values MODEL DEVICES CUTS CHUNK IDS...     CUTS: "": all; CHUNK: 0: the engine's own; IDS: comma-separated, a line each
+ * usage: embed_values MODEL DEVICES CUTS CHUNK IDS...     CUTS: "": all; CHUNK: 0: the engine's own; IDS: comma-separated,
+ *                                                         a line each
  *
  * A session of the engine computes them all. An error is one line of stderr, and the end.
  */

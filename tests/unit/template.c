@@ -40,6 +40,10 @@ static void expressions(void **state) {
         {"{{ 1 + 2 * 3 ** 2 }} {{ 7 // 2 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 / 2 }} {{ 4 / 2 }}", "19 3 -4 2 3.5 2.0"},
         {"{{ 0.1 + 0.2 }} {{ 1e16 }} {{ 1e-5 }} {{ 100.0 }} {{ 1234.5 }} {{ 0.001 }}",
          "0.30000000000000004 1e+16 1e-05 100.0 1234.5 0.001"},
+        {"{{ 'a\\x85' | indent(1) }}|{{ '\\x7f\\u00e9' | tojson(ensure_ascii=true) }}", "a\n|\"\\u007f\\u00e9\""},
+        {"{{ -0.0 }} {{ 1.0 // 0.1 }} {{ -1 // 2.0 }} {{ -4.0 % 2 }} {{ 15 | round(-1) }} {{ -1.5 is odd }} {{ '%d' % "
+         "true }}",
+         "-0.0 9.0 -1.0 0.0 20 False 1"},
         {"{{ 'a' ~ 1 ~ none ~ true }}{{ 'x' * 3 }}{{ 'a' + 'b' }}", "a1NoneTruexxxab"},
         {"{{ [1, 'a', \"it's\", none, 1.5, (1,), {'k': true}] }}", "[1, 'a', \"it's\", None, 1.5, (1,), {'k': True}]"},
         {"{{ 1 < 2 <= 2 }} {{ 2 in [1, 2] }} {{ 'b' not in 'abc' }} {{ not 0 }}", "True True False True"},
@@ -94,6 +98,10 @@ static void statements(void **state) {
         {"{% for x in [] %}{% else %}none{% endfor %}{% for x in range(9) %}{% if x == 1 %}{% continue %}{% elif x == "
          "3 %}{% break %}{% endif %}{{ x }}{% endfor %}",
          "none02"},
+        {"{% for x in [1] %}{% break %}{% else %}none{% endfor %}{% for x in [1] %}{% for y in [1] %}{{ loop.depth "
+         "}}{% "
+         "endfor %}{% endfor %}",
+         "none1"},
         {"{% set x = 1 %}{% for i in [1] %}{% set x = 2 %}{% endfor %}{{ x }}{% set ns = namespace(x=1) %}{% for i in "
          "[1] %}{% set ns.x = 2 %}{% endfor %}{{ ns.x }}",
          "12"},
@@ -143,6 +151,8 @@ static void marks(void **state) {
     expect_marks("{% macro m(x) %}({{ x }}){% endmacro %}{% set y %}{{ m(s) }}!{% endset %}{{ y }}{% for c in s %}{{ c "
                  "}}.{% endfor %}",
                  "([a<b])![a].[<].[b].");
+    expect_marks("{{ strftime_now(s) }}{{ [1] | tojson(indent=s) }}{{ [1, 2] | tojson(separators=(s, '')) }}",
+                 "[a<b][\n[a<b]1\n][1[a<b]2]");
     expect_marks("{{ [s] }}{{ '%s' % s }}{{ '{}'.format(s) }}{{ s | indent(2, true) }}", "['[a<b]'][a<ba<b]  [a<b]");
 }
 
@@ -158,13 +168,15 @@ static void expect_refused(const char *source, ht_status want, const char *text)
 }
 
 static void refusals(void **state) {
-    expect_refused("a\n{% if x %}", HT_ERROR_FORMAT, "line 2: the template ends where elif is missing");
+    expect_refused("a\n{% if x %}", HT_ERROR_FORMAT, "line 2: the template ends where endif is missing");
     expect_refused("{{ 'a }}", HT_ERROR_FORMAT, "line 1: a string has no end");
     expect_refused("\n\n{{ a b }}", HT_ERROR_FORMAT, "line 3: expected }}, found b");
     expect_refused("{% include 'x' %}", HT_ERROR_UNSUPPORTED, "include");
     expect_refused("{% break %}", HT_ERROR_FORMAT, "outside of a loop");
     expect_refused("\n{{ missing.part }}", HT_ERROR_FORMAT, "line 2: 'missing' is undefined");
     expect_refused("{{ raise_exception('No ' ~ n) }}", HT_ERROR_ARGUMENT, "No 3");
+    expect_refused("{{ raise_exception('x' ~ '\\u00e9' * 200) }}", HT_ERROR_ARGUMENT, "xé");
+    expect_refused("{{ d[:1] }}", HT_ERROR_FORMAT, "a slice of dictionary");
     expect_refused("{{ 'a' + 1 }}", HT_ERROR_FORMAT, "string + int");
     expect_refused("{{ 1 | nothing }}", HT_ERROR_UNSUPPORTED, "no filter nothing");
     expect_refused("{{ 1 // 0 }}", HT_ERROR_FORMAT, "division by zero");

@@ -117,6 +117,7 @@ static void scale_layer(ht_builder *b) {
 }
 
 static ht_status build_gemma4(const ht_family *family, ht_model *model, ht_error *error) {
+    static const char *const own_scales[] = {"ffn_gate_inp", "ffn_down_exps", NULL};
     ht_builder b = ht_build_begin(model, error);
     ht_hparams *h = &model->hparams;
     gemma4 *g = ht_arena_alloc(&model->arena, sizeof *g);
@@ -127,6 +128,7 @@ static ht_status build_gemma4(const ht_family *family, ht_model *model, ht_error
     if (h->sliding_window > 0)
         ht_build_pattern(&b, g->is_local, 6);
     b.output_cap = ht_build_factor(&b, "final_logit_softcapping", 0.0f);
+    b.own_scales = own_scales;
     const int turned = (int)ht_build_int(&b, "rope.dimension_count", 2, h->head_dim, h->head_dim);
     g->local = g->wide;
     g->wide.table = ht_build_rope_table(&b, ht_build_freq_base(&b, false), true);

@@ -12,13 +12,9 @@ static tpl_value loop_attribute(tpl_run *run, const tpl_loop *loop, const char *
     const struct {
         const char *name;
         int64_t value;
-    } counts[] = {{"index", at + 1},
-                  {"index0", at},
-                  {"length", n},
-                  {"revindex", n - at},
-                  {"revindex0", n - at - 1},
-                  {"depth", loop->depth},
-                  {"depth0", (int64_t)loop->depth - 1}};
+    } counts[] = {{"index", at + 1}, {"index0", at}, {"length", n}, {"revindex", n - at}, {"revindex0", n - at - 1},
+                  {"depth", 1}, /* of recursive loops, which are not supported */
+                  {"depth0", 0}};
     for (size_t i = 0; i < HT_COUNT(counts); i++)
         if (strcmp(name, counts[i].name) == 0)
             return tpl_int(counts[i].value);
@@ -156,7 +152,7 @@ tpl_value tpl_slice_of(tpl_run *run, tpl_value of, const tpl_value bounds[3]) {
     if (of.kind == TPL_UNDEFINED && run->status == HT_OK)
         return no_part(run, of);
     if (!tpl_is_list(of) && of.kind != TPL_STRING)
-        return tpl_undefined(NULL);
+        return tpl_fail(run, HT_ERROR_FORMAT, "a slice of %s", tpl_kind_name(of));
     int64_t at[3];
     const int64_t n = (int64_t)tpl_length(run, of);
     if (!slice_indices(run, bounds, n, at))
@@ -272,10 +268,12 @@ static tpl_value reals(tpl_run *run, const char *operator, double a, double b) {
         return tpl_fail(run, HT_ERROR_FORMAT, "division by zero");
     if (strcmp(operator, "/") == 0)
         return tpl_float(a / b);
-    if (*operator== '/')
-        return tpl_float(floor(a / b));
-    const double rest = fmod(a, b);
-    return tpl_float(rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest);
+    double rest = fmod(a, b); /* a / b is rounded, and may reach the next integer */
+    rest = rest == 0 ? copysign(0, b) : (rest < 0) != (b < 0) ? rest + b : rest;
+    if (*operator== '%')
+        return tpl_float(rest);
+    const double whole = round((a - rest) / b);
+    return tpl_float(whole == 0 ? copysign(0, a / b) : whole);
 }
 
 static int64_t integer_of(tpl_value value) {

@@ -165,6 +165,8 @@ static tpl_value sign(tpl_run *run, const tpl_node *node) {
     const tpl_value value = tpl_evaluate(run, node->a);
     if (run->status == HT_OK && !tpl_is_number(value))
         return tpl_fail(run, HT_ERROR_FORMAT, "a sign before %s", tpl_kind_name(value));
+    if (value.kind == TPL_FLOAT) /* 0 - 0.0 were 0.0 */
+        return tpl_float(node->kind == NODE_NEGATIVE ? -value.as.real : value.as.real);
     return tpl_arithmetic(run, node->kind == NODE_NEGATIVE ? "-" : "+", tpl_int(0), value);
 }
 

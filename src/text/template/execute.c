@@ -62,7 +62,8 @@ static void execute_for(tpl_run *run, const tpl_node *node) {
     if (!loop || !items)
         return;
     tpl_frame *outside = run->frame;
-    *loop = (tpl_loop){.items = items, .depth = ++run->loops};
+    *loop = (tpl_loop){.items = items};
+    bool finished = false; /* a body, up to its end */
     for (; loop->index < items->n && run->status == HT_OK && run->flow != TPL_BREAK; loop->index++) {
         run->flow = TPL_ONWARD;
         if (!tpl_push_frame(run, outside))
@@ -70,11 +71,11 @@ static void execute_for(tpl_run *run, const tpl_node *node) {
         tpl_assign(run, "loop", (tpl_value){.kind = TPL_LOOP, .as.loop = loop});
         assign_to(run, node->a, items->at[loop->index]);
         tpl_execute(run, node->d);
+        finished = finished || run->flow == TPL_ONWARD;
     }
     run->flow = TPL_ONWARD;
     run->frame = outside;
-    run->loops--;
-    if (!items->n && run->status == HT_OK) {
+    if (!finished && run->status == HT_OK) { /* Jinja does so after a break or continue in the first, too */
         if (tpl_push_frame(run, outside))
             tpl_execute(run, node->e);
         run->frame = outside;
@@ -136,9 +137,7 @@ static void bind(tpl_run *run, const tpl_macro *macro, const tpl_arguments *give
 static tpl_value call_macro(tpl_run *run, const tpl_macro *macro, const tpl_arguments *given) {
     tpl_frame *outside = run->frame;
     const tpl_flow flow = run->flow;
-    const unsigned loops = run->loops;
     tpl_value text = tpl_undefined(NULL);
-    run->loops = 0;
     run->flow = TPL_ONWARD;
     if (tpl_push_frame(run, macro->frame)) {
         bind(run, macro, given);
@@ -146,7 +145,6 @@ static tpl_value call_macro(tpl_run *run, const tpl_macro *macro, const tpl_argu
     }
     run->frame = outside;
     run->flow = flow;
-    run->loops = loops;
     return text;
 }
 
@@ -266,16 +264,11 @@ static void define(tpl_run *run, const json_t *variables) {
 }
 
 static ht_status hand_out(const tpl_buffer *text, ht_script *out, ht_error *error) {
-    ht_status status = ht_text_append(&out->text, text->bytes ? text->data : "", text->bytes, error);
+    ht_status status = ht_text_append(&out->text, "", 0, error); /* no text is one, too */
     for (size_t at = 0, end; at < text->bytes && status == HT_OK; at = end) {
         for (end = at + 1; end < text->bytes && text->marks[end] == text->marks[at];)
             end++;
-        if (!text->marks[at])
-            continue;
-        status = ht_grow((void **)&out->foreign, &out->cap_foreign, out->n_foreign + 1, sizeof *out->foreign,
-                         "a rendered conversation", error);
-        if (status == HT_OK)
-            out->foreign[out->n_foreign++] = (ht_stretch){at, end};
+        status = ht_script_append(out, text->data + at, end - at, text->marks[at], error);
     }
     return status;
 }

@@ -96,13 +96,15 @@ static tpl_value indent(tpl_run *run, tpl_value of, const tpl_arguments *given) 
     const bool first = tpl_true(tpl_argument(given, 1, "first", tpl_bool(false))),
                blank = tpl_true(tpl_argument(given, 2, "blank", tpl_bool(false)));
     const tpl_string *text = tpl_text(run, of);
-    const tpl_value lines = tpl_split_lines(run, text, false);
+    tpl_buffer ended = {0}, out = {0};
+    tpl_put_string(run, &ended, text, 0, text->bytes);
+    tpl_put(run, &ended, "\n", 1, false); /* as Jinja does: an empty line at the end is one */
+    const tpl_value whole = tpl_finish(run, &ended);
     if (run->status != HT_OK)
         return tpl_undefined(NULL);
-    const bool more = !text->bytes || text->data[text->bytes - 1] == '\n'; /* an empty line at the end is one */
-    if (more)
-        tpl_append(run, lines, tpl_slice(run, text, text->bytes, text->bytes));
-    tpl_buffer out = {0};
+    const tpl_value lines = tpl_split_lines(run, whole.as.string, false);
+    if (run->status != HT_OK)
+        return tpl_undefined(NULL);
     for (size_t i = 0; i < lines.as.list->n && run->status == HT_OK; i++) {
         const tpl_string *line = lines.as.list->at[i].as.string;
         if (i)
@@ -121,25 +123,24 @@ static tpl_value format(tpl_run *run, tpl_value of, const tpl_arguments *given) 
 static tpl_value to_json(tpl_run *run, tpl_value of, const tpl_arguments *given) {
     const tpl_value width = tpl_argument(given, 1, "indent", tpl_none()),
                     separators = tpl_argument(given, 2, "separators", tpl_none());
-    tpl_json_style style = {.item = width.kind == TPL_NONE ? ", " : ",",
-                            .key = ": ",
+    static const tpl_string spaced = {.data = ", ", .bytes = 2}, comma = {.data = ",", .bytes = 1},
+                            colon = {.data = ": ", .bytes = 2};
+    tpl_json_style style = {.item = width.kind == TPL_NONE ? &spaced : &comma,
+                            .key = &colon,
                             .ascii = tpl_true(tpl_argument(given, 0, "ensure_ascii", tpl_bool(false))),
                             .sorted = tpl_true(tpl_argument(given, 3, "sort_keys", tpl_bool(false)))};
     if (width.kind != TPL_NONE) {
         const tpl_value by = width.kind == TPL_BOOL ? spaces(run, width.as.truth) : indentation(run, width);
-        style.indent =
-            run->status == HT_OK ? ht_arena_strndup(&run->arena, by.as.string->data, by.as.string->bytes) : NULL;
-        if (!style.indent)
-            return tpl_fail(run, HT_ERROR_MEMORY, "no memory for an indentation");
+        if (run->status != HT_OK)
+            return by;
+        style.indent = by.as.string;
     }
     if (separators.kind != TPL_NONE) {
         const tpl_list *both = tpl_items(run, separators);
         if (!both || both->n != 2 || both->at[0].kind != TPL_STRING || both->at[1].kind != TPL_STRING)
             return tpl_fail(run, HT_ERROR_FORMAT, "separators are two strings");
-        style.item = ht_arena_strndup(&run->arena, both->at[0].as.string->data, both->at[0].as.string->bytes);
-        style.key = ht_arena_strndup(&run->arena, both->at[1].as.string->data, both->at[1].as.string->bytes);
-        if (!style.item || !style.key)
-            return tpl_fail(run, HT_ERROR_MEMORY, "no memory for separators");
+        style.item = both->at[0].as.string;
+        style.key = both->at[1].as.string;
     }
     tpl_buffer out = {0};
     tpl_put_json(run, &out, of, &style, 0);
@@ -196,9 +197,9 @@ static tpl_value to_int(tpl_run *run, tpl_value of, const tpl_arguments *given) 
 static tpl_value absolute(tpl_run *run, tpl_value of, const tpl_arguments *given) {
     if (!tpl_is_number(of))
         return tpl_fail(run, HT_ERROR_FORMAT, "abs of %s", tpl_kind_name(of));
-    return tpl_real(of) < 0      ? tpl_arithmetic(run, "-", tpl_int(0), of)
-           : of.kind == TPL_BOOL ? tpl_int(of.as.truth)
-                                 : of;
+    if (of.kind == TPL_FLOAT)
+        return tpl_float(fabs(of.as.real));
+    return tpl_arithmetic(run, tpl_real(of) < 0 ? "-" : "+", tpl_int(0), of);
 }
 
 static tpl_value rounded(tpl_run *run, tpl_value of, const tpl_arguments *given) {
@@ -211,9 +212,11 @@ static tpl_value rounded(tpl_run *run, tpl_value of, const tpl_arguments *given)
         return tpl_float((*method.as.string->data == 'c' ? ceil(value * scale) : floor(value * scale)) / scale);
     if (of.kind != TPL_FLOAT && digits.as.integer >= 0)
         return of.kind == TPL_INT ? of : tpl_int(of.as.truth);
-    if (digits.as.integer < 0 || fabs(value) > 1e15)
-        return tpl_float(rint(value * scale) / scale);
-    char text[400]; /* the C library rounds what the number really is, as Python does */
+    if (digits.as.integer < 0 || !isfinite(value)) {
+        const tpl_value whole = tpl_float(rint(value * scale) / scale);
+        return of.kind == TPL_FLOAT ? whole : to_int(run, whole, given);
+    }
+    char text[640]; /* the C library rounds what the number really is, as Python does */
     snprintf(text, sizeof text, "%.*f", (int)digits.as.integer, value);
     return tpl_float(strtod(text, NULL));
 }

@@ -59,7 +59,10 @@ static tpl_value namespace_of(tpl_run *run, const tpl_arguments *given) {
 
 static tpl_value raise_exception(tpl_run *run, const tpl_arguments *given) {
     const tpl_string *text = tpl_text(run, tpl_argument(given, 0, "message", tpl_undefined(NULL)));
-    return tpl_fail(run, HT_ERROR_ARGUMENT, "%.*s", (int)ht_min_size(text->bytes, 300), text->data);
+    size_t bytes = ht_min_size(text->bytes, 300);
+    while (bytes && bytes < text->bytes && ((unsigned char)text->data[bytes] & 0xc0) == 0x80)
+        bytes--; /* no half of a character */
+    return tpl_fail(run, HT_ERROR_ARGUMENT, "%.*s", (int)bytes, text->data);
 }
 
 static tpl_value strftime_now(tpl_run *run, const tpl_arguments *given) {
@@ -70,8 +73,11 @@ static tpl_value strftime_now(tpl_run *run, const tpl_arguments *given) {
     memcpy(copy, format->data, format->bytes);
     copy[format->bytes] = '\0';
     const size_t n = strftime(text, sizeof text, copy, run->now);
+    bool marked = false;
+    for (size_t at = 0; at < format->bytes; at++)
+        marked = marked || tpl_marked(format, at);
     tpl_buffer out = {0};
-    tpl_put(run, &out, text, n, false);
+    tpl_put(run, &out, text, n, marked);
     return tpl_finish(run, &out);
 }
 
@@ -108,7 +114,7 @@ static bool same(tpl_value a, tpl_value b) {
 
 static bool whole_number(tpl_run *run, tpl_value of, int64_t by, int64_t rest) {
     if (of.kind == TPL_FLOAT)
-        return (fmod(of.as.real, (double)by) != 0) == (rest != 0);
+        return fabs(fmod(of.as.real, (double)by)) == (double)rest;
     if (of.kind != TPL_INT && of.kind != TPL_BOOL) {
         tpl_fail(run, HT_ERROR_FORMAT, "%s is no number", tpl_kind_name(of));
         return false;

@@ -11,6 +11,10 @@ static void put_literal(tpl_run *run, tpl_buffer *out, const char *text) {
     tpl_put(run, out, text, strlen(text), false);
 }
 
+static void put_string(tpl_run *run, tpl_buffer *out, const tpl_string *string) {
+    tpl_put_string(run, out, string, 0, string->bytes);
+}
+
 /* The shortest digits that read back as the same number, laid out as Python does. */
 static void put_float(tpl_run *run, tpl_buffer *out, double value) {
     char text[40], digits[24];
@@ -165,7 +169,7 @@ void tpl_put_value(tpl_run *run, tpl_buffer *out, tpl_value value) {
         put_number(run, out, value, false);
         break;
     case TPL_STRING:
-        tpl_put_string(run, out, value.as.string, 0, value.as.string->bytes);
+        put_string(run, out, value.as.string);
         break;
     case TPL_LIST:
     case TPL_TUPLE:
@@ -212,7 +216,7 @@ static void put_json_character(tpl_run *run, tpl_buffer *out, const tpl_string *
     else if (c >= 0x10000 && ascii)
         snprintf(text, sizeof text, "\\u%04x\\u%04x", 0xd800 + ((unsigned)(c - 0x10000) >> 10),
                  0xdc00 + ((unsigned)(c - 0x10000) & 0x3ff));
-    else if (c >= 0 && (c < 0x20 || (ascii && c >= 0x7f && c != 0x7f)))
+    else if (c >= 0 && (c < 0x20 || (ascii && c >= 0x7f)))
         snprintf(text, sizeof text, "\\u%04x", (unsigned)c);
     else {
         tpl_put_string(run, out, string, at, at + used);
@@ -235,7 +239,7 @@ static void put_line(tpl_run *run, tpl_buffer *out, const tpl_json_style *style,
         return;
     put_literal(run, out, "\n");
     for (unsigned i = 0; i < level; i++)
-        put_literal(run, out, style->indent);
+        put_string(run, out, style->indent);
 }
 
 static void put_json_key(tpl_run *run, tpl_buffer *out, tpl_value key, const tpl_json_style *style) {
@@ -273,10 +277,10 @@ static void put_json_dict(tpl_run *run, tpl_buffer *out, const tpl_dict *dict, c
     put_literal(run, out, "{");
     for (size_t i = 0; i < dict->n && run->status == HT_OK; i++) {
         if (i)
-            put_literal(run, out, style->item);
+            put_string(run, out, style->item);
         put_line(run, out, style, level + 1);
         put_json_key(run, out, dict->at[i].key, style);
-        put_literal(run, out, style->key);
+        put_string(run, out, style->key);
         tpl_put_json(run, out, dict->at[i].value, style, level + 1);
     }
     if (dict->n)
@@ -289,7 +293,7 @@ static void put_json_list(tpl_run *run, tpl_buffer *out, const tpl_list *list, c
     put_literal(run, out, "[");
     for (size_t i = 0; i < list->n && run->status == HT_OK; i++) {
         if (i)
-            put_literal(run, out, style->item);
+            put_string(run, out, style->item);
         put_line(run, out, style, level + 1);
         tpl_put_json(run, out, list->at[i], style, level + 1);
     }

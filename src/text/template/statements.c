@@ -267,8 +267,11 @@ static tpl_node *body(tpl_parser *p, const char *const *ends) {
             end = &node->next;
         }
     }
-    if (p->at->kind == TOKEN_END && ends)
-        tpl_parse_fail(p, HT_ERROR_FORMAT, "the template ends where %s is missing", ends[0]);
+    if (p->at->kind == TOKEN_END && ends) {
+        while (ends[1])
+            ends++; /* the last of them closes the block */
+        tpl_parse_fail(p, HT_ERROR_FORMAT, "the template ends where %s is missing", *ends);
+    }
     p->nested--;
     return first;
 }

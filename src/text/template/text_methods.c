@@ -279,8 +279,10 @@ tpl_value tpl_percent(tpl_run *run, const tpl_string *format, const tpl_value *v
             tpl_fail(run, HT_ERROR_UNSUPPORTED, "only %%s and %%d are supported in a format");
         else if (used == n)
             tpl_fail(run, HT_ERROR_FORMAT, "a format has more places than values");
-        else if (kind != 's' && values[used].kind != TPL_INT)
+        else if (kind != 's' && values[used].kind != TPL_INT && values[used].kind != TPL_BOOL)
             tpl_fail(run, HT_ERROR_FORMAT, "%%d is for integers");
+        else if (kind != 's' && values[used].kind == TPL_BOOL)
+            tpl_put_value(run, &out, tpl_int(values[used++].as.truth));
         else
             tpl_put_value(run, &out, values[used++]);
     }

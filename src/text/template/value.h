@@ -78,7 +78,6 @@ typedef struct tpl_dict { /* in the order of insertion */
 typedef struct tpl_loop {
     const tpl_list *items;
     size_t index;
-    unsigned depth;
     tpl_value changed;
 } tpl_loop;
 
@@ -109,7 +108,7 @@ typedef struct tpl_run {
     ht_arena arena;
     size_t memory;
     uint64_t steps, most_steps;
-    unsigned depth, line, loops;
+    unsigned depth, line;
     ht_status status;
     ht_error *error;
     tpl_buffer *out; /* what is printed goes there */
@@ -187,13 +186,13 @@ const tpl_string *tpl_text(tpl_run *run, tpl_value value);                     /
 void tpl_put_escaped(tpl_run *run, tpl_buffer *out, const tpl_string *string); /* for HTML, unless it is safe */
 tpl_value tpl_finish_safe(tpl_run *run, const tpl_buffer *out);
 typedef struct tpl_json_style {
-    const char *indent; /* NULL: in one line */
-    const char *item, *key;
+    const tpl_string *indent; /* NULL: in one line */
+    const tpl_string *item, *key;
     bool ascii, sorted;
 } tpl_json_style;
 void tpl_put_json(tpl_run *run, tpl_buffer *out, tpl_value value, const tpl_json_style *style, unsigned level);
 
-/* ---- methods.c, list_methods.c ---- */
+/* ---- methods.c ---- */
 
 /* The method of this name; undefined: none. */
 tpl_value tpl_find_method(tpl_run *run, tpl_value of, const char *name);
@@ -211,7 +210,7 @@ tpl_value tpl_join(tpl_run *run, const tpl_string *between, tpl_value items);
 tpl_value tpl_percent(tpl_run *run, const tpl_string *format, const tpl_value *values, size_t n);
 tpl_value tpl_capitalize(tpl_run *run, const tpl_string *of);
 
-/* ---- filters.c, tests.c, functions.c ---- */
+/* ---- filters.c, functions.c ---- */
 
 tpl_value tpl_filter(tpl_run *run, const char *name, tpl_value of, const tpl_arguments *given);
 bool tpl_test(tpl_run *run, const char *name, tpl_value of, const tpl_arguments *given);

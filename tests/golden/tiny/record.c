@@ -1,7 +1,8 @@
 /* Prints llama.cpp's log-probabilities of given tokens, for recorded.json (README.md says how to build and run this).
  *
  * usage: record [--embed] MODEL.gguf IDS
- *                                  --embed: one line, the text's embedding as the file pools it. IDS: comma-separated; prints one line a token: the log-probabilities of every token of
+ *                                  --embed: one line, the text's embedding as the file pools it
+ *                                  IDS: comma-separated; prints one line a token: the log-probabilities of every token of
  *                                  the vocabulary after it
  * Keys and values in float32 and no flash attention, so that what is recorded is as near to the exact values as it gets.
  */
