@@ -1,13 +1,10 @@
 /* The kinds of vocabulary that are neither byte-level BPE nor plain SentencePiece: by rule on vocabularies made here. */
 #include "vocab_kinds.h"
-#include "needs.h"
+#include "test.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <time.h>
-#include <cmocka.h>
 
 #define BOTH (HT_TOKENIZE_ADD_SPECIAL | HT_TOKENIZE_PARSE_SPECIAL)
 
@@ -284,7 +281,7 @@ static void expect_soon(const ht_tokenizer *t, const char *unit) {
     const clock_t start = clock();
     assert_int_equal(ht_tokenizer_encode(t, text, bytes, BOTH, &ids, &n, NULL), HT_OK);
     const double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
-    if (seconds > 10)
+    if (TIMED && seconds > 10)
         fail_msg("%s: 1 MiB of \"%s\" took %.1f s", ht_tokenizer_name(t), unit, seconds);
     free(ids);
     free(text);
@@ -351,7 +348,7 @@ static void every_name(void **state) {
                 fail_msg("%s: \"%s\": %s", names[i], units[u], error.text);
             const double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
             assert_int_equal(seen, whole);
-            if (seconds > 5)
+            if (TIMED && seconds > 5)
                 fail_msg("%s: %zu bytes of \"%s\" took %.1f s", names[i], whole, units[u], seconds);
             if (getenv("HETERO_TIMES") && seconds > 0.2)
                 print_message("%s: \"%s\" %.2f s\n", names[i], units[u], seconds);
