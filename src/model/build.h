@@ -61,9 +61,9 @@ typedef struct ht_builder {
     float stream_eps;        /* of the streams' norms; 0: the model's */
     /* Matrices whose tensor NAME.scale is the family's own, and no second scale of NVFP4; ends with NULL. NULL: none are. */
     const char *const *own_scales;
-    float post_eps;          /* of norms of what blocks gave; 0: the same */
-    bool stream_anew;        /* the next norm that adds leaves nothing of what its stream was */
-    float stream_scale;      /* what the next norm that adds multiplies its stream by; 0: nothing */
+    float post_eps;     /* of norms of what blocks gave; 0: the same */
+    bool stream_anew;   /* the next norm that adds leaves nothing of what its stream was */
+    float stream_scale; /* what the next norm that adds multiplies its stream by; 0: nothing */
     ht_given given[HT_BUILD_SUMS];
 } ht_builder;
 
