@@ -117,20 +117,20 @@ static void print_text(const ht_model_info *info, const ht_chat_template_info ch
                ht_size_text(info->types[i].bytes, bytes));
 }
 
-/* A file of which only the vocabulary can be used is shown, too; what is wrong with the rest is said if that fails as well. */
+/* A file that holds a vocabulary alone is shown, too. So is the vocabulary of one whose weights are not supported: *model is not NULL
+ * then, but the status is the error's. */
 static int open_any(const cli_options *options, ht_model **model) {
     ht_error error, other;
     char *path;
     int status = cli_model_path(options, &path);
+    *model = NULL;
     if (status != CLI_DONE)
         return status;
-    bool good = !ht_model_open(path, model, &error);
-    if (!good && error.status == HT_ERROR_UNSUPPORTED && !ht_model_open_vocabulary(path, model, &other)) {
-        good = true;
-        fprintf(stderr, "hetero: warning: %s\n", error.text);
-    }
+    const bool good = !ht_model_open(path, model, &error);
+    if (!good && (error.status != HT_ERROR_UNSUPPORTED || ht_model_open_vocabulary(path, model, &other)))
+        *model = NULL;
     ht_free(path);
-    if (good)
+    if (good || (*model && !ht_model_get_info(*model)->n_types))
         return CLI_DONE;
     status = cli_fail(options, &error);
     return error.status == HT_ERROR_IO ? CLI_WRONG : status;
@@ -138,9 +138,10 @@ static int open_any(const cli_options *options, ht_model **model) {
 
 int cli_inspect(const cli_options *options) {
     ht_model *model;
-    int status = open_any(options, &model);
-    if (status != CLI_DONE)
-        return status;
+    const int opened = open_any(options, &model);
+    if (!model)
+        return opened;
+    int status = CLI_DONE;
     ht_error error;
     ht_chat_template_info chat[2] = {HT_INIT(ht_chat_template_info), HT_INIT(ht_chat_template_info)};
     if (ht_chat_template(model, false, &chat[0], &error) || ht_chat_template(model, true, &chat[1], &error))
@@ -150,5 +151,5 @@ int cli_inspect(const cli_options *options) {
     else
         print_text(ht_model_get_info(model), chat);
     ht_model_close(model);
-    return status;
+    return status == CLI_DONE ? opened : status;
 }
