@@ -216,7 +216,7 @@ static void pack_k_scales(const ht_levels_fit *fit, uint8_t *out) {
     memcpy(out, &fit->d, 2);
     memcpy(out + 2, &fit->dmin, 2);
     for (int g = 0; g < 4; g++) {
-        const int sub = fit->sub[g + 4], sub_min = fit->sub_min[g + 4];
+        const unsigned sub = (uint8_t)fit->sub[g + 4], sub_min = (uint8_t)fit->sub_min[g + 4];
         out[4 + g] = (uint8_t)(fit->sub[g] | (sub >> 4) << 6);
         out[8 + g] = (uint8_t)(fit->sub_min[g] | (sub_min >> 4) << 6);
         out[12 + g] = (uint8_t)((sub & 15) | (sub_min & 15) << 4);

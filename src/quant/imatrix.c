@@ -61,7 +61,7 @@ static ht_status check_entry(const ht_imatrix *imatrix, const ht_tensor *sums, s
     ht_status status = check_numbers(imatrix->file, sums, 0, error);
     if (!status)
         status = check_numbers(imatrix->file, counts, 0x1p52f, error);
-    if (!status && elements(sums) % elements(counts))
+    if (!status && (elements(counts) == 0 || elements(sums) % elements(counts)))
         status = ht_fail(error, HT_ERROR_FORMAT, "%s: %s: %llu values are not the same number for each of %llu counts",
                          path, sums->name, (unsigned long long)elements(sums), (unsigned long long)elements(counts));
     return status;

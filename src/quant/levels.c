@@ -64,8 +64,9 @@ void ht_matrix_levels(const ht_matrix *matrix, size_t row, size_t n, uint16_t *d
         for (size_t b = 0; b < blocks; b++) {
             const size_t at = r * blocks + b;
             uint16_t none;
+            int8_t no_minima[SUPER / 16];
             levels_of(matrix->type->type, ht_matrix_blocks(matrix, row + r, b, 1, made), &d[at],
                       matrix->type->offset ? &dmin[at] : &none, sub + at * groups,
-                      matrix->type->offset ? sub_min + at * groups : NULL);
+                      matrix->type->offset ? sub_min + at * groups : no_minima);
         }
 }

@@ -128,7 +128,8 @@ ht_line ht_search_line(const ht_grid *grid, const float *x, const float *w, size
         return line;
     for (int i = 0; i < HT_TRIES;
          i++) { /* around the best one: four scales, four offsets, parts of a code at the ends */
-        const float scale = line.scale * (1 + 0.4f * ((float)(i / 4) - 1.5f) / grid->high);
+        const int step = i / 4;
+        const float scale = line.scale * (1 + 0.4f * ((float)step - 1.5f) / grid->high);
         const float offset = line.offset + 0.2f * ((float)(i % 4) - 1.5f) * line.scale;
         t.inverse[i] = 1 / scale;
         t.shift[i] = -(below && offset > 0 ? 0 : offset) * t.inverse[i];
@@ -200,14 +201,15 @@ static float to_sub(float value, float d, int low, int high) {
 /* Of subs near those of the group's own fit the ones with the least error, d and dmin being what they are. */
 static void choose_subs(const ht_levelled *form, const float *x, const float *w, const ht_moments *m, ht_line fit,
                         float d, float dmin, int8_t *sub, int8_t *sub_min) {
-    const int mins = form->offset ? 4 : 1, subs = HT_TRIES / mins;
+    const int mins = form->offset ? 4 : 1, half = HT_TRIES / mins / 2, half_min = mins / 2;
     const float low = (float)form->sub_low, high = (float)form->sub_high;
-    const float first = to_sub(fit.scale, d, form->sub_low, form->sub_high) - (float)(subs / 2);
-    const float first_min = to_sub(-fit.offset, dmin, 0, form->sub_high) - (float)(mins / 2);
+    const float first = to_sub(fit.scale, d, form->sub_low, form->sub_high) - (float)half;
+    const float first_min = to_sub(-fit.offset, dmin, 0, form->sub_high) - (float)half_min;
     float its[HT_TRIES], its_min[HT_TRIES], gain = -INFINITY;
     ht_tries t;
     for (int i = 0; i < HT_TRIES; i++) {
-        its[i] = clamp(first + (float)(i / mins), low, high);
+        const int step = i / mins;
+        its[i] = clamp(first + (float)step, low, high);
         its_min[i] = form->offset ? clamp(first_min + (float)(i % mins), 0, high) : 0;
         t.scale[i] = d * its[i];
         t.offset[i] = -dmin * its_min[i];

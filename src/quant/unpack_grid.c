@@ -164,11 +164,13 @@ static void multiply_out(ht_type type, const uint8_t *in, size_t blocks, int8_t 
         ht_grid_block of;
         ht_grid_read(type, in, &of);
         const float d = ht_f16_to_f32(of.d) * grid->unit;
-        for (int g = 0; g < 256; g += t->group)
-            *scales++ = d * (float)of.sub[g / 16];
+        for (int g = 0; g < 256; g += t->group) {
+            const int at = g / 16;
+            *scales++ = d * (float)of.sub[at];
+        }
         for (unsigned i = 0; i < 256 / grid->columns; i++)
             for (unsigned k = 0, at = i * grid->columns; k < grid->columns; k++, at++) {
-                const int value = grid->magnitudes[grid->entries[of.index[i]] >> each * k & ((1u << each) - 1) & 7];
+                const int8_t value = grid->magnitudes[grid->entries[of.index[i]] >> each * k & ((1u << each) - 1) & 7];
                 codes[at] = (int8_t)((of.signs[at / 8] >> at % 8 & 1 ? -value : value) + of.shift[at / 8]);
             }
     }

@@ -178,11 +178,15 @@ static void end(const ht_op *op, const float *others, const float *s, float *out
 
 void ht_mix_token(const ht_op *op, size_t n, const ht_binding *b, size_t t, float *scratch) {
     const float *in = row_of(b, op->in, t);
-    float *more = op->n_more ? row_of(b, op->more[0], t) : NULL, *out = row_of(b, op->out, t);
+    float *out = row_of(b, op->out, t);
+    if (op->mix.function == HT_MIX_SIDE) { /* the only one that has nothing more */
+        side(op, in, out, n);
+        return;
+    }
+    float *more = row_of(b, op->more[0], t);
 
     switch (op->mix.function) {
     case HT_MIX_SIDE:
-        side(op, in, out, n);
         break;
     case HT_MIX_BEGIN:
         begin(op, in, more, out, n);

@@ -346,8 +346,9 @@ static void adjust_gptneox(pass *p) {
 /* The 27B models, known by their layers, scale by the embedding's share of a head, not by the head's own width. */
 static void adjust_gemma(pass *p) {
     const ht_hparams *h = &p->b.model->hparams;
+    const int share = h->embedding / h->heads;
     if (h->layers == (p->t.score_cap ? 46 : 62))
-        p->attending.scale = 1.0f / sqrtf((float)(h->embedding / h->heads));
+        p->attending.scale = 1.0f / sqrtf((float)share);
     if (!p->b.model->shape && !ht_build_has(&p->b, "attention.sliding_window"))
         ht_log(HT_LOG_WARN, "%s: key \"%s.attention.sliding_window\" is missing: %s", p->b.model->info.path,
                p->b.model->info.architecture, p->t.window ? "4096 is taken" : "every layer attends to all tokens");
