@@ -55,7 +55,8 @@ static ht_op matmul_op(const char *type, const char *name, size_t rows, size_t c
     return op;
 }
 
-/* ---- build ------------------------------------------------------------------------------------------------------------------ */
+/* ---- build
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static const struct build_case {
     const char *name, *type;
@@ -147,7 +148,8 @@ static void build(ht_npu_config *config, const char *matrix) {
         }
 }
 
-/* ---- overhead ----------------------------------------------------------------------------------------------------------------- */
+/* ---- overhead
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 /* The same graph by OpenVINO's own calls. */
 static ov_infer_request_t *direct_request(const ht_ov *ov, const ht_npu_graph *graph, size_t length,

@@ -117,8 +117,8 @@ static void print_text(const ht_model_info *info, const ht_chat_template_info ch
                ht_size_text(info->types[i].bytes, bytes));
 }
 
-/* A file that holds a vocabulary alone is shown, too. So is the vocabulary of one whose weights are not supported: *model is not NULL
- * then, but the status is the error's. */
+/* A file that holds a vocabulary alone is shown, too. So is the vocabulary of one whose weights are not supported:
+ * *model is not NULL then, but the status is the error's. */
 static int open_any(const cli_options *options, ht_model **model) {
     ht_error error, other;
     char *path;

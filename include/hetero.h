@@ -131,15 +131,16 @@ ht_status ht_model_open(const char *path, ht_model **model, ht_error *error);
  * the descriptor's position is. The descriptor stays the caller's and need not outlive the call. name (NULL: "the
  * model"): for errors, and ht_model_info.path. A part of a split file is HT_ERROR_UNSUPPORTED. */
 ht_status ht_model_open_descriptor(int descriptor, const char *name, ht_model **model, ht_error *error);
-/* A GGUF file for its tokenizer and chat template alone, whatever its architecture and whether it holds weights: text becomes
- * tokens and back, an engine cannot be made of it. HT_ERROR_UNSUPPORTED: it has no tokenizer, or one that is not known. */
+/* A GGUF file for its tokenizer and chat template alone, whatever its architecture and whether it holds weights: text
+ * becomes tokens and back, an engine cannot be made of it. HT_ERROR_UNSUPPORTED: it has no tokenizer, or one that is
+ * not known. */
 ht_status ht_model_open_vocabulary(const char *path, ht_model **model, ht_error *error);
 void ht_model_close(ht_model *model); /* NULL is allowed; engines on it must be gone */
 const ht_model_info *ht_model_get_info(const ht_model *model);
 
 /* ---- text ------------------------------------------------------------------------------------------------------ */
-/* Bits of `flags` of ht_tokenize, ht_chat_render and ht_chat_tokenize. Text from outside (a user, a file, the network) is to be read without
- * PARSE_SPECIAL: with it, whoever wrote the text can end their turn and speak as another role. */
+/* Bits of `flags` of ht_tokenize, ht_chat_render and ht_chat_tokenize. Text from outside (a user, a file, the network)
+ * is to be read without PARSE_SPECIAL: with it, whoever wrote the text can end their turn and speak as another role. */
 typedef enum ht_tokenize_flag {
     /* The tokens that the model wants round every text: the BOS, where there is one. A text that begins with the BOS
      * already (PARSE_SPECIAL) gets no second one. */

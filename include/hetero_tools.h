@@ -1,8 +1,8 @@
 /* hetero_tools: what the `hetero` command does besides generating text. It measures, explains, converts and reports.
  *
- * Conventions are those of hetero.h. One is added: structs of this header have no struct_size and may change with every minor
- * version. Build a program that uses this header against the version that it runs with; the library's file name says
- * which that is.
+ * Conventions are those of hetero.h. One is added: structs of this header have no struct_size and may change with every
+ * minor version. Build a program that uses this header against the version that it runs with; the library's file name
+ * says which that is.
  */
 #ifndef HETERO_TOOLS_H
 #define HETERO_TOOLS_H
@@ -26,26 +26,27 @@ typedef struct ht_quantize_result {
     /* sizes of both files */
     uint64_t in_bytes, out_bytes;
 } ht_quantize_result;
-/* Zero-initialise. imatrix: path of an importance matrix (GGUF, as ht_imatrix and llama.cpp's llama-imatrix write it), which says
- * what the square of an error in each column is worth; NULL: all columns the same. threads: 0: one for each core. progress
- * (may be NULL) is called on the calling thread. */
+/* Zero-initialise. imatrix: path of an importance matrix (GGUF, as ht_imatrix and llama.cpp's llama-imatrix write it),
+ * which says what the square of an error in each column is worth; NULL: all columns the same. threads: 0: one for each
+ * core. progress (may be NULL) is called on the calling thread. */
 typedef struct ht_quantize_options {
     const char *imatrix;
     int threads;
     ht_progress_function progress;
     void *progress_user;
 } ht_quantize_options;
-/* Writes IN with other types of weights. TYPE is one for every matrix ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs",
- * "mxfp4", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "f16", "bf16"), or one of llama.cpp's recipes ("q3_k_s", "q3_k_m", "q4_k_s",
- * "q4_k_m", "q5_k_s", "q5_k_m"), which give some more bits. Rows that are no whole blocks get a type that fits; norms stay F32,
- * routers and small convolutions what they are. Matrices of experts have importance by expert. OUT is replaced when all of it
- * is written, and kept as it was otherwise. options may be NULL, result, too. HT_ERROR_FORMAT: weights that are no numbers, an
- * imatrix that is none or another model's (the error names file and tensor). */
+/* Writes IN with other types of weights. TYPE is one for every matrix ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
+ * "iq4_nl", "iq4_xs", "mxfp4", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "f16", "bf16"), or one of llama.cpp's recipes
+ * ("q3_k_s", "q3_k_m", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m"), which give some more bits. Rows that are no whole
+ * blocks get a type that fits; norms stay F32, routers and small convolutions what they are. Matrices of experts have
+ * importance by expert. OUT is replaced when all of it is written, and kept as it was otherwise. options may be NULL,
+ * result, too. HT_ERROR_FORMAT: weights that are no numbers, an imatrix that is none or another model's (the error
+ * names file and tensor). */
 ht_status ht_quantize(const char *in, const char *out, const char *type, const ht_quantize_options *options,
                       ht_quantize_result *result, ht_error *error);
 
-/* Zero-initialise. name: of the text, for the file; NULL: "". threads: 0: one for each core. progress (may be NULL) is called on
- * the calling thread. */
+/* Zero-initialise. name: of the text, for the file; NULL: "". threads: 0: one for each core. progress (may be NULL) is
+ * called on the calling thread. */
 typedef struct ht_imatrix_options {
     const char *name;
     int threads;
@@ -57,11 +58,11 @@ typedef struct ht_imatrix_result {
     size_t entries;
     uint64_t tokens;
 } ht_imatrix_result;
-/* Computes a text with the model on the CPU, in exact precision, in pieces of 512 tokens (or the context, if smaller) that each
- * begin with BOS where the tokenizer adds one; what is no whole piece counts only where there is none. Writes to OUT, for each
- * matrix of a layer, the sums of squares of what its columns were multiplied by and the number of rows summed, by expert where
- * each token chooses some. The table of tokens and the output matrix have no entry. OUT is replaced when all is written.
- * HT_ERROR_UNSUPPORTED: no tokenizer, or a column without a finite sum. */
+/* Computes a text with the model on the CPU, in exact precision, in pieces of 512 tokens (or the context, if smaller)
+ * that each begin with BOS where the tokenizer adds one; what is no whole piece counts only where there is none. Writes
+ * to OUT, for each matrix of a layer, the sums of squares of what its columns were multiplied by and the number of rows
+ * summed, by expert where each token chooses some. The table of tokens and the output matrix have no entry. OUT is
+ * replaced when all is written. HT_ERROR_UNSUPPORTED: no tokenizer, or a column without a finite sum. */
 ht_status ht_imatrix_collect(ht_model *model, const char *text, size_t bytes, const char *out,
                              const ht_imatrix_options *options, ht_imatrix_result *result, ht_error *error);
 
@@ -117,7 +118,8 @@ void ht_pull_result_clear(ht_pull_result *result);
 /* What one device computes of one operator. Ranges are [begin, end). */
 typedef struct ht_plan_row {
     const char *op, *device;
-    /* "single", "row", "feature", "head", "query", "expert", "channel", "sequence", "hybrid", "causal", "layer", "every" device */
+    /* "single", "row", "feature", "head", "query", "expert", "channel", "sequence", "hybrid", "causal", "layer",
+     * "every" device */
     const char *cut;
     /* the operator's number in the model */
     size_t number;
@@ -296,8 +298,8 @@ typedef struct ht_profile_result {
  * error the kernels found so far are kept. Clear the result, then too. */
 ht_status ht_profile(const ht_model *model, const ht_profile_options *options, ht_profile_result *result,
                      ht_error *error);
-/* The newest result that is kept and has all of these devices: "cpu", "sim:NAME/gpu", "sim:NAME" for any of that chip's, with
- * commas; NULL: the newest of no simulated device. HT_ERROR_IO: there is none. */
+/* The newest result that is kept and has all of these devices: "cpu", "sim:NAME/gpu", "sim:NAME" for any of that
+ * chip's, with commas; NULL: the newest of no simulated device. HT_ERROR_IO: there is none. */
 ht_status ht_profile_load(const char *devices, ht_profile_result *result, ht_error *error);
 /* The result as one JSON object. *text from malloc. */
 ht_status ht_profile_json(const ht_profile_result *result, char **text, ht_error *error);
@@ -309,16 +311,16 @@ void ht_profile_result_clear(ht_profile_result *result);
 /* Runs the paper's experiments on a simulated SoC (a name, or a file's path): FOLDER/report.html and FOLDER/tables.json. */
 ht_status ht_reproduce(const char *soc, const char *folder, ht_progress_function progress, void *user, ht_error *error);
 
-/* Chips compared: for each of the SoCs (names or paths; n_socs 0: all that are embedded) and each model (a path or shape:NAME;
- * NULL: four of 1 to 8 billion weights) the best plan, its speed and energy in both phases, what limits it, and what each term
- * of the planner brings over one that cuts single operators. Minutes. Writes FOLDER/report.html and FOLDER/tables.json; *json,
- * from malloc, is the latter's text. */
+/* Chips compared: for each of the SoCs (names or paths; n_socs 0: all that are embedded) and each model (a path or
+ * shape:NAME; NULL: four of 1 to 8 billion weights) the best plan, its speed and energy in both phases, what limits it,
+ * and what each term of the planner brings over one that cuts single operators. Minutes. Writes FOLDER/report.html and
+ * FOLDER/tables.json; *json, from malloc, is the latter's text. */
 ht_status ht_compare_chips(const char *const *socs, size_t n_socs, const char *model, const char *folder,
                            ht_progress_function progress, void *user, char **json, ht_error *error);
 
-/* What public measurements of other engines on real chips say, and what the simulated chips predict for them: *json, from malloc,
- * has the tables as in FOLDER/tables.json. soc: the rows of this chip alone; NULL: of all. folder: also FOLDER/report.html and
- * FOLDER/tables.json; NULL: no files. */
+/* What public measurements of other engines on real chips say, and what the simulated chips predict for them: *json,
+ * from malloc, has the tables as in FOLDER/tables.json. soc: the rows of this chip alone; NULL: of all. folder: also
+ * FOLDER/report.html and FOLDER/tables.json; NULL: no files. */
 ht_status ht_validate(const char *soc, const char *folder, char **json, ht_error *error);
 
 /* For a bug report, as JSON (*json from malloc): versions, machine, devices, the profile kept, plans and a short bench of

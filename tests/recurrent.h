@@ -1,10 +1,11 @@
 /* CONV, DELTA_NET and SCAN in double precision, a token at a time, from the comments at ht_op_kind and ht_recurrence and
  * nothing else; and how far float32 may be off.
  *
- * Bounds. A state's error E, as a matrix, obeys E' = g (I - b k k^T) E + d (SCAN: E' = g E + d), and as k has length one and
- * 0 <= b <= 1 no error grows: |E'| <= g |E| + |d| in the Frobenius norm. What one token adds is d: rounding of the state, and of
- * what is added to it, whose terms (a sum of key_dim products, SiLU, exp, a length) err by less than ROUNDINGS units. Of
- * q S the error is |q| (|E| + ROUNDINGS |S|); a norm over some values divides that by their root mean square. */
+ * Bounds. A state's error E, as a matrix, obeys E' = g (I - b k k^T) E + d (SCAN: E' = g E + d), and as k has length
+ * one and 0 <= b <= 1 no error grows: |E'| <= g |E| + |d| in the Frobenius norm. What one token adds is d: rounding of
+ * the state, and of what is added to it, whose terms (a sum of key_dim products, SiLU, exp, a length) err by less than
+ * ROUNDINGS units. Of q S the error is |q| (|E| + ROUNDINGS |S|); a norm over some values divides that by their root
+ * mean square. */
 #ifndef TEST_RECURRENT_H
 #define TEST_RECURRENT_H
 
@@ -75,8 +76,8 @@ static double recurrent_length(const double *x, size_t n) {
     return sqrt(sum);
 }
 
-/* One head: S = g S + u k^T, out = S q. rate below 0: u is v, else what S does not say of k yet, times rate. The error of out
- * is given back. */
+/* One head: S = g S + u k^T, out = S q. rate below 0: u is v, else what S does not say of k yet, times rate. The error
+ * of out is given back. */
 static double recurrent_head(recurrent *r, size_t head, const double *q, const double *k, const double *v, double g,
                              double rate, double *out) {
     const size_t dim = (size_t)r->shape.head_dim, key_dim = (size_t)r->op->recurrence.key_dim;

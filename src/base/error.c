@@ -112,9 +112,9 @@ static bool older_runs(uint64_t generation) {
     return false;
 }
 
-/* Waits until no other thread is in an older sink: calls of the new one may go on without end. What this thread is inside of
- * itself cannot be waited for; and of two sinks that set one at the same time neither waits for the other, or they would wait
- * for ever. */
+/* Waits until no other thread is in an older sink: calls of the new one may go on without end. What this thread is
+ * inside of itself cannot be waited for; and of two sinks that set one at the same time neither waits for the other, or
+ * they would wait for ever. */
 void ht_log_set(ht_log_function function, void *user, ht_log_level most_detailed) {
     pthread_mutex_lock(&sink.lock);
     sink.function = function ? function : print_line;

@@ -55,16 +55,16 @@ int ht_os_replace(const char *from, const char *to);
 /* Async-signal-safe. 0, or an errno. */
 int ht_os_remove(const char *path);
 int ht_os_remove_folder(const char *path); /* an empty one */
-/* `path` becomes a link to `target`, at once, whatever file or link is there; `target` counts from the folder of `path`. 0, or an
- * errno. */
+/* `path` becomes a link to `target`, at once, whatever file or link is there; `target` counts from the folder of
+ * `path`. 0, or an errno. */
 int ht_os_link(const char *target, const char *path);
 /* What is written to the file is on the disk. 0, or an errno. */
 int ht_os_flush(FILE *file);
 uint64_t ht_os_free_bytes(const char *folder); /* that this user may still write there; UINT64_MAX: not known */
 
 typedef struct ht_os_lock ht_os_lock;
-/* Locks the file, which is made if need be, against other processes (flock), until ht_os_unlock or the process's end. 0, EAGAIN where
- * another has it, or another errno. The file stays. */
+/* Locks the file, which is made if need be, against other processes (flock), until ht_os_unlock or the process's end.
+ * 0, EAGAIN where another has it, or another errno. The file stays. */
 int ht_os_lock_try(const char *path, ht_os_lock **lock);
 void ht_os_unlock(ht_os_lock *lock); /* NULL is allowed */
 /* Makes one folder; 0 if it is there afterwards, else an errno. `for_all`: as umask allows, else for this user alone. */
@@ -161,8 +161,8 @@ const char *const *ht_os_environment(void); /* "NAME=value", ..., NULL; valid un
 /* ---- child processes ------------------------------------------------------------------------------------------------ */
 
 typedef struct ht_os_child ht_os_child;
-/* Starts command[0] (a path) with these arguments, the last one NULL. Its standard output comes to ht_os_child_read, all else
- * is the parent's. */
+/* Starts command[0] (a path) with these arguments, the last one NULL. Its standard output comes to ht_os_child_read,
+ * all else is the parent's. */
 ht_status ht_os_child_start(const char *const *command, ht_os_child **child, ht_error *error);
 /* Waits for output, at most so long. Bytes read; 0: none in time; -1: no more will come. */
 long ht_os_child_read(ht_os_child *child, char *out, size_t capacity, int milliseconds);

@@ -1,4 +1,5 @@
-/* Linux and Android: memory, clocks, threads, facts of the system. Files and processes: os_posix_files.c, os_posix_process.c. */
+/* Linux and Android: memory, clocks, threads, facts of the system. Files and processes: os_posix_files.c,
+ * os_posix_process.c. */
 #define _GNU_SOURCE /* sched_setaffinity, cpu_set_t */
 #include "base/os.h"
 

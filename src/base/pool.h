@@ -18,8 +18,8 @@ int ht_pool_threads(const ht_pool *pool);
  * handed out `grain` at a time. */
 void ht_pool_run(ht_pool *pool, ht_pool_function function, void *context, size_t items, size_t grain);
 
-/* The number of threads that compute on some cores unless somebody says otherwise: one for each, but no more than the quota of
- * this process's control group pays for. */
+/* The number of threads that compute on some cores unless somebody says otherwise: one for each, but no more than the
+ * quota of this process's control group pays for. */
 int ht_default_threads(const ht_cores *cores);
 
 #endif

@@ -18,7 +18,8 @@ typedef struct ht_stay {
     ht_cores before;
 } ht_stay;
 void ht_stay_on(const ht_cores *cores, ht_stay *stay);
-/* The same on the core it is on, with all threads it makes until then: for a virtual clock's, of which one runs at a time. */
+/* The same on the core it is on, with all threads it makes until then: for a virtual clock's, of which one runs at a
+ * time. */
 void ht_stay_here(ht_stay *stay);
 void ht_leave_cores(ht_stay *stay); /* a second time does nothing */
 

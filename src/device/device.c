@@ -172,7 +172,8 @@ ht_status ht_wait_all(const ht_device *self, const ht_dependency *after, size_t 
     return HT_OK;
 }
 
-/* ---- shares ---------------------------------------------------------------------------------------------------------------- */
+/* ---- shares
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 bool ht_slice_rows(const ht_op *op, const ht_slice *s, int part, size_t *begin, size_t *end) {
     const size_t rows = op->parts[part].rows;

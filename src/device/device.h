@@ -21,21 +21,22 @@ typedef uint64_t ht_ticket; /* 0: nothing, always complete */
 
 typedef enum ht_device_kind { HT_DEVICE_CPU, HT_DEVICE_GPU, HT_DEVICE_NPU } ht_device_kind;
 
-/* Which part of an operator a task computes. Rows are output features of a MATMUL; the reduction range is a range of its
- * columns (a partial sum unless it is all of them; a bias belongs to the one that begins at 0). Rows of an FFN are features
- * of its hidden layer: what it gives is whole rows of the output, a partial sum unless it has all features. A slice of
- * another operator is whole: all zeros. Tokens are chosen at submit.
+/* Which part of an operator a task computes. Rows are output features of a MATMUL; the reduction range is a range of
+ * its columns (a partial sum unless it is all of them; a bias belongs to the one that begins at 0). Rows of an FFN are
+ * features of its hidden layer: what it gives is whole rows of the output, a partial sum unless it has all features. A
+ * slice of another operator is whole: all zeros. Tokens are chosen at submit.
  *
- * `of` not 0: rows are a share, parts [row_begin, row_end) of `of` equal ones. MATMUL: that share of each of its matrices'
- * rows, at their own places in the output (of QKV with of = kv_heads: whole heads with their keys and values; of gate and up
- * with of = feed_forward: features); each matrix must have a whole number of rows for one part. ROPE, ATTENTION: key-value
- * heads and the query heads that use them, of = kv_heads. GLU: `of` equal parts of its features, whatever `of` divides these.
- * CONV: channels, of = width. DELTA_NET: value heads, of = heads. SCAN: groups with their heads, of = kv_heads.
+ * `of` not 0: rows are a share, parts [row_begin, row_end) of `of` equal ones. MATMUL: that share of each of its
+ * matrices' rows, at their own places in the output (of QKV with of = kv_heads: whole heads with their keys and values;
+ * of gate and up with of = feed_forward: features); each matrix must have a whole number of rows for one part. ROPE,
+ * ATTENTION: key-value heads and the query heads that use them, of = kv_heads. GLU: `of` equal parts of its features,
+ * whatever `of` divides these. CONV: channels, of = width. DELTA_NET: value heads, of = heads. SCAN: groups with their
+ * heads, of = kv_heads.
  *
- * `group` more than 1: the share is of query heads, of = heads, of which so many use one key-value head. MATMUL: that share of
- * the first matrix's rows; of the others' (keys, values: a group'th as many) the key-value heads whose first query head is in
- * it. ROPE: its query heads, and those key-value heads. ATTENTION: its query heads; keys and values of a key-value head whose
- * first query head another has are in the cache when it is submitted. */
+ * `group` more than 1: the share is of query heads, of = heads, of which so many use one key-value head. MATMUL: that
+ * share of the first matrix's rows; of the others' (keys, values: a group'th as many) the key-value heads whose first
+ * query head is in it. ROPE: its query heads, and those key-value heads. ATTENTION: its query heads; keys and values of
+ * a key-value head whose first query head another has are in the cache when it is submitted. */
 typedef struct ht_slice {
     size_t row_begin, row_end;
     size_t reduction_begin, reduction_end;
@@ -79,8 +80,9 @@ typedef struct ht_view {
 } ht_view;
 
 /* Keys and values of one layer: [kv_head][position][head_dim] each, fp16 or float32 as `type` says; `positions` is the
- * allocated length. Of an operator that keeps a state, nothing but that: ht_op_state floats, which stand for all tokens before
- * `position` of a submit, and behind it for its tokens, too. A submit at position 0 begins with zeros, whatever is there. */
+ * allocated length. Of an operator that keeps a state, nothing but that: ht_op_state floats, which stand for all tokens
+ * before `position` of a submit, and behind it for its tokens, too. A submit at position 0 begins with zeros, whatever
+ * is there. */
 typedef struct ht_kv_layer {
     void *keys, *values;
     size_t positions;
@@ -95,9 +97,9 @@ typedef struct ht_segment {
     size_t n, position;
 } ht_segment;
 
-/* Who is told what matrices are multiplied with (session/imatrix.c), by the CPU device, on the thread that submits. rows: n of
- * them, of as many values as the matrices have columns, `stride` apart, that meet the operator's parts [first, end); `matrix`:
- * which of these parts' matrices, an expert's or a head's; 0 of MATMUL. */
+/* Who is told what matrices are multiplied with (session/imatrix.c), by the CPU device, on the thread that submits.
+ * rows: n of them, of as many values as the matrices have columns, `stride` apart, that meet the operator's parts
+ * [first, end); `matrix`: which of these parts' matrices, an expert's or a head's; 0 of MATMUL. */
 typedef struct ht_observer {
     void (*look)(void *user, const ht_op *op, int first, int end, size_t matrix, const float *rows, size_t n,
                  size_t stride);
@@ -126,18 +128,19 @@ typedef struct ht_binding {
     const ht_view *pieces;
     size_t n_pieces;     /* at most HT_MAX_PIECES */
     size_t first_pieces; /* so many of them are of the same block as aux, the others of another */
-    /* Only this of the operator; NULL: all of the task's slice. For devices that say `divisible`, on tasks that are whole, or
-     * of a MATMUL on those whose slice it lies in (ht_slice_lies_in); refuses_part() says which slices those are. So a ratio
-     * moves from submit to submit, and weights are there once. */
+    /* Only this of the operator; NULL: all of the task's slice. For devices that say `divisible`, on tasks that are
+     * whole, or of a MATMUL on those whose slice it lies in (ht_slice_lies_in); refuses_part() says which slices those
+     * are. So a ratio moves from submit to submit, and weights are there once. */
     const ht_slice *part;
-    /* For devices with memory of their own; bit s is slot s, HT_BIT_KV the cache rows of these tokens, or a state. Zero is always right,
-     * what is set saves transfers. */
+    /* For devices with memory of their own; bit s is slot s, HT_BIT_KV the cache rows of these tokens, or a state. Zero
+     * is always right, what is set saves transfers. */
     uint32_t resident; /* the newest values are this device's own: nothing to bring in */
     uint32_t kept;     /* nobody else reads them before they are written again: nothing to hand out */
-    /* EXPERTS, for devices that say `leaves`: where they put the weights of what they did not compute, a row of all experts for each
-     * token, as in slot more[0]; 0: it is in slot out, or was not chosen. */
+    /* EXPERTS, for devices that say `leaves`: where they put the weights of what they did not compute, a row of all
+     * experts for each token, as in slot more[0]; 0: it is in slot out, or was not chosen. */
     const ht_view *left;
-    /* EXPERTS, for devices that say `adds`: what is computed is added to slot out, which is left alone where nothing is chosen. */
+    /* EXPERTS, for devices that say `adds`: what is computed is added to slot out, which is left alone where nothing is
+     * chosen. */
     bool adds;
     bool yields; /* another device computes on the same cores next: threads that would wait for more should sleep */
     bool joined; /* somebody will wait for this very ticket: make that cheap */
@@ -222,7 +225,8 @@ typedef struct ht_device_ops {
     void (*set_path)(const char *path);
     /* Appends a row for every device of this runtime, and one unusable row that says why when there is none. */
     ht_status (*list)(ht_device_info **list, size_t *n, ht_error *error);
-    /* Appends the devices, with commas, that a name stands for which is none of a device; optional (NULL: there are none). */
+    /* Appends the devices, with commas, that a name stands for which is none of a device; optional (NULL: there are
+     * none). */
     ht_status (*members)(const char *name, ht_text *list, ht_error *error);
     ht_status (*open)(const ht_device_options *options, ht_device **device, ht_error *error);
     void (*close)(ht_device *device);
@@ -238,9 +242,9 @@ typedef struct ht_device_ops {
     ht_status (*import)(ht_device *device, void *host, size_t bytes, ht_error *error);
     /* Takes an import back, once everything submitted is complete; optional. */
     void (*forget)(ht_device *device, void *host);
-    /* Zeroed pages of the host's that the device uses in place where it copies others, for slots of the pool; NULL: it has no
-     * need of them, or none left. Given back by free_shared of the same runtime, which may come after close; false: not from
-     * here. Optional; a runtime that never gives any needs no free_shared. */
+    /* Zeroed pages of the host's that the device uses in place where it copies others, for slots of the pool; NULL: it
+     * has no need of them, or none left. Given back by free_shared of the same runtime, which may come after close;
+     * false: not from here. Optional; a runtime that never gives any needs no free_shared. */
     void *(*alloc_shared)(ht_device *device, size_t bytes);
     bool (*free_shared)(void *pages);
     /* The operator outlives the task. Reads weights from op->parts, keeps its own copy of what the slice needs. */
@@ -285,9 +289,9 @@ bool ht_device_next(const char **list, char spec[256]);
 /* The list with every name that stands for several devices ("sim:SOC") replaced by theirs. An empty or overlong name
  * is an error. Free *expanded, whatever comes of it. */
 ht_status ht_device_expand(const char *list, ht_text *expanded, ht_error *error);
-/* What is used where nothing is named, with commas (default.c): every processor besides the CPU that is really there, none of
- * them twice and no stand-in or simulation, then the companion; at most `most` in all. A runtime is opened only if there is a device
- * node of what it drives. Free *list. */
+/* What is used where nothing is named, with commas (default.c): every processor besides the CPU that is really there,
+ * none of them twice and no stand-in or simulation, then the companion; at most `most` in all. A runtime is opened only
+ * if there is a device node of what it drives. Free *list. */
 ht_status ht_device_defaults(size_t most, ht_text *list, ht_error *error);
 /* The same of these runtimes, with nodes below `root`; and the rule alone: which of the rows are used. For tests. */
 ht_status ht_device_defaults_of(const ht_device_ops *const *runtimes, const char *root, size_t most, ht_text *list,

@@ -74,8 +74,8 @@ static bool is_first(const char *path) {
     return part == 1;
 }
 
-/* Does a type stand in the path, as a word of its own? "Q4_K_M" does in "m-Q4_K_M.gguf" and in "Q4_K_M/m-00001-of-2.gguf", and
- * not in "IQ4_K_M"; in "m-UD-Q4_K_M.gguf" less well: 1 for 2. */
+/* Does a type stand in the path, as a word of its own? "Q4_K_M" does in "m-Q4_K_M.gguf" and in
+ * "Q4_K_M/m-00001-of-2.gguf", and not in "IQ4_K_M"; in "m-UD-Q4_K_M.gguf" less well: 1 for 2. */
 static int match(const char *path, const char *type) {
     const size_t n = strlen(type);
     const size_t letters = strspn(type, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz");
@@ -101,8 +101,8 @@ static size_t depth(const char *path) {
     return n;
 }
 
-/* The models of a type (NULL: any), split ones by their first part, at their best: nearest to a match, then to the root. How many
- * there are of that kind; *found is one of them. */
+/* The models of a type (NULL: any), split ones by their first part, at their best: nearest to a match, then to the
+ * root. How many there are of that kind; *found is one of them. */
 static size_t find_type(const ht_hub_listing *listing, const char *type, size_t *found) {
     size_t n = 0, best_depth = 0;
     int best = 0;

@@ -54,8 +54,8 @@ static ht_status open_part(download *d, bool anew, ht_error *error) {
     return status ? status : ht_hub_sum_begin(is_git(d->wanted), d->wanted->bytes, &d->sum, error);
 }
 
-/* Reads what an earlier process has left. One that is too long is no part of this file; nor is a link, which somebody who shares
- * the cache may have put there, so that a file of this user's is written to. */
+/* Reads what an earlier process has left. One that is too long is no part of this file; nor is a link, which somebody
+ * who shares the cache may have put there, so that a file of this user's is written to. */
 static ht_status read_part(download *d, ht_error *error) {
     char *buffer = NULL;
     ht_os_info info;

@@ -1,5 +1,5 @@
-/* Models of a hub that answers as Hugging Face's does: what a name means, what the hub has, what the cache has, and how a file gets
- * from the one to the other. The cache is laid out as huggingface_hub's is, and shared with it:
+/* Models of a hub that answers as Hugging Face's does: what a name means, what the hub has, what the cache has, and how
+ * a file gets from the one to the other. The cache is laid out as huggingface_hub's is, and shared with it:
  *
  *   CACHE/models--OWNER--REPO/blobs/SUM                          a file, named by the sum of its bytes
  *                             blobs/SUM.incomplete               as much of it as has come
@@ -8,8 +8,8 @@
  *                             .hetero/COMMIT.json                our own: what the hub has at that commit
  *   CACHE/.locks/models--OWNER--REPO/SUM.lock                    held (flock) by whoever writes the blob
  *
- * Nothing that a server says is trusted: names become paths only after ht_hub_path_good, sizes and counts are bounded, and a
- * file gets its name in blobs/ only when the sum of its bytes is the one that the listing has. */
+ * Nothing that a server says is trusted: names become paths only after ht_hub_path_good, sizes and counts are bounded,
+ * and a file gets its name in blobs/ only when the sum of its bytes is the one that the listing has. */
 #ifndef HT_HUB_H
 #define HT_HUB_H
 
@@ -69,7 +69,8 @@ ht_status ht_hub_path(char path[HT_PATH_BYTES], ht_error *error, const char *for
 void ht_hub_remove_link(const char *path);
 /* A path that a variable names; "~/" is the user's home there. False: it names none. */
 bool ht_hub_from_environment(const char *name, char path[HT_PATH_BYTES]);
-/* Where the environment says that the caches of Hugging Face's tools lie: $HF_HOME or what stands for it, and `file` in it. */
+/* Where the environment says that the caches of Hugging Face's tools lie: $HF_HOME or what stands for it, and `file` in
+ * it. */
 ht_status ht_hub_home(const char *file, char path[HT_PATH_BYTES], ht_error *error);
 ht_status ht_hub_cache_find(const ht_hub_name *name, ht_hub_cache *cache, ht_error *error);
 /* The commit that the cache has for a revision; false: none. */
@@ -91,7 +92,8 @@ ht_status ht_hub_cache_set_commit(const ht_hub_cache *cache, const char *revisio
 /* ---- sum.c ---------------------------------------------------------------------------------------------------------- */
 
 typedef struct ht_hub_sum ht_hub_sum;
-/* SHA-256, or SHA-1 as Git has it of a blob of `bytes` bytes. HT_ERROR_UNSUPPORTED: this build, or this machine, has none. */
+/* SHA-256, or SHA-1 as Git has it of a blob of `bytes` bytes. HT_ERROR_UNSUPPORTED: this build, or this machine, has
+ * none. */
 ht_status ht_hub_sum_begin(bool git, uint64_t bytes, ht_hub_sum **sum, ht_error *error);
 void ht_hub_sum_add(ht_hub_sum *sum, const void *data, size_t bytes);
 void ht_hub_sum_end(ht_hub_sum *sum, char hex[65]); /* releases it; hex "" if anything failed. NULL is allowed */
@@ -128,14 +130,15 @@ typedef enum ht_hub_outcome {
     HT_HUB_FAILED
 } ht_hub_outcome;
 
-/* retries: after that many failures in a row it is given up. HT_ERROR_UNSUPPORTED: this build, or this machine, has no libcurl. */
+/* retries: after that many failures in a row it is given up. HT_ERROR_UNSUPPORTED: this build, or this machine, has no
+ * libcurl. */
 ht_status ht_hub_client_open(int retries, const ht_progress *progress, ht_hub_client **client, ht_error *error);
 void ht_hub_client_close(ht_hub_client *client); /* NULL is allowed */
 const char *ht_hub_endpoint(const ht_hub_client *client);
 /* One GET, sent on as the server says. error is filled unless it is done; the answer in any case. */
 ht_hub_outcome ht_hub_get(ht_hub_client *client, const ht_hub_request *request, ht_hub_answer *answer, ht_error *error);
-/* Where `location` leads from the URL, which becomes that: HT_ERROR_FORMAT where it is no address, or one that a server must not send
- * us to. */
+/* Where `location` leads from the URL, which becomes that: HT_ERROR_FORMAT where it is no address, or one that a server
+ * must not send us to. */
 ht_status ht_hub_follow(const ht_hub_client *client, const char *what, const char *location, ht_text *url,
                         ht_error *error);
 /* After HT_HUB_AGAIN: waits, and HT_OK means try again; else the error, which this leaves as it was. *failures: in a row. */
@@ -153,7 +156,8 @@ ht_status ht_hub_url_append(ht_text *url, const char *text, bool path, ht_error 
 
 /* ---- fetch.c -------------------------------------------------------------------------------------------------------- */
 
-/* Sees to it that blobs/ has this file, whoever brings it. after: bytes of what will be fetched into the same folder next. */
+/* Sees to it that blobs/ has this file, whoever brings it. after: bytes of what will be fetched into the same folder
+ * next. */
 ht_status ht_hub_fetch(ht_hub_client *client, const ht_hub_cache *cache, const ht_hub_name *name, const char *commit,
                        const ht_hub_file *file, uint64_t after, ht_error *error);
 

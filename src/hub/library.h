@@ -1,5 +1,5 @@
-/* libcurl and libcrypto, opened when they are first needed: linked, they and the thirty libraries that they bring would take 3.5 ms
- * of every start, and every program that links with us would have them, too. */
+/* libcurl and libcrypto, opened when they are first needed: linked, they and the thirty libraries that they bring would
+ * take 3.5 ms of every start, and every program that links with us would have them, too. */
 #ifndef HT_HUB_LIBRARY_H
 #define HT_HUB_LIBRARY_H
 

@@ -33,7 +33,8 @@ bool ht_hub_path_good(const char *path, size_t bytes) {
     return true;
 }
 
-/* A letter, digit or '_' first and last, '.' and '-' between, neither twice: a folder's name has "--" between two of these. */
+/* A letter, digit or '_' first and last, '.' and '-' between, neither twice: a folder's name has "--" between two of
+ * these. */
 static bool id_good(const char *text) {
     const size_t n = strlen(text);
     for (size_t i = 0; i < n; i++) {

@@ -66,8 +66,8 @@ static bool have_chosen(const pull *p) {
     return p->n > 0;
 }
 
-/* By what the cache knows alone. What the hub is known to have comes first: what a name means must not depend on what else was
- * fetched. False: it does not have the model; `error` says what it has. */
+/* By what the cache knows alone. What the hub is known to have comes first: what a name means must not depend on what
+ * else was fetched. False: it does not have the model; `error` says what it has. */
 static bool look_in_cache(pull *p, ht_error *error) {
     if (!ht_hub_cache_commit(&p->cache, p->name.revision, p->listing.commit)) {
         ht_fail(error, HT_ERROR_ARGUMENT, "there is nothing of it");

@@ -1,4 +1,5 @@
-/* Sums of files, by OpenSSL's libcrypto, which libcurl brings along. It is opened when the first sum is wanted (library.c). */
+/* Sums of files, by OpenSSL's libcrypto, which libcurl brings along. It is opened when the first sum is wanted
+ * (library.c). */
 #include "hub/library.h"
 
 #include <stdlib.h>

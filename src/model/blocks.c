@@ -1,11 +1,12 @@
-/* Blocks of a model: along which axes each kind can be divided, which are alike, and what that makes of a pass. A new kind is a row
- * of the table. */
+/* Blocks of a model: along which axes each kind can be divided, which are alike, and what that makes of a pass. A new
+ * kind is a row of the table. */
 #include "model/build.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* ---- kinds --------------------------------------------------------------------------------------------------------------- */
+/* ---- kinds
+ * --------------------------------------------------------------------------------------------------------------- */
 
 enum { MAX_KIND_AXES = 7 };
 
@@ -226,7 +227,8 @@ static size_t place_of(size_t row, size_t lacking) {
     return row > lacking ? row - lacking : 0;
 }
 
-/* ---- what is divided ------------------------------------------------------------------------------------------------------- */
+/* ---- what is divided
+ * ------------------------------------------------------------------------------------------------------- */
 
 static ht_map map_of(char letter) {
     switch (letter) {
@@ -341,8 +343,8 @@ static bool may_hand(const ht_op *op, ht_map map) {
     return (op->kind == HT_OP_MATMUL || op->kind == HT_OP_EXPERTS) && map != HT_MAP_REPLICATED;
 }
 
-/* Some of an axis that one device may compute for another: matrices, and what stands between them. Whoever has the rest of the
- * block has its cache, too. */
+/* Some of an axis that one device may compute for another: matrices, and what stands between them. Whoever has the rest
+ * of the block has its cache, too. */
 static void find_handed(const ht_model *model, const ht_block *block, ht_axis *axis) {
     const ht_op *ops = &model->ops[block->first];
     if (axis->kind == HT_AXIS_TOKENS || block->kind == HT_BLOCK_HEAD)
@@ -428,7 +430,8 @@ static ht_status add_axes(ht_builder *b, ht_block *block) {
     return HT_OK;
 }
 
-/* ---- what is alike --------------------------------------------------------------------------------------------------------- */
+/* ---- what is alike
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* ROPE and ATTENTION. */
 static void describe_heads(const ht_op *op, const ht_hparams *h, ht_text *text) {
@@ -639,7 +642,8 @@ static void group_block(ht_builder *b, size_t number) {
     block->group = (int)g;
 }
 
-/* ---- all of it ------------------------------------------------------------------------------------------------------------- */
+/* ---- all of it
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* The blocks' lengths, their operators' numbers, caches, what can be one operator. */
 static void tile(ht_builder *b) {
@@ -696,7 +700,8 @@ ht_status ht_build_blocks(ht_builder *b) {
     return b->status == HT_OK ? b->status = ht_model_check(model, b->error) : b->status;
 }
 
-/* ---- checks ---------------------------------------------------------------------------------------------------------------- */
+/* ---- checks
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_model_check_blocks(const ht_model *model, ht_error *error) {
     size_t next = 0; /* behind what every lane makes of ids alone */
@@ -837,8 +842,8 @@ static ht_status check_slots(const ht_model *model, ht_error *error) {
     return HT_OK;
 }
 
-/* Do the parts of the axis cover each row, column or head of one operator exactly once? In parts of every size: a matrix that is
- * no whole number of them leaves a rest. */
+/* Do the parts of the axis cover each row, column or head of one operator exactly once? In parts of every size: a
+ * matrix that is no whole number of them leaves a rest. */
 static ht_status check_axis(const ht_model *model, const ht_block *block, const ht_axis *axis, size_t place,
                             ht_error *error) {
     ht_axis_piece pieces[HT_MAX_PARTS];

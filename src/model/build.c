@@ -37,8 +37,8 @@ int64_t ht_build_int(ht_builder *b, const char *key, int64_t min, int64_t max, i
     return value;
 }
 
-/* A list has an item for each of the file's layers: one of another length was meant for another model. block_count says how many,
- * for a family may leave the last ones out. */
+/* A list has an item for each of the file's layers: one of another length was meant for another model. block_count says
+ * how many, for a family may leave the last ones out. */
 static void check_list(ht_builder *b, const char *full) {
     const ht_gguf_value *value = ht_gguf_find(b->model->file, full);
     const int64_t layers = ht_build_int(b, "block_count", 1, HT_MAX_LAYERS, b->model->hparams.layers);
@@ -184,8 +184,8 @@ static ht_matrix made_up_matrix(ht_builder *b, const char *full, size_t rows, si
 
 static const float *read_floats(ht_builder *b, const ht_tensor *tensor, size_t n);
 
-/* NVFP4's second scale: llama.cpp multiplies what the matrix gives by it, before a bias is added, here the weights are. One number, or
- * one for each of `n` matrices. */
+/* NVFP4's second scale: llama.cpp multiplies what the matrix gives by it, before a bias is added, here the weights are.
+ * One number, or one for each of `n` matrices. */
 static void add_factors(ht_builder *b, const ht_tensor *scale, size_t n, ht_matrix *matrix) {
     if (matrix->type->type != HT_TYPE_NVFP4)
         ht_build_fail(b, HT_ERROR_UNSUPPORTED, "tensor %s scales %s, which is of type %s: only NVFP4 is scaled",

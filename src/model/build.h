@@ -161,12 +161,14 @@ void ht_build_block(ht_builder *b, ht_block_kind kind, int units);
  * copy, for families that norm only what a block gave. */
 void ht_build_norm(ht_builder *b, const char *name);
 void ht_build_norm_of(ht_builder *b, const char *name, const ht_norming *norming);
-/* The same of a stream as it was when the layer's other block read it: what that one gave waits for the next ht_build_norm. */
+/* The same of a stream as it was when the layer's other block read it: what that one gave waits for the next
+ * ht_build_norm. */
 void ht_build_norm_beside(ht_builder *b, const char *name);
 /* What follows reads and adds to the residual stream of this name, no wider than the embedding; NULL: to the first,
  * which ht_build_embed wrote. The caller keeps *name. */
 void ht_build_stream(ht_builder *b, const char *name);
-/* A block that is a norm of the stream, to another stream, which is the one at hand from then on. NULL: the first. The caller keeps *to. */
+/* A block that is a norm of the stream, to another stream, which is the one at hand from then on. NULL: the first. The
+ * caller keeps *to. */
 void ht_build_normed_stream(ht_builder *b, const char *name, const char *to);
 /* The next norm of the stream adds what the block gave first, after an RMS norm of its own (post_norm; NULL: none).
  * Of blocks beside each other the last one may have that: it is of what they gave together. */
@@ -251,11 +253,12 @@ void ht_build_side_output(ht_builder *b);
 /* ---- streams and side inputs (streams.c) ---- */
 /* token_embd to a slot of its own, and normed from there to the stream: by `name`, or NULL: an RMS norm without weights. */
 void ht_build_normed_embed(ht_builder *b, float scale, const char *name);
-/* Per-layer embeddings: rows of `width` values for each layer. Slot "per_layer_token_embd" becomes (rows * sqrt(width) + norm of what
- * per_layer_model_proj makes of the stream) / sqrt(2). Behind ht_build_embed. */
+/* Per-layer embeddings: rows of `width` values for each layer. Slot "per_layer_token_embd" becomes (rows * sqrt(width)
+ * + norm of what per_layer_model_proj makes of the stream) / sqrt(2). Behind ht_build_embed. */
 void ht_build_side_inputs(ht_builder *b, size_t width);
-/* AltUp: `streams` of which the stream at hand is the first. In front of the blocks; at the beginning of a block of kind
- * MIXED_ATTENTION, and of kind MIXED_FEED_FORWARD, which then reads normed rows as others do; and behind all, a whole block. */
+/* AltUp: `streams` of which the stream at hand is the first. In front of the blocks; at the beginning of a block of
+ * kind MIXED_ATTENTION, and of kind MIXED_FEED_FORWARD, which then reads normed rows as others do; and behind all, a
+ * whole block. */
 void ht_build_streams(ht_builder *b, int streams);
 void ht_build_predict(ht_builder *b, int streams);
 void ht_build_correct(ht_builder *b, int streams);
@@ -272,8 +275,8 @@ typedef struct ht_latent {
     bool old;           /* attn_kv_b for attn_k_b and attn_v_b */
 } ht_latent;
 /* A whole block but for ht_build_add, norm first. The shape's heads: one for keys, latent + rotated wide. Of the
- * rotation the tables count, rows `rotated` long; where queries have one of their own, rows of both are as long as a key, the
- * latent part in front still. */
+ * rotation the tables count, rows `rotated` long; where queries have one of their own, rows of both are as long as a
+ * key, the latent part in front still. */
 void ht_build_latent_attention(ht_builder *b, const ht_latent *latent, const ht_rotation *rotation, float scale);
 
 /* ---- mixtures of experts (experts.c) ---- */

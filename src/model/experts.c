@@ -1,5 +1,6 @@
-/* Mixtures of experts: their keys and tensors, and the operators of their blocks. Shazeer et al., "Outrageously Large Neural Networks"
- * (2017); shared experts, groups and the bias for choosing: DeepSeek-AI, "DeepSeek-V3 Technical Report" (2024). */
+/* Mixtures of experts: their keys and tensors, and the operators of their blocks. Shazeer et al., "Outrageously Large
+ * Neural Networks" (2017); shared experts, groups and the bias for choosing: DeepSeek-AI, "DeepSeek-V3 Technical
+ * Report" (2024). */
 #include "model/build.h"
 
 /* llama.cpp's numbers of the functions that make weights of what a router says; 0: the family's. */

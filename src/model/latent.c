@@ -1,7 +1,7 @@
-/* Multi-head latent attention: DeepSeek-AI, "DeepSeek-V2" (2024). Keys and values of all heads are made from one latent row a token,
- * which is all that is kept: [latent, normed | shared key, rotated]. Each head's own matrices absorb its queries into the latent
- * space (attn_k_b) and take its values out of it (attn_v_b), so that attention is that of one key-value head whose values are
- * its keys' first values. */
+/* Multi-head latent attention: DeepSeek-AI, "DeepSeek-V2" (2024). Keys and values of all heads are made from one latent
+ * row a token, which is all that is kept: [latent, normed | shared key, rotated]. Each head's own matrices absorb its
+ * queries into the latent space (attn_k_b) and take its values out of it (attn_v_b), so that attention is that of one
+ * key-value head whose values are its keys' first values. */
 #include "model/build.h"
 
 #include <stdio.h>
@@ -15,7 +15,8 @@ static size_t all_queries(const ht_builder *b, const ht_latent *l) {
     return (size_t)ht_build_shape_of(b)->heads * (size_t)(l->plain + l->rotated);
 }
 
-/* Each head's own matrix, from values of `width` each of which it reads as many as it has columns and copies the next `rest`. */
+/* Each head's own matrix, from values of `width` each of which it reads as many as it has columns and copies the next
+ * `rest`. */
 static void heads(ht_builder *b, const char *name, ht_slot in, ht_slot out, ht_matrix matrix, int width, int rest) {
     ht_op *op = ht_build_op(b, HT_OP_HEADS, name, in, out);
     if (!op)

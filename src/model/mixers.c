@@ -13,7 +13,8 @@ static const float *vary(ht_builder *b, const float *values, size_t n, float fir
     return values;
 }
 
-/* What states decay by, before the step: -exp of what was trained, so nothing above 0, with which they would grow without end. */
+/* What states decay by, before the step: -exp of what was trained, so nothing above 0, with which they would grow
+ * without end. */
 static const float *decays(ht_builder *b, size_t columns, size_t n) {
     const float *a = ht_build_vectors(b, "ssm_a", columns, n / columns, true, 0.0f);
     for (size_t i = 0; a && i < n; i++)
@@ -83,7 +84,8 @@ typedef struct delta_parts {
     bool repeated;                /* value heads that use one key head follow each other */
 } delta_parts;
 
-/* Qwen3-Next has beta and alpha of each key head's value heads in one matrix; its first files also queries, keys, values, gates. */
+/* Qwen3-Next has beta and alpha of each key head's value heads in one matrix; its first files also queries, keys,
+ * values, gates. */
 static delta_parts find_parts(ht_builder *b, const ht_mixer *m) {
     const size_t heads = (size_t)m->heads, inner = (size_t)m->inner, state = (size_t)m->state,
                  groups = (size_t)m->groups, keys = groups * state, all = 2 * keys + inner, each = heads / groups,

@@ -118,7 +118,8 @@ static ht_status read_hparams(const ht_family *family, ht_model *model, ht_error
     return b.status;
 }
 
-/* How a file says that a text's vectors become one, by llama.cpp's numbers. One that only ranks is no reason not to open it. */
+/* How a file says that a text's vectors become one, by llama.cpp's numbers. One that only ranks is no reason not to
+ * open it. */
 static ht_status read_pooling(ht_model *model, ht_error *error) {
     static const ht_pooling known[] = {HT_POOLING_NONE, HT_POOLING_MEAN, HT_POOLING_FIRST, HT_POOLING_LAST};
     ht_builder b = ht_build_begin(model, error);

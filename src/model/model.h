@@ -1,8 +1,8 @@
 /* A model without a device: hyperparameters, weights, and the list of operators that makes one forward pass.
  *
- * A family (families/llama.c has a table of those that are alike) is one function that reads its keys and appends operators; nothing
- * after it knows which family it was. Slots are buffers of the executor's pool, [tokens, width] each: the model says
- * which there are.
+ * A family (families/llama.c has a table of those that are alike) is one function that reads its keys and appends
+ * operators; nothing after it knows which family it was. Slots are buffers of the executor's pool, [tokens, width]
+ * each: the model says which there are.
  */
 #ifndef HT_MODEL_H
 #define HT_MODEL_H
@@ -116,8 +116,9 @@ typedef struct ht_route {
  * DELTA_NET (Yang et al., "Gated Delta Networks", 2024): in q, k [kv_heads][key_dim] each; more[0] v, z
  * [heads][head_dim] each, beta, alpha [heads] each. q, k, v through a causal convolution over the last `taps` tokens
  * (no bias) and SiLU; q and k of each head over their length (x / sqrt(sum x^2 + eps)), q times 1 / sqrt(key_dim).
- * Value head h uses key head h % kv_heads (repeated: h / (heads / kv_heads)). g = exp(a[h] * softplus(alpha + dt_bias[h])), b = sigmoid(beta): S = g S; S
- * += b (v - S k) k^T; o = S q. Out: RMS norm of o over its head, times norm, times SiLU(z).
+ * Value head h uses key head h % kv_heads (repeated: h / (heads / kv_heads)). g = exp(a[h] * softplus(alpha +
+ * dt_bias[h])), b = sigmoid(beta): S = g S; S += b (v - S k) k^T; o = S q. Out: RMS norm of o over its head, times
+ * norm, times SiLU(z).
  *
  * SCAN (Dao and Gu, "Transformers are SSMs", 2024): in z, x [heads][head_dim] each, dt [heads]; more[0] B, C
  * [kv_heads][key_dim] each. x, B, C through the convolution (with conv_bias, where there is one) and SiLU. Head h uses
@@ -132,16 +133,17 @@ typedef struct ht_recurrence {
     const float *norm;               /* DELTA_NET: [head_dim]; SCAN: [heads * head_dim] */
 } ht_recurrence;
 
-/* MIX, of rows `width` values wide. AltUp (Baykal et al., "Alternating Updates for Efficient Transformers", 2023) keeps S, some
- * `streams`, of which layers see number 0 only. For a row v the router says r = tanh(router (rms(v) * router_norm) / width).
+/* MIX, of rows `width` values wide. AltUp (Baykal et al., "Alternating Updates for Efficient Transformers", 2023) keeps
+ * S, some `streams`, of which layers see number 0 only. For a row v the router says r = tanh(router (rms(v) *
+ * router_norm) / width).
  *
  * SIDE: in, streams rows; out, streams rows: each row of out += rms(row of in) * weight.
  * BEGIN: in x; more[0], the other rows: S = x and these, made as long as x.
  * PREDICT: in f; more[0] S, in place: f is added to all rows but S[0]; r of S[0]; S[i] += sum_j coefs[i][j] . r * S[j];
  *   out: S[0].
- * CORRECT: in a; more[0] S, in place: r of a; S[i] += (a - S_0) * (1 + coefs[i] . r), of S_0 as it was; out: S[0] * scale.
- * GATHER: in f; more[0] S: out, all rows but the first, plus f.
- * END: in, streams - 1 rows; more[0] S: out, the mean of S[0] and these, made as long as S[0]. */
+ * CORRECT: in a; more[0] S, in place: r of a; S[i] += (a - S_0) * (1 + coefs[i] . r), of S_0 as it was; out: S[0] *
+ * scale. GATHER: in f; more[0] S: out, all rows but the first, plus f. END: in, streams - 1 rows; more[0] S: out, the
+ * mean of S[0] and these, made as long as S[0]. */
 typedef struct ht_mix {
     enum { HT_MIX_SIDE, HT_MIX_BEGIN, HT_MIX_PREDICT, HT_MIX_CORRECT, HT_MIX_GATHER, HT_MIX_END } function;
     int streams;
@@ -220,8 +222,8 @@ typedef struct ht_op {
     ht_activation activation; /* GLU, FFN, EXPERTS */
     bool positions;           /* EMBED: learned positions */
     bool ungated;             /* GLU, EXPERTS: out = act(in): there is no other factor */
-    /* GLU: of a row of gates only what is above mean + sparsity * deviation (by n - 1) goes on: act(max(0, gate - that)). 0: all. Li
-     * et al., "Spark Transformer" (2025). */
+    /* GLU: of a row of gates only what is above mean + sparsity * deviation (by n - 1) goes on: act(max(0, gate -
+     * that)). 0: all. Li et al., "Spark Transformer" (2025). */
     float sparsity;
     /* ROPE, ATTENTION: keys and values are an earlier layer's, in `cache`: the slot has queries only, and ROPE keeps
      * nothing. */

@@ -83,8 +83,8 @@ ht_status ht_rope_fill(ht_model *model, size_t positions, ht_error *error) {
     return HT_OK;
 }
 
-/* Contexts up to the original length and past it rotate by other frequencies (Ding et al., "LongRoPE", 2024): whoever asks first
- * decides for the model. */
+/* Contexts up to the original length and past it rotate by other frequencies (Ding et al., "LongRoPE", 2024): whoever
+ * asks first decides for the model. */
 static ht_status decide_length(ht_model *model, size_t positions, ht_error *error) {
     struct ht_rope *rope = model->rope;
     ht_status status = HT_OK;

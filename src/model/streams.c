@@ -1,5 +1,5 @@
-/* The builder: streams beside each other and side inputs, which every lane computes for itself. Per-layer embeddings: "Gemma 3n"
- * (2025); AltUp: Baykal et al., "Alternating Updates for Efficient Transformers" (2023). */
+/* The builder: streams beside each other and side inputs, which every lane computes for itself. Per-layer embeddings:
+ * "Gemma 3n" (2025); AltUp: Baykal et al., "Alternating Updates for Efficient Transformers" (2023). */
 #include "model/build.h"
 
 #include <math.h>
@@ -33,7 +33,8 @@ void ht_build_normed_embed(ht_builder *b, float scale, const char *name) {
     op->norm_bias = name && b->norm == HT_NORM_LAYER ? ht_build_vector(b, full, n, false, 0.0f) : NULL;
 }
 
-/* ---- per-layer embeddings ------------------------------------------------------------------------------------------------- */
+/* ---- per-layer embeddings
+ * ------------------------------------------------------------------------------------------------- */
 
 void ht_build_side_inputs(ht_builder *b, size_t width) {
     const size_t layers = (size_t)b->model->hparams.layers, all = layers * width, n = ht_build_stream_width(b);
@@ -51,7 +52,8 @@ void ht_build_side_inputs(ht_builder *b, size_t width) {
     op->weight = ht_build_scaled_vector(b, "per_layer_proj_norm.weight", width, half);
 }
 
-/* ---- AltUp ----------------------------------------------------------------------------------------------------------------- */
+/* ---- AltUp
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static ht_slot streams_slot(ht_builder *b, int streams) {
     return own_slot(b, "streams", (size_t)streams * ht_build_stream_width(b));

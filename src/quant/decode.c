@@ -93,8 +93,8 @@ static void unpack_iq4_nl(const uint8_t *restrict in, size_t blocks, int8_t *res
     }
 }
 
-/* OCP Microscaling Formats (2023): an E8M0 scale, a power of two, and E2M1 values. The codes are twice these (0, 0.5, 1, 1.5, 2,
- * 3, 4, 6), so the scale is half of the file's. Scale 255 is the format's NaN, which devices refuse. */
+/* OCP Microscaling Formats (2023): an E8M0 scale, a power of two, and E2M1 values. The codes are twice these (0, 0.5,
+ * 1, 1.5, 2, 3, 4, 6), so the scale is half of the file's. Scale 255 is the format's NaN, which devices refuse. */
 static void unpack_mxfp4(const uint8_t *restrict in, size_t blocks, int8_t *restrict codes, float *restrict scales,
                          float *restrict minima) {
     for (size_t b = 0; b < blocks; b++, in += 17, codes += 32) {
@@ -206,7 +206,8 @@ const uint8_t *ht_matrix_blocks(const ht_matrix *matrix, size_t row, size_t bloc
     512 /* columns unpacked at once: codes and floats stay in the first-level cache; a multiple of every block */
 #define CHUNK_BYTES 288 /* of the largest blocks that are made up: NVFP4's and IQ4_XS's are 288 */
 
-/* Columns [begin, begin + cols) of a row, whole blocks; the minima are the format's own, and not written where it has none. */
+/* Columns [begin, begin + cols) of a row, whole blocks; the minima are the format's own, and not written where it has
+ * none. */
 static void unpack_chunk(const ht_matrix *matrix, size_t row, size_t begin, size_t cols, int8_t *codes, float *scales,
                          float *minima) {
     const ht_type_traits *type = matrix->type;

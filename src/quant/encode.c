@@ -1,5 +1,5 @@
-/* Float32 to blocks. The floating types, and without importance the blocks of 32 with plain codes, have the rounding of ggml's
- * reference, so that files compare byte for byte; all others are fits (search.h). The layouts are ggml's. */
+/* Float32 to blocks. The floating types, and without importance the blocks of 32 with plain codes, have the rounding of
+ * ggml's reference, so that files compare byte for byte; all others are fits (search.h). The layouts are ggml's. */
 #include "quant/quant.h"
 #include "quant/search.h"
 
@@ -144,7 +144,8 @@ static void encode_iq4_nl(const float *in, const float *w, uint8_t *out) {
     pack_nibbles(codes, out + 2);
 }
 
-/* The scale is a power of two, 2^(e - 127), and codes stand for twice the levels 0, 0.5, 1, 1.5, 2, 3, 4, 6 with a sign bit. */
+/* The scale is a power of two, 2^(e - 127), and codes stand for twice the levels 0, 0.5, 1, 1.5, 2, 3, 4, 6 with a sign
+ * bit. */
 static void encode_mxfp4(const float *in, const float *w, uint8_t *out) {
     static const int8_t levels[16] = {-12, -8, -6, -4, -3, -2, -1, 0, 0, 1, 2, 3, 4, 6, 8, 12};
     static const ht_grid grid = {-12, 12, levels};
@@ -311,8 +312,9 @@ bool ht_type_can_encode(ht_type type) {
     return encoder_of(type) != NULL;
 }
 
-/* What each weight's error is worth to a fit: its column's importance, and more where it is large, for what is computed with large
- * weights matters more than their share of the sum of squares says. How much more is from perplexities (docs/numbers.md). */
+/* What each weight's error is worth to a fit: its column's importance, and more where it is large, for what is computed
+ * with large weights matters more than their share of the sum of squares says. How much more is from perplexities
+ * (docs/numbers.md). */
 static void find_worth(const float *in, const float *importance, size_t n, float *w) {
     float square = 0;
     for (size_t i = 0; i < n; i++)

@@ -1,7 +1,8 @@
-/* The codebooks ("grids") of the IQ formats: which magnitudes stand together in eight columns, or in four. They are data of the
- * formats, which I. Kawrakow made for ggml: points of the E8 and D4 lattices that weights of models fall near, in an order that
- * no rule gives. Each is packed into 16 bits here: a column's place among the format's magnitudes in 2 bits (of eight columns,
- * the first lowest) or in 4 (of four). tests/unit/quant.c holds what they give against the package gguf. */
+/* The codebooks ("grids") of the IQ formats: which magnitudes stand together in eight columns, or in four. They are
+ * data of the formats, which I. Kawrakow made for ggml: points of the E8 and D4 lattices that weights of models fall
+ * near, in an order that no rule gives. Each is packed into 16 bits here: a column's place among the format's
+ * magnitudes in 2 bits (of eight columns, the first lowest) or in 4 (of four). tests/unit/quant.c holds what they give
+ * against the package gguf. */
 #include "quant/grids.h"
 
 /* clang-format off */

@@ -1,12 +1,13 @@
-/* The IQ1, IQ2 and IQ3 formats as they are kept: places in a codebook ("grid"), signs, small scales. Devices that pack them so keep
- * the file's bits; ht_matrix_codes multiplies them out. */
+/* The IQ1, IQ2 and IQ3 formats as they are kept: places in a codebook ("grid"), signs, small scales. Devices that pack
+ * them so keep the file's bits; ht_matrix_codes multiplies them out. */
 #ifndef HT_QUANT_GRIDS_H
 #define HT_QUANT_GRIDS_H
 
 #include "quant/quant.h"
 
-/* Codebooks, see grids.c: entry i is the places of eight columns' magnitudes, 2 bits each (iq1, iq2), or of four columns', 4 bits
- * each (iq3). One entry of no meaning stands behind the last, so that 32 bits can be read at any of them. */
+/* Codebooks, see grids.c: entry i is the places of eight columns' magnitudes, 2 bits each (iq1, iq2), or of four
+ * columns', 4 bits each (iq3). One entry of no meaning stands behind the last, so that 32 bits can be read at any of
+ * them. */
 extern const uint16_t ht_grid_iq1[2048 + 1], ht_grid_iq2_xxs[256 + 1], ht_grid_iq2_xs[512 + 1], ht_grid_iq2_s[1024 + 1],
     ht_grid_iq3_xxs[256 + 1], ht_grid_iq3_s[512 + 1];
 

@@ -1,6 +1,6 @@
-/* Importance matrices: for each matrix of weights the sums of squares of what its columns were multiplied by, over a text. The
- * file is the GGUF form of llama.cpp's llama-imatrix: F32 tensors NAME.in_sum2 [columns, matrices] and NAME.counts [1, matrices]
- * for each tensor NAME, "matrices" being experts, or 1; counts are the rows that were summed. */
+/* Importance matrices: for each matrix of weights the sums of squares of what its columns were multiplied by, over a
+ * text. The file is the GGUF form of llama.cpp's llama-imatrix: F32 tensors NAME.in_sum2 [columns, matrices] and
+ * NAME.counts [1, matrices] for each tensor NAME, "matrices" being experts, or 1; counts are the rows that were summed. */
 #ifndef HT_IMATRIX_H
 #define HT_IMATRIX_H
 
@@ -13,8 +13,9 @@ ht_status ht_imatrix_open(const char *path, ht_imatrix **imatrix, ht_error *erro
 void ht_imatrix_close(ht_imatrix *imatrix); /* NULL is allowed */
 /* Is there an entry for a tensor of this name? */
 bool ht_imatrix_has(const ht_imatrix *imatrix, const char *name);
-/* What the columns of a tensor's matrices are worth, [matrices][columns], from ht_alloc: 1 on average in each matrix, above zero
- * everywhere; those of an expert that met no token are all 1. HT_ERROR_FORMAT: the entry is of another shape. */
+/* What the columns of a tensor's matrices are worth, [matrices][columns], from ht_alloc: 1 on average in each matrix,
+ * above zero everywhere; those of an expert that met no token are all 1. HT_ERROR_FORMAT: the entry is of another
+ * shape. */
 ht_status ht_imatrix_weights(const ht_imatrix *imatrix, const ht_tensor *tensor, float **weights, ht_error *error);
 
 /* An entry to be written. */

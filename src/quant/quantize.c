@@ -1,4 +1,5 @@
-/* ht_quantize: a file's matrices in other types (recipe.h), with what their columns are worth if that is known (imatrix.h). */
+/* ht_quantize: a file's matrices in other types (recipe.h), with what their columns are worth if that is known
+ * (imatrix.h). */
 #include "base/os.h"
 #include "base/pool.h"
 #include "quant/imatrix.h"

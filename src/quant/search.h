@@ -1,9 +1,10 @@
 /* Scales and codes for groups of weights: what encoders of block formats share.
  *
- * The task is a weighted least-squares fit. Given codes, the best scale (and offset) of a group follows in closed form; given a
- * scale, the best codes are roundings. So scales around the one that just covers the group are tried, each with the fit of its
- * own roundings, and then others around the best of these (the idea of ggml's k-quants; fits and roundings in turn are Lloyd's
- * algorithm). All tries of a group are computed side by side, one in each lane of a vector. */
+ * The task is a weighted least-squares fit. Given codes, the best scale (and offset) of a group follows in closed form;
+ * given a scale, the best codes are roundings. So scales around the one that just covers the group are tried, each with
+ * the fit of its own roundings, and then others around the best of these (the idea of ggml's k-quants; fits and
+ * roundings in turn are Lloyd's algorithm). All tries of a group are computed side by side, one in each lane of a
+ * vector. */
 #ifndef HT_SEARCH_H
 #define HT_SEARCH_H
 

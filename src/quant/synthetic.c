@@ -19,8 +19,9 @@ static uint64_t row_seed(const ht_matrix *matrix, size_t row) {
     return mix(seed + row);
 }
 
-/* The weights' root mean square is about 1/sqrt(cols), as in a trained model: activations neither die nor explode. Scales
- * and offsets are of few bits times a power of two, exact in F16, so that devices which keep them so compute with the same. */
+/* The weights' root mean square is about 1/sqrt(cols), as in a trained model: activations neither die nor explode.
+ * Scales and offsets are of few bits times a power of two, exact in F16, so that devices which keep them so compute
+ * with the same. */
 void ht_synthetic_codes(const ht_matrix *matrix, size_t row, size_t group, size_t n, int8_t *codes, float *scales,
                         float *offsets) {
     int spare = 8 - matrix->type->bits;
@@ -42,8 +43,9 @@ void ht_synthetic_codes(const ht_matrix *matrix, size_t row, size_t group, size_
     }
 }
 
-/* Types whose codes follow from places in codebooks, levels or digits: their blocks are made up, and all that reads them is as with a
- * file. size: the power of two that their weights are of, about, where the fp16 scale at `scale` is 1. */
+/* Types whose codes follow from places in codebooks, levels or digits: their blocks are made up, and all that reads
+ * them is as with a file. size: the power of two that their weights are of, about, where the fp16 scale at `scale` is
+ * 1. */
 static const struct made_block {
     ht_type type;
     int scale, min; /* bytes of a block where fp16 scales stand; min -1: none */

@@ -18,9 +18,9 @@ typedef enum ht_judge {
     HT_JUDGE_AS_IT_IS    /* scale and offset are given: sums over groups of the same form can be compared */
 } ht_judge;
 
-/* Try t rounds `x * inverse[t] + shift[t]` to the grid's nearest value q, and has sums over the group of w*q, w*q*q and w*x*q.
- * scale and offset: the best ones for these roundings, or as given. gain: by how much they lower the sum of w * error^2, up to
- * a constant that all tries of the group have. */
+/* Try t rounds `x * inverse[t] + shift[t]` to the grid's nearest value q, and has sums over the group of w*q, w*q*q and
+ * w*x*q. scale and offset: the best ones for these roundings, or as given. gain: by how much they lower the sum of w *
+ * error^2, up to a constant that all tries of the group have. */
 typedef struct ht_tries {
     float inverse[HT_TRIES], shift[HT_TRIES];
     float scale[HT_TRIES], offset[HT_TRIES], gain[HT_TRIES];

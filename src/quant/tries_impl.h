@@ -1,5 +1,5 @@
-/* The loop of tries.h for one instruction set: the including file has set LANES (tries in a vector), FUNCTION, and the vector
- * functions vf_max and vf_min, whose first argument may be NaN and then is not what comes out. */
+/* The loop of tries.h for one instruction set: the including file has set LANES (tries in a vector), FUNCTION, and the
+ * vector functions vf_max and vf_min, whose first argument may be NaN and then is not what comes out. */
 
 #define INLINE static inline __attribute__((always_inline))
 

@@ -1,10 +1,10 @@
-/* Formats that keep places in a codebook: IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S. Any index lies in its codebook, whatever
- * the file's bits. */
+/* Formats that keep places in a codebook: IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S. Any index lies in its
+ * codebook, whatever the file's bits. */
 #include "quant/grids.h"
 #include "quant/unpack.h"
 
-/* Codes are whole numbers: those of IQ1 are eight times the format's -1, 0, 1 and its shift of an eighth, those of IQ3_XXS half of
- * the format's. `unit` makes up for it. */
+/* Codes are whole numbers: those of IQ1 are eight times the format's -1, 0, 1 and its shift of an eighth, those of
+ * IQ3_XXS half of the format's. `unit` makes up for it. */
 #define IQ2_MAGNITUDES \
     { 8, 25, 43 }
 static const ht_grid grids[] = {

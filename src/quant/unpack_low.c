@@ -96,8 +96,8 @@ void ht_unpack_nvfp4(const uint8_t *restrict in, size_t blocks, int8_t *restrict
         }
 }
 
-/* A byte is a fraction of 256 whose digits to base 3 are codes + 1; column n * i + l has digit i of byte l of n. Any byte has
- * digits of 0 to 2. */
+/* A byte is a fraction of 256 whose digits to base 3 are codes + 1; column n * i + l has digit i of byte l of n. Any
+ * byte has digits of 0 to 2. */
 static inline void five_digits(const uint8_t *restrict q, int n, int digits, int8_t *restrict codes) {
     for (int l = 0; l < n; l++)
         for (int i = 0, rest = q[l]; i < digits; i++, rest &= 255) {

@@ -1,6 +1,6 @@
-/* Text to tokens for the vocabularies that do not merge: the best path over pieces (unigram: Kudo 2018, Viterbi 1967; PLaMo 2),
- * the longest piece at each place (RWKV), the longest pieces of each word (WordPiece: Schuster and Nakajima 2012). Each place of
- * a text costs at most HT_MAX_WALK steps down the trie of pieces. */
+/* Text to tokens for the vocabularies that do not merge: the best path over pieces (unigram: Kudo 2018, Viterbi 1967;
+ * PLaMo 2), the longest piece at each place (RWKV), the longest pieces of each word (WordPiece: Schuster and Nakajima
+ * 2012). Each place of a text costs at most HT_MAX_WALK steps down the trie of pieces. */
 #include "text/encoder.h"
 
 #include <float.h>

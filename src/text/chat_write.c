@@ -1,5 +1,5 @@
-/* A conversation made into text: read, put as the template takes it, rendered. Which of a file's two templates it gets is decided
- * as llama.cpp does: the one for tools where tools are given. */
+/* A conversation made into text: read, put as the template takes it, rendered. Which of a file's two templates it gets
+ * is decided as llama.cpp does: the one for tools where tools are given. */
 #include "text/chat.h"
 
 #include "base/json.h"

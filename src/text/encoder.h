@@ -39,7 +39,8 @@ typedef struct ht_encoder {
 } ht_encoder;
 
 ht_status ht_encoder_push(ht_encoder *encoder, int32_t id, ht_error *error);
-/* The tokens of single bytes, else the unknown token, which SentencePiece says once for a row of them. HT_ERROR_FORMAT: the vocabulary has neither. */
+/* The tokens of single bytes, else the unknown token, which SentencePiece says once for a row of them. HT_ERROR_FORMAT:
+ * the vocabulary has neither. */
 ht_status ht_encoder_push_bytes(ht_encoder *encoder, const char *text, size_t bytes, ht_error *error);
 
 /* A stretch of text without special tokens, by kind of vocabulary; normalised already. */

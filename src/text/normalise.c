@@ -40,7 +40,8 @@ static int class_of(int32_t c) {
     return utf8proc_get_property(c)->combining_class;
 }
 
-/* Marks by their class, those of one class in their order. Counted, as utf8proc's own sorting is quadratic in a row of marks. */
+/* Marks by their class, those of one class in their order. Counted, as utf8proc's own sorting is quadratic in a row of
+ * marks. */
 static ht_status sort_marks(characters *all, size_t begin, size_t end, ht_error *error) {
     size_t at[257] = {0};
     ht_status status =
@@ -118,8 +119,9 @@ ht_status ht_normalise_lower(const char *text, size_t bytes, ht_text *out, ht_er
 
 /* ---- SentencePiece ------------------------------------------------------------------------------------------- */
 
-/* Units of the double array (Aoe 1989, in the packing of Yata's darts-clone, which SentencePiece writes): the label in bits 0 to
- * 7 and bit 31, whether a value hangs below in bit 8, the offset to the children in bits 10 to 30, times 256 if bit 9 is set. */
+/* Units of the double array (Aoe 1989, in the packing of Yata's darts-clone, which SentencePiece writes): the label in
+ * bits 0 to 7 and bit 31, whether a value hangs below in bit 8, the offset to the children in bits 10 to 30, times 256
+ * if bit 9 is set. */
 static size_t offset_of(uint32_t unit) {
     return (size_t)(unit >> 10) << ((unit & 1u << 9) >> 6);
 }
@@ -146,7 +148,8 @@ ht_status ht_normaliser_charsmap(ht_normaliser *normaliser, const uint8_t *data,
     return HT_OK;
 }
 
-/* The longest of the file's prefixes at text[0..bytes), and what replaces it; NULL: none, or one that leads out of the file. */
+/* The longest of the file's prefixes at text[0..bytes), and what replaces it; NULL: none, or one that leads out of the
+ * file. */
 static const char *replacement(const ht_normaliser *normaliser, const char *text, size_t bytes, size_t *used) {
     const char *found = NULL;
     size_t node = offset_of(normaliser->units[0]);

@@ -1,5 +1,6 @@
-/* Pieces by their bytes, for the kinds of vocabulary that ask which pieces begin at a place of a text. The edges are one hash
- * table: a node with many children costs no more than one with few, and a crafted file cannot choose collisions. */
+/* Pieces by their bytes, for the kinds of vocabulary that ask which pieces begin at a place of a text. The edges are
+ * one hash table: a node with many children costs no more than one with few, and a crafted file cannot choose
+ * collisions. */
 #include "text/vocab.h"
 
 #include <stdlib.h>

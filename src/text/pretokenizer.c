@@ -1,8 +1,8 @@
 /* The cut into words before BPE: one table of names and regular expressions.
  *
- * The expressions are those of the models' own tokenizer.json files where known, else llama.cpp's; which GGUF name stands for which is
- * llama.cpp's convention. Two changes that alter no match: \s is written out (PCRE2's counts U+180E as a space, Unicode
- * no longer does), and look-aheads over all that follows are HT_PRE_THREES, which is linear.
+ * The expressions are those of the models' own tokenizer.json files where known, else llama.cpp's; which GGUF name
+ * stands for which is llama.cpp's convention. Two changes that alter no match: \s is written out (PCRE2's counts U+180E
+ * as a space, Unicode no longer does), and look-aheads over all that follows are HT_PRE_THREES, which is linear.
  */
 #include "text/vocab.h"
 

@@ -8,8 +8,8 @@ typedef struct ht_tokenizer ht_tokenizer;
 
 /* From the keys tokenizer.ggml.*: models "gpt2" (byte-level BPE, pre-tokenizer by tokenizer.ggml.pre) and "llama"
  * (SentencePiece BPE with byte fallback). Checks every array's kind and count, ids within the vocabulary; of equal
- * pieces the first counts; merges that name absent pieces are ignored. The file must outlive the tokenizer (strings point into it).
- * HT_ERROR_UNSUPPORTED: the file has none, or one of a kind that is not known. */
+ * pieces the first counts; merges that name absent pieces are ignored. The file must outlive the tokenizer (strings
+ * point into it). HT_ERROR_UNSUPPORTED: the file has none, or one of a kind that is not known. */
 ht_status ht_tokenizer_create(const ht_gguf *file, ht_tokenizer **tokenizer, ht_error *error);
 void ht_tokenizer_destroy(ht_tokenizer *tokenizer);
 

@@ -412,7 +412,8 @@ static bool one_of(const ht_string *piece, const char *const *list, size_t n) {
     return false;
 }
 
-/* By the models' own tokenizer.json: Phi-3's special tokens take what is right of them, the mask of some encoders what is left. */
+/* By the models' own tokenizer.json: Phi-3's special tokens take what is right of them, the mask of some encoders what
+ * is left. */
 static ht_status load_stripping(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     static const char *const masked[] = {"jina-v2-de", "jina-v2-es", "jina-v2-code", "modern-bert"};
     static const char *const families[] = {"nomic-bert-moe", "jina-bert-v3", "modern-bert"};
@@ -442,7 +443,8 @@ static ht_status load_stripping(ht_tokenizer *t, const ht_gguf *file, ht_error *
 }
 
 /* Merges whose parts or product are no pieces are left out: nothing could be made of them, and llama.cpp does not mind
- * them either. So are those that make a control token: text becomes one by its whole name or not at all. Of two merges of one pair the first counts. */
+ * them either. So are those that make a control token: text becomes one by its whole name or not at all. Of two merges
+ * of one pair the first counts. */
 static ht_status load_merges(ht_tokenizer *t, const ht_gguf *file, ht_error *error) {
     const ht_gguf_value *list;
     const bool needed = !(t->pre->flags & HT_PRE_NO_MERGES);

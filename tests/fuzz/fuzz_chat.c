@@ -1,5 +1,5 @@
-/* libFuzzer: the input is a chat template, a NUL, a conversation as JSON, a NUL, tools, a NUL, variables: rendered or refused, and no
- * control token comes from the conversation. Without a NUL it is a conversation for a template of ours. */
+/* libFuzzer: the input is a chat template, a NUL, a conversation as JSON, a NUL, tools, a NUL, variables: rendered or
+ * refused, and no control token comes from the conversation. Without a NUL it is a conversation for a template of ours. */
 #include "model/model.h"
 
 #include "fuzz/tiny_vocabulary.h"

@@ -1,5 +1,5 @@
-/* libFuzzer: the input is a saved session. Half of the inputs are given a right sum, and name the right model: else nothing would
- * ever come past these. What is loaded is used. */
+/* libFuzzer: the input is a saved session. Half of the inputs are given a right sum, and name the right model: else
+ * nothing would ever come past these. What is loaded is used. */
 #include "../../src/session/save.c"
 
 #include "fuzz/fuzz.h"

@@ -1,5 +1,5 @@
-/* libFuzzer: the input is a chat template, a NUL, and the variables as JSON: parsed or refused, rendered or refused, and what
- * came from the variables lies inside the text, in order. */
+/* libFuzzer: the input is a chat template, a NUL, and the variables as JSON: parsed or refused, rendered or refused,
+ * and what came from the variables lies inside the text, in order. */
 #include "text/template/template.h"
 
 #include "fuzz/fuzz.h"

@@ -1,6 +1,6 @@
-/* libFuzzer: the input is a text. Every pre-tokenizer's tokenizer of a tiny vocabulary, and the other kinds', encodes it; where no
- * special token takes part, what comes back is the text, or its normal form where the tokenizer composes. The first half of the
- * input is a SentencePiece table of replacements, too. */
+/* libFuzzer: the input is a text. Every pre-tokenizer's tokenizer of a tiny vocabulary, and the other kinds', encodes
+ * it; where no special token takes part, what comes back is the text, or its normal form where the tokenizer composes.
+ * The first half of the input is a SentencePiece table of replacements, too. */
 #define _GNU_SOURCE /* memmem */
 #include "fuzz/tiny_vocabulary.h"
 

@@ -1,6 +1,6 @@
-/* A token's values are the same to the bit whatever is computed beside it: every operator kind of the CPU, a token alone on one
- * thread, and in company of others at odd places, on one, two and three threads, by shares of rows, for each instruction set and
- * in both precisions.
+/* A token's values are the same to the bit whatever is computed beside it: every operator kind of the CPU, a token
+ * alone on one thread, and in company of others at odd places, on one, two and three threads, by shares of rows, for
+ * each instruction set and in both precisions.
  *
  * usage: test_alone [DEVICE ...]   default: the CPU once for each instruction set
  */

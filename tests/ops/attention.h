@@ -358,10 +358,11 @@ static inline void test_head_shares(bench *b, const ht_hparams *h, size_t group,
     free_slots(b);
 }
 
-/* ---- HEADS ------------------------------------------------------------------------------------------------------------------- */
+/* ---- HEADS
+ * ------------------------------------------------------------------------------------------------------------------- */
 
-/* Latent attention's two: into the latent space with what follows each head copied, and a key behind the last, from another slot
- * or its own; and out of it. */
+/* Latent attention's two: into the latent space with what follows each head copied, and a key behind the last, from
+ * another slot or its own; and out of it. */
 static void test_heads(bench *b, size_t kind, size_t cols, size_t rows, size_t rest, size_t copied, bool side,
                        size_t tokens) {
     enum { HEADS = 4 };

@@ -1,4 +1,5 @@
-/* ROUTE and EXPERTS on every device against a scalar reference in double precision: types, shapes, tokens, ways to choose, shares.
+/* ROUTE and EXPERTS on every device against a scalar reference in double precision: types, shapes, tokens, ways to
+ * choose, shares.
  *
  * usage: test_experts [--small] [DEVICE ...]   default: the CPU once for each instruction set, the first OpenCL device
  *
@@ -8,7 +9,8 @@
 
 enum { ROUTER = SLOT_ATTN, ROUTE = SLOT_FFN, MAX_EXPERTS = 32, MAX_FEATURES = 512 };
 
-/* ---- who is chosen ------------------------------------------------------------------------------------------------------- */
+/* ---- who is chosen
+ * ------------------------------------------------------------------------------------------------------- */
 
 /* The number of the largest of x[0..n) that is not taken, the lowest of equals; n: none. */
 static size_t best_of(const double *x, const bool *taken, size_t n) {
@@ -129,7 +131,8 @@ static void test_route_nan(bench *b) {
     free_slots(b);
 }
 
-/* ---- experts ---------------------------------------------------------------------------------------------------------------- */
+/* ---- experts
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 typedef enum pattern { SPREAD, SKEWED, ONE, EVERY, SOME_NONE, PATTERNS } pattern;
 
@@ -269,7 +272,8 @@ typedef struct mixture {                                  /* of an operator to t
     bool ungated, biases, merged, weighs_input;
 } mixture;
 
-/* How many experts a token is said to choose. 1 is less than most tests have: static graphs have too little room; 0: any number. */
+/* How many experts a token is said to choose. 1 is less than most tests have: static graphs have too little room; 0:
+ * any number. */
 static int said_used;
 
 static ht_op make_experts(const mixture *m, float *bias) {
@@ -384,8 +388,8 @@ static void test_forms(bench *b) {
     }
 }
 
-/* One operator at all lengths of a device with graphs, which share its weights: codes of several forms, then floats. Each length's
- * graph is there, or another would stand in for it. */
+/* One operator at all lengths of a device with graphs, which share its weights: codes of several forms, then floats.
+ * Each length's graph is there, or another would stand in for it. */
 static void test_lengths(bench *b) {
     static const mixture rows[] = {{5, 96, 64, 70, 1, 0, 4, HT_ACT_SILU, false, true, false, false},
                                    {3, 64, 32, 35, 12, 10, 12, HT_ACT_CLAMPED, false, false, false, false}};
@@ -506,7 +510,8 @@ static void test_wide_scale(bench *b) {
     free_experts(&op, &m);
 }
 
-/* ---- devices ------------------------------------------------------------------------------------------------------------------ */
+/* ---- devices
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static const char *specs[16] = {HT_TEST_ISAS};
 static size_t n_specs;

@@ -1,5 +1,5 @@
-/* CONV, DELTA_NET and SCAN on every device against a scalar reference in double precision: prompts whole, in pieces and token
- * by token, whole and in shares, from a state that must be forgotten.
+/* CONV, DELTA_NET and SCAN on every device against a scalar reference in double precision: prompts whole, in pieces and
+ * token by token, whole and in shares, from a state that must be forgotten.
  *
  * usage: test_mixers [DEVICE ...]   default: the CPU once for each instruction set
  */

@@ -7,7 +7,8 @@
 #include "ops/pointwise.h"
 #include "ops/streams.h"
 
-/* ---- matmul ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- matmul
+ * ----------------------------------------------------------------------------------------------------------------------- */
 
 /* Devices with static lengths: every length and the numbers of tokens beside it, with one task, so that graphs are built
  * once. Others: the numbers given. */
@@ -81,7 +82,8 @@ static void test_matmuls(bench *b) {
     }
 }
 
-/* ---- parts and shares of matmuls ----------------------------------------------------------------------------------------- */
+/* ---- parts and shares of matmuls
+ * ----------------------------------------------------------------------------------------- */
 
 static const size_t part_counts[] = {1, 33, 2, 31};
 
@@ -231,7 +233,8 @@ static void test_bad_parts(bench *b) {
     free((void *)(uintptr_t)op.parts[0].data);
 }
 
-/* ---- feed-forward blocks ------------------------------------------------------------------------------------------------- */
+/* ---- feed-forward blocks
+ * ------------------------------------------------------------------------------------------------- */
 
 static void test_ffn(bench *b) {
     static const size_t token_counts[] = {1, 33, 300};
@@ -286,7 +289,8 @@ static void test_other_shares(bench *b, const ht_hparams *h) {
     }
 }
 
-/* ---- devices ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- devices
+ * ----------------------------------------------------------------------------------------------------------------------- */
 
 static const char *specs[16] = {HT_TEST_ISAS};
 static size_t n_specs;

@@ -46,7 +46,8 @@ static void check(double got, double want, double bound, const char *what, const
                 bound);
 }
 
-/* ---- running one operator ------------------------------------------------------------------------------------------------------ */
+/* ---- running one operator
+ * ------------------------------------------------------------------------------------------------------ */
 
 typedef struct bench {
     ht_device *device;
@@ -173,7 +174,8 @@ static bool run_op(bench *b, const ht_op *op, const ht_slice *slice, size_t toke
     return true;
 }
 
-/* ---- rows of matrices ---------------------------------------------------------------------------------------------------------- */
+/* ---- rows of matrices
+ * ---------------------------------------------------------------------------------------------------------- */
 
 /* fp16: a scale and a code, and an activation, are rounded; so is each sum that leaves an operator, and the offsets' product
  * is one of its own. squares and sum: of row `r` of m by x, columns [begin, end). */

@@ -1,5 +1,5 @@
-/* Special NORMs, sparse GLUs and MIX against the same in double precision. Bounds: sums of n squares or products err by EPS sqrt(n)
- * of what they are, rows of S by some roundings of what is added up. */
+/* Special NORMs, sparse GLUs and MIX against the same in double precision. Bounds: sums of n squares or products err by
+ * EPS sqrt(n) of what they are, rows of S by some roundings of what is added up. */
 #ifndef HT_TEST_STREAMS_H
 #define HT_TEST_STREAMS_H
 

@@ -1,8 +1,8 @@
-/* Conversations through a model's chat template: which template, what it is given, what becomes of it. What the interpreter makes
- * of a template is in template.c.
+/* Conversations through a model's chat template: which template, what it is given, what becomes of it. What the
+ * interpreter makes of a template is in template.c.
  *
- * With arguments (TEMPLATE SPECIALS CASES, the last two JSON) it renders conversations with a vocabulary of bytes and these special
- * tokens, for tests/golden/test_templates.py. */
+ * With arguments (TEMPLATE SPECIALS CASES, the last two JSON) it renders conversations with a vocabulary of bytes and
+ * these special tokens, for tests/golden/test_templates.py. */
 #include "model/model.h"
 #include "needs.h"
 #include "vocab_file.h"
@@ -477,7 +477,8 @@ static void print_line(json_t *line) {
     json_decref(line);
 }
 
-/* A vocabulary of all bytes and the special tokens, in order: a list of [text, type], of which the first two are BOS and EOS. */
+/* A vocabulary of all bytes and the special tokens, in order: a list of [text, type], of which the first two are BOS
+ * and EOS. */
 static void open_specials(ht_model *model, const char *template, const json_t *specials) {
     const size_t n = 256 + json_array_size(specials);
     static char bytes[256][3];

@@ -1,5 +1,5 @@
-/* Batches whose device fails: of 2,000 requests, every 50th is under way when it does. All answers are what one device alone makes of
- * them, and no memory is lost on the way. */
+/* Batches whose device fails: of 2,000 requests, every 50th is under way when it does. All answers are what one device
+ * alone makes of them, and no memory is lost on the way. */
 #include "unit/test.h"
 
 #include "session/session.h"

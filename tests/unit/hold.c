@@ -25,7 +25,8 @@ static double uniform(double low, double high) {
     return low + (high - low) * (random_state >> 8) / (double)(1u << 24);
 }
 
-/* ---- engines -------------------------------------------------------------------------------------------------------------- */
+/* ---- engines
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static ht_engine *open_engine(const char *devices, ht_strategy strategy, bool whole) {
     const ht_engine_options options =
@@ -81,7 +82,8 @@ static bool holds_some(const ht_engine *engine) {
     return some;
 }
 
-/* ---- comparing ------------------------------------------------------------------------------------------------------------ */
+/* ---- comparing
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static void same_logits(const float *got, const float *want, size_t length, size_t step) {
     for (size_t i = 0; i < VOCABULARY; i++)
@@ -147,7 +149,8 @@ static void check_steps(const ht_engine *engine) {
     }
 }
 
-/* ---- models --------------------------------------------------------------------------------------------------------------- */
+/* ---- models
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static int open_model(void **state, const char *name) {
     ht_error error = {0};
@@ -196,7 +199,8 @@ static int close_all(void **state) {
     return close_model(state) || remove_folder(state);
 }
 
-/* ---- the tests ------------------------------------------------------------------------------------------------------------ */
+/* ---- the tests
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Lanes of random speeds: right logits whatever the number of tokens, expected or not. */
 static void test_right_logits(void **state) {

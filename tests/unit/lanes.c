@@ -41,7 +41,8 @@ static double uniform(double low, double high) {
     return low + (high - low) * pick(1u << 16) / 65536.0;
 }
 
-/* ---- engines ------------------------------------------------------------------------------------------------------------------ */
+/* ---- engines
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static ht_session *open_session(const char *devices, ht_strategy strategy, const char *cuts, ht_engine **engine) {
     const ht_engine_options options =
@@ -106,7 +107,8 @@ static void pretend_equal(ht_engine *engine) {
     ht_passes_forget_schedules(&engine->passes);
 }
 
-/* ---- comparing -------------------------------------------------------------------------------------------------------------- */
+/* ---- comparing
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static size_t best_of(const float *logits) {
     size_t best = 0;
@@ -178,9 +180,9 @@ static void count_warnings(ht_log_level level, const char *line, void *user) {
         atomic_fetch_add(&warnings, 1);
 }
 
-/* What follows each prompt on one lane. Only the order of additions differs elsewhere: sums of at most 256 products (each error
- * grows as the root of that), so many matrices one behind another, and no more than that in norms, which divide by the size of
- * the whole. */
+/* What follows each prompt on one lane. Only the order of additions differs elsewhere: sums of at most 256 products
+ * (each error grows as the root of that), so many matrices one behind another, and no more than that in norms, which
+ * divide by the size of the whole. */
 static void expect_logits(int matrices) {
     ht_error error = {0};
     ht_engine *engine;
@@ -462,7 +464,8 @@ static bool cuts_experts(const ht_schedule *s) {
     return false;
 }
 
-/* ---- every cut ---------------------------------------------------------------------------------------------------------------- */
+/* ---- every cut
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static void test_every_cut(void **state) {
     static const struct {
@@ -752,8 +755,8 @@ static void test_steady_decode_allocates_nothing(void **state) {
         int32_t next;
         ht_session *session = open_session(BOTH, HT_STRATEGY_TENSOR, cuts[c], &engine);
         pretend(engine, c == 3);
-        /* What is learned may lead to another plan, which is new: it has settled when 100 tokens were the same to it. A noisy
-         * machine takes longer. */
+        /* What is learned may lead to another plan, which is new: it has settled when 100 tokens were the same to it. A
+         * noisy machine takes longer. */
         uint64_t made = 1;
         for (int round = 0; round < 8 && made; round++) {
             check(ht_session_prefill(session, ids, 20, &logits, NULL, &error), &error);
@@ -771,7 +774,8 @@ static void test_steady_decode_allocates_nothing(void **state) {
     }
 }
 
-/* ---- several threads ---------------------------------------------------------------------------------------------------------- */
+/* ---- several threads
+ * ---------------------------------------------------------------------------------------------------------- */
 
 typedef struct runner {
     ht_session *session;
@@ -821,7 +825,8 @@ static ht_status submit_and_look(ht_device *device, ht_task *task, const ht_bind
     return submit_of_cpu(device, task, binding, after, n_after, ticket, error);
 }
 
-/* A worker is pinned to its lane's cores; when its lane has others, or none of its own as a GPU's, it leaves the old ones. */
+/* A worker is pinned to its lane's cores; when its lane has others, or none of its own as a GPU's, it leaves the old
+ * ones. */
 static void test_workers_leave_old_cores(void **state) {
     const ht_cores none = {{0}}, sets[] = {ht_cores_one(1), none, ht_cores_one(0), none, ht_cores_one(1)};
     ht_engine *engine;
@@ -914,7 +919,8 @@ static void test_cancel_from_another_thread(void **state) {
     }
 }
 
-/* ---- devices that fail ---------------------------------------------------------------------------------------------------------- */
+/* ---- devices that fail
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static ht_session *open_failing(unsigned first, unsigned second, const char *cuts, ht_engine **engine) {
     char devices[128], one[32] = "", other[32] = "";

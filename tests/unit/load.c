@@ -1,5 +1,5 @@
-/* Experts that are chosen unequally often: plans come to cut them where the work is halved, in every layer elsewhere; what is
- * chosen evenly leaves plans alone; and answers stay the same meanwhile. */
+/* Experts that are chosen unequally often: plans come to cut them where the work is halved, in every layer elsewhere;
+ * what is chosen evenly leaves plans alone; and answers stay the same meanwhile. */
 #include "unit/recurrent_model.h"
 #include "unit/test.h"
 
@@ -143,7 +143,8 @@ static void same_logits(const float *got, size_t behind, float bound) {
                      (double)expected[behind][v], (double)bound);
 }
 
-/* ---- with a model ------------------------------------------------------------------------------------------------------------- */
+/* ---- with a model
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* Passes of `chunk` tokens, one conversation behind another: after how many are both layers cut among the experts that are
  * liked? Every answer is one lane's. */
@@ -258,7 +259,8 @@ static void test_pace_is_explained(void **state) {
     close_session(session, engine);
 }
 
-/* ---- with made-up choices --------------------------------------------------------------------------------------------------- */
+/* ---- with made-up choices
+ * --------------------------------------------------------------------------------------------------- */
 
 /* n tokens choose two experts each, in the first layer any below `end` and in the second any. */
 static void choose(ht_engine *engine, size_t n, unsigned end) {

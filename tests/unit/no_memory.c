@@ -1,9 +1,9 @@
-/* Memory ends: the n-th allocation fails, n from 1 until all goes well, over everything a program does with the library. Each
- * time there is a clean error or the right result, nothing is left behind, and the same works afterwards.
+/* Memory ends: the n-th allocation fails, n from 1 until all goes well, over everything a program does with the
+ * library. Each time there is a clean error or the right result, nothing is left behind, and the same works afterwards.
  *
- * Allocations are counted where they are made: in this program's malloc, which the libraries we use call, too (pcre2, jansson,
- * the C library), and in anonymous mmap. Sanitizers bring a malloc of their own: there the linker puts ours before it for our
- * own code, and the leak check is theirs. */
+ * Allocations are counted where they are made: in this program's malloc, which the libraries we use call, too (pcre2,
+ * jansson, the C library), and in anonymous mmap. Sanitizers bring a malloc of their own: there the linker puts ours
+ * before it for our own code, and the leak check is theirs. */
 #define _GNU_SOURCE
 #include "engine/engine.h"
 #include "text/template/template.h"

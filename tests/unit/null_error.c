@@ -1,6 +1,6 @@
-/* hetero.h lets a caller pass NULL for the error. Every way to fail is gone twice here, with an error object and without: the
- * status must be the same, and with one it must be filled. Where devices fail and others go on, that must not depend on it
- * either. */
+/* hetero.h lets a caller pass NULL for the error. Every way to fail is gone twice here, with an error object and
+ * without: the status must be the same, and with one it must be filled. Where devices fail and others go on, that must
+ * not depend on it either. */
 #include "unit/test.h"
 
 #include "session/session.h"

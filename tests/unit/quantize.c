@@ -1,6 +1,6 @@
-/* Fitted types and ht_quantize with them: errors of fits against bounds and against plain rounding, the same bytes from every
- * instruction set, recipes, importance matrices good and bad. Layouts are checked by reading back what was written, which
- * tests/unit/quant.c compares with the package gguf. */
+/* Fitted types and ht_quantize with them: errors of fits against bounds and against plain rounding, the same bytes from
+ * every instruction set, recipes, importance matrices good and bad. Layouts are checked by reading back what was
+ * written, which tests/unit/quant.c compares with the package gguf. */
 #include "quant/imatrix.h"
 #include "quant/quant.h"
 #include "quant/recipe.h"

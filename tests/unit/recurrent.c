@@ -1,5 +1,5 @@
-/* Sessions of a model with states, which cannot be cut back: prompts that share a beginning, passes that end within, devices that
- * are lost. */
+/* Sessions of a model with states, which cannot be cut back: prompts that share a beginning, passes that end within,
+ * devices that are lost. */
 #include "unit/recurrent_model.h"
 #include "unit/test.h"
 
@@ -95,8 +95,8 @@ static void test_pieces(void **state) {
     close_session(session, engine);
 }
 
-/* What goes on where the session's tokens end continues; what parts from them before, from where an earlier prompt ended, of which there
- * is a copy of the states. */
+/* What goes on where the session's tokens end continues; what parts from them before, from where an earlier prompt
+ * ended, of which there is a copy of the states. */
 static void test_prefixes(void **state) {
     ht_engine *engine;
     ht_session *session = open_session("cpu", CHUNK, &engine);

@@ -163,8 +163,8 @@ static void run_pass(scene *c) {
     ht_lanes_unlock(&c->engine->set);
 }
 
-/* Sequence s goes on from another one's tokens, as a fork does: what it computes is that one's text from then on, so it has to come
- * back to its own before it is looked at. */
+/* Sequence s goes on from another one's tokens, as a fork does: what it computes is that one's text from then on, so it
+ * has to come back to its own before it is looked at. */
 static void fork_and_return(scene *c, size_t s) {
     ht_session *session = c->sessions[s];
     const ht_session *of = c->sessions[(s + 1 + pick(SEQUENCES - 1)) % SEQUENCES];

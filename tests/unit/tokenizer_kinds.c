@@ -1,6 +1,6 @@
 /* The kinds of vocabulary that are neither byte-level BPE nor plain SentencePiece: by rule on vocabularies made here. */
 #include "vocab_kinds.h"
-#include "test.h"
+#include "expect_ids.h"
 
 #include <math.h>
 #include <stdint.h>
@@ -35,24 +35,6 @@ static void open_kind(opened *o, const char *model) {
 static void close_it(opened *o) {
     ht_tokenizer_destroy(o->t);
     ht_gguf_close(o->file);
-}
-
-static void expect_ids(const ht_tokenizer *t, const char *text, size_t bytes, unsigned flags, const int32_t *want,
-                       size_t n_want) {
-    int32_t *ids = NULL;
-    size_t n = 0;
-    ht_error error;
-    if (ht_tokenizer_encode(t, text, bytes, flags, &ids, &n, &error) != HT_OK)
-        fail_msg("%s", error.text);
-    const bool same = n == n_want && (n == 0 || memcmp(ids, want, n * sizeof *ids) == 0);
-    if (!same) {
-        print_error("%s \"%s\":", ht_tokenizer_name(t), text);
-        for (size_t i = 0; i < n; i++)
-            print_error(" %d", ids[i]);
-        print_error("\n");
-    }
-    free(ids);
-    assert_true(same);
 }
 
 #define EXPECT(t, text, flags, ...)                                           \

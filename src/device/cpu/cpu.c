@@ -55,7 +55,8 @@ static const ht_device_caps *cpu_caps(const ht_device *device) {
     return &((const cpu_device *)device)->caps;
 }
 
-/* ---- opening ---------------------------------------------------------------------------------------------------------------- */
+/* ---- opening
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static void cpu_close(ht_device *device) {
     cpu_device *cpu = (cpu_device *)device;
@@ -73,8 +74,8 @@ static void cpu_close(ht_device *device) {
     free(cpu);
 }
 
-/* Options: cpus=0-1,4 the cores to compute on; isa=NAME the kernels, see `isas`; fail=N for tests: every Nth submit fails, as a lost
- * device does. */
+/* Options: cpus=0-1,4 the cores to compute on; isa=NAME the kernels, see `isas`; fail=N for tests: every Nth submit
+ * fails, as a lost device does. */
 static ht_status read_options(cpu_device *cpu, const ht_device_options *options, ht_cores *pin, ht_error *error) {
     static const char *const known[] = {"cpus", "isa", "fail", NULL};
     char text[64];
@@ -137,7 +138,8 @@ static ht_status cpu_open(const ht_device_options *options, ht_device **device, 
     return HT_OK;
 }
 
-/* ---- slices ------------------------------------------------------------------------------------------------------------------- */
+/* ---- slices
+ * ------------------------------------------------------------------------------------------------------------------- */
 
 /* Columns of a MATMUL that are packed together: a range begins with one, and ends with one or with the matrix. */
 static size_t reduction_grain(const ht_op *op) {
@@ -243,7 +245,8 @@ static bool is_whole(const ht_op *op, const ht_slice *s) { /* spelt out */
                                         s->reduction_end == ht_op_cols(op));
 }
 
-/* ---- preparing ---------------------------------------------------------------------------------------------------------------- */
+/* ---- preparing
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 typedef struct pack_job {
     const ht_matrix *matrix;
@@ -400,7 +403,8 @@ static size_t cpu_task_bytes(const ht_task *task) {
     return bytes;
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- running
+ * ---------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct part_view { /* what one submit computes of a packed part */
     ht_packed packed;      /* from the strip on that has its first row, up to its last row; its columns only */
@@ -546,7 +550,8 @@ static void run_matmul(run_job *job) {
     lay_out_acts(job);
     const size_t tiles = (tokens + tile - 1) / tile;
     ht_pool_run(cpu->pool, acts_item, job, tiles, 1);
-    /* A few tokens' strips are microseconds long: hand out runs of them, so that the streams stay long and the counter cool. */
+    /* A few tokens' strips are microseconds long: hand out runs of them, so that the streams stay long and the counter
+     * cool. */
     const size_t share = strips / ((size_t)cpu->threads * 8);
     ht_pool_run(cpu->pool, matmul_item, job, strips, tokens <= HT_FEW && share > 1 ? share : 1);
 }
@@ -761,8 +766,8 @@ static void attention_item(void *context, size_t item, int thread) {
     job->cpu->kernels->attention(&a);
 }
 
-/* Query heads of an item: what is made of keys and values is made once for all of them, which costs as much as RUN_COST heads;
- * but all threads are to have as much to do. */
+/* Query heads of an item: what is made of keys and values is made once for all of them, which costs as much as RUN_COST
+ * heads; but all threads are to have as much to do. */
 #define RUN_COST 2
 static size_t choose_run(size_t kv_heads, size_t group, size_t blocks, size_t threads) {
     size_t best = 1, least = SIZE_MAX;

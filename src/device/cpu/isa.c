@@ -80,7 +80,8 @@ ht_status ht_cpu_choose(const char *wanted, const ht_cpu_kernels **kernels, ht_e
     return ht_fail(error, HT_ERROR_ARGUMENT, "cpu: isa=%s is not one of %s", wanted ? wanted : "", known);
 }
 
-/* ---- description --------------------------------------------------------------------------------------------------------- */
+/* ---- description
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* The name that Linux has for it; on ARM, where it has none, the numbers of its first core's maker and type. */
 static void processor_name(char *out, size_t capacity) {

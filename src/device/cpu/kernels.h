@@ -9,8 +9,8 @@
  *     small forms:  of rarer types, see HT_FORM_2SO and on. No product is compiled for them: some steps at a time are unpacked
  *                   into one of the three forms of bytes, which lie in no memory but a thread's own
  *     byte forms:   step  = scales f32 [2 halves][32 rows], offsets f32 [2][32] if any, codes
- * Codes are unsigned (u = code + bias) in chunks of 64 bytes = 16 rows x 4 consecutive columns, the row's 4 bytes together,
- * so that one lane of a dot product of 4 bytes belongs to one row:
+ * Codes are unsigned (u = code + bias) in chunks of 64 bytes = 16 rows x 4 consecutive columns, the row's 4 bytes
+ * together, so that one lane of a dot product of 4 bytes belongs to one row:
  *     8 bits: block b of 16 rows, column quad j (0..7): chunk b*8 + j
  *     4 bits: chunk b*4 + i holds quad i in its low and quad i+4 in its high nibbles
  *     5 bits: the low 4 bits as above, then chunk 8 + b: bit j is the high bit of quad j
@@ -79,8 +79,8 @@ typedef enum ht_pack_form {
     HT_FORM_COUNT
 } ht_pack_form;
 
-/* Sums of a step's int8 activations times -bias, ready to start an int32 accumulator: one array for each bias in use. H: of each
- * half of a step. */
+/* Sums of a step's int8 activations times -bias, ready to start an int32 accumulator: one array for each bias in use.
+ * H: of each half of a step. */
 typedef enum ht_sums {
     HT_SUMS_NONE,
     HT_SUMS_8,
@@ -287,8 +287,8 @@ void ht_packed_free(ht_packed *packed);
 /* pack_small.c: a row of a small form to lane `lane` of its strip; scratch as ht_pack_strip's. */
 void ht_pack_small_row(const ht_matrix *matrix, size_t row, size_t col_begin, ht_packed *packed, uint8_t *strip,
                        size_t lane, void *scratch);
-/* Keeps a row that has weights which nothing is computed with: rounding activations to int8 would lose a NaN, and with it what it
- * says of the file. */
+/* Keeps a row that has weights which nothing is computed with: rounding activations to int8 would lose a NaN, and with
+ * it what it says of the file. */
 static inline void ht_packed_note(ht_packed *packed, const ht_matrix *matrix, size_t row, const float *scales,
                                   const float *offsets) {
     if (ht_matrix_is_bad(matrix, row, scales, offsets))

@@ -294,7 +294,8 @@ INLINE void step_dot(ht_pack_form form, int vectors, vi (*quads)[8], vf (*scale)
     }
 }
 
-/* What the offsets of one token's step add to the sum of a row vector: `at` is the step's place of this token in the activations' scales. */
+/* What the offsets of one token's step add to the sum of a row vector: `at` is the step's place of this token in the
+ * activations' scales. */
 INLINE vf add_offsets(ht_pack_form form, const vf offset[2], const ht_acts *a, size_t at, const int32_t *sums,
                       size_t half_stride, vf sum) {
     if (!ht_forms[form].offset)

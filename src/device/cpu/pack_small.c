@@ -24,7 +24,8 @@ static void put_four(uint8_t *codes, const place *to, size_t chunks, size_t chun
     memcpy(codes + (to->block * chunks + chunk) * 64 + to->lane % 16 * 4, four, 4);
 }
 
-/* ---- codes ----------------------------------------------------------------------------------------------------------------- */
+/* ---- codes
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 /* Unsigned codes of 32 columns in planes of `bits` (1 or 2) bits, from bit `shift` of the codes on. */
 static void put_plane(uint8_t *codes, const place *to, int bits, int shift, const uint8_t *u) {
@@ -61,7 +62,8 @@ static void put_digits(uint8_t *codes, const place *to, const int8_t *q) {
     }
 }
 
-/* ---- places in codebooks ----------------------------------------------------------------------------------------------------- */
+/* ---- places in codebooks
+ * ----------------------------------------------------------------------------------------------------- */
 
 static void put_octets(const ht_grid_block *of, size_t group, ht_pack_form form, const place *to) {
     const uint16_t *index = of->index + 4 * group;
@@ -125,7 +127,8 @@ static void pack_grid_row(const ht_matrix *m, size_t row, size_t col_begin, cons
     }
 }
 
-/* ---- a row ------------------------------------------------------------------------------------------------------------------- */
+/* ---- a row
+ * ------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct row_levels { /* of a row, see ht_matrix_levels */
     uint16_t *d, *dmin;

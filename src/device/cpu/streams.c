@@ -1,5 +1,5 @@
-/* MIX, special NORMs and sparse GLUs on the CPU: plain loops that the compiler turns into vectors. Sums are in double, so a token
- * has the same bits whatever is computed beside it. */
+/* MIX, special NORMs and sparse GLUs on the CPU: plain loops that the compiler turns into vectors. Sums are in double,
+ * so a token has the same bits whatever is computed beside it. */
 #include "device/cpu/streams.h"
 
 #include <math.h>
@@ -28,7 +28,8 @@ static double dot(const float *x, const float *y, size_t n) {
     return sum;
 }
 
-/* ---- NORM ---------------------------------------------------------------------------------------------------------------- */
+/* ---- NORM
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static void norm_row(const ht_cpu_kernels *kernels, float *x, const float *weight, float eps, size_t n) {
     kernels->norm(&(ht_norm_job){.x = x, .weight = weight, .eps = eps, .n = n, .out = x});
@@ -68,7 +69,8 @@ void ht_norm_special(const ht_cpu_kernels *kernels, const ht_op *op, size_t n, c
         .kind = op->norm, .x = x, .weight = op->weight, .bias = op->norm_bias, .eps = op->eps, .n = n, .out = out});
 }
 
-/* ---- GLU ----------------------------------------------------------------------------------------------------------------- */
+/* ---- GLU
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 void ht_sparse_gates(float sparsity, const float *gates, size_t n, float *out) {
     double mean = 0, sum = 0;
@@ -81,7 +83,8 @@ void ht_sparse_gates(float sparsity, const float *gates, size_t n, float *out) {
         out[i] = gates[i] > cut ? gates[i] - cut : 0.0f;
 }
 
-/* ---- MIX ----------------------------------------------------------------------------------------------------------------- */
+/* ---- MIX
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 /* What the router says of a row. */
 static void ask(const ht_mix *mix, const float *x, float eps, size_t n, float *scratch, double says[HT_MAX_MIXED]) {

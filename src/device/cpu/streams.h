@@ -1,4 +1,5 @@
-/* What families do to streams beside adding and norming: MIX, special NORMs and sparse GLUs of one token each (streams.c). */
+/* What families do to streams beside adding and norming: MIX, special NORMs and sparse GLUs of one token each
+ * (streams.c). */
 #ifndef HT_CPU_STREAMS_H
 #define HT_CPU_STREAMS_H
 

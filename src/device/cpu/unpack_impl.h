@@ -1,5 +1,5 @@
-/* Steps of small forms to steps of bytes (kernels.h tells both): what a product of rarer types is preceded by. One function a file of
- * primitives, whose cases are these. Part of kernels_impl.h. */
+/* Steps of small forms to steps of bytes (kernels.h tells both): what a product of rarer types is preceded by. One
+ * function a file of primitives, whose cases are these. Part of kernels_impl.h. */
 #ifndef HT_CPU_UNPACK_IMPL_H
 #define HT_CPU_UNPACK_IMPL_H
 
@@ -49,7 +49,8 @@ INLINE vf scaled_by(vf d, const uint8_t *rows, int v) { /* d times signed bytes 
     return vf_mul(d, vf_i8((const int8_t *)rows + v * VW));
 }
 
-/* ---- codes that are numbers or names -------------------------------------------------------------------------------------------- */
+/* ---- codes that are numbers or names
+ * -------------------------------------------------------------------------------------------- */
 
 /* Quads of 1 to 3 bits, each plus `base`. */
 INLINE void unpack_planes(int bits, const uint8_t *codes, int v, int base, bytes_step to) {
@@ -72,7 +73,8 @@ INLINE void unpack_names(const uint8_t *codes, int v, const uint8_t table[16], b
         put_quad(to, j, vi_pick(quad_of(4, codes, v, j / 4, j % 4), table));
 }
 
-/* Five quads a chunk, of the eight steps from `begin` on: three times a fraction is its next digit and what is left, in 16 bits. */
+/* Five quads a chunk, of the eight steps from `begin` on: three times a fraction is its next digit and what is left, in
+ * 16 bits. */
 INLINE void unpack_digits(const uint8_t *codes, int v, size_t begin, uint8_t *window) {
     const vi bytes = vi_bcast(0x00FF00FF), base = each_byte(31);
     for (int c = 0; c < 13; c++) {
@@ -87,7 +89,8 @@ INLINE void unpack_digits(const uint8_t *codes, int v, size_t begin, uint8_t *wi
     }
 }
 
-/* ---- places in codebooks -------------------------------------------------------------------------------------------------------- */
+/* ---- places in codebooks
+ * -------------------------------------------------------------------------------------------------------- */
 
 /* Four places of two bits, the first lowest, to the low bits of four bytes. */
 INLINE vi spread_places(vi places) {
@@ -152,7 +155,8 @@ INLINE void unpack_iq3(const uint16_t *grid, const uint8_t levels[16], const uin
     }
 }
 
-/* ---- a step ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- a step
+ * ----------------------------------------------------------------------------------------------------------------------- */
 
 /* Levels with their bias, of IQ4, and of IQ3: with bit 3 set the negative ones. */
 static const uint8_t levels_iq4[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241},
@@ -272,8 +276,8 @@ INLINE void unpack_grid_step(ht_pack_form form, const uint8_t *here, size_t step
     }
 }
 
-/* Row vectors [v0, v1) of steps [begin, end), which lie in one run of RUN_STEPS from a multiple of these on, to the window's bytes;
- * what comes next is fetched meanwhile. */
+/* Row vectors [v0, v1) of steps [begin, end), which lie in one run of RUN_STEPS from a multiple of these on, to the
+ * window's bytes; what comes next is fetched meanwhile. */
 static __attribute__((noinline)) void unpack_steps(const ht_packed *p, size_t strip, size_t begin, size_t end, int v0,
                                                    int v1, uint8_t *window) {
     const uint8_t *data = p->data + strip * p->strip_bytes;

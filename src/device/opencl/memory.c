@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- buffers ----------------------------------------------------------------------------------------------------------- */
+/* ---- buffers
+ * ----------------------------------------------------------------------------------------------------------- */
 
 void ht_cl_drop(ht_cl_device *d, cl_mem memory) {
     d->dropped++;
@@ -64,7 +65,8 @@ ht_status ht_cl_scratch(ht_cl_device *d, int which, size_t bytes, ht_error *erro
     return HT_OK;
 }
 
-/* ---- import ------------------------------------------------------------------------------------------------------------ */
+/* ---- import
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Index of the first region that begins past `host`. */
 static size_t region_after(const ht_cl_device *d, const char *host) {
@@ -149,7 +151,8 @@ void ht_cl_memory_release(ht_cl_device *d) {
     free(d->shared);
 }
 
-/* ---- places ------------------------------------------------------------------------------------------------------------ */
+/* ---- places
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static const ht_cl_region *find_region(const ht_cl_device *d, const void *host, size_t bytes) {
     const size_t at = region_after(d, host);
@@ -331,7 +334,8 @@ ht_status ht_cl_find_places(ht_cl_device *d, const ht_task *task, const ht_bindi
     return status;
 }
 
-/* ---- transfers --------------------------------------------------------------------------------------------------------- */
+/* ---- transfers
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* `rows` runs of `width` bytes, `pitch` apart, from `offset` on: between a mirrored buffer and the host's pages, in the
  * queue's order. */

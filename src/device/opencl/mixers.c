@@ -53,7 +53,8 @@ static mixing mixing_of(const ht_cl_device *d, const ht_task *task, const ht_cl_
                     .rows = heads * (size_t)task->shape.head_dim + 2 * (size_t)task->op->recurrence.key_dim};
 }
 
-/* ---- CONV ------------------------------------------------------------------------------------------------------------------ */
+/* ---- CONV
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static ht_status conv_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
     char options[64];
@@ -103,7 +104,8 @@ static ht_status conv_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call *
                                  &(ht_cl_grid){1, global, local}, error);
 }
 
-/* ---- DELTA_NET, SCAN ----------------------------------------------------------------------------------------------------- */
+/* ---- DELTA_NET, SCAN
+ * ----------------------------------------------------------------------------------------------------- */
 
 /* Columns of a head's state in a work-item: vectors on CPUs, where they are whole. */
 static int state_columns(const ht_cl_device *d, const ht_task *task) {

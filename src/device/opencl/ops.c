@@ -61,7 +61,8 @@ static cl_mem table_or(const ht_task *task, size_t which, cl_mem other) {
     return task->tables[which] ? task->tables[which] : other;
 }
 
-/* ---- NORM, GLU, ARGMAX: pointwise.cl ----------------------------------------------------------------------------------- */
+/* ---- NORM, GLU, ARGMAX: pointwise.cl
+ * ----------------------------------------------------------------------------------- */
 
 static size_t pickers(const ht_cl_device *d) {
     size_t n = 1;
@@ -221,7 +222,8 @@ static ht_status argmax_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call
                         error);
 }
 
-/* ---- EMBED --------------------------------------------------------------------------------------------------------------- */
+/* ---- EMBED
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static size_t embed_run(const ht_cl_device *d) {
     return on_cpu(d) ? EMBED_RUN : 1;
@@ -273,7 +275,8 @@ static ht_status embed_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call 
     return HT_OK;
 }
 
-/* ---- HEADS --------------------------------------------------------------------------------------------------------------- */
+/* ---- HEADS
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static ht_status heads_kernel(ht_cl_device *d, const ht_task *task, const char *name, cl_kernel *kernel,
                               ht_error *error) {
@@ -370,7 +373,8 @@ static ht_status heads_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call 
     return status;
 }
 
-/* ---- ROPE ---------------------------------------------------------------------------------------------------------------- */
+/* ---- ROPE
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static size_t rope_items(const ht_cl_device *d) {
     return on_cpu(d) ? 1 : ROPE_ITEMS;

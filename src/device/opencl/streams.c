@@ -19,7 +19,8 @@ static ht_status launch_tokens(ht_cl_device *d, ht_task *task, const ht_cl_call 
     return ht_cl_launch(d, task, task->kernels[kernel], arguments, n, &(ht_cl_grid){1, &global, &d->local}, error);
 }
 
-/* ---- NORM ---------------------------------------------------------------------------------------------------------------- */
+/* ---- NORM
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 enum { NORM_WEIGHT, NORM_POST, NORM_BIAS, NORM_FIRST, NORM_SECOND };
 
@@ -91,7 +92,8 @@ ht_status ht_cl_norm_special_enqueue(ht_cl_device *d, ht_task *task, const ht_cl
     return launch_tokens(d, task, call, 2, arguments, HT_COUNT(arguments), error);
 }
 
-/* ---- GLU ----------------------------------------------------------------------------------------------------------------- */
+/* ---- GLU
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 ht_status ht_cl_sparse_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {
     return task->op->sparsity > 0 ? kernel_of(d, "sparse_gates", &task->kernels[1], error) : HT_OK;
@@ -112,7 +114,8 @@ ht_status ht_cl_sparse_enqueue(ht_cl_device *d, ht_task *task, const ht_cl_call 
     return launch_tokens(d, task, call, 1, arguments, HT_COUNT(arguments), error);
 }
 
-/* ---- MIX ----------------------------------------------------------------------------------------------------------------- */
+/* ---- MIX
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 /* The kernel, and its tables in the order of its arguments. */
 ht_status ht_cl_mix_prepare(ht_cl_device *d, ht_task *task, ht_error *error) {

@@ -85,8 +85,8 @@ static ht_load add_loads(ht_load a, ht_load b) {
     return (ht_load){a.matrix + b.matrix, a.vector + b.vector, a.bytes + b.bytes, a.flops + b.flops};
 }
 
-/* Matrix and vector unit take turns (values are expanded before and written back after a product); moving hides behind both, as
- * far as the processor overlaps them. */
+/* Matrix and vector unit take turns (values are expanded before and written back after a product); moving hides behind
+ * both, as far as the processor overlaps them. */
 static ht_work work_of(const ht_law *law, ht_load load) {
     const double move = load.bytes / (figure(law, HT_SOC_BANDWIDTH) * or_all(law->bandwidth_share));
     const double compute = load.matrix + load.vector;
@@ -130,8 +130,8 @@ static double activation_bytes(const ht_law *law) {
     return law->activations == HT_SIM_INT8 ? 1 : law->soc->figures[HT_SOC_ACTIVATION_BYTES].value;
 }
 
-/* A product whose operands and result are in memory or, `on_chip`, where the operators beside it left them. Where they are on
- * the chip, a long reduction is computed block by block as its columns come, and spills nothing. */
+/* A product whose operands and result are in memory or, `on_chip`, where the operators beside it left them. Where they
+ * are on the chip, a long reduction is computed block by block as its columns come, and spills nothing. */
 static ht_load product_load(const ht_law *law, const ht_op *op, const ht_slice *slice, size_t tokens, bool on_chip) {
     const extent e = extent_of(op, slice);
     const double m = (double)tokens, weights = e.rows * e.cols;

@@ -1,8 +1,8 @@
-/* DeepSeek-V2, V2-Lite, V3 and R1: arch "deepseek2". DeepSeek-AI, "DeepSeek-V2" (2024), "DeepSeek-V3 Technical Report" (2024). V3.2
- * (2025): "deepseek32", and GLM-5 (2026): "glm-dsa", whose indexers are left out. Mistral Large 3 and Small 4 (2026): "deepseek2" and
- * "mistral4", whose queries grow with their position.
- * Latent attention, queries of the larger ones by way of a latent row, too; experts with shared ones beside them behind some
- * ordinary layers. Files say what is cached as key_length, what heads have as key_length_mla; older ones say the heads' alone. */
+/* DeepSeek-V2, V2-Lite, V3 and R1: arch "deepseek2". DeepSeek-AI, "DeepSeek-V2" (2024), "DeepSeek-V3 Technical Report"
+ * (2024). V3.2 (2025): "deepseek32", and GLM-5 (2026): "glm-dsa", whose indexers are left out. Mistral Large 3 and
+ * Small 4 (2026): "deepseek2" and "mistral4", whose queries grow with their position. Latent attention, queries of the
+ * larger ones by way of a latent row, too; experts with shared ones beside them behind some ordinary layers. Files say
+ * what is cached as key_length, what heads have as key_length_mla; older ones say the heads' alone. */
 #include "model/build.h"
 
 #include <math.h>
@@ -29,7 +29,8 @@ static ht_latent read_latent(ht_builder *b) {
     return l;
 }
 
-/* What YaRN makes of scores, besides the length of rotated vectors: as llama.cpp does. `multiplier`: 0.1 * mscale_all_dim. */
+/* What YaRN makes of scores, besides the length of rotated vectors: as llama.cpp does. `multiplier`: 0.1 *
+ * mscale_all_dim. */
 static float yarn_scale(ht_builder *b, float multiplier) {
     char key[64];
     const ht_gguf *file = b->model->file;
@@ -44,8 +45,8 @@ static float yarn_scale(ht_builder *b, float multiplier) {
     return 1.0f + (multiplier != 0.0f ? multiplier : 0.1f) * logf(factor);
 }
 
-/* Queries that grow with their position grow as a whole, so that there the tables are as long as keys. `unit`: scores have YaRN's
- * factor, and not the rotated vectors. */
+/* Queries that grow with their position grow as a whole, so that there the tables are as long as keys. `unit`: scores
+ * have YaRN's factor, and not the rotated vectors. */
 static ht_rotation rotate(ht_builder *b, const ht_latent *latent, bool unit) {
     ht_rope_kind kind = {
         .freq_base = ht_build_freq_base(b, true), .scaled = true, .dim = latent->rotated, .unit = unit};

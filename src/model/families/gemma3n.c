@@ -1,11 +1,13 @@
-/* Gemma 3n, text part: arch "gemma3n". Google DeepMind, "Gemma 3n" (2025). Four streams of which layers see the first and predict the
- * others (AltUp); a low-rank path beside attention (LAuReL, Menghani et al., 2024); per-layer embeddings; gates of the first layers
- * that are far above the others' go on alone; the last layers read the keys and values of the last one before that is like them. */
+/* Gemma 3n, text part: arch "gemma3n". Google DeepMind, "Gemma 3n" (2025). Four streams of which layers see the first
+ * and predict the others (AltUp); a low-rank path beside attention (LAuReL, Menghani et al., 2024); per-layer
+ * embeddings; gates of the first layers that are far above the others' go on alone; the last layers read the keys and
+ * values of the last one before that is like them. */
 #include "model/build.h"
 
 #include <math.h>
 
-/* What llama.cpp takes for granted, whatever the file says: which layers are sparse, and how much; streams are 4, ranks 64. */
+/* What llama.cpp takes for granted, whatever the file says: which layers are sparse, and how much; streams are 4, ranks
+ * 64. */
 enum { SPARSE_LAYERS = 10, KEEPING_LAYERS = 20, STREAMS = 4, RANK = 64, SIDE = 256 };
 #define SPARSITY 1.6448533535003662f /* of a normal distribution 0.95 is below that */
 

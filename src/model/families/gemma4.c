@@ -1,7 +1,7 @@
-/* Gemma 4, text part: arch "gemma4". Google DeepMind (2026). Layers with a sliding window and layers that see everything have heads of
- * different width and number; the last ones read keys and values of the last layer of their own kind that made some. A key may be
- * its value, too. Small models have per-layer embeddings, some an ordinary feed-forward block and experts side by side, each with
- * norms of its own. What leaves a layer is scaled. */
+/* Gemma 4, text part: arch "gemma4". Google DeepMind (2026). Layers with a sliding window and layers that see
+ * everything have heads of different width and number; the last ones read keys and values of the last layer of their
+ * own kind that made some. A key may be its value, too. Small models have per-layer embeddings, some an ordinary
+ * feed-forward block and experts side by side, each with norms of its own. What leaves a layer is scaled. */
 #include "model/build.h"
 
 #include <math.h>

@@ -1,8 +1,8 @@
-/* Granite 4.0, the hybrids, with mixtures of experts and without: arch "granitehybrid"; Granite 3's mixtures, which have attention alone
- * and always positions: "granitemoe". IBM (2024, 2025). Most layers have Mamba-2 in attention's place,
- * and attention knows no positions. What blocks give is scaled by s before it is added: here the residual stream is
- * divided by s instead, from the embedding on, and what its norms add to the mean of squares by s^2. Logits are scaled by
- * the final norm's weights. */
+/* Granite 4.0, the hybrids, with mixtures of experts and without: arch "granitehybrid"; Granite 3's mixtures, which
+ * have attention alone and always positions: "granitemoe". IBM (2024, 2025). Most layers have Mamba-2 in attention's
+ * place, and attention knows no positions. What blocks give is scaled by s before it is added: here the residual stream
+ * is divided by s instead, from the embedding on, and what its norms add to the mean of squares by s^2. Logits are
+ * scaled by the final norm's weights. */
 #include "model/build.h"
 
 static void attention(ht_builder *b, const ht_rotation *rotation, float scale) {

@@ -57,8 +57,8 @@ struct ht_traits {
     bool by_width;    /* scores are divided by a head's width, not by its root */
     bool score_cap;   /* attn_logit_softcapping, 50 where it is absent */
     bool query_scale; /* attention.temperature_scale: queries grow with their position */
-    /* windows: layers that see attention.sliding_window tokens. `period`: where the file says nothing of it every so manieth layer
-     * has none; 0: all have one. Where the key is absent, the window is `window`; 0: there is none. */
+    /* windows: layers that see attention.sliding_window tokens. `period`: where the file says nothing of it every so
+     * manieth layer has none; 0: all have one. Where the key is absent, the window is `window`; 0: there is none. */
     bool windows;
     int period, window;
     bool both_ways;   /* tokens see later ones: the model makes embeddings, by the mean where the file does not say */
@@ -174,8 +174,8 @@ static void read_multipliers(pass *p) {
     p->embedding_scale = ht_build_factor(b, "embedding_scale", t->minicpm ? 12.0f : 1.0f) / p->residual;
     p->attending.scale = ht_build_factor(b, "attention.scale", 0.0f);
     b->output_scale = 1.0f / ht_build_factor(b, "logit_scale", t->minicpm ? (float)h->embedding / 256.0f : 1.0f);
-    /* What blocks give is scaled by s before it is added: the stream is divided by s instead, from the embedding on, and what
-     * its norms add to the mean of squares by s^2. */
+    /* What blocks give is scaled by s before it is added: the stream is divided by s instead, from the embedding on,
+     * and what its norms add to the mean of squares by s^2. */
     b->stream_eps = h->eps / (p->residual * p->residual);
 }
 
@@ -321,7 +321,8 @@ static ht_status build(const ht_family *family, ht_model *model, ht_error *error
     return ht_build_head(b);
 }
 
-/* ---- what files of some families say by other means than a key of its own -------------------------------------------------- */
+/* ---- what files of some families say by other means than a key of its own
+ * -------------------------------------------------- */
 
 static void adjust_granite(pass *p) {
     p->t.unrotated = !ht_build_bool(&p->b, "rope.scaling.finetuned", true);

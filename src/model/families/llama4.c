@@ -1,13 +1,13 @@
-/* Llama 4, text part: arch "llama4". Meta (2025). Three layers of four see the keys of their own run of 8,192 positions; every fourth one
- * sees all, knows no positions, and its queries grow with them. Queries and keys of the former are normed without weights behind the
- * rotation, but in the model of 128 experts. Experts weigh what they read by a sigmoid; every so manieth layer has some, and a shared
- * one beside them as wide as each. */
+/* Llama 4, text part: arch "llama4". Meta (2025). Three layers of four see the keys of their own run of 8,192
+ * positions; every fourth one sees all, knows no positions, and its queries grow with them. Queries and keys of the
+ * former are normed without weights behind the rotation, but in the model of 128 experts. Experts weigh what they read
+ * by a sigmoid; every so manieth layer has some, and a shared one beside them as wide as each. */
 #include "model/build.h"
 
 enum { CHUNK = 8192, PERIOD = 4, LARGEST = 128 };
 
-/* A file whose sliding window is 0 has no such layers: all rotate and see everything. llama.cpp knows CHUNK as a number of its own;
- * keys of ours may name another. */
+/* A file whose sliding window is 0 has no such layers: all rotate and see everything. llama.cpp knows CHUNK as a number
+ * of its own; keys of ours may name another. */
 static ht_status build_llama4(const ht_family *family, ht_model *model, ht_error *error) {
     ht_builder b = ht_build_begin(model, error);
     ht_hparams *h = &model->hparams;

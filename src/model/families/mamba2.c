@@ -1,4 +1,5 @@
-/* Mamba-2: arch "mamba2". Dao and Gu, "Transformers are SSMs" (2024). Each layer is a selective scan behind a norm, and nothing else. */
+/* Mamba-2: arch "mamba2". Dao and Gu, "Transformers are SSMs" (2024). Each layer is a selective scan behind a norm, and
+ * nothing else. */
 #include "model/build.h"
 
 static ht_status build_mamba2(const ht_family *family, ht_model *model, ht_error *error) {

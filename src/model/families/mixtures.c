@@ -21,7 +21,8 @@
 
 typedef enum head_norms { NORMS_NONE, NORMS_HEADS, NORMS_WANTED, NORMS_AFTER, NORMS_WHOLE } head_norms;
 
-/* How wide the shared expert is. SHARED_SAID: expert_shared_feed_forward_length, or as many experts as there are shared ones. */
+/* How wide the shared expert is. SHARED_SAID: expert_shared_feed_forward_length, or as many experts as there are shared
+ * ones. */
 typedef enum shared_width {
     SHARED_SAID,
     SHARED_OR_DENSE,  /* what is said, or as an ordinary feed-forward block */

@@ -1,6 +1,6 @@
-/* Muse Glimmer: arch "muse-glimmer". Embeddings are normed; what heads give is gated; three layers of four have a sliding window
- * and are rotated, the others see everything and know no positions. A norm stands before and after each block, those behind with an
- * epsilon of their own. */
+/* Muse Glimmer: arch "muse-glimmer". Embeddings are normed; what heads give is gated; three layers of four have a
+ * sliding window and are rotated, the others see everything and know no positions. A norm stands before and after each
+ * block, those behind with an epsilon of their own. */
 #include "model/build.h"
 
 #define POST_EPSILON 1e-8f

@@ -1,5 +1,5 @@
-/* Nemotron-H and Nemotron 3: archs "nemotron_h" and, with mixtures of experts, "nemotron_h_moe". NVIDIA, "Nemotron-H" (2025). A layer is
- * one block: Mamba-2, attention without positions, or a feed-forward block of squared ReLUs. */
+/* Nemotron-H and Nemotron 3: archs "nemotron_h" and, with mixtures of experts, "nemotron_h_moe". NVIDIA, "Nemotron-H"
+ * (2025). A layer is one block: Mamba-2, attention without positions, or a feed-forward block of squared ReLUs. */
 #include "model/build.h"
 
 static void attention(ht_builder *b) {

@@ -1,6 +1,7 @@
-/* Qwen3-Next: arch "qwen3next" (2025). Qwen3.5: archs "qwen35" and, with mixtures of experts, "qwen35moe". Qwen team (2026), after Qwen3-Next (2025). Three layers of four have a gated delta
- * net (Yang et al., 2024) in attention's place; what attention gives is gated, and only a part of each head is rotated. Text
- * has one position for the three of M-RoPE. */
+/* Qwen3-Next: arch "qwen3next" (2025). Qwen3.5: archs "qwen35" and, with mixtures of experts, "qwen35moe". Qwen team
+ * (2026), after Qwen3-Next (2025). Three layers of four have a gated delta net (Yang et al., 2024) in attention's
+ * place; what attention gives is gated, and only a part of each head is rotated. Text has one position for the three of
+ * M-RoPE. */
 #include "model/build.h"
 
 static void gated_attention(ht_builder *b, const ht_rotation *rotation) {

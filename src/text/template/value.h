@@ -1,7 +1,7 @@
 /* Values of a render and what Python makes of them. All of them live in the render's arena and go with it.
  *
- * A failure sticks: the first one is kept in the run, every function below then does nothing, and gives undefined. Loops look
- * at it (tpl_step), all else need not. */
+ * A failure sticks: the first one is kept in the run, every function below then does nothing, and gives undefined.
+ * Loops look at it (tpl_step), all else need not. */
 #ifndef HT_TEMPLATE_VALUE_H
 #define HT_TEMPLATE_VALUE_H
 
